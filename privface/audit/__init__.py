@@ -1,0 +1,65 @@
+"""Honest measurement of what a protection hides (leakage) and what it keeps (matching, quality)."""
+
+from privface.audit.auditor import AuditData, Auditor, Embedder, FrozenProbe
+from privface.audit.curves import (
+    DetCurve,
+    OperatingPoint,
+    auc,
+    balanced_accuracy,
+    best_threshold,
+    d_prime,
+    det_curve,
+    eer,
+    fnmr_at_fmr,
+    fnmr_at_threshold,
+    leakage,
+    tmr_at_fmr,
+)
+from privface.audit.image_probe import CNNProbe
+from privface.audit.intervals import (
+    BootstrapParams,
+    Interval,
+    PairSample,
+    draw_pairs,
+    people_multiplicities,
+    probe_interval,
+)
+from privface.audit.matching import MatchingResult, evaluate_matching
+from privface.audit.probes import EmbeddingProbe, PixelProbe, RetrainedProbe
+from privface.audit.quality import psnr, ssim
+from privface.audit.result import AuditResult, GateOutcome
+
+__all__ = [
+    "AuditData",
+    "AuditResult",
+    "Auditor",
+    "BootstrapParams",
+    "CNNProbe",
+    "DetCurve",
+    "Embedder",
+    "EmbeddingProbe",
+    "FrozenProbe",
+    "GateOutcome",
+    "Interval",
+    "MatchingResult",
+    "OperatingPoint",
+    "PairSample",
+    "PixelProbe",
+    "RetrainedProbe",
+    "auc",
+    "balanced_accuracy",
+    "best_threshold",
+    "d_prime",
+    "det_curve",
+    "draw_pairs",
+    "eer",
+    "evaluate_matching",
+    "fnmr_at_fmr",
+    "fnmr_at_threshold",
+    "leakage",
+    "people_multiplicities",
+    "probe_interval",
+    "psnr",
+    "ssim",
+    "tmr_at_fmr",
+]

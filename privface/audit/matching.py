@@ -1,0 +1,441 @@
+"""Does matching still work: originals against originals, protected against protected, and across.
+
+A photo is never compared with its own protected version: genuine pairs are two different photos.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privface.audit.curves import DetCurve, auc, d_prime, det_curve, eer, tmr_at_fmr
+from privface.audit.intervals import (
+    BootstrapParams,
+    Interval,
+    PairSample,
+    draw_pairs,
+    people_multiplicities,
+    percentile_interval,
+)
+from privface.errors import AuditError
+from privface.records import Embeddings, Measured, Scores
+
+Mode: TypeAlias = Literal["O-O", "P-P", "P-O"]
+"""Gallery - probe: O original, P protected."""
+
+Impostors: TypeAlias = Literal["all", "same-gender"]
+
+MODES: tuple[Mode, ...] = ("O-O", "P-P", "P-O")
+IMPOSTORS: tuple[Impostors, ...] = ("all", "same-gender")
+FMRS: tuple[float, ...] = (1e-2, 1e-3, 1e-4)
+
+RULE_OF_30 = 30
+"""Expected false matches below which a rate counts as not measurable (Doddington's rule of 30)."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Which photos are compared: positions (gallery, probe) with gallery < probe.
+
+    Attributes:
+        genuine: Same person, shape ``(G, 2)``.
+        impostor: Different people, shape ``(I, 2)``.
+        impostors_possible: How many impostor pairs there are before the cap.
+    """
+
+    genuine: NDArray[np.int64]
+    impostor: NDArray[np.int64]
+    impostors_possible: int
+
+
+@dataclass(frozen=True)
+class MatchingResult:
+    """Matching figures of one matcher in one mode against one kind of impostor.
+
+    Attributes:
+        matcher: Name of the matcher.
+        seen: Whether the protector trained against it; ``None`` if unknown.
+        mode: Gallery - probe.
+        impostors: All different-person pairs, or those of the same gender.
+        genuine_pairs: Number of genuine pairs, failed ones included.
+        impostor_pairs: Number of impostor pairs between enrolled photos.
+        impostors_possible: Impostor pairs before the cap.
+        eer: Equal error rate.
+        auc: Area under the ROC curve.
+        d_prime: Separation over the comparisons that could be made.
+        tmr: True match rate by false match rate.
+        fte: Share of photos on the protected (or, in O-O, original) side that failed to enrol.
+        det: Curve for drawing, or ``None`` where there are no scores.
+    """
+
+    matcher: str
+    seen: bool | None
+    mode: Mode
+    impostors: Impostors
+    genuine_pairs: int
+    impostor_pairs: int
+    impostors_possible: int
+    eer: Measured
+    auc: Measured
+    d_prime: Measured
+    tmr: Mapping[float, Measured]
+    fte: Measured
+    det: DetCurve | None
+
+
+def choose_pairs(
+    identities: NDArray[np.str_],
+    *,
+    max_genuine_per_person: int = 45,
+    max_impostors: int = 2_000_000,
+    seed: int = 0,
+) -> Pairs:
+    """Genuine pairs, capped per person, and impostor pairs, all of them if they fit.
+
+    Above ``max_impostors`` the photos per person are limited first, to the largest number that fits, so
+    that people with many photos do not crowd out the others; if one photo each is still too many, pairs are
+    drawn at random.
+
+    Args:
+        identities: Who is on each photo, shape ``(N,)``.
+        max_genuine_per_person: Largest number of genuine pairs of one person.
+        max_impostors: Largest number of impostor pairs.
+        seed: Seed of the draws.
+    """
+    rng = np.random.default_rng([seed, 45])
+    _, person = np.unique(identities, return_inverse=True)
+    genuine = []
+    for members in _groups(person):
+        pairs = np.stack(np.triu_indices(members.size, 1), axis=1)
+        if len(pairs) > max_genuine_per_person:
+            pairs = pairs[np.sort(rng.choice(len(pairs), max_genuine_per_person, replace=False))]
+        genuine.append(members[pairs])
+    impostor, possible = _choose_impostors(person, max_impostors, rng)
+    stacked = np.concatenate(genuine) if genuine else np.empty((0, 2), np.int64)
+    return Pairs(stacked.astype(np.int64), impostor, possible)
+
+
+def _groups(person: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    order = np.argsort(person, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(person[order])) + 1) if person.size else []
+
+
+def _pair_count(sizes: NDArray[np.int64]) -> int:
+    return int((sizes.sum() ** 2 - np.square(sizes).sum()) // 2)
+
+
+def _choose_impostors(
+    person: NDArray[np.int64], limit: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], int]:
+    sizes = np.bincount(person)
+    possible = _pair_count(sizes)
+    photos = np.arange(person.size)
+    if possible > limit:
+        low, high = 1, int(sizes.max())
+        while low < high:  # largest number of photos per person that fits, at least one
+            middle = (low + high + 1) // 2
+            low, high = (
+                (middle, high) if _pair_count(np.minimum(sizes, middle)) <= limit else (low, middle - 1)
+            )
+        kept = [np.sort(rng.permutation(members)[:low]) for members in _groups(person)]
+        photos = np.sort(np.concatenate(kept))
+    if possible > limit and _pair_count(np.bincount(person[photos])) > limit:
+        return _random_pairs(photos, limit, rng), possible
+    rows = [
+        np.stack([np.full(others.size, first), others], axis=1)
+        for k, first in enumerate(photos)
+        if (others := photos[k + 1 :][person[photos[k + 1 :]] != person[first]]).size
+    ]
+    return (np.concatenate(rows) if rows else np.empty((0, 2))).astype(np.int64), possible
+
+
+def _random_pairs(photos: NDArray[np.int64], limit: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    # one photo per person is left here, so every pair of distinct photos is an impostor pair
+    n = photos.size
+    codes = np.sort(rng.choice(n * (n - 1) // 2, limit, replace=False, shuffle=False))
+    # invert code = j (j - 1) / 2 + i for i < j; the float root may be off by one
+    j = np.floor((1.0 + np.sqrt(1.0 + 8.0 * codes)) / 2.0).astype(np.int64)
+    j -= j * (j - 1) // 2 > codes
+    j += (j + 1) * j // 2 <= codes
+    pairs = np.stack([photos[codes - j * (j - 1) // 2], photos[j]], axis=1)
+    return np.asarray(pairs, np.int64)
+
+
+def cosine_scores(
+    gallery: Embeddings, probe: Embeddings, pairs: NDArray[np.int64], *, block: int = 512
+) -> Scores:
+    """Cosine similarity of gallery[i] and probe[j] for each pair (i, j), float64, shape ``(len(pairs),)``.
+
+    Rows of NaN give NaN. Products are taken in blocks of the similarity matrix where pairs are dense.
+
+    Args:
+        gallery: Shape ``(N, D)``.
+        probe: Shape ``(N, D)``.
+        pairs: Positions, shape ``(K, 2)``.
+        block: Gallery rows per matrix product.
+    """
+    g, p = _unit(gallery), _unit(probe)
+    out = np.empty(len(pairs), np.float64)
+    order = np.argsort(pairs[:, 0], kind="stable")
+    edges = np.searchsorted(pairs[order, 0], np.arange(0, len(g) + block, block))
+    for start, (low, high) in zip(range(0, len(g), block), pairwise(edges.tolist()), strict=False):
+        where = order[low:high]
+        rows, columns = pairs[where, 0] - start, pairs[where, 1]
+        if where.size * 8 > block * len(p):
+            out[where] = (g[start : start + block] @ p.T)[rows, columns]
+        else:
+            for part in range(0, where.size, 65_536):
+                piece = slice(part, part + 65_536)
+                out[where[piece]] = np.einsum("kd,kd->k", g[start + rows[piece]], p[columns[piece]])
+    # equal faces must tie: a matrix product and a single product differ in the last bits, and a protector that
+    # maps everybody to one face would otherwise get a ranking made of rounding errors
+    return np.clip(np.round(out, 10), -1.0, 1.0)
+
+
+def _unit(embeddings: Embeddings) -> NDArray[np.float64]:
+    array = np.asarray(embeddings, np.float64)
+    norm = np.linalg.norm(array, axis=1, keepdims=True)
+    # a null vector has no direction: no face was described, so it failed to enrol
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(norm > 0, array / norm, np.nan), np.float64)
+
+
+def enrolled(embeddings: Embeddings) -> NDArray[np.bool_]:
+    """Which rows hold an embedding: finite and not null, shape ``(N,)``."""
+    return np.asarray(np.isfinite(embeddings).all(axis=1) & (np.abs(embeddings) > 0).any(axis=1), np.bool_)
+
+
+def evaluate_matching(
+    original: Embeddings,
+    protected: Embeddings,
+    identities: NDArray[np.str_],
+    genders: NDArray[np.int64],
+    *,
+    matcher: str,
+    seen: bool | None = None,
+    params: BootstrapParams | None = None,
+    max_genuine_per_person: int = 45,
+    max_impostors: int = 2_000_000,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[MatchingResult]:
+    """Matching figures in the modes O-O, P-P and P-O, against all and against same-gender impostors.
+
+    Cosine similarity. All modes compare the same pairs of photos; in P-O the earlier photo of a pair is the
+    protected gallery and the later one the original probe. A genuine pair with a photo that failed to enrol
+    is a non-match (score ``-inf``); an impostor pair with such a photo is left out, as counting it as a
+    correct rejection would flatter a system that enrols little.
+
+    Args:
+        original: Embeddings of the originals, shape ``(N, D)``; rows of NaN failed to enrol.
+        protected: Embeddings of the protected photos, same order.
+        identities: Who is on each photo, shape ``(N,)``.
+        genders: 0 (female) or 1 (male), shape ``(N,)``.
+        matcher: Name for the result.
+        seen: Whether the protector trained against this matcher.
+        params: Bootstrap settings.
+        max_genuine_per_person: Cap of genuine pairs.
+        max_impostors: Cap of impostor pairs.
+        seed: Seed of the caps.
+        progress: Called with (modes done, 6).
+
+    Returns:
+        Six results, modes first.
+
+    Raises:
+        AuditError: If shapes do not fit.
+    """
+    count = len(identities)
+    if (
+        original.ndim != 2
+        or original.shape != protected.shape
+        or len(original) != count
+        or len(genders) != count
+    ):
+        raise AuditError(
+            f"{matcher}: embeddings {original.shape} and {protected.shape} do not fit {count} identities and"
+            f" {len(genders)} genders.",
+            hint="Give one row per photo in both sets.",
+        )
+    params = params or BootstrapParams(seed=seed)
+    pairs = choose_pairs(
+        identities, max_genuine_per_person=max_genuine_per_person, max_impostors=max_impostors, seed=seed
+    )
+    _, person = np.unique(identities, return_inverse=True)
+    results = []
+    for mode in MODES:
+        gallery = original if mode == "O-O" else protected
+        probe = protected if mode == "P-P" else original
+        scores = _ModeScores.build(gallery, probe, pairs, person, genders)
+        fte = _failure_rate(enrolled(gallery), person, params)
+        for kind in IMPOSTORS:
+            sample = scores.sample(kind)
+            results.append(
+                _figures(
+                    sample, pairs, matcher=matcher, seen=seen, mode=mode, kind=kind, fte=fte, params=params
+                )
+            )
+            if progress is not None:
+                progress(len(results), len(MODES) * len(IMPOSTORS))
+    return results
+
+
+@dataclass(frozen=True)
+class _ModeScores:
+    genuine: Scores
+    genuine_people: NDArray[np.int64]
+    impostor: Scores
+    impostor_people: NDArray[np.int64]
+    same_gender: NDArray[np.bool_]
+    n_people: int
+
+    @classmethod
+    def build(
+        cls,
+        gallery: Embeddings,
+        probe: Embeddings,
+        pairs: Pairs,
+        person: NDArray[np.int64],
+        genders: NDArray[np.int64],
+    ) -> _ModeScores:
+        genuine = cosine_scores(gallery, probe, pairs.genuine)
+        impostor = cosine_scores(gallery, probe, pairs.impostor)
+        made = ~np.isnan(impostor)
+        kept = pairs.impostor[made]
+        return cls(
+            np.where(np.isnan(genuine), -np.inf, genuine),
+            person[pairs.genuine[:, 0]],
+            impostor[made],
+            person[kept],
+            genders[kept[:, 0]] == genders[kept[:, 1]],
+            int(person.max()) + 1 if person.size else 0,
+        )
+
+    def sample(self, kind: Impostors) -> tuple[Scores, NDArray[np.int64], Scores, NDArray[np.int64], int]:
+        keep = self.same_gender if kind == "same-gender" else slice(None)
+        return (
+            self.genuine,
+            self.genuine_people,
+            self.impostor[keep],
+            self.impostor_people[keep],
+            self.n_people,
+        )
+
+
+def _figures(
+    sample: tuple[Scores, NDArray[np.int64], Scores, NDArray[np.int64], int],
+    pairs: Pairs,
+    *,
+    matcher: str,
+    seen: bool | None,
+    mode: Mode,
+    kind: Impostors,
+    fte: Measured,
+    params: BootstrapParams,
+) -> MatchingResult:
+    genuine, _, impostor, _, _ = sample
+    reason = None
+    values: tuple[Measured, Measured, Measured, Mapping[float, Measured], DetCurve | None]
+    if not genuine.size:
+        reason = "no person has two photos, so there is no genuine pair"
+    elif not impostor.size:
+        reason = "no impostor pair between enrolled photos"
+    if reason is not None:
+        undefined = Measured.undefined(reason)
+        values = (undefined, undefined, undefined, dict.fromkeys(FMRS, undefined), None)
+    else:
+        values = _measure(PairSample(*sample), params)
+    return MatchingResult(
+        matcher,
+        seen,
+        mode,
+        kind,
+        genuine.size,
+        impostor.size,
+        pairs.impostors_possible,
+        *values[:4],
+        fte,
+        values[4],
+    )
+
+
+def _measure(
+    sample: PairSample, params: BootstrapParams
+) -> tuple[Measured, Measured, Measured, dict[float, Measured], DetCurve | None]:
+    genuine, impostor = sample.genuine, sample.impostor
+    measurable = tuple(fmr for fmr in FMRS if impostor.size * fmr >= RULE_OF_30 - 1e-9)
+    draws = draw_pairs(sample, params, fmrs=measurable)
+
+    def measured(value: float, draw: NDArray[np.float64]) -> Measured:
+        interval = (
+            percentile_interval(draw, params.level) if not math.isnan(value) else Interval(math.nan, math.nan)
+        )
+        return Measured(value, interval.low, interval.high, genuine.size)
+
+    tmr = {}
+    for fmr in FMRS:
+        if fmr in measurable:
+            tmr[fmr] = measured(tmr_at_fmr(genuine, impostor, fmr=fmr).tmr, draws.tmr[fmr])
+        else:
+            reason = (
+                f"{impostor.size} impostor pairs leave {impostor.size * fmr:.2g} expected false matches,"
+                f" fewer than {RULE_OF_30}"
+            )
+            tmr[fmr] = Measured.undefined(reason, n=genuine.size)
+    separation = d_prime(genuine, impostor)
+    return (
+        measured(eer(genuine, impostor), draws.eer),
+        measured(auc(genuine, impostor), draws.auc),
+        measured(separation, draws.d_prime)
+        if not math.isnan(separation)
+        else Measured.undefined("the scores do not vary, or fewer than two comparisons could be made"),
+        tmr,
+        det_curve(genuine, impostor),
+    )
+
+
+def _failure_rate(ok: NDArray[np.bool_], person: NDArray[np.int64], params: BootstrapParams) -> Measured:
+    if not ok.size:
+        return Measured.undefined("no photos")
+    failed = np.bincount(person, ~ok)
+    draws = people_multiplicities(failed.size, params)
+    rates = (draws @ failed) / (draws @ np.bincount(person))
+    interval = percentile_interval(rates, params.level)
+    return Measured(float(np.mean(~ok)), interval.low, interval.high, int(ok.size))
+
+
+def cohort_fnmr(
+    gallery: Embeddings,
+    probe: Embeddings,
+    pairs: Pairs,
+    person: NDArray[np.int64],
+    *,
+    fmr: float,
+    min_false_matches: int = RULE_OF_30,
+) -> tuple[NDArray[np.bool_], float] | None:
+    """Which genuine pairs fail at the threshold that keeps ``fmr`` over all impostors, and that threshold.
+
+    One threshold for everybody, as in operation: cohorts then differ in FNMR (ISO/IEC 19795-10).
+
+    Args:
+        gallery: Shape ``(N, D)``.
+        probe: Shape ``(N, D)``.
+        pairs: From :func:`choose_pairs`.
+        person: Person number of each photo, shape ``(N,)``.
+        fmr: False match rate, in (0, 1).
+        min_false_matches: Expected false matches that are needed.
+
+    Returns:
+        Failures, shape ``(G,)``, and the threshold; ``None`` if it cannot be measured.
+    """
+    scores = _ModeScores.build(gallery, probe, pairs, person, np.zeros(len(person), np.int64))
+    if not scores.genuine.size or scores.impostor.size * fmr < min_false_matches - 1e-9:
+        return None
+    point = tmr_at_fmr(scores.genuine, scores.impostor, fmr=fmr)
+    return scores.genuine < point.threshold, point.threshold

@@ -1,0 +1,97 @@
+"""How much the pixels changed: PSNR and SSIM. They do not stand in for identity or for privacy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from privface.errors import AuditError
+
+_WINDOW = 11
+_SIGMA = 1.5
+
+
+def psnr(original: NDArray[np.uint8], protected: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Peak signal-to-noise ratio of each image, in decibels: ``10 log10(255^2 / MSE)``.
+
+    Args:
+        original: uint8 RGB, shape ``(N, H, W, 3)``.
+        protected: The same photos protected, same shape.
+
+    Returns:
+        Shape ``(N,)``; ``inf`` where nothing changed.
+
+    Raises:
+        AuditError: If shapes or types differ.
+    """
+    _check(original, protected)
+    errors = [np.mean(np.square(a.astype(np.float64) - b)) for a, b in zip(original, protected, strict=True)]
+    with np.errstate(divide="ignore"):
+        return np.asarray(10.0 * np.log10(255.0**2 / np.array(errors, np.float64)), np.float64)
+
+
+def ssim(original: NDArray[np.uint8], protected: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Structural similarity of each image (Wang et al., IEEE TIP 2004).
+
+    Mean SSIM of the BT.601 luma in a Gaussian 11 x 11 window of sigma 1.5, with K1 = 0.01, K2 = 0.03 and
+    L = 255, over the positions where the window lies inside the image.
+
+    Args:
+        original: uint8 RGB, shape ``(N, H, W, 3)``, at least 11 x 11 pixels.
+        protected: The same photos protected, same shape.
+
+    Returns:
+        Shape ``(N,)``, at most 1.
+
+    Raises:
+        AuditError: If shapes or types differ, or the images are smaller than the window.
+    """
+    _check(original, protected)
+    if min(original.shape[1:3]) < _WINDOW:
+        raise AuditError(
+            f"SSIM needs images of {_WINDOW} x {_WINDOW} pixels or more, these are {original.shape[1:3]}.",
+            hint="Audit larger face crops.",
+        )
+    return np.array([_ssim(a, b) for a, b in _luma_pairs(original, protected)], np.float64)
+
+
+def _luma_pairs(
+    original: NDArray[np.uint8], protected: NDArray[np.uint8]
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    weights = np.array([0.299, 0.587, 0.114])
+    for a, b in zip(original, protected, strict=True):
+        yield a @ weights, b @ weights
+
+
+def _ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    mean_a, mean_b = _blur(a), _blur(b)
+    var_a = _blur(a * a) - mean_a**2
+    var_b = _blur(b * b) - mean_b**2
+    covariance = _blur(a * b) - mean_a * mean_b
+    c1, c2 = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2
+    top = (2.0 * mean_a * mean_b + c1) * (2.0 * covariance + c2)
+    bottom = (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
+    return float(np.mean(top / bottom))
+
+
+def _blur(image: NDArray[np.float64]) -> NDArray[np.float64]:
+    half = _WINDOW // 2
+    blurred = cv2.GaussianBlur(image, (_WINDOW, _WINDOW), _SIGMA)
+    return np.asarray(blurred[half:-half, half:-half], np.float64)
+
+
+def _check(original: NDArray[np.uint8], protected: NDArray[np.uint8]) -> None:
+    for images in (original, protected):
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+            raise AuditError(
+                f"Images must be uint8 of shape (N, H, W, 3), got {images.dtype} {images.shape}.",
+                hint="Convert with privface.images.to_pixels.",
+            )
+    if original.shape != protected.shape:
+        raise AuditError(
+            f"Original images {original.shape} and protected images {protected.shape} differ in shape.",
+            hint="Align both sets to the same size.",
+        )

@@ -1,0 +1,239 @@
+"""What one probe reads from originals and from protected photos of the same test people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privface.audit.curves import auc, balanced_accuracy, best_threshold, by_label, eer, leakage
+from privface.audit.intervals import (
+    BootstrapParams,
+    Interval,
+    Statistic,
+    draw_probe,
+    leakage_interval,
+    percentile_interval,
+    probe_interval,
+    weighted_auc,
+    weighted_balanced_accuracy,
+    weighted_eer,
+)
+from privface.records import Measured, Scores
+
+MIN_ORIGINAL_AUC = 0.90
+"""AUC on originals below which a probe proves nothing."""
+
+ReadingKind: TypeAlias = Literal["frozen", "retrained"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One probe's figures on test people.
+
+    Attributes:
+        probe: Name of the probe.
+        kind: Whether it was trained on originals elsewhere, or retrained on protected photos.
+        source: ``"image"`` or ``"embedding:MATCHER"``.
+        seen: Whether the protector trained against it (against its matcher, for embeddings).
+        original_auc: AUC on originals.
+        auc: AUC on protected photos.
+        leakage: ``max(auc, 1 - auc)``.
+        balanced_accuracy: At the threshold that is best on validation people.
+        eer: Equal error rate on protected photos; above 0.60 the probe is flipped.
+        val_leakage: Leakage on validation people, by which the worst probe is chosen.
+        measurable: Whether it reads originals well enough to count.
+        reason: Why it does not count, else ``None``.
+        scores: Male scores of protected photos, shape ``(N,)``; NaN where not scored or no test person.
+    """
+
+    probe: str
+    kind: ReadingKind
+    source: str
+    seen: bool | None
+    original_auc: Measured
+    auc: Measured
+    leakage: Measured
+    balanced_accuracy: Measured
+    eer: Measured
+    val_leakage: float
+    measurable: bool
+    reason: str | None
+    scores: Scores
+
+    def row(self) -> dict[str, Any]:
+        """The row of the audit document."""
+        return {
+            "probe": self.probe,
+            "kind": self.kind,
+            "input": self.source,
+            "seen": self.seen,
+            "original_auc": self.original_auc,
+            "auc": self.auc,
+            "leakage": self.leakage,
+            "balanced_accuracy": self.balanced_accuracy,
+            "eer": self.eer,
+            "validation_leakage": self.val_leakage,
+            "measurable": self.measurable,
+            "reason": self.reason,
+        }
+
+
+def undefined_reading(
+    *, probe: str, kind: ReadingKind, source: str, seen: bool | None, reason: str
+) -> Reading:
+    """A reading that could not be taken."""
+    none = Measured.undefined(reason)
+    return Reading(
+        probe,
+        kind,
+        source,
+        seen,
+        none,
+        none,
+        none,
+        none,
+        none,
+        math.nan,
+        False,
+        reason,
+        np.empty(0, np.float64),
+    )
+
+
+def take_reading(
+    *,
+    probe: str,
+    kind: ReadingKind,
+    source: str,
+    seen: bool | None,
+    original: Scores,
+    protected: Scores,
+    val: NDArray[np.bool_],
+    test: NDArray[np.bool_],
+    identities: NDArray[np.str_],
+    genders: NDArray[np.int64],
+    params: BootstrapParams,
+) -> Reading:
+    """Figures of a probe from its scores.
+
+    Args:
+        probe: Name of the probe.
+        kind: A frozen probe keeps the threshold that suits originals, a retrained one adapts it.
+        source: What it reads.
+        seen: Whether the protector trained against it.
+        original: Male scores of originals, shape ``(N,)``; NaN where there are none.
+        protected: Male scores of protected photos, by the probe retrained on such photos or the frozen one.
+        val: Rows of validation people.
+        test: Rows of test people.
+        identities: Who is on each photo.
+        genders: 0 (female) or 1 (male).
+        params: Bootstrap settings.
+    """
+    scored_o, scored_p = ~np.isnan(original), ~np.isnan(protected)
+    for rows, name in (
+        (scored_o & test, "original test"),
+        (scored_p & test, "protected test"),
+        (scored_o & val, "original validation"),
+        (scored_p & val, "protected validation"),
+    ):
+        if len(np.unique(genders[rows])) < 2:
+            reason = f"a gender is missing among the scored {name} photos"
+            return undefined_reading(probe=probe, kind=kind, source=source, seen=seen, reason=reason)
+
+    def measure(scores: Scores, rows: NDArray[np.bool_], value: float, statistic: Statistic) -> Measured:
+        interval = probe_interval(scores[rows], genders[rows], identities[rows], statistic, params)
+        return Measured(value, interval.low, interval.high, int(rows.sum()))
+
+    o_test, p_test, p_val = scored_o & test, scored_p & test, scored_p & val
+    men, women = by_label(protected[p_test], genders[p_test])
+    original_auc = measure(original, o_test, auc(*by_label(original[o_test], genders[o_test])), weighted_auc)
+    protected_auc = measure(protected, p_test, auc(men, women), weighted_auc)
+    fold = leakage_interval(Interval(protected_auc.low, protected_auc.high))
+    tuned_on, tuning = (original, scored_o & val) if kind == "frozen" else (protected, p_val)
+    threshold = best_threshold(tuned_on[tuning], genders[tuning])
+    accuracy = balanced_accuracy(protected[p_test], genders[p_test], threshold)
+    measurable = leakage(original_auc.value) >= MIN_ORIGINAL_AUC  # a probe may name the genders the other way
+    return Reading(
+        probe=probe,
+        kind=kind,
+        source=source,
+        seen=seen,
+        original_auc=original_auc,
+        auc=protected_auc,
+        leakage=Measured(leakage(protected_auc.value), fold.low, fold.high, protected_auc.n),
+        balanced_accuracy=measure(protected, p_test, accuracy, weighted_balanced_accuracy(threshold)),
+        eer=measure(protected, p_test, eer(men, women), weighted_eer),
+        val_leakage=leakage(auc(*by_label(protected[p_val], genders[p_val]))),
+        measurable=measurable,
+        reason=None
+        if measurable
+        else f"not measurable: AUC {original_auc.value:.3f} on originals, below {MIN_ORIGINAL_AUC:.2f}",
+        scores=np.where(test, protected, np.nan),
+    )
+
+
+def worst_by_validation(readings: Sequence[Reading]) -> Reading | None:
+    """The measurable reading that leaks most on validation people, the first of equals."""
+    counted = [r for r in readings if r.measurable]
+    return max(counted, key=lambda r: r.val_leakage) if counted else None
+
+
+def illusion_gap(
+    retrained: Reading | None,
+    frozen: Reading | None,
+    identities: NDArray[np.str_],
+    genders: NDArray[np.int64],
+    params: BootstrapParams,
+) -> Measured:
+    """Leakage of the worst retrained probe minus that of the worst frozen one.
+
+    The interval draws the same people for both. In the draws each AUC keeps the direction of its point
+    estimate, as folding every draw would push both up.
+    """
+    if retrained is None or frozen is None:
+        kinds = [k for k, r in (("retrained", retrained), ("frozen", frozen)) if r is None]
+        return Measured.undefined(f"no measurable {' and no measurable '.join(kinds)} probe")
+    both = ~np.isnan(retrained.scores) & ~np.isnan(frozen.scores)
+    value = retrained.leakage.value - frozen.leakage.value
+    if len(np.unique(genders[both])) < 2:
+        return Measured(
+            value, n=int(both.sum()), reason="the two probes share too few photos for an interval"
+        )
+    draws = []
+    for reading in (retrained, frozen):
+        draw = draw_probe(reading.scores[both], genders[both], identities[both], weighted_auc, params)
+        draws.append(draw if reading.auc.value >= 0.5 else 1.0 - draw)
+    interval = percentile_interval(draws[0] - draws[1], params.level)
+    return Measured(value, interval.low, interval.high, int(both.sum()))
+
+
+def leakage_within(
+    reading: Reading | None,
+    inside: NDArray[np.bool_],
+    identities: NDArray[np.str_],
+    genders: NDArray[np.int64],
+    params: BootstrapParams,
+    *,
+    gender_cohort: bool,
+) -> Measured:
+    """Leakage of a reading on the test people of one cohort."""
+    if gender_cohort:
+        return Measured.undefined("one gender on its own has nothing to tell apart")
+    if reading is None:
+        return Measured.undefined("no measurable retrained probe")
+    rows = inside & ~np.isnan(reading.scores)
+    counts = np.bincount(genders[rows], minlength=2)
+    if counts.min() < 5:
+        return Measured.undefined(
+            f"{counts[0]} photos of women and {counts[1]} of men among test people, fewer than 5",
+            n=int(rows.sum()),
+        )
+    value = auc(*by_label(reading.scores[rows], genders[rows]))
+    interval = probe_interval(reading.scores[rows], genders[rows], identities[rows], weighted_auc, params)
+    fold = leakage_interval(interval)
+    return Measured(leakage(value), fold.low, fold.high, int(rows.sum()))

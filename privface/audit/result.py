@@ -1,0 +1,247 @@
+"""What an audit found: a frozen document, its file, and gates for a build pipeline."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from privface.errors import AuditError, ConfigError
+from privface.images import write_atomic
+from privface.records import Measured
+
+SCHEMA = "privface.audit/1"
+
+_OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_GATE = re.compile(r"\s*([A-Za-z][\w.\-]*)\s*(>=|<=|>|<)\s*([0-9.eE+\-]+)\s*")
+
+
+@dataclass(frozen=True)
+class GateOutcome:
+    """Whether a build should fail.
+
+    Attributes:
+        expression: The condition for failure, such as ``"leakage>0.60"``.
+        failed: True if the condition holds, or if the figure could not be measured.
+        value: The figure; NaN where it could not be measured.
+        reason: One sentence for a log.
+    """
+
+    expression: str
+    failed: bool
+    value: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """Everything an audit measured.
+
+    The document is plain JSON data, see the keys in :meth:`to_dict`. A measured figure is
+    ``{"value", "low", "high", "n"}`` and, where it could not be measured, a null value and a ``"reason"``.
+
+    Attributes:
+        document: The content; do not change it.
+    """
+
+    document: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.document.get("schema") != SCHEMA:
+            raise AuditError(
+                f"The audit has schema {self.document.get('schema')!r}, this version reads {SCHEMA!r}.",
+                hint="Run the audit again with this version of privface.",
+            )
+        object.__setattr__(self, "document", to_json_data(self.document))
+
+    def to_dict(self) -> dict[str, Any]:
+        """A copy as JSON data.
+
+        Keys: ``schema``, ``verdict``, ``data``, ``provenance``, ``matching``, ``leakage``,
+        ``worst_retrained``, ``worst_upper``, ``worst_frozen``, ``illusion_gap``, ``quality``, ``cohorts``
+        and ``curves``. NaN is ``None``; numbers have six significant digits.
+        """
+        return copy.deepcopy(dict(self.document))
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes: UTF-8 JSON with sorted keys; equal audits give equal bytes."""
+        text = json.dumps(self.document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+        return (text + "\n").encode()
+
+    def save(self, path: Path) -> Path:
+        """Write ``audit.json`` so that a reader sees all of it or none.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
+        write_atomic(path, self.to_bytes())
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> AuditResult:
+        """Read a saved audit.
+
+        Raises:
+            AuditError: If the file is missing, no JSON or of another schema.
+        """
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise AuditError(
+                f"{path} cannot be read as an audit ({error}).",
+                hint="Give an audit.json that privface wrote.",
+            ) from error
+        if not isinstance(document, dict):
+            raise AuditError(f"{path} holds {type(document).__name__}, not an audit.")
+        return cls(document)
+
+    @property
+    def figures(self) -> dict[str, Measured]:
+        """All named figures, as accepted by :meth:`figure` and :meth:`gate`.
+
+        - ``worst_retrained``: leakage of the worst retrained probe, chosen on validation people;
+        - ``leakage``: the highest upper bound of any retrained probe (its ``value`` is that bound);
+        - ``worst_frozen`` and ``illusion_gap``;
+        - ``eer_MODE``, ``auc_MODE``, ``d_prime_MODE`` and ``tmr_MODE_FMR``, with MODE ``o_o``, ``p_p`` or
+          ``p_o`` and FMR ``0.01``, ``0.001`` or ``0.0001``: all impostors, the worst matcher; with
+          ``_same_gender`` appended, same-gender impostors;
+        - ``tmr``: short for ``tmr_p_p_0.01``; ``fte``: photos that failed to enrol once protected;
+        - ``psnr`` and ``ssim``.
+        """
+        document = self.document
+        found = {
+            "leakage": read_figure(document["worst_upper"].get("leakage")),
+            "worst_retrained": read_figure(document["worst_retrained"].get("leakage")),
+            "worst_frozen": read_figure(document["worst_frozen"].get("leakage")),
+            "illusion_gap": read_figure(document["illusion_gap"]),
+            "psnr": read_figure(document["quality"].get("psnr")),
+            "ssim": read_figure(document["quality"].get("ssim")),
+        }
+        found.update(_matching_figures(document["matching"]))
+        for short, long in (("tmr", "tmr_p_p_0.01"), ("fte", "fte_p_p")):
+            found[short] = found.get(long, Measured.undefined("no matcher was audited"))
+        return found
+
+    def figure(self, name: str) -> Measured:
+        """A figure by name.
+
+        Raises:
+            ConfigError: If there is no such figure; the message lists the names.
+        """
+        figures = self.figures
+        if name not in figures:
+            raise ConfigError(
+                f"The audit has no figure {name!r}.", hint=f"Figures: {', '.join(sorted(figures))}."
+            )
+        return figures[name]
+
+    def gate(self, expression: str) -> GateOutcome:
+        """Check one condition for failure, such as ``"leakage>0.60"`` or ``"tmr_p_p_0.01.low<0.9"``.
+
+        ``.low`` and ``.high`` name the ends of the interval. A figure that could not be measured fails the
+        build: silence is no proof.
+
+        Raises:
+            ConfigError: If the expression is malformed or names no figure.
+        """
+        match = _GATE.fullmatch(expression)
+        try:
+            limit = float(match.group(3)) if match else math.nan
+        except ValueError:
+            limit = math.nan
+        if match is None or not math.isfinite(limit):
+            raise ConfigError(
+                f"{expression!r} is no gate; a gate is FIGURE, one of > >= < <=, and a number.",
+                hint=f"For example leakage>0.60. Figures: {', '.join(sorted(self.figures))}.",
+            )
+        name, part = match.group(1), "value"
+        if name not in self.figures and name.endswith((".low", ".high", ".value")):
+            name, _, part = name.rpartition(".")
+        figure = self.figure(name)
+        value = float(getattr(figure, part))
+        if math.isnan(value):
+            why = figure.reason or "it has no interval"
+            return GateOutcome(expression, True, value, f"{match.group(1)} is not measurable: {why}.")
+        failed = _OPERATORS[match.group(2)](value, limit)
+        relation = f"{match.group(1)} is {value:.4f}; the build fails at {match.group(2)} {limit:g}"
+        return GateOutcome(expression, failed, value, f"{relation}.")
+
+
+def _matching_figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Measured]:
+    found: dict[str, Measured] = {}
+    for row in rows:
+        mode = row["mode"].lower().replace("-", "_")
+        suffix = "" if row["impostors"] == "all" else "_same_gender"
+        candidates = {
+            f"eer_{mode}{suffix}": (row["eer"], -1),
+            f"auc_{mode}{suffix}": (row["auc"], 1),
+            f"d_prime_{mode}{suffix}": (row["d_prime"], 1),
+            **{f"tmr_{mode}_{fmr}{suffix}": (figure, 1) for fmr, figure in row["tmr"].items()},
+        }
+        if not suffix:
+            candidates[f"fte_{mode}"] = (row["fte"], -1)
+        for name, (data, sign) in candidates.items():
+            figure = read_figure(data)
+            held = found.get(name)
+            # an undefined figure of one matcher must not hide behind another matcher's
+            if held is None or math.isnan(figure.value) or sign * figure.value < sign * held.value:
+                found[name] = figure
+    return found
+
+
+def read_figure(data: Mapping[str, Any] | None) -> Measured:
+    """A figure from its JSON form; a missing one is undefined."""
+    if data is None:
+        return Measured.undefined("not measured in this audit")
+
+    def number(key: str) -> float:
+        return math.nan if data.get(key) is None else float(data[key])
+
+    return Measured(
+        number("value"), number("low"), number("high"), int(data.get("n") or 0), data.get("reason")
+    )
+
+
+def figure_data(figure: Measured) -> dict[str, Any]:
+    """The JSON form of a figure: value, low, high, n and, where there is no value, the reason."""
+    data: dict[str, Any] = {"value": figure.value, "low": figure.low, "high": figure.high, "n": figure.n}
+    if math.isnan(figure.value):
+        data["reason"] = figure.reason or "not measurable"
+    elif figure.reason is not None:
+        data["reason"] = figure.reason
+    return data
+
+
+def to_json_data(value: Any) -> Any:
+    """Plain JSON data: figures unfolded, NaN and infinities null, floats of six significant digits.
+
+    Raises:
+        AuditError: If a value has no JSON form.
+    """
+    if isinstance(value, Measured):
+        return to_json_data(figure_data(value))
+    if isinstance(value, Mapping):
+        return {str(key): to_json_data(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return to_json_data(value.tolist())
+    if isinstance(value, list | tuple):
+        return [to_json_data(item) for item in value]
+    if isinstance(value, float):
+        # + 0.0 turns -0.0, which prints differently, into 0.0
+        return float(f"{value:.6g}") + 0.0 if math.isfinite(value) else None
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    raise AuditError(f"{type(value).__name__} has no JSON form.")

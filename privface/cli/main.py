@@ -1,0 +1,319 @@
+"""Commands of ``privface``. Only light imports here: heavy rooms load inside the command that needs them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Literal
+
+import click
+import typer
+
+from privface import __version__
+from privface.cli.show import Console, progress_bars
+from privface.errors import PrivfaceError
+
+EXIT_DONE, EXIT_SOME_FAILED, EXIT_USAGE, EXIT_GATE = 0, 1, 2, 3
+
+app = typer.Typer(
+    name="privface",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help=(
+        "Hide gender in face images while face matching keeps working - and measure honestly whether it does.\n\n"
+        "Start with `privface demo`. Then `train` a model on labelled faces, `protect` a folder with it, and `audit` the "
+        "result with attackers that are retrained on the protected photos.\n\n"
+        "Exit codes: 0 done, 1 some files failed, 2 wrong usage or input, 3 audit gate not met."
+    ),
+)
+models_app = typer.Typer(no_args_is_help=True, help="Models on this machine.")
+app.add_typer(models_app, name="models")
+
+Faces = Literal["auto", "aligned", "landmarks", "detect"]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"privface {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, no summary; errors only.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+    Console.debug, Console.quiet = debug, quiet
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Option(help="Folder for the demo; must be new, empty or an earlier demo.")
+    ] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Same seed, same audit.")] = 0,
+) -> None:
+    """Generated faces, a matcher, a classifier, a protector and an honest audit, in about three minutes, offline."""
+    from privface.pipeline.demo import run_demo  # noqa: PLC0415
+
+    with progress_bars() as progress:
+        outcome = run_demo(out, seed=seed, progress=progress)
+    Console.audit(outcome.result)
+    Console.say(
+        f"Report: {outcome.report}\nContact sheet: {outcome.sheet}\n\n"
+        "Next: open the report; then train on your own faces with\n"
+        "  privface train --config experiments/01_san_on_lfw/config.yaml --out runs/mine\n"
+        "after pointing `data` and `matchers` at your files (docs/training.md)."
+    )
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Option(help="YAML settings; docs/training.md lists them all.")],
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a setting, such as loop.epochs=3. Repeatable.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the run's last checkpoint, exactly.")
+    ] = False,
+    save_images: Annotated[
+        bool, typer.Option("--save-images", help="Write a contact sheet an epoch. It shows original faces.")
+    ] = False,
+) -> None:
+    """Train a perturbation model on labelled faces against a matcher and gender classifiers."""
+    from privface.config import load_settings  # noqa: PLC0415
+    from privface.pipeline import train as fit  # noqa: PLC0415
+
+    settings = load_settings(config, set_ or ())
+    with progress_bars() as progress:
+        summary = fit(settings, out, resume=resume, save_images=save_images, progress=progress)
+    figures = "".join(f"\n  {name}: {value:.3f}" for name, value in summary.validation.items())
+    Console.say(
+        f"{summary.steps} steps, {summary.images_per_second:.1f} images/s, {summary.data_wait_share:.1%} of the time waiting for data.\n"
+        f"Validation on held-out people:{figures or ' none'}\nModel: {out}\n\n"
+        f"Next: privface protect PHOTOS OUTPUT --model {out}"
+    )
+
+
+@app.command()
+def protect(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Folder of photos; never written to.")],
+    output: Annotated[Path, typer.Argument(help="Folder for protected photos and manifest.parquet.")],
+    model: Annotated[Path, typer.Option(help="Run folder of `privface train`.")],
+    faces: Annotated[
+        Literal["aligned", "detect"],
+        typer.Option(help="aligned: crops already; detect: find, align and write the central face."),
+    ] = "aligned",
+    strength: Annotated[float, typer.Option(help="0 to 2; 1 is what was trained and audited.")] = 1.0,
+    batch_size: Annotated[int, typer.Option(help="Images a call of the model.")] = 32,
+    workers: Annotated[int, typer.Option(help="Threads that decode and encode.")] = 2,
+    quality: Annotated[int, typer.Option(help="JPEG and WebP quality, 1 to 100.")] = 95,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an output made with another model or settings.")
+    ] = False,
+    on_no_face: Annotated[
+        Literal["skip", "fail"], typer.Option(help="What a photo without a face does to the job.")
+    ] = "skip",
+    csv: Annotated[bool, typer.Option("--csv", help="Also write manifest.csv.")] = False,
+) -> None:
+    """Protect every photo of a folder: same tree, no metadata, a manifest row for each file, resumable.
+
+    Nothing is ever written for a photo that could not be protected. Run it again to go on after a stop.
+    """
+    from privface.models import Protector  # noqa: PLC0415
+    from privface.protect import protect_folder  # noqa: PLC0415
+
+    protector = Protector.load(model, strength=strength)
+    with progress_bars() as progress:
+        summary = protect_folder(
+            source,
+            output,
+            protector,
+            faces=faces,
+            batch_size=batch_size,
+            workers=workers,
+            quality=quality,
+            overwrite=overwrite,
+            on_no_face=on_no_face,
+            as_csv=csv,
+            progress=lambda done, total: progress("protect", done, total),
+        )
+    counts = ", ".join(f"{count} {status}" for status, count in summary.counts.items() if count)
+    Console.say(
+        f"{counts or 'no image found'}; {summary.images_per_second:.1f} images/s\nManifest: {summary.manifest}"
+    )
+    if any(count for status, count in summary.counts.items() if status != "ok"):
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@app.command()
+def audit(
+    original: Annotated[Path, typer.Option(help="Original photos: a folder, or kind:path.")],
+    protected: Annotated[
+        Path, typer.Option(help="Protected photos with the same relative paths, from any tool.")
+    ],
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV or Parquet: file, identity, gender; other columns are cohorts.")
+    ] = None,
+    matcher: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Face matcher: facenet:vggface2, onnx:FILE, module:pkg.fn, mini:FOLDER. Repeatable."
+        ),
+    ] = None,
+    probe: Annotated[
+        list[str] | None, typer.Option(help="Frozen gender classifier, same forms. Repeatable.")
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="The protector's run folder: marks seen models, refuses its training people."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for audit.json and report.html.")] = Path("audit"),
+    split: Annotated[str | None, typer.Option(help="Take only rows of this split.")] = None,
+    faces: Annotated[Faces, typer.Option(help="How originals are aligned.")] = "auto",
+    protected_faces: Annotated[Faces, typer.Option(help="How protected photos are aligned.")] = "auto",
+    fail_if: Annotated[
+        list[str] | None, typer.Option(help='Gate, such as "leakage>0.60": exit 3 if it holds. Repeatable.')
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same audit.json.")] = 0,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of people.")] = 1000,
+    cnn: Annotated[bool, typer.Option("--cnn/--no-cnn", help="Train the CNN attacker on images.")] = True,
+    cnn_epochs: Annotated[int, typer.Option(help="Epochs of the CNN attacker.")] = 16,
+    images: Annotated[
+        bool, typer.Option("--images", help="Put a contact sheet into the report. It shows original faces.")
+    ] = False,
+) -> None:
+    """Measure matching and gender leakage, with attackers retrained on protected photos of other people.
+
+    Example: `privface audit --original photos --protected out --labels labels.csv --matcher onnx:m.onnx --fail-if "leakage>0.60"`
+    """
+    from privface.pipeline import AuditOptions  # noqa: PLC0415
+    from privface.pipeline import audit as run  # noqa: PLC0415
+
+    options = AuditOptions(
+        seed=seed,
+        resamples=resamples,
+        cnn=cnn,
+        cnn_epochs=cnn_epochs,
+        faces=faces,
+        protected_faces=protected_faces,
+    )
+    with progress_bars() as progress:
+        result = run(
+            original,
+            protected,
+            labels=labels,
+            split=split,
+            matchers=matcher or (),
+            probes=probe or (),
+            model=model,
+            out=out,
+            options=options,
+            images=images,
+            progress=progress,
+        )
+    Console.audit(result)
+    Console.say(f"Report: {out / 'report.html'}\nFigures: {out / 'audit.json'}")
+    outcomes = [result.gate(expression) for expression in fail_if or ()]
+    for outcome in outcomes:
+        Console.say(outcome.reason)
+    if any(outcome.failed for outcome in outcomes):
+        raise typer.Exit(EXIT_GATE)
+
+
+@app.command()
+def embed(
+    images: Annotated[Path, typer.Argument(help="Photos: a folder, or kind:path.")],
+    out: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+    matcher: Annotated[str, typer.Option(help="facenet:vggface2, onnx:FILE, module:pkg.fn or mini:FOLDER.")],
+    labels: Annotated[Path | None, typer.Option(help="CSV or Parquet: file, identity, gender.")] = None,
+    faces: Annotated[Faces, typer.Option(help="How photos are aligned.")] = "auto",
+) -> None:
+    """Write face embeddings with their labels to Parquet, one row a photo."""
+    from privface.pipeline import embed as run  # noqa: PLC0415
+
+    with progress_bars() as progress:
+        frame = run(images, out, matcher=matcher, labels=labels, faces=faces, progress=progress)
+    failed = int(frame["embedding"].isna().sum())
+    Console.say(f"{len(frame) - failed} embeddings, {failed} failed; {out}")
+    if failed:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """Which models can be named, and whether their weights are here."""
+    from privface.models.inventory import list_models  # noqa: PLC0415
+
+    Console.table(
+        ["model", "kind", "here", "where or how"],
+        [[m.name, m.kind, "yes" if m.present else "no", m.where] for m in list_models()],
+    )
+
+
+@models_app.command("verify")
+def models_verify(
+    spec: Annotated[
+        list[str], typer.Argument(help="Matcher or gender classifier specification, or a run folder.")
+    ],
+    probe: Annotated[bool, typer.Option("--probe", help="These are gender classifiers.")] = False,
+) -> None:
+    """Load models, run a blank face through them, print fingerprint, input and output size."""
+    from privface.models.inventory import verify_model  # noqa: PLC0415
+
+    Console.table(
+        ["model", "sha256", "input", "output"], [list(verify_model(text, probe=probe)) for text in spec]
+    )
+
+
+@app.command()
+def doctor() -> None:
+    """Versions, device, ONNX Runtime, precision, weights and data; and what to do about each problem."""
+    from privface.cli.doctor import checks  # noqa: PLC0415
+
+    findings = checks()
+    Console.table(
+        ["check", "state", "finding", "what to do"], [[c.name, c.state, c.finding, c.cure] for c in findings]
+    )
+    if any(c.state == "problem" for c in findings):
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def main() -> None:
+    """Entry point: maps errors to messages and exit codes."""
+    try:
+        code = app(standalone_mode=False)
+    except PrivfaceError as error:
+        _fail(error.message, error.hint, EXIT_USAGE)
+    except click.exceptions.Abort:
+        _fail("Stopped.", None, 130)
+    except KeyboardInterrupt:
+        _fail(
+            "Stopped; what was finished is kept. Run the same command again to go on (training: with --resume).",
+            None,
+            130,
+        )
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_USAGE)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_DONE)
+    sys.exit(code if isinstance(code, int) else EXIT_DONE)
+
+
+def _fail(message: str, hint: str | None, code: int) -> None:
+    if Console.debug:
+        traceback.print_exc()
+    Console.error(message, hint)
+    sys.exit(code)

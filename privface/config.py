@@ -1,0 +1,235 @@
+"""Settings of a training run: YAML in, checked and frozen, a fingerprint out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from privface.errors import ConfigError
+
+FaceMode = Literal["auto", "aligned", "landmarks", "detect"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSettings(_Settings):
+    """One labelled face set."""
+
+    source: str = Field(description="Path, or kind:path as in lfw:, utkface:, celeba:, folder:, table:.")
+    labels: str | None = Field(None, description="CSV or Parquet with file, identity, gender.")
+    split: str | None = Field(None, description="Take only rows whose split column has this value.")
+    faces: FaceMode = Field(
+        "auto", description="auto: landmarks from the labels, else detect; aligned: crops already."
+    )
+    minimum_age: float | None = Field(
+        None, ge=0, description="Leave out faces with a labelled age below this."
+    )
+
+
+class ClassifierSettings(_Settings):
+    """A frozen gender classifier: one trained here, or one given by ``spec``."""
+
+    spec: str | None = Field(None, description="onnx:..., module:... or mini:...; left out, one is trained.")
+    size: int = Field(80, ge=16, le=448, description="Input side in pixels.")
+    crop: Literal["frame", "box"] = Field(
+        "frame", description="The whole ArcFace frame, or the plain face box."
+    )
+    width: int = Field(24, ge=8, le=256)
+    stages: int = Field(4, ge=1, le=6)
+    epochs: int = Field(3, ge=1)
+    epoch_images: int | None = Field(None, ge=64)
+
+
+class AdversarySettings(_Settings):
+    """A gender classifier that keeps learning on protected images during training."""
+
+    size: int = Field(80, ge=16, le=448)
+    crop: Literal["frame", "box"] = "frame"
+    width: int = Field(24, ge=8, le=256)
+    stages: int = Field(4, ge=1, le=6)
+
+
+class AutoencoderSettings(_Settings):
+    """The network that is trained."""
+
+    width: int = Field(32, ge=4, le=512)
+    depth: int = Field(3, ge=1, le=6)
+    blocks: int = Field(2, ge=1, le=8)
+    skips: bool = True
+    stem: Literal["unshuffle", "full"] = "unshuffle"
+    output: Literal["residual", "direct"] = "residual"
+
+
+class LossSettings(_Settings):
+    """What counts how much; 0 leaves a term out."""
+
+    reconstruction: float = Field(1.0, ge=0)
+    matching: float = Field(1.0, ge=0)
+    frozen: float = Field(0.5, ge=0, description="Frozen gender classifiers.")
+    adversary: float = Field(0.5, ge=0, description="Adversaries that learn on protected pixels.")
+    embedding: float = Field(0.0, ge=0, description="Adversaries that learn on the matchers' embeddings.")
+    code: float = Field(0.0, ge=0, description="L1 on the code.")
+    l1: float = Field(1.0, ge=0, description="Share of L1 in the reconstruction.")
+    l2: float = Field(0.0, ge=0)
+    ssim: float = Field(0.2, ge=0)
+    margin: float = Field(
+        1.0, gt=-1, le=1, description="Cosine to the original at which matching stops pulling."
+    )
+    objective: Literal["flip", "uninformative", "align"] = "uninformative"
+
+
+class LoopOptions(_Settings):
+    """Schedule; see :class:`privface.training.LoopSettings`."""
+
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(32, ge=2, multiple_of=2)
+    learning_rate: float = Field(1e-3, gt=0)
+    adversary_rate: float = Field(1e-3, gt=0)
+    clip: float = Field(1.0, gt=0)
+    ema: float = Field(0.99, ge=0, lt=1)
+    epoch_images: int | None = Field(None, ge=2)
+    refresh_epochs: int = Field(0, ge=0)
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = Field(1, ge=1)
+    checkpoint_minutes: float = Field(5.0, gt=0)
+
+
+class TrainSettings(_Settings):
+    """Everything that ``privface train`` needs."""
+
+    data: DataSettings
+    gender_data: tuple[DataSettings, ...] = Field(
+        (), description="Further sets for training gender classifiers."
+    )
+    validation_share: float = Field(0.1, ge=0, lt=0.5, description="Share of people kept for validation.")
+    size: int = Field(112, ge=32, le=448, description="Side of the aligned images.")
+    matchers: tuple[str, ...] = Field(..., min_length=1, description="Matchers to be kept working.")
+    classifiers: tuple[ClassifierSettings, ...] = (ClassifierSettings(),)
+    adversaries: tuple[AdversarySettings, ...] = (AdversarySettings(),)
+    autoencoder: AutoencoderSettings = AutoencoderSettings()
+    losses: LossSettings = LossSettings()
+    loop: LoopOptions = LoopOptions()
+    seed: int = Field(0, ge=0)
+    tensorboard: bool = False
+
+    @model_validator(mode="after")
+    def _size_fits(self) -> TrainSettings:
+        multiple = 2 ** (self.autoencoder.depth - (self.autoencoder.stem == "full"))
+        if self.size % multiple:
+            raise ValueError(
+                f"size {self.size} is not divisible by {multiple}, which this autoencoder's depth needs"
+            )
+        return self
+
+    def fingerprint(self) -> str:
+        """Short SHA-256 of all settings, stable across machines and key order."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load_settings(path: Path, overrides: Sequence[str] = ()) -> TrainSettings:
+    """Read settings from YAML, apply ``a.b=value`` overrides, expand ``${VARIABLES}``, check everything.
+
+    Args:
+        path: YAML file.
+        overrides: Such as ``loop.epochs=3``; the value is read as YAML, and ``1e-3`` as the number it is.
+
+    Raises:
+        ConfigError: If the file is missing or malformed, a key unknown, a value out of range or a variable unset.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: {error.strerror}.", hint="Give a YAML file; docs/training.md shows one."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} is not readable YAML: {' '.join(str(error).split())[:160]}.",
+            hint="Check indentation and quotes.",
+        ) from error
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"{path} holds no settings.", hint="It must be a mapping with at least `data` and `matchers`."
+        )
+    for override in overrides:
+        _override(content, override)
+    return parse_settings(content, where=str(path))
+
+
+def parse_settings(content: dict[str, Any], *, where: str = "settings") -> TrainSettings:
+    """Check a nested mapping and freeze it.
+
+    Raises:
+        ConfigError: As for :func:`load_settings`; every faulty key is named.
+    """
+    try:
+        return TrainSettings.model_validate(_expand(content))
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, e['loc'])) or where}: {e['msg']} (got {str(e['input'])[:60]!r})"
+            for e in error.errors()
+        ]
+        raise ConfigError(
+            f"{where}: " + "; ".join(faults) + ".", hint="Correct these keys; unknown ones are refused."
+        ) from error
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override!r} has no key=value form.", hint="Example: --set loop.epochs=3")
+    *parents, last = key.split(".")
+    place: Any = content
+    for name in parents:
+        place = (
+            place.setdefault(name, {})
+            if isinstance(place, dict)
+            else place[int(name)]
+            if name.isdigit() and int(name) < len(place)
+            else None
+        )
+        if not isinstance(place, dict | list):
+            raise ConfigError(
+                f"--set {override!r}: {name!r} holds no further settings.",
+                hint="Name a key of the YAML file.",
+            )
+    value = yaml.safe_load(text)
+    if isinstance(place, list):
+        if not last.isdigit() or int(last) >= len(place):
+            raise ConfigError(
+                f"--set {override!r}: {last!r} is no position of a list of {len(place)}.",
+                hint="Positions start at 0.",
+            )
+        place[int(last)] = value
+    else:
+        place[last] = value
+
+
+def _expand(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _expand(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_expand(v) for v in value]
+    if not isinstance(value, str):
+        return value
+    if re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):  # YAML 1.1 reads 1e-3 as text
+        return float(value)
+    missing = [name for name in re.findall(r"\$\{(\w+)\}", value) if name not in os.environ]
+    if missing:
+        raise ConfigError(
+            f"{value!r} needs the environment variable {missing[0]}, which is not set.",
+            hint=f"export {missing[0]}=...",
+        )
+    return re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], value)

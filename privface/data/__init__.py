@@ -1,0 +1,47 @@
+"""Labelled face sets: sources, person-disjoint splits, pairs, balanced orders, loading, generated faces.
+
+:class:`privface.data.streaming.FaceDataset` is not re-exported, because it needs torch.
+"""
+
+from privface.data.dataset import LoadedFaces, Prepare, load_faces
+from privface.data.pairs import FoldedPairs, genuine_pairs, impostor_pairs, read_pairs_file
+from privface.data.sampling import balanced_indices, balanced_weights
+from privface.data.sources import (
+    SOURCE_KINDS,
+    from_celeba,
+    from_folder,
+    from_lfw,
+    from_table,
+    from_utkface,
+    open_source,
+    require_both_genders,
+)
+from privface.data.splits import person_bucket, person_key, require_disjoint, split_people
+from privface.data.synthetic import GeneratedFaces, generate_faces, write_faces
+
+__all__ = [
+    "SOURCE_KINDS",
+    "FoldedPairs",
+    "GeneratedFaces",
+    "LoadedFaces",
+    "Prepare",
+    "balanced_indices",
+    "balanced_weights",
+    "from_celeba",
+    "from_folder",
+    "from_lfw",
+    "from_table",
+    "from_utkface",
+    "generate_faces",
+    "genuine_pairs",
+    "impostor_pairs",
+    "load_faces",
+    "open_source",
+    "person_bucket",
+    "person_key",
+    "read_pairs_file",
+    "require_both_genders",
+    "require_disjoint",
+    "split_people",
+    "write_faces",
+]

@@ -1,0 +1,1030 @@
+"""Generated faces: drawn people with a known identity cue and a known gender cue, for tests and demos.
+
+Every person is a vector of about forty traits (bone structure, features, colours, hair) that all photos of
+that person share. Gender moves the mean of many traits a little, so it can be learnt but no single trait
+gives it away. Every photo adds its own pose, light, expression, background, blur and noise. The drawings lie
+in the ArcFace frame (``records.ARCFACE_TEMPLATE``), so they pass as aligned faces.
+
+Nothing here shows a real person, and no photo was used to make it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from privface.errors import DataError
+from privface.images import encode_image, write_atomic
+from privface.records import ARCFACE_TEMPLATE, FRAME, GENDERS, FaceRecord, FaceTable
+
+Points: TypeAlias = NDArray[np.float64]
+Contours: TypeAlias = dict[str, NDArray[np.int32]]
+Colour: TypeAlias = tuple[float, float, float]
+Traits: TypeAlias = Mapping[str, float]
+Nuisance: TypeAlias = Mapping[str, NDArray[np.float64]]
+
+SUPERSAMPLING = 2
+_SHIFT_BITS = 4  # OpenCV draws at 1/16 pixel
+_LEFT_EYE, _RIGHT_EYE, _NOSE, _LEFT_MOUTH, _RIGHT_MOUTH = ARCFACE_TEMPLATE
+_CX = (_LEFT_EYE[0] + _RIGHT_EYE[0]) / 2
+_EYE_Y = (_LEFT_EYE[1] + _RIGHT_EYE[1]) / 2
+_EYE_HALF = (_RIGHT_EYE[0] - _LEFT_EYE[0]) / 2
+_MOUTH_Y = (_LEFT_MOUTH[1] + _RIGHT_MOUTH[1]) / 2
+_MOUTH_HALF = (_RIGHT_MOUTH[0] - _LEFT_MOUTH[0]) / 2
+_PIVOT_Y = 70.0
+_Z_LIMIT = 2.3
+
+
+class _Trait(NamedTuple):
+    """How a trait is distributed: ``mean + sd * (z +- male)``, where z is standard normal.
+
+    ``male`` is half the distance between the two gender means, in standard deviations.
+    """
+
+    mean: float
+    sd: float
+    male: float = 0.0
+
+
+# Lengths in pixels of the 112 x 112 frame. With the shifts below the traits together separate the genders by
+# d' = 2 * sqrt(sum of male^2), about 4.7, while no single one exceeds d' = 1.9.
+_TRAITS: dict[str, _Trait] = {
+    "face_width": _Trait(38.0, 2.1, 0.15),
+    "forehead_width": _Trait(0.92, 0.03),
+    "jaw_width": _Trait(29.5, 2.3, 0.60),
+    "chin_width": _Trait(12.0, 2.4, 0.40),
+    "chin_y": _Trait(107.5, 2.4, 0.20),
+    "cheek_y": _Trait(60.0, 3.5),
+    "hairline_y": _Trait(21.0, 3.2, -0.05),
+    "neck_width": _Trait(25.0, 1.8, 0.40),
+    "ear_size": _Trait(1.0, 0.16, 0.15),
+    "eye_spacing": _Trait(0.0, 1.2),
+    "eye_y": _Trait(0.0, 0.8),
+    "eye_width": _Trait(8.6, 0.85, -0.15),
+    "eye_height": _Trait(3.7, 0.55, -0.35),
+    "eye_tilt": _Trait(0.4, 0.9, -0.15),
+    "iris": _Trait(4.0, 0.25),
+    "lashes": _Trait(0.95, 0.40, -0.65),
+    "eye_shadow": _Trait(0.15, 0.17, -0.50),
+    "brow_height": _Trait(8.6, 1.25, -0.40),
+    "brow_thickness": _Trait(2.9, 0.75, 0.70),
+    "brow_arch": _Trait(1.7, 0.9, -0.45),
+    "brow_angle": _Trait(0.0, 1.1),
+    "brow_length": _Trait(10.6, 0.8),
+    "brow_gap": _Trait(7.6, 1.2),
+    "nose_length": _Trait(0.0, 1.7, 0.15),
+    "nose_width": _Trait(7.2, 1.1, 0.45),
+    "nose_bridge": _Trait(3.4, 0.6),
+    "mouth_y": _Trait(0.0, 1.2),
+    "mouth_width": _Trait(0.0, 1.7),
+    "upper_lip": _Trait(2.7, 0.7, -0.40),
+    "lower_lip": _Trait(3.9, 0.8, -0.55),
+    "cupid": _Trait(0.9, 0.4),
+    "lip_red": _Trait(0.46, 0.18, -0.75),
+    "blush": _Trait(0.22, 0.11, -0.30),
+    "skin_red": _Trait(0.0, 6.0),
+    "skin_yellow": _Trait(0.0, 6.0),
+    "hair_length": _Trait(0.0, 1.0, -0.85),
+    "hair_volume": _Trait(6.0, 2.0, -0.10),
+    "hair_curl": _Trait(-0.2, 1.0),
+    "hair_light": _Trait(1.0, 0.14),
+    "beard": _Trait(-0.55, 1.0, 0.95),
+}
+
+# Per photo, uniform between the two values.
+_NUISANCE: dict[str, tuple[float, float]] = {
+    "yaw": (-0.9, 0.9),
+    "roll": (-3.5, 3.5),
+    "shift_x": (-1.0, 1.0),
+    "shift_y": (-1.0, 1.0),
+    "scale": (0.97, 1.03),
+    "light_x": (-1.0, 1.0),
+    "light_y": (-0.6, 1.0),
+    "exposure": (0.80, 1.02),
+    "warmth": (-0.8, 0.8),
+    "contrast": (0.6, 1.3),
+    "smile": (-0.3, 1.1),
+    "mouth_open": (-0.6, 0.7),
+    "brow_raise": (-0.8, 1.4),
+    "lid": (-0.22, 0.12),
+    "gaze_x": (-1.3, 1.3),
+    "gaze_y": (-0.5, 0.5),
+    "back_red": (50.0, 225.0),
+    "back_green": (50.0, 225.0),
+    "back_blue": (50.0, 225.0),
+    "back_fall": (-45.0, 45.0),
+    "shirt_red": (20.0, 235.0),
+    "shirt_green": (20.0, 235.0),
+    "shirt_blue": (20.0, 235.0),
+    "lock": (-1.0, 1.0),
+    "blur": (0.0, 0.8),
+    "noise": (0.8, 4.5),
+}
+
+_SKINS = (
+    (252, 226, 207),
+    (243, 208, 182),
+    (231, 187, 154),
+    (208, 158, 122),
+    (174, 121, 86),
+    (134, 90, 63),
+    (98, 66, 49),
+)
+_HAIRS = (
+    (30, 26, 28),
+    (58, 41, 32),
+    (92, 62, 42),
+    (124, 78, 48),
+    (146, 70, 38),
+    (166, 126, 82),
+    (216, 178, 116),
+    (170, 167, 165),
+)
+_HAIR_ODDS_LIGHT = (0.12, 0.18, 0.18, 0.14, 0.10, 0.11, 0.11, 0.06)
+_HAIR_ODDS_DARK = (0.58, 0.24, 0.08, 0.02, 0.0, 0.0, 0.0, 0.08)
+_EYES = ((72, 46, 30), (106, 70, 38), (122, 104, 52), (86, 118, 70), (78, 122, 164), (118, 134, 146))
+_EYE_ODDS_LIGHT = (0.18, 0.22, 0.14, 0.14, 0.20, 0.12)
+_EYE_ODDS_DARK = (0.65, 0.27, 0.08, 0.0, 0.0, 0.0)
+_LIP_RED = (178.0, 44.0, 66.0)
+_PARTINGS = ("left", "right", "centre", "fringe", "back", "swept")
+
+
+@dataclass(frozen=True)
+class _Person:
+    """What all photos of one person share: traits, choices and colours."""
+
+    traits: Traits
+    parting: str
+    beard_style: str
+    glasses: bool
+    mole: tuple[float, float] | None
+    skin: Colour
+    hair: Colour
+    eyes: Colour
+
+    @property
+    def hair_level(self) -> int:
+        """0 shaven, 1 short, 2 to the chin, 3 long."""
+        return int(np.searchsorted((-1.45, -0.05, 0.65), self.traits["hair_length"]))
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratedFaces:
+    """Drawn face photos with their labels.
+
+    Attributes:
+        pixels: uint8 RGB in the ArcFace frame, shape ``(N, 112, 112, 3)``.
+        identities: Number of the person in each photo, shape ``(N,)``.
+        genders: 0 female, 1 male, shape ``(N,)``.
+    """
+
+    pixels: NDArray[np.uint8]
+    identities: NDArray[np.int64]
+    genders: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def table(self) -> FaceTable:
+        """The labels as a table; keys are ``p00012/p00012_0003.png`` and ``path`` is the key itself."""
+        return _label(self, Path())
+
+
+def _label(faces: GeneratedFaces, folder: Path) -> FaceTable:
+    seen: dict[int, int] = {}
+    records = []
+    for person, gender in zip(faces.identities.tolist(), faces.genders.tolist(), strict=True):
+        photo = seen.get(person, 0)
+        seen[person] = photo + 1
+        name = f"p{person:05d}"
+        key = f"{name}/{name}_{photo:04d}.png"
+        records.append(FaceRecord(key, folder / key, identity=name, gender=GENDERS[gender]))
+    return FaceTable(tuple(records), name="generated")
+
+
+def generate_faces(
+    *,
+    people: int,
+    photos_per_person: int,
+    seed: int,
+    first_person: int = 0,
+    gender_cue: float = 1.0,
+    workers: int = 2,
+) -> GeneratedFaces:
+    """Draw photos of people who do not exist, person by person.
+
+    A person is seeded by ``(seed, person number)`` and so looks the same, to the byte, whatever ``people``,
+    ``photos_per_person``, ``first_person`` and ``workers`` are. People ``2k`` and ``2k + 1`` are one woman
+    and one man, in random order.
+
+    Args:
+        people: How many people, at least 1.
+        photos_per_person: Photos of each, at least 1.
+        seed: Root of all randomness, at least 0.
+        first_person: Number of the first person; disjoint ranges give disjoint people.
+        gender_cue: Strength of the gender cue. 1 is the default, 0 leaves no information about gender in
+            the pixels while everything else stays drawn from the same distribution.
+        workers: Threads; they change the speed and nothing else.
+
+    Returns:
+        ``people * photos_per_person`` photos, ordered by person, then photo.
+
+    Raises:
+        DataError: If an argument is out of range.
+    """
+    _check(people=(people, 1), photos_per_person=(photos_per_person, 1), seed=(seed, 0))
+    _check(first_person=(first_person, 0), workers=(workers, 1))
+    if not (math.isfinite(gender_cue) and gender_cue >= 0):
+        raise DataError(
+            f"gender_cue is {gender_cue}, below the limit of 0.", hint="Use 0 for no cue, 1 for the default."
+        )
+    numbers = np.arange(first_person, first_person + people)
+    genders = np.array([_gender_of(int(person), seed=seed) for person in numbers], np.int64)
+    pixels = np.empty((people, photos_per_person, FRAME, FRAME, 3), np.uint8)
+
+    def draw(row: int) -> None:
+        sign = gender_cue * (1.0 if genders[row] else -1.0)
+        _draw_person(pixels[row], seed=seed, number=int(numbers[row]), cue=sign)
+
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(draw, range(people)):
+            pass
+    return GeneratedFaces(
+        pixels.reshape(-1, FRAME, FRAME, 3),
+        np.repeat(numbers.astype(np.int64), photos_per_person),
+        np.repeat(genders, photos_per_person),
+    )
+
+
+def write_faces(faces: GeneratedFaces, folder: Path) -> FaceTable:
+    """Write generated faces as a folder per person of PNG files, with ``labels.csv`` beside them.
+
+    Args:
+        faces: What ``generate_faces`` returned.
+        folder: Where to write; made if missing. ``labels.csv`` has the columns file, identity and gender.
+
+    Returns:
+        The table of the written files, with real paths.
+
+    Raises:
+        OutputError: If the folder cannot be written.
+    """
+    table = _label(faces, folder)
+    for record, pixels in zip(table, faces.pixels, strict=True):
+        write_atomic(record.path, encode_image(pixels, ".png"))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("file", "identity", "gender"))
+    writer.writerows((record.file, record.identity, record.gender) for record in table)
+    write_atomic(folder / "labels.csv", text.getvalue().encode())  # last: its presence says the set is whole
+    return table
+
+
+def _check(**limits: tuple[int, int]) -> None:
+    for name, (value, least) in limits.items():
+        if value < least:
+            raise DataError(
+                f"{name} is {value}, below the limit of {least}.", hint=f"Give {name} >= {least}."
+            )
+
+
+# --- who ---
+
+
+def _gender_of(person: int, *, seed: int) -> int:
+    """0 or 1; each pair of neighbours holds one of each, so the number alone tells nothing."""
+    first = int(np.random.default_rng([seed, 0, person // 2]).integers(2))
+    return first ^ (person % 2)
+
+
+def _draw_person(out: NDArray[np.uint8], *, seed: int, number: int, cue: float) -> None:
+    """Fill ``out`` of shape ``(P, 112, 112, 3)`` with P photos of one person."""
+    person = _sample_person(np.random.default_rng([seed, 1, number]), cue=cue)
+    # one row of numbers a photo, so that the first photos stay the same when more are asked for
+    uniform = np.random.default_rng([seed, 2, number]).random((len(out), len(_NUISANCE)))
+    photos = {
+        name: low + (high - low) * uniform[:, k] for k, (name, (low, high)) in enumerate(_NUISANCE.items())
+    }
+    shape = (len(out), 2, FRAME, FRAME, 3)
+    grain = np.frombuffer(np.random.default_rng([seed, 3, number]).bytes(math.prod(shape)), np.uint8).reshape(
+        shape
+    )
+    contours = _contours(person, photos)
+    for j in range(len(out)):
+        photo = {name: float(values[j]) for name, values in photos.items()}
+        shapes = {name: values[j] for name, values in contours.items()}
+        canvas = _paint(person, photo, shapes)
+        out[j] = _develop(canvas, person, photo, shapes, grain[j])
+
+
+def _sample_person(rng: np.random.Generator, *, cue: float) -> _Person:
+    z = rng.standard_normal(len(_TRAITS))
+    u = rng.random(12)
+    traits = {}
+    for value, (name, trait) in zip(z.tolist(), _TRAITS.items(), strict=True):
+        # only here does gender enter
+        traits[name] = trait.mean + trait.sd * min(max(value + cue * trait.male, -_Z_LIMIT), _Z_LIMIT)
+    traits["crown_y"] = 1.0 + 6.0 * float(u[0])
+    traits["asymmetry"] = 2.0 * float(u[1]) - 1.0
+    tone = float(u[2]) ** 1.2 * (len(_SKINS) - 1)
+    dark = tone > 3.0
+    skin = _along(_SKINS, tone)
+    skin = (
+        skin[0] + traits["skin_red"],
+        skin[1] + 0.5 * traits["skin_yellow"],
+        skin[2] - traits["skin_yellow"],
+    )
+    hair = _choose(_HAIRS, _HAIR_ODDS_DARK if dark else _HAIR_ODDS_LIGHT, float(u[3]))
+    # on a cheek, clear of nose and mouth
+    mole = (math.copysign(13.0 + 12.0 * float(u[7]), u[11] - 0.5), 69.0 + 19.0 * float(u[8]))
+    return _Person(
+        traits=traits,
+        parting=_PARTINGS[int(u[4] * len(_PARTINGS))],
+        beard_style=("full", "full", "goatee", "moustache")[int(u[5] * 4)],
+        glasses=bool(u[6] < 0.14),
+        mole=mole if u[10] < 0.3 else None,
+        skin=_scale(skin, 1.0),
+        hair=_scale(hair, traits["hair_light"]),
+        eyes=_choose(_EYES, _EYE_ODDS_DARK if dark else _EYE_ODDS_LIGHT, float(u[9])),
+    )
+
+
+def _along(colours: Sequence[Sequence[int]], position: float) -> Colour:
+    low = min(int(position), len(colours) - 2)
+    return _mix(colours[low], colours[low + 1], position - low)
+
+
+def _choose(colours: Sequence[tuple[int, int, int]], odds: Sequence[float], u: float) -> Colour:
+    index = int(np.searchsorted(np.cumsum(odds), u))
+    red, green, blue = colours[min(index, len(colours) - 1)]
+    return float(red), float(green), float(blue)
+
+
+def _mix(a: Sequence[float], b: Sequence[float], share: float) -> Colour:
+    """``a`` with ``share`` of ``b``."""
+    keep = 1.0 - share
+    return keep * a[0] + share * b[0], keep * a[1] + share * b[1], keep * a[2] + share * b[2]
+
+
+def _scale(colour: Sequence[float], gain: float) -> Colour:
+    return min(colour[0] * gain, 255.0), min(colour[1] * gain, 255.0), min(colour[2] * gain, 255.0)
+
+
+# --- where: control points, splines, pose ---
+
+
+@cache
+def _spline(knots: int, *, closed: bool, steps: int = 4) -> Points:
+    """Catmull-Rom weights: ``weights @ control points`` runs smoothly through all of them."""
+    spans = knots if closed else knots - 1
+    s = np.arange(steps) / steps
+    basis = 0.5 * np.stack(
+        [-s + 2 * s**2 - s**3, 2 - 5 * s**2 + 3 * s**3, s + 4 * s**2 - 3 * s**3, s**3 - s**2], axis=1
+    )
+    weights = np.zeros((spans * steps + (not closed), knots))
+    for span in range(spans):
+        for k in range(4):
+            knot = span + k - 1
+            knot = knot % knots if closed else min(max(knot, 0), knots - 1)
+            weights[span * steps : (span + 1) * steps, knot] += basis[:, k]
+    if not closed:
+        weights[-1, -1] = 1.0
+    return weights
+
+
+def _stack(photos: int, *points: tuple[float | Points, float | Points]) -> Points:
+    """Control points of shape ``(P, K, 2)`` from (x, y) pairs of numbers or ``(P,)`` arrays."""
+    out = np.empty((photos, len(points), 2))
+    for k, (x, y) in enumerate(points):
+        out[:, k, 0] = x
+        out[:, k, 1] = y
+    return out
+
+
+def _mirrored(half: Points) -> Points:
+    """Close a right half (x from the middle line, top to bottom) with its mirror image."""
+    left = half[:, -2:0:-1] * np.array([-1.0, 1.0])
+    return np.concatenate([half, left], axis=1)
+
+
+class _Camera:
+    """Collects face points (x from the middle line) and turns them into posed, fixed-point contours."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._shapes: dict[str, Points] = {}
+        self._depths: dict[str, float] = {}
+
+    def add(self, name: str, points: Points, *, depth: float = 0.0) -> None:
+        """Take points of shape ``(P, K, 2)``; ``depth`` is how far they stand out, in pixels at full yaw."""
+        self._shapes[name] = points
+        self._depths[name] = depth
+
+    def add_curve(self, name: str, control: Points, *, closed: bool = True, depth: float = 0.0) -> None:
+        """Take the spline through control points of shape ``(P, K, 2)``."""
+        self.add(name, _spline(control.shape[1], closed=closed) @ control, depth=depth)
+
+    def shoot(self, photos: Nuisance) -> Contours:
+        """Pose everything at once: yaw as parallax on a cylinder, then roll, scale and shift."""
+        ends = np.cumsum([points.shape[1] for points in self._shapes.values()])
+        depth = np.repeat(list(self._depths.values()), np.diff(ends, prepend=0))
+        points = np.concatenate(list(self._shapes.values()), axis=1)
+        x, y = points[..., 0], points[..., 1] - _PIVOT_Y
+        # alignment holds the eyes in place, so under yaw the silhouette moves and the middle does not
+        x = x + photos["yaw"][:, None] * (depth - 0.0026 * np.minimum(x * x, 2000.0))
+        angle = np.deg2rad(photos["roll"])
+        cos, sin = ((photos["scale"] * part)[:, None] for part in (np.cos(angle), np.sin(angle)))
+        out = np.empty_like(points)
+        out[..., 0] = (_CX + photos["shift_x"])[:, None] + cos * x - sin * y
+        out[..., 1] = (_PIVOT_Y + photos["shift_y"])[:, None] + sin * x + cos * y
+        # a pixel centre at c lies at s * c + (s - 1) / 2 on the finer grid
+        fine = SUPERSAMPLING * out + (SUPERSAMPLING - 1) / 2
+        fixed = np.rint(fine * (1 << _SHIFT_BITS)).astype(np.int32)
+        return dict(zip(self._shapes, np.split(fixed, ends[:-1], axis=1), strict=True))
+
+
+def _contours(person: _Person, photos: Nuisance) -> Contours:
+    """All outlines of P photos of a person: name to int32 points, shape ``(P, K, 2)``."""
+    camera = _Camera(len(photos["yaw"]))
+    traits = person.traits
+    _add_head(camera, traits, photos)
+    _add_eyes(camera, traits, photos)
+    _add_brows(camera, traits, photos)
+    _add_nose(camera, traits)
+    _add_mouth(camera, traits, photos)
+    _add_beard(camera, person, photos)
+    _add_hair(camera, person, photos)
+    _add_marks(camera, person)
+    return camera.shoot(photos)
+
+
+def _across(half: Points) -> Points:
+    """Lead a right half that ends on the middle line over to the left, as an open line."""
+    return np.concatenate([half, half[:, -2::-1] * np.array([-1.0, 1.0])], axis=1)
+
+
+def _half_face(traits: Traits, drop: Points) -> Points:
+    """Right half of the face outline from crown to chin; ``drop`` lowers the chin as the mouth opens."""
+    wide, jaw, chin = traits["face_width"], traits["jaw_width"], traits["chin_y"]
+    top = traits["crown_y"] + 4.0
+    return _stack(
+        len(drop),
+        (0.0, top),
+        (0.60 * wide, top + 4.5),
+        (traits["forehead_width"] * wide, 28.0),
+        (wide, traits["cheek_y"] - 10.0),
+        (0.5 * (wide + jaw) + 2.8, traits["cheek_y"] + 14.0),
+        (jaw, 89.5 + 0.5 * drop),
+        (0.45 * (jaw + traits["chin_width"]), chin - 8.0 + drop),
+        (0.72 * traits["chin_width"], chin - 1.6 + drop),
+        (0.0, chin + drop),
+    )
+
+
+def _add_head(camera: _Camera, traits: Traits, photos: Nuisance) -> None:
+    n, wide = camera.count, traits["face_width"]
+    drop = 3.0 * np.maximum(photos["mouth_open"], 0.0)
+    face = _mirrored(_half_face(traits, drop))
+    camera.add_curve("face", face)
+    light = np.stack([photos["light_x"] * 5.0, np.full(n, -1.0)], axis=1)[:, None]
+    middle = np.array([0.0, 58.0])
+    camera.add_curve("face_lit", (face - middle) * np.array([0.74, 0.80]) + middle + light)
+    ear, lean = traits["ear_size"], traits["asymmetry"]
+    for name, side in (("left", -1.0), ("right", 1.0)):
+        ear_y = 60.0 + 0.8 * lean * side
+        angle = np.linspace(0.0, 2 * np.pi, 14, endpoint=False)
+        ring = np.stack(
+            [side * (wide + 0.6) + 4.6 * ear * np.cos(angle), ear_y + 9.5 * ear * np.sin(angle)], axis=1
+        )
+        inner = (ring - [side * wide, ear_y]) * [0.55, 0.6] + [side * (wide + 1.2), ear_y - 0.5]
+        camera.add(f"ear_{name}", np.broadcast_to(ring, (n, *ring.shape)))
+        camera.add(f"ear_in_{name}", np.broadcast_to(inner, (n, *inner.shape)))
+    neck = traits["neck_width"]
+    half = (
+        (0.0, 84.0),
+        (neck, 84.0),
+        (neck + 0.6, 100.0),
+        (neck + 3.0, 112.0),
+        (neck + 4.0, 132.0),
+        (0.0, 132.0),
+    )
+    camera.add_curve("neck", _mirrored(_stack(n, *half)))
+    collar = (
+        (0.0, 124.0),
+        (neck - 4.0, 112.0),
+        (neck + 3.0, 106.0),
+        (neck + 14.0, 105.0),
+        (70.0, 112.0),
+        (70.0, 140.0),
+        (0.0, 140.0),
+    )
+    camera.add_curve("shirt", _mirrored(_stack(n, *collar)))
+
+
+def _add_eyes(camera: _Camera, traits: Traits, photos: Nuisance) -> None:
+    n, wide, tilt = camera.count, traits["eye_width"], traits["eye_tilt"]
+    opening = traits["eye_height"] * (1.0 + photos["lid"] - 0.12 * np.maximum(photos["smile"], 0.0))
+    eye_x, eye_y = _EYE_HALF + traits["eye_spacing"], _EYE_Y + traits["eye_y"]
+    xs = np.array([-1.0, -0.62, 0.0, 0.58, 1.0]) * wide
+    rise = np.array([0.0, 0.76, 1.0, 0.80, 0.0])
+    slope = -tilt * xs / wide
+    upper = np.empty((n, 5, 2))
+    upper[..., 0], upper[..., 1] = xs, slope - opening[:, None] * rise
+    lower = np.empty((n, 5, 2))
+    lower[..., 0], lower[..., 1] = xs, slope + 0.72 * opening[:, None] * rise + [-0.0, 0.0, 0.1, 0.1, 0.0]
+    fold = upper * [1.06, 1.0] - [0.0, 2.1] - np.array([0.0, 0.9, 1.0, 0.9, 0.0])[:, None] * [0.0, 1.0]
+    bag = lower * [1.04, 1.0] + [0.0, 2.6]
+    weights = _spline(5, closed=False)
+    upper, lower, fold, bag = (weights @ line for line in (upper, lower, fold, bag))
+    for name, side in (("left", -1.0), ("right", 1.0)):
+        flip, place = np.array([side, 1.0]), np.array([side * eye_x, eye_y])
+        up, low, high, deep = (line * flip + place for line in (upper, lower, fold, bag))
+        camera.add(f"white_{name}", np.concatenate([up, low[:, ::-1]], axis=1))
+        camera.add(f"lid_{name}", np.concatenate([up, high[:, ::-1]], axis=1))
+        camera.add(f"under_{name}", np.concatenate([low, deep[:, ::-1]], axis=1))
+        camera.add(f"lash_{name}", up)
+        camera.add(f"fold_{name}", high[:, 2:-2])
+        camera.add(f"low_{name}", low[:, 3:])
+        iris = _stack(n, (side * eye_x + photos["gaze_x"], eye_y - 0.5 + photos["gaze_y"]))
+        camera.add(f"iris_{name}", iris)
+
+
+def _add_brows(camera: _Camera, traits: Traits, photos: Nuisance) -> None:
+    thick, arch, angle = traits["brow_thickness"], traits["brow_arch"], traits["brow_angle"]
+    inner, span = traits["brow_gap"], traits["brow_length"]
+    base = _EYE_Y + traits["eye_y"] - traits["brow_height"] - 1.6 * photos["brow_raise"]
+    for name, side in (("left", -1.0), ("right", 1.0)):
+        y = base + 0.5 * traits["asymmetry"] * side
+        points = _stack(
+            camera.count,
+            (side * inner, y + angle - 0.35 * thick),
+            (side * (inner + 0.55 * span), y - 0.6 * arch - 0.55 * thick),
+            (side * (inner + 1.25 * span), y - 1.4 * arch - 0.50 * thick),
+            (side * (inner + 2.0 * span), y - 0.2 * angle + 1.0),
+            (side * (inner + 1.25 * span), y - 1.4 * arch + 0.35 * thick),
+            (side * (inner + 0.55 * span), y - 0.6 * arch + 0.50 * thick),
+            (side * inner, y + angle + 0.60 * thick),
+        )
+        camera.add_curve(f"brow_{name}", points)
+
+
+def _add_nose(camera: _Camera, traits: Traits) -> None:
+    n, wide, bridge = camera.count, traits["nose_width"], traits["nose_bridge"]
+    tip = _NOSE[1] + traits["nose_length"]
+    base = tip + 4.6
+    half = (
+        (0.86 * wide, tip - 0.3),
+        (wide, base - 2.6),
+        (0.92 * wide, base - 0.4),
+        (0.45 * wide, base + 0.3),
+        (0.0, base + 1.2),
+    )
+    camera.add_curve("nose_line", _across(_stack(n, *half)), closed=False, depth=2.0)
+    tip_half = ((0.0, tip - 4.5), (0.48 * wide, tip - 1.6), (0.40 * wide, tip + 1.6), (0.0, tip + 2.6))
+    camera.add_curve("nose_tip", _mirrored(_stack(n, *tip_half)), depth=2.6)
+    for name, side in (("left", -1.0), ("right", 1.0)):
+        hole = (
+            (side * 0.22 * wide, base - 0.3),
+            (side * 0.45 * wide, base - 1.3),
+            (side * 0.68 * wide, base - 0.9),
+            (side * 0.50 * wide, base + 0.1),
+        )
+        camera.add_curve(f"nostril_{name}", _stack(n, *hole), depth=2.2)
+        flank = (
+            (side * bridge, 46.0),
+            (side * (bridge + 0.6), 58.0),
+            (side * 0.80 * wide, tip - 0.5),
+            (side * (0.80 * wide + 2.6), tip + 1.0),
+            (side * (bridge + 3.2), 58.0),
+            (side * (bridge + 4.5), 46.0),
+        )
+        camera.add_curve(f"flank_{name}", _stack(n, *flank), depth=1.4)
+    ridge = (
+        (0.0, 42.0),
+        (0.62 * bridge, 46.0),
+        (0.55 * bridge, 60.0),
+        (0.6 * bridge, tip - 3.0),
+        (0.0, tip - 1.0),
+    )
+    camera.add_curve("ridge", _mirrored(_stack(n, *ridge)), depth=2.0)
+
+
+def _add_mouth(camera: _Camera, traits: Traits, photos: Nuisance) -> None:
+    n = camera.count
+    smile, gape = photos["smile"], np.maximum(photos["mouth_open"], 0.0)
+    half = _MOUTH_HALF + traits["mouth_width"] + 1.5 * smile - 1.2 * gape
+    y = _MOUTH_Y + traits["mouth_y"] + 0.4 * smile
+    corner = y - 1.5 * smile + 0.4
+    up, low, cupid = traits["upper_lip"], traits["lower_lip"], traits["cupid"]
+    top, bottom = y - 1.1 * gape, y + 5.2 * gape + 0.5 * smile
+    upper = (
+        (0.0, top - up + cupid),
+        (0.20 * half, top - up),
+        (0.62 * half, 0.45 * corner + 0.55 * top - 0.60 * up),
+        (half, corner),
+    )
+    lower = (
+        (0.66 * half, 0.42 * corner + 0.58 * bottom + 0.62 * low),
+        (0.30 * half, bottom + low),
+        (0.0, bottom + 1.05 * low),
+    )
+    camera.add_curve("lips", _mirrored(_stack(n, *upper, *lower)), depth=0.8)
+    part_up = (
+        (0.0, top + 0.5),
+        (0.22 * half, top + 0.1),
+        (0.62 * half, 0.4 * corner + 0.6 * top + 0.2),
+        (0.95 * half, corner),
+    )
+    part_low = (
+        (0.62 * half, 0.4 * corner + 0.6 * bottom + 0.3),
+        (0.24 * half, bottom + 0.3),
+        (0.0, bottom + 0.4),
+    )
+    camera.add_curve("gap", _mirrored(_stack(n, *part_up, *part_low)), depth=0.8)
+    seam = _stack(n, (half + 0.4, corner), *part_up[2::-1])
+    camera.add_curve("seam", _across(seam), closed=False, depth=0.8)
+    teeth = top + np.minimum(2.6, 4.0 * gape)
+    row = ((0.0, top + 0.4), (0.5 * half, top + 0.5), (0.66 * half, top + 0.9), (0.5 * half, teeth))
+    camera.add_curve("teeth", _mirrored(_stack(n, *row, (0.0, teeth + 0.3))), depth=0.6)
+    _add_mouth_light(camera, half, bottom, low)
+
+
+def _add_mouth_light(camera: _Camera, half: Points, bottom: Points, low: float) -> None:
+    """The shadow below the lower lip, the gloss on it, and the cheeks."""
+    n = camera.count
+    shade = (
+        (0.0, bottom + low + 1.2),
+        (0.45 * half, bottom + low + 0.6),
+        (0.30 * half, bottom + low + 3.6),
+        (0.0, bottom + low + 4.2),
+    )
+    camera.add_curve("lip_shade", _mirrored(_stack(n, *shade)), depth=0.8)
+    gloss = (
+        (0.0, bottom + 0.38 * low),
+        (0.26 * half, bottom + 0.38 * low),
+        (0.2 * half, bottom + 0.62 * low),
+        (0.0, bottom + 0.66 * low),
+    )
+    camera.add_curve("gloss", _mirrored(_stack(n, *gloss)), depth=0.8)
+    for name, side in (("left", -1.0), ("right", 1.0)):
+        cheek = np.array([(12.5, 74.0), (20.0, 67.5), (29.0, 69.0), (29.0, 78.0), (20.0, 81.0)]) * [side, 1.0]
+        camera.add_curve(f"cheek_{name}", np.broadcast_to(cheek, (n, 5, 2)))
+
+
+def _add_beard(camera: _Camera, person: _Person, photos: Nuisance) -> None:
+    traits, n = person.traits, camera.count
+    drop = 3.0 * np.maximum(photos["mouth_open"], 0.0)
+    y, half = _MOUTH_Y + traits["mouth_y"], _MOUTH_HALF + traits["mouth_width"]
+    jaw, chin = traits["jaw_width"], traits["chin_y"] + drop
+    if person.beard_style == "full":
+        outline: tuple[tuple[float | Points, float | Points], ...] = (
+            (0.0, y - 9.0),
+            (0.6 * half, y - 8.6),
+            (half + 3.0, y - 3.0),
+            (jaw - 3.5, y - 11.0),
+            (traits["face_width"] - 2.5, 64.0),
+            (traits["face_width"] + 1.0, 68.0),
+            (jaw + 1.0, 90.0 + 0.5 * drop),
+            (0.8 * traits["chin_width"] + 2.0, chin + 0.6),
+            (0.0, chin + 2.0),
+        )
+    elif person.beard_style == "goatee":
+        outline = (
+            (0.0, y - 8.6),
+            (0.6 * half, y - 8.2),
+            (half + 1.6, y - 2.0),
+            (half + 0.6, y + 8.0),
+            (0.5 * half, chin + 0.5),
+            (0.0, chin + 1.6),
+        )
+    else:
+        outline = (
+            (0.0, y - 8.6),
+            (0.6 * half, y - 7.8),
+            (half + 1.6, y - 1.0),
+            (half + 0.2, y + 1.2),
+            (0.5 * half, y - 1.8),
+            (0.0, y - 2.4),
+        )
+    camera.add_curve("beard", _mirrored(_stack(n, *outline)))
+
+
+def _add_hair(camera: _Camera, person: _Person, photos: Nuisance) -> None:
+    """Front hair between an outer line over the crown and an inner line along brow and cheeks."""
+    traits, n, level = person.traits, camera.count, person.hair_level
+    wide, volume = traits["face_width"], traits["hair_volume"] if level else 1.4
+    end = (50.0, 55.0, 84.0 + 6.0 * traits["asymmetry"], 128.0)[level]
+    side = (0.6, 0.7 + 0.15 * volume, 3.0 + 0.75 * volume, 3.0 + 0.8 * volume)[level]
+    crown = traits["crown_y"] + 3.0 - 0.75 * volume
+    sway = 1.5 * photos["lock"] * (level >= 2)
+    knee = 0.5 * (30.0 + end)
+    outer_half = (
+        (0.0, crown),
+        (0.36 * wide, crown + 1.0),
+        (0.70 * wide + 0.5 * side, crown + 6.5),
+        (0.95 * wide + side, 26.0),
+        (wide + side + 0.6, knee),
+        (wide + side + (1.5 if level == 3 else -0.8) + sway, end),
+    )
+    right = _stack(n, *outer_half)
+    left = right * [-1.0, 1.0]
+    left[:, -1, 0] += 2.0 * sway  # long hair swings to one side
+    outer = np.concatenate([left[:, :0:-1], right], axis=1)  # left end, over the crown, right end
+    inner = _inner_hairline(person, n, end=end)
+    steps = 6
+    outer = _spline(outer.shape[1], closed=False, steps=steps) @ outer
+    inner = _spline(inner.shape[1], closed=False, steps=steps) @ inner
+    outer = _curled(outer, traits["hair_curl"], level)
+    camera.add("hair", np.concatenate([outer, inner[:, ::-1]], axis=1))
+    for k, share in enumerate((0.22, 0.42, 0.62, 0.82)):
+        camera.add(f"strand_{k}", ((1.0 - share) * outer + share * inner)[:, ::2])
+    if level >= 2:
+        back = np.concatenate(
+            [outer[:, 8:-8], outer[:, -8:-7] + [-4.0, 70.0], outer[:, 7:8] + [4.0, 70.0]], axis=1
+        )
+        back = outer if level == 3 else back[:, :-2]
+        camera.add("back_hair", back)
+
+
+def _inner_hairline(person: _Person, photos: int, *, end: float) -> Points:
+    """Inner line from the left end over the forehead to the right end, 11 control points."""
+    traits, level = person.traits, person.hair_level
+    wide, line = traits["face_width"], traits["hairline_y"]
+    temple = traits["forehead_width"] * wide
+    cover = (-0.3, 0.2, 2.2, 3.2)[level]  # how far side hair reaches over the cheek
+    part = {"left": -14.0, "right": 14.0}.get(person.parting, 0.0)
+    forehead = {
+        "left": (9.0, 1.0, -6.0, 1.0, 9.0),
+        "right": (9.0, 1.0, -6.0, 1.0, 9.0),
+        "centre": (11.0, 3.0, -6.0, 3.0, 11.0),
+        "fringe": (13.0, 13.5, 14.0, 13.5, 13.0),
+        "back": (6.0, -1.5, -2.5, -1.5, 6.0),
+        "swept": (2.0, 0.0, 3.5, 8.5, 13.0),
+    }[person.parting]
+    if level == 0:
+        forehead = (5.0, -1.0, 0.0, -1.0, 5.0)
+    xs = (-0.66 * temple, 0.5 * (part - 0.66 * temple), part, 0.5 * (part + 0.66 * temple), 0.66 * temple)
+    brow = [(x, min(line + y, 40.0)) for x, y in zip(xs, forehead, strict=True)]
+    left = [
+        (-(wide - cover + 1.0), end),
+        (-(wide - cover), 0.5 * (end + 40.0)),
+        (-(temple - 1.0 - 0.5 * cover), 36.0),
+    ]
+    right = [(-x, y) for x, y in reversed(left)]
+    return _stack(photos, *left, *brow, *right)
+
+
+def _curled(line: Points, curl: float, level: int) -> Points:
+    """Ripple the outer hair line; straight hair (``curl <= 0``) stays as it is."""
+    if curl <= 0 or level == 0:
+        return line
+    wave = np.abs(np.sin(np.arange(line.shape[1]) * (np.pi / 4.0))) - 0.5
+    away = line - np.array([0.0, 55.0])
+    away /= np.linalg.norm(away, axis=-1, keepdims=True)
+    rippled: Points = line + away * (wave * min(2.2 * curl, 3.2))[:, None]
+    return rippled
+
+
+def _add_marks(camera: _Camera, person: _Person) -> None:
+    if person.mole is not None:
+        camera.add("mole", _stack(camera.count, person.mole), depth=0.5)
+    if not person.glasses:
+        return
+    x = _EYE_HALF + person.traits["eye_spacing"]
+    angle = np.linspace(0.0, 2 * np.pi, 20, endpoint=False)
+    # a rounded rectangle: superellipse of order 3
+    ring = np.stack(
+        [
+            np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** 0.66,
+            np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** 0.66,
+        ],
+        axis=1,
+    )
+    ring = ring * [12.6, 9.2] + [0.0, _EYE_Y + 2.0]
+    for name, side in (("left", -1.0), ("right", 1.0)):
+        camera.add(
+            f"lens_{name}",
+            np.broadcast_to(ring + np.array([side * x, 0.0]), (camera.count, *ring.shape)),
+            depth=1.0,
+        )
+        arm = ((side * (x + 12.4), _EYE_Y), (side * (person.traits["face_width"] + 1.0), _EYE_Y - 1.0))
+        camera.add(f"arm_{name}", _stack(camera.count, *arm))
+    bridge = _stack(camera.count, (-(x - 12.4), _EYE_Y), (0.0, _EYE_Y - 1.6), (x - 12.4, _EYE_Y))
+    camera.add_curve("bridge", bridge, closed=False, depth=1.6)
+
+
+# --- what it looks like: paint, shade, develop ---
+
+
+def _fill(canvas: NDArray[np.uint8], contour: NDArray[np.int32], colour: Sequence[float]) -> None:
+    cv2.fillPoly(canvas, [contour], tuple(colour), cv2.LINE_AA, _SHIFT_BITS)
+
+
+def _line(
+    canvas: NDArray[np.uint8],
+    contour: NDArray[np.int32],
+    colour: Sequence[float],
+    width: float,
+    *,
+    closed: bool = False,
+) -> None:
+    """A line ``width`` frame pixels wide."""
+    thickness = max(1, round(width * SUPERSAMPLING))
+    cv2.polylines(canvas, [contour], closed, tuple(colour), thickness, cv2.LINE_AA, _SHIFT_BITS)
+
+
+def _disc(
+    canvas: NDArray[np.uint8], centre: NDArray[np.int32], radius: float, colour: Sequence[float]
+) -> None:
+    fixed = round(radius * SUPERSAMPLING * (1 << _SHIFT_BITS))
+    cv2.circle(canvas, (int(centre[0]), int(centre[1])), fixed, tuple(colour), -1, cv2.LINE_AA, _SHIFT_BITS)
+
+
+def _paint(person: _Person, photo: Mapping[str, float], shapes: Contours) -> NDArray[np.uint8]:
+    """Flat colours and lines at ``SUPERSAMPLING`` times the frame, back to front."""
+    side = FRAME * SUPERSAMPLING
+    back = np.array([photo["back_red"], photo["back_green"], photo["back_blue"]])
+    row = np.clip(back + np.linspace(-0.5, 0.5, side)[:, None] * photo["back_fall"], 0.0, 255.0).astype(
+        np.uint8
+    )
+    canvas = np.empty((side, side, 3), np.uint8)
+    canvas.reshape(side, -1)[:] = row.ravel()  # whole rows: ten times faster than pixel by pixel
+    skin, hair = person.skin, person.hair
+    shaded = _scale(skin, 0.80)
+    if "back_hair" in shapes:
+        _fill(canvas, shapes["back_hair"], _scale(hair, 0.62))
+    _fill(canvas, shapes["neck"], shaded)
+    _fill(canvas, shapes["shirt"], (photo["shirt_red"], photo["shirt_green"], photo["shirt_blue"]))
+    for name in ("left", "right"):
+        _fill(canvas, shapes[f"ear_{name}"], _scale(skin, 0.93))
+        _fill(canvas, shapes[f"ear_in_{name}"], shaded)
+    _fill(canvas, shapes["face"], skin)
+    _paint_eyes(canvas, person, shapes)
+    _paint_nose_and_mouth(canvas, person, photo, shapes)
+    for name in ("left", "right"):
+        _fill(canvas, shapes[f"brow_{name}"], _mix(_scale(hair, 0.72), skin, 0.08))
+    if "mole" in shapes:
+        _disc(canvas, shapes["mole"][0], 0.9, _scale(skin, 0.45))
+    _paint_hair(canvas, person, shapes)
+    if "bridge" in shapes:
+        frame = (38.0, 34.0, 40.0)
+        for name in ("left", "right"):
+            _line(canvas, shapes[f"lens_{name}"], frame, 1.3, closed=True)
+            _line(canvas, shapes[f"arm_{name}"], frame, 1.3)
+        _line(canvas, shapes["bridge"], frame, 1.3)
+    return canvas
+
+
+def _paint_eyes(canvas: NDArray[np.uint8], person: _Person, shapes: Contours) -> None:
+    traits, skin = person.traits, person.skin
+    lid = _mix(_scale(skin, 0.92), (110.0, 78.0, 104.0), max(traits["eye_shadow"], 0.0))
+    ink = _mix((24.0, 18.0, 20.0), skin, 0.10)
+    radius = traits["iris"]
+    for name in ("left", "right"):
+        iris = shapes[f"iris_{name}"][0]
+        _fill(canvas, shapes[f"white_{name}"], (240.0, 238.0, 236.0))
+        _disc(canvas, iris, radius, _scale(person.eyes, 0.55))
+        _disc(canvas, iris, radius - 0.7, person.eyes)
+        _disc(canvas, iris, 0.45 * radius, (14.0, 12.0, 14.0))
+        _disc(canvas, iris + np.array([22, -26], np.int32), 0.85, (250.0, 250.0, 250.0))
+        # the lids cover what the iris has beyond the opening, so no mask is needed
+        _fill(canvas, shapes[f"under_{name}"], _scale(skin, 0.965))
+        _fill(canvas, shapes[f"lid_{name}"], lid)
+        _line(canvas, shapes[f"fold_{name}"], _scale(skin, 0.68), 0.5)
+        _line(canvas, shapes[f"low_{name}"], _scale(skin, 0.62), 0.5)
+        _line(canvas, shapes[f"lash_{name}"], ink, max(0.5, traits["lashes"] * 1.25))
+
+
+def _paint_nose_and_mouth(
+    canvas: NDArray[np.uint8], person: _Person, photo: Mapping[str, float], shapes: Contours
+) -> None:
+    traits, skin = person.traits, person.skin
+    _line(canvas, shapes["nose_line"], _scale(skin, 0.78), 0.6)
+    for name in ("left", "right"):
+        _fill(canvas, shapes[f"nostril_{name}"], _scale(skin, 0.42))
+    natural = _mix(_scale(skin, 0.84), (196.0, 92.0, 92.0), 0.30)
+    lips = _mix(natural, _LIP_RED, min(max(traits["lip_red"], 0.0), 0.9) * 0.85)
+    _fill(canvas, shapes["lips"], lips)
+    _fill(canvas, shapes["gloss"], _mix(lips, (255.0, 235.0, 230.0), 0.18))
+    if photo["mouth_open"] > 0.08:
+        _fill(canvas, shapes["gap"], (70.0, 26.0, 30.0))
+        if photo["mouth_open"] > 0.2:
+            _fill(canvas, shapes["teeth"], (238.0, 234.0, 226.0))
+    else:
+        _line(canvas, shapes["seam"], _scale(lips, 0.55), 0.7)
+
+
+def _paint_hair(canvas: NDArray[np.uint8], person: _Person, shapes: Contours) -> None:
+    hair = person.hair
+    if person.hair_level == 0:
+        _fill(canvas, shapes["hair"], _mix(person.skin, hair, 0.45))  # stubble on the scalp
+        return
+    _fill(canvas, shapes["hair"], hair)
+    for k, tone in enumerate((1.22, 0.78, 1.12, 0.80)):
+        shade = _scale(_mix(hair, (255.0, 255.0, 255.0), 0.05) if tone > 1 else hair, tone)
+        _line(canvas, shapes[f"strand_{k}"], shade, 0.8 if tone > 1 else 0.6)
+
+
+@cache
+def _ramps() -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """x, y and squared radius over the frame, about -1 to 1."""
+    y, x = np.mgrid[0:FRAME, 0:FRAME].astype(np.float32)
+    x, y = (x - np.float32(_CX)) / 56, (y - np.float32(60)) / 56
+    return x, y, x * x + y * y
+
+
+def _soft(
+    fills: Sequence[tuple[NDArray[np.int32], int]], sigma: float, *, ground: int, shrink: int
+) -> NDArray[np.float32]:
+    """Grey shapes on a grey ground, blurred; shape ``(112, 112)``.
+
+    Drawn ``shrink`` (a power of two) times smaller than the frame, for what is blurred away needs no pixels.
+    """
+    side = FRAME // shrink
+    mask = np.full((side, side), ground, np.uint8)
+    shift = _SHIFT_BITS + (SUPERSAMPLING * shrink).bit_length() - 1  # each halving is one more bit of shift
+    for contour, grey in fills:
+        cv2.fillPoly(mask, [contour], (grey,), cv2.LINE_AA, shift)
+    # float: OpenCV's 8-bit blur is bit-exact at twenty times the price
+    soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), sigma / shrink)
+    if shrink > 1:
+        soft = cv2.resize(soft, (FRAME, FRAME), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(soft, np.float32)
+
+
+def _shading(person: _Person, photo: Mapping[str, float], shapes: Contours) -> NDArray[np.float32]:
+    """Gain of light at each pixel, shape ``(112, 112)``: round head, nose, sockets, lamp."""
+    depth = photo["contrast"]
+    lamp = photo["light_x"]
+
+    def grey(change: float) -> int:
+        return round(128 + depth * change)
+
+    head = _soft([(shapes["face"], grey(-20)), (shapes["face_lit"], grey(9))], 6.0, ground=128, shrink=4)
+    fills = [
+        (shapes[f"flank_{name}"], grey(-17 - 15 * side * lamp))
+        for name, side in (("left", -1.0), ("right", 1.0))
+    ]
+    fills += [(shapes["ridge"], grey(13)), (shapes["nose_tip"], grey(15)), (shapes["lip_shade"], grey(-26))]
+    fine = _soft(fills, 1.5, ground=128, shrink=2)
+    x, y, radius = _ramps()
+    lit = (
+        np.float32(0.17 * depth * lamp) * x
+        - np.float32(0.10 * depth * photo["light_y"]) * y
+        - np.float32(0.05) * radius
+    )
+    gain = head * fine * (np.float32(photo["exposure"] / 128**2) * (np.float32(1.03) + lit))
+    return np.asarray(gain, np.float32)
+
+
+def _develop(
+    canvas: NDArray[np.uint8],
+    person: _Person,
+    photo: Mapping[str, float],
+    shapes: Contours,
+    grain: NDArray[np.uint8],
+) -> NDArray[np.uint8]:
+    """Scale down, add what is soft (beard, blush, light), then lens blur and sensor noise."""
+    image: NDArray[np.float32] = cv2.resize(canvas, (FRAME, FRAME), interpolation=cv2.INTER_AREA).astype(
+        np.float32
+    )
+    strength = _beard_strength(person.traits["beard"])
+    if strength > 0:
+        fills = [(shapes["beard"], 255), (shapes["lips"], 0)]
+        cover = _soft(fills, 1.6 if strength < 0.5 else 1.0, ground=0, shrink=1) * np.float32(strength / 255)
+        colour = _mix(_scale(person.hair, 0.85), person.skin, 0.1)
+        image *= cv2.merge([1 - cover] * 3)
+        image += cv2.merge([cover * np.float32(c) for c in colour])
+    cheeks = [(shapes["cheek_left"], 255), (shapes["cheek_right"], 255)]
+    blush = _soft(cheeks, 4.0, ground=0, shrink=4) * np.float32(max(person.traits["blush"], 0.0) / 255)
+    light = _shading(person, photo, shapes)
+    tint = (1.0 + 0.05 * photo["warmth"], 1.0, 1.0 - 0.06 * photo["warmth"])
+    # planes first, one merge at the end: NumPy broadcasts slowly over three channels
+    gains = [
+        light * ((1 + np.float32(b) * blush) * np.float32(t))
+        for b, t in zip((0.04, -0.35, -0.26), tint, strict=True)
+    ]
+    image *= cv2.merge(gains)
+    if photo["blur"] > 0.25:
+        image = np.asarray(cv2.GaussianBlur(image, (5, 5), photo["blur"]), np.float32)
+    noise = photo["noise"] / math.sqrt((256**2 - 1) / 6)  # the difference of two random bytes is near normal
+    image += cv2.addWeighted(grain[0], noise, grain[1], -noise, 0.0, dtype=cv2.CV_32F)
+    return np.rint(np.clip(image, 0.0, 255.0)).astype(np.uint8)
+
+
+def _beard_strength(latent: float) -> float:
+    """0 without, up to 0.35 for stubble, above that a beard."""
+    if latent <= 0:
+        return 0.0
+    return 0.10 + 0.32 * latent if latent < 0.9 else min(0.62 + 0.2 * (latent - 0.9), 0.85)

@@ -1,0 +1,275 @@
+"""Five-point alignment to the ArcFace frame, and back into the photo.
+
+Pixel ``i`` covers ``[i, i + 1)`` and its centre has the coordinate ``i``, as landmarks have. A frame of
+another size than 112 covers the same area of the face, so a point ``t`` of the 112 frame lies at
+``(t + 0.5) * size / 112 - 0.5`` (the rule of ``cv2.resize`` and of torch's ``align_corners=False``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from privface.errors import ImageError, InputRangeError
+from privface.records import ARCFACE_TEMPLATE, FRAME, Landmarks
+
+_FEATHER = 0.1
+"""Width of :func:`paste_back`'s soft edge as a share of the frame."""
+
+_MAX_STRETCH = 1.10
+"""Largest ratio of the sides that :func:`as_aligned` takes for an aligned face."""
+
+
+def similarity_transform(
+    landmarks: ArrayLike, template: ArrayLike = ARCFACE_TEMPLATE, *, size: int = FRAME
+) -> NDArray[np.float64]:
+    """Least-squares similarity (rotation, one scale, shift; no reflection) from landmarks to a template.
+
+    The closed form of Umeyama (IEEE TPAMI 1991). In the plane, with points as complex numbers, it is the
+    regression ``w = a z + b``: any complex ``a`` is a rotation and scaling, so no reflection can arise.
+
+    Args:
+        landmarks: Points (x, y) in the photo, shape ``(K, 2)`` with ``K >= 2``.
+        template: The same points in the 112 x 112 frame, shape ``(K, 2)``.
+        size: Side of the target frame in pixels.
+
+    Returns:
+        Matrix of shape ``(2, 3)`` that takes photo coordinates to coordinates of the ``size`` frame.
+
+    Raises:
+        ImageError: If the landmarks are not finite, coincide, or determine no scale.
+        InputRangeError: If the shapes differ or ``size`` is not positive.
+    """
+    source = np.asarray(landmarks, np.float64)
+    target = _scaled(np.asarray(template, np.float64), size)
+    if source.shape != target.shape or source.ndim != 2 or source.shape[1] != 2 or len(source) < 2:
+        raise InputRangeError(
+            f"Landmarks of shape {source.shape} do not fit a template of shape {target.shape}.",
+            hint="Both are (K, 2) with K at least 2.",
+        )
+    if not np.isfinite(source).all():
+        raise ImageError("The landmarks are not finite numbers.", hint="Detect the face again.")
+    z, w = source @ (1, 1j), target @ (1, 1j)
+    z_mean, w_mean = z.mean(), w.mean()
+    spread = float(np.sum(np.abs(z - z_mean) ** 2))
+    if spread < 1e-6 * len(z):
+        raise ImageError("The landmarks coincide, so they give no scale.", hint="Detect the face again.")
+    a = np.sum(np.conj(z - z_mean) * (w - w_mean)) / spread
+    if abs(a) < 1e-9:
+        raise ImageError("The landmarks fit the template at no scale.", hint="Detect the face again.")
+    b = w_mean - a * z_mean
+    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]], np.float64)
+
+
+def align_face(
+    pixels: NDArray[np.uint8], landmarks: Landmarks | NDArray[np.float64], *, size: int = FRAME
+) -> NDArray[np.uint8]:
+    """Cut a face out of a photo in the ArcFace frame (Deng et al., CVPR 2019).
+
+    Bilinear; where the face shrinks more than two-fold, the photo is reduced by area averaging first, so
+    that nothing aliases. What lies outside the photo repeats its border.
+
+    Args:
+        pixels: The photo, uint8 RGB of shape ``(H, W, 3)``.
+        landmarks: Left eye, right eye, nose, left and right mouth corner, in pixels of the photo.
+        size: Side of the result.
+
+    Returns:
+        uint8 RGB of shape ``(size, size, 3)``.
+
+    Raises:
+        ImageError: If the landmarks are degenerate; see :func:`similarity_transform`.
+        InputRangeError: If ``pixels`` is not uint8 RGB.
+    """
+    _require_rgb(pixels)
+    return _warp(pixels, similarity_transform(landmarks, size=size), (size, size))
+
+
+def align_batch(
+    images: Sequence[NDArray[np.uint8]],
+    landmarks: Sequence[Landmarks | NDArray[np.float64]],
+    *,
+    size: int = FRAME,
+) -> NDArray[np.uint8]:
+    """:func:`align_face` for many photos, which may differ in size.
+
+    Returns:
+        uint8 RGB of shape ``(N, size, size, 3)``, in order.
+
+    Raises:
+        ImageError: If the landmarks of a photo are degenerate.
+        InputRangeError: If there are not as many landmarks as images, or an image is not uint8 RGB.
+    """
+    if len(images) != len(landmarks):
+        raise InputRangeError(
+            f"{len(landmarks)} sets of landmarks for {len(images)} images.", hint="Give one each."
+        )
+    faces = np.empty((len(images), size, size, 3), np.uint8)
+    for index, (pixels, points) in enumerate(zip(images, landmarks, strict=True)):
+        faces[index] = align_face(pixels, points, size=size)
+    return faces
+
+
+def as_aligned(pixels: NDArray[np.uint8], *, size: int = FRAME) -> NDArray[np.uint8]:
+    """Take a photo that already shows an aligned face; only its size changes.
+
+    Args:
+        pixels: uint8 RGB of shape ``(H, W, 3)``, square up to 10 %.
+        size: Side of the result.
+
+    Returns:
+        uint8 RGB of shape ``(size, size, 3)``.
+
+    Raises:
+        ImageError: If one side is more than 10 % longer than the other.
+        InputRangeError: If ``pixels`` is not uint8 RGB.
+    """
+    _require_rgb(pixels)
+    _require_size(size)
+    height, width = pixels.shape[:2]
+    ratio = max(height, width) / min(height, width)
+    if ratio > _MAX_STRETCH:
+        raise ImageError(
+            f"{width} x {height} pixels: the sides differ by {ratio - 1:.0%}, the limit is 10 %.",
+            hint="Let the faces be detected and aligned instead.",
+        )
+    return _resize(pixels, size, size)
+
+
+def paste_back(
+    photo: NDArray[np.uint8],
+    face: NDArray[np.uint8],
+    landmarks: Landmarks | NDArray[np.float64],
+    *,
+    size: int = FRAME,
+) -> NDArray[np.uint8]:
+    """Lay a processed face over the place of the photo from which :func:`align_face` cut it.
+
+    The outer tenth of the frame fades into the photo, so what is seen there is partly the original.
+
+    Args:
+        photo: uint8 RGB of shape ``(H, W, 3)``; it is not changed.
+        face: uint8 RGB of shape ``(size, size, 3)``.
+        landmarks: The landmarks that the face was aligned with.
+        size: Side of ``face``.
+
+    Returns:
+        A new photo, uint8 RGB of shape ``(H, W, 3)``.
+
+    Raises:
+        ImageError: If the landmarks are degenerate; see :func:`similarity_transform`.
+        InputRangeError: If ``photo`` is not uint8 RGB or ``face`` not uint8 RGB of that size.
+    """
+    _require_rgb(photo)
+    _require_rgb(face)
+    if face.shape != (size, size, 3):
+        raise InputRangeError(
+            f"The face has shape {face.shape}, not ({size}, {size}, 3).", hint="Give its size."
+        )
+    matrix = similarity_transform(landmarks, size=size)
+    out = photo.copy()
+    area = _covered(_invert(matrix), (size, size), (photo.shape[1], photo.shape[0]))
+    if area is None:
+        return out
+    x1, y1, x2, y2 = area
+    to_area = _shift(-x1, -y1, _invert(matrix))
+    side = (x2 - x1, y2 - y1)
+    laid = _warp(face, to_area, side).astype(np.float64)
+    weight = _soft_mask(matrix, area, size)[..., None]
+    patch = out[y1:y2, x1:x2]
+    patch[:] = np.rint(weight * laid + (1.0 - weight) * patch).astype(np.uint8)
+    return out
+
+
+def _soft_mask(
+    matrix: NDArray[np.float64], area: tuple[int, int, int, int], size: int
+) -> NDArray[np.float64]:
+    """Weight of the face at each pixel of ``area``: 0 outside the frame, 1 inside its soft edge."""
+    x1, y1, x2, y2 = area
+    x, y = np.meshgrid(np.arange(x1, x2, dtype=np.float64), np.arange(y1, y2, dtype=np.float64))
+    u = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]
+    v = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]
+    inside = np.minimum(np.minimum(u, size - 1 - u), np.minimum(v, size - 1 - v)) + 0.5
+    ramp = np.clip(inside / (_FEATHER * size), 0.0, 1.0)
+    return np.asarray(ramp * ramp * (3.0 - 2.0 * ramp))  # smoothstep: no visible crease at either end
+
+
+def _warp(pixels: NDArray[np.uint8], matrix: NDArray[np.float64], side: tuple[int, int]) -> NDArray[np.uint8]:
+    """``pixels`` under the similarity ``matrix``, on a canvas of ``side`` = (width, height)."""
+    area = _covered(_invert(matrix), side, (pixels.shape[1], pixels.shape[0]), at_least_one=True)
+    x1, y1, x2, y2 = area or (0, 0, pixels.shape[1], pixels.shape[0])
+    part = pixels[y1:y2, x1:x2]  # OpenCV refuses sides above 32,767, and small is fast
+    matrix = matrix @ np.array([[1.0, 0.0, x1], [0.0, 1.0, y1], [0.0, 0.0, 1.0]])
+    shrink = int(1.0 / math.hypot(matrix[0, 0], matrix[1, 0]))
+    if shrink >= 2:
+        height, width = part.shape[:2]
+        small = _resize(part, max(1, round(width / shrink)), max(1, round(height / shrink)))
+        fx, fy = width / small.shape[1], height / small.shape[0]
+        matrix = matrix @ np.array([[fx, 0.0, 0.5 * fx - 0.5], [0.0, fy, 0.5 * fy - 0.5], [0.0, 0.0, 1.0]])
+        part = small
+    warped = cv2.warpAffine(
+        np.ascontiguousarray(part), matrix, side, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return np.asarray(warped, np.uint8)
+
+
+def _covered(
+    matrix: NDArray[np.float64],
+    side: tuple[int, int],
+    bounds: tuple[int, int],
+    *,
+    at_least_one: bool = False,
+) -> tuple[int, int, int, int] | None:
+    """The part (x1, y1, x2, y2) of an image of ``bounds`` under a canvas of ``side`` taken by ``matrix``."""
+    width, height = side
+    corners = np.array([[-1, width, -1, width], [-1, -1, height, height], [1, 1, 1, 1]], np.float64)
+    points = matrix @ corners
+    margin = 2.0
+    edges: list[int] = []
+    for axis in (0, 1):
+        low = math.floor(float(np.clip(points[axis].min() - margin, -1e9, 1e9)))
+        high = math.ceil(float(np.clip(points[axis].max() + margin, -1e9, 1e9))) + 1
+        if at_least_one:  # a canvas beside the image still shows its replicated border
+            low, high = min(low, bounds[axis] - 1), max(high, 1)
+        low, high = max(low, 0), min(high, bounds[axis])
+        if low >= high:
+            return None
+        edges += [low, high]
+    return edges[0], edges[2], edges[1], edges[3]
+
+
+def _invert(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    linear = np.linalg.inv(matrix[:, :2])
+    return np.asarray(np.hstack([linear, -linear @ matrix[:, 2:]]), np.float64)
+
+
+def _shift(dx: float, dy: float, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(matrix + np.array([[0.0, 0.0, dx], [0.0, 0.0, dy]]), np.float64)
+
+
+def _scaled(template: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    _require_size(size)
+    return np.asarray((template + 0.5) * (size / FRAME) - 0.5, np.float64)
+
+
+def _resize(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    shrinks = width < pixels.shape[1] or height < pixels.shape[0]
+    mode = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(np.ascontiguousarray(pixels), (width, height), interpolation=mode), np.uint8)
+
+
+def _require_size(size: int) -> None:
+    if size < 1:
+        raise InputRangeError(f"The size is {size} pixels, it must be at least 1.", hint="112 is usual.")
+
+
+def _require_rgb(pixels: NDArray[np.uint8]) -> None:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
+        raise InputRangeError(
+            f"Expected uint8 RGB pixels of shape (H, W, 3), got {pixels.dtype} {pixels.shape}.",
+            hint="Decode the photo with privface.images.decode_image.",
+        )

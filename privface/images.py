@@ -1,0 +1,200 @@
+"""Bytes to pixels and back: the only room that knows uint8, EXIF, colour modes and Pillow.
+
+Inside privface a batch of images is float32 RGB of shape ``(N, 3, H, W)`` in [0, 1]; a single decoded
+photo is uint8 RGB of shape ``(H, W, 3)``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from privface.errors import DataError, ImageError, ImageTooLargeError, OutputError
+
+IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+MAX_PIXELS = 100_000_000
+"""Decode limit in pixels; a larger image is refused before it is decompressed."""
+
+_FORMATS = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
+WRITTEN_SUFFIXES: tuple[str, ...] = tuple(_FORMATS)
+"""Suffixes that ``encode_image`` writes; a GIF has no faithful RGB form."""
+
+
+def decode_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Decode one still photo to upright RGB pixels, with nothing else of the file kept.
+
+    EXIF orientation is applied. Palette, grey, CMYK, 1-bit and 16-bit grey images are converted; alpha is
+    laid over white. Truncated files are refused rather than filled with grey.
+
+    Args:
+        source: A file, or the bytes of one.
+        max_pixels: Width x height above which the image is refused unread.
+
+    Returns:
+        uint8 array of shape ``(H, W, 3)``.
+
+    Raises:
+        ImageTooLargeError: If the header announces more than ``max_pixels``.
+        ImageError: If the bytes are no image, damaged, or an animation.
+    """
+    name = source.name if isinstance(source, Path) else f"{len(source)} bytes"
+    name = name.encode("utf-8", "backslashreplace").decode()
+    try:
+        data = source.read_bytes() if isinstance(source, Path) else source
+    except OSError as error:
+        raise ImageError(
+            f"{name}: cannot be read ({error.strerror}).",
+            hint="Check that the file exists and its permissions.",
+        ) from error
+    if not data:
+        raise ImageError(f"{name}: the file is empty (0 bytes).", hint="Copy it again from its source.")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise ImageTooLargeError(
+                    f"{name}: {width} x {height} = {width * height:,} pixels, above the limit of {max_pixels:,}.",
+                    hint="Scale it down, or raise the pixel limit if you trust its source.",
+                )
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1 and image.format != "MPO":  # an MPO is a phone's JPEG with a second view behind it
+                raise ImageError(
+                    f"{name}: an animation or stack of {frames} frames; only still photos are read.",
+                    hint="Extract the frame you want.",
+                )
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except Image.DecompressionBombError as error:
+        raise ImageTooLargeError(f"{name}: {error}", hint="Scale it down before use.") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"{name}: not an image that can be decoded.", hint=f"Supported: {', '.join(IMAGE_SUFFIXES)}."
+        ) from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, ArithmeticError) as error:
+        # Pillow's decoders leak all of these on damaged input
+        raise ImageError(
+            f"{name}: damaged image ({error}).", hint="Copy it again from its source."
+        ) from error
+
+
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode in {"I;16", "I;16B", "I;16L", "I;16N", "I"}:
+        values = np.asarray(image).astype(np.float64)
+        if values.size and (values.min() < 0 or values.max() > 65535):
+            raise ValueError(f"grey values {values.min():.0f}..{values.max():.0f} outside 0..65535")
+        grey = np.round(values / 257.0).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no defined range")
+    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        ground = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(ground, rgba)
+    return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def encode_image(pixels: NDArray[np.uint8], suffix: str, *, quality: int = 95) -> bytes:
+    """Encode RGB pixels with no metadata at all: no EXIF, XMP, comment, ICC text or thumbnail.
+
+    Args:
+        pixels: uint8 array of shape ``(H, W, 3)``.
+        suffix: File suffix that names the format, such as ``".jpg"``.
+        quality: JPEG or WebP quality, 1 to 100; 4:4:4 chroma is kept.
+
+    Raises:
+        ImageError: If the suffix names no format that privface writes.
+    """
+    form = _FORMATS.get(suffix.lower())
+    if form is None:
+        raise ImageError(
+            f"Cannot write {suffix!r} images.", hint=f"Choose one of {', '.join(sorted(_FORMATS))}."
+        )
+    options: dict[str, object] = {}
+    if form == "JPEG":
+        options = {"quality": quality, "subsampling": 0}
+    elif form == "WEBP":
+        options = {"quality": quality}
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def to_unit(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 ``(..., H, W, 3)`` to float32 ``(..., 3, H, W)`` in [0, 1]."""
+    return np.ascontiguousarray(np.moveaxis(pixels, -1, -3), dtype=np.float32) / np.float32(255)
+
+
+def to_pixels(images: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """float32 ``(..., 3, H, W)`` in [0, 1] to uint8 ``(..., H, W, 3)``, rounded to nearest."""
+    scaled = np.rint(np.clip(images, 0.0, 1.0) * np.float32(255)).astype(np.uint8)
+    return np.ascontiguousarray(np.moveaxis(scaled, -3, -1))
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees all of it or none: temporary file, fsync, rename.
+
+    The temporary file lies beside ``path`` (so never outside an output root) and is private (0600).
+
+    Raises:
+        OutputError: If the folder is read-only, the disk full, or the name impossible.
+    """
+    temporary = path.with_name(f".{secrets.token_hex(8)}.privface-tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # below a file even looking for it fails
+            temporary.unlink(missing_ok=True)
+        raise OutputError(
+            f"Cannot write {path}: {error.strerror}.",
+            hint="Check free space and that the folder is writable.",
+        ) from error
+
+
+def file_key(path: Path, root: Path) -> str:
+    r"""Key of a photo: its POSIX path below ``root``; bytes that are not UTF-8 are written as ``\xNN``."""
+    return (
+        path.relative_to(root)
+        .as_posix()
+        .encode("utf-8", "surrogateescape")
+        .decode("utf-8", "backslashreplace")
+    )
+
+
+def list_images(root: Path) -> Iterator[Path]:
+    """Files with an image suffix below ``root``, sorted, hidden files and folders left out.
+
+    Symbolic links to folders are not followed.
+
+    Raises:
+        DataError: If ``root`` is no folder.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder.", hint="Give a folder that holds images.")
+    for folder, names, files in os.walk(root):
+        names[:] = sorted(n for n in names if not n.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES):
+                yield Path(folder) / name

@@ -1,0 +1,24 @@
+"""Networks and their weights: autoencoders, matchers, gender classifiers, checkpoints."""
+
+from privface.models.autoencoders import SemiAdversarialAutoencoder
+from privface.models.checkpoint import SavedNetwork, load_network, save_network
+from privface.models.inputs import require_unit_images, to_input
+from privface.models.loading import GenderProbe, Matcher, load_gender_probe, load_matcher
+from privface.models.networks import CompactResNet, Mlp
+from privface.models.protector import Protector
+
+__all__ = [
+    "CompactResNet",
+    "GenderProbe",
+    "Matcher",
+    "Mlp",
+    "Protector",
+    "SavedNetwork",
+    "SemiAdversarialAutoencoder",
+    "load_gender_probe",
+    "load_matcher",
+    "load_network",
+    "require_unit_images",
+    "save_network",
+    "to_input",
+]

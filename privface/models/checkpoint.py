@@ -1,0 +1,121 @@
+"""Weights on disk: safetensors beside YAML. Pickle is never read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+
+from privface.errors import CheckpointError
+from privface.images import write_atomic
+
+WEIGHTS = "model.safetensors"
+CARD = "model.yaml"
+
+
+@dataclass(frozen=True)
+class SavedNetwork:
+    """What a model folder holds.
+
+    Attributes:
+        kind: Which network class the weights belong to.
+        config: Its constructor's keyword arguments.
+        weights: Its state dict, on the CPU.
+        meta: Everything else written beside it (data, hashes, figures).
+    """
+
+    kind: str
+    config: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_network(
+    folder: Path, network: nn.Module, *, kind: str, meta: Mapping[str, Any] | None = None
+) -> None:
+    """Write ``model.safetensors`` and ``model.yaml`` into ``folder``.
+
+    Args:
+        folder: Created if missing.
+        network: Needs a ``config`` attribute: its constructor's keyword arguments.
+        kind: Name that :func:`load_network`'s caller will check.
+        meta: Plain values to keep beside the weights.
+
+    Raises:
+        OutputError: If the folder cannot be written.
+    """
+    # safetensors refuses channels_last tensors
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    card = {"kind": kind, "config": network.config, "meta": dict(meta or {})}
+    write_atomic(folder / WEIGHTS, save_safetensors(weights))
+    write_atomic(folder / CARD, yaml.safe_dump(card, sort_keys=True).encode())
+
+
+def load_network(folder: Path, *, kind: str | None = None) -> SavedNetwork:
+    """Read a model folder.
+
+    Args:
+        folder: Holds ``model.safetensors`` and ``model.yaml``.
+        kind: Expected kind; any if ``None``.
+
+    Raises:
+        CheckpointError: If a file is missing, damaged, a pickle, or of another kind.
+    """
+    if folder.is_file():
+        raise CheckpointError(
+            f"{folder.name} is a file; a model is a folder with {WEIGHTS} and {CARD}.",
+            hint="Pickled weights (.pkl, .pt, .pth) are never loaded: they can run code.",
+        )
+    for name in (WEIGHTS, CARD):
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder} has no {name}.", hint="Give a run folder made by `privface train`."
+            )
+    try:
+        card = yaml.safe_load((folder / CARD).read_text(encoding="utf-8"))
+        kind_found, config, meta = str(card["kind"]), dict(card["config"]), dict(card.get("meta") or {})
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder / CARD} is damaged ({type(error).__name__}).", hint="Train again or restore the file."
+        ) from error
+    if kind is not None and kind_found != kind:
+        raise CheckpointError(
+            f"{folder} holds a {kind_found!r}; a {kind!r} is needed.", hint="Give the right folder."
+        )
+    try:
+        weights = load_safetensors((folder / WEIGHTS).read_bytes())
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{folder / WEIGHTS} is not a safetensors file ({error}).",
+            hint="Pickles are never loaded; restore or retrain.",
+        ) from error
+    return SavedNetwork(kind_found, config, weights, meta)
+
+
+def restore(network: nn.Module, saved: SavedNetwork, *, where: Path) -> None:
+    """Load weights into a freshly built network.
+
+    Raises:
+        CheckpointError: If names or shapes differ, or a weight is not finite.
+    """
+    bad = [name for name, tensor in saved.weights.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise CheckpointError(
+            f"{where}: {len(bad)} weights are not finite, the first is {bad[0]!r}.",
+            hint="Training diverged; train again with a lower learning rate.",
+        )
+    try:
+        network.load_state_dict(dict(saved.weights))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{where}: weights do not fit the architecture in {CARD} ({str(error).splitlines()[0]}).",
+            hint="The two files come from different runs.",
+        ) from error

@@ -1,0 +1,99 @@
+"""What matchers and attribute classifiers have in common: a network, an InputSpec, two ways to run."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from privface.errors import ModelError
+from privface.models import onnx_backend
+from privface.models.inputs import require_unit_images, to_input
+from privface.records import InputSpec
+
+
+class FaceModel(nn.Module):
+    """A network that reads aligned faces and converts them to its own input by itself.
+
+    Calling the module is differentiable with respect to the images. :meth:`outputs` scores NumPy batches
+    without autograd; a model that came as ONNX is scored by ONNX Runtime and converted to torch only
+    when it is first called.
+
+    Args:
+        network: Maps ``(N, C, *spec.size)`` to ``(N, K)``; ``None`` for an ONNX model not converted yet.
+        spec: What the network expects.
+        name: Short name for tables, such as ``onnx:matcher_a``.
+        fingerprint: SHA-256 of the weights, for provenance.
+        seen: Whether the audited protector was trained against it; ``None`` if unknown.
+        onnx_path: The ONNX file, if there is one.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module | None,
+        *,
+        spec: InputSpec,
+        name: str,
+        fingerprint: str,
+        seen: bool | None = None,
+        onnx_path: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.spec, self.name, self.fingerprint, self.seen = spec, name, fingerprint, seen
+        self._onnx_path = onnx_path
+        self._session: Any = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Raw outputs ``(N, K)`` for aligned RGB images ``(N, 3, H, W)`` in [0, 1]; differentiable."""
+        if self.network is None:
+            if self._onnx_path is None:
+                raise ModelError(f"{self.name} has neither a network nor an ONNX file.")
+            self.network = onnx_backend.to_torch(self._onnx_path).to(images.device)
+        out = self.network(to_input(images, self.spec))
+        if out.ndim != 2 or out.shape[0] != images.shape[0]:
+            raise ModelError(
+                f"{self.name} gave shape {tuple(out.shape)} for {images.shape[0]} images; expected (N, K).",
+                hint="Wrap the network so that it returns one vector an image.",
+            )
+        result: Tensor = out
+        return result
+
+    def outputs(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Raw outputs ``(N, K)`` for a NumPy batch ``(N, 3, H, W)`` in [0, 1], without autograd.
+
+        Raises:
+            InputRangeError: If shape or range break the contract.
+            ModelError: If the network refuses the input its InputSpec describes.
+        """
+        batch = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
+        require_unit_images(batch, what=f"images for {self.name}")
+        with torch.inference_mode():
+            if self._onnx_path is None:
+                found: NDArray[np.float32] = self(batch).float().numpy()
+                return found
+            if self._session is None:
+                self._session = onnx_backend.open_session(self._onnx_path)
+            return onnx_backend.session_outputs(
+                self._session, to_input(batch, self.spec).numpy(), name=self.name
+            )
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def network_sha256(network: nn.Module) -> str:
+    """SHA-256 over names, shapes and bytes of a network's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,99 @@
+"""How privface's aligned images become what a given model eats, inside autograd."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from privface.errors import InputRangeError
+from privface.records import FRAME, InputSpec
+
+_BT601 = (0.299, 0.587, 0.114)
+
+
+def require_unit_images(images: Tensor, *, what: str = "images") -> None:
+    """Check that a batch follows privface's contract.
+
+    Args:
+        images: Should be floating point RGB ``(N, 3, H, W)`` in [0, 1].
+        what: Name used in the message.
+
+    Raises:
+        InputRangeError: If shape, type or range differ; the message names the usual mistake.
+    """
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise InputRangeError(
+            f"{what} have shape {tuple(images.shape)}; expected (N, 3, H, W).",
+            hint="Permute NHWC arrays with images.to_unit, and add the batch axis to a single image.",
+        )
+    if not images.is_floating_point():
+        raise InputRangeError(
+            f"{what} have type {images.dtype}; expected floating point in [0, 1].",
+            hint="Divide uint8 pixels by 255.",
+        )
+    if images.numel() == 0:
+        return
+    low, high = (float(v) for v in torch.aminmax(images.detach()))
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # written so that NaN fails too
+        cause = (
+            "they look like 0..255 pixels"
+            if high > 2
+            else "they look normalised to [-1, 1]"
+            if low < -0.5
+            else "out of range or not finite"
+        )
+        raise InputRangeError(
+            f"{what} span {low:.3g} to {high:.3g}; expected [0, 1] ({cause}).",
+            hint="Hand in RGB in [0, 1]; each model normalises by itself.",
+        )
+
+
+def to_input(images: Tensor, spec: InputSpec) -> Tensor:
+    """Convert aligned images to a model's own input, differentiably.
+
+    Args:
+        images: RGB in [0, 1], the face in the ArcFace frame, shape ``(N, 3, H, W)`` with H = W.
+        spec: What the model expects.
+
+    Returns:
+        Tensor of shape ``(N, C, *spec.size)``; C is 1 for ``GRAY``, else 3.
+    """
+    x = _crop_resize(images, spec)
+    if spec.channels == "BGR":
+        x = x.flip(1)
+    elif spec.channels == "GRAY":
+        x = (x * x.new_tensor(_BT601).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    low, high = spec.value_range
+    if (low, high) != (0.0, 1.0):
+        x = x * (high - low) + low
+    if spec.mean != (0.0, 0.0, 0.0) or spec.std != (1.0, 1.0, 1.0):
+        mean = x.new_tensor(spec.mean).view(1, 3, 1, 1)
+        std = x.new_tensor(spec.std).view(1, 3, 1, 1)
+        x = (x - mean) / std
+    return x
+
+
+def _crop_resize(images: Tensor, spec: InputSpec) -> Tensor:
+    height, width = images.shape[-2:]
+    x1, y1, x2, y2 = spec.crop
+    whole = (x1, y1, x2, y2) == (0.0, 0.0, float(FRAME), float(FRAME))
+    if whole and spec.size == (height, width):
+        return images
+    if whole:
+        return F.interpolate(images, size=spec.size, mode="bilinear", align_corners=False, antialias=True)
+    shrink = min((x2 - x1) / FRAME * width / spec.size[1], (y2 - y1) / FRAME * height / spec.size[0])
+    if shrink > 1.5:  # grid_sample does not filter, so shrink with a filter first
+        small = (max(1, round(height / shrink)), max(1, round(width / shrink)))
+        images = F.interpolate(images, size=small, mode="bilinear", align_corners=False, antialias=True)
+    # frame units to grid_sample's [-1, 1] with pixel edges at the ends (align_corners=False)
+    theta = images.new_tensor(
+        [
+            [(x2 - x1) / FRAME, 0.0, (x1 + x2) / FRAME - 1.0],
+            [0.0, (y2 - y1) / FRAME, (y1 + y2) / FRAME - 1.0],
+        ]
+    )
+    grid = F.affine_grid(
+        theta.expand(images.shape[0], 2, 3), [images.shape[0], 3, *spec.size], align_corners=False
+    )
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)

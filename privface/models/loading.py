@@ -1,0 +1,272 @@
+"""Model specifications as people write them: ``facenet:``, ``onnx:``, ``module:``, ``mini:`` and run folders."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from privface.errors import ModelError
+from privface.models import checkpoint
+from privface.models.face_model import FaceModel, file_sha256, network_sha256
+from privface.models.networks import CompactResNet
+from privface.records import FRAME, InputSpec
+
+__all__ = [
+    "FACENET_SPEC",
+    "FACE_BOX",
+    "ONNX_SPEC",
+    "GenderProbe",
+    "Matcher",
+    "load_gender_probe",
+    "load_matcher",
+]
+
+ONNX_SPEC = InputSpec(value_range=(0.0, 255.0))
+"""What an ONNX model is taken to eat where no sidecar says otherwise."""
+
+FACE_BOX = (16.4, 11.2, 93.0, 116.9)
+"""Median MTCNN box in the ArcFace frame, measured on 10,349 LFW photos: for models trained on plain boxes."""
+
+FACENET_SPEC = InputSpec(size=(160, 160), value_range=(-0.99609375, 0.99609375), crop=FACE_BOX)
+"""facenet-pytorch's fixed standardisation ``(pixel - 127.5) / 128`` on an MTCNN box."""
+
+FACENET_FILES = {
+    "vggface2": "20180402-114759-vggface2.pt",
+    "casia-webface": "20180408-102900-casia-webface.pt",
+}
+_FORMS = (
+    "facenet:vggface2, facenet:casia-webface, onnx:FILE[@SIDECAR.yaml], module:package.function, mini:FOLDER"
+)
+
+
+class Matcher(FaceModel):
+    """A face matcher: images to embeddings whose cosine similarity is the comparison score."""
+
+    def embed(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embeddings ``(N, D)``, not normalised, for ``(N, 3, H, W)`` in [0, 1]."""
+        return self.outputs(images)
+
+
+class GenderProbe(FaceModel):
+    """A frozen gender classifier; its output is a male logit, or female/male logits or probabilities.
+
+    Args:
+        output: ``"logit"`` (one column, positive = male), ``"logits"`` or ``"probabilities"`` (two columns).
+        male: Column of the male class where there are two.
+    """
+
+    def __init__(
+        self, network: nn.Module | None, *, output: str = "logit", male: int = 1, **options: Any
+    ) -> None:
+        super().__init__(network, **options)
+        if output not in {"logit", "logits", "probabilities"} or male not in {0, 1}:
+            raise ModelError(
+                f"output={output!r}, male={male!r} are not understood.",
+                hint="output: logit, logits or probabilities; male: 0 or 1.",
+            )
+        self.output, self.male = output, male
+
+    def logit(self, images: Tensor) -> Tensor:
+        """Log-odds of "male", shape ``(N,)``, differentiable."""
+        return self._log_odds(self(images))
+
+    def male_scores(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Log-odds of "male", shape ``(N,)``, for a NumPy batch ``(N, 3, H, W)`` in [0, 1]."""
+        raw = torch.from_numpy(self.outputs(images)).double()
+        return self._log_odds(raw).numpy()
+
+    def _log_odds(self, raw: Tensor) -> Tensor:
+        columns = 1 if self.output == "logit" else 2
+        if raw.shape[1] != columns:
+            raise ModelError(
+                f"{self.name} has {raw.shape[1]} output columns; output={self.output!r} means {columns}.",
+                hint="Set `output:` in its YAML sidecar.",
+            )
+        if columns == 1:
+            return raw[:, 0]
+        if self.output == "probabilities":
+            raw = torch.log(raw.clamp_min(1e-7))
+        return raw[:, self.male] - raw[:, 1 - self.male]
+
+
+def load_matcher(spec: str, *, seen: bool | None = None) -> Matcher:
+    """Load a face matcher.
+
+    Args:
+        spec: ``facenet:vggface2`` or ``facenet:casia-webface`` (facenet-pytorch, which downloads its weights
+            once), ``onnx:FILE[@SIDECAR.yaml]``, ``module:package.function`` (called without arguments, returns
+            an ``nn.Module``; its attribute ``input_spec`` is used if present) or ``mini:FOLDER`` (trained here).
+        seen: Whether the protector under audit was trained against it.
+
+    Raises:
+        ModelError: If the form is unknown or the weights are missing; says which file goes where.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind == "facenet":
+        network = _facenet(rest)
+        return Matcher(network, spec=FACENET_SPEC, name=spec, fingerprint=network_sha256(network), seen=seen)
+    loaded = _load_common(spec, kind, rest)
+    loaded.pop("output", None)
+    loaded.pop("male", None)
+    return Matcher(**loaded, seen=seen)
+
+
+def load_gender_probe(spec: str, *, seen: bool | None = None) -> GenderProbe:
+    """Load a frozen gender classifier; same forms as :func:`load_matcher`, except ``facenet:``.
+
+    A sidecar may add ``output: logit | logits | probabilities`` (default for ONNX: probabilities) and
+    ``male: 0 | 1``, the column of the male class (default 1).
+
+    Raises:
+        ModelError: As for matchers.
+    """
+    kind, _, rest = spec.partition(":")
+    loaded = _load_common(spec, kind, rest)
+    if kind == "onnx":
+        loaded.setdefault("output", "probabilities")
+    return GenderProbe(**loaded, seen=seen)
+
+
+def _load_common(spec: str, kind: str, rest: str) -> dict[str, Any]:
+    readers: dict[str, Callable[[str], dict[str, Any]]] = {"onnx": _onnx, "module": _module, "mini": _mini}
+    if kind not in readers or not rest:
+        raise ModelError(f"{spec!r} is not a model specification.", hint=f"Use one of: {_FORMS}.")
+    return readers[kind](rest)
+
+
+def _onnx(rest: str) -> dict[str, Any]:
+    file, _, sidecar = rest.partition("@")
+    path = Path(file)
+    if not path.is_file():
+        raise ModelError(f"onnx:{file}: there is no such file.", hint="Give the path of an .onnx file.")
+    if path.suffix.lower() != ".onnx":
+        raise ModelError(
+            f"{path.name} is not an .onnx file.",
+            hint="Pickled weights are never loaded; export the model to ONNX first.",
+        )
+    side = Path(sidecar) if sidecar else path.with_suffix(".yaml")
+    if sidecar and not side.is_file():
+        raise ModelError(f"The sidecar {side} does not exist.", hint="Create it, or leave out @SIDECAR.")
+    settings = read_sidecar(side) if side.is_file() else {"spec": ONNX_SPEC}
+    return {
+        "network": None,
+        "name": f"onnx:{path.stem}",
+        "fingerprint": file_sha256(path),
+        "onnx_path": path,
+        **settings,
+    }
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Read a model's YAML sidecar: InputSpec fields, and ``output`` and ``male`` for gender classifiers.
+
+    Raises:
+        ModelError: If the file is no YAML mapping or a field is unknown or malformed; lists the fields.
+    """
+    known = {"size", "value_range", "mean", "std", "channels", "crop"}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ModelError(
+            f"{path.name} is not readable YAML ({str(error).splitlines()[0]}).",
+            hint=f"Fields: {sorted(known)}, output, male.",
+        ) from error
+    if not isinstance(content, dict) or (unknown := set(content) - known - {"output", "male"}):
+        what = f"unknown field {sorted(unknown)[0]!r}" if isinstance(content, dict) else "not a mapping"
+        raise ModelError(f"{path.name}: {what}.", hint=f"Fields: {sorted(known)}, output, male.")
+    settings: dict[str, Any] = {k: content[k] for k in ("output", "male") if k in content}
+    fields: dict[str, Any] = {}
+    lengths = {"size": 2, "value_range": 2, "mean": 3, "std": 3, "crop": 4}
+    for key in sorted(known & set(content)):
+        value = content[key]
+        if key == "channels":
+            if value not in {"RGB", "BGR", "GRAY"}:
+                raise ModelError(f"{path.name}: channels={value!r}.", hint="Use RGB, BGR or GRAY.")
+            fields[key] = value
+            continue
+        kind = int if key == "size" else float
+        if (
+            not isinstance(value, list)
+            or len(value) != lengths[key]
+            or not all(isinstance(v, int | float) for v in value)
+        ):
+            raise ModelError(
+                f"{path.name}: {key}={value!r} is not a list of {lengths[key]} numbers.",
+                hint="Example: size: [112, 112].",
+            )
+        fields[key] = tuple(kind(v) for v in value)
+    if min(fields.get("size", (1, 1))) < 1 or min(map(abs, fields.get("std", (1.0,)))) == 0:
+        raise ModelError(f"{path.name}: size must be positive and std not zero.", hint="Correct the sidecar.")
+    settings["spec"] = InputSpec(**{"value_range": (0.0, 255.0), **fields})
+    return settings
+
+
+def _module(rest: str) -> dict[str, Any]:
+    module_name, _, function = rest.rpartition(".")
+    try:
+        factory = getattr(importlib.import_module(module_name), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ModelError(
+            f"module:{rest} cannot be imported ({error}).",
+            hint="Give module:package.module.function, importable from here.",
+        ) from error
+    network = factory()
+    if not isinstance(network, nn.Module):
+        raise ModelError(
+            f"module:{rest} returned a {type(network).__name__}; expected an nn.Module.",
+            hint="Return the network itself.",
+        )
+    spec = getattr(network, "input_spec", InputSpec())
+    network.eval().requires_grad_(False)
+    return {
+        "network": network,
+        "spec": spec,
+        "name": f"module:{function}",
+        "fingerprint": network_sha256(network),
+    }
+
+
+def _mini(rest: str) -> dict[str, Any]:
+    saved = checkpoint.load_network(Path(rest))
+    network = CompactResNet(**saved.config)
+    network.load_state_dict(saved.weights)
+    network.eval().requires_grad_(False)
+    size = int(saved.meta.get("input_size", FRAME))
+    crop = tuple(float(v) for v in saved.meta.get("crop", (0, 0, FRAME, FRAME)))
+    spec = InputSpec(size=(size, size), value_range=(-1.0, 1.0), crop=crop)  # type: ignore[arg-type]
+    return {
+        "network": network,
+        "spec": spec,
+        "name": f"mini:{Path(rest).name}",
+        "fingerprint": network_sha256(network),
+    }
+
+
+def facenet_file(weights: str) -> Path:
+    if weights not in FACENET_FILES:
+        raise ModelError(f"facenet:{weights} does not exist.", hint=f"Choose one of {sorted(FACENET_FILES)}.")
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser()
+    return home / "checkpoints" / FACENET_FILES[weights]
+
+
+def _facenet(weights: str) -> nn.Module:
+    from facenet_pytorch import InceptionResnetV1  # noqa: PLC0415 - imports torchvision
+
+    file = facenet_file(weights)
+    # facenet-pytorch downloads in its constructor; privface touches the network only when told to
+    if not file.is_file() and os.environ.get("PRIVFACE_DOWNLOAD") != "1":
+        raise ModelError(
+            f"The weights of facenet:{weights} are not at {file}.",
+            hint=f"Set PRIVFACE_DOWNLOAD=1 to let facenet-pytorch fetch them, or put its release file {file.name} there.",
+        )
+    return InceptionResnetV1(pretrained=weights).eval().requires_grad_(False)  # type: ignore[no-any-return]

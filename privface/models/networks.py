@@ -1,0 +1,114 @@
+"""Compact convolutional networks that matchers, gender classifiers and adversaries share."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut (He et al., CVPR 2016), optionally halving the resolution.
+
+    GroupNorm instead of BatchNorm: an adversary sees batches of protected images whose statistics drift
+    while the protector learns, and running averages would lag behind them.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm1 = nn.GroupNorm(max(1, outputs // 8), outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm2 = nn.GroupNorm(max(1, outputs // 8), outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False)
+                if stride > 1
+                else nn.Identity(),
+                nn.Conv2d(inputs, outputs, 1, bias=False),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(N, inputs, H, W)`` to ``(N, outputs, H / stride, W / stride)``."""
+        out = F.relu(self.norm1(self.conv1(x)))
+        result: Tensor = F.relu(self.norm2(self.conv2(out)) + self.shortcut(x))
+        return result
+
+
+class CompactResNet(nn.Module):
+    """A small residual network: strided stem, one block per stage, global average pooling, linear head.
+
+    Args:
+        outputs: Size of the output (1 for a logit, 128 for an embedding).
+        width: Channels of the first stage; each further stage has half as many again.
+        stages: Residual stages; each halves the resolution.
+        channels: Input channels.
+        stem: Side of the stem's kernel; it has stride 2.
+        dropout: Dropout on the pooled features.
+    """
+
+    def __init__(
+        self,
+        *,
+        outputs: int = 1,
+        width: int = 24,
+        stages: int = 4,
+        channels: int = 3,
+        stem: int = 5,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.config = {
+            "outputs": outputs,
+            "width": width,
+            "stages": stages,
+            "channels": channels,
+            "stem": stem,
+            "dropout": dropout,
+        }
+        self.stem = nn.Conv2d(channels, width, stem, 2, stem // 2)
+        blocks: list[nn.Module] = []
+        size = width
+        for _ in range(stages):
+            grown = (size * 3 // 2 + 7) // 8 * 8
+            blocks.append(ResidualBlock(size, grown, stride=2))
+            size = grown
+        self.blocks = nn.Sequential(*blocks)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(size, outputs)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Pooled features, shape ``(N, F)``."""
+        out: Tensor = self.blocks(F.relu(self.stem(x))).mean((2, 3))
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(N, channels, H, W)`` to ``(N, outputs)``."""
+        out: Tensor = self.head(self.dropout(self.features(x)))
+        return out
+
+
+class Mlp(nn.Module):
+    """Two hidden layers on a vector; the adversary that watches a matcher's embedding.
+
+    Args:
+        inputs: Size of the vector.
+        hidden: Units of each hidden layer.
+        outputs: Size of the output.
+    """
+
+    def __init__(self, *, inputs: int, hidden: int = 256, outputs: int = 1) -> None:
+        super().__init__()
+        self.config = {"inputs": inputs, "hidden": hidden, "outputs": outputs}
+        self.body = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
+        self.head = nn.Linear(hidden, outputs)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Activations of the last hidden layer, shape ``(N, hidden)``."""
+        out: Tensor = self.body(x)
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(N, inputs)`` to ``(N, outputs)``."""
+        out: Tensor = self.head(self.features(x))
+        return out

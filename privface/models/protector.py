@@ -1,0 +1,67 @@
+"""A trained perturbation model, frozen: images in, protected images out, no label asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from privface.errors import ConfigError
+from privface.models.autoencoders import SemiAdversarialAutoencoder
+from privface.models.checkpoint import load_network, restore
+from privface.models.face_model import network_sha256
+from privface.models.inputs import require_unit_images
+from privface.records import FRAME
+
+KIND = "semi-adversarial-autoencoder"
+
+
+class Protector:
+    """Applies a trained autoencoder to aligned faces.
+
+    ``protector = Protector.load(run); protected = protector(images)``. The object is frozen: calling it
+    never changes it, and the same image gives the same bytes whatever batch it stands in.
+
+    Args:
+        network: The trained autoencoder; put into evaluation mode.
+        size: Side of the aligned images it was trained on, in pixels.
+        strength: Scale of the change (residual networks), 0 to 2; 1 is what was trained and audited.
+    """
+
+    def __init__(
+        self, network: SemiAdversarialAutoencoder, *, size: int = FRAME, strength: float = 1.0
+    ) -> None:
+        if not 0.0 <= strength <= 2.0:
+            raise ConfigError(
+                f"strength={strength} is outside 0..2.", hint="1 is the strength the model was trained with."
+            )
+        self._network = network.eval().requires_grad_(False)
+        self.size = size
+        self.strength = strength
+        digest = network_sha256(network)
+        self.fingerprint = digest if strength == 1.0 else f"{digest}@{strength:g}"
+
+    @classmethod
+    def load(cls, run: Path, *, strength: float = 1.0) -> Protector:
+        """Load a run folder written by training.
+
+        Raises:
+            CheckpointError: If the folder is incomplete, damaged, a pickle or of another kind.
+        """
+        saved = load_network(run, kind=KIND)
+        network = SemiAdversarialAutoencoder(**saved.config)
+        restore(network, saved, where=run)
+        return cls(network, size=int(saved.meta.get("size", FRAME)), strength=strength)
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Protect aligned RGB images ``(N, 3, size, size)`` in [0, 1]; same shape and range out.
+
+        Raises:
+            InputRangeError: If shape, type or range break the contract.
+        """
+        batch = torch.from_numpy(np.ascontiguousarray(images))
+        require_unit_images(batch, what="images to protect")
+        with torch.inference_mode():
+            return self._network(batch, strength=self.strength).clamp(0.0, 1.0).numpy()  # type: ignore[no-any-return]

@@ -1,0 +1,124 @@
+"""From a labelled source to aligned faces in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privface.config import DataSettings, FaceMode
+from privface.data import LoadedFaces, load_faces, open_source
+from privface.errors import DataError, ImageError
+from privface.faces import MTCNNDetector, align_face, as_aligned, choose_face
+from privface.records import FaceRecord, FaceTable, Reject
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called as ``progress(stage, done, total)``."""
+
+MEMORY_LIMIT = 8_000_000_000
+"""Aligned faces are kept in memory as uint8 up to this many bytes."""
+
+
+def open_data(settings: DataSettings) -> FaceTable:
+    """Open a configured face set: source, labels, split and minimum age.
+
+    Raises:
+        DataError: If nothing is left.
+    """
+    table = open_source(settings.source, labels=settings.labels)
+    found = len(table)
+    if settings.split is not None:
+        splits = sorted({r.split for r in table if r.split is not None})
+        table = table.where_split(settings.split)
+        if not len(table):
+            raise DataError(
+                f"No photo of {settings.source} is in the split {settings.split!r}; there are {splits}.",
+                hint="Correct `split`.",
+            )
+    if settings.minimum_age is not None:
+        table = table.take(np.array([_age(r) >= settings.minimum_age for r in table], dtype=bool))
+    if not len(table):
+        raise DataError(
+            f"Of {found} photos of {settings.source}, none is left after the filters.",
+            hint="Loosen split or minimum_age.",
+        )
+    return table
+
+
+def load_aligned(
+    table: FaceTable,
+    *,
+    mode: FaceMode = "auto",
+    size: int,
+    progress: Progress | None = None,
+    stage: str = "align",
+    workers: int = 2,
+) -> LoadedFaces:
+    """Decode and align a whole set.
+
+    Args:
+        table: The set.
+        mode: ``aligned`` resizes crops that are aligned already; ``landmarks`` uses the labels' points;
+            ``detect`` finds the most central face of each photo; ``auto`` takes landmarks where a photo has
+            them and detects elsewhere.
+        size: Side of the aligned faces, in pixels.
+        progress: Told about every photo.
+        stage: Name of the work in ``progress``.
+        workers: Decoding threads.
+
+    Raises:
+        DataError: If no face is found at all, or the set would not fit in memory.
+    """
+    need = len(table) * size * size * 3
+    if need > MEMORY_LIMIT:
+        raise DataError(
+            f"{len(table):,} faces of {size} x {size} need {need / 1e9:.1f} GB of memory, the limit is {MEMORY_LIMIT / 1e9:.0f} GB.",
+            hint="Take a part of the set (a split), or a smaller size.",
+        )
+    tell = None if progress is None else lambda done, total: progress(stage, done, total)
+    return load_faces(table, _Aligner(mode, size), workers=workers, progress=tell)
+
+
+class _Aligner:
+    """The alignment rule of :func:`load_aligned`, safe to call from several threads."""
+
+    def __init__(self, mode: FaceMode, size: int) -> None:
+        self._mode, self._size = mode, size
+        self._lock = threading.Lock()
+        self._detector: MTCNNDetector | None = None
+
+    def __call__(self, pixels: NDArray[np.uint8], record: FaceRecord) -> NDArray[np.uint8]:
+        if self._mode == "aligned":
+            return as_aligned(pixels, size=self._size)
+        if self._mode != "detect" and record.landmarks is not None:
+            return align_face(pixels, record.landmarks, size=self._size)
+        if self._mode == "landmarks":
+            raise ImageError(f"{record.file}: no landmarks in the labels.", hint="Use faces: auto or detect.")
+        with self._lock:  # one network, several decoding threads
+            self._detector = self._detector or MTCNNDetector()
+            found = self._detector.detect([pixels])[0]
+        face = choose_face(found, pixels.shape, rule="central")
+        if face is None:
+            raise ImageError(
+                f"{record.file}: no face found.", hint="If the photos are aligned crops, use faces: aligned."
+            )
+        return align_face(pixels, face.landmarks, size=self._size)
+
+
+def join(parts: list[LoadedFaces]) -> LoadedFaces:
+    """Several sets behind one another."""
+    records = tuple(record for part in parts for record in part.table)
+    rejects: tuple[Reject, ...] = sum((part.table.rejects for part in parts), ())
+    return LoadedFaces(
+        np.concatenate([part.pixels for part in parts]), FaceTable(records, rejects, parts[0].table.name)
+    )
+
+
+def _age(record: FaceRecord) -> float:
+    try:
+        return float(record.cohorts.get("age", "nan"))
+    except ValueError:
+        return float("nan")

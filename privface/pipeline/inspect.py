@@ -1,0 +1,302 @@
+"""Auditing folders of photos, and embedding them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from privface.audit import AuditData, Auditor, AuditResult
+from privface.config import FaceMode
+from privface.data import LoadedFaces, open_source
+from privface.errors import AuditError, DataError, ModelError
+from privface.images import encode_image, to_pixels, to_unit, write_atomic
+from privface.models import GenderProbe, Matcher, Protector, load_gender_probe, load_matcher
+from privface.pipeline.faces import Progress, load_aligned
+from privface.pipeline.fit import person_digest, read_provenance
+from privface.protect.manifest import MANIFEST_NAME, read_manifest
+from privface.records import FRAME, FaceTable
+from privface.report import contact_sheet, write_report
+
+_SHEET_FACES = 20
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """How hard an audit looks.
+
+    Attributes:
+        seed: Splits, probes and resampling.
+        resamples: Bootstrap resamples of people.
+        cnn: Train the CNN probe on images.
+        cnn_epochs: Its epochs.
+        size: Side of the aligned images, in pixels.
+        faces: How originals are aligned.
+        protected_faces: How protected images are aligned; ``auto`` takes them as aligned if ``privface
+            protect`` wrote them (a manifest is there), else as ``faces``.
+    """
+
+    seed: int = 0
+    resamples: int = 1000
+    cnn: bool = True
+    cnn_epochs: int = 16
+    size: int = FRAME
+    faces: FaceMode = "auto"
+    protected_faces: FaceMode = "auto"
+
+
+def audit(
+    original: Path,
+    protected: Path,
+    *,
+    labels: Path | None = None,
+    split: str | None = None,
+    matchers: Sequence[str],
+    probes: Sequence[str] = (),
+    model: Path | None = None,
+    out: Path,
+    options: AuditOptions = AuditOptions(),
+    images: bool = False,
+    progress: Progress | None = None,
+) -> AuditResult:
+    """Audit a protected folder against its originals; writes ``audit.json`` and ``report.html`` into ``out``.
+
+    Args:
+        original: Face set with labels, any form :func:`privface.data.open_source` reads.
+        protected: Same relative paths (another image suffix is allowed), from any tool.
+        labels: CSV or Parquet with file, identity, gender.
+        split: Take only rows of this split.
+        matchers: Matcher specifications.
+        probes: Gender classifier specifications.
+        model: Run folder of the protector: refuses its training people and marks seen and unseen models.
+        out: Folder for the results.
+        options: Seeds and effort.
+        images: Put a contact sheet of 20 people into the report.
+        progress: Told about every stage.
+
+    Raises:
+        PrivfaceError: If sets, labels or models do not fit.
+    """
+    table = open_source(str(original), labels=labels)
+    table = (table if split is None else table.where_split(split)).labelled()
+    if not len(table):
+        raise DataError(
+            f"{original} has no labelled photo{'' if split is None else f' in split {split!r}'}.",
+            hint="Give --labels with a gender column.",
+        )
+    faces = load_aligned(
+        table, mode=options.faces, size=options.size, progress=progress, stage="align originals"
+    )
+    after, found = _load_protected(faces.table, protected, options, progress)
+    data = audit_data(faces, after, enrolled_protected=found)
+    result = run_audit(
+        data, matchers=matchers, probes=probes, model=model, options=options, progress=progress
+    )
+    sheet = _sheet(data) if images else None
+    write_results(result, out, sheet=sheet)
+    return result
+
+
+def audit_protector(
+    faces: LoadedFaces,
+    protector: Protector,
+    *,
+    matchers: Sequence[str],
+    probes: Sequence[str],
+    model: Path | None,
+    options: AuditOptions,
+    progress: Progress | None = None,
+) -> tuple[AuditResult, NDArray[np.uint8]]:
+    """Protect aligned faces in memory (rounded to 8 bits as a file would be) and audit them.
+
+    Returns:
+        The audit, and the protected pixels ``(N, S, S, 3)``.
+    """
+    parts = np.array_split(np.arange(len(faces)), max(1, len(faces) // 64))
+    after = np.concatenate([to_pixels(protector(to_unit(faces.pixels[rows]))) for rows in parts])
+    data = audit_data(faces, after)
+    return run_audit(
+        data, matchers=matchers, probes=probes, model=model, options=options, progress=progress
+    ), after
+
+
+def audit_data(
+    faces: LoadedFaces, protected: NDArray[np.uint8], *, enrolled_protected: NDArray[np.bool_] | None = None
+) -> AuditData:
+    """Lay out aligned originals and their protected versions, row by row, for the auditor.
+
+    Args:
+        faces: Labelled aligned originals.
+        protected: uint8 ``(N, S, S, 3)``; rows without a protected face are ignored.
+        enrolled_protected: Which rows have one; all by default.
+    """
+    table = faces.table
+    columns = sorted({name for record in table for name in record.cohorts})
+    return AuditData(
+        original=faces.pixels,
+        protected=protected,
+        enrolled_original=np.ones(len(table), bool),
+        enrolled_protected=np.ones(len(table), bool) if enrolled_protected is None else enrolled_protected,
+        files=tuple(table.files),
+        identities=table.identities,
+        genders=table.genders,
+        cohorts={name: np.array([record.cohorts.get(name, "") for record in table]) for name in columns},
+        name=table.name,
+    )
+
+
+def run_audit(
+    data: AuditData,
+    *,
+    matchers: Sequence[str],
+    probes: Sequence[str],
+    model: Path | None,
+    options: AuditOptions,
+    progress: Progress | None = None,
+) -> AuditResult:
+    """Load models, mark which of them the protector has seen, refuse its training people, audit."""
+    if not matchers:
+        raise AuditError(
+            "An audit without a matcher would not show what protection cost.",
+            hint="Give at least one --matcher.",
+        )
+    provenance = read_provenance(model) if model is not None else None
+    auditor = Auditor(
+        matchers=[_marked(load_matcher(spec), provenance) for spec in matchers],
+        frozen_probes=[_marked(load_gender_probe(spec), provenance) for spec in probes],
+        image_probes=options.cnn,
+        seed=options.seed,
+        resamples=options.resamples,
+        cnn_epochs=options.cnn_epochs,
+        exclude_people=_met(data, provenance),
+        progress=progress,
+    )
+    return auditor.run(data)
+
+
+def write_results(result: AuditResult, out: Path, *, sheet: bytes | None = None) -> None:
+    """Write ``audit.json`` and ``report.html``."""
+    result.save(out / "audit.json")
+    write_report(result.to_dict(), out / "report.html", contact_sheet=sheet)
+
+
+def embed(
+    images: Path,
+    out: Path,
+    *,
+    matcher: str,
+    labels: Path | None = None,
+    faces: FaceMode = "auto",
+    size: int = FRAME,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Write embeddings of a face set to Parquet: file, identity, gender, cohorts, embedding; one row a photo.
+
+    Photos that cannot be read or show no face keep their row, with an empty embedding and the reason.
+
+    Args:
+        images: Face set, any form :func:`privface.data.open_source` reads; labels are optional.
+        out: Parquet file.
+        matcher: Matcher specification.
+        labels: CSV or Parquet with file, identity, gender.
+        faces: How photos are aligned.
+        size: Side of the aligned images.
+        progress: Told about every stage.
+
+    Raises:
+        PrivfaceError: If the set or the matcher cannot be used, or ``out`` not be written.
+    """
+    model = load_matcher(matcher)
+    loaded = load_aligned(
+        open_source(str(images), labels=labels), mode=faces, size=size, progress=progress, stage="align"
+    )
+    vectors: list[NDArray[np.float32]] = []
+    for rows in np.array_split(np.arange(len(loaded)), max(1, len(loaded) // 64)):
+        vectors.extend(model.embed(to_unit(loaded.pixels[rows])))
+        if progress is not None:
+            progress("embed", len(vectors), len(loaded))
+    rows_out: list[dict[str, Any]] = [
+        {
+            "file": r.file,
+            "identity": r.identity,
+            "gender": r.gender,
+            **r.cohorts,
+            "embedding": vector,
+            "reason": None,
+        }
+        for r, vector in zip(loaded.table, vectors, strict=True)
+    ]
+    rows_out += [{"file": r.file, "embedding": None, "reason": r.reason} for r in loaded.table.rejects]
+    frame = pd.DataFrame(rows_out)
+    frame.attrs["matcher"] = model.fingerprint
+    write_atomic(out, _parquet(frame))
+    return frame
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    data: bytes = frame.to_parquet(index=False)
+    return data
+
+
+def _load_protected(
+    table: FaceTable, folder: Path, options: AuditOptions, progress: Progress | None
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Protected faces in the originals' order; a photo without one counts as failure to enrol."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder.", hint="Give the folder of protected images.")
+    ours = (folder / MANIFEST_NAME).is_file()
+    mode = options.protected_faces
+    if mode == "auto":
+        mode = "aligned" if ours else options.faces
+    outputs = _manifest_outputs(folder) if ours else {}
+    records = []
+    for record in table:
+        path = folder / outputs.get(record.file, record.file)
+        if path.is_file():
+            records.append(type(record)(**{**vars(record), "path": path}))
+    if not records:
+        raise AuditError(
+            f"None of the {len(table)} originals has a protected photo of the same relative path in {folder}; looked for {table.files[0]!r}.",
+            hint="Keep the tree and the file names when protecting, or give the folder that matches --original.",
+        )
+    loaded = load_aligned(
+        FaceTable(tuple(records)), mode=mode, size=options.size, progress=progress, stage="align protected"
+    )
+    row = {file: i for i, file in enumerate(table.files)}
+    after = np.zeros((len(table), options.size, options.size, 3), np.uint8)
+    found = np.zeros(len(table), bool)
+    for record, pixels in zip(loaded.table, loaded.pixels, strict=True):
+        after[row[record.file]] = pixels
+        found[row[record.file]] = True
+    return after, found
+
+
+def _manifest_outputs(folder: Path) -> Mapping[str, str]:
+    return {row.input: row.output for row in read_manifest(folder / MANIFEST_NAME) if row.output}
+
+
+def _marked(model: Any, provenance: Mapping[str, Any] | None) -> Any:
+    if not isinstance(model, Matcher | GenderProbe):
+        raise ModelError(f"{type(model).__name__} is neither a matcher nor a gender classifier.")
+    if provenance is not None:
+        seen = {entry["sha256"] for key in ("matchers", "classifiers") for entry in provenance.get(key, ())}
+        model.seen = model.fingerprint in seen
+    return model
+
+
+def _met(data: AuditData, provenance: Mapping[str, Any] | None) -> list[str]:
+    if provenance is None:
+        return []
+    met = set(provenance.get("people", ()))
+    return [str(person) for person in np.unique(data.identities) if person_digest(str(person)) in met]
+
+
+def _sheet(data: AuditData) -> bytes:
+    rows = np.flatnonzero(data.enrolled_protected)
+    pick = rows[:: max(1, len(rows) // _SHEET_FACES)][:_SHEET_FACES]
+    return encode_image(contact_sheet(data.original[pick], data.protected[pick]), ".jpg", quality=90)

@@ -1,0 +1,151 @@
+"""The output root of a job: kept apart from the input, locked, and never left through a link."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from privface.errors import OutputError
+
+LOCK_NAME = ".privface-lock"
+_TEMPORARY = re.compile(r"^\.[0-9a-f]{16}\.privface-tmp$")
+
+
+def require_apart(source: Path, output: Path) -> None:
+    """Refuse an output root that equals, holds or lies in the input root, links resolved.
+
+    Raises:
+        OutputError: If the two overlap.
+    """
+    inner, outer = source.resolve(), output.resolve()
+    if inner == outer or inner in outer.parents or outer in inner.parents:
+        raise OutputError(
+            f"The output {output} overlaps the input {source}.",
+            hint="Choose an output folder outside the input: originals are never overwritten.",
+        )
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Create an output root and hold it for one job.
+
+    The lock is a file taken with ``flock``, so the kernel frees it when a process is killed; a file left
+    behind blocks nobody.
+
+    Raises:
+        OutputError: If another job holds it, or the folder cannot be written.
+    """
+    path = root / LOCK_NAME
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        descriptor = _take(path)
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write to {root}: {error.strerror}.",
+            hint="Check that it is a folder that you may write to.",
+        ) from error
+    if descriptor is None:
+        raise OutputError(f"Another job is writing to {root}.", hint="Wait for it, or choose another output.")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # still under the lock: a waiting job notices that the file changed
+        os.close(descriptor)
+
+
+def _take(path: Path) -> int | None:
+    """Open and lock ``path``; ``None`` where another process holds it."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+            except FileNotFoundError:
+                continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        # Its former holder may have removed the file between our open and our lock.
+        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+        os.close(descriptor)
+
+
+def is_fresh(root: Path) -> bool:
+    """Whether an output root holds nothing but our lock and leftovers of interrupted writes."""
+    return all(p.name == LOCK_NAME or _TEMPORARY.match(p.name) for p in root.iterdir())
+
+
+def remove_leftovers(root: Path) -> int:
+    """Delete temporary files of a killed job below ``root``; returns how many there were."""
+    count = 0
+    for folder, _, files in os.walk(root):
+        for name in files:
+            if _TEMPORARY.match(name):
+                (Path(folder) / name).unlink(missing_ok=True)
+                count += 1
+    return count
+
+
+class OutputTree:
+    """Paths of an output root, checked against links that lead out of it.
+
+    Args:
+        root: Output root; must exist.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._resolved = root.resolve()
+        self._safe: set[Path] = set()
+
+    def target(self, relative: str) -> Path:
+        """Where the output of ``relative`` (POSIX, below the root) lies.
+
+        Raises:
+            OutputError: If a link in the output root would lead the write outside of it.
+        """
+        path = self.root / relative
+        if path.parent not in self._safe:
+            parent = path.parent.resolve()
+            if parent != self._resolved and self._resolved not in parent.parents:
+                raise OutputError(
+                    f"{path.parent} leads out of the output folder to {parent}.",
+                    hint="Remove the symbolic link.",
+                )
+            self._safe.add(path.parent)
+        return path
+
+    def digest(self, relative: str) -> str | None:
+        """SHA-256 of an output; ``None`` where there is no regular file."""
+        path = self.target(relative)
+        try:
+            if not stat.S_ISREG(path.lstat().st_mode):
+                return None
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError:
+            return None
+
+    def remove(self, relative: str) -> None:
+        """Delete an output if it is there.
+
+        Raises:
+            OutputError: If it cannot be deleted.
+        """
+        path = self.target(relative)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"Cannot delete the outdated {path}: {error.strerror}.",
+                hint="Check that the folder is writable.",
+            ) from error

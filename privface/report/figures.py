@@ -1,0 +1,314 @@
+"""The report's figures as SVG text: no display, no files, the same bytes for the same audit.
+
+Colours are the Okabe-Ito palette, which stays distinct under colour blindness, and every mark is labelled
+beside itself. They are written as CSS variables with a fallback, so that a page can recolour a figure for
+dark backgrounds and a lone SVG file still shows.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from privface.report.reading import Reading, plain_text
+
+# Drawn in these exact colours, then replaced by CSS variables; see _themed.
+_INK, _FAINT = "#1b1f24", "#c9ced6"
+_ORIGINAL, _PROTECTED, _MIXED = "#0072b2", "#d55e00", "#009e73"
+_VARIABLES = {
+    _INK: "--ink",
+    _FAINT: "--line",
+    _ORIGINAL: "--original",
+    _PROTECTED: "--protected",
+    _MIXED: "--mixed",
+}
+_MODE_COLOURS = {"O-O": _ORIGINAL, "P-P": _PROTECTED, "P-O": _MIXED}
+_MODE_DASHES: dict[str, Any] = {"O-O": "-", "P-P": "-", "P-O": (0, (5, 2))}
+
+_GROUPS = {
+    "retrained": "Attackers trained on protected photos",
+    "frozen": "Ready-made classifiers (frozen)",
+}
+
+_WIDTH = 4.9  # inches; 353 units, so that a phone shows the text at its set size
+_RATES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_FMR_FLOOR, _FNMR_FLOOR = 1e-4, 1e-3
+_TINY = 1e-9  # stands for a rate of zero on a logarithmic axis; far outside of what is shown
+
+_STYLE: Any = {  # Any: type stubs spell the keys out as literals
+    "svg.fonttype": "none",
+    "font.size": 11,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _FAINT,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "grid.color": _FAINT,
+    "grid.linewidth": 0.6,
+    "text.parse_math": False,  # a "$" in a probe's name is no formula
+}
+
+
+def det_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
+    """Detection error trade-off of one matcher: FNMR over FMR, both on logarithmic axes.
+
+    Args:
+        curves: Rows of the audit's ``curves.det`` for one matcher: ``mode``, ``fmr``, ``fnmr``.
+        title: What the figure shows, read aloud by screen readers.
+
+    Returns:
+        SVG text. Rates below 1e-4 (FMR) and 1e-3 (FNMR) lie outside of what is drawn.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _canvas(height=3.7)
+        axes.set(xscale="log", yscale="log", xlim=(_FMR_FLOOR, 1.0), ylim=(_FNMR_FLOOR, 1.0))
+        ends = []
+        for curve in curves:
+            fmr, fnmr = _finite_pairs(curve["fmr"], curve["fnmr"])
+            if not len(fmr):
+                continue
+            colour = _MODE_COLOURS.get(curve["mode"], _INK)
+            axes.plot(
+                np.maximum(fmr, _TINY),
+                np.maximum(fnmr, _TINY),
+                color=colour,
+                linestyle=_MODE_DASHES.get(curve["mode"], "-"),
+                linewidth=2,
+            )
+            at_floor = float(fnmr[np.argmin(np.abs(np.log(np.maximum(fmr, _TINY) / _FMR_FLOOR)))])
+            ends.append((math.log10(max(at_floor, _FNMR_FLOOR)), str(curve["mode"]), colour))
+        span = abs(math.log10(_FNMR_FLOOR))
+        for height, (_, mode, colour) in zip(_spread(ends, gap=0.065 * span), sorted(ends), strict=True):
+            axes.annotate(
+                mode,
+                (0, 1 + height / span),
+                xycoords="axes fraction",
+                xytext=(-6, 0),
+                textcoords="offset points",
+                color=colour,
+                ha="right",
+                va="center",
+                fontweight="bold",
+                annotation_clip=False,
+            )
+        axes.yaxis.tick_right()
+        axes.yaxis.set_label_position("right")
+        axes.spines["left"].set_visible(False)
+        percent = FuncFormatter(lambda rate, _: f"{rate * 100:g} %")
+        axes.set_xticks(_RATES)
+        axes.set_yticks([r for r in _RATES if r >= _FNMR_FLOOR])
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(percent)
+            axis.set_minor_formatter(NullFormatter())
+        axes.tick_params(which="minor", length=0)
+        axes.grid(visible=True)
+        axes.set_xlabel("strangers accepted (FMR)")
+        axes.set_ylabel("same person rejected (FNMR)")
+        return _svg(figure, title=title)
+
+
+def leakage_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
+    """What each probe reads from originals (ring) and from protected photos (dot with 95 % interval).
+
+    Args:
+        rows: The audit's ``leakage`` rows.
+        title: What the figure shows, read aloud by screen readers.
+
+    Returns:
+        SVG text; retrained probes first, each group from the worst down, a line at 0.5 (guessing).
+    """
+    lines: list[tuple[str, Mapping[str, Any] | None]] = []
+    for kind, heading in _GROUPS.items():
+        members = [row for row in rows if row.get("kind") == kind]
+        if members:
+            lines.append((heading, None))
+            for member in sorted(members, key=_worst_first):
+                hollow = not _counts(member) and Reading.of(member.get("leakage")).known
+                label = _probe_name(member) + (" (not measurable)" if hollow else "")
+                lines.append((label, member))
+    with mpl.rc_context(_STYLE):
+        figure, axes = _canvas(height=0.75 + 0.40 * max(len(lines), 1))
+        axes.set(xlim=(0.48, 1.02), ylim=(len(lines) - 0.15, -0.75))
+        axes.axvline(0.5, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
+        for place, (label, row) in enumerate(lines):
+            weight = "bold" if row is None else "normal"
+            axes.text(
+                0.508,
+                place + (0.2 if row is None else -0.2),
+                label,
+                ha="left",
+                va="center",
+                fontweight=weight,
+                fontsize=10,
+            )
+            if row is not None:
+                _draw_probe(axes, place + 0.22, row)
+        axes.set_yticks([])
+        axes.spines[["left", "right"]].set_visible(False)
+        axes.set_xticks(
+            [0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["0.5\nguessing", "0.6", "0.7", "0.8", "0.9", "1.0\nalways right"]
+        )
+        axes.grid(visible=True, axis="x")
+        return _svg(figure, title=title)
+
+
+def _draw_probe(axes: Axes, height: float, row: Mapping[str, Any]) -> None:
+    before = Reading.of(row.get("original_auc")).leakage
+    after = Reading.of(row.get("leakage"))
+    if not after.known:
+        axes.text(0.508, height, "not measurable", fontstyle="italic", va="center", fontsize=9)
+        return
+    if before.known:
+        axes.plot([before.value, after.value], [height] * 2, color=_FAINT, linewidth=1.4, zorder=2)
+        axes.plot(before.value, height, "o", markersize=7, markerfacecolor="none", markeredgecolor=_ORIGINAL,
+                  markeredgewidth=1.8, zorder=4)  # fmt: skip
+    if after.has_interval:
+        axes.plot([after.low, after.high], [height] * 2, color=_PROTECTED, linewidth=3, zorder=3)
+    # A hollow dot: a probe that cannot read originals, so what it fails to read proves nothing.
+    face = _PROTECTED if _counts(row) else "none"
+    axes.plot(after.value, height, "o", markersize=8, color=_PROTECTED, markerfacecolor=face, zorder=5)
+
+
+def tradeoff_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
+    """Matching against leakage: one arrow per matcher, from the originals to the protected photos.
+
+    Args:
+        points: One mapping per matcher, at least one: ``matcher``, ``leakage_before``,
+            ``leakage_after`` (0.5 to 1), ``tmr_before``, ``tmr_after`` (0 to 1).
+        title: What the figure shows, read aloud by screen readers.
+
+    Returns:
+        SVG text; up is better for recognition, left is better for privacy.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _canvas(height=3.6)
+        least = min(float(p[key]) for p in points for key in ("tmr_before", "tmr_after"))
+        lowest = max(math.floor((least - 0.1) * 10) / 10, 0.0)
+        axes.set(xlim=(0.48, 1.02), ylim=(lowest, 1.03))
+        axes.axvline(0.5, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
+        for point in points:
+            start = (float(point["leakage_before"]), float(point["tmr_before"]))
+            end = (float(point["leakage_after"]), float(point["tmr_after"]))
+            axes.annotate("", end, start, arrowprops={"arrowstyle": "-", "color": _FAINT, "linewidth": 1.4})
+            axes.plot(
+                *start,
+                "o",
+                markersize=7,
+                markerfacecolor="none",
+                markeredgecolor=_ORIGINAL,
+                markeredgewidth=1.8,
+            )
+            axes.plot(*end, "o", markersize=8, color=_PROTECTED)
+        ends = [(float(p["tmr_after"]), _short(p["matcher"], 24), float(p["leakage_after"])) for p in points]
+        height = 1.03 - lowest
+        for place, (_, name, x) in zip(_spread(ends, gap=0.07 * height), sorted(ends), strict=True):
+            side = (10, "left") if x < 0.72 else (-10, "right")
+            axes.annotate(
+                name,
+                (x, place),
+                xytext=(side[0], -9),
+                textcoords="offset points",
+                color=_PROTECTED,
+                ha=side[1],
+                va="center",
+                fontsize=10,
+            )
+        axes.annotate(
+            "better",
+            (0.505, 0.985),
+            xycoords=("data", "axes fraction"),
+            va="top",
+            fontsize=10,
+            fontstyle="italic",
+        )
+        axes.spines["right"].set_visible(False)
+        axes.set_xticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["0.5\nguessing", "0.6", "0.7", "0.8", "0.9", "1.0"])
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate * 100:.0f} %"))
+        axes.grid(visible=True)
+        axes.set_xlabel("gender leakage, worst trained attacker")
+        axes.set_ylabel("same person recognised (TMR)")
+        return _svg(figure, title=title)
+
+
+def _canvas(*, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure, figure.add_subplot()
+
+
+def _counts(row: Mapping[str, Any]) -> bool:
+    return row.get("measurable", True) is not False
+
+
+def _probe_name(row: Mapping[str, Any]) -> str:
+    medium = str(row.get("input", "image"))
+    where = "" if medium == "image" else f" on {medium.removeprefix('embedding:')}"
+    return _short(f"{row.get('probe', '?')}{where}", 46)
+
+
+def _worst_first(row: Mapping[str, Any]) -> tuple[float, str]:
+    reading = Reading.of(row.get("leakage"))
+    return (-reading.value if reading.known else math.inf, _probe_name(row))
+
+
+def _short(text: object, limit: int) -> str:
+    clean = plain_text(text)
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def _finite_pairs(x: Sequence[float | None], y: Sequence[float | None]) -> tuple[Any, Any]:
+    pairs = np.array([(a, b) for a, b in zip(x, y, strict=True) if a is not None and b is not None], float)
+    pairs = pairs.reshape(-1, 2)
+    pairs = pairs[np.isfinite(pairs).all(axis=1)]
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _spread(ends: Sequence[tuple[float, Any, Any]], *, gap: float) -> list[float]:
+    """Label heights in the order of ``sorted(ends)``, pushed apart to at least ``gap``, centred as before."""
+    wanted = [end[0] for end in sorted(ends)]
+    placed: list[float] = []
+    for height in wanted:
+        placed.append(max(height, placed[-1] + gap) if placed else height)
+    shift = (sum(placed) - sum(wanted)) / len(placed) if placed else 0.0
+    return [height - shift for height in placed]
+
+
+def _svg(figure: Figure, *, title: str) -> str:
+    buffer = io.BytesIO()
+    # The salt makes ids a function of the drawing alone; without it they are random in each run.
+    with mpl.rc_context({"svg.hashsalt": "privface"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser has the letters
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _themed(buffer.getvalue().decode("utf-8"), title=plain_text(title))
+
+
+def _themed(svg: str, *, title: str) -> str:
+    """Strip the prolog and metadata, name the drawing, and turn colours into CSS variables."""
+    svg = re.sub(r"^.*?(?=<svg)", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    # Several drawings share a page, so their ids must differ.
+    prefix = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") + "-"
+    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
+    svg = svg.replace('href="#', f'href="#{prefix}').replace("url(#", f"url(#{prefix}")
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(f": {colour}", f": var({variable}, {colour})")
+    svg = re.sub(r"(font: [^\"';]*?\d+(?:\.\d+)?px)[^;\"]*", r"\1 system-ui, sans-serif", svg)
+    label = title.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+    svg = re.sub(r'(<svg\b[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg\b[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    return re.sub(r"<svg\b([^>]*)>", lambda m: f'<svg role="img" aria-label="{label}"{m[1]}>', svg, count=1)

@@ -1,0 +1,318 @@
+"""Writes the audit report: one HTML file that needs no network, no script and no other file."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from privface.errors import AuditError, ImageError
+from privface.images import write_atomic
+from privface.report.figures import det_figure, leakage_figure, tradeoff_figure
+from privface.report.reading import NOT_MEASURABLE, Reading, plain_text
+
+SCHEMA = "privface.audit/1"
+HEADLINE_FMR = "0.01"
+COHORT_LIMIT = 1.25
+"""No cohort's FNMR should grow by more than this factor (after ISO/IEC 19795-10)."""
+
+_TONES = {
+    "no-leak-found": "good",
+    "inconclusive": "fair",
+    "matching-lost": "bad",
+    "leaks": "bad",
+}
+_TYPES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+_MODES = {
+    "O-O": "original with original",
+    "P-P": "protected with protected",
+    "P-O": "protected gallery, live original",
+}
+_SEEN = {True: "seen in training", False: "unseen", None: "unknown"}
+
+
+def write_report(audit: Mapping[str, Any] | Path, out: Path, *, contact_sheet: bytes | None = None) -> Path:
+    """Write one self-contained HTML report of an audit.
+
+    Args:
+        audit: The document of ``audit.json``, or its path. Missing parts and unmeasured figures are
+            said to be so, with the reason.
+        out: Where the report goes; written atomically.
+        contact_sheet: A PNG or JPEG of original and protected photos. It shows real people, so it is
+            in the report only where it is given.
+
+    Returns:
+        ``out``. Same audit, same bytes.
+
+    Raises:
+        AuditError: If the file is no JSON, or not an audit of schema ``privface.audit/1``.
+        ImageError: If the contact sheet is neither PNG nor JPEG.
+        OutputError: If ``out`` cannot be written.
+    """
+    document = _load(audit)
+    sheet = _data_address(contact_sheet) if contact_sheet is not None else None
+    page = _environment().get_template("report.html.j2").render(**_view(document), contact_sheet=sheet)
+    write_atomic(out, page.encode("utf-8"))
+    return out
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("privface.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: plain_text(value) if type(value) is str else value,
+    )
+    environment.globals.update(decimal=_decimal, percent=_percent, modes=_MODES, seen_word=_seen_word)
+    return environment
+
+
+def _load(audit: Mapping[str, Any] | Path) -> Mapping[str, Any]:
+    if isinstance(audit, Path):
+        try:
+            document = json.loads(audit.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise AuditError(
+                f"{audit} cannot be read as an audit ({error}).", hint="Give an audit.json file."
+            ) from error
+    else:
+        document = audit
+    schema = document.get("schema") if isinstance(document, Mapping) else None
+    if schema != SCHEMA:
+        raise AuditError(
+            f"Expected an audit of schema {SCHEMA!r}, got {schema!r}.", hint="Run the audit again."
+        )
+    return dict(document)
+
+
+def _view(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What the template shows."""
+    matching, leakage = _rows(document, "matching"), _rows(document, "leakage")
+    verdict = _part(document, "verdict")
+    status = str(verdict.get("status", "unknown"))
+    data = _part(document, "data")
+    quality = _part(document, "quality")
+    worst_retrained = _worst(document, "worst_retrained")
+    return {
+        "status": status.replace("-", " "),
+        "tone": _TONES.get(status, "none"),
+        "headline": verdict.get("headline") or "This audit states no verdict.",
+        "sentences": list(verdict.get("sentences") or []),
+        "data": data,
+        "attacker_people": _part(data, "attacker_people"),
+        "worst_retrained": worst_retrained,
+        "worst_frozen": _worst(document, "worst_frozen"),
+        "worst_upper": Reading.of(_part(document, "worst_upper").get("leakage")),
+        "gap": Reading.of(document.get("illusion_gap")),
+        "recognition": _recognition(matching),
+        "matching": [_matching_view(row) for row in matching],
+        "leakage": [_leakage_view(row) for row in sorted(leakage, key=_leakage_order)],
+        "quality": {name: Reading.of(quality.get(name)) for name in ("psnr", "ssim")},
+        "cohorts": [_cohort_view(row) for row in _rows(document, "cohorts")],
+        "cohort_limit": COHORT_LIMIT,
+        "figures": _figures(document, matching, leakage, worst_retrained),
+        "provenance": [(key, _flat(value)) for key, value in sorted(_part(document, "provenance").items())],
+        "embedded": _script_json(document),
+    }
+
+
+def _part(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = document.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _rows(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    part = document.get(name)
+    rows = part if isinstance(part, Sequence) and not isinstance(part, str) else []
+    return [row for row in rows if isinstance(row, Mapping)]
+
+
+def _worst(document: Mapping[str, Any], name: str) -> dict[str, Any]:
+    part = _part(document, name)
+    medium = str(part.get("input") or "image")
+    return {
+        "probe": part.get("probe") or "no probe",
+        "input": part.get("input"),
+        "where": _medium(medium),
+        "leakage": Reading.of(part.get("leakage")),
+    }
+
+
+def _medium(medium: str) -> str:
+    return "photos" if medium == "image" else f"embeddings of {medium.removeprefix('embedding:')}"
+
+
+def _recognition(matching: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """TMR before and after of the matcher that recognises protected photos worst, if there is one."""
+    found: list[dict[str, Any]] = []
+    for name in dict.fromkeys(row.get("matcher") for row in matching):
+        mine = {
+            row.get("mode"): row
+            for row in matching
+            if row.get("matcher") == name and row.get("impostors") == "all"
+        }
+        if "P-P" in mine:
+            before, after = (_tmr(mine.get(mode, {})) for mode in ("O-O", "P-P"))
+            found.append({"matcher": name, "seen": mine["P-P"].get("seen"), "before": before, "after": after})
+    # one that could not be measured is no better than the worst
+    return min(found, key=lambda m: m["after"].value if m["after"].known else -1.0, default=None)
+
+
+def _tmr(row: Mapping[str, Any]) -> Reading:
+    return Reading.of(_part(row, "tmr").get(HEADLINE_FMR))
+
+
+def _matching_view(row: Mapping[str, Any]) -> dict[str, Any]:
+    tmr = _part(row, "tmr")
+    return {
+        **{
+            key: row.get(key)
+            for key in ("matcher", "seen", "mode", "impostors", "genuine_pairs", "impostor_pairs")
+        },
+        **{key: Reading.of(row.get(key)) for key in ("eer", "auc", "d_prime", "fte")},
+        "tmr": [Reading.of(tmr.get(rate)) for rate in ("0.01", "0.001", "0.0001")],
+    }
+
+
+def _leakage_view(row: Mapping[str, Any]) -> dict[str, Any]:
+    leakage = Reading.of(row.get("leakage"))
+    measurable = row.get("measurable", True) is not False and leakage.known
+    reason = str(row.get("reason") or leakage.reason or "no reason given").removeprefix("not measurable: ")
+    return {
+        **{key: row.get(key) for key in ("probe", "kind", "seen")},
+        "where": _medium(str(row.get("input", "image"))),
+        "original": Reading.of(row.get("original_auc")).leakage,
+        "measurable": measurable,
+        # What a probe fails to read proves nothing where it cannot read originals either; yet what it
+        # does read is a finding, so the figure is kept beside the reason.
+        "leakage": leakage if measurable else Reading(reason=plain_text(reason)),
+        "uncounted": Reading() if measurable else leakage,
+        **{key: Reading.of(row.get(key)) for key in ("auc", "balanced_accuracy", "eer")},
+    }
+
+
+def _leakage_order(row: Mapping[str, Any]) -> tuple[bool, float, str, str]:
+    value = Reading.of(row.get("leakage")).value
+    rank = math.inf if math.isnan(value) else -value
+    return (row.get("kind") != "retrained", rank, str(row.get("probe")), str(row.get("input")))
+
+
+def _cohort_view(row: Mapping[str, Any]) -> dict[str, Any]:
+    figures = ("fnmr_before", "fnmr_after", "ratio", "leakage")
+    view = {key: Reading.of(row.get(key)) for key in figures}
+    over = view["ratio"].known and view["ratio"].value > COHORT_LIMIT
+    return {**{key: row.get(key) for key in ("cohort", "value", "n")}, **view, "over": over}
+
+
+def _figures(
+    document: Mapping[str, Any],
+    matching: Sequence[Mapping[str, Any]],
+    leakage: Sequence[Mapping[str, Any]],
+    worst: Mapping[str, Any],
+) -> dict[str, Any]:
+    curves = [c for c in _rows(_part(document, "curves"), "det") if c.get("impostors", "all") == "all"]
+    det = []
+    for name in dict.fromkeys(curve.get("matcher") for curve in curves):
+        mine = [curve for curve in curves if curve.get("matcher") == name]
+        title = f"Recognition errors of {plain_text(name)}"
+        det.append({"title": title, "svg": _inline(det_figure(mine, title=title))})
+    title = "Gender leakage of every probe, before and after protection"
+    points = _tradeoff_points(matching, leakage, worst)
+    trade = "Recognition against gender leakage"
+    return {
+        "det": det,
+        "leakage": _inline(leakage_figure(leakage, title=title)) if leakage else None,
+        "tradeoff": _inline(tradeoff_figure(points, title=trade)) if points else None,
+    }
+
+
+def _tradeoff_points(
+    matching: Sequence[Mapping[str, Any]], leakage: Sequence[Mapping[str, Any]], worst: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """One point per matcher, for the worst retrained probe; none where a figure is missing."""
+    same = [
+        row
+        for row in leakage
+        if row.get("kind") == "retrained"
+        and (row.get("probe"), row.get("input")) == (worst["probe"], worst["input"])
+    ]
+    before = Reading.of(same[0].get("original_auc")).leakage if same else Reading()
+    after: Reading = worst["leakage"]
+    points = []
+    for name in dict.fromkeys(row.get("matcher") for row in matching):
+        mine = {
+            r.get("mode"): r for r in matching if r.get("matcher") == name and r.get("impostors") == "all"
+        }
+        old, new = _tmr(mine.get("O-O", {})), _tmr(mine.get("P-P", {}))
+        if before.known and after.known and old.known and new.known:
+            points.append(
+                {
+                    "matcher": name,
+                    "leakage_before": before.value,
+                    "leakage_after": after.value,
+                    "tmr_before": old.value,
+                    "tmr_after": new.value,
+                }
+            )
+    return points
+
+
+def _inline(svg: str) -> Markup:
+    """An SVG of our own making for use inside HTML, which needs no namespace addresses."""
+    return Markup(re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg))  # noqa: S704  # labels were escaped by Matplotlib
+
+
+def _script_json(document: Mapping[str, Any]) -> Markup:
+    """The audit as JSON that cannot end its script element, NaN as null."""
+    text = json.dumps(_finite(document), sort_keys=True, ensure_ascii=True, allow_nan=False)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)  # noqa: S704  # no markup character is left
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _data_address(image: bytes) -> str:
+    for magic, kind in _TYPES.items():
+        if image.startswith(magic):
+            return f"data:{kind};base64,{base64.b64encode(image).decode('ascii')}"
+    raise ImageError("The contact sheet is neither PNG nor JPEG.", hint="Encode it with encode_image.")
+
+
+def _flat(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(_finite(value), sort_keys=True, ensure_ascii=False)
+
+
+def _seen_word(seen: Any) -> str:
+    return _SEEN.get(seen, "unknown") if isinstance(seen, bool) or seen is None else "unknown"
+
+
+def _decimal(value: float, digits: int = 2, *, sign: bool = False) -> str:
+    if not math.isfinite(value):
+        return NOT_MEASURABLE
+    text = f"{abs(value):.{digits}f}"
+    negative = value < 0 and float(text) != 0
+    return ("\u2212" if negative else "+" if sign and float(text) else "") + text
+
+
+def _percent(value: float, digits: int = 1) -> str:
+    return f"{_decimal(value * 100, digits)} %" if math.isfinite(value) else NOT_MEASURABLE

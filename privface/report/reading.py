@@ -1,0 +1,74 @@
+"""Reads figures and names out of an audit document that anyone may have written."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+NOT_MEASURABLE = "not measurable"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A figure of an audit document.
+
+    Attributes:
+        value: Point estimate; NaN where there is none.
+        low: Lower end of the 95 % interval; NaN where there is none.
+        high: Upper end.
+        n: How many pairs, photos or people it rests on; 0 where it is not said.
+        reason: Why there is no value; empty where there is one.
+    """
+
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    n: int = 0
+    reason: str = "not part of this audit"
+
+    @classmethod
+    def of(cls, figure: object) -> Reading:
+        """A reading of ``{"value", "low", "high", "n", "reason"}``, a plain number, or nothing."""
+        if isinstance(figure, Mapping):
+            value = _number(figure.get("value"))
+            reason = plain_text(figure.get("reason") or "no reason given")
+            low, high = _number(figure.get("low")), _number(figure.get("high"))
+            n = _number(figure.get("n"))
+            count = int(n) if math.isfinite(n) else 0
+            return cls(value, low, high, count, "" if math.isfinite(value) else reason)
+        value = _number(figure)
+        return cls(value, reason="") if math.isfinite(value) else cls()
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a value."""
+        return math.isfinite(self.value)
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether both ends of the interval are known."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    @property
+    def leakage(self) -> Reading:
+        """An AUC turned into leakage, max(AUC, 1 - AUC): a sure mistake tells as much as a sure hit."""
+        if not self.known or self.value >= 0.5:
+            return self
+        return Reading(1 - self.value, 1 - self.high, 1 - self.low, self.n, self.reason)
+
+
+def plain_text(value: Any) -> str:
+    """Text without control, bidirectional or surrogate characters, which could garble a page."""
+    text = str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(
+        " " if c in "\t\r\n" else c for c in text if c in "\t\r\n" or unicodedata.category(c)[0] != "C"
+    )
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return math.nan
+    return float(value) if math.isfinite(value) else math.nan

@@ -1,0 +1,41 @@
+"""Contact sheets: originals above protected images. Shown or written only where a person asked for images."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privface.errors import InputRangeError
+
+_GAP = 4
+
+
+def contact_sheet(
+    original: NDArray[np.uint8], protected: NDArray[np.uint8], *, columns: int = 10
+) -> NDArray[np.uint8]:
+    """Lay out pairs of images, each original directly above its protected version.
+
+    Args:
+        original: uint8 RGB, shape ``(N, S, S, 3)``.
+        protected: Same shape, same order.
+        columns: Pairs a row.
+
+    Returns:
+        uint8 RGB, shape ``(H, W, 3)``, on white.
+
+    Raises:
+        InputRangeError: If shapes differ or there is nothing to show.
+    """
+    if original.shape != protected.shape or original.ndim != 4 or not len(original):
+        raise InputRangeError(
+            f"Contact sheet of {original.shape} and {protected.shape}: need two equal stacks (N, S, S, 3)."
+        )
+    count, side = len(original), original.shape[1]
+    rows = -(-count // columns)
+    pitch = side + _GAP
+    sheet = np.full((rows * (2 * side + 3 * _GAP), columns * pitch + _GAP, 3), 255, np.uint8)
+    for k in range(count):
+        top, left = (k // columns) * (2 * side + 3 * _GAP) + _GAP, (k % columns) * pitch + _GAP
+        sheet[top : top + side, left : left + side] = original[k]
+        sheet[top + side + 1 : top + 2 * side + 1, left : left + side] = protected[k]
+    return sheet

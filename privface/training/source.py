@@ -1,0 +1,122 @@
+"""Batches for training loops: deterministic order, deterministic augmentation, decoding off the main thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from privface.images import to_unit
+
+
+class ImageSource(Protocol):
+    """Random access to aligned faces."""
+
+    def __len__(self) -> int:
+        """Number of faces."""
+        ...
+
+    def batch(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Faces at ``index``: float32 RGB ``(B, 3, H, W)`` in [0, 1]."""
+        ...
+
+
+class ArraySource:
+    """Aligned faces held in memory as uint8.
+
+    Args:
+        pixels: Shape ``(N, H, W, 3)``.
+    """
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self._pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def batch(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Faces at ``index``: float32 RGB ``(B, 3, H, W)`` in [0, 1]."""
+        return to_unit(self._pixels[index])
+
+
+class DecodingSource:
+    """Faces decoded and aligned from disk on every visit, for sets that do not fit in memory.
+
+    Args:
+        load: Gives one aligned face, uint8 ``(H, W, 3)``, by position.
+        count: Number of faces.
+        workers: Decoding threads.
+    """
+
+    def __init__(self, load: Callable[[int], NDArray[np.uint8]], *, count: int, workers: int = 2) -> None:
+        self._load, self._count = load, count
+        self._pool = ThreadPoolExecutor(workers)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def batch(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Faces at ``index``: float32 RGB ``(B, 3, H, W)`` in [0, 1]."""
+        return to_unit(np.stack(list(self._pool.map(self._load, index.tolist()))))
+
+
+class Prefetcher:
+    """Yields ``(position, index, images)`` with the next batch prepared in a background thread.
+
+    Args:
+        source: Where faces come from.
+        batches: Index arrays, in order.
+        start: Position of the first one to yield (resuming).
+
+    Attributes:
+        waited: Seconds the consumer stood waiting for data.
+    """
+
+    def __init__(self, source: ImageSource, batches: Sequence[NDArray[np.int64]], *, start: int = 0) -> None:
+        self._source, self._batches, self._start = source, batches, start
+        self.waited = 0.0
+
+    def __iter__(self) -> Iterator[tuple[int, NDArray[np.int64], Tensor]]:
+        with ThreadPoolExecutor(1) as pool:
+            ahead: Future[NDArray[np.float32]] | None = None
+            for position in range(self._start, len(self._batches)):
+                began = time.perf_counter()
+                images = (ahead or pool.submit(self._source.batch, self._batches[position])).result()
+                self.waited += time.perf_counter() - began
+                ahead = None
+                if position + 1 < len(self._batches):
+                    ahead = pool.submit(self._source.batch, self._batches[position + 1])
+                yield position, self._batches[position], torch.from_numpy(images)
+
+
+def step_generator(*, seed: int, epoch: int, step: int) -> torch.Generator:
+    """A generator that depends on nothing but its arguments, so that a resumed run draws the same numbers."""
+    state = np.random.SeedSequence([seed, epoch, step]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def random_view(images: Tensor, *, generator: torch.Generator, shift: int = 4, light: float = 0.1) -> Tensor:
+    """One random flip, shift and brightness for a whole batch, differentiably.
+
+    Adversaries look at such views so that they learn the face and not its exact pixels.
+
+    Args:
+        images: ``(N, 3, H, W)`` in [0, 1].
+        generator: Source of randomness.
+        shift: Largest shift in pixels, both axes.
+        light: Largest relative change of brightness.
+    """
+    flip, dx, dy, gain = torch.rand(4, generator=generator).tolist()
+    out = images.flip(3) if flip < 0.5 else images
+    if shift:
+        left, top = int(dx * (2 * shift + 1)), int(dy * (2 * shift + 1))
+        padded = F.pad(out, (shift, shift, shift, shift), mode="replicate")
+        out = padded[:, :, top : top + images.shape[2], left : left + images.shape[3]]
+    return (out * (1 + light * (2 * gain - 1))).clamp(0, 1) if light else out

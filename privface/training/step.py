@@ -1,0 +1,197 @@
+"""One step of semi-adversarial training, in plain torch: what is computed, not how it is scheduled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from privface.errors import TrainingError
+from privface.losses import AttributeLoss, CodePenalty, MatchingLoss, ReconstructionLoss
+from privface.models import CompactResNet, GenderProbe, Matcher, Mlp, SemiAdversarialAutoencoder, to_input
+from privface.records import InputSpec
+from privface.training.source import random_view
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """How much each term counts; 0 leaves it out (and its networks unused).
+
+    Attributes:
+        reconstruction: Likeness to the original.
+        matching: Identity, per matcher.
+        frozen: Frozen gender classifiers (mean over them).
+        adversary: Adversaries that keep learning on protected pixels (mean over them).
+        embedding: Adversaries that keep learning on the matchers' embeddings of protected images.
+        code: L1 on the code.
+    """
+
+    reconstruction: float = 1.0
+    matching: float = 1.0
+    frozen: float = 1.0
+    adversary: float = 1.0
+    embedding: float = 0.0
+    code: float = 0.0
+
+
+class PixelAdversary(nn.Module):
+    """A gender classifier that learns on protected pixels while the protector learns to resist it.
+
+    Args:
+        spec: Which part of the frame it sees, and at which size; different adversaries see differently.
+        network: Keyword arguments of :class:`~privface.models.CompactResNet`.
+    """
+
+    def __init__(self, *, spec: InputSpec, network: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.spec = spec
+        self.network = CompactResNet(**network)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``(N,)`` and penultimate features ``(N, F)`` for images ``(N, 3, H, W)``."""
+        features = self.network.features(to_input(images, self.spec))
+        return self.network.head(features)[:, 0], features
+
+
+class EmbeddingAdversary(nn.Module):
+    """An MLP that reads gender from a matcher's embedding of protected images.
+
+    Args:
+        inputs: Embedding size.
+    """
+
+    def __init__(self, *, inputs: int) -> None:
+        super().__init__()
+        self.network = Mlp(inputs=inputs)
+
+    def forward(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``(N,)`` and features ``(N, 256)`` for embeddings ``(N, inputs)``."""
+        features = self.network.features(F.normalize(embeddings, dim=1) * embeddings.shape[1] ** 0.5)
+        return self.network.head(features)[:, 0], features
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """What one step yields.
+
+    Attributes:
+        protector: To be minimised over the autoencoder's parameters.
+        adversaries: To be minimised over the adversaries' parameters (they share one graph with it), or ``None``.
+        figures: Every term as a detached scalar, for the log.
+    """
+
+    protector: Tensor
+    adversaries: Tensor | None
+    figures: Mapping[str, Tensor]
+
+
+class SemiAdversarialStep(nn.Module):
+    """Losses of one batch for the protector and for the adversaries that chase it.
+
+    Both sides use one forward pass: adversaries are run once on the protected images, their own
+    cross-entropy is differentiated with respect to their weights, the protector's objective with respect
+    to the autoencoder's.
+
+    Args:
+        autoencoder: The network in training.
+        matchers: Frozen matchers whose embeddings are to be kept.
+        classifiers: Frozen gender classifiers.
+        pixel_adversaries: Learning classifiers on pixels.
+        embedding_adversaries: Learning classifiers on embeddings, one a matcher, or none.
+        weights: Loss weights.
+        reconstruction: Reconstruction term.
+        matching: Matching term.
+        attribute: What the protector wants from classifiers.
+    """
+
+    def __init__(
+        self,
+        autoencoder: SemiAdversarialAutoencoder,
+        *,
+        matchers: Sequence[Matcher],
+        classifiers: Sequence[GenderProbe],
+        pixel_adversaries: Sequence[PixelAdversary],
+        embedding_adversaries: Sequence[EmbeddingAdversary],
+        weights: LossWeights,
+        reconstruction: ReconstructionLoss,
+        matching: MatchingLoss,
+        attribute: AttributeLoss,
+    ) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.matchers = nn.ModuleList(matchers)
+        self.classifiers = nn.ModuleList(classifiers)
+        self.pixel_adversaries = nn.ModuleList(pixel_adversaries)
+        self.embedding_adversaries = nn.ModuleList(embedding_adversaries)
+        self.weights, self.reconstruction, self.matching, self.attribute = (
+            weights,
+            reconstruction,
+            matching,
+            attribute,
+        )
+        self.code_penalty = CodePenalty()
+
+    def forward(
+        self, images: Tensor, genders: Tensor, embeddings: Sequence[Tensor], *, generator: torch.Generator
+    ) -> StepLosses:
+        """Compute all losses.
+
+        Args:
+            images: Originals, ``(N, 3, H, W)`` in [0, 1].
+            genders: 0 female, 1 male, ``(N,)``.
+            embeddings: Each matcher's embedding of the originals, ``(N, D)``, computed beforehand.
+            generator: For the random views that classifiers and adversaries see.
+        """
+        weights = self.weights
+        maps = self.autoencoder.encode(images)
+        protected = self.autoencoder.render(self.autoencoder.decode(maps, images), images)
+        terms: dict[str, Tensor] = {}
+        if weights.reconstruction:
+            terms["reconstruction"] = self.reconstruction(protected, images)
+        kept = (
+            [matcher(protected) for matcher in self.matchers] if weights.matching or weights.embedding else []
+        )
+        if weights.matching and kept:
+            terms["matching"] = torch.stack(
+                [self.matching(new, old) for new, old in zip(kept, embeddings, strict=True)]
+            ).mean()
+        if weights.code:
+            terms["code"] = self.code_penalty(maps[-1])
+        view = random_view(protected, generator=generator)
+        if weights.frozen and len(self.classifiers):
+            terms["frozen"] = torch.stack(
+                [self.attribute(_logit(c, view), genders) for c in self.classifiers]
+            ).mean()
+        chased: list[Tensor] = []
+        figures: dict[str, Tensor] = {}
+        for name, weight, opponents, inputs in (
+            ("adversary", weights.adversary, self.pixel_adversaries, [view] * len(self.pixel_adversaries)),
+            ("embedding", weights.embedding, self.embedding_adversaries, kept),
+        ):
+            if not weight or not len(opponents):
+                continue
+            readings = [opponent(x) for opponent, x in zip(opponents, inputs, strict=True)]
+            terms[name] = torch.stack(
+                [self.attribute(logits, genders, features) for logits, features in readings]
+            ).mean()
+            own = torch.stack(
+                [
+                    F.binary_cross_entropy_with_logits(logits, genders.to(logits.dtype))
+                    for logits, _ in readings
+                ]
+            )
+            chased.append(own.sum())
+            figures[f"{name}_cross_entropy"] = own.mean().detach()
+        total = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
+        figures.update({name: term.detach() for name, term in terms.items()}, total=total.detach())
+        return StepLosses(total, torch.stack(chased).sum() if chased else None, figures)
+
+
+def _logit(classifier: nn.Module, images: Tensor) -> Tensor:
+    if not isinstance(classifier, GenderProbe):
+        raise TrainingError(f"{type(classifier).__name__} is not a GenderProbe.")
+    return classifier.logit(images)

@@ -1,0 +1,175 @@
+"""Plain supervised training of our own gender classifiers and the compact matcher ``mini``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from privface.data.sampling import balanced_indices
+from privface.errors import TrainingError
+from privface.models import CompactResNet, to_input
+from privface.records import InputSpec
+from privface.training.source import ImageSource, Prefetcher, random_view, step_generator
+
+Progress = Callable[[int, int, float], None]
+
+
+def train_gender_classifier(
+    source: ImageSource,
+    genders: NDArray[np.int64],
+    *,
+    spec: InputSpec,
+    epochs: int = 6,
+    batch_size: int = 64,
+    epoch_images: int | None = None,
+    width: int = 24,
+    stages: int = 4,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> CompactResNet:
+    """Train a gender classifier on balanced batches.
+
+    Args:
+        source: Aligned faces.
+        genders: 0 female, 1 male, ``(N,)``.
+        spec: Part of the frame and size that the classifier sees.
+        epochs: Passes over the data.
+        batch_size: Images a step.
+        epoch_images: Images a pass; ``None`` takes every photo of the larger gender once.
+        width: Channels of the first stage.
+        stages: Residual stages.
+        learning_rate: AdamW's highest rate (one cosine).
+        seed: Initial weights, order and views.
+        progress: Called as ``progress(done, total, loss)``.
+
+    Returns:
+        A network that maps its input to one male logit, in evaluation mode.
+    """
+    network = _build(outputs=1, width=width, stages=stages, seed=seed)
+    labels = torch.from_numpy(genders)
+
+    def order(epoch: int) -> NDArray[np.int64]:
+        return balanced_indices(genders, seed=seed, epoch=epoch)[:epoch_images]
+
+    def loss(outputs: Tensor, rows: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(outputs[:, 0], labels[rows].float())
+
+    _descend(
+        network, nn.Identity(), source, order, loss, spec, epochs, batch_size, learning_rate, seed, progress
+    )
+    return network
+
+
+def train_matcher(
+    source: ImageSource,
+    identities: NDArray[Any],
+    *,
+    spec: InputSpec,
+    dimensions: int = 128,
+    epochs: int = 10,
+    batch_size: int = 64,
+    width: int = 24,
+    stages: int = 4,
+    scale: float = 16.0,
+    margin: float = 0.2,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> CompactResNet:
+    """Train a compact matcher with a cosine-margin softmax (CosFace, Wang et al., CVPR 2018).
+
+    Args:
+        source: Aligned faces.
+        identities: People, ``(N,)``; two or more photos each are needed to learn from.
+        spec: Part of the frame and size that the matcher sees.
+        dimensions: Embedding size.
+        epochs: Passes over the data.
+        batch_size: Images a step.
+        width: Channels of the first stage.
+        stages: Residual stages.
+        scale: Multiplier of the cosines.
+        margin: Cosine taken off the true person's.
+        learning_rate: AdamW's highest rate (one cosine).
+        seed: Initial weights, order and views.
+        progress: Called as ``progress(done, total, loss)``.
+
+    Returns:
+        A network that maps its input to embeddings, in evaluation mode.
+
+    Raises:
+        TrainingError: If there are fewer than two people.
+    """
+    names, codes = np.unique(identities, return_inverse=True)
+    if len(names) < 2:
+        raise TrainingError(
+            f"{len(names)} person cannot train a matcher.",
+            hint="Give photos of at least two people, better hundreds.",
+        )
+    network = _build(outputs=dimensions, width=width, stages=stages, seed=seed)
+    labels = torch.from_numpy(codes.astype(np.int64))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + 1)
+        centres = nn.Linear(dimensions, len(names), bias=False)
+
+    def order(epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng([seed, epoch]).permutation(len(codes)).astype(np.int64)
+
+    def loss(outputs: Tensor, rows: Tensor) -> Tensor:
+        cosines = F.linear(F.normalize(outputs), F.normalize(centres.weight))
+        truth = labels[rows]
+        return F.cross_entropy(scale * (cosines - margin * F.one_hot(truth, len(names))), truth)
+
+    _descend(network, centres, source, order, loss, spec, epochs, batch_size, learning_rate, seed, progress)
+    return network
+
+
+def _build(*, outputs: int, width: int, stages: int, seed: int) -> CompactResNet:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CompactResNet(outputs=outputs, width=width, stages=stages)
+
+
+def _descend(
+    network: CompactResNet,
+    extra: nn.Module,
+    source: ImageSource,
+    order: Callable[[int], NDArray[np.int64]],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    spec: InputSpec,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    progress: Progress | None,
+) -> None:
+    network.train().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(
+        [*network.parameters(), *extra.parameters()], lr=learning_rate, weight_decay=1e-2
+    )
+    plans = [np.array_split(rows, max(1, len(rows) // batch_size)) for rows in map(order, range(epochs))]
+    total, done = sum(map(len, plans)), 0
+    for epoch, batches in enumerate(plans):
+        for position, index, images in Prefetcher(source, batches):
+            for group in optimizer.param_groups:
+                group["lr"] = (
+                    learning_rate * min(1.0, (done + 1) / 50) * 0.5 * (1 + np.cos(np.pi * done / total))
+                )
+            view = random_view(
+                images.to(memory_format=torch.channels_last),
+                generator=step_generator(seed=seed, epoch=epoch, step=position),
+            )
+            value = loss(network(to_input(view, spec)), torch.from_numpy(index))
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            done += 1
+            if progress is not None:
+                progress(done, total, float(value.detach()))
+    network.eval()

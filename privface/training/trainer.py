@@ -1,0 +1,409 @@
+"""The semi-adversarial training loop. The only file that imports Fabric."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning_fabric as lf
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from privface.data.sampling import balanced_indices
+from privface.errors import CheckpointError, ConfigError, TrainingError
+from privface.images import write_atomic
+from privface.models import Matcher, Protector, SemiAdversarialAutoencoder, save_network
+from privface.models.protector import KIND
+from privface.training.events import TrainingLog
+from privface.training.source import ImageSource, Prefetcher, step_generator
+from privface.training.step import SemiAdversarialStep, StepLosses
+
+RESUME_FILE = "resume.ckpt"
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How training is scheduled.
+
+    Attributes:
+        epochs: Number of epochs.
+        batch_size: Images a step and process; even, so that both genders stand in every batch equally.
+        learning_rate: Adam's, for the autoencoder; decays to a tenth over training (cosine).
+        adversary_rate: Adam's, for the adversaries.
+        clip: Largest gradient norm of the autoencoder.
+        ema: Decay of the weight average that becomes the protector; 0 takes the last weights.
+        epoch_images: Images an epoch; ``None`` takes every photo of the larger gender once.
+        refresh_epochs: Every so many epochs the oldest pixel adversary starts afresh; 0 never.
+        seed: Order, views and initial weights.
+        precision: ``auto`` takes bf16 where the device computes it in hardware, else fp32.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        devices: Processes (with ``torchrun``) or GPUs.
+        checkpoint_minutes: Longest time that a kill can cost.
+    """
+
+    epochs: int = 10
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    adversary_rate: float = 1e-3
+    clip: float = 1.0
+    ema: float = 0.99
+    epoch_images: int | None = None
+    refresh_epochs: int = 0
+    seed: int = 0
+    precision: str = "auto"
+    device: str = "auto"
+    devices: int = 1
+    checkpoint_minutes: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 2 or self.batch_size % 2:
+            raise ConfigError(
+                f"epochs={self.epochs}, batch_size={self.batch_size}.",
+                hint="epochs >= 1; batch_size even and >= 2.",
+            )
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"precision={self.precision!r}.", hint=f"Choose one of {PRECISIONS}.")
+        if not 0.0 <= self.ema < 1.0:
+            raise ConfigError(f"ema={self.ema} is outside [0, 1).")
+
+
+@dataclass(frozen=True)
+class FitSummary:
+    """What training did.
+
+    Attributes:
+        steps: Optimiser steps in total, resumed ones included.
+        images_per_second: Rate of this process's part.
+        data_wait_share: Share of the loop's time spent waiting for images.
+        validation: Figures of the last validation.
+    """
+
+    steps: int
+    images_per_second: float
+    data_wait_share: float
+    validation: Mapping[str, float] = field(default_factory=dict)
+
+
+def pick_precision(precision: str, device: torch.device) -> str:
+    """Resolve ``auto``: bf16 only where the hardware has it (emulated bf16 is several times slower than fp32)."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    return "bf16-mixed" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "32-true"  # noqa: SLF001 - no public query
+
+
+class SemiAdversarialTrainer:
+    """Trains an autoencoder that keeps matchers working and leaves gender classifiers guessing.
+
+    Args:
+        step: The losses and all networks that take part.
+        settings: Schedule.
+        progress: Called as ``progress(done_steps, all_steps, figures)``.
+        validate: Called with a :class:`Protector` after each epoch; its figures go to the log.
+        on_epoch: Called as ``on_epoch(epoch, protector)`` after each epoch (contact sheets).
+        tensorboard: Also write TensorBoard event files.
+    """
+
+    def __init__(
+        self,
+        step: SemiAdversarialStep,
+        *,
+        settings: LoopSettings,
+        progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
+        validate: Callable[[Protector], Mapping[str, float]] | None = None,
+        on_epoch: Callable[[int, Protector], None] | None = None,
+        tensorboard: bool = False,
+    ) -> None:
+        self.step, self.settings = step, settings
+        self._progress, self._validate, self._on_epoch, self._tensorboard = (
+            progress,
+            validate,
+            on_epoch,
+            tensorboard,
+        )
+        accelerator = (
+            settings.device if settings.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+        )
+        probe = torch.device(accelerator)
+        self.precision = pick_precision(settings.precision, probe)
+        self._fabric = lf.Fabric(accelerator=accelerator, devices=settings.devices, precision=self.precision)  # type: ignore[arg-type]
+        self._fabric.launch()
+        self._fabric.to_device(step)
+        step.to(memory_format=torch.channels_last)
+        self._learned = [p for p in step.autoencoder.parameters() if p.requires_grad]
+        opponents = [*step.pixel_adversaries, *step.embedding_adversaries]
+        self._chasing = [p for opponent in opponents for p in opponent.parameters()]
+        self._opponents = nn.ModuleList(opponents)
+        optimizers = [torch.optim.Adam(self._learned, lr=settings.learning_rate, betas=(0.5, 0.99))]
+        if self._chasing:
+            optimizers.append(torch.optim.Adam(self._chasing, lr=settings.adversary_rate, betas=(0.5, 0.99)))
+        ready = self._fabric.setup_optimizers(*optimizers)
+        self._optimizers: list[Any] = list(ready) if isinstance(ready, tuple | list) else [ready]
+        self._average = {k: v.detach().clone() for k, v in step.autoencoder.state_dict().items()}
+
+    def fit(
+        self,
+        source: ImageSource,
+        genders: NDArray[np.int64],
+        *,
+        identities: NDArray[np.str_] | None = None,
+        run: Path,
+        meta: Mapping[str, Any],
+        resume: bool = False,
+    ) -> FitSummary:
+        """Train and write ``model.safetensors``, ``model.yaml`` and ``log.csv`` into ``run``.
+
+        Args:
+            source: Aligned originals.
+            genders: 0 female, 1 male, ``(N,)``.
+            identities: People, ``(N,)``; given, people are drawn evenly.
+            run: Run folder.
+            meta: Kept in ``model.yaml`` (``size`` is read back by :class:`Protector`).
+            resume: Go on from the run's last checkpoint; the result is bit for bit that of an unbroken run.
+
+        Raises:
+            TrainingError: If the loss stops being finite.
+            CheckpointError: If there is nothing to resume, or it was made with other settings.
+        """
+        settings = self.settings
+        targets = self._embed_originals(source)
+        log = TrainingLog(run, tensorboard=self._tensorboard, active=self._fabric.is_global_zero)
+        done = self._load(run) if resume else 0
+        validation: Mapping[str, float] = {}
+        log.keep_until(done)
+        began, first, waited, saved = time.perf_counter(), done, 0.0, time.monotonic()
+        for epoch in range(settings.epochs):
+            batches = self._batches(genders, identities, epoch)
+            total = len(batches) * settings.epochs
+            if done >= (epoch + 1) * len(batches):
+                continue
+            self._refresh(epoch, at_start=done == epoch * len(batches))
+            feed = Prefetcher(source, batches, start=done - epoch * len(batches))
+            for position, index, images in feed:
+                self._set_rate(done / total)
+                figures = self._one_step(images, index, genders, targets, epoch, position)
+                done += 1
+                log.write(done, figures)
+                if self._progress is not None and self._fabric.is_global_zero:
+                    self._progress(done, total, figures)
+                if time.monotonic() - saved > 60 * settings.checkpoint_minutes:
+                    self._save(run, done, log)
+                    saved = time.monotonic()
+            waited += feed.waited
+            self._save(run, done, log)
+            saved = time.monotonic()
+            validation = self._after_epoch(epoch, done, log)
+        elapsed = time.perf_counter() - began
+        if self._fabric.is_global_zero:
+            save_network(run, self._averaged(), kind=KIND, meta=meta)
+        log.close()
+        rate = (done - first) * settings.batch_size * self._fabric.world_size / max(elapsed, 1e-9)
+        return FitSummary(done, rate, waited / max(elapsed, 1e-9), dict(validation))
+
+    # one step ---------------------------------------------------------------------------------------
+
+    def _one_step(
+        self,
+        images: Tensor,
+        index: NDArray[np.int64],
+        genders: NDArray[np.int64],
+        targets: Sequence[Tensor],
+        epoch: int,
+        position: int,
+    ) -> dict[str, float]:
+        device = self._fabric.device
+        batch = images.to(device, memory_format=torch.channels_last)
+        labels = torch.from_numpy(genders[index]).to(device)
+        rows = torch.from_numpy(index)
+        with self._fabric.autocast():
+            losses = self.step(
+                batch,
+                labels,
+                [target[rows].to(device) for target in targets],
+                generator=step_generator(seed=self.settings.seed, epoch=epoch, step=position),
+            )
+        self._update(losses)
+        figures = {
+            name: float(value) for name, value in losses.figures.items()
+        }  # the one CPU-GPU sync of a step
+        if not np.isfinite(figures["total"]):
+            raise TrainingError(
+                f"The loss is {figures['total']} in epoch {epoch + 1}, step {position + 1}.",
+                hint="Lower learning_rate or the loss weights; the last checkpoint is kept.",
+            )
+        return figures
+
+    def _update(self, losses: StepLosses) -> None:
+        """Both sides differentiate one graph: each backward pass touches its own side's weights alone."""
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        if losses.adversaries is not None:
+            self._fabric.backward(losses.adversaries, inputs=self._chasing, retain_graph=True)
+        self._fabric.backward(losses.protector, inputs=self._learned)
+        self._share_gradients()
+        self._fabric.clip_gradients(
+            self.step.autoencoder, self._optimizers[0], max_norm=self.settings.clip, error_if_nonfinite=False
+        )
+        for optimizer in self._optimizers[: 1 if losses.adversaries is None else None]:
+            optimizer.step()
+        with torch.no_grad():
+            for name, value in self.step.autoencoder.state_dict().items():
+                self._average[name].lerp_(value, 1.0 - self.settings.ema)
+
+    def _share_gradients(self) -> None:
+        # two losses on one graph rule out DDP's backward hooks; averaging by hand is the same arithmetic
+        if self._fabric.world_size == 1:
+            return
+        for parameter in [*self._learned, *self._chasing]:
+            if parameter.grad is not None:
+                parameter.grad = self._fabric.all_reduce(parameter.grad, reduce_op="mean")
+
+    # schedule ---------------------------------------------------------------------------------------
+
+    def _batches(
+        self, genders: NDArray[np.int64], identities: NDArray[np.str_] | None, epoch: int
+    ) -> list[NDArray[np.int64]]:
+        settings = self.settings
+        order = balanced_indices(genders, seed=settings.seed, epoch=epoch, identities=identities)[
+            : settings.epoch_images
+        ]
+        whole = settings.batch_size * self._fabric.world_size
+        if len(order) < whole:
+            raise ConfigError(
+                f"{len(order)} images an epoch do not fill one batch of {whole}.",
+                hint="Lower batch_size or give more photos.",
+            )
+        steps = len(order) // whole
+        rank, size = self._fabric.global_rank, settings.batch_size
+        return [order[s * whole + rank * size : s * whole + (rank + 1) * size] for s in range(steps)]
+
+    def _set_rate(self, progress: float) -> None:
+        factor = 0.1 + 0.9 * 0.5 * (1 + float(np.cos(np.pi * progress)))
+        for optimizer, base in zip(
+            self._optimizers, (self.settings.learning_rate, self.settings.adversary_rate), strict=False
+        ):
+            for group in optimizer.param_groups:
+                group["lr"] = base * (
+                    factor
+                    if base == self.settings.learning_rate and optimizer is self._optimizers[0]
+                    else 1.0
+                )
+
+    def _refresh(self, epoch: int, *, at_start: bool) -> None:
+        """Start the pixel adversaries afresh in turn: a protector must not settle on one opponent's blind spots."""
+        every, adversaries = self.settings.refresh_epochs, self.step.pixel_adversaries
+        if not every or epoch == 0 or epoch % every or not len(adversaries) or not at_start:
+            return
+        chosen = adversaries[(epoch // every - 1) % len(adversaries)]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, epoch]).generate_state(1)[0]))
+            for module in chosen.modules():
+                reset = getattr(module, "reset_parameters", None)
+                if callable(reset):
+                    reset()
+        for parameter in chosen.parameters():
+            self._optimizers[1].state.pop(parameter, None)
+
+    def _after_epoch(self, epoch: int, done: int, log: TrainingLog) -> Mapping[str, float]:
+        figures: Mapping[str, float] = {}
+        if self._fabric.is_global_zero and (self._validate is not None or self._on_epoch is not None):
+            protector = Protector(self._averaged())
+            if self._validate is not None:
+                figures = self._validate(protector)
+                log.write(done, {f"validation_{name}": value for name, value in figures.items()})
+            if self._on_epoch is not None:
+                self._on_epoch(epoch, protector)
+        self._fabric.barrier()
+        return figures
+
+    def _averaged(self) -> SemiAdversarialAutoencoder:
+        network = SemiAdversarialAutoencoder(**self.step.autoencoder.config)
+        network.load_state_dict({k: v.cpu() for k, v in self._average.items()})
+        return network
+
+    def _embed_originals(self, source: ImageSource) -> list[Tensor]:
+        """The originals never change, so each matcher reads them once instead of once an epoch."""
+        if not (self.step.weights.matching and len(self.step.matchers)):
+            return []
+        chunks = np.array_split(np.arange(len(source)), max(1, len(source) // 64))
+        found: list[list[Tensor]] = [[] for _ in self.step.matchers]
+        for _, _, images in Prefetcher(source, chunks):
+            for rows, matcher in zip(found, self.step.matchers, strict=True):
+                rows.append(torch.from_numpy(_embed(matcher, images)))
+        return [torch.cat(rows) for rows in found]
+
+    # checkpoints ------------------------------------------------------------------------------------
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "autoencoder": self.step.autoencoder.state_dict(),
+            "average": self._average,
+            "opponents": self._opponents.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+        }
+
+    def _key(self) -> str:
+        """What must be equal for a checkpoint to go on exactly."""
+        settings = {
+            k: v
+            for k, v in vars(self.settings).items()
+            if k not in {"device", "devices", "checkpoint_minutes"}
+        }
+        weights = vars(self.step.weights)
+        return json.dumps(
+            [
+                settings,
+                weights,
+                self.step.autoencoder.config,
+                len(self._chasing),
+                self.step.attribute.objective,
+            ],
+            sort_keys=True,
+        )
+
+    def _save(self, run: Path, done: int, log: TrainingLog) -> None:
+        log.flush()
+        if self._fabric.is_global_zero:
+            buffer = io.BytesIO()
+            torch.save({"done": done, "key": self._key(), **self._state()}, buffer)
+            write_atomic(run / RESUME_FILE, buffer.getvalue())
+        self._fabric.barrier()
+
+    def _load(self, run: Path) -> int:
+        path = run / RESUME_FILE
+        if not path.is_file():
+            raise CheckpointError(
+                f"{run} has no {RESUME_FILE} to resume from.", hint="Start without --resume."
+            )
+        try:
+            state = torch.load(path, map_location=self._fabric.device, weights_only=True)
+        except Exception as error:  # torch.load raises zipfile, pickle and runtime errors alike
+            raise CheckpointError(
+                f"{path} is damaged ({type(error).__name__}).", hint="Delete it and start again."
+            ) from error
+        if state["key"] != self._key():
+            raise CheckpointError(
+                f"{path} was made with other settings.",
+                hint="Resume with the run's own config.yaml, or choose another --out.",
+            )
+        self.step.autoencoder.load_state_dict(state["autoencoder"])
+        self._average = {k: v.clone() for k, v in state["average"].items()}
+        self._opponents.load_state_dict(state["opponents"])
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        return int(state["done"])
+
+
+def _embed(matcher: nn.Module, images: Tensor) -> NDArray[np.float32]:
+    if not isinstance(matcher, Matcher):
+        raise TrainingError(f"{type(matcher).__name__} is not a Matcher.")
+    return matcher.embed(images.numpy())

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score, roc_curve
+
+from privface.audit.curves import (
+    auc,
+    balanced_accuracy,
+    best_threshold,
+    d_prime,
+    det_curve,
+    eer,
+    fnmr_at_fmr,
+    fnmr_at_threshold,
+    leakage,
+    tmr_at_fmr,
+)
+from privface.errors import ConfigError, ScoreError, TooFewPairsError
+
+D = 1.7
+
+
+def quantiles(mean: float, count: int) -> np.ndarray:
+    """Noise-free normal scores: no sampling error, so closed forms hold to 1 / count."""
+    return norm.ppf((np.arange(count) + 0.5) / count) + mean
+
+
+@pytest.fixture(scope="module")
+def normal() -> tuple[np.ndarray, np.ndarray]:
+    return quantiles(D, 20_000), quantiles(0.0, 400_000)
+
+
+def test_closed_forms(normal):
+    genuine, impostor = normal
+    assert auc(genuine, impostor) == pytest.approx(0.88533, abs=2e-5)
+    assert eer(genuine, impostor) == pytest.approx(0.19766, abs=1e-4)
+    assert d_prime(genuine, impostor) == pytest.approx(D, abs=2e-3)
+    assert tmr_at_fmr(genuine, impostor, fmr=1e-3).tmr == pytest.approx(0.0823, abs=2e-4)
+    for fmr in (1e-1, 1e-2, 1e-3):
+        expected = norm.sf(norm.isf(fmr) - D)
+        assert tmr_at_fmr(genuine, impostor, fmr=fmr).tmr == pytest.approx(expected, abs=5e-4)
+        assert fnmr_at_fmr(genuine, impostor, fmr=fmr) == pytest.approx(1 - expected, abs=5e-4)
+
+
+# few distinct values, so that ties are the rule
+ties = st.lists(st.integers(-3, 3), min_size=1, max_size=40).map(lambda v: np.array(v, np.float64))
+many_ties = st.lists(st.integers(-6, 6), min_size=40, max_size=120).map(lambda v: np.array(v, np.float64))
+
+
+def sklearn_input(genuine, impostor):
+    return np.r_[np.ones(len(genuine)), np.zeros(len(impostor))], np.r_[genuine, impostor]
+
+
+@settings(max_examples=60, deadline=None)
+@given(ties, ties)
+def test_auc_is_sklearns_and_mann_whitney(genuine, impostor):
+    pairs = np.sign(genuine[:, None] - impostor[None, :])
+    assert auc(genuine, impostor) == pytest.approx(np.mean((pairs + 1) / 2), abs=1e-12)
+    assert auc(genuine, impostor) == pytest.approx(
+        roc_auc_score(*sklearn_input(genuine, impostor)), abs=1e-12
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(ties, many_ties, st.sampled_from([0.25, 0.3, 0.5, 0.9]))
+def test_operating_point_is_the_best_vertex_of_sklearns_roc(genuine, impostor, fmr):
+    fpr, tpr, _ = roc_curve(*sklearn_input(genuine, impostor), drop_intermediate=False)
+    point = tmr_at_fmr(genuine, impostor, fmr=fmr)
+    allowed = fpr <= fmr + 1e-9
+    assert point.tmr == pytest.approx(tpr[allowed].max(), abs=1e-12)
+    assert point.fmr == pytest.approx(np.mean(impostor >= point.threshold), abs=1e-12)
+    assert point.tmr == pytest.approx(np.mean(genuine >= point.threshold), abs=1e-12)
+    assert point.fmr <= fmr
+
+
+@settings(max_examples=60, deadline=None)
+@given(ties, ties)
+def test_eer_lies_on_sklearns_roc_polyline(genuine, impostor):
+    fpr, tpr, _ = roc_curve(*sklearn_input(genuine, impostor), drop_intermediate=False)
+    rate = eer(genuine, impostor)
+    # on a vertical piece many TMRs share the FMR: take the piece's ends
+    touching = np.isclose(fpr, rate, atol=1e-9)
+    if touching.any():
+        assert tpr[touching].min() - 1e-9 <= 1 - rate <= tpr[touching].max() + 1e-9
+    else:
+        assert np.interp(rate, fpr, tpr) == pytest.approx(1 - rate, abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ties, ties)
+def test_flip_mirrors_rates_and_keeps_leakage(genuine, impostor):
+    assert eer(-genuine, -impostor) == pytest.approx(1 - eer(genuine, impostor), abs=1e-9)
+    assert auc(impostor, genuine) == pytest.approx(1 - auc(genuine, impostor), abs=1e-12)
+    assert leakage(auc(impostor, genuine)) == pytest.approx(leakage(auc(genuine, impostor)), abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ties, many_ties)
+def test_monotone_transform_changes_no_rate(genuine, impostor):
+    warped = np.exp(genuine / 2) - 7, np.exp(impostor / 2) - 7
+    assert eer(*warped) == eer(genuine, impostor)
+    assert auc(*warped) == auc(genuine, impostor)
+    assert tmr_at_fmr(*warped, fmr=0.3).tmr == tmr_at_fmr(genuine, impostor, fmr=0.3).tmr
+
+
+@settings(max_examples=60, deadline=None)
+@given(ties, many_ties, st.integers(0, 1000))
+def test_integer_weights_equal_repetition(genuine, impostor, seed):
+    rng = np.random.default_rng(seed)
+    g, i = rng.integers(0, 3, genuine.size), rng.integers(0, 3, impostor.size)
+    g[0] = i[0] = 1
+    i[:] = np.maximum(i, 1)
+    weights = {"genuine_weights": g.astype(float), "impostor_weights": i.astype(float)}
+    repeated = np.repeat(genuine, g), np.repeat(impostor, i)
+    assert auc(genuine, impostor, **weights) == pytest.approx(auc(*repeated), abs=1e-9)
+    assert eer(genuine, impostor, **weights) == pytest.approx(eer(*repeated), abs=1e-9)
+    assert tmr_at_fmr(genuine, impostor, fmr=0.3, **weights).tmr == pytest.approx(
+        tmr_at_fmr(*repeated, fmr=0.3).tmr, abs=1e-9
+    )
+
+
+def test_ties_at_the_threshold_are_kept_out_together():
+    impostor = np.r_[np.full(50, 0.9), np.zeros(950)]
+    genuine = np.array([0.9, 0.95])
+    point = tmr_at_fmr(genuine, impostor, fmr=0.02)
+    assert (point.tmr, point.fmr) == (0.5, 0.0)
+    assert tmr_at_fmr(genuine, impostor, fmr=0.05).fmr == 0.05
+    assert tmr_at_fmr(genuine, impostor, fmr=0.05).tmr == 1.0
+
+
+def test_rate_that_binary_floats_round_down_is_not_lost():
+    impostor = np.arange(100.0)  # 0.29 * 100 == 28.999999999999996
+    assert tmr_at_fmr(impostor, impostor, fmr=0.29).fmr == 0.29
+
+
+def test_constant_scores_match_nothing():
+    same = np.full(2000, 1.0)
+    assert tmr_at_fmr(same, same, fmr=0.01).tmr == 0.0
+    assert eer(same, same) == 0.5
+    assert auc(same, same) == 0.5
+    assert math.isnan(d_prime(same, same))
+
+
+def test_perfect_separation():
+    genuine, impostor = np.linspace(1, 2, 50), np.linspace(-1, 0, 2000)
+    assert eer(genuine, impostor) == 0.0
+    assert auc(genuine, impostor) == 1.0
+    assert tmr_at_fmr(genuine, impostor, fmr=0.01).tmr == 1.0
+
+
+def test_failed_comparisons_never_match():
+    genuine = np.r_[np.full(30, -np.inf), np.full(70, 5.0)]
+    impostor = np.random.default_rng(0).normal(size=2000)
+    assert tmr_at_fmr(genuine, impostor, fmr=0.01).tmr == 0.7
+    assert auc(genuine, impostor) == pytest.approx(0.7)
+    assert fnmr_at_threshold(genuine, -100.0) == 0.3
+    assert math.isfinite(d_prime(np.r_[genuine, 4.0], impostor))
+
+
+def test_undefined_input_is_refused():
+    fine = np.arange(2000.0)
+    with pytest.raises(ScoreError, match="empty"):
+        auc(np.array([]), fine)
+    with pytest.raises(ScoreError, match="1 NaN among 2"):
+        eer(np.array([1.0, np.nan]), fine)
+    with pytest.raises(ScoreError, match=r"shape \(2, 1\)"):
+        auc(np.ones((2, 1)), fine)
+    with pytest.raises(TooFewPairsError, match=r"2000 impostor scores at fmr 0\.001 leave 2 expected"):
+        tmr_at_fmr(fine, fine, fmr=1e-3)
+    tmr_at_fmr(fine, np.arange(10_000.0), fmr=1e-3)
+    for fmr in (0.0, 1.0, -1.0, math.nan):
+        with pytest.raises(ConfigError, match="fmr is"):
+            tmr_at_fmr(fine, fine, fmr=fmr)
+    with pytest.raises(ScoreError, match="2000 non-negative"):
+        auc(fine, fine, genuine_weights=np.ones(3))
+
+
+def test_d_prime_needs_two_scores_a_side():
+    assert math.isnan(d_prime(np.array([1.0]), np.arange(3.0)))
+
+
+def test_det_points_lie_on_the_step_curves(normal):
+    genuine, impostor = normal
+    curve = det_curve(genuine, impostor, points=100)
+    assert len(curve.fmr) <= 100
+    assert np.all(np.diff(curve.fmr) >= 0)
+    assert np.all(np.diff(curve.fnmr) <= 0)
+    for fmr, fnmr, threshold in zip(curve.fmr[::10], curve.fnmr[::10], curve.threshold[::10], strict=True):
+        assert fmr == pytest.approx(np.mean(impostor >= threshold), abs=1e-12)
+        assert fnmr == pytest.approx(np.mean(genuine < threshold), abs=1e-12)
+    assert curve.fmr[0] <= 1e-4
+    assert curve.fnmr[-1] <= 1e-4
+    with pytest.raises(ConfigError, match="points is 1"):
+        det_curve(genuine, impostor, points=1)
+
+
+def test_leakage_folds():
+    assert leakage(0.1) == 0.9
+    assert leakage(0.5) == 0.5
+    assert math.isnan(leakage(math.nan))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 1)), min_size=2, max_size=40), st.integers(-4, 4)
+)
+def test_balanced_accuracy_is_sklearns(rows, threshold):
+    scores = np.array([r[0] for r in rows], np.float64)
+    labels = np.array([r[1] for r in rows], np.int64)
+    labels[:2] = (0, 1)
+    expected = balanced_accuracy_score(labels, (scores >= threshold).astype(int))
+    assert balanced_accuracy(scores, labels, threshold) == pytest.approx(expected, abs=1e-12)
+    best = balanced_accuracy(scores, labels, best_threshold(scores, labels))
+    everywhere = [balanced_accuracy(scores, labels, t) for t in np.arange(-4, 5) - 0.5]
+    assert best == pytest.approx(max(everywhere), abs=1e-12)
+
+
+def test_one_gender_has_no_balanced_accuracy():
+    with pytest.raises(ScoreError, match="0 scores of women and 3 of men"):
+        balanced_accuracy(np.arange(3.0), np.ones(3, np.int64), 0.0)

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from privface.audit.image_probe import CNNProbe
+from privface.audit.probes import PROBE_KINDS, EmbeddingProbe, PixelProbe
+from privface.errors import AuditError, ConfigError
+
+
+def embeddings(count: int, *, leak: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gaussian embeddings into which gender is written in a known way; three quarters are men."""
+    rng = np.random.default_rng(seed)
+    genders = (rng.random(count) < 0.75).astype(np.int64)
+    x = rng.normal(size=(count, 12))
+    sign = 2 * genders - 1
+    if leak == "linear":
+        x[:, 0] += 2.0 * sign
+    elif leak == "xor":
+        corner = rng.choice([-1.0, 1.0], count)
+        x[:, 0], x[:, 1] = x[:, 0] * 0.4 + 2 * corner, x[:, 1] * 0.4 + 2 * corner * sign
+    elif leak == "norm":
+        x *= np.where(sign > 0, 1.8, 1.0)[:, None]
+    return x.astype(np.float32), genders, np.array([f"p{seed}-{k // 2}" for k in range(count)])
+
+
+def fitted_auc(probe, leak: str) -> float:
+    x, y, people = embeddings(300, leak=leak, seed=1)
+    val, val_y, _ = embeddings(150, leak=leak, seed=2)
+    test, test_y, _ = embeddings(500, leak=leak, seed=3)
+    return roc_auc_score(test_y, probe.fit(x, y, people, val, val_y, seed=0).scores(test))
+
+
+@pytest.mark.parametrize("kind", PROBE_KINDS)
+def test_linear_leak_is_found_and_none_is_invented(kind):
+    assert fitted_auc(EmbeddingProbe(kind), "linear") > 0.97
+    assert 0.4 < fitted_auc(EmbeddingProbe(kind), "none") < 0.6
+
+
+@pytest.mark.parametrize("leak", ["xor", "norm"])
+def test_curved_leaks_need_curved_probes(leak):
+    assert fitted_auc(EmbeddingProbe("logistic"), leak) < 0.65
+    assert fitted_auc(EmbeddingProbe("rbf-svm"), leak) > 0.93
+    assert fitted_auc(EmbeddingProbe("mlp"), leak) > 0.85
+
+
+@pytest.mark.parametrize("kind", PROBE_KINDS)
+def test_same_seed_same_scores_and_global_generators_untouched(kind):
+    x, y, people = embeddings(120, leak="linear", seed=1)
+    val, val_y, _ = embeddings(60, leak="linear", seed=2)
+    before = np.random.get_state()[1].copy()  # noqa: NPY002  # that it stays is the point
+    first = EmbeddingProbe(kind).fit(x, y, people, val, val_y, seed=7)
+    second = EmbeddingProbe(kind).fit(x, y, people, val, val_y, seed=7)
+    assert np.array_equal(first.scores(val), second.scores(val))
+    assert first.setting == second.setting
+    assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_probes_refuse_what_they_cannot_learn_from():
+    x, y, people = embeddings(60, leak="none", seed=1)
+    probe = EmbeddingProbe("logistic")
+    with pytest.raises(AuditError, match="both are needed"):
+        probe.fit(x, np.ones_like(y), people, x, y, seed=0)
+    broken = x.copy()
+    broken[0] = np.nan
+    with pytest.raises(AuditError, match="1 embeddings of the training part"):
+        probe.fit(broken, y, people, x, y, seed=0)
+    with pytest.raises(AuditError, match="at least two training people"):
+        probe.fit(x, y, np.full(60, "one"), x, y, seed=0)
+    with pytest.raises(ConfigError, match="logistic, rbf-svm, mlp"):
+        EmbeddingProbe("tree")
+
+
+@pytest.fixture(scope="module")
+def pictures(toy):
+    images, people, genders = toy.people(40, 5)
+    train, val, test = (
+        np.isin(people, np.unique(people)[part]) for part in (slice(0, 20), slice(20, 28), slice(28, 40))
+    )
+    return images, people, genders, train, val, test
+
+
+def image_auc(probe, pictures, protect) -> float:
+    images, people, genders, train, val, test = pictures
+    images = protect(images)
+    fitted = probe.fit(images[train], genders[train], people[train], images[val], genders[val], seed=0)
+    return roc_auc_score(genders[test], fitted.scores(images[test]))
+
+
+@pytest.mark.parametrize(
+    ("probe", "least"), [(CNNProbe(epochs=6, width=8), 0.95), (PixelProbe(), 0.8)], ids=["cnn", "pixel-svm"]
+)
+def test_image_probes_read_the_cue_and_nothing_else(probe, least, pictures, toy):
+    assert image_auc(probe, pictures, toy.identity) > least
+    assert image_auc(probe, pictures, toy.flip_cue) > least
+    assert 0.2 < image_auc(probe, pictures, toy.remove_cue) < 0.8  # 12 people: a wide null
+
+
+def test_cnn_is_deterministic_and_leaves_torch_alone(pictures):
+    images, people, genders, train, val, test = pictures
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    seen = []
+    probe = CNNProbe(epochs=1, width=4, progress=lambda done, total: seen.append((done, total)))
+    runs = [
+        probe.fit(images[train], genders[train], people[train], images[val], genders[val], seed=s).scores(
+            images[test]
+        )
+        for s in (1, 1, 2)
+    ]
+    assert np.array_equal(runs[0], runs[1])
+    assert not np.array_equal(runs[0], runs[2])
+    assert seen == [(1, 1)] * 3
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_cnn_scores_do_not_depend_on_the_batch(pictures):
+    images, people, genders, train, val, test = pictures
+    fitted = CNNProbe(epochs=1, width=4).fit(
+        images[train], genders[train], people[train], images[val], genders[val], seed=0
+    )
+    np.testing.assert_allclose(
+        fitted.scores(images[test], batch_size=1), fitted.scores(images[test], batch_size=50), atol=1e-5
+    )
+    mirrored = np.ascontiguousarray(images[test][:, :, ::-1])
+    np.testing.assert_allclose(fitted.scores(mirrored), fitted.scores(images[test]), atol=1e-5)
+
+
+def test_cnn_refuses_tiny_images_and_one_gender(pictures):
+    images, people, genders, train, val, _ = pictures
+    with pytest.raises(AuditError, match="16 pixels"):
+        CNNProbe().fit(images[train][:, :8], genders[train], people[train], images[val], genders[val], seed=0)
+    with pytest.raises(AuditError, match="both genders"):
+        CNNProbe().fit(images[train], genders[train] * 0, people[train], images[val], genders[val], seed=0)

@@ -1,0 +1,316 @@
+"""Generated faces: same bytes for the same seed, a face a face detector accepts, cues that can be learnt."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+from torch import nn
+from torch.nn import functional
+
+from privface.data.synthetic import GeneratedFaces, generate_faces, write_faces
+from privface.errors import DataError, OutputError
+from privface.images import decode_image
+from privface.records import ARCFACE_TEMPLATE, GENDERS
+
+
+@pytest.fixture(scope="module")
+def faces() -> GeneratedFaces:
+    return generate_faces(people=6, photos_per_person=3, seed=11)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Networks this small run several times faster on one thread, above all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+# --- reproducible ---
+
+
+def test_shapes_and_types(faces: GeneratedFaces) -> None:
+    assert faces.pixels.shape == (18, 112, 112, 3)
+    assert faces.pixels.dtype == np.uint8
+    assert faces.identities.tolist() == [k for k in range(6) for _ in range(3)]
+    assert faces.genders.dtype == np.int64
+    assert len(faces) == 18
+
+
+def test_same_seed_gives_the_same_bytes_whatever_the_workers(faces: GeneratedFaces) -> None:
+    for workers in (1, 3):
+        again = generate_faces(people=6, photos_per_person=3, seed=11, workers=workers)
+        np.testing.assert_array_equal(again.pixels, faces.pixels)
+        np.testing.assert_array_equal(again.genders, faces.genders)
+
+
+def test_another_seed_gives_other_people(faces: GeneratedFaces) -> None:
+    other = generate_faces(people=6, photos_per_person=3, seed=12)
+    assert np.abs(other.pixels.astype(int) - faces.pixels).mean() > 10
+
+
+def test_a_person_does_not_depend_on_how_many_others_or_photos_are_drawn(faces: GeneratedFaces) -> None:
+    alone = generate_faces(people=1, photos_per_person=5, seed=11, first_person=3)
+    assert alone.identities.tolist() == [3] * 5
+    assert alone.genders[0] == faces.genders[faces.identities == 3][0]
+    np.testing.assert_array_equal(alone.pixels[:3], faces.pixels[faces.identities == 3])
+
+
+def test_photos_of_a_person_differ_less_than_photos_of_two_people() -> None:
+    faces = generate_faces(people=30, photos_per_person=2, seed=4)
+    # the inner face, colour-blind to the lamp: each photo's own mean and spread are taken out
+    inner = faces.pixels[:, 30:105, 25:87].astype(np.float64).mean(axis=-1).reshape(len(faces), -1)
+    inner = (inner - inner.mean(axis=1, keepdims=True)) / inner.std(axis=1, keepdims=True)
+    likeness = inner @ inner.T / inner.shape[1]
+    first, second = np.triu_indices(len(faces), 1)
+    same = faces.identities[first] == faces.identities[second]
+    assert roc_auc_score(same, likeness[first, second]) > 0.85
+    assert likeness[first, second][same].max() < 0.999  # two photos, not one photo twice
+
+
+# --- gender ---
+
+
+@pytest.mark.parametrize(("people", "first"), [(40, 0), (40, 7), (41, 0)])
+def test_half_of_the_people_are_women(people: int, first: int) -> None:
+    faces = generate_faces(people=people, photos_per_person=1, seed=1, first_person=first)
+    assert abs(faces.genders.sum() - people / 2) <= 1
+
+
+def test_gender_cannot_be_told_from_the_number_of_the_person() -> None:
+    faces = generate_faces(people=400, photos_per_person=1, seed=3)
+    odd = faces.identities % 2
+    assert abs((odd == faces.genders).mean() - 0.5) < 0.1  # standard error of 200 coin flips: 0.035
+
+
+def test_the_cue_changes_faces_and_zero_takes_it_out() -> None:
+    one = generate_faces(people=4, photos_per_person=1, seed=9)
+    none = generate_faces(people=4, photos_per_person=1, seed=9, gender_cue=0.0)
+    strong = generate_faces(people=4, photos_per_person=1, seed=9, gender_cue=2.0)
+    np.testing.assert_array_equal(one.genders, none.genders)  # the labels stay, only the pixels move
+    moved = np.abs(one.pixels.astype(int) - none.pixels).mean(axis=(1, 2, 3))
+    moved_more = np.abs(strong.pixels.astype(int) - none.pixels).mean(axis=(1, 2, 3))
+    assert (moved > 0.5).all()
+    assert moved_more.mean() > moved.mean()
+
+
+def test_mean_faces_of_the_genders_differ_with_the_cue_only() -> None:
+    def gap(cue: float) -> float:
+        faces = generate_faces(people=200, photos_per_person=1, seed=21, gender_cue=cue)
+        woman, man = (faces.pixels[faces.genders == g].mean(axis=0) for g in (0, 1))
+        return float(np.abs(woman - man)[85:100, 40:72].mean())  # the mouth: lips and beard
+
+    assert gap(1.0) > 3 * gap(0.0)
+
+
+# --- in the frame ---
+
+
+@pytest.mark.filterwarnings("ignore")  # facenet-pytorch's own
+@pytest.mark.usefixtures("one_thread")
+def test_a_face_detector_finds_the_five_points_near_the_template() -> None:
+    mtcnn = pytest.importorskip("facenet_pytorch").MTCNN(device="cpu")
+    faces = generate_faces(people=24, photos_per_person=1, seed=2)
+    border, scale = 40, 1.5
+    framed = []
+    for pixels in faces.pixels:
+        wide = cv2.copyMakeBorder(pixels, border, border, border, border, cv2.BORDER_REPLICATE)
+        framed.append(cv2.resize(wide, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC))
+    _, _, points = mtcnn.detect(framed, landmarks=True)
+    found = np.array([p[0] for p in points if p is not None], np.float64)
+    assert len(found) >= 0.9 * len(faces)
+    in_frame = (found + 0.5) / scale - 0.5 - border
+    error = np.linalg.norm(in_frame - np.array(ARCFACE_TEMPLATE), axis=-1)
+    assert np.median(error) < 3.5
+    assert error.mean(axis=1).max() < 7.0
+
+
+def test_faces_are_smooth_drawings_not_noise(faces: GeneratedFaces) -> None:
+    grey = faces.pixels.astype(np.float64).mean(axis=-1)
+    step = np.abs(np.diff(grey, axis=2)).mean(axis=(1, 2))
+    spread = grey.std(axis=(1, 2))
+    assert (step < 0.3 * spread).all()  # independent pixels: 2 / sqrt(pi) = 1.13 times the spread
+    assert (spread > 15).all()
+    assert ((faces.pixels == 255).mean(axis=(1, 2, 3)) < 0.2).all()  # the light does not burn out
+
+
+# --- on disk ---
+
+
+def test_table_has_keys_identities_and_genders(faces: GeneratedFaces) -> None:
+    table = faces.table()
+    assert table[4].file == "p00001/p00001_0001.png"
+    assert table[4].path == Path("p00001/p00001_0001.png")
+    assert table[4].identity == "p00001"
+    np.testing.assert_array_equal(table.genders, faces.genders)
+    assert len(set(table.files)) == len(faces)
+
+
+def test_written_faces_come_back_bit_by_bit(faces: GeneratedFaces, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    table = write_faces(faces, root)
+    assert table.files == faces.table().files
+    for record, pixels in zip(table, faces.pixels, strict=True):
+        assert record.path == root / record.file
+        np.testing.assert_array_equal(decode_image(record.path), pixels)
+    with (root / "labels.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["file", "identity", "gender"]
+    assert [row["file"] for row in rows] == table.files
+    assert [GENDERS.index(row["gender"]) for row in rows] == faces.genders.tolist()  # type: ignore[arg-type]
+    written = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
+    assert written == sorted([*table.files, "labels.csv"])
+
+
+def test_writing_below_a_file_fails(faces: GeneratedFaces, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(OutputError):
+        write_faces(faces, tmp_path / "taken")
+
+
+# --- refused ---
+
+
+@pytest.mark.parametrize(
+    ("changed", "value"),
+    [
+        ("people", 0),
+        ("photos_per_person", 0),
+        ("seed", -1),
+        ("first_person", -1),
+        ("workers", 0),
+        ("gender_cue", -0.5),
+        ("gender_cue", math.nan),
+        ("gender_cue", math.inf),
+    ],
+)
+def test_arguments_out_of_range_are_named(changed: str, value: float) -> None:
+    arguments: dict[str, float] = {"people": 1, "photos_per_person": 1, "seed": 0} | {changed: value}
+    with pytest.raises(DataError, match=rf"{changed} is {value}") as caught:
+        generate_faces(**arguments)  # type: ignore[arg-type]
+    assert caught.value.hint
+
+
+# --- learnable, on people that the network never saw ---
+
+SIDE = 40
+
+
+def _batch(pixels: NDArray[np.uint8]) -> torch.Tensor:
+    small = np.stack([cv2.resize(p, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for p in pixels])
+    images = torch.from_numpy(small).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _network(outputs: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inside, outside in ((3, 16), (16, 32), (32, 64)):
+        layers += [nn.Conv2d(inside, outside, 3, 2, 1, bias=False), nn.BatchNorm2d(outside), nn.ReLU()]
+    layers += [nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * (SIDE // 8) ** 2, outputs)]
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+
+
+class _CosFaceHead(nn.Module):
+    """Scaled cosine logits with a margin on the true class (CosFace, Wang et al., CVPR 2018)."""
+
+    def __init__(self, network: nn.Sequential, *, classes: int, width: int, margin: float = 0.1) -> None:
+        super().__init__()
+        self.network, self.margin = network, margin
+        self.centres = nn.Parameter(0.1 * torch.randn(classes, width))
+
+    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        cosine = functional.normalize(self.network(images)) @ functional.normalize(self.centres).T
+        return 24 * (cosine - self.margin * functional.one_hot(labels, len(self.centres)))
+
+
+class _PlainHead(nn.Module):
+    def __init__(self, network: nn.Sequential) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return self.network(images)
+
+
+def _train(head: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, epochs: int, decay: float) -> None:
+    steps = epochs * (len(images) // 64)
+    optimiser = torch.optim.AdamW(head.parameters(), lr=3e-3, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(images), generator=generator).split(64):
+            if len(rows) < 64:
+                continue
+            loss = functional.cross_entropy(head(images[rows], labels[rows]), labels[rows])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+    head.eval()
+
+
+def _gender_auc(train: GeneratedFaces, test: GeneratedFaces) -> float:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = _network(2)
+        _train(
+            _PlainHead(network), _batch(train.pixels), torch.from_numpy(train.genders), epochs=8, decay=5e-2
+        )
+    with torch.no_grad():
+        logits = network(_batch(test.pixels))
+    return float(roc_auc_score(test.genders, (logits[:, 1] - logits[:, 0]).numpy()))
+
+
+@pytest.fixture(scope="module")
+def seen() -> GeneratedFaces:
+    return generate_faces(people=400, photos_per_person=5, seed=7)
+
+
+@pytest.fixture(scope="module")
+def unseen() -> GeneratedFaces:
+    return generate_faces(people=150, photos_per_person=4, seed=7, first_person=1000)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_small_network_reads_gender_from_unseen_people(
+    seen: GeneratedFaces, unseen: GeneratedFaces
+) -> None:
+    assert _gender_auc(seen, unseen) >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_without_the_cue_the_same_network_reads_nothing() -> None:
+    train = generate_faces(people=400, photos_per_person=2, seed=7, gender_cue=0.0)
+    test = generate_faces(people=300, photos_per_person=1, seed=7, gender_cue=0.0, first_person=1000)
+    assert 0.4 <= _gender_auc(train, test) <= 0.6  # standard error of the AUC on 300 people: 0.033
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_small_matcher_recognises_unseen_people(seen: GeneratedFaces, unseen: GeneratedFaces) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = _network(64)
+        head = _CosFaceHead(network, classes=400, width=64)
+        _train(head, _batch(seen.pixels), torch.from_numpy(seen.identities), epochs=10, decay=1e-3)
+    with torch.no_grad():
+        codes = functional.normalize(network(_batch(unseen.pixels))).numpy()
+    first, second = np.triu_indices(len(codes), 1)
+    scores = (codes @ codes.T)[first, second]
+    same = unseen.identities[first] == unseen.identities[second]
+    same_gender = unseen.genders[first] == unseen.genders[second]
+    for impostors in (~same, ~same & same_gender):
+        threshold = np.quantile(scores[impostors], 0.99)
+        assert (scores[same] > threshold).mean() >= 0.8

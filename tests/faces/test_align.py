@@ -1,0 +1,222 @@
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from privface.data import from_table
+from privface.errors import ImageError, InputRangeError
+from privface.faces import align_batch, align_face, as_aligned, paste_back, similarity_transform
+from privface.records import ARCFACE_TEMPLATE
+
+TEMPLATE = np.array(ARCFACE_TEMPLATE)
+
+
+def similarity(angle: float, scale: float, x: float, y: float) -> np.ndarray:
+    c, s = scale * np.cos(angle), scale * np.sin(angle)
+    return np.array([[c, -s, x], [s, c, y]])
+
+
+def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    return points @ matrix[:, :2].T + matrix[:, 2]
+
+
+def umeyama_svd(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Equations 38 to 43 of the paper, by singular values; the oracle of the complex closed form."""
+    ms, mt = source.mean(0), target.mean(0)
+    u, d, vt = np.linalg.svd((target - mt).T @ (source - ms) / len(source))
+    sign = np.array([1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
+    rotation = u @ np.diag(sign) @ vt
+    scale = (d * sign).sum() / (source - ms).var(axis=0).sum()
+    return np.hstack([scale * rotation, (mt - scale * rotation @ ms)[:, None]])
+
+
+def smooth_photo(height: int, width: int, period: float = 40.0) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    waves = [
+        np.sin(2 * np.pi * x / period),
+        np.cos(2 * np.pi * y / period),
+        np.sin(2 * np.pi * (x + y) / period),
+    ]
+    return np.rint(128 + 100 * np.stack(waves, axis=2)).astype(np.uint8)
+
+
+def face_at(scale: float, x: float = 60.0, y: float = 50.0, angle: float = 0.2) -> np.ndarray:
+    return apply(similarity(angle, scale, x, y), TEMPLATE)
+
+
+@settings(deadline=None)
+@given(
+    angle=st.floats(-np.pi, np.pi), scale=st.floats(0.05, 30), x=st.floats(-500, 500), y=st.floats(-500, 500)
+)
+def test_a_similarity_is_recovered_exactly(angle: float, scale: float, x: float, y: float) -> None:
+    truth = similarity(angle, scale, x, y)
+    source = apply(np.linalg.inv(np.vstack([truth, [0, 0, 1]]))[:2], TEMPLATE)
+    assert np.allclose(similarity_transform(source), truth, atol=1e-6 * max(1, abs(x), abs(y)))
+
+
+@settings(deadline=None)
+@given(noise=st.lists(st.floats(-40, 40), min_size=10, max_size=10))
+def test_least_squares_equals_umeyamas_svd(noise: list[float]) -> None:
+    source = TEMPLATE + np.array(noise).reshape(5, 2) * 0.7
+    assert np.allclose(similarity_transform(source), umeyama_svd(source, TEMPLATE), atol=1e-8)
+
+
+def test_a_mirrored_face_is_not_reflected() -> None:
+    mirrored = TEMPLATE * (-1, 1) + (112, 0)
+    matrix = similarity_transform(mirrored)
+    assert np.linalg.det(matrix[:, :2]) > 0
+    assert np.allclose(matrix, umeyama_svd(mirrored, TEMPLATE))
+
+
+def test_the_frame_scales_about_pixel_edges() -> None:
+    matrix = similarity_transform(TEMPLATE, size=224)
+    assert np.allclose(matrix, [[2, 0, 0.5], [0, 2, 0.5]])
+
+
+@pytest.mark.parametrize(
+    ("points", "error", "message"),
+    [
+        (np.full((5, 2), 7.0), ImageError, "coincide"),
+        (np.full((5, 2), np.nan), ImageError, "not finite"),
+        (np.zeros((4, 2)), InputRangeError, r"\(4, 2\) do not fit"),
+    ],
+)
+def test_bad_landmarks_raise(points: np.ndarray, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        similarity_transform(points)
+
+
+def test_bad_pixels_and_sizes_raise() -> None:
+    with pytest.raises(InputRangeError, match="float64"):
+        align_face(np.zeros((9, 9, 3)), TEMPLATE)  # type: ignore[arg-type]
+    with pytest.raises(InputRangeError, match="size is 0"):
+        align_face(np.zeros((9, 9, 3), np.uint8), TEMPLATE, size=0)
+    with pytest.raises(InputRangeError, match="1 sets of landmarks for 2 images"):
+        align_batch([smooth_photo(9, 9)] * 2, [TEMPLATE])
+    with pytest.raises(InputRangeError, match="face has shape"):
+        paste_back(smooth_photo(200, 200), smooth_photo(50, 50), TEMPLATE)
+
+
+@pytest.mark.parametrize("scale", [0.4, 1.0, 1.9, 2.5, 7.3])
+def test_aligning_samples_the_photo_at_the_right_place(scale: float) -> None:
+    """Against the sine's value at the mapped place: a shift of a tenth of a pixel would show."""
+    period = 60.0 * scale
+    photo = smooth_photo(int(190 * scale) + 40, int(190 * scale) + 40, period)
+    points = face_at(scale, 35 * scale + 5, 10 * scale + 5)
+    face = align_face(photo, points).astype(float)
+    y, x = np.mgrid[:112, :112]
+    back = np.linalg.inv(np.vstack([similarity_transform(points), [0, 0, 1]]))[:2]
+    where = apply(back, np.stack([x, y], axis=-1).reshape(-1, 2))
+    expected = 128 + 100 * np.sin(2 * np.pi * where[:, 0] / period)
+    inside = ((where > 2) & (where < np.array(photo.shape[1::-1]) - 3)).all(axis=1)
+    assert inside.mean() > 0.9
+    assert np.abs(face[..., 0].ravel() - expected)[inside].max() < 3.0
+
+
+def test_shrinking_does_not_alias() -> None:
+    """A one-pixel chessboard is mean grey from afar; without averaging first it turns into moire."""
+    board = np.where(np.indices((1200, 1200)).sum(0) % 2, 255, 0).astype(np.uint8)[..., None].repeat(3, 2)
+    points = face_at(8.3, 150, 100)
+    assert np.abs(align_face(board, points).astype(int) - 127).max() < 30
+    plain = cv2.warpAffine(board, similarity_transform(points), (112, 112))
+    assert np.abs(plain.astype(int) - 127).max() > 100
+
+
+def test_outside_the_photo_the_border_repeats() -> None:
+    photo = np.full((60, 60, 3), 200, np.uint8)
+    assert (align_face(photo, face_at(1.0, -30, -30)) == 200).all()
+    assert (align_face(photo, face_at(1.0, 900, -900)) == 200).all()
+
+
+def test_very_wide_photos_align() -> None:
+    photo = np.zeros((60, 40_000, 3), np.uint8)  # OpenCV warps no side above 32,767
+    photo[:, 39_900:] = 250
+    assert align_face(photo, TEMPLATE * 0.5 + (39_930, 0)).mean() > 240
+    assert align_face(photo, TEMPLATE * 0.5).mean() == 0
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("size", [112, 224])
+def test_align_then_paste_back_restores_the_photo(scale: float, size: int) -> None:
+    photo = smooth_photo(420, 400, 80.0)
+    points = face_at(scale, 40, 30, 0.15)
+    face = align_face(photo, points, size=size)
+    result = paste_back(photo, face, points, size=size)
+    assert result.shape == photo.shape
+    assert np.abs(result.astype(int) - photo).max() <= 6
+
+
+def test_pasting_covers_the_face_and_leaves_the_rest() -> None:
+    photo = np.full((300, 320, 3), 40, np.uint8)
+    points = face_at(1.5, 80, 60, 0.3)
+    before = photo.copy()
+    result = paste_back(photo, np.full((112, 112, 3), 220, np.uint8), points)
+    assert (photo == before).all()
+    y, x = np.mgrid[:300, :320]
+    place = apply(similarity_transform(points), np.stack([x, y], axis=-1).reshape(-1, 2).astype(float))
+    edge = np.minimum(place, 111 - place).min(axis=1).reshape(300, 320) + 0.5
+    assert (result[edge > 11.3] == 220).all()
+    assert (result[edge < 0] == 40).all()
+    ramp = result[(edge > 4) & (edge < 7)]
+    assert ramp.min() > 40
+    assert ramp.max() < 220
+    jumps = np.abs(np.diff(result[..., 0].astype(int), axis=1)).max()
+    assert jumps < 40  # a hard edge would jump by 180
+
+
+def test_pasting_a_face_that_lies_outside_changes_nothing() -> None:
+    photo = smooth_photo(50, 50)
+    face = np.zeros((112, 112, 3), np.uint8)
+    assert (paste_back(photo, face, face_at(1.0, 500, 500)) == photo).all()
+
+
+def test_batch_equals_one_by_one() -> None:
+    photos = [smooth_photo(150, 200), smooth_photo(300, 180)]
+    points = [face_at(0.8), face_at(1.2)]
+    batch = align_batch(photos, points, size=64)
+    assert batch.shape == (2, 64, 64, 3)
+    assert all((batch[i] == align_face(photos[i], points[i], size=64)).all() for i in range(2))
+    assert align_batch([], [], size=64).shape == (0, 64, 64, 3)
+
+
+def test_as_aligned() -> None:
+    square = smooth_photo(112, 112)
+    assert (as_aligned(square) == square).all()
+    assert as_aligned(smooth_photo(200, 190), size=112).shape == (112, 112, 3)
+    assert as_aligned(smooth_photo(50, 55), size=112).shape == (112, 112, 3)
+    flat = np.full((1000, 1000, 3), 77, np.uint8)
+    assert (as_aligned(flat, size=96) == 77).all()
+    with pytest.raises(ImageError, match="120 x 100 pixels: the sides differ by 20%"):
+        as_aligned(smooth_photo(100, 120))
+
+
+@pytest.mark.realdata
+def test_real_landmarks_land_on_the_template() -> None:
+    """A dot drawn at each landmark of a photo is found again where the least-squares fit says."""
+    root = os.environ.get("PRIVFACE_DATA")
+    if root is None:
+        pytest.skip("PRIVFACE_DATA is not set")
+    table = from_table(Path(root), Path(root) / "lfw.csv").take(range(0, 10_349, 260))
+    residuals = []
+    for record in table:
+        assert record.landmarks is not None
+        points = np.array(record.landmarks)
+        matrix = similarity_transform(points)
+        canvas = np.zeros((250, 250, 3), np.uint8)
+        for k, (x, y) in enumerate(points):
+            grid_y, grid_x = np.mgrid[:250, :250]
+            dot = 250 * np.exp(-((grid_x - x) ** 2 + (grid_y - y) ** 2) / 8)
+            canvas[..., k % 3] = np.maximum(canvas[..., k % 3], dot.astype(np.uint8))
+        face = align_face(canvas, points).astype(float)
+        for k, (u, v) in enumerate(apply(matrix, points)):
+            window = face[max(0, int(v) - 5) : int(v) + 7, max(0, int(u) - 5) : int(u) + 7, k % 3]
+            rows, columns = np.indices(window.shape)
+            cx = (window * columns).sum() / window.sum() + max(0, int(u) - 5)
+            cy = (window * rows).sum() / window.sum() + max(0, int(v) - 5)
+            assert np.hypot(cx - u, cy - v) < 1.0
+        residuals.append(np.abs(apply(matrix, points).mean(0) - TEMPLATE.mean(0)).max())
+    assert max(residuals) < 1e-9  # a least-squares fit meets the template's centre exactly

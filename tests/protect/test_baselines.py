@@ -1,0 +1,122 @@
+"""Baselines: closed forms, independence of order and batch size, refusal of wrong input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.ndimage import convolve1d
+
+from privface.errors import ConfigError, InputRangeError
+from privface.protect import GaussianBlur, GaussianNoise, ImageProtector, Pixelate
+
+SIZE = 24
+
+
+@pytest.fixture
+def images() -> NDArray[np.float32]:
+    return np.random.default_rng(3).random((5, 3, SIZE, SIZE), dtype=np.float32)
+
+
+PROTECTORS: list[ImageProtector] = [
+    GaussianBlur(sigma=2.0, size=SIZE),
+    Pixelate(cells=5, size=SIZE),
+    GaussianNoise(sigma=0.2, seed=7, size=SIZE),
+]
+
+
+@pytest.mark.parametrize("protector", PROTECTORS, ids=lambda p: type(p).__name__)
+def test_depends_on_the_image_alone(protector: ImageProtector, images: NDArray[np.float32]) -> None:
+    together = protector(images)
+    alone = np.concatenate([protector(image[None]) for image in images])
+    backwards = protector(np.ascontiguousarray(images[::-1]))[::-1]
+    np.testing.assert_array_equal(alone, together)
+    np.testing.assert_array_equal(backwards, together)
+    assert together.dtype == np.float32
+    assert together.min() >= 0
+    assert together.max() <= 1
+
+
+@pytest.mark.parametrize("protector", PROTECTORS, ids=lambda p: type(p).__name__)
+def test_changes_the_image_and_not_its_argument(
+    protector: ImageProtector, images: NDArray[np.float32]
+) -> None:
+    before = images.copy()
+    assert np.abs(protector(images) - images).mean() > 0.05
+    np.testing.assert_array_equal(images, before)
+
+
+@pytest.mark.parametrize("protector", PROTECTORS, ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((2, 3, SIZE, SIZE), np.uint8),
+        np.zeros((2, 3, SIZE, SIZE + 1), np.float32),
+        np.zeros((3, SIZE, SIZE), np.float32),
+        np.full((1, 3, SIZE, SIZE), 255, np.float32),
+        np.full((1, 3, SIZE, SIZE), -0.1, np.float32),
+        np.full((1, 3, SIZE, SIZE), np.nan, np.float32),
+    ],
+    ids=["uint8", "size", "no-batch", "0..255", "negative", "nan"],
+)
+def test_wrong_input_is_refused(protector: ImageProtector, wrong: NDArray[np.float32]) -> None:
+    with pytest.raises(InputRangeError, match=r"Expected"):
+        protector(wrong)
+
+
+def test_pixelate_is_the_mean_of_each_cell(images: NDArray[np.float32]) -> None:
+    mosaic = Pixelate(cells=4, size=SIZE)(images)
+    side = SIZE // 4
+    for row in range(4):
+        for column in range(4):
+            cell = np.s_[2, 1, row * side : (row + 1) * side, column * side : (column + 1) * side]
+            np.testing.assert_allclose(mosaic[cell], images[cell].astype(np.float64).mean(), atol=1e-6)
+
+
+def test_pixelate_covers_a_side_that_cells_do_not_divide(images: NDArray[np.float32]) -> None:
+    mosaic = Pixelate(cells=7, size=SIZE)(images)
+    assert mosaic.shape == images.shape
+    assert len(np.unique(mosaic[0, 0])) == 49
+
+
+def test_blur_agrees_with_a_direct_convolution(images: NDArray[np.float32]) -> None:
+    taps = np.arange(-8, 9)
+    kernel = np.exp(-(taps**2) / (2 * 2.0**2))
+    kernel /= kernel.sum()
+    expected = convolve1d(
+        convolve1d(images.astype(float), kernel, 2, mode="nearest"), kernel, 3, mode="nearest"
+    )
+    np.testing.assert_allclose(GaussianBlur(sigma=2.0, size=SIZE)(images), expected, atol=1e-5)
+
+
+def test_noise_has_the_stated_spread_and_depends_on_seed_and_content() -> None:
+    grey = np.full((2, 3, 112, 112), 0.5, np.float32)
+    grey[1, 0, 0, 0] = 0.25
+    noisy = GaussianNoise(sigma=0.1, seed=1)(grey)
+    assert np.std(noisy[0] - 0.5) == pytest.approx(0.1, rel=0.02)
+    assert abs(np.corrcoef(noisy[0].ravel(), noisy[1].ravel())[0, 1]) < 0.03
+    assert not np.array_equal(noisy[0], GaussianNoise(sigma=0.1, seed=2)(grey)[0])
+
+
+def test_settings_that_would_let_the_original_through_are_refused() -> None:
+    for build in (
+        lambda: GaussianBlur(sigma=0),
+        lambda: GaussianBlur(sigma=float("nan")),
+        lambda: GaussianNoise(sigma=-1),
+        lambda: Pixelate(cells=112),
+        lambda: Pixelate(cells=0),
+    ):
+        with pytest.raises(ConfigError, match=r"must be"):
+            build()
+
+
+def test_fingerprints_tell_settings_apart() -> None:
+    prints = [
+        GaussianBlur(sigma=2.0).fingerprint,
+        GaussianBlur(sigma=2.5).fingerprint,
+        GaussianBlur(sigma=2.0, size=64).fingerprint,
+        Pixelate(cells=8).fingerprint,
+        GaussianNoise(sigma=0.1).fingerprint,
+        GaussianNoise(sigma=0.1, seed=1).fingerprint,
+    ]
+    assert len(set(prints)) == len(prints)

@@ -1,0 +1,114 @@
+"""Manifest and journal: round trips, determinism, damage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from privface.errors import DataError, OutputError
+from privface.protect import ManifestRow, read_manifest, write_manifest
+from privface.protect.journal import JOURNAL_NAME, Entry, Journal
+
+ROWS = (
+    ManifestRow(
+        "b/1.jpg", "ok", "m", output="b/1.jpg", faces=2, box_x1=-1.5, box_y1=2.0, box_x2=30.25, box_y2=40.0,
+        input_sha256="0" * 64, output_sha256="1" * 64, width=64, height=48,
+    ),
+    ManifestRow("a,\"é\n\\xff.png", "unreadable", "m", reason="damaged, \"really\"", input_sha256="2" * 64),
+)  # fmt: skip
+
+
+def test_parquet_round_trip_sorted_by_input(tmp_path: Path) -> None:
+    path = write_manifest(tmp_path, ROWS)
+    assert read_manifest(path) == read_manifest(tmp_path) == (ROWS[1], ROWS[0])
+    assert not list(tmp_path.glob("*.csv"))
+
+
+def test_csv_and_parquet_say_the_same(tmp_path: Path) -> None:
+    write_manifest(tmp_path, ROWS, as_csv=True)
+    text = pd.read_csv(tmp_path / "manifest.csv", dtype=str, keep_default_na=False)
+    assert list(text["input"]) == [ROWS[1].input, ROWS[0].input]
+    assert list(text["reason"]) == [ROWS[1].reason, ""]
+    assert list(text["box_x2"]) == ["", "30.25"]
+    assert list(text.columns) == list(pd.read_parquet(tmp_path / "manifest.parquet").columns)
+
+
+def test_same_rows_same_bytes(tmp_path: Path) -> None:
+    first = write_manifest(tmp_path, ROWS).read_bytes()
+    assert write_manifest(tmp_path, reversed(ROWS)).read_bytes() == first
+
+
+def test_an_unfinished_manifest_says_so(tmp_path: Path) -> None:
+    for complete in (True, False):
+        metadata = pq.read_metadata(write_manifest(tmp_path, ROWS, complete=complete)).metadata
+        assert metadata[b"privface.complete"] == (b"true" if complete else b"false")
+        assert metadata[b"privface.format"] == b"privface.manifest/1"
+
+
+def test_an_empty_manifest_keeps_its_columns(tmp_path: Path) -> None:
+    assert read_manifest(write_manifest(tmp_path, [], complete=False)) == ()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not parquet"], ids=["missing", "empty", "text"])
+def test_a_damaged_manifest_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "manifest.parquet"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"cannot be read as a privface manifest"):
+        read_manifest(path)
+
+
+def test_a_foreign_table_is_refused(tmp_path: Path) -> None:
+    pd.DataFrame({"input": ["a"]}).to_parquet(tmp_path / "manifest.parquet")
+    with pytest.raises(DataError, match=r"cannot be read as a privface manifest"):
+        read_manifest(tmp_path)
+
+
+def entry(name: str, status: str = "ok") -> Entry:
+    return Entry(name, ManifestRow(name.encode("utf-8", "backslashreplace").decode(), status, "m"))  # type: ignore[arg-type]
+
+
+def test_journal_keeps_names_that_are_not_utf8_and_the_last_word(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    assert not journal.exists()
+    journal.start({"model": "m", "size": 32})
+    journal.append([entry("a.jpg", "failed"), entry("d/\udcff.jpg")])
+    journal.append([])
+    journal.append([entry("a.jpg")])
+    assert journal.settings() == {"model": "m", "size": 32}
+    entries = journal.entries()
+    assert entries["a.jpg"].row.status == "ok"
+    assert entries["d/\\udcff.jpg"].path == "d/\udcff.jpg"
+    assert len(entries) == 2
+
+
+def test_journal_drops_a_torn_line_and_keeps_what_is_appended_after_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.start({})
+    journal.append([entry("a.jpg"), entry("b.jpg")])
+    whole = journal.path.read_bytes()
+    journal.path.write_bytes(whole[:-20])
+    assert set(journal.entries()) == {"a.jpg"}
+    journal.append([entry("c.jpg")])
+    assert set(journal.entries()) == {"a.jpg", "c.jpg"}
+
+
+@pytest.mark.parametrize("path", ["../a.jpg", "/etc/a.jpg", "d/../../a.jpg", 7])
+def test_journal_ignores_paths_that_leave_the_output(tmp_path: Path, path: object) -> None:
+    journal = Journal(tmp_path)
+    journal.start({})
+    journal.append([entry("a.jpg")])
+    record = json.loads(journal.path.read_text().splitlines()[-1])
+    with journal.path.open("a") as file:
+        file.write(json.dumps({**record, "input": "evil", "path": path}) + "\n")
+    assert set(journal.entries()) == {"a.jpg"}
+
+
+def test_a_foreign_journal_is_refused(tmp_path: Path) -> None:
+    (tmp_path / JOURNAL_NAME).write_text("hello\n")
+    with pytest.raises(OutputError, match=r"is not a privface.journal/1 journal"):
+        Journal(tmp_path).settings()

@@ -1,0 +1,223 @@
+"""Interruption: whatever stops a job, running it again gives the bytes of an uninterrupted run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+
+from privface.errors import OutputError
+from privface.images import encode_image
+from privface.protect import (
+    GaussianBlur,
+    GaussianNoise,
+    ImageProtector,
+    Pixelate,
+    protect_folder,
+    read_manifest,
+)
+from privface.protect.journal import JOURNAL_NAME
+from privface.protect.output import locked
+
+SIZE = 32
+NOISE = GaussianNoise(sigma=0.2, size=SIZE)
+Snapshot = Callable[[Path], dict[str, str]]
+MakePatch = Callable[[int], NDArray[np.uint8]]
+
+
+class Watched:
+    """A protector that counts its calls and does something before one of them."""
+
+    def __init__(self, act: Callable[[], None] | None = None, *, before_call: int = -1) -> None:
+        self.calls = 0
+        self.act = act
+        self.before_call = before_call
+        self.size = SIZE
+        self.fingerprint = NOISE.fingerprint
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.act is not None and self.calls == self.before_call:
+            self.act()
+        self.calls += 1
+        return NOISE(images)
+
+
+def out_of_memory() -> None:
+    raise MemoryError("out of device memory")
+
+
+@pytest.fixture
+def uninterrupted(faces: Path, tmp_path: Path, snapshot: Snapshot) -> dict[str, str]:
+    protect_folder(faces, tmp_path / "reference", NOISE, batch_size=2)
+    return snapshot(tmp_path / "reference")
+
+
+@pytest.mark.parametrize("call", [0, 1, 3, 5])
+def test_a_crash_and_a_rerun_equal_one_run(
+    faces: Path, tmp_path: Path, snapshot: Snapshot, uninterrupted: dict[str, str], call: int
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(MemoryError, match=r"device memory"):
+        protect_folder(faces, out, Watched(out_of_memory, before_call=call), batch_size=2)
+    partial = pq.read_metadata(out / "manifest.parquet").metadata
+    assert partial[b"privface.complete"] == b"false"
+    assert len(read_manifest(out)) == 2 * call
+    summary = protect_folder(faces, out, NOISE, batch_size=2)
+    assert summary.reused == 2 * call
+    assert snapshot(out) == uninterrupted
+
+
+def test_a_finished_job_is_not_computed_again(faces: Path, tmp_path: Path, snapshot: Snapshot) -> None:
+    out = tmp_path / "out"
+    first, second = Watched(), Watched()
+    protect_folder(faces, out, first, batch_size=4)
+    before = snapshot(out)
+    summary = protect_folder(faces, out, second, batch_size=4)
+    assert (first.calls, second.calls) == (3, 0)
+    assert (summary.reused, summary.counts["ok"]) == (11, 11)
+    assert snapshot(out) == before
+
+
+def test_changed_inputs_and_damaged_outputs_are_done_again(
+    faces: Path, tmp_path: Path, make_patch: MakePatch, snapshot: Snapshot
+) -> None:
+    out = tmp_path / "out"
+    protect_folder(faces, out, NOISE)
+    (faces / "person0" / "face00.png").write_bytes(encode_image(make_patch(99), ".png"))
+    (out / "person1" / "face01.jpg").write_bytes(b"damaged")
+    (out / "person0" / "face02.jpg").unlink()
+    summary = protect_folder(faces, out, NOISE)
+    assert summary.reused == 8
+    protect_folder(faces, tmp_path / "fresh", NOISE)
+    assert snapshot(out) == snapshot(tmp_path / "fresh")
+
+
+def test_an_output_does_not_outlive_an_input_that_became_unreadable(faces: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    protect_folder(faces, out, NOISE)
+    (faces / "person0" / "face00.png").write_bytes(b"")
+    assert (out / "person0" / "face00.png").exists()
+    assert protect_folder(faces, out, NOISE).counts["unreadable"] == 1
+    assert not (out / "person0" / "face00.png").exists()
+
+
+def test_a_link_put_in_place_of_an_output_is_replaced(faces: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    protect_folder(faces, out, NOISE)
+    target = out / "person0" / "face00.png"
+    written = target.read_bytes()
+    (tmp_path / "copy.png").write_bytes(written)
+    target.unlink()
+    target.symlink_to(tmp_path / "copy.png")
+    protect_folder(faces, out, NOISE)
+    assert not target.is_symlink()
+    assert target.read_bytes() == written
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("model", GaussianNoise(sigma=0.3, size=SIZE), 95),
+        ("size", Pixelate(cells=4, size=24), 95),
+        ("quality", NOISE, 80),
+    ],
+    ids=lambda change: change[0],
+)
+def test_other_settings_in_the_same_output_are_refused(
+    faces: Path, tmp_path: Path, snapshot: Snapshot, change: tuple[str, ImageProtector, int]
+) -> None:
+    word, protector, quality = change
+    out = tmp_path / "out"
+    protect_folder(faces, out, NOISE)
+    before = snapshot(out)
+    with pytest.raises(OutputError, match=rf"other settings: .*{word}"):
+        protect_folder(faces, out, protector, quality=quality)
+    assert snapshot(out) == before
+    protect_folder(faces, out, protector, quality=quality, overwrite=True)
+    protect_folder(faces, tmp_path / "fresh", protector, quality=quality)
+    assert snapshot(out) == snapshot(tmp_path / "fresh")
+
+
+def test_overwriting_removes_what_the_former_job_wrote(faces: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    protect_folder(faces, out, NOISE)
+    (faces / "person0" / "face00.png").unlink()
+    protect_folder(faces, out, GaussianBlur(sigma=1.0, size=SIZE), overwrite=True)
+    assert not (out / "person0" / "face00.png").exists()
+
+
+def test_two_jobs_on_one_output_are_refused(faces: Path, tmp_path: Path) -> None:
+    with locked(tmp_path / "out"), pytest.raises(OutputError, match=r"Another job is writing"):
+        protect_folder(faces, tmp_path / "out", NOISE)
+    assert protect_folder(faces, tmp_path / "out", NOISE).counts["ok"] == 11
+
+
+def test_a_lock_left_behind_blocks_nobody(faces: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".privface-lock").write_bytes(b"")
+    assert protect_folder(faces, tmp_path / "out", NOISE).counts["ok"] == 11
+
+
+def test_interrupt_finishes_the_batch_and_writes_the_manifest(
+    faces: Path, tmp_path: Path, snapshot: Snapshot, uninterrupted: dict[str, str]
+) -> None:
+    out = tmp_path / "out"
+    handler = signal.getsignal(signal.SIGINT)
+    press = Watched(lambda: os.kill(os.getpid(), signal.SIGINT), before_call=1)
+    with pytest.raises(KeyboardInterrupt):
+        protect_folder(faces, out, press, batch_size=2)
+    assert press.calls == 2
+    assert signal.getsignal(signal.SIGINT) is handler
+    rows = read_manifest(out)
+    assert len(rows) == 4
+    assert all((out / str(row.output)).is_file() for row in rows)
+    protect_folder(faces, out, NOISE, batch_size=2)
+    assert snapshot(out) == uninterrupted
+
+
+JOB = """
+import sys, time
+from pathlib import Path
+from privface.protect import GaussianNoise, protect_folder
+
+noise = GaussianNoise(sigma=0.2, size=32)
+
+class Slow:
+    size, fingerprint = noise.size, noise.fingerprint
+    def __call__(self, images):
+        time.sleep(0.3)
+        return noise(images)
+
+protect_folder(Path(sys.argv[1]), Path(sys.argv[2]), Slow(), batch_size=2)
+"""
+
+
+def test_a_killed_process_and_a_rerun_equal_one_run(
+    faces: Path, tmp_path: Path, snapshot: Snapshot, uninterrupted: dict[str, str]
+) -> None:
+    out = tmp_path / "out"
+    journal = out / JOURNAL_NAME
+    process = subprocess.Popen([sys.executable, "-c", JOB, str(faces), str(out)])
+    try:
+        deadline = time.monotonic() + 120
+        while not journal.is_file() or journal.read_bytes().count(b'"path"') < 2:
+            assert process.poll() is None, "the job ended before it could be killed"
+            assert time.monotonic() < deadline, "the job wrote no journal"
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not (out / "manifest.parquet").exists()
+    summary = protect_folder(faces, out, NOISE, batch_size=2)
+    assert 2 <= summary.reused < 11
+    assert snapshot(out) == uninterrupted

@@ -1,0 +1,109 @@
+"""A made-up audit with every part that a report shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+
+def measured(value: float, half: float = 0.02) -> dict[str, Any]:
+    return {"value": value, "low": value - half, "high": value + half, "n": 900}
+
+
+def missing(reason: str) -> dict[str, Any]:
+    return {"value": None, "low": None, "high": None, "n": 0, "reason": reason}
+
+
+def matching_row(matcher: str, mode: str, impostors: str, tmr: float) -> dict[str, Any]:
+    rates = {
+        "0.01": measured(tmr),
+        "0.001": measured(tmr - 0.1),
+        "0.0001": missing("79 impostors are too few"),
+    }
+    return {
+        "matcher": matcher, "seen": matcher == "net-a", "mode": mode, "impostors": impostors, "tmr": rates,
+        "genuine_pairs": 6165, "impostor_pairs": 1_650_000, "eer": measured(0.03), "auc": measured(0.97),
+        "d_prime": measured(3.5), "fte": measured(0.01, 0.0),
+    }  # fmt: skip
+
+
+def leakage_row(probe: str, kind: str, medium: str, leakage: float) -> dict[str, Any]:
+    return {
+        "probe": probe, "kind": kind, "input": medium, "seen": False, "original_auc": measured(0.97),
+        "auc": measured(leakage), "leakage": measured(leakage), "balanced_accuracy": measured(leakage - 0.05),
+        "eer": measured(1 - leakage), "measurable": True, "reason": None,
+    }  # fmt: skip
+
+
+def cohort_row(value: str, fnmr: float, ratio: float) -> dict[str, Any]:
+    return {
+        "cohort": "gender",
+        "value": value,
+        "n": 200,
+        "fnmr_before": measured(0.02, 0.01),
+        "fnmr_after": measured(fnmr, 0.01),
+        "ratio": measured(ratio, 0.1),
+        "leakage": missing("one gender only"),
+    }
+
+
+@pytest.fixture
+def audit() -> dict[str, Any]:
+    """All parts but the curves, whose figures take longest to draw."""
+    limits = {"net-a": 0.0, "net-b": 0.02, "all": 0.0, "same-gender": 0.05}
+    return {
+        "schema": "privface.audit/1",
+        "verdict": {
+            "status": "leaks",
+            "headline": "Gender can be read.",
+            "sentences": ["One.", "Two.", "Three.", "Four."],
+        },
+        "data": {
+            "name": "toy",
+            "images": 400,
+            "people": 80,
+            "female": 200,
+            "male": 200,
+            "attacker_people": {"train": 40, "val": 12, "test": 28},
+        },
+        "provenance": {"privface": "0.1.0", "seed": 0, "matchers": [{"name": "net-a"}]},
+        "matching": [
+            matching_row(name, mode, impostors, tmr - limits[name] - limits[impostors])
+            for name in ("net-a", "net-b")
+            for mode, tmr in (("O-O", 0.996), ("P-P", 0.942), ("P-O", 0.93))
+            for impostors in ("all", "same-gender")
+        ],
+        "leakage": [
+            leakage_row("stock", "frozen", "image", 0.62),
+            leakage_row("cnn", "retrained", "image", 0.78),
+            leakage_row("rbf-svm", "retrained", "embedding:net-b", 0.87),
+        ],
+        "worst_retrained": {"probe": "rbf-svm", "input": "embedding:net-b", "leakage": measured(0.87)},
+        "worst_upper": {"probe": "rbf-svm", "input": "embedding:net-b", "leakage": {"value": 0.89, "n": 900}},
+        "worst_frozen": {"probe": "stock", "input": "image", "leakage": measured(0.62)},
+        "illusion_gap": measured(0.25),
+        "quality": {"psnr": measured(22.4, 0.3), "ssim": measured(0.861, 0.004)},
+        "cohorts": [cohort_row("female", 0.05, 2.5), cohort_row("male", 0.022, 1.1)],
+        "curves": {"det": []},
+    }
+
+
+@pytest.fixture
+def full_audit(audit: dict[str, Any]) -> dict[str, Any]:
+    """With the curves of two matchers."""
+    fmr = np.logspace(-5, 0, 40)
+    audit["curves"]["det"] = [
+        {
+            "matcher": name,
+            "mode": mode,
+            "impostors": "all",
+            "fmr": fmr.tolist(),
+            "fnmr": norm.cdf(norm.isf(fmr) - separation).tolist(),
+        }
+        for name in ("net-a", "net-b")
+        for mode, separation in (("O-O", 4.0), ("P-P", 3.0), ("P-O", 2.8))
+    ]
+    return audit
