@@ -19,7 +19,7 @@ FaceMode = Literal["auto", "aligned", "landmarks", "detect"]
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataSettings(_Settings):
@@ -57,6 +57,9 @@ class AdversarySettings(_Settings):
     crop: Literal["frame", "box"] = "frame"
     width: int = Field(24, ge=8, le=256)
     stages: int = Field(4, ge=1, le=6)
+    warm_start: bool = Field(
+        True, description="Begin as a copy of a classifier of the same shape trained here, if any."
+    )
 
 
 class AutoencoderSettings(_Settings):
@@ -86,6 +89,21 @@ class LossSettings(_Settings):
         1.0, gt=-1, le=1, description="Cosine to the original at which matching stops pulling."
     )
     objective: Literal["flip", "uninformative", "align"] = "uninformative"
+
+    @model_validator(mode="after")
+    def _something_counts(self) -> LossSettings:
+        if (
+            not self.reconstruction
+            + self.matching
+            + self.frozen
+            + self.adversary
+            + self.embedding
+            + self.code
+        ):
+            raise ValueError("all loss weights are 0, so there is nothing to learn")
+        if self.reconstruction and not self.l1 + self.l2 + self.ssim:
+            raise ValueError("l1, l2 and ssim are all 0, but reconstruction counts")
+        return self
 
 
 class LoopOptions(_Settings):
@@ -178,12 +196,17 @@ def parse_settings(content: dict[str, Any], *, where: str = "settings") -> Train
         return TrainSettings.model_validate(_expand(content))
     except ValidationError as error:
         faults = [
-            f"{'.'.join(map(str, e['loc'])) or where}: {e['msg']} (got {str(e['input'])[:60]!r})"
+            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}{_got(e['input'])}"
             for e in error.errors()
         ]
         raise ConfigError(
             f"{where}: " + "; ".join(faults) + ".", hint="Correct these keys; unknown ones are refused."
         ) from error
+
+
+def _got(value: Any) -> str:
+    # a whole section says nothing about which of its values is wrong
+    return "" if isinstance(value, dict | BaseModel) else f" (got {str(value)[:60]!r})"
 
 
 def _override(content: dict[str, Any], override: str) -> None:
@@ -197,7 +220,7 @@ def _override(content: dict[str, Any], override: str) -> None:
             place.setdefault(name, {})
             if isinstance(place, dict)
             else place[int(name)]
-            if name.isdigit() and int(name) < len(place)
+            if name.isdecimal() and int(name) < len(place)
             else None
         )
         if not isinstance(place, dict | list):
@@ -205,9 +228,14 @@ def _override(content: dict[str, Any], override: str) -> None:
                 f"--set {override!r}: {name!r} holds no further settings.",
                 hint="Name a key of the YAML file.",
             )
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"--set {override!r}: the value is not readable YAML.", hint="Quote it, or close its brackets."
+        ) from error
     if isinstance(place, list):
-        if not last.isdigit() or int(last) >= len(place):
+        if not last.isdecimal() or int(last) >= len(place):
             raise ConfigError(
                 f"--set {override!r}: {last!r} is no position of a list of {len(place)}.",
                 hint="Positions start at 0.",

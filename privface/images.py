@@ -80,7 +80,7 @@ def decode_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> NDArr
                 )
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLargeError(f"{name}: {error}", hint="Scale it down before use.") from error
     except UnidentifiedImageError as error:
         raise ImageError(

@@ -540,7 +540,7 @@ class Auditor:
         }
 
     def _provenance(self) -> dict[str, Any]:
-        libraries = ("numpy", "scipy", "scikit-learn", "opencv-python", "torch")
+        libraries = ("numpy", "scipy", "scikit-learn", "opencv-python-headless", "torch")
         settings = {
             "shares": list(self._shares),
             "resamples": self._params.resamples,
@@ -604,6 +604,8 @@ class _CohortMatching:
         ratio = Measured.undefined("no false non-match before protection", n=n)
         if before > 0:
             ratio = figure(after / before, np.where(np.isfinite(ratios), ratios, np.nan))
+            if math.isnan(ratio.low):
+                ratio = Measured(ratio.value, n=n, reason="too few false non-matches before for an interval")
         return {
             **base,
             "fnmr_before": figure(before, lost[0] / total),

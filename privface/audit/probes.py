@@ -116,6 +116,8 @@ class EmbeddingProbe:
             with warnings.catch_warnings():
                 # a candidate that has not converged is a weaker attacker, and validation judges it
                 warnings.simplefilter("ignore", ConvergenceWarning)
+                # fewer photos than a batch: scikit-learn then takes them all, as it should
+                warnings.filterwarnings("ignore", message="Got `batch_size` less than 1 or larger")
                 model.fit(x, y)
             fitted = FittedEmbeddingProbe(model, setting, np.nan)
             value = auc(*by_label(fitted.scores(val), val_genders))
@@ -187,20 +189,17 @@ class PixelProbe:
         """
         from sklearn.decomposition import PCA  # noqa: PLC0415
 
-        small, small_val = _small_pictures(train), _small_pictures(val)
+        small = _small_pictures(train)
+        components = PCA(min(80, len(small) - 1), svd_solver="full").fit(small)
+        x, x_val = components.transform(small), components.transform(_small_pictures(val))
         best: FittedPixelProbe | None = None
-        for wanted in (20, 80):  # few components suit few people
-            components = PCA(min(wanted, len(small) - 1), svd_solver="full").fit(small)
+        for count in (20, 80):  # few components suit few people
+            part, part_val = x[:, :count], x_val[:, :count]
             probe = EmbeddingProbe("rbf-svm").fit(
-                components.transform(small),
-                train_genders,
-                train_people,
-                components.transform(small_val),
-                val_genders,
-                seed=seed,
+                part, train_genders, train_people, part_val, val_genders, seed=seed
             )
             if best is None or probe.val_auc > best.val_auc:
-                best = FittedPixelProbe(components, probe)
+                best = FittedPixelProbe(components, count, probe)
         if best is None:  # pragma: no cover  # the loop above runs
             raise AuditError("pixel-svm: no candidate setting.")
         return best
@@ -212,10 +211,12 @@ class FittedPixelProbe:
 
     Attributes:
         components: scikit-learn's PCA.
+        count: How many of its components are used.
         probe: The classifier on the components.
     """
 
     components: Any
+    count: int
     probe: FittedEmbeddingProbe
 
     @property
@@ -225,7 +226,7 @@ class FittedPixelProbe:
 
     def scores(self, data: NDArray[np.uint8]) -> Scores:
         """Male scores, shape ``(N,)``, of uint8 RGB ``(N, H, W, 3)``."""
-        return self.probe.scores(self.components.transform(_small_pictures(data)))
+        return self.probe.scores(self.components.transform(_small_pictures(data))[:, : self.count])
 
 
 def _small_pictures(images: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -172,7 +172,7 @@ def take_reading(
         measurable=measurable,
         reason=None
         if measurable
-        else f"not measurable: AUC {original_auc.value:.3f} on originals, below {MIN_ORIGINAL_AUC:.2f}",
+        else f"AUC {original_auc.value:.3f} on originals, below {MIN_ORIGINAL_AUC:.2f}",
         scores=np.where(test, protected, np.nan),
     )
 

@@ -27,6 +27,36 @@ _OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     "<": operator.lt,
 }
 _GATE = re.compile(r"\s*([A-Za-z][\w.\-]*)\s*(>=|<=|>|<)\s*([0-9.eE+\-]+)\s*")
+_MODES = "(o_o|p_p|p_o)"
+_FIGURE = re.compile(
+    r"leakage|worst_retrained|worst_frozen|illusion_gap|psnr|ssim|tmr|fte"
+    rf"|fte_{_MODES}|(eer|auc|d_prime)_{_MODES}(_same_gender)?|tmr_{_MODES}_0\.(01|001|0001)(_same_gender)?"
+)
+
+
+def check_gate(expression: str) -> None:
+    """Refuse a malformed gate before an audit has cost an hour; see :meth:`AuditResult.gate`.
+
+    Raises:
+        ConfigError: If the expression is malformed or names no figure that an audit gives.
+    """
+    match = _GATE.fullmatch(expression)
+    try:
+        limit = float(match.group(3)) if match else math.nan
+    except ValueError:
+        limit = math.nan
+    if match is None or not math.isfinite(limit):
+        raise ConfigError(
+            f"{expression!r} is no gate; a gate is FIGURE, one of > >= < <=, and a number.",
+            hint="For example leakage>0.60 or tmr_p_p_0.01.low<0.9.",
+        )
+    name = match.group(1)
+    if not _FIGURE.fullmatch(re.sub(r"\.(low|high|value)$", "", name)):
+        raise ConfigError(
+            f"An audit has no figure {name!r}.",
+            hint="Figures: leakage, worst_retrained, worst_frozen, illusion_gap, tmr, fte, psnr, ssim, and "
+            "eer_, auc_, d_prime_, tmr_ with a mode, such as eer_p_p or tmr_p_o_0.001.",
+        )
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def _sentences(document: Mapping[str, Any], losses: Mapping[str, Measured]) -> l
                 " women, and who inverts its answer reads gender."
             )
         if not row["measurable"]:
-            out.append(f"The {row['kind']} probe {name} does not count: {row['reason']}.")
+            out.append(f"The {row['kind']} probe {name} is not measurable: {row['reason']}.")
     out += _matching_sentences(document["matching"], losses)
     identical = document["quality"]["identical_images"]
     if identical:

@@ -49,7 +49,7 @@ def _packages() -> Iterator[Check]:
         "facenet-pytorch",
         "scikit-learn",
         "pandas",
-        "opencv-python",
+        "opencv-python-headless",
         "numpy",
         "pillow",
         "safetensors",

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from pathlib import Path
 from typing import Annotated, Literal
 
-import click
 import typer
 
 from privface import __version__
 from privface.cli.show import Console, progress_bars
 from privface.errors import PrivfaceError
 
-EXIT_DONE, EXIT_SOME_FAILED, EXIT_USAGE, EXIT_GATE = 0, 1, 2, 3
+EXIT_SOME_FAILED, EXIT_USAGE, EXIT_GATE, EXIT_STOPPED = 1, 2, 3, 130
 
 app = typer.Typer(
     name="privface",
@@ -197,9 +195,12 @@ def audit(
 
     Example: `privface audit --original photos --protected out --labels labels.csv --matcher onnx:m.onnx --fail-if "leakage>0.60"`
     """
+    from privface.audit.result import check_gate  # noqa: PLC0415
     from privface.pipeline import AuditOptions  # noqa: PLC0415
     from privface.pipeline import audit as run  # noqa: PLC0415
 
+    for expression in fail_if or ():  # before the work, not after it
+        check_gate(expression)
     options = AuditOptions(
         seed=seed,
         resamples=resamples,
@@ -292,24 +293,23 @@ def doctor() -> None:
 def main() -> None:
     """Entry point: maps errors to messages and exit codes."""
     try:
-        code = app(standalone_mode=False)
+        app()  # wrong usage: typer prints it and exits with 2
     except PrivfaceError as error:
         _fail(error.message, error.hint, EXIT_USAGE)
-    except click.exceptions.Abort:
-        _fail("Stopped.", None, 130)
-    except KeyboardInterrupt:
+    except OSError as error:  # a full disk, a lost mount, a missing permission: the user's to cure
+        place = f"{error.filename}: " if error.filename else ""
         _fail(
-            "Stopped; what was finished is kept. Run the same command again to go on (training: with --resume).",
-            None,
-            130,
+            f"{place}{error.strerror or error}.",
+            "Check the path, its permissions and free space.",
+            EXIT_USAGE,
         )
-    except click.ClickException as error:
-        error.show()
-        sys.exit(EXIT_USAGE)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_DONE)
-    sys.exit(code if isinstance(code, int) else EXIT_DONE)
+    except SystemExit as stop:
+        if stop.code == EXIT_STOPPED:  # typer turns Ctrl-C into this code
+            Console.error(
+                "Stopped; what was finished is kept.",
+                "Run the same command again to go on (training: with --resume).",
+            )
+        raise
 
 
 def _fail(message: str, hint: str | None, code: int) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -19,6 +19,8 @@ from privface.images import write_atomic
 
 WEIGHTS = "model.safetensors"
 CARD = "model.yaml"
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,9 @@ def save_network(
     # safetensors refuses channels_last tensors
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     card = {"kind": kind, "config": network.config, "meta": dict(meta or {})}
-    write_atomic(folder / WEIGHTS, save_safetensors(weights))
+    # weights last: where they are, the folder is whole
     write_atomic(folder / CARD, yaml.safe_dump(card, sort_keys=True).encode())
+    write_atomic(folder / WEIGHTS, save_safetensors(weights))
 
 
 def load_network(folder: Path, *, kind: str | None = None) -> SavedNetwork:
@@ -69,7 +72,7 @@ def load_network(folder: Path, *, kind: str | None = None) -> SavedNetwork:
     Raises:
         CheckpointError: If a file is missing, damaged, a pickle, or of another kind.
     """
-    if folder.is_file():
+    if folder.is_file():  # most often a pickle
         raise CheckpointError(
             f"{folder.name} is a file; a model is a folder with {WEIGHTS} and {CARD}.",
             hint="Pickled weights (.pkl, .pt, .pth) are never loaded: they can run code.",
@@ -82,7 +85,7 @@ def load_network(folder: Path, *, kind: str | None = None) -> SavedNetwork:
     try:
         card = yaml.safe_load((folder / CARD).read_text(encoding="utf-8"))
         kind_found, config, meta = str(card["kind"]), dict(card["config"]), dict(card.get("meta") or {})
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{folder / CARD} is damaged ({type(error).__name__}).", hint="Train again or restore the file."
         ) from error
@@ -92,12 +95,34 @@ def load_network(folder: Path, *, kind: str | None = None) -> SavedNetwork:
         )
     try:
         weights = load_safetensors((folder / WEIGHTS).read_bytes())
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{folder / WEIGHTS} is not a safetensors file ({error}).",
             hint="Pickles are never loaded; restore or retrain.",
         ) from error
     return SavedNetwork(kind_found, config, weights, meta)
+
+
+def build(make: Callable[..., NetworkT], saved: SavedNetwork, *, where: Path) -> NetworkT:
+    """Build the network that a model folder describes and load its weights.
+
+    Args:
+        make: The network's class.
+        saved: What :func:`load_network` read.
+        where: The folder, for messages.
+
+    Raises:
+        CheckpointError: If the described architecture cannot be built or the weights do not fit it.
+    """
+    try:
+        network = make(**saved.config)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{where / CARD} describes a network that cannot be built ({str(error).splitlines()[0][:160]}).",
+            hint="Restore the file, or train again.",
+        ) from error
+    restore(network, saved, where=where)
+    return network
 
 
 def restore(network: nn.Module, saved: SavedNetwork, *, where: Path) -> None:

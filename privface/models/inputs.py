@@ -68,8 +68,9 @@ def to_input(images: Tensor, spec: InputSpec) -> Tensor:
     if (low, high) != (0.0, 1.0):
         x = x * (high - low) + low
     if spec.mean != (0.0, 0.0, 0.0) or spec.std != (1.0, 1.0, 1.0):
-        mean = x.new_tensor(spec.mean).view(1, 3, 1, 1)
-        std = x.new_tensor(spec.std).view(1, 3, 1, 1)
+        planes = x.shape[1]  # a grey model has one plane and reads the first number
+        mean = x.new_tensor(spec.mean[:planes]).view(1, planes, 1, 1)
+        std = x.new_tensor(spec.std[:planes]).view(1, planes, 1, 1)
         x = (x - mean) / std
     return x
 

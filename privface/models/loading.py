@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -114,7 +115,7 @@ def load_matcher(spec: str, *, seen: bool | None = None) -> Matcher:
     if kind == "facenet":
         network = _facenet(rest)
         return Matcher(network, spec=FACENET_SPEC, name=spec, fingerprint=network_sha256(network), seen=seen)
-    loaded = _load_common(spec, kind, rest)
+    loaded = _load_common(spec, kind, rest, mini="matcher")
     loaded.pop("output", None)
     loaded.pop("male", None)
     return Matcher(**loaded, seen=seen)
@@ -130,14 +131,18 @@ def load_gender_probe(spec: str, *, seen: bool | None = None) -> GenderProbe:
         ModelError: As for matchers.
     """
     kind, _, rest = spec.partition(":")
-    loaded = _load_common(spec, kind, rest)
+    loaded = _load_common(spec, kind, rest, mini="gender-classifier")
     if kind == "onnx":
         loaded.setdefault("output", "probabilities")
     return GenderProbe(**loaded, seen=seen)
 
 
-def _load_common(spec: str, kind: str, rest: str) -> dict[str, Any]:
-    readers: dict[str, Callable[[str], dict[str, Any]]] = {"onnx": _onnx, "module": _module, "mini": _mini}
+def _load_common(spec: str, kind: str, rest: str, *, mini: str) -> dict[str, Any]:
+    readers: dict[str, Callable[[str], dict[str, Any]]] = {
+        "onnx": _onnx,
+        "module": _module,
+        "mini": lambda folder: _mini(folder, kind=mini),
+    }
     if kind not in readers or not rest:
         raise ModelError(f"{spec!r} is not a model specification.", hint=f"Use one of: {_FORMS}.")
     return readers[kind](rest)
@@ -175,7 +180,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     known = {"size", "value_range", "mean", "std", "channels", "crop"}
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ModelError(
             f"{path.name} is not readable YAML ({str(error).splitlines()[0]}).",
             hint=f"Fields: {sorted(known)}, output, male.",
@@ -197,15 +202,21 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         if (
             not isinstance(value, list)
             or len(value) != lengths[key]
-            or not all(isinstance(v, int | float) for v in value)
+            or not all(isinstance(v, int | float) and math.isfinite(v) for v in value)
         ):
             raise ModelError(
                 f"{path.name}: {key}={value!r} is not a list of {lengths[key]} numbers.",
-                hint="Example: size: [112, 112].",
+                hint=f"Example: {key}: {list(getattr(ONNX_SPEC, key))}.",
             )
         fields[key] = tuple(kind(v) for v in value)
     if min(fields.get("size", (1, 1))) < 1 or min(map(abs, fields.get("std", (1.0,)))) == 0:
         raise ModelError(f"{path.name}: size must be positive and std not zero.", hint="Correct the sidecar.")
+    x1, y1, x2, y2 = fields.get("crop", ONNX_SPEC.crop)
+    if x2 <= x1 or y2 <= y1:
+        raise ModelError(
+            f"{path.name}: crop={[x1, y1, x2, y2]} is empty.",
+            hint="Write x1, y1, x2, y2 with x1 < x2, y1 < y2.",
+        )
     settings["spec"] = InputSpec(**{"value_range": (0.0, 255.0), **fields})
     return settings
 
@@ -219,13 +230,24 @@ def _module(rest: str) -> dict[str, Any]:
             f"module:{rest} cannot be imported ({error}).",
             hint="Give module:package.module.function, importable from here.",
         ) from error
-    network = factory()
+    try:
+        network = factory()
+    except Exception as error:  # a stranger's code may raise anything
+        raise ModelError(
+            f"module:{rest} failed when it was called ({type(error).__name__}: {error}).",
+            hint="It must be callable without arguments.",
+        ) from error
     if not isinstance(network, nn.Module):
         raise ModelError(
             f"module:{rest} returned a {type(network).__name__}; expected an nn.Module.",
             hint="Return the network itself.",
         )
     spec = getattr(network, "input_spec", InputSpec())
+    if not isinstance(spec, InputSpec):
+        raise ModelError(
+            f"module:{rest} has an input_spec of type {type(spec).__name__}.",
+            hint="Make it a privface.records.InputSpec.",
+        )
     network.eval().requires_grad_(False)
     return {
         "network": network,
@@ -235,10 +257,9 @@ def _module(rest: str) -> dict[str, Any]:
     }
 
 
-def _mini(rest: str) -> dict[str, Any]:
-    saved = checkpoint.load_network(Path(rest))
-    network = CompactResNet(**saved.config)
-    network.load_state_dict(saved.weights)
+def _mini(rest: str, *, kind: str) -> dict[str, Any]:
+    saved = checkpoint.load_network(Path(rest), kind=kind)
+    network = checkpoint.build(CompactResNet, saved, where=Path(rest))
     network.eval().requires_grad_(False)
     size = int(saved.meta.get("input_size", FRAME))
     crop = tuple(float(v) for v in saved.meta.get("crop", (0, 0, FRAME, FRAME)))
@@ -269,4 +290,12 @@ def _facenet(weights: str) -> nn.Module:
             f"The weights of facenet:{weights} are not at {file}.",
             hint=f"Set PRIVFACE_DOWNLOAD=1 to let facenet-pytorch fetch them, or put its release file {file.name} there.",
         )
-    return InceptionResnetV1(pretrained=weights).eval().requires_grad_(False)  # type: ignore[no-any-return]
+    try:
+        return InceptionResnetV1(pretrained=weights).eval().requires_grad_(False)  # type: ignore[no-any-return]
+    except (
+        Exception
+    ) as error:  # a damaged file: zipfile, pickle and runtime errors; a failed download: URL errors
+        raise ModelError(
+            f"The weights of facenet:{weights} at {file} cannot be loaded ({type(error).__name__}).",
+            hint="Delete the file and fetch it again.",
+        ) from error

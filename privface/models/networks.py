@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -58,7 +60,7 @@ class CompactResNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.config = {
+        self.config: dict[str, Any] = {
             "outputs": outputs,
             "width": width,
             "stages": stages,
@@ -99,7 +101,7 @@ class Mlp(nn.Module):
 
     def __init__(self, *, inputs: int, hidden: int = 256, outputs: int = 1) -> None:
         super().__init__()
-        self.config = {"inputs": inputs, "hidden": hidden, "outputs": outputs}
+        self.config: dict[str, Any] = {"inputs": inputs, "hidden": hidden, "outputs": outputs}
         self.body = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
         self.head = nn.Linear(hidden, outputs)
 

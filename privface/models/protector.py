@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from privface.errors import ConfigError
 from privface.models.autoencoders import SemiAdversarialAutoencoder
-from privface.models.checkpoint import load_network, restore
+from privface.models.checkpoint import build, load_network
 from privface.models.face_model import network_sha256
 from privface.models.inputs import require_unit_images
 from privface.records import FRAME
@@ -51,8 +51,7 @@ class Protector:
             CheckpointError: If the folder is incomplete, damaged, a pickle or of another kind.
         """
         saved = load_network(run, kind=KIND)
-        network = SemiAdversarialAutoencoder(**saved.config)
-        restore(network, saved, where=run)
+        network = build(SemiAdversarialAutoencoder, saved, where=run)
         return cls(network, size=int(saved.meta.get("size", FRAME)), strength=strength)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -64,4 +63,4 @@ class Protector:
         batch = torch.from_numpy(np.ascontiguousarray(images))
         require_unit_images(batch, what="images to protect")
         with torch.inference_mode():
-            return self._network(batch, strength=self.strength).clamp(0.0, 1.0).numpy()  # type: ignore[no-any-return]
+            return self._network(batch.float(), strength=self.strength).clamp(0.0, 1.0).numpy()  # type: ignore[no-any-return]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import time
 from collections.abc import Mapping
@@ -18,13 +19,14 @@ import yaml
 from privface.audit import EmbeddingProbe, auc, leakage, tmr_at_fmr
 from privface.audit.curves import by_label
 from privface.audit.matching import choose_pairs, cosine_scores
-from privface.config import ClassifierSettings, TrainSettings
+from privface.config import AdversarySettings, ClassifierSettings, TrainSettings, load_settings
 from privface.data import LoadedFaces, require_both_genders, require_disjoint, split_people
 from privface.data.splits import person_key
 from privface.errors import CheckpointError, OutputError, PrivfaceError
 from privface.images import encode_image, to_pixels, to_unit, write_atomic
 from privface.losses import AttributeLoss, MatchingLoss, ReconstructionLoss
 from privface.models import (
+    CompactResNet,
     GenderProbe,
     Matcher,
     Protector,
@@ -48,6 +50,7 @@ from privface.training import (
     SemiAdversarialTrainer,
     train_gender_classifier,
 )
+from privface.training.trainer import RESUME_FILE
 
 CONFIG_FILE = "config.yaml"
 PROVENANCE_FILE = "provenance.json"
@@ -79,13 +82,19 @@ def train(
     Raises:
         PrivfaceError: If data, models or settings do not fit; nothing of an earlier run is lost.
     """
-    _claim(run, settings, resume=resume)
+    _require_usable(run, settings, resume=resume)
     torch.manual_seed(settings.seed)  # the run owns the process: initial weights follow from the seed
     faces = _load(settings, progress)
     parts = _split(faces, settings.validation_share)
     learn, held = parts["train"], parts["validation"]
-    classifiers = _classifiers(settings, learn, run, progress)
     matchers = [load_matcher(spec, seen=True) for spec in settings.matchers]
+    if (
+        not resume and _rank() == 0
+    ):  # only now: a wrong path must not leave a folder that the next try trips over
+        write_atomic(
+            run / CONFIG_FILE, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False).encode()
+        )
+    classifiers = _classifiers(settings, learn, run, progress)
     step = _build_step(settings, matchers, classifiers, probe_images=to_unit(learn.pixels[:1]))
     validate = None if held is None else _Validation(held, matchers, classifiers)
     sheet = _SheetWriter(run, held or learn) if save_images else None
@@ -105,7 +114,7 @@ def train(
         identities=learn.table.identities,
         run=run,
         meta={"size": settings.size, "settings": settings.fingerprint()},
-        resume=resume,
+        resume=resume and (run / RESUME_FILE).is_file(),  # a kill before the first checkpoint starts over
     )
     provenance |= {
         "steps": summary.steps,
@@ -144,17 +153,52 @@ def person_digest(identity: str) -> str:
 # data ---------------------------------------------------------------------------------------------------
 
 
-def _claim(run: Path, settings: TrainSettings, *, resume: bool) -> None:
+def _require_usable(run: Path, settings: TrainSettings, *, resume: bool) -> None:
+    if _rank() > 0:  # under torchrun the first process speaks for all
+        return
     config = run / CONFIG_FILE
     if resume:
         if not config.is_file():
             raise CheckpointError(f"{run} has no {CONFIG_FILE} to resume.", hint="Start without --resume.")
+        changed = _changes(load_settings(config), settings)
+        if changed:
+            raise CheckpointError(
+                f"{run} was started with other settings: {changed}.",
+                hint=f"Resume with the run's own {CONFIG_FILE}, or choose another --out.",
+            )
         return
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+    try:
+        if run.exists() and (not run.is_dir() or any(run.iterdir())):
+            raise OutputError(
+                f"{run} is not an empty folder.", hint="Choose another --out, or go on with --resume."
+            )
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
         raise OutputError(
-            f"{run} is not an empty folder.", hint="Choose another --out, or go on with --resume."
-        )
-    write_atomic(config, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False).encode())
+            f"Cannot write to {run}: {error.strerror}.", hint="Choose an --out that you may write to."
+        ) from error
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+
+
+def _changes(before: TrainSettings, now: TrainSettings) -> str:
+    """What differs between two settings, apart from where and how visibly they run."""
+    free = {"loop.device", "loop.devices", "loop.checkpoint_minutes", "tensorboard"}
+    old, new = (_leaves(settings.model_dump(mode="json")) for settings in (before, now))
+    names = sorted(k for k in old.keys() | new.keys() if k not in free and old.get(k) != new.get(k))
+    return "; ".join(f"{name} {old.get(name)!r}, now {new.get(name)!r}" for name in names[:3])
+
+
+def _leaves(content: Any, prefix: str = "") -> dict[str, Any]:
+    if not content or not isinstance(content, dict | list):
+        return {prefix: content}
+    pairs = content.items() if isinstance(content, dict) else enumerate(content)
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        found |= _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    return found
 
 
 def _load(settings: TrainSettings, progress: Progress | None) -> LoadedFaces:
@@ -195,12 +239,14 @@ def _classifiers(
         return []
     own = [c for c in settings.classifiers if c.spec is None]
     missing = any(not (run / "classifiers" / str(k) / "model.safetensors").is_file() for k in range(len(own)))
+    # given ones first: a wrong path should not show after an hour of training
+    given = {c.spec: load_gender_probe(c.spec, seen=True) for c in settings.classifiers if c.spec is not None}
     faces = _gender_faces(settings, learn, progress) if missing else learn
     found: list[GenderProbe] = []
     trained = 0
     for entry in settings.classifiers:
         if entry.spec is not None:
-            found.append(load_gender_probe(entry.spec, seen=True))
+            found.append(given[entry.spec])
             continue
         folder = run / "classifiers" / str(trained)
         if not (folder / "model.safetensors").is_file():
@@ -264,12 +310,7 @@ def _build_step(
         if losses.embedding
         else []
     )
-    adversaries = [
-        PixelAdversary(
-            spec=classifier_spec(size=a.size, crop=a.crop), network={"width": a.width, "stages": a.stages}
-        )
-        for a in (settings.adversaries if losses.adversary else ())
-    ]
+    adversaries = [_adversary(a, classifiers) for a in (settings.adversaries if losses.adversary else ())]
     return SemiAdversarialStep(
         SemiAdversarialAutoencoder(**settings.autoencoder.model_dump()),
         matchers=matchers,
@@ -288,6 +329,23 @@ def _build_step(
         matching=MatchingLoss(margin=losses.margin),
         attribute=AttributeLoss(losses.objective),
     )
+
+
+def _adversary(entry: AdversarySettings, classifiers: list[GenderProbe]) -> PixelAdversary:
+    """An adversary; a warm one can read gender from the first step on, so that the protector meets resistance at once."""
+    spec = classifier_spec(size=entry.size, crop=entry.crop)
+    adversary = PixelAdversary(spec=spec, network={"width": entry.width, "stages": entry.stages})
+    if entry.warm_start:
+        for classifier in classifiers:
+            own = classifier.network
+            if (
+                isinstance(own, CompactResNet)
+                and classifier.spec == spec
+                and own.config == adversary.network.config
+            ):
+                adversary.network.load_state_dict(own.state_dict())
+                break
+    return adversary
 
 
 # what happens after each epoch ---------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from privface.audit import AuditData, Auditor, AuditResult
 from privface.config import FaceMode
 from privface.data import LoadedFaces, open_source
-from privface.errors import AuditError, DataError, ModelError
+from privface.errors import AuditError, DataError, OutputError
 from privface.images import encode_image, to_pixels, to_unit, write_atomic
 from privface.models import GenderProbe, Matcher, Protector, load_gender_probe, load_matcher
 from privface.pipeline.faces import Progress, load_aligned
@@ -24,6 +24,8 @@ from privface.records import FRAME, FaceTable
 from privface.report import contact_sheet, write_report
 
 _SHEET_FACES = 20
+
+ModelT = TypeVar("ModelT", Matcher, GenderProbe)
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ def audit(
     Raises:
         PrivfaceError: If sets, labels or models do not fit.
     """
+    _require_folder(out)
+    models = _load_models(matchers, probes, model)
     table = open_source(str(original), labels=labels)
     table = (table if split is None else table.where_split(split)).labelled()
     if not len(table):
@@ -94,9 +98,7 @@ def audit(
     )
     after, found = _load_protected(faces.table, protected, options, progress)
     data = audit_data(faces, after, enrolled_protected=found)
-    result = run_audit(
-        data, matchers=matchers, probes=probes, model=model, options=options, progress=progress
-    )
+    result = _run(data, models, options, progress)
     sheet = _sheet(data) if images else None
     write_results(result, out, sheet=sheet)
     return result
@@ -160,20 +162,41 @@ def run_audit(
     progress: Progress | None = None,
 ) -> AuditResult:
     """Load models, mark which of them the protector has seen, refuse its training people, audit."""
+    return _run(data, _load_models(matchers, probes, model), options, progress)
+
+
+@dataclass(frozen=True)
+class _Models:
+    """What an audit looks with, and what the protector has met."""
+
+    matchers: Sequence[Matcher]
+    probes: Sequence[GenderProbe]
+    provenance: Mapping[str, Any] | None
+
+
+def _load_models(matchers: Sequence[str], probes: Sequence[str], model: Path | None) -> _Models:
     if not matchers:
         raise AuditError(
             "An audit without a matcher would not show what protection cost.",
             hint="Give at least one --matcher.",
         )
     provenance = read_provenance(model) if model is not None else None
+    return _Models(
+        [_marked(load_matcher(spec), provenance) for spec in matchers],
+        [_marked(load_gender_probe(spec), provenance) for spec in probes],
+        provenance,
+    )
+
+
+def _run(data: AuditData, models: _Models, options: AuditOptions, progress: Progress | None) -> AuditResult:
     auditor = Auditor(
-        matchers=[_marked(load_matcher(spec), provenance) for spec in matchers],
-        frozen_probes=[_marked(load_gender_probe(spec), provenance) for spec in probes],
+        matchers=models.matchers,
+        frozen_probes=models.probes,
         image_probes=options.cnn,
         seed=options.seed,
         resamples=options.resamples,
         cnn_epochs=options.cnn_epochs,
-        exclude_people=_met(data, provenance),
+        exclude_people=_met(data, models.provenance),
         progress=progress,
     )
     return auditor.run(data)
@@ -211,6 +234,7 @@ def embed(
     Raises:
         PrivfaceError: If the set or the matcher cannot be used, or ``out`` not be written.
     """
+    _require_folder(out.parent)
     model = load_matcher(matcher)
     loaded = load_aligned(
         open_source(str(images), labels=labels), mode=faces, size=size, progress=progress, stage="align"
@@ -236,6 +260,16 @@ def embed(
     frame.attrs["matcher"] = model.fingerprint
     write_atomic(out, _parquet(frame))
     return frame
+
+
+def _require_folder(out: Path) -> None:
+    """Make the output folder before the work, so that a wrong path does not cost an hour."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write to {out}: {error.strerror}.", hint="Choose an --out that you may write to."
+        ) from error
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:
@@ -280,9 +314,7 @@ def _manifest_outputs(folder: Path) -> Mapping[str, str]:
     return {row.input: row.output for row in read_manifest(folder / MANIFEST_NAME) if row.output}
 
 
-def _marked(model: Any, provenance: Mapping[str, Any] | None) -> Any:
-    if not isinstance(model, Matcher | GenderProbe):
-        raise ModelError(f"{type(model).__name__} is neither a matcher nor a gender classifier.")
+def _marked(model: ModelT, provenance: Mapping[str, Any] | None) -> ModelT:
     if provenance is not None:
         seen = {entry["sha256"] for key in ("matchers", "classifiers") for entry in provenance.get(key, ())}
         model.seen = model.fingerprint in seen

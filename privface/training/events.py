@@ -47,7 +47,11 @@ class TrainingLog:
         kept: list[list[str]] = []
         if step and self._path.is_file():
             with self._path.open(newline="") as file:
-                kept = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= step]
+                kept = [
+                    row
+                    for row in csv.reader(file)
+                    if len(row) == 3 and row[0].isdigit() and int(row[0]) <= step
+                ]
         with self._path.open("w", newline="") as file:
             csv.writer(file).writerows([["step", "name", "value"], *kept])
 

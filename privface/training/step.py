@@ -186,6 +186,11 @@ class SemiAdversarialStep(nn.Module):
             )
             chased.append(own.sum())
             figures[f"{name}_cross_entropy"] = own.mean().detach()
+        if not terms:
+            raise TrainingError(
+                "No loss term is active: the terms with a weight have no network.",
+                hint="Give matchers or classifiers, or a reconstruction weight.",
+            )
         total = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
         figures.update({name: term.detach() for name, term in terms.items()}, total=total.detach())
         return StepLosses(total, torch.stack(chased).sum() if chased else None, figures)

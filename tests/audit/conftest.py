@@ -43,7 +43,7 @@ def flip_cue(images: np.ndarray) -> np.ndarray:
     return out
 
 
-def toy_data(protect, *, people: int = 60, photos: int = 6, seed: int = 0, **changes: object) -> AuditData:
+def toy_data(protect, *, people: int = 60, photos: int = 4, seed: int = 0, **changes: object) -> AuditData:
     images, identities, genders = toy_people(people, photos, seed=seed)
     count = len(images)
     fields: Mapping[str, object] = {
@@ -95,3 +95,14 @@ def toy() -> SimpleNamespace:
         Matcher=ToyMatcher,
         Classifier=ToyClassifier,
     )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Networks this small gain nothing from threads, which only wait for each other on busy cores."""
+    torch, pools = pytest.importorskip("torch"), pytest.importorskip("threadpoolctl")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pools.threadpool_limits(1):
+        yield
+    torch.set_num_threads(before)

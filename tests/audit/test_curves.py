@@ -57,7 +57,7 @@ def sklearn_input(genuine, impostor):
     return np.r_[np.ones(len(genuine)), np.zeros(len(impostor))], np.r_[genuine, impostor]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(ties, ties)
 def test_auc_is_sklearns_and_mann_whitney(genuine, impostor):
     pairs = np.sign(genuine[:, None] - impostor[None, :])
@@ -67,7 +67,7 @@ def test_auc_is_sklearns_and_mann_whitney(genuine, impostor):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(ties, many_ties, st.sampled_from([0.25, 0.3, 0.5, 0.9]))
 def test_operating_point_is_the_best_vertex_of_sklearns_roc(genuine, impostor, fmr):
     fpr, tpr, _ = roc_curve(*sklearn_input(genuine, impostor), drop_intermediate=False)
@@ -79,7 +79,7 @@ def test_operating_point_is_the_best_vertex_of_sklearns_roc(genuine, impostor, f
     assert point.fmr <= fmr
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(ties, ties)
 def test_eer_lies_on_sklearns_roc_polyline(genuine, impostor):
     fpr, tpr, _ = roc_curve(*sklearn_input(genuine, impostor), drop_intermediate=False)
@@ -92,7 +92,7 @@ def test_eer_lies_on_sklearns_roc_polyline(genuine, impostor):
         assert np.interp(rate, fpr, tpr) == pytest.approx(1 - rate, abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(ties, ties)
 def test_flip_mirrors_rates_and_keeps_leakage(genuine, impostor):
     assert eer(-genuine, -impostor) == pytest.approx(1 - eer(genuine, impostor), abs=1e-9)
@@ -100,7 +100,7 @@ def test_flip_mirrors_rates_and_keeps_leakage(genuine, impostor):
     assert leakage(auc(impostor, genuine)) == pytest.approx(leakage(auc(genuine, impostor)), abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(ties, many_ties)
 def test_monotone_transform_changes_no_rate(genuine, impostor):
     warped = np.exp(genuine / 2) - 7, np.exp(impostor / 2) - 7
@@ -109,7 +109,7 @@ def test_monotone_transform_changes_no_rate(genuine, impostor):
     assert tmr_at_fmr(*warped, fmr=0.3).tmr == tmr_at_fmr(genuine, impostor, fmr=0.3).tmr
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(ties, many_ties, st.integers(0, 1000))
 def test_integer_weights_equal_repetition(genuine, impostor, seed):
     rng = np.random.default_rng(seed)
@@ -206,7 +206,7 @@ def test_leakage_folds():
     assert math.isnan(leakage(math.nan))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 1)), min_size=2, max_size=40), st.integers(-4, 4)
 )

@@ -1,0 +1,33 @@
+# What a newcomer and the build machine run. Needs only Python 3.11 or newer; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.privface-installed
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: install demo test lint clean
+
+install: $(INSTALLED)
+
+# repeated only when pyproject.toml changes
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else "privface needs Python 3.11 or newer, this is %d.%d. Try: make PYTHON=python3.11" % v[:2])'
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/privface demo --out demo
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest --cov=privface --cov-report=term:skip-covered
+
+clean:
+	rm -rf demo build dist *.egg-info .coverage htmlcov .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find privface tests experiments -type d -name __pycache__ -prune -exec rm -rf {} +

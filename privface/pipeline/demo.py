@@ -1,0 +1,281 @@
+"""The demo: generated people, two matchers, a protector and an honest audit, offline and from nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from privface.audit import AuditResult
+from privface.config import TrainSettings, parse_settings
+from privface.data import GeneratedFaces, generate_faces, write_faces
+from privface.errors import OutputError
+from privface.faces import as_aligned
+from privface.images import decode_image, encode_image, write_atomic
+from privface.models import Protector, save_network
+from privface.pipeline.faces import Progress
+from privface.pipeline.fit import classifier_spec, train
+from privface.pipeline.inspect import AuditOptions, audit
+from privface.protect import protect_folder, read_manifest
+from privface.records import FaceTable, InputSpec
+from privface.report import contact_sheet
+from privface.training import ArraySource, train_gender_classifier, train_matcher
+
+MARKER = ".privface-demo"
+"""Says that a folder was written by the demo and may be written again."""
+
+_PARTS = (
+    "matcher",
+    "matcher-unseen",
+    "classifier",
+    "classifier-unseen",
+    "training-faces",
+    "run",
+    "faces",
+    "protected",
+    "audit.json",
+    "report.html",
+    "contact_sheet.png",
+)
+_SHEET_PEOPLE = 20
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """How much work the demo does; the default fits two cores and about two minutes.
+
+    Attributes:
+        model_people: People who train the matchers and the classifier that the protector does not meet.
+        model_photos: Photos of each.
+        matcher_epochs: Epochs of either matcher.
+        classifier_epochs: Epochs of either gender classifier.
+        train_people: People who train the protector.
+        train_photos: Photos of each.
+        train_epochs: Epochs of the protector.
+        audit_people: People who are protected and audited.
+        audit_photos: Photos of each.
+        cnn_epochs: Epochs of the audit's CNN attacker.
+        resamples: Bootstrap resamples of people.
+        side: Side of the protected images, in pixels.
+    """
+
+    model_people: int = 200
+    model_photos: int = 8
+    matcher_epochs: int = 6
+    classifier_epochs: int = 3
+    train_people: int = 200
+    train_photos: int = 6
+    train_epochs: int = 8
+    audit_people: int = 240
+    audit_photos: int = 4
+    cnn_epochs: int = 10
+    resamples: int = 1000
+    side: int = 64
+
+
+@dataclass(frozen=True)
+class DemoOutcome:
+    """What the demo leaves behind.
+
+    Attributes:
+        result: The audit.
+        report: Its HTML report.
+        sheet: Contact sheet, originals above protected images.
+    """
+
+    result: AuditResult
+    report: Path
+    sheet: Path
+
+
+def run_demo(
+    out: Path, *, seed: int = 0, progress: Progress | None = None, size: DemoSize = DemoSize()
+) -> DemoOutcome:
+    """Train, protect and audit on generated people, three groups of whom no two share a person.
+
+    The first group trains two matchers and a gender classifier, the second the protector (against one
+    of the matchers and a classifier of its own), the third is protected and audited. The other matcher
+    and classifier are the audit's unseen ones.
+
+    Args:
+        out: New, empty or earlier demo folder; an earlier demo's own files are replaced, others kept.
+        seed: People, initial weights, order and resampling. Same seed, same ``audit.json`` on the same machine.
+        progress: Told about every stage.
+        size: How much work.
+
+    Raises:
+        OutputError: If ``out`` holds something that is no demo.
+        DataError: If ``seed`` is negative.
+    """
+    groups = _people(seed, size)
+    _claim(out)
+    _train_matchers(out, groups[0], seed, size, progress)
+    _train_classifiers(out, groups[0], groups[1], seed, size, progress)
+    write_faces(groups[1], out / "training-faces")
+    train(_settings(out, seed, size), out / "run", progress=progress)
+    table = write_faces(groups[2], out / "faces")
+    protect_folder(
+        out / "faces", out / "protected", Protector.load(out / "run"), progress=_stage(progress, "protect")
+    )
+    result = audit(
+        out / "faces",
+        out / "protected",
+        labels=out / "faces" / "labels.csv",
+        matchers=[f"mini:{out / 'matcher'}", f"mini:{out / 'matcher-unseen'}"],
+        probes=[f"mini:{out / 'classifier'}", f"mini:{out / 'classifier-unseen'}"],
+        model=out / "run",
+        out=out,
+        options=AuditOptions(
+            seed=seed,
+            resamples=size.resamples,
+            cnn_epochs=size.cnn_epochs,
+            size=size.side,
+            faces="aligned",
+            protected_faces="aligned",
+        ),
+        images=True,  # nobody on them exists
+        progress=progress,
+    )
+    return DemoOutcome(result, out / "report.html", _write_sheet(out, table, size.side))
+
+
+def _people(seed: int, size: DemoSize) -> tuple[GeneratedFaces, GeneratedFaces, GeneratedFaces]:
+    counts = (
+        (size.model_people, size.model_photos),
+        (size.train_people, size.train_photos),
+        (size.audit_people, size.audit_photos),
+    )
+    groups, first = [], 0
+    for people, photos in counts:
+        groups.append(generate_faces(people=people, photos_per_person=photos, seed=seed, first_person=first))
+        first += people
+    return groups[0], groups[1], groups[2]
+
+
+def _claim(out: Path) -> None:
+    """Take a new, empty or earlier demo folder and remove what an earlier demo wrote, and only that."""
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file, not a folder.", hint="Choose another --out.")
+    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
+        raise OutputError(
+            f"{out} is not empty and no earlier demo.", hint="Choose another --out, or empty the folder."
+        )
+    write_atomic(out / MARKER, b"Written by `privface demo`, which may replace what it wrote here.\n")
+    for name in _PARTS:
+        part = out / name
+        try:
+            if part.is_dir() and not part.is_symlink():
+                shutil.rmtree(part)
+            else:
+                part.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"Cannot remove {part} of an earlier demo: {error.strerror}.", hint="Choose another --out."
+            ) from error
+
+
+def _train_matchers(
+    out: Path, faces: GeneratedFaces, seed: int, size: DemoSize, progress: Progress | None
+) -> None:
+    """Two that differ in input size, width and initial weights; the protector meets the first alone."""
+    source = ArraySource(_resized(faces.pixels, size.side))
+    for number, (name, side, width) in enumerate((("matcher", 48, 24), ("matcher-unseen", 56, 16))):
+        spec = classifier_spec(size=side, crop="frame")
+        network = train_matcher(
+            source,
+            faces.identities,
+            spec=spec,
+            epochs=size.matcher_epochs,
+            width=width,
+            seed=seed + number,
+            progress=_with_loss(progress, f"train {name}"),
+        )
+        _save(out / name, network, "matcher", spec)
+
+
+def _train_classifiers(
+    out: Path,
+    strangers: GeneratedFaces,
+    learn: GeneratedFaces,
+    seed: int,
+    size: DemoSize,
+    progress: Progress | None,
+) -> None:
+    """The protector's own gender classifier, and one of other people, size and crop that it never meets."""
+    plans: tuple[tuple[str, GeneratedFaces, int, Literal["frame", "box"]], ...] = (
+        ("classifier", learn, 48, "frame"),
+        ("classifier-unseen", strangers, 40, "box"),
+    )
+    for number, (name, faces, side, crop) in enumerate(plans):
+        spec = classifier_spec(size=side, crop=crop)
+        network = train_gender_classifier(
+            ArraySource(_resized(faces.pixels, size.side)),
+            faces.genders,
+            spec=spec,
+            epochs=size.classifier_epochs,
+            width=16,
+            seed=seed + number,
+            progress=_with_loss(progress, f"train {name}"),
+        )
+        _save(out / name, network, "gender-classifier", spec)
+
+
+def _save(folder: Path, network: nn.Module, kind: str, spec: InputSpec) -> None:
+    save_network(folder, network, kind=kind, meta={"input_size": spec.size[0], "crop": list(spec.crop)})
+
+
+def _settings(out: Path, seed: int, size: DemoSize) -> TrainSettings:
+    content: dict[str, Any] = {
+        "data": {
+            "source": str(out / "training-faces"),
+            "labels": str(out / "training-faces" / "labels.csv"),
+            "faces": "aligned",
+        },
+        "size": size.side,
+        "matchers": [f"mini:{out / 'matcher'}"],
+        "classifiers": [{"spec": f"mini:{out / 'classifier'}"}],
+        "adversaries": [{"size": 48, "width": 16}],
+        "autoencoder": {"width": 24},
+        "losses": {"reconstruction": 1.0, "matching": 1.0, "frozen": 0.5, "adversary": 0.5},
+        "loop": {"epochs": size.train_epochs, "precision": "32-true", "device": "cpu"},
+        "seed": seed,
+    }
+    return parse_settings(content, where="the demo's settings")
+
+
+def _write_sheet(out: Path, table: FaceTable, side: int) -> Path:
+    """One photo each of the first people that have a protected one."""
+    done = {row.input: row.output for row in read_manifest(out / "protected") if row.output is not None}
+    shown, people = [], set()
+    for record in table:
+        if record.file in done and record.identity not in people and len(shown) < _SHEET_PEOPLE:
+            shown.append(record.file)
+            people.add(record.identity)
+    pairs = [
+        np.stack([as_aligned(decode_image(path), size=side) for path in paths])
+        for paths in (
+            [out / "faces" / file for file in shown],
+            [out / "protected" / done[file] for file in shown],
+        )
+    ]
+    path = out / "contact_sheet.png"
+    write_atomic(path, encode_image(contact_sheet(*pairs), ".png"))
+    return path
+
+
+def _resized(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    return np.stack([as_aligned(image, size=side) for image in pixels])
+
+
+def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(name, done, total)
+
+
+def _with_loss(progress: Progress | None, name: str) -> Callable[[int, int, float], None] | None:
+    return None if progress is None else lambda done, total, _: progress(name, done, total)

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from privface.audit.quality import ssim as audited_ssim
+from privface.errors import ConfigError
+from privface.losses import AttributeLoss, CodePenalty, MatchingLoss, ReconstructionLoss, ssim
+
+
+def slow_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """Wang et al. (2004), one window at a time; a and b of shape (H, W) in [0, 1]."""
+    steps = np.arange(11) - 5
+    window = np.exp(-(steps[:, None] ** 2 + steps[None, :] ** 2) / (2 * 1.5**2))
+    window /= window.sum()
+    found = []
+    for top in range(a.shape[0] - 10):
+        for left in range(a.shape[1] - 10):
+            x, y = a[top : top + 11, left : left + 11], b[top : top + 11, left : left + 11]
+            mx, my = (window * x).sum(), (window * y).sum()
+            vx, vy = (window * (x - mx) ** 2).sum(), (window * (y - my) ** 2).sum()
+            cov = (window * (x - mx) * (y - my)).sum()
+            found.append(
+                (2 * mx * my + 1e-4) * (2 * cov + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))
+            )
+    return float(np.mean(found))
+
+
+@pytest.fixture
+def pair() -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(0)
+    a = rng.random((2, 3, 16, 18))
+    b = np.clip(a + rng.normal(0, 0.1, a.shape), 0, 1)
+    return torch.from_numpy(a), torch.from_numpy(b)
+
+
+def test_ssim_equals_a_slow_loop(pair):
+    a, b = pair
+    expected = np.mean([slow_ssim(x, y) for x, y in zip(a.numpy().reshape(6, 16, 18), b.numpy().reshape(6, 16, 18))])
+    assert float(ssim(a, b)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_ssim_agrees_with_the_audit_on_grey_photos():
+    """The audit reads luma of 8-bit photos; on grey photos luma and each channel are the same picture."""
+    rng = np.random.default_rng(1)
+    grey = rng.integers(0, 256, (3, 40, 40, 1), dtype=np.uint8)
+    noisy = np.clip(grey.astype(int) + rng.integers(-20, 21, grey.shape), 0, 255).astype(np.uint8)
+    before, after = (np.repeat(x, 3, axis=3) for x in (grey, noisy))
+    unit = [torch.from_numpy(x.transpose(0, 3, 1, 2) / 255.0) for x in (before, after)]
+    assert float(ssim(*unit)) == pytest.approx(float(np.mean(audited_ssim(before, after))), abs=2e-3)
+
+
+def test_ssim_is_one_for_equal_and_symmetric(pair):
+    a, b = pair
+    assert float(ssim(a, a)) == pytest.approx(1.0)
+    assert float(ssim(a, b)) == pytest.approx(float(ssim(b, a)))
+    assert float(ssim(a, b)) < 0.99
+
+
+def test_reconstruction_is_the_weighted_sum_of_its_terms(pair):
+    a, b = pair
+    difference = (a - b).numpy()
+    expected = 0.5 * np.abs(difference).mean() + 2.0 * (difference**2).mean() + 0.25 * (1 - float(ssim(a, b)))
+    assert float(ReconstructionLoss(l1=0.5, l2=2.0, ssim=0.25)(a, b)) == pytest.approx(expected)
+    assert float(ReconstructionLoss(l1=1, l2=1, ssim=1)(a, a)) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_reconstruction_gradient_leads_towards_the_original(pair):
+    a, b = pair
+    moved = b.clone().requires_grad_()
+    loss = ReconstructionLoss(l1=0.0, l2=1.0, ssim=0.2)
+    loss(moved, a).backward()
+    assert float(loss(b - 1.0 * moved.grad, a)) < float(loss(b, a))
+
+
+@pytest.mark.parametrize("weights", [{"l1": 0.0}, {"l1": -1.0, "l2": 2.0}, {"ssim": -0.1}])
+def test_reconstruction_refuses_senseless_weights(weights):
+    with pytest.raises(ConfigError, match="none may be negative"):
+        ReconstructionLoss(**weights)
+
+
+@given(angle=st.floats(0, math.pi), scale=st.floats(0.1, 10), margin=st.floats(-0.9, 1.0))
+@settings(max_examples=30, deadline=None)
+def test_matching_is_the_shortfall_of_the_cosine(angle, scale, margin):
+    original = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    protected = scale * torch.tensor([[math.cos(angle), math.sin(angle)]], dtype=torch.float64)
+    expected = max(0.0, margin - math.cos(angle))
+    assert float(MatchingLoss(margin=margin)(protected, original)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_matching_pulls_the_protected_side_only():
+    original = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    protected = torch.tensor([[0.0, 1.0]], requires_grad=True)
+    MatchingLoss()(protected, original).backward()
+    assert original.grad is None
+    assert protected.grad[0, 0] < 0  # a descent step moves it towards the original
+
+
+@pytest.mark.parametrize("margin", [-1.0, 1.5])
+def test_matching_refuses_a_margin_that_is_no_cosine(margin):
+    with pytest.raises(ConfigError, match="no cosine"):
+        MatchingLoss(margin=margin)
+
+
+def test_uninformative_is_zero_at_a_fair_coin_and_symmetric():
+    loss, genders = AttributeLoss("uninformative"), torch.tensor([0, 1])
+    assert float(loss(torch.zeros(2), genders)) == pytest.approx(0.0, abs=1e-7)
+    z = 1.3
+    expected = (math.log1p(math.exp(z)) + math.log1p(math.exp(-z))) / 2 - math.log(2)
+    assert float(loss(torch.tensor([z, -z]), genders)) == pytest.approx(expected, abs=1e-6)
+    assert float(loss(torch.tensor([-z, z]), genders)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_uninformative_gradient_leads_to_zero():
+    logits = torch.tensor([2.0, -0.5], requires_grad=True)
+    AttributeLoss("uninformative")(logits, torch.tensor([0, 1])).backward()
+    assert torch.equal(logits.grad.sign(), logits.detach().sign())
+
+
+def test_flip_wants_the_opposite_gender():
+    loss, genders = AttributeLoss("flip"), torch.tensor([0, 1])
+    for z in (-2.0, 0.0, 3.0):
+        expected = (math.log1p(math.exp(-z)) + math.log1p(math.exp(-z))) / 2
+        assert float(loss(torch.tensor([z, -z]), genders)) == pytest.approx(expected, rel=1e-5)
+    logits = torch.zeros(2, requires_grad=True)
+    loss(logits, genders).backward()
+    assert logits.grad[0] < 0 < logits.grad[1]  # descent makes the woman look male and the man female
+
+
+def test_align_is_zero_for_equal_distributions_only():
+    loss, genders = AttributeLoss("align"), torch.tensor([0, 0, 0, 1, 1, 1])
+    same = torch.tensor([1.0, 2.0, 3.0, 3.0, 1.0, 2.0])
+    assert float(loss(same, genders)) == pytest.approx(0.0, abs=1e-9)
+    assert float(loss(same + genders, genders)) > 0.1  # another mean
+    assert float(loss(torch.where(genders == 1, 2 + 3 * (same - 2), same), genders)) > 0.1  # another spread
+
+
+def test_align_adds_features_and_ignores_their_scale():
+    loss, genders = AttributeLoss("align"), torch.tensor([0, 0, 0, 1, 1, 1])
+    features = torch.from_numpy(np.random.default_rng(2).normal(size=(6, 5))).float()
+    logits = features[:, 0]
+    alone, both = float(loss(logits, genders)), float(loss(logits, genders, features))
+    assert both > alone
+    assert float(loss(logits * 1000, genders, features * 1000)) == pytest.approx(both, rel=1e-2)
+
+
+def test_align_has_finite_gradients_where_features_are_dead_or_a_gender_is_absent():
+    loss = AttributeLoss("align")
+    features = torch.zeros(6, 4, requires_grad=True)
+    logits = torch.zeros(6, requires_grad=True)
+    loss(logits, torch.tensor([0, 0, 0, 1, 1, 1]), features).backward()
+    assert torch.isfinite(features.grad).all()
+    assert torch.isfinite(logits.grad).all()
+    alone = loss(torch.ones(4, requires_grad=True), torch.ones(4, dtype=torch.int64))
+    assert float(alone.detach()) == 0.0
+    alone.backward()
+
+
+def test_unknown_objective_is_refused():
+    with pytest.raises(ConfigError, match="'confuse' does not exist"):
+        AttributeLoss("confuse")  # type: ignore[arg-type]
+
+
+def test_code_penalty_is_the_mean_magnitude():
+    assert float(CodePenalty()(torch.tensor([[-1.0, 3.0]]))) == pytest.approx(2.0)
