@@ -82,6 +82,7 @@ class LossSettings(_Settings):
     adversary: float = Field(0.5, ge=0, description="Adversaries that learn on protected pixels.")
     embedding: float = Field(0.0, ge=0, description="Adversaries that learn on the matchers' embeddings.")
     code: float = Field(0.0, ge=0, description="L1 on the code.")
+    matching_share: float = Field(1.0, gt=0, le=1, description="Share of a batch that the matchers see.")
     l1: float = Field(1.0, ge=0, description="Share of L1 in the reconstruction.")
     l2: float = Field(0.0, ge=0)
     ssim: float = Field(0.2, ge=0)

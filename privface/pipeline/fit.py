@@ -8,6 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -317,14 +318,7 @@ def _build_step(
         classifiers=classifiers,
         pixel_adversaries=adversaries,
         embedding_adversaries=watchers,
-        weights=LossWeights(
-            losses.reconstruction,
-            losses.matching,
-            losses.frozen,
-            losses.adversary,
-            losses.embedding,
-            losses.code,
-        ),
+        weights=LossWeights(**{f.name: getattr(losses, f.name) for f in fields(LossWeights)}),
         reconstruction=ReconstructionLoss(l1=losses.l1, l2=losses.l2, ssim=losses.ssim),
         matching=MatchingLoss(margin=losses.margin),
         attribute=AttributeLoss(losses.objective),

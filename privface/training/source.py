@@ -102,21 +102,29 @@ def step_generator(*, seed: int, epoch: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
-def random_view(images: Tensor, *, generator: torch.Generator, shift: int = 4, light: float = 0.1) -> Tensor:
-    """One random flip, shift and brightness for a whole batch, differentiably.
+def random_view(
+    images: Tensor, *, generator: torch.Generator, shift: int = 4, colour: float = 0.25
+) -> Tensor:
+    """One random flip, shift, colour cast and greyness for a whole batch, differentiably.
 
-    Adversaries look at such views so that they learn the face and not its exact pixels.
+    Classifiers and adversaries look at such views, in training as well as in use. Without the colour part a
+    protector learns to tint whole images: that fools classifiers that never met a tint and hides nothing.
 
     Args:
         images: ``(N, 3, H, W)`` in [0, 1].
         generator: Source of randomness.
         shift: Largest shift in pixels, both axes.
-        light: Largest relative change of brightness.
+        colour: Largest relative change of each channel; half of the views also lose up to all of their colour.
     """
-    flip, dx, dy, gain = torch.rand(4, generator=generator).tolist()
+    flip, dx, dy, grey, *gains = torch.rand(7, generator=generator).tolist()
     out = images.flip(3) if flip < 0.5 else images
     if shift:
         left, top = int(dx * (2 * shift + 1)), int(dy * (2 * shift + 1))
         padded = F.pad(out, (shift, shift, shift, shift), mode="replicate")
         out = padded[:, :, top : top + images.shape[2], left : left + images.shape[3]]
-    return (out * (1 + light * (2 * gain - 1))).clamp(0, 1) if light else out
+    if colour:
+        fade = max(0.0, 2 * grey - 1)
+        out = out + fade * (out.mean(1, keepdim=True) - out)
+        gain = out.new_tensor([1 + colour * (2 * g - 1) for g in gains]).view(1, 3, 1, 1)
+        out = (out * gain).clamp(0, 1)
+    return out
