@@ -86,6 +86,7 @@ class LossSettings(_Settings):
     l1: float = Field(1.0, ge=0, description="Share of L1 in the reconstruction.")
     l2: float = Field(0.0, ge=0)
     ssim: float = Field(0.2, ge=0)
+    tone: float = Field(4.0, ge=0, description="Error of 8 x 8 block means: keeps brightness and colour of regions.")
     margin: float = Field(
         1.0, gt=-1, le=1, description="Cosine to the original at which matching stops pulling."
     )
@@ -112,8 +113,9 @@ class LoopOptions(_Settings):
 
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(32, ge=2, multiple_of=2)
-    learning_rate: float = Field(1e-3, gt=0)
-    adversary_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(5e-4, gt=0)
+    adversary_rate: float = Field(5e-4, gt=0)
+    warmup_steps: int = Field(100, ge=0)
     clip: float = Field(1.0, gt=0)
     ema: float = Field(0.99, ge=0, lt=1)
     epoch_images: int | None = Field(None, ge=2)

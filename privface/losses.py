@@ -16,21 +16,23 @@ OBJECTIVES: tuple[Objective, ...] = ("flip", "uninformative", "align")
 
 
 class ReconstructionLoss(nn.Module):
-    """Keeps the protected image close to the original: a weighted sum of L1, L2 and 1 - SSIM.
+    """Keeps the protected image close to the original: a weighted sum of L1, L2, 1 - SSIM and tone.
 
     Args:
         l1: Weight of the mean absolute error.
         l2: Weight of the mean squared error.
         ssim: Weight of ``1 - SSIM`` (Wang et al., TIP 2004; 11 x 11 Gaussian window, sigma 1.5).
+        tone: Weight of the mean absolute error of 8 x 8 block means. Darkening or tinting whole regions fools
+            classifiers that never met it and hides nothing; this term forbids that and leaves detail free.
     """
 
-    def __init__(self, *, l1: float = 1.0, l2: float = 0.0, ssim: float = 0.0) -> None:
+    def __init__(self, *, l1: float = 1.0, l2: float = 0.0, ssim: float = 0.0, tone: float = 0.0) -> None:
         super().__init__()
-        if min(l1, l2, ssim) < 0 or l1 + l2 + ssim == 0:
+        if min(l1, l2, ssim, tone) < 0 or l1 + l2 + ssim + tone == 0:
             raise ConfigError(
-                f"Reconstruction weights l1={l1}, l2={l2}, ssim={ssim}: none may be negative and one must be positive."
+                f"Reconstruction weights l1={l1}, l2={l2}, ssim={ssim}, tone={tone}: none may be negative and one must be positive."
             )
-        self.l1, self.l2, self.ssim = l1, l2, ssim
+        self.l1, self.l2, self.ssim, self.tone = l1, l2, ssim, tone
 
     def forward(self, protected: Tensor, original: Tensor) -> Tensor:
         """Both ``(N, 3, H, W)`` in [0, 1]."""
@@ -41,6 +43,8 @@ class ReconstructionLoss(nn.Module):
             total = total + self.l2 * F.mse_loss(protected, original)
         if self.ssim:
             total = total + self.ssim * (1 - ssim(protected, original))
+        if self.tone:
+            total = total + self.tone * F.avg_pool2d(protected - original, 8).abs().mean()
         return total
 
 

@@ -23,7 +23,7 @@ from privface.audit.matching import choose_pairs, cosine_scores
 from privface.config import AdversarySettings, ClassifierSettings, TrainSettings, load_settings
 from privface.data import LoadedFaces, require_both_genders, require_disjoint, split_people
 from privface.data.splits import person_key
-from privface.errors import CheckpointError, OutputError, PrivfaceError
+from privface.errors import CheckpointError, LabelError, OutputError, PrivfaceError
 from privface.images import encode_image, to_pixels, to_unit, write_atomic
 from privface.losses import AttributeLoss, MatchingLoss, ReconstructionLoss
 from privface.models import (
@@ -89,6 +89,8 @@ def train(
     parts = _split(faces, settings.validation_share)
     learn, held = parts["train"], parts["validation"]
     matchers = [load_matcher(spec, seen=True) for spec in settings.matchers]
+    for matcher in matchers:  # a file that cannot be opened should show before classifiers are trained
+        matcher.embed(to_unit(learn.pixels[:1]))
     if (
         not resume and _rank() == 0
     ):  # only now: a wrong path must not leave a folder that the next try trips over
@@ -220,8 +222,14 @@ def _split(faces: LoadedFaces, share: float) -> dict[str, Any]:
         name: faces.take(np.array([position[f] for f in table.files], np.int64))
         for name, table in split.items()
     }
-    for table in pick.values():
-        require_both_genders(table.table)
+    for name, part in pick.items():
+        try:
+            require_both_genders(part.table)
+        except LabelError as error:
+            raise LabelError(
+                f"With validation_share {share:g}, the {name} part is too small: {error.message}",
+                hint="Give photos of more people, change validation_share, or set it to 0.",
+            ) from error
     return dict(pick)
 
 
@@ -319,7 +327,7 @@ def _build_step(
         pixel_adversaries=adversaries,
         embedding_adversaries=watchers,
         weights=LossWeights(**{f.name: getattr(losses, f.name) for f in fields(LossWeights)}),
-        reconstruction=ReconstructionLoss(l1=losses.l1, l2=losses.l2, ssim=losses.ssim),
+        reconstruction=ReconstructionLoss(l1=losses.l1, l2=losses.l2, ssim=losses.ssim, tone=losses.tone),
         matching=MatchingLoss(margin=losses.margin),
         attribute=AttributeLoss(losses.objective),
     )

@@ -181,14 +181,27 @@ def _load_models(matchers: Sequence[str], probes: Sequence[str], model: Path | N
             hint="Give at least one --matcher.",
         )
     provenance = read_provenance(model) if model is not None else None
-    return _Models(
+    found = _Models(
         [_marked(load_matcher(spec), provenance) for spec in matchers],
         [_marked(load_gender_probe(spec), provenance) for spec in probes],
         provenance,
     )
+    blank = np.full((1, 3, FRAME, FRAME), 0.5, np.float32)
+    for matcher in found.matchers:  # a file that cannot be opened should show before photos are aligned
+        matcher.embed(blank)
+    for probe in found.probes:
+        probe.male_scores(blank)
+    return found
 
 
 def _run(data: AuditData, models: _Models, options: AuditOptions, progress: Progress | None) -> AuditResult:
+    few = to_unit(data.original[np.linspace(0, len(data.files) - 1, min(8, len(data.files))).astype(int)])
+    for matcher in models.matchers:
+        if not np.isfinite(matcher.embed(few)).all(axis=1).any():
+            raise AuditError(
+                f"Matcher {matcher.name} gave no finite embedding for {len(few)} original photos.",
+                hint="Check its weights and the input range in its sidecar or input_spec.",
+            )
     auditor = Auditor(
         matchers=models.matchers,
         frozen_probes=models.probes,

@@ -172,7 +172,7 @@ def _check_settings(*, faces: str, batch_size: int, workers: int, quality: int, 
         raise ConfigError(f"faces is {faces!r}.", hint="Choose 'aligned' or 'detect'.")
     for name, value in {"batch_size": batch_size, "workers": workers, "max_pixels": max_pixels}.items():
         if value < 1:
-            raise ConfigError(f"{name} is {value}; it must be at least 1.")
+            raise ConfigError(f"{name} is {value}; it must be at least 1.", hint=f"Give {name} >= 1.")
     if not 1 <= quality <= 100:
         raise ConfigError(f"quality is {quality}; it must be from 1 to 100.", hint="95 is a good choice.")
 

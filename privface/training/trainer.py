@@ -38,6 +38,8 @@ class LoopSettings:
         batch_size: Images a step and process; even, so that both genders stand in every batch equally.
         learning_rate: Adam's, for the autoencoder; decays to a tenth over training (cosine).
         adversary_rate: Adam's, for the adversaries.
+        warmup_steps: Steps over which the autoencoder's rate rises: a residual network starts as the identity,
+            and full-sized first steps throw it far off.
         clip: Largest gradient norm of the autoencoder.
         ema: Decay of the weight average that becomes the protector; 0 takes the last weights.
         epoch_images: Images an epoch; ``None`` takes every photo of the larger gender once.
@@ -51,8 +53,9 @@ class LoopSettings:
 
     epochs: int = 10
     batch_size: int = 32
-    learning_rate: float = 1e-3
-    adversary_rate: float = 1e-3
+    learning_rate: float = 5e-4
+    adversary_rate: float = 5e-4
+    warmup_steps: int = 100
     clip: float = 1.0
     ema: float = 0.99
     epoch_images: int | None = None
@@ -189,8 +192,8 @@ class SemiAdversarialTrainer:
             self._refresh(epoch, at_start=done == epoch * len(batches))
             feed = Prefetcher(source, batches, start=done - epoch * len(batches))
             for position, index, images in feed:
-                self._set_rate(done / total)
-                figures = self._one_step(images, index, genders, targets, epoch, position)
+                self._set_rate(done, total)
+                figures = self._one_step(images, index, genders, targets, epoch, position, done)
                 done += 1
                 log.write(done, figures)
                 if self._progress is not None and self._fabric.is_global_zero:
@@ -219,6 +222,7 @@ class SemiAdversarialTrainer:
         targets: Sequence[Tensor],
         epoch: int,
         position: int,
+        done: int,
     ) -> dict[str, float]:
         device = self._fabric.device
         batch = images.to(device, memory_format=torch.channels_last)
@@ -231,7 +235,7 @@ class SemiAdversarialTrainer:
                 [target[rows].to(device) for target in targets],
                 generator=step_generator(seed=self.settings.seed, epoch=epoch, step=position),
             )
-        self._update(losses)
+        self._update(losses, done)
         figures = {
             name: float(value) for name, value in losses.figures.items()
         }  # the one CPU-GPU sync of a step
@@ -242,7 +246,7 @@ class SemiAdversarialTrainer:
             )
         return figures
 
-    def _update(self, losses: StepLosses) -> None:
+    def _update(self, losses: StepLosses, done: int) -> None:
         """Both sides differentiate one graph: each backward pass touches its own side's weights alone."""
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -255,9 +259,11 @@ class SemiAdversarialTrainer:
         )
         for optimizer in self._optimizers[: 1 if losses.adversaries is None else None]:
             optimizer.step()
+        # a short memory at first, so that the untrained start does not linger in the average
+        decay = min(self.settings.ema, (done + 1) / (done + 10))
         with torch.no_grad():
             for name, value in self.step.autoencoder.state_dict().items():
-                self._average[name].lerp_(value, 1.0 - self.settings.ema)
+                self._average[name].lerp_(value, 1.0 - decay)
 
     def _share_gradients(self) -> None:
         # two losses on one graph rule out DDP's backward hooks; averaging by hand is the same arithmetic
@@ -286,17 +292,13 @@ class SemiAdversarialTrainer:
         rank, size = self._fabric.global_rank, settings.batch_size
         return [order[s * whole + rank * size : s * whole + (rank + 1) * size] for s in range(steps)]
 
-    def _set_rate(self, progress: float) -> None:
-        factor = 0.1 + 0.9 * 0.5 * (1 + float(np.cos(np.pi * progress)))
-        for optimizer, base in zip(
-            self._optimizers, (self.settings.learning_rate, self.settings.adversary_rate), strict=False
-        ):
-            for group in optimizer.param_groups:
-                group["lr"] = base * (
-                    factor
-                    if base == self.settings.learning_rate and optimizer is self._optimizers[0]
-                    else 1.0
-                )
+    def _set_rate(self, done: int, total: int) -> None:
+        """The autoencoder's rate rises over the warm-up, then falls to a tenth; the adversaries' stays."""
+        settings = self.settings
+        warm = min(1.0, (done + 1) / max(1, settings.warmup_steps))
+        factor = warm * (0.1 + 0.45 * (1 + float(np.cos(np.pi * done / total))))
+        for group in self._optimizers[0].param_groups:
+            group["lr"] = settings.learning_rate * factor
 
     def _refresh(self, epoch: int, *, at_start: bool) -> None:
         """Start the pixel adversaries afresh in turn: a protector must not settle on one opponent's blind spots."""

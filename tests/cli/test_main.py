@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from privface.cli import main as entry
+from privface.cli.show import Console
+
+COMMANDS = ["train", "protect", "audit", "embed", "demo", "models", "models list", "models verify", "doctor"]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command line in this process: exit code, standard output, standard error."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["privface", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            entry.main()
+            raise SystemExit(0)  # main may also simply return
+        said = capsys.readouterr()
+        return int(stop.value.code or 0), said.out, said.err
+
+    yield call
+    Console.debug = Console.quiet = False
+
+
+def quick(world, protected, out: Path) -> list[object]:
+    return [
+        "audit", "--original", world.audited, "--protected", protected, "--matcher", f"mini:{world.matcher}",
+        "--model", world.run, "--out", out, "--no-cnn", "--resamples", 5, "--faces", "aligned",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_of_every_command(run, command):
+    code, out, _ = run(*command.split(), "--help")
+    assert code == 0
+    assert "Usage:" in out
+    assert "--help" in out
+
+
+def test_version(run):
+    from importlib.metadata import version
+
+    assert run("--version")[:2] == (0, f"privface {version('privface')}\n")
+
+
+def test_protect_ends_with_0_where_all_is_well_and_1_where_a_file_failed(run, world, tmp_path):
+    for k in range(2):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        source = next((world.audited / "p00100").glob(f"*{k}.png"))
+        (tmp_path / "in" / f"{k}.png").write_bytes(source.read_bytes())
+    code, out, _ = run("protect", tmp_path / "in", tmp_path / "a", "--model", world.run)
+    assert (code, "2 ok" in out) == (0, True)
+    (tmp_path / "in" / "bad.jpg").write_bytes(b"x")
+    code, out, _ = run("protect", tmp_path / "in", tmp_path / "b", "--model", world.run, "--csv")
+    assert (code, "2 ok, 1 unreadable" in out) == (1, True)
+    assert (tmp_path / "b" / "manifest.csv").is_file()
+
+
+def test_audit_prints_figures_and_its_gate_decides_the_exit_code(run, world, protected, tmp_path):
+    code, out, err = run(*quick(world, protected, tmp_path / "a"), "--fail-if", "leakage>0.0", "--fail-if", "psnr<0")
+    assert code == 3, err
+    assert "Worst retrained probe:" in out
+    assert re.search(r"mini:matcher\s+seen\s+P-P", out)
+    assert "the build fails at > 0" in out
+    assert (tmp_path / "a" / "report.html").is_file()
+
+
+def test_gate_that_is_met_lets_pass_and_quiet_says_nothing(run, world, protected, tmp_path):
+    code, out, err = run("--quiet", *quick(world, protected, tmp_path / "a"), "--fail-if", "psnr<0")
+    assert (code, out, err) == (0, "", "")
+
+
+def test_train_and_embed(run, world, tmp_path):
+    config = world.run / "config.yaml"
+    code, out, err = run("train", "--config", config, "--out", tmp_path / "r", "--set", "loop.epochs=1")
+    assert code == 0, err
+    assert "3 steps" in out
+    assert f"privface protect PHOTOS OUTPUT --model {tmp_path / 'r'}" in out
+    matcher = f"mini:{world.matcher}"
+    code, out, _ = run("embed", world.audited, tmp_path / "e.parquet", "--matcher", matcher, "--faces", "aligned")
+    assert (code, "256 embeddings, 0 failed" in out) == (0, True)
+
+
+def test_errors_have_a_hint_and_a_traceback_only_on_request(run, tmp_path):
+    arguments = ["protect", tmp_path / "no", tmp_path / "out", "--model", tmp_path / "none"]
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert "\nhint: " in err
+    assert "Traceback" not in err
+    code, _, err = run("--debug", *arguments)
+    assert code == 2
+    assert "Traceback" in err
+    assert "CheckpointError" in err
+
+
+def test_stop_and_full_disk_end_with_a_message(run, monkeypatch, tmp_path):
+    from privface import pipeline
+
+    def raises(error: BaseException):
+        def embed(*_: object, **__: object) -> None:
+            raise error
+
+        return embed
+
+    arguments = ["embed", tmp_path, tmp_path / "e.parquet", "--matcher", "mini:m"]
+    monkeypatch.setattr(pipeline, "embed", raises(KeyboardInterrupt()))
+    code, _, err = run(*arguments)
+    assert code == 130
+    assert "what was finished is kept" in err
+    monkeypatch.setattr(pipeline, "embed", raises(OSError(28, "No space left on device", "e.parquet")))
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "error: e.parquet: No space left on device." in err
+
+
+def test_models_list_verify_and_doctor(run, world, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("PRIVFACE_DATA", str(tmp_path / "none"))
+    assert "facenet:vggface2" in run("models", "list")[1]
+    code, out, _ = run("models", "verify", f"mini:{world.matcher}", world.run)
+    assert code == 0
+    assert "embedding of 16" in out
+    assert "aligned RGB 32 x 32" in out
+    code, out, _ = run("doctor")
+    assert code == 1, "a folder that is set and missing is a problem"
+    assert "no folder" in out
+
+
+def test_nothing_is_coloured_where_nobody_looks(run, world):
+    _, out, err = run("models", "verify", f"mini:{world.matcher}")
+    assert "\x1b[" not in out + err
+
+
+def test_no_color_is_respected(run, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    _, out, _ = run("--help")
+    assert "\x1b[3" not in out
+
+
+def test_import_is_light_and_warns_of_nothing():
+    """Heavy libraries load inside the command that needs them."""
+    heavy = "{'torch', 'numpy', 'pandas', 'sklearn', 'cv2', 'PIL', 'matplotlib', 'lightning_fabric', 'facenet_pytorch'}"
+    code = f"import sys, privface, privface.cli.main, privface.errors; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(entry.__file__).parents[2],
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,343 @@
+"""Table of bad (and merely odd) inputs: what is typed, how it ends, what is said.
+
+The test beside it runs every row; ``experiments/bad_inputs.py`` writes the same rows to docs/bad-inputs.md.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+
+from privface.data import generate_faces, write_faces
+from privface.models import CompactResNet, SemiAdversarialAutoencoder, save_network
+from privface.models.protector import KIND
+
+SIZE = 32
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row.
+
+    Attributes:
+        name: The input in words.
+        make: Prepares files in a private copy of the kit and returns the command line after ``privface``.
+        code: Expected exit code.
+        says: Fragment of what is printed or written into the manifest.
+    """
+
+    name: str
+    make: Callable[[Path], Sequence[str]]
+    code: int
+    says: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a row ended; ``said`` has no machine path."""
+
+    code: int
+    said: str
+
+
+class NaNMatcher(torch.nn.Module):
+    """A matcher that is broken."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3)) * float("nan")
+
+
+def build_kit(root: Path) -> None:
+    """Good inputs, made once; a case copies or spoils what it needs in its own folder."""
+    torch.manual_seed(0)
+    write_faces(generate_faces(people=12, photos_per_person=2, seed=1), root / "faces")
+    network = SemiAdversarialAutoencoder(width=4, depth=1, blocks=1)
+    torch.nn.init.normal_(network.head.weight, std=0.3)
+    save_network(root / "run", network, kind=KIND, meta={"size": SIZE})
+    crop = {"input_size": 16, "crop": [0.0, 0.0, 112.0, 112.0]}
+    save_network(root / "matcher", CompactResNet(outputs=4, width=8, stages=1), kind="matcher", meta=crop)
+    settings = {
+        "data": {"source": str(root / "faces"), "faces": "aligned"},
+        "matchers": [f"mini:{root / 'matcher'}"],
+        "size": SIZE,
+        "validation_share": 0,
+        "autoencoder": {"width": 4, "depth": 1, "blocks": 1},
+        "loop": {"epochs": 1, "batch_size": 4, "device": "cpu", "precision": "32-true"},
+    }
+    (root / "config.yaml").write_text(yaml.safe_dump(settings))
+
+
+def run_case(case: Case, kit: Path, work: Path) -> Outcome:
+    """Run one row through the real entry point, in this process."""
+    from privface.cli.main import main
+
+    work.mkdir(parents=True)
+    (work / "kit").symlink_to(kit)
+    out, err = io.StringIO(), io.StringIO()
+    arguments = ["privface", *map(str, case.make(work))]
+    with mock.patch.object(sys, "argv", arguments), redirect_stdout(out), redirect_stderr(err):
+        try:
+            main()
+            code: Any = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+    said = err.getvalue().strip() or _failures(work / "out") or out.getvalue().strip()
+    return Outcome(int(code), _tidy(said, kit, work))
+
+
+def _failures(folder: Path) -> str:
+    """Reasons of a protected folder's manifest."""
+    from privface.protect.manifest import MANIFEST_NAME, read_manifest
+
+    path = folder / MANIFEST_NAME
+    rows = read_manifest(path) if path.is_file() else []
+    return "; ".join(f"manifest: {row.status}: {row.reason}" for row in rows if row.status != "ok")
+
+
+def _tidy(text: str, kit: Path, work: Path) -> str:
+    for path, name in ((work / "kit", "KIT"), (kit, "KIT"), (work, "DIR")):
+        text = text.replace(str(path.resolve()) if path == kit else str(path), name)
+    return " ".join(text.split())
+
+
+# --- command lines ------------------------------------------------------------------------------------
+
+
+def _protect(work: Path, *more: object, source: Path | None = None, out: Path | None = None, model: Path | None = None) -> list[str]:
+    parts = ["protect", source or work / "in", out or work / "out", "--model", model or work / "kit/run", *more]
+    return list(map(str, parts))
+
+
+def _audit(work: Path, *more: object, original: Path | None = None, protected: Path | None = None, matcher: str | None = None) -> list[str]:
+    faces = work / "kit/faces"
+    parts = [
+        "audit", "--original", original or faces, "--protected", protected or faces, "--faces", "aligned", "--no-cnn",
+        "--resamples", 10, "--matcher", matcher or f"mini:{work / 'kit/matcher'}", "--out", work / "audit", *more,
+    ]  # fmt: skip
+    return list(map(str, parts))
+
+
+def _train(work: Path, *more: object, config: Path | None = None, out: Path | None = None) -> list[str]:
+    parts = ["train", "--config", config or work / "kit/config.yaml", "--out", out or work / "out", *more]
+    return list(map(str, parts))
+
+
+def _text(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def _photo(work: Path, name: str, data: bytes) -> list[str]:
+    """Protect a folder that holds one file."""
+    _text(work / "in" / name, data)
+    return _protect(work)
+
+
+def _pixels(side: int = 48) -> np.ndarray:
+    ramp = np.linspace(40, 200, side)
+    grid = np.stack([np.add.outer(ramp, ramp) / 2, np.add.outer(ramp, -ramp) / 2 + 128, np.full((side, side), 90)], 2)
+    return grid.astype(np.uint8)
+
+
+def _encoded(form: str, mode: str = "RGB", side: int = 48, **options: Any) -> bytes:
+    image = Image.fromarray(_pixels(side))
+    buffer = io.BytesIO()
+    (image if mode == "RGB" else image.convert(mode)).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def _png16() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(_pixels()[..., 0].astype(np.uint16) * 257).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def _animation(form: str) -> bytes:
+    frames = [Image.fromarray(_pixels()), Image.fromarray(255 - _pixels())]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, form, save_all=True, append_images=frames[1:])
+    return buffer.getvalue()
+
+
+def _labels(work: Path, change: Callable[[list[str]], list[str]]) -> list[object]:
+    lines = (work / "kit/faces/labels.csv").read_text().splitlines()
+    return ["--labels", _text(work / "labels.csv", "\n".join(change(lines)))]
+
+
+def _onnx(work: Path, sidecar: str) -> str:
+    from onnx import TensorProto, helper, save
+
+    node = helper.make_node("GlobalAveragePool", ["rgb"], ["p"])
+    flat = helper.make_node("Flatten", ["p"], ["out"])
+    shape = ["N", 3, 16, 16]
+    graph = helper.make_graph(
+        [node, flat],
+        "tiny",
+        [helper.make_tensor_value_info("rgb", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", 3])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    save(model, str(work / "m.onnx"))
+    _text(work / "m.yaml", sidecar)
+    return f"onnx:{work / 'm.onnx'}"
+
+
+def _spoiled_run(work: Path, change: Callable[[Path], object]) -> list[str]:
+    run = work / "run"
+    for name in ("model.safetensors", "model.yaml"):
+        _text(run / name, (work / "kit/run" / name).read_bytes())
+    change(run)
+    _text(work / "in/a.png", _encoded("PNG"))
+    return _protect(work, model=run)
+
+
+def _good(work: Path) -> Path:
+    return _text(work / "in/a.png", _encoded("PNG")).parent
+
+
+def _provenance(work: Path) -> list[object]:
+    from privface.pipeline.fit import PROVENANCE_FILE, person_digest
+
+    people = [person_digest(f"p{k:05d}") for k in range(3)]
+    _text(work / "met" / PROVENANCE_FILE, json.dumps({"people": people}))
+    return ["--model", work / "met"]
+
+
+def _used(work: Path) -> Path:
+    _text(work / "out/notes.txt", "mine")
+    return work / "out"
+
+
+def _good_then(work: Path, *more: object, **places: Path) -> list[str]:
+    _good(work)
+    return _protect(work, *more, **places)
+
+
+def _matched(work: Path, spec: str) -> list[str]:
+    return _audit(work, matcher=spec)
+
+
+def _config(work: Path, text: str) -> list[str]:
+    return _train(work, config=_text(work / "c.yaml", text))
+
+
+def _other_names(work: Path) -> Path:
+    return _text(work / "other/x/y.png", _encoded("PNG")).parent.parent
+
+
+def _few(work: Path) -> list[str]:
+    return _audit(work, *_labels(work, lambda rows: rows[:7]))
+
+
+def _not_utf8(work: Path) -> list[str]:
+    folder = os.fsencode(work) + b"/in"
+    os.mkdir(folder)  # noqa: PTH102 - pathlib takes no bytes
+    with open(folder + b"/caf\xe9.png", "wb") as file:  # noqa: PTH123
+        file.write(_encoded("PNG"))
+    return _protect(work)
+
+
+def _mkdir(path: Path) -> Path:
+    path.mkdir(parents=True)
+    return path
+
+
+CASES: tuple[Case, ...] = (
+    # labels and people
+    Case("label table without a file or identity column", lambda w: _audit(w, "--labels", _text(w / "l.csv", "photo,gender\na,male\n")), 2, "file"),
+    Case("the same file twice with different genders", lambda w: _audit(w, *_labels(w, lambda r: [*r, r[1].replace(",male", ",x").replace(",female", ",male").replace(",x", ",female")])), 2, "different"),
+    Case("gender values that are all unknown", lambda w: _audit(w, *_labels(w, lambda r: [r[0], *(x.rsplit(",", 1)[0] + ",unsure" for x in r[1:])])), 2, "unsure"),
+    Case("one gender only, audit", lambda w: _audit(w, *_labels(w, lambda r: [r[0], *(x for x in r if x.endswith(",male"))])), 2, "both genders"),
+    Case("one gender only, training", lambda w: _train(w, "--set", f"data.source=table:{w / 'kit/faces'}", "--set", f"data.labels={_labels(w, lambda r: [r[0], *(x for x in r if x.endswith(',male'))])[1]}"), 2, "female"),
+    Case("label table that is not UTF-8", lambda w: _audit(w, "--labels", _text(w / "l.csv", "file,identity,gender\nJosé.png,José,male\n".encode("latin-1"))), 2, "UTF-8"),
+    Case("label table that does not exist", lambda w: _audit(w, "--labels", w / "none.csv"), 2, "none.csv"),
+    Case("audited people who trained the protector", lambda w: _audit(w, *_provenance(w)), 2, "3 audited people trained the protector"),
+    Case("too few people to hold some out for validation", lambda w: _train(w, "--set", "validation_share=0.1"), 2, "validation part is too small"),
+    Case("too few people to audit", _few, 2, "needs two of each gender"),
+    Case("split that no row has", lambda w: _audit(w, "--split", "test"), 2, "in split 'test'"),
+    # folders
+    Case("folder that does not exist", lambda w: _protect(w, source=w / "nowhere"), 2, "nowhere is not a folder"),
+    Case("empty folder", lambda w: _protect(w, source=_mkdir(w / "in")), 2, "holds no image"),
+    Case("output inside the input", lambda w: _good_then(w, out=w / "in/out"), 2, "overlaps the input"),
+    Case("output that is a file", lambda w: _good_then(w, out=_text(w / "file", "x")), 2, "Cannot write to"),
+    Case("output below a regular file", lambda w: _good_then(w, out=_text(w / "file", "x") / "out"), 2, "Cannot write to"),
+    Case("output folder that holds something else", lambda w: _good_then(w, out=_used(w)), 2, "not written by privface"),
+    Case("audit output that is a file", lambda w: _audit(w, "--out", _text(w / "file", "x")), 2, "Cannot write to"),
+    Case("training output that is not empty", lambda w: _train(w, out=_used(w)), 2, "is not an empty folder"),
+    Case("training output below a regular file", lambda w: _train(w, out=_text(w / "file", "x") / "run"), 2, "Cannot write to"),
+    Case("protected folder with no matching file", lambda w: _audit(w, protected=_other_names(w)), 2, "has a protected photo of the same relative path"),
+    # images: a bad file is a row in the manifest, not the end of the job
+    Case("JPEG cut in half", lambda w: _photo(w, "a.jpg", _encoded("JPEG")[:400]), 1, "damaged image"),
+    Case("file of zero bytes", lambda w: _photo(w, "a.jpg", b""), 1, "the file is empty (0 bytes)"),
+    Case("text file named .jpg", lambda w: _photo(w, "a.jpg", b"hello"), 1, "not an image that can be decoded"),
+    Case("image of 1 x 1", lambda w: _photo(w, "a.png", _encoded("PNG", side=1)), 1, "1 x 1"),
+    Case("PNG that announces 20,000 x 20,000 pixels", lambda w: _photo(w, "a.png", _png_header(20000, 20000)), 1, "too_large"),
+    Case("PNG with a header and no pixels", lambda w: _photo(w, "a.png", _png_header(64, 64)), 1, "damaged image"),
+    Case("animated GIF", lambda w: _photo(w, "a.gif", _animation("GIF")), 1, ".gif images are not written"),
+    Case("animated PNG", lambda w: _photo(w, "a.png", _animation("PNG")), 1, "2 frames"),
+    Case("16-bit PNG", lambda w: _photo(w, "a.png", _png16()), 0, "1 ok"),
+    Case("CMYK JPEG", lambda w: _photo(w, "a.jpg", _encoded("JPEG", "CMYK")), 0, "1 ok"),
+    Case("palette PNG", lambda w: _photo(w, "a.png", _encoded("PNG", "P")), 0, "1 ok"),
+    Case("file name that is not UTF-8", _not_utf8, 0, "1 ok"),
+    # models
+    Case("model that is a pickle", lambda w: _good_then(w, model=_text(w / "model.pkl", b"\x80\x04")), 2, "never loaded"),
+    Case("run folder without weights", lambda w: _spoiled_run(w, lambda run: (run / "model.safetensors").unlink()), 2, "has no model.safetensors"),
+    Case("damaged safetensors", lambda w: _spoiled_run(w, lambda run: _text(run / "model.safetensors", b"12345678")), 2, "not a safetensors file"),
+    Case("damaged model.yaml", lambda w: _spoiled_run(w, lambda run: _text(run / "model.yaml", "kind: [")), 2, "is damaged"),
+    Case("weights of another architecture", lambda w: _spoiled_run(w, lambda run: _text(run / "model.yaml", (run / "model.yaml").read_text().replace("width: 4", "width: 8"))), 2, "do not fit the architecture"),
+    Case("a matcher's folder given as the protector", lambda w: _good_then(w, model=w / "kit/matcher"), 2, "holds a 'matcher'"),
+    Case("the protector's folder given as a matcher", lambda w: _matched(w, f"mini:{w / 'kit/run'}"), 2, "a 'matcher' is needed"),
+    Case("ONNX file that does not exist", lambda w: _matched(w, "onnx:none.onnx"), 2, "there is no such file"),
+    Case("ONNX file that is text", lambda w: _matched(w, f"onnx:{_text(w / 'm.onnx', 'hello')}"), 2, "cannot be opened as an ONNX model"),
+    Case("pickle given as ONNX", lambda w: _matched(w, f"onnx:{_text(w / 'm.pt', 'hello')}"), 2, "m.pt is not an .onnx file"),
+    Case("sidecar with an unknown field", lambda w: _matched(w, _onnx(w, "colour: red\n")), 2, "unknown field 'colour'"),
+    Case("sidecar with a size that the graph refuses", lambda w: _matched(w, _onnx(w, "size: [20, 20]\n")), 2, "refused a batch of shape"),
+    Case("model form that does not exist", lambda w: _matched(w, "vgg:face"), 2, "'vgg:face' is not a model specification"),
+    Case("matcher whose embeddings are NaN", lambda w: _matched(w, "module:tests_bad_inputs.NaNMatcher"), 2, "no finite embedding"),
+    Case("own matcher that cannot be imported", lambda w: _matched(w, "module:no.such.place"), 2, "cannot be imported"),
+    Case("audit without a matcher", lambda w: [a for a in _audit(w) if a != "--matcher" and not a.startswith("mini:")], 2, "Give at least one --matcher"),
+    # settings
+    Case("--set with an unknown key", lambda w: _train(w, "--set", "loop.epoch=3"), 2, "loop.epoch: Extra inputs are not permitted"),
+    Case("--set with a value out of range", lambda w: _train(w, "--set", "loop.learning_rate=-1"), 2, "greater than 0 (got '-1')"),
+    Case("--set without a value", lambda w: _train(w, "--set", "loop.epochs"), 2, "no key=value form"),
+    Case("odd batch size", lambda w: _train(w, "--set", "loop.batch_size=7"), 2, "multiple of 2 (got '7')"),
+    Case("batch size larger than the set", lambda w: _train(w, "--set", "loop.batch_size=1000"), 2, "do not fill one batch of 1000"),
+    Case("settings that are no YAML", lambda w: _config(w, "data: ["), 2, "is not readable YAML"),
+    Case("settings without matchers", lambda w: _config(w, "data: {source: x}\n"), 2, "matchers: Field required"),
+    Case("settings with an unset variable", lambda w: _config(w, "data: {source: '${PRIVFACE_NOT_SET}'}\nmatchers: [mini:m]\n"), 2, "PRIVFACE_NOT_SET, which is not set"),
+    Case("settings file that does not exist", lambda w: _train(w, config=w / "none.yaml"), 2, "No such file"),
+    Case("--resume without a run", lambda w: _train(w, "--resume"), 2, "no config.yaml to resume"),
+    Case("strength 5", lambda w: _good_then(w, "--strength", "5"), 2, "strength=5.0 is outside 0..2"),
+    Case("JPEG quality 500", lambda w: _good_then(w, "--quality", "500"), 2, "quality is 500; it must be from 1 to 100"),
+    Case("no worker", lambda w: _good_then(w, "--workers", "0"), 2, "workers is 0"),
+    Case("gate on a figure that does not exist", lambda w: _audit(w, "--fail-if", "privacy>1"), 2, "no figure 'privacy'"),
+    Case("gate that is no comparison", lambda w: _audit(w, "--fail-if", "leakage"), 2, "is no gate"),
+    Case("no resamples", lambda w: _audit(w, "--resamples", "0"), 2, "resamples"),
+    Case("option that does not exist", lambda w: _protect(w, "--fast"), 2, "No such option"),
+    Case("number that is none", lambda w: _audit(w, "--seed", "many"), 2, "many"),
+    Case("command that does not exist", lambda _: ["anonymise"], 2, "No such command"),
+)  # fmt: skip

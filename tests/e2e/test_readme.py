@@ -1,0 +1,204 @@
+"""The documents say what the code does: every command of the README is run, every setting of the code is explained."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+from pydantic import BaseModel
+
+from privface.audit import AuditResult
+from privface.cli.main import EXIT_GATE, EXIT_SOME_FAILED, EXIT_STOPPED, EXIT_USAGE
+from privface.config import (
+    AutoencoderSettings,
+    ClassifierSettings,
+    LoopOptions,
+    LossSettings,
+    TrainSettings,
+)
+from privface.data import generate_faces, write_faces
+from privface.protect import read_manifest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+# A command that starts with the key is run with the value behind it: the same work, less of it.
+SMALLER = {
+    "privface train": "--set size=48 --set loop.epochs=1 --set loop.epoch_images=32 --set classifiers.0.epochs=1"
+    " --set classifiers.0.size=32 --set adversaries.0.size=32 --set loop.precision=32-true --set loop.device=cpu",
+    "privface audit": "--resamples 20 --cnn-epochs 1",
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    return [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the README asks the reader to have: photos with labels, two matchers, the two YAML files."""
+    place = tmp_path_factory.mktemp("readme")
+    table = write_faces(generate_faces(people=100, photos_per_person=2, seed=4), place / "photos")
+    labels = pd.read_csv(place / "photos" / "labels.csv")
+    labels["split"] = ["train" if record.identity < "p00030" else "val" for record in table]
+    labels.to_csv(place / "photos" / "labels.csv", index=False)
+    (place / "face.png").write_bytes(table[0].path.read_bytes())
+    (place / "models").mkdir()
+    for seed, name in enumerate(("matcher", "other_matcher")):
+        onnx.save(tiny_matcher(seed), place / "models" / f"{name}.onnx")
+    side, train = blocks("yaml")
+    (place / "models" / "matcher.yaml").write_text(side)
+    (place / "train.yaml").write_text(train)
+    return place
+
+
+def tiny_matcher(seed: int) -> onnx.ModelProto:
+    """Sixteen random filters and their mean responses: an embedding, if a poor one."""
+    weights = np.random.default_rng(seed).normal(size=(16, 3, 8, 8)).astype(np.float32) / 255
+    image = helper.make_tensor_value_info("rgb", TensorProto.FLOAT, ["n", 3, 112, 112])
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["n", 16])
+    nodes = [
+        helper.make_node("Conv", ["rgb", "w"], ["a"], kernel_shape=[8, 8], strides=[8, 8]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("GlobalAveragePool", ["b"], ["c"]),
+        helper.make_node("Flatten", ["c"], ["out"]),
+    ]
+    graph = helper.make_graph(nodes, "tiny", [image], [out], [numpy_helper.from_array(weights, "w")])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+
+
+@pytest.mark.slow
+def test_every_command_for_own_photos_runs_in_order(place: Path) -> None:
+    ours = [line for line in commands() if line.startswith("privface")]
+    assert {line.split()[1] for line in ours} >= {"train", "protect", "audit", "embed", "models", "doctor"}
+    for line in ours:
+        more = next((extra for start, extra in SMALLER.items() if line.startswith(start)), "")
+        done = run(f"{line} {more}" if more else line, place)
+        allowed = {0, EXIT_GATE} if "--fail-if" in line else {0}
+        assert done.returncode in allowed, f"{line}\n{done.stdout}\n{done.stderr}"
+    assert {row.status for row in read_manifest(place / "protected")} == {"ok"}
+    audit = AuditResult.load(place / "audit" / "audit.json").to_dict()
+    assert {row["matcher"]: row["seen"] for row in audit["matching"]} == {
+        "onnx:matcher": True,
+        "onnx:other_matcher": False,
+    }
+    assert len(pd.read_parquet(place / "embeddings.parquet")) == 200
+
+    for code in blocks("python"):  # needs the run that the commands have made
+        done = run(
+            f"cat <<'END' > block.py\n{code}\nprint(protected.shape)\nEND\n{sys.executable} block.py", place
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("(1, 3, ")
+
+
+def test_the_make_targets_exist_and_run_what_is_said() -> None:
+    targets = [line.split()[1] for line in commands() if line.startswith("make ")]
+    assert targets == ["demo", "test"]
+    plans = {target: run(f"make --dry-run {target}", ROOT).stdout for target in [*targets, "lint", "clean"]}
+    assert "privface demo" in plans["demo"]
+    for tool in ("ruff check", "ruff format --check", "mypy", "lint-imports", "pytest --cov=privface"):
+        assert tool in plans["test"]
+    assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_no_command_of_the_readme_is_left_out() -> None:
+    assert all(line.startswith(("privface ", "make ")) for line in commands())
+
+
+def test_the_exit_codes_are_the_ones_of_the_command_line() -> None:
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
+    assert codes == {0, EXIT_SOME_FAILED, EXIT_USAGE, EXIT_GATE, EXIT_STOPPED}
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    for page in pages:
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text("utf-8")):
+            file = (page.parent / target) if target else page
+            assert file.exists(), f"{page.name} links to {target}"
+            if anchor:
+                titles = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE)
+                slugs = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+                assert anchor in slugs, f"{page.name} links to {target}#{anchor}"
+
+
+def leaves(model: type[BaseModel]) -> Iterator[tuple[str, object]]:
+    for name, field in model.model_fields.items():
+        yield name, field.annotation
+        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from leaves(kind)
+
+
+def test_every_setting_is_explained() -> None:
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    names = [name for name, _ in leaves(TrainSettings)]
+    assert len(names) > 50
+    assert [name for name in names if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("title", "settings"),
+    [
+        ("classifiers", ClassifierSettings),
+        ("autoencoder", AutoencoderSettings),
+        ("losses", LossSettings),
+        ("loop", LoopOptions),
+    ],
+)
+def test_every_explained_default_is_the_true_one(title: str, settings: type[BaseModel]) -> None:
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    section = text.split(f"### `{title}`")[1].split("\n#")[0]
+    told = dict(re.findall(r"^\| `(\w+)` \| `?([^|`]*)`? \|", section, re.MULTILINE))
+    true = {name: field.default for name, field in settings.model_fields.items()}
+    assert told.keys() == true.keys()
+    for name, default in true.items():
+        if default is None:
+            assert told[name] in {"none", "all"}, name
+        elif isinstance(default, int | float) and not isinstance(default, bool):
+            assert float(told[name]) == default, name
+        else:
+            assert yaml.safe_load(told[name]) == default, name
+
+
+def test_the_configuration_in_the_documents_is_valid() -> None:
+    pages = ("README.md", "docs/training.md")
+    found = [
+        content
+        for page in pages
+        for block in re.findall(r"^```yaml\n(.*?)^```", (ROOT / page).read_text("utf-8"), re.M | re.S)
+        if "data" in (content := yaml.safe_load(block))
+    ]
+    assert len(found) == len(pages)
+    for content in found:
+        TrainSettings.model_validate(content)

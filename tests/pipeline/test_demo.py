@@ -1,0 +1,142 @@
+"""The demo on a scale that says nothing about faces and everything about the plumbing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from privface.audit import AuditResult
+from privface.errors import DataError, OutputError
+from privface.images import decode_image
+from privface.models import load_gender_probe, load_matcher
+from privface.pipeline.demo import MARKER, DemoOutcome, DemoSize, run_demo
+from privface.pipeline.fit import read_provenance
+from privface.protect import read_manifest
+
+TINY = DemoSize(
+    model_people=12,
+    model_photos=3,
+    matcher_epochs=1,
+    classifier_epochs=1,
+    train_people=40,
+    train_photos=2,
+    train_epochs=4,
+    audit_people=64,
+    audit_photos=2,
+    cnn_epochs=1,
+    resamples=20,
+    side=32,
+)
+
+
+@pytest.fixture(scope="module")
+def stages() -> list[tuple[str, int, int]]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def outcome(
+    tmp_path_factory: pytest.TempPathFactory, one_thread: None, stages: list[tuple[str, int, int]]
+) -> DemoOutcome:
+    out = tmp_path_factory.mktemp("demo") / "out"
+    return run_demo(out, seed=1, size=TINY, progress=lambda *what: stages.append(what))
+
+
+def test_the_figures_are_the_ones_in_the_file(outcome: DemoOutcome) -> None:
+    assert AuditResult.load(outcome.report.parent / "audit.json").to_bytes() == outcome.result.to_bytes()
+    assert "<html" in outcome.report.read_text(encoding="utf-8")
+
+
+def test_no_person_is_in_two_groups(outcome: DemoOutcome) -> None:
+    out = outcome.report.parent
+    trained = {folder.name for folder in (out / "training-faces").iterdir() if folder.is_dir()}
+    audited = {folder.name for folder in (out / "faces").iterdir() if folder.is_dir()}
+    assert len(trained) == TINY.train_people
+    assert len(audited) == TINY.audit_people
+    first = {f"p{number:05d}" for number in range(TINY.model_people)}
+    assert not trained & audited
+    assert not first & (trained | audited)
+
+
+def test_each_kind_of_model_is_audited_once_seen_and_once_unseen(outcome: DemoOutcome) -> None:
+    document = outcome.result.to_dict()
+    assert {row["matcher"]: row["seen"] for row in document["matching"]} == {
+        "mini:matcher": True,
+        "mini:matcher-unseen": False,
+    }
+    frozen = {row["probe"]: row["seen"] for row in document["leakage"] if row["kind"] == "frozen"}
+    assert frozen == {"mini:classifier": True, "mini:classifier-unseen": False}
+    provenance = read_provenance(outcome.report.parent / "run")
+    assert [m["name"] for m in provenance["matchers"]] == ["mini:matcher"]
+    assert [c["name"] for c in provenance["classifiers"]] == ["mini:classifier"]
+
+
+def test_its_models_can_be_used_by_name(outcome: DemoOutcome) -> None:
+    out = outcome.report.parent
+    faces = np.zeros((1, 3, 32, 32), np.float32)
+    assert load_matcher(f"mini:{out / 'matcher-unseen'}").embed(faces).shape == (1, 128)
+    assert load_gender_probe(f"mini:{out / 'classifier-unseen'}").male_scores(faces).shape == (1,)
+
+
+def test_every_photo_is_protected_and_changed(outcome: DemoOutcome) -> None:
+    out = outcome.report.parent
+    rows = read_manifest(out / "protected")
+    assert [row.status for row in rows] == ["ok"] * (TINY.audit_people * TINY.audit_photos)
+    assert outcome.result.to_dict()["quality"]["identical_images"] == 0
+
+
+def test_the_sheet_shows_originals_above_protected_photos(outcome: DemoOutcome) -> None:
+    sheet = decode_image(outcome.sheet)
+    row = next(r for r in read_manifest(outcome.report.parent / "protected") if r.output is not None)
+    protected = decode_image(outcome.report.parent / "protected" / str(row.output))
+    side = TINY.side
+    first = sheet[4 : 4 + side, 4 : 4 + side], sheet[5 + side : 5 + 2 * side, 4 : 4 + side]
+    np.testing.assert_array_equal(first[1], protected)
+    assert not np.array_equal(first[0], first[1])
+
+
+def test_progress_names_the_stages_in_order(outcome: DemoOutcome, stages: list[tuple[str, int, int]]) -> None:
+    names = list(dict.fromkeys(name for name, _, _ in stages))
+    wanted = ["train matcher", "train matcher-unseen", "train classifier", "train", "protect", "train CNN"]
+    assert [name for name in names if name in wanted] == wanted
+    last = {name: (done, total) for name, done, total in stages}
+    assert all(last[name][0] == last[name][1] for name in wanted)
+
+
+def test_a_folder_that_is_no_demo_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="no earlier demo"):
+        run_demo(tmp_path, size=TINY)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "demo").write_text("")
+    with pytest.raises(OutputError, match="is a file"):
+        run_demo(tmp_path / "demo", size=TINY)
+
+
+def test_a_negative_seed_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="seed"):
+        run_demo(tmp_path / "demo", seed=-1, size=TINY)
+    assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.slow
+def test_an_earlier_demo_starts_afresh_with_equal_figures_and_keeps_other_files(
+    outcome: DemoOutcome, tmp_path: Path
+) -> None:
+    out = tmp_path / "demo"
+    (out / "run").mkdir(parents=True)
+    (out / "run" / "half-written").write_text("")
+    (out / MARKER).write_text("")
+    (out / "audit.json").write_text("{}")
+    (out / "notes.txt").write_text("mine")
+    again = run_demo(out, seed=1, size=TINY)
+    assert again.result.to_bytes() == outcome.result.to_bytes()
+    assert (out / "audit.json").read_bytes() == outcome.result.to_bytes()
+    assert again.sheet.read_bytes() == outcome.sheet.read_bytes()
+    assert not (out / "run" / "half-written").exists()
+    assert (out / "notes.txt").read_text() == "mine"

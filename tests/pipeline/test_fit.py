@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from privface.config import parse_settings
+from privface.errors import CheckpointError, LabelError, ModelError, OutputError, PrivfaceError
+from privface.models import load_gender_probe, load_matcher
+from privface.pipeline import read_provenance, train
+from privface.pipeline.fit import person_digest
+
+
+def settings(world, **changes):
+    content = copy.deepcopy(world.settings)
+    for key, value in changes.items():
+        place, _, last = key.rpartition("__")
+        (content[place] if place else content)[last] = value
+    return parse_settings(content)
+
+
+def weights_of(run: Path) -> bytes:
+    return (run / "model.safetensors").read_bytes()
+
+
+def test_run_folder_holds_what_it_should_and_no_image(world):
+    files = {p.relative_to(world.run).as_posix() for p in world.run.rglob("*") if p.is_file()}
+    assert files == {
+        "model.safetensors", "model.yaml", "config.yaml", "provenance.json", "log.csv", "resume.ckpt",
+        "classifiers/0/model.safetensors", "classifiers/0/model.yaml",
+    }  # fmt: skip
+
+
+def test_provenance_names_models_by_hash_and_people_not_at_all(world):
+    found = read_provenance(world.run)
+    assert found["matchers"] == [
+        {"name": "mini:matcher", "sha256": load_matcher(f"mini:{world.matcher}").fingerprint}
+    ]
+    classifier = load_gender_probe(f"mini:{world.run / 'classifiers' / '0'}")
+    assert found["classifiers"] == [{"name": "own:0", "sha256": classifier.fingerprint}]
+    assert len(found["people"]) == 24, "validation people are met too"
+    assert person_digest("P00003") in found["people"], "spelling does not hide a person"
+    assert "p00003" not in json.dumps(found)
+    assert found["data"]["train_images"] + found["data"]["validation_images"] == 72
+
+
+def test_same_settings_give_the_same_model(world, tmp_path):
+    train(settings(world), tmp_path / "again")
+    assert weights_of(tmp_path / "again") == weights_of(world.run)
+    train(settings(world, seed=4), tmp_path / "other")
+    assert weights_of(tmp_path / "other") != weights_of(world.run)
+
+
+def test_contact_sheets_only_where_asked_for(world, tmp_path):
+    train(settings(world), tmp_path / "r", save_images=True)
+    images = sorted(p.name for p in (tmp_path / "r").rglob("*") if p.suffix in {".jpg", ".png"})
+    assert images == ["contact_epoch_001.jpg", "contact_epoch_002.jpg"]
+    assert weights_of(tmp_path / "r") == weights_of(world.run), "looking changes nothing"
+
+
+def test_resume_of_a_finished_run_changes_nothing(world, tmp_path):
+    train(settings(world), tmp_path / "r")
+    train(settings(world), tmp_path / "r", resume=True)
+    assert weights_of(tmp_path / "r") == weights_of(world.run)
+
+
+def test_run_stopped_before_its_first_checkpoint_can_be_resumed(world, tmp_path):
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage.startswith("train gender"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(world), tmp_path / "r", progress=stop)
+    assert not (tmp_path / "r" / "resume.ckpt").exists()
+    train(settings(world), tmp_path / "r", resume=True)
+    assert weights_of(tmp_path / "r") == weights_of(world.run)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"loop__epochs": 3}, "loop.epochs 2, now 3"),
+        ({"losses__margin": 0.9}, "losses.margin 1.0, now 0.9"),
+        ({"seed": 8}, "seed 3, now 8"),
+        ({"data__split": "train"}, "data.split None, now 'train'"),
+    ],
+)
+def test_resume_with_other_settings_is_refused(world, tmp_path, changes, named):
+    run = tmp_path / "r"
+    run.mkdir()
+    (run / "config.yaml").write_bytes((world.run / "config.yaml").read_bytes())
+    with pytest.raises(CheckpointError) as caught:
+        train(settings(world, **changes), run, resume=True)
+    assert named in caught.value.message
+
+
+def test_resume_may_change_how_often_checkpoints_are_written(world, tmp_path):
+    train(settings(world), tmp_path / "r")
+    train(settings(world, loop__checkpoint_minutes=1.0), tmp_path / "r", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"data__source": "nowhere"}, PrivfaceError),
+        ({"data__split": "none"}, PrivfaceError),
+        ({"matchers": ["onnx:none.onnx"]}, ModelError),
+    ],
+)
+def test_failed_start_leaves_nothing_that_the_next_try_trips_over(world, tmp_path, changes, error):
+    with pytest.raises(error):
+        train(settings(world, **changes), tmp_path / "r")
+    assert list((tmp_path / "r").iterdir()) == []
+    train(settings(world), tmp_path / "r")
+
+
+def test_used_folder_and_missing_run_are_refused(world, tmp_path):
+    (tmp_path / "something.txt").write_text("mine")
+    with pytest.raises(OutputError, match="is not an empty folder"):
+        train(settings(world), tmp_path)
+    with pytest.raises(OutputError, match="is not an empty folder"):
+        train(settings(world), tmp_path / "something.txt")
+    with pytest.raises(OutputError, match="Cannot write to"):
+        train(settings(world), tmp_path / "something.txt" / "run")
+    with pytest.raises(CheckpointError, match=r"no config\.yaml to resume"):
+        train(settings(world), tmp_path / "none", resume=True)
+
+
+def test_one_gender_only_is_refused(world, tmp_path):
+    labels = tmp_path / "l.csv"
+    lines = (world.learners / "labels.csv").read_text().splitlines()
+    labels.write_text("\n".join([lines[0], *(x for x in lines[1:] if x.endswith(",male"))]))
+    changed = settings(world, data__source=f"table:{world.learners}", data__labels=str(labels))
+    with pytest.raises(LabelError, match="female"):
+        train(changed, tmp_path / "r")
+
+
+def test_killed_command_line_run_resumes_to_the_same_bytes(world, tmp_path):
+    """SIGKILL, not an exception: nothing gets the chance to tidy up."""
+    config = tmp_path / "c.yaml"
+    content = copy.deepcopy(world.settings)
+    content["loop"]["epochs"] = 30
+    config.write_text(yaml.safe_dump(content))
+    run = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "privface", "train", "--config", str(config), "--out", str(run)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 200
+    while not (run / "resume.ckpt").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, stderr.decode()
+    assert not (run / "model.safetensors").exists()
+    train(parse_settings(content), run, resume=True)
+    train(parse_settings(content), tmp_path / "unbroken")
+    assert weights_of(run) == weights_of(tmp_path / "unbroken")
+    assert (run / "log.csv").read_bytes().count(b"total") == 90

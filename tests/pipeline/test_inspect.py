@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from privface.audit.result import check_gate
+from privface.config import DataSettings
+from privface.errors import AuditError, CheckpointError, ConfigError, DataError, OutputError, SplitOverlapError
+from privface.images import decode_image
+from privface.models import CompactResNet, Protector, save_network
+from privface.pipeline import AuditOptions, audit, audit_protector, embed, load_aligned, open_data
+
+QUICK = AuditOptions(resamples=20, cnn=False, size=32, faces="aligned")
+
+
+@pytest.fixture(scope="module")
+def models(world, tmp_path_factory) -> list[str]:
+    """The run's matcher under another path, and one that it has not met."""
+    root = tmp_path_factory.mktemp("models")
+    shutil.copytree(world.matcher, root / "copy")
+    torch.manual_seed(1)
+    meta = {"input_size": 32, "crop": [0.0, 0.0, 112.0, 112.0]}
+    save_network(root / "fresh", CompactResNet(outputs=16, width=8, stages=1), kind="matcher", meta=meta)
+    return [f"mini:{root / 'copy'}", f"mini:{root / 'fresh'}"]
+
+
+@pytest.fixture(scope="module")
+def first(world, protected, models, tmp_path_factory) -> Path:
+    """A finished audit of the run."""
+    out = tmp_path_factory.mktemp("audit")
+    audit(
+        world.audited,
+        protected,
+        matchers=models,
+        probes=[f"mini:{world.run / 'classifiers' / '0'}"],
+        model=world.run,
+        out=out,
+        options=QUICK,
+        images=True,
+    )
+    return out
+
+
+def test_seen_is_marked_by_fingerprint_not_by_path(first):
+    document = json.loads((first / "audit.json").read_text())
+    assert {row["matcher"]: row["seen"] for row in document["matching"]} == {
+        "mini:copy": True,
+        "mini:fresh": False,
+    }
+    frozen = [row for row in document["leakage"] if row["kind"] == "frozen"]
+    assert [(row["probe"], row["seen"]) for row in frozen] == [("mini:0", True)]
+
+
+def test_audit_through_folders_equals_audit_in_memory_and_repeats(world, first, models):
+    """Same photos, same seed, two ways and two times: the same bytes (PNG keeps every pixel)."""
+    faces = load_aligned(open_data(DataSettings(source=str(world.audited))), mode="aligned", size=32)
+    result, after = audit_protector(
+        faces,
+        Protector.load(world.run),
+        matchers=models,
+        probes=[f"mini:{world.run / 'classifiers' / '0'}"],
+        model=world.run,
+        options=QUICK,
+    )
+    assert after.shape == (256, 32, 32, 3)
+    assert result.to_bytes() == (first / "audit.json").read_bytes()
+
+
+def test_report_stands_beside_the_figures(first):
+    html = (first / "report.html").read_text()
+    assert "data:image/jpeg" in html
+    assert "mini:fresh" in html
+
+
+def test_every_figure_of_an_audit_can_be_gated_before_it(first):
+    from privface.audit import AuditResult
+
+    result = AuditResult.load(first / "audit.json")
+    for name in result.figures:
+        for part in ("", ".low", ".high"):
+            check_gate(f"{name}{part}>0.5")
+            result.gate(f"{name}{part}>0.5")
+    for wrong in ("leak>0.5", "leakage>x", "leakage", "tmr_p_p_0.5<1", "eer_x_x>0"):
+        with pytest.raises(ConfigError):
+            check_gate(wrong)
+        with pytest.raises(ConfigError):
+            result.gate(wrong)
+
+
+def test_people_who_trained_the_run_are_refused(world, tmp_path):
+    with pytest.raises(SplitOverlapError, match="24 audited people trained the protector"):
+        audit(
+            world.learners,
+            world.learners,
+            matchers=[f"mini:{world.matcher}"],
+            model=world.run,
+            out=tmp_path,
+            options=QUICK,
+        )
+
+
+def test_wrong_models_and_outputs_show_before_the_work(world, tmp_path):
+    calls: list[str] = []
+    common = {"options": QUICK, "progress": lambda stage, *_: calls.append(stage)}
+    (tmp_path / "file").write_text("x")
+    matcher = f"mini:{world.matcher}"
+    with pytest.raises(OutputError, match="Cannot write to"):
+        audit(world.audited, world.audited, matchers=[matcher], out=tmp_path / "file", **common)
+    with pytest.raises(AuditError, match="without a matcher"):
+        audit(world.audited, world.audited, matchers=[], out=tmp_path / "a", **common)
+    with pytest.raises(CheckpointError, match=r"no readable provenance\.json"):
+        audit(world.audited, world.audited, matchers=[matcher], model=tmp_path, out=tmp_path / "a", **common)
+    assert calls == []
+
+
+def test_photos_without_a_protected_version_count_as_failures(world, protected, tmp_path):
+    part = tmp_path / "part"
+    shutil.copytree(protected, part)
+    for path in sorted(part.rglob("*.png"))[:64:4]:
+        path.unlink()
+    options = dataclasses.replace(QUICK, resamples=2)
+    result = audit(world.audited, part, matchers=[f"mini:{world.matcher}"], out=tmp_path / "a", options=options)
+    rows = {row["mode"]: row["fte"]["value"] for row in result.to_dict()["matching"] if row["impostors"] == "all"}
+    assert rows["P-P"] == pytest.approx(16 / 256)
+    assert rows["O-O"] == 0.0
+
+
+def test_unrelated_folder_is_refused(world, protected, tmp_path):
+    shutil.copytree(world.learners, tmp_path / "others")
+    with pytest.raises(AuditError, match="None of the 256 originals has a protected photo"):
+        audit(
+            world.audited,
+            tmp_path / "others",
+            matchers=[f"mini:{world.matcher}"],
+            out=tmp_path / "a",
+            options=QUICK,
+        )
+
+
+def test_embeddings_have_a_row_for_every_photo(world, tmp_path):
+    photos = tmp_path / "photos"
+    for person in ("p00100", "p00101"):
+        shutil.copytree(world.audited / person, photos / person)
+    (photos / "p00100" / "broken.png").write_bytes(b"\x89PNG\r\n")
+    (photos / "labels.csv").write_text("identity,gender\np00100,female\np00101,male\n")
+    out = tmp_path / "deep" / "e.parquet"
+    frame = embed(
+        Path(f"folder:{photos}"), out, matcher=f"mini:{world.matcher}", faces="aligned", size=32
+    )
+    stored = pd.read_parquet(out)
+    assert len(frame) == len(stored) == 9
+    failed = stored[stored["embedding"].isna()]
+    assert failed["file"].tolist() == ["p00100/broken.png"]
+    assert "broken.png" in failed["reason"].iloc[0]
+    good = stored[stored["embedding"].notna()]
+    assert sorted(good["gender"].unique()) == ["female", "male"]
+    row = good[good["file"] == "p00101/p00101_0002.png"].iloc[0]
+    from privface.faces import as_aligned
+    from privface.images import to_unit
+    from privface.models import load_matcher
+
+    pixels = as_aligned(decode_image(photos / row["file"]), size=32)
+    expected = load_matcher(f"mini:{world.matcher}").embed(to_unit(pixels[None]))[0]
+    np.testing.assert_allclose(row["embedding"], expected, atol=1e-5)
+
+
+def test_filters_that_leave_nothing_are_named(world):
+    with pytest.raises(DataError, match="in the split 'test'"):
+        open_data(DataSettings(source=str(world.audited), split="test"))
+    with pytest.raises(DataError, match="none is left after the filters"):
+        open_data(DataSettings(source=str(world.audited), minimum_age=18))
+
+
+def test_sets_that_do_not_fit_in_memory_are_refused(world, monkeypatch):
+    from privface.pipeline import faces
+
+    monkeypatch.setattr(faces, "MEMORY_LIMIT", 100_000)
+    with pytest.raises(DataError, match="need .* GB of memory, the limit is"):
+        load_aligned(open_data(DataSettings(source=str(world.audited))), mode="aligned", size=32)
+
+
+def test_landmark_mode_needs_landmarks(world):
+    with pytest.raises(DataError, match="no landmarks in the labels"):
+        load_aligned(open_data(DataSettings(source=str(world.audited))), mode="landmarks", size=32)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from privface.training import ArraySource, DecodingSource
+from privface.training.source import Prefetcher, random_view, step_generator
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+
+
+def test_decoding_source_equals_array_source(pixels):
+    index = np.array([5, 0, 19, 5])
+    held, decoded = ArraySource(pixels), DecodingSource(lambda i: pixels[i], count=20, workers=3)
+    assert len(held) == len(decoded) == 20
+    np.testing.assert_array_equal(held.batch(index), decoded.batch(index))
+    np.testing.assert_allclose(held.batch(index)[0, :, 2, 3] * 255, pixels[5, 2, 3], atol=1e-4)
+
+
+def test_prefetcher_keeps_order_and_starts_anywhere(pixels):
+    batches = [np.array([k, k + 1]) for k in range(0, 20, 2)]
+    found = list(Prefetcher(ArraySource(pixels), batches, start=4))
+    assert [position for position, _, _ in found] == [4, 5, 6, 7, 8, 9]
+    for position, index, images in found:
+        np.testing.assert_array_equal(index, batches[position])
+        np.testing.assert_array_equal(images.numpy(), ArraySource(pixels).batch(index))
+
+
+def test_prefetcher_prepares_one_batch_ahead_in_another_thread(pixels):
+    threads: list[str] = []
+    ready = threading.Event()
+
+    class Watched(ArraySource):
+        def batch(self, index):
+            threads.append(threading.current_thread().name)
+            if len(threads) == 2:
+                ready.set()
+            return super().batch(index)
+
+    feed = iter(Prefetcher(Watched(pixels), [np.array([0]), np.array([1]), np.array([2])]))
+    next(feed)
+    assert ready.wait(10), "the second batch is prepared while the first is in use"
+    assert threading.current_thread().name not in threads
+    assert len(list(feed)) == 2
+
+
+def test_prefetcher_passes_an_error_on(pixels):
+    class Broken(ArraySource):
+        def batch(self, index):
+            raise OSError("disk gone")
+
+    with pytest.raises(OSError, match="disk gone"):
+        next(iter(Prefetcher(Broken(pixels), [np.array([0])])))
+
+
+def test_step_generator_depends_on_its_arguments_alone():
+    draw = [
+        float(torch.rand(1, generator=step_generator(seed=s, epoch=e, step=k)))
+        for s, e, k in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    ]
+    assert len(set(draw)) == 4
+    assert draw[0] == float(torch.rand(1, generator=step_generator(seed=0, epoch=0, step=0)))
+
+
+def test_random_view_is_differentiable_bounded_and_moves_the_picture():
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    views = [random_view(images, generator=step_generator(seed=0, epoch=0, step=k)) for k in range(20)]
+    for view in views:
+        assert view.shape == images.shape
+        assert 0 <= float(view.detach().min())
+        assert float(view.detach().max()) <= 1
+    assert len({float(view.detach()[0, 0, 8, 8]) for view in views}) > 15
+    views[0].sum().backward()
+    assert float(images.grad.abs().sum()) > 0
