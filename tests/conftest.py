@@ -19,7 +19,16 @@ TINY: dict[str, Any] = {
     "adversaries": [{"size": 16, "width": 8, "stages": 1}],
     "autoencoder": {"width": 4, "depth": 2, "blocks": 1},
     "losses": {"reconstruction": 0.1},
-    "loop": {"learning_rate": 0.03, "ema": 0.0, "epochs": 2, "batch_size": 8, "epoch_images": 24, "device": "cpu", "precision": "32-true"},
+    "loop": {
+        "learning_rate": 0.03,
+        "warmup_steps": 0,
+        "ema": 0.0,
+        "epochs": 2,
+        "batch_size": 8,
+        "epoch_images": 24,
+        "device": "cpu",
+        "precision": "32-true",
+    },
 }
 """Settings of a training run that takes about a second; `data` and `matchers` are filled in by the world."""
 

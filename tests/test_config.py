@@ -42,7 +42,13 @@ def test_overrides_reach_sections_lists_and_exponents(tmp_path):
     content = {**LEAST, "classifiers": [{"size": 32}, {"size": 48}]}
     settings = load_settings(
         write(tmp_path, content),
-        ["loop.epochs=3", "classifiers.1.size=64", "loop.learning_rate=1e-4", "matchers=[onnx:a.onnx]", "data.split=train"],
+        [
+            "loop.epochs=3",
+            "classifiers.1.size=64",
+            "loop.learning_rate=1e-4",
+            "matchers=[onnx:a.onnx]",
+            "data.split=train",
+        ],
     )
     assert (settings.loop.epochs, settings.loop.learning_rate) == (3, 1e-4)
     assert [c.size for c in settings.classifiers] == [32, 64]

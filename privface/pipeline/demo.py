@@ -193,7 +193,7 @@ def _train_matchers(
 ) -> None:
     """Two that differ in input size, width and initial weights; the protector meets the first alone."""
     source = ArraySource(_resized(faces.pixels, size.side))
-    for number, (name, side, width) in enumerate((("matcher", 32, 24), ("matcher-unseen", 40, 16))):
+    for number, (name, side, width) in enumerate((("matcher", 40, 24), ("matcher-unseen", 44, 16))):
         spec = classifier_spec(size=side, crop="frame")
         network = train_matcher(
             source,
@@ -247,13 +247,13 @@ def _settings(out: Path, seed: int, size: DemoSize) -> TrainSettings:
         "classifiers": [{"spec": f"mini:{out / 'classifier'}"}],
         "adversaries": [{"size": 32, "width": 16}],  # the shape of the classifier, so it begins as its copy
         "autoencoder": {"width": 16, "blocks": 1},
-        "losses": {"reconstruction": 1.0, "matching": 2.0, "frozen": 1.0, "adversary": 1.0},
+        "losses": {"reconstruction": 1.0, "matching": 4.0, "frozen": 3.0, "adversary": 3.0},
         "loop": {
             "epochs": size.train_epochs,
-            "batch_size": 16,
-            "learning_rate": 0.003,
-            "warmup_steps": 40,
-            "ema": 0.95,  # the default would still remember the start after so few steps
+            "batch_size": 8,
+            "learning_rate": 0.0025,
+            "warmup_steps": 50,
+            "ema": 0.9,  # the default would still remember the start after so few steps
             "precision": "32-true",
             "device": "cpu",
         },

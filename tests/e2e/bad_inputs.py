@@ -118,12 +118,27 @@ def _tidy(text: str, kit: Path, work: Path) -> str:
 # --- command lines ------------------------------------------------------------------------------------
 
 
-def _protect(work: Path, *more: object, source: Path | None = None, out: Path | None = None, model: Path | None = None) -> list[str]:
-    parts = ["protect", source or work / "in", out or work / "out", "--model", model or work / "kit/run", *more]
+def _protect(
+    work: Path, *more: object, source: Path | None = None, out: Path | None = None, model: Path | None = None
+) -> list[str]:
+    parts = [
+        "protect",
+        source or work / "in",
+        out or work / "out",
+        "--model",
+        model or work / "kit/run",
+        *more,
+    ]
     return list(map(str, parts))
 
 
-def _audit(work: Path, *more: object, original: Path | None = None, protected: Path | None = None, matcher: str | None = None) -> list[str]:
+def _audit(
+    work: Path,
+    *more: object,
+    original: Path | None = None,
+    protected: Path | None = None,
+    matcher: str | None = None,
+) -> list[str]:
     faces = work / "kit/faces"
     parts = [
         "audit", "--original", original or faces, "--protected", protected or faces, "--faces", "aligned", "--no-cnn",
@@ -151,7 +166,9 @@ def _photo(work: Path, name: str, data: bytes) -> list[str]:
 
 def _pixels(side: int = 48) -> np.ndarray:
     ramp = np.linspace(40, 200, side)
-    grid = np.stack([np.add.outer(ramp, ramp) / 2, np.add.outer(ramp, -ramp) / 2 + 128, np.full((side, side), 90)], 2)
+    grid = np.stack(
+        [np.add.outer(ramp, ramp) / 2, np.add.outer(ramp, -ramp) / 2 + 128, np.full((side, side), 90)], 2
+    )
     return grid.astype(np.uint8)
 
 
@@ -173,7 +190,12 @@ def _png_header(width: int, height: int) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
 
 
 def _animation(form: str) -> bytes:
@@ -338,6 +360,6 @@ CASES: tuple[Case, ...] = (
     Case("gate that is no comparison", lambda w: _audit(w, "--fail-if", "leakage"), 2, "is no gate"),
     Case("no resamples", lambda w: _audit(w, "--resamples", "0"), 2, "resamples"),
     Case("option that does not exist", lambda w: _protect(w, "--fast"), 2, "No such option"),
-    Case("number that is none", lambda w: _audit(w, "--seed", "many"), 2, "many"),
+    Case("number that is none", lambda w: _audit(w, "--seed", "many"), 2, "valid integer"),
     Case("command that does not exist", lambda _: ["anonymise"], 2, "No such command"),
 )  # fmt: skip

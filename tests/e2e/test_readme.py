@@ -34,8 +34,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # A command that starts with the key is run with the value behind it: the same work, less of it.
 SMALLER = {
-    "privface train": "--set size=48 --set loop.epochs=1 --set loop.epoch_images=32 --set classifiers.0.epochs=1"
-    " --set classifiers.0.size=32 --set adversaries.0.size=32 --set loop.precision=32-true --set loop.device=cpu",
+    "privface train": "--set size=48 --set loop.epochs=1 --set loop.epoch_images=32 --set loop.precision=32-true"
+    " --set loop.device=cpu --set 'classifiers=[{size: 32, epochs: 1}]' --set 'adversaries=[{size: 32}]'"
+    " --set loop.warmup_steps=0 --set loop.ema=0 --set loop.learning_rate=0.02 --set validation_share=0",
     "privface audit": "--resamples 20 --cnn-epochs 1",
 }
 
@@ -101,9 +102,16 @@ def test_every_command_for_own_photos_runs_in_order(place: Path) -> None:
     for line in ours:
         more = next((extra for start, extra in SMALLER.items() if line.startswith(start)), "")
         done = run(f"{line} {more}" if more else line, place)
-        allowed = {0, EXIT_GATE} if "--fail-if" in line else {0}
+        allowed = {0}
+        if "--fail-if" in line:
+            allowed = {0, EXIT_GATE}
+        elif "--faces detect" in line:
+            allowed = {0, EXIT_SOME_FAILED}  # a detector need not take every drawing for a face
         assert done.returncode in allowed, f"{line}\n{done.stdout}\n{done.stderr}"
-    assert {row.status for row in read_manifest(place / "protected")} == {"ok"}
+    statuses = [row.status for row in read_manifest(place / "protected")]
+    assert len(statuses) == 200
+    assert set(statuses) <= {"ok", "no_face"}
+    assert statuses.count("ok") > 190
     audit = AuditResult.load(place / "audit" / "audit.json").to_dict()
     assert {row["matcher"]: row["seen"] for row in audit["matching"]} == {
         "onnx:matcher": True,

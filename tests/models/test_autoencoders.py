@@ -30,7 +30,7 @@ def test_shape_and_range_over_the_grid(width, depth, skips, stem, output, make_i
     with torch.no_grad():
         out = made(images)
     assert out.shape == images.shape
-    assert 0 < float(out.min())
+    assert float(out.min()) > 0
     assert float(out.max()) < 1
     assert float((out - images).abs().max()) > 1e-3
 

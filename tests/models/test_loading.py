@@ -63,9 +63,7 @@ def matcher_file(tmp_path_factory) -> Path:
 def save_mini(folder: Path, *, kind: str, outputs: int) -> Path:
     torch.manual_seed(0)
     network = CompactResNet(outputs=outputs, width=8, stages=1).eval()
-    save_network(
-        folder, network, kind=kind, meta={"input_size": 16, "crop": [10.0, 10.0, 100.0, 100.0]}
-    )
+    save_network(folder, network, kind=kind, meta={"input_size": 16, "crop": [10.0, 10.0, 100.0, 100.0]})
     return folder
 
 
@@ -383,5 +381,7 @@ def test_real_matchers_agree_after_conversion_and_match_lfw(name, real_models, r
     np.testing.assert_allclose(matcher.embed(images[:16]), converted, atol=1e-4)
     embeddings = np.concatenate([matcher.embed(part) for part in np.array_split(images, 8)])
     pairs = choose_pairs(faces.table.identities, seed=0)
-    genuine, impostor = (cosine_scores(embeddings, embeddings, rows) for rows in (pairs.genuine, pairs.impostor))
+    genuine, impostor = (
+        cosine_scores(embeddings, embeddings, rows) for rows in (pairs.genuine, pairs.impostor)
+    )
     assert tmr_at_fmr(genuine, impostor, fmr=0.01).tmr > 0.95

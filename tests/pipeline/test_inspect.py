@@ -12,7 +12,14 @@ import torch
 
 from privface.audit.result import check_gate
 from privface.config import DataSettings
-from privface.errors import AuditError, CheckpointError, ConfigError, DataError, OutputError, SplitOverlapError
+from privface.errors import (
+    AuditError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    OutputError,
+    SplitOverlapError,
+)
 from privface.images import decode_image
 from privface.models import CompactResNet, Protector, save_network
 from privface.pipeline import AuditOptions, audit, audit_protector, embed, load_aligned, open_data
@@ -126,8 +133,12 @@ def test_photos_without_a_protected_version_count_as_failures(world, protected, 
     for path in sorted(part.rglob("*.png"))[:64:4]:
         path.unlink()
     options = dataclasses.replace(QUICK, resamples=2)
-    result = audit(world.audited, part, matchers=[f"mini:{world.matcher}"], out=tmp_path / "a", options=options)
-    rows = {row["mode"]: row["fte"]["value"] for row in result.to_dict()["matching"] if row["impostors"] == "all"}
+    result = audit(
+        world.audited, part, matchers=[f"mini:{world.matcher}"], out=tmp_path / "a", options=options
+    )
+    rows = {
+        row["mode"]: row["fte"]["value"] for row in result.to_dict()["matching"] if row["impostors"] == "all"
+    }
     assert rows["P-P"] == pytest.approx(16 / 256)
     assert rows["O-O"] == 0.0
 
@@ -151,9 +162,7 @@ def test_embeddings_have_a_row_for_every_photo(world, tmp_path):
     (photos / "p00100" / "broken.png").write_bytes(b"\x89PNG\r\n")
     (photos / "labels.csv").write_text("identity,gender\np00100,female\np00101,male\n")
     out = tmp_path / "deep" / "e.parquet"
-    frame = embed(
-        Path(f"folder:{photos}"), out, matcher=f"mini:{world.matcher}", faces="aligned", size=32
-    )
+    frame = embed(Path(f"folder:{photos}"), out, matcher=f"mini:{world.matcher}", faces="aligned", size=32)
     stored = pd.read_parquet(out)
     assert len(frame) == len(stored) == 9
     failed = stored[stored["embedding"].isna()]

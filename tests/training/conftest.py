@@ -51,7 +51,12 @@ class Lower(torch.nn.Module):
 
 
 def make_step(
-    *, seed: int = 0, adversaries: int = 1, watch: bool = False, weights: LossWeights | None = None, objective: str = "uninformative"
+    *,
+    seed: int = 0,
+    adversaries: int = 1,
+    watch: bool = False,
+    weights: LossWeights | None = None,
+    objective: str = "uninformative",
 ) -> SemiAdversarialStep:
     torch.manual_seed(seed)
     return SemiAdversarialStep(
@@ -69,9 +74,19 @@ def make_step(
     )
 
 
-def make_trainer(step: SemiAdversarialStep | None = None, *, progress: Callable[..., None] | None = None, **changes: Any) -> SemiAdversarialTrainer:
+def make_trainer(
+    step: SemiAdversarialStep | None = None, *, progress: Callable[..., None] | None = None, **changes: Any
+) -> SemiAdversarialTrainer:
     settings = LoopSettings(
-        **{"epochs": 3, "batch_size": 8, "epoch_images": 16, "device": "cpu", "precision": "32-true", **changes}
+        **{
+            "epochs": 3,
+            "batch_size": 8,
+            "epoch_images": 16,
+            "device": "cpu",
+            "precision": "32-true",
+            "warmup_steps": 0,
+            **changes,
+        }
     )
     return SemiAdversarialTrainer(step or make_step(), settings=settings, progress=progress)
 

@@ -14,11 +14,15 @@ def run(toy, step, *, seed=0):
     pixels, genders = toy.people(8)
     images = torch.from_numpy(ArraySource(pixels).batch(torch.arange(8).numpy()))
     embeddings = [matcher(images) for matcher in step.matchers]
-    return step(images, torch.from_numpy(genders), embeddings, generator=step_generator(seed=seed, epoch=0, step=0))
+    return step(
+        images, torch.from_numpy(genders), embeddings, generator=step_generator(seed=seed, epoch=0, step=0)
+    )
 
 
 def test_total_is_the_weighted_sum_of_the_terms(toy):
-    weights = LossWeights(reconstruction=0.5, matching=2.0, frozen=3.0, adversary=0.25, embedding=0.125, code=4.0)
+    weights = LossWeights(
+        reconstruction=0.5, matching=2.0, frozen=3.0, adversary=0.25, embedding=0.125, code=4.0
+    )
     losses = run(toy, toy.step(watch=True, weights=weights))
     figures = {name: float(value) for name, value in losses.figures.items()}
     names = ("reconstruction", "matching", "frozen", "adversary", "embedding", "code")
@@ -48,7 +52,9 @@ def test_each_side_gets_its_own_gradient_only(toy):
     own = torch.autograd.grad(losses.adversaries, chasing, retain_graph=True)
     trainer._optimizers.clear()  # gradients only, no step
     trainer._fabric.clip_gradients = lambda *_, **__: None
-    trainer._optimizers.append(type("Idle", (), {"zero_grad": lambda *_, **__: None, "step": lambda _: None})())
+    trainer._optimizers.append(
+        type("Idle", (), {"zero_grad": lambda *_, **__: None, "step": lambda _: None})()
+    )
     trainer._update(losses)
     for parameter, expected in zip([*learned, *chasing], [*alone, *own], strict=True):
         torch.testing.assert_close(parameter.grad, expected)
