@@ -86,7 +86,9 @@ class LossSettings(_Settings):
     l1: float = Field(1.0, ge=0, description="Share of L1 in the reconstruction.")
     l2: float = Field(0.0, ge=0)
     ssim: float = Field(0.2, ge=0)
-    tone: float = Field(4.0, ge=0, description="Error of 8 x 8 block means: keeps brightness and colour of regions.")
+    tone: float = Field(
+        4.0, ge=0, description="Error of 8 x 8 block means: keeps brightness and colour of regions."
+    )
     margin: float = Field(
         1.0, gt=-1, le=1, description="Cosine to the original at which matching stops pulling."
     )

@@ -42,7 +42,10 @@ def pair() -> tuple[torch.Tensor, torch.Tensor]:
 def test_ssim_equals_a_slow_loop(pair):
     a, b = pair
     expected = np.mean(
-        [slow_ssim(x, y) for x, y in zip(a.numpy().reshape(6, 16, 18), b.numpy().reshape(6, 16, 18))]
+        [
+            slow_ssim(x, y)
+            for x, y in zip(a.numpy().reshape(6, 16, 18), b.numpy().reshape(6, 16, 18), strict=True)
+        ]
     )
     assert float(ssim(a, b)) == pytest.approx(expected, abs=1e-9)
 

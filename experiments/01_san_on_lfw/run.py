@@ -22,15 +22,21 @@ RESULTS = HERE / "results"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/01"), help="run folder")
     parser.add_argument("--config", type=Path, default=HERE / "config.yaml")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--audit-only", action="store_true", help="the run is trained already")
     parser.add_argument("--name", default="audit", help="results/NAME.json")
-    parser.add_argument("--sheet", action="store_true", help="write a contact sheet into the run folder (shows photos)")
-    parser.add_argument("--table", action="store_true", help="print the table of the committed results and stop")
+    parser.add_argument(
+        "--sheet", action="store_true", help="write a contact sheet into the run folder (shows photos)"
+    )
+    parser.add_argument(
+        "--table", action="store_true", help="print the table of the committed results and stop"
+    )
     arguments = parser.parse_args()
     if arguments.table:
         print(table(json.loads((RESULTS / f"{arguments.name}.json").read_text())))
@@ -51,7 +57,14 @@ def audit(arguments: argparse.Namespace, progress: Any) -> None:
     from privface.config import DataSettings
     from privface.images import encode_image, write_atomic
     from privface.models import Protector
-    from privface.pipeline import AuditOptions, audit_protector, load_aligned, open_data, read_provenance, write_results
+    from privface.pipeline import (
+        AuditOptions,
+        audit_protector,
+        load_aligned,
+        open_data,
+        read_provenance,
+        write_results,
+    )
     from privface.report import contact_sheet
 
     data, models = Path(os.environ["PRIVFACE_DATA"]), Path(os.environ["PRIVFACE_MODELS"])
@@ -73,10 +86,15 @@ def audit(arguments: argparse.Namespace, progress: Any) -> None:
     )
     write_results(result, run)
     result.save(RESULTS / f"{arguments.name}.json")
-    (RESULTS / f"{arguments.name}_training.json").write_text(json.dumps(training_facts(read_provenance(run)), indent=2, sort_keys=True) + "\n")
+    (RESULTS / f"{arguments.name}_training.json").write_text(
+        json.dumps(training_facts(read_provenance(run)), indent=2, sort_keys=True) + "\n"
+    )
     if arguments.sheet:
         pick = slice(0, None, max(1, len(faces) // 20))
-        write_atomic(run / "contact_sheet.png", encode_image(contact_sheet(faces.pixels[pick][:20], protected[pick][:20]), ".png"))
+        write_atomic(
+            run / "contact_sheet.png",
+            encode_image(contact_sheet(faces.pixels[pick][:20], protected[pick][:20]), ".png"),
+        )
 
 
 def training_facts(provenance: dict[str, Any]) -> dict[str, Any]:
@@ -86,11 +104,22 @@ def training_facts(provenance: dict[str, Any]) -> dict[str, Any]:
 
 def table(document: dict[str, Any]) -> str:
     """The committed results as Markdown."""
-    lines = [document["verdict"]["headline"], "", "| matcher | | mode | impostors | TMR@1e-2 | TMR@1e-3 | EER |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        document["verdict"]["headline"],
+        "",
+        "| matcher | | mode | impostors | TMR@1e-2 | TMR@1e-3 | EER |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
     for row in document["matching"]:
         tmr = row["tmr"]
-        lines.append(f"| {row['matcher']} | {_seen(row['seen'])} | {row['mode']} | {row['impostors']} | {_figure(tmr['0.01'])} | {_figure(tmr['0.001'])} | {_figure(row['eer'])} |")
-    lines += ["", "| probe | kind | reads | | AUC on originals | AUC on protected | leakage | balanced accuracy |", "| --- | --- | --- | --- | --- | --- | --- | --- |"]
+        lines.append(
+            f"| {row['matcher']} | {_seen(row['seen'])} | {row['mode']} | {row['impostors']} | {_figure(tmr['0.01'])} | {_figure(tmr['0.001'])} | {_figure(row['eer'])} |"
+        )
+    lines += [
+        "",
+        "| probe | kind | reads | | AUC on originals | AUC on protected | leakage | balanced accuracy |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
     for row in document["leakage"]:
         lines.append(
             f"| {row['probe']} | {row['kind']} | {row['input']} | {_seen(row['seen'])} | {_figure(row['original_auc'])} | {_figure(row['auc'])} | {_figure(row['leakage'])} | {_figure(row['balanced_accuracy'])} |"
@@ -98,9 +127,11 @@ def table(document: dict[str, Any]) -> str:
     worst = document["worst_retrained"]
     lines += [
         "",
-        f"Worst retrained probe: {worst['probe']} on {worst['input']}, leakage {_figure(worst['leakage'])}. "
-        f"Illusion gap: {_figure(document['illusion_gap'])}. "
-        f"PSNR {_figure(document['quality']['psnr'])} dB, SSIM {_figure(document['quality']['ssim'])}.",
+        (
+            f"Worst retrained probe: {worst['probe']} on {worst['input']}, leakage {_figure(worst['leakage'])}. "
+            f"Illusion gap: {_figure(document['illusion_gap'])}. "
+            f"PSNR {_figure(document['quality']['psnr'])} dB, SSIM {_figure(document['quality']['ssim'])}."
+        ),
     ]
     return "\n".join(lines)
 

@@ -42,7 +42,9 @@ BATCH = 32
 
 def own_matcher() -> Matcher:
     network = CompactResNet(outputs=128, width=32, stages=4).eval().requires_grad_(False)
-    return Matcher(network, spec=InputSpec(value_range=(-1.0, 1.0)), name="random", fingerprint=network_sha256(network))
+    return Matcher(
+        network, spec=InputSpec(value_range=(-1.0, 1.0)), name="random", fingerprint=network_sha256(network)
+    )
 
 
 def parts(matcher: Matcher) -> tuple[SemiAdversarialAutoencoder, list[GenderProbe], list[PixelAdversary]]:
@@ -57,7 +59,9 @@ def parts(matcher: Matcher) -> tuple[SemiAdversarialAutoencoder, list[GenderProb
     return SemiAdversarialAutoencoder(width=24, depth=4, blocks=1), probes, adversaries
 
 
-def plain_rate(matcher: Matcher, pixels: np.ndarray[Any, Any], genders: np.ndarray[Any, Any], steps: int) -> float:
+def plain_rate(
+    matcher: Matcher, pixels: np.ndarray[Any, Any], genders: np.ndarray[Any, Any], steps: int
+) -> float:
     """Images a second of the loop that one writes first."""
     autoencoder, probes, adversaries = parts(matcher)
     opponents = nn.ModuleList(adversaries)
@@ -76,7 +80,9 @@ def plain_rate(matcher: Matcher, pixels: np.ndarray[Any, Any], genders: np.ndarr
         theirs.step()
         with torch.no_grad():
             target = matcher(images)
-        total = 0.5 * reconstruction(protected, images) + 3 * (1 - F.cosine_similarity(matcher(protected), target).mean())
+        total = 0.5 * reconstruction(protected, images) + 3 * (
+            1 - F.cosine_similarity(matcher(protected), target).mean()
+        )
         for logits in [p.logit(protected) for p in probes] + [a(protected)[0] for a in adversaries]:
             total = total + F.binary_cross_entropy_with_logits(logits, coin)
         ours.zero_grad()
@@ -86,7 +92,9 @@ def plain_rate(matcher: Matcher, pixels: np.ndarray[Any, Any], genders: np.ndarr
     return steps * BATCH / (time.perf_counter() - began)
 
 
-def privface_rate(matcher: Matcher, pixels: np.ndarray[Any, Any], genders: np.ndarray[Any, Any], steps: int, share: float) -> tuple[float, float, str]:
+def privface_rate(
+    matcher: Matcher, pixels: np.ndarray[Any, Any], genders: np.ndarray[Any, Any], steps: int, share: float
+) -> tuple[float, float, str]:
     """Images a second of privface's loop (embedding the originals once is not counted), share of waiting, precision."""
     autoencoder, probes, adversaries = parts(matcher)
     step = SemiAdversarialStep(
@@ -100,14 +108,18 @@ def privface_rate(matcher: Matcher, pixels: np.ndarray[Any, Any], genders: np.nd
         matching=MatchingLoss(),
         attribute=AttributeLoss("uninformative"),
     )
-    trainer = SemiAdversarialTrainer(step, settings=LoopSettings(epochs=1, batch_size=BATCH, epoch_images=steps * BATCH))
+    trainer = SemiAdversarialTrainer(
+        step, settings=LoopSettings(epochs=1, batch_size=BATCH, epoch_images=steps * BATCH)
+    )
     with tempfile.TemporaryDirectory() as folder:
         summary = trainer.fit(ArraySource(pixels), genders, run=Path(folder), meta={})
     return summary.images_per_second, summary.data_wait_share, trainer.precision
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--matcher", help="specification; default: a random network of 0.6 M weights")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
@@ -126,7 +138,10 @@ def main() -> None:
         full, waited, precision = privface_rate(matcher, pixels, genders, arguments.steps, 1.0)
         half, _, _ = privface_rate(matcher, pixels, genders, arguments.steps, 0.5)
         rows.append((plain, full, half, waited))
-        print(f"plain {plain:.1f}  privface {full:.1f} ({precision})  matching_share=0.5 {half:.1f} images/s  waiting for data {waited:.1%}", flush=True)
+        print(
+            f"plain {plain:.1f}  privface {full:.1f} ({precision})  matching_share=0.5 {half:.1f} images/s  waiting for data {waited:.1%}",
+            flush=True,
+        )
     print(f"ratio, same computation: {statistics.median(r[1] / r[0] for r in rows):.2f}")
     print(f"ratio, matching_share=0.5: {statistics.median(r[2] / r[0] for r in rows):.2f}")
 

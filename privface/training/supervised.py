@@ -62,7 +62,18 @@ def train_gender_classifier(
         return F.binary_cross_entropy_with_logits(outputs[:, 0], labels[rows].float())
 
     _descend(
-        network, nn.Identity(), source, order, loss, spec, epochs, batch_size, learning_rate, seed, progress
+        network,
+        nn.Identity(),
+        source,
+        order,
+        loss,
+        spec,
+        epochs,
+        batch_size,
+        learning_rate,
+        seed,
+        progress,
+        colour=0.25,
     )
     return network
 
@@ -126,7 +137,20 @@ def train_matcher(
         truth = labels[rows]
         return F.cross_entropy(scale * (cosines - margin * F.one_hot(truth, len(names))), truth)
 
-    _descend(network, centres, source, order, loss, spec, epochs, batch_size, learning_rate, seed, progress)
+    _descend(
+        network,
+        centres,
+        source,
+        order,
+        loss,
+        spec,
+        epochs,
+        batch_size,
+        learning_rate,
+        seed,
+        progress,
+        colour=0.0,
+    )
     return network
 
 
@@ -148,7 +172,10 @@ def _descend(
     learning_rate: float,
     seed: int,
     progress: Progress | None,
+    *,
+    colour: float,
 ) -> None:
+    """One cosine of AdamW; ``colour`` is the views' colour jitter, which a matcher does without: colour tells people apart."""
     network.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
         [*network.parameters(), *extra.parameters()], lr=learning_rate, weight_decay=1e-2
@@ -164,6 +191,7 @@ def _descend(
             view = random_view(
                 images.to(memory_format=torch.channels_last),
                 generator=step_generator(seed=seed, epoch=epoch, step=position),
+                colour=colour,
             )
             value = loss(network(to_input(view, spec)), torch.from_numpy(index))
             optimizer.zero_grad(set_to_none=True)

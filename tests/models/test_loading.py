@@ -142,11 +142,9 @@ def test_onnx_that_is_text_is_refused_when_used(tmp_path, make_images):
 def test_missing_extra_is_named(matcher_file, make_images, monkeypatch, module, need):
     monkeypatch.setitem(sys.modules, module, None)
     matcher = load_matcher(f"onnx:{matcher_file}")
+    run = matcher.embed if need == "score" else lambda images: matcher(torch.from_numpy(images))
     with pytest.raises(MissingExtraError, match=f"need(s)? {module}") as caught:
-        if need == "score":
-            matcher.embed(make_images(1))
-        else:
-            matcher(torch.from_numpy(make_images(1)))
+        run(make_images(1))
     assert "privface[onnx]" in str(caught.value.hint)
 
 

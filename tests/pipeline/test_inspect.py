@@ -191,7 +191,7 @@ def test_sets_that_do_not_fit_in_memory_are_refused(world, monkeypatch):
     from privface.pipeline import faces
 
     monkeypatch.setattr(faces, "MEMORY_LIMIT", 100_000)
-    with pytest.raises(DataError, match="need .* GB of memory, the limit is"):
+    with pytest.raises(DataError, match=r"need .* GB of memory, the limit is"):
         load_aligned(open_data(DataSettings(source=str(world.audited))), mode="aligned", size=32)
 
 
