@@ -105,8 +105,8 @@ class LossSettings(_Settings):
             + self.code
         ):
             raise ValueError("all loss weights are 0, so there is nothing to learn")
-        if self.reconstruction and not self.l1 + self.l2 + self.ssim:
-            raise ValueError("l1, l2 and ssim are all 0, but reconstruction counts")
+        if self.reconstruction and not self.l1 + self.l2 + self.ssim + self.tone:
+            raise ValueError("l1, l2, ssim and tone are all 0, but reconstruction counts")
         return self
 
 

@@ -88,7 +88,7 @@ def test_variables_are_expanded_everywhere(tmp_path, monkeypatch):
         ("validation_share=0.5", "less than 0.5"),
         ("matchers=[]", "at least 1 item"),
         ("losses={reconstruction: 0, matching: 0, frozen: 0, adversary: 0}", "all loss weights are 0"),
-        ("losses={l1: 0, ssim: 0}", "l1, l2 and ssim are all 0"),
+        ("losses={l1: 0, ssim: 0, tone: 0}", "l1, l2, ssim and tone are all 0"),
     ],
 )
 def test_faulty_override_is_named(tmp_path, override, fragment):

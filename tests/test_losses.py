@@ -75,6 +75,14 @@ def test_reconstruction_is_the_weighted_sum_of_its_terms(pair):
     assert float(ReconstructionLoss(l1=1, l2=1, ssim=1)(a, a)) == pytest.approx(0.0, abs=1e-9)
 
 
+def test_tone_sees_regions_and_not_detail():
+    grey = torch.full((1, 3, 16, 16), 0.5)
+    checks = grey + 0.1 * ((torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2 - 1)
+    loss = ReconstructionLoss(l1=0.0, tone=2.0)
+    assert float(loss(checks, grey)) == pytest.approx(0.0, abs=1e-6)
+    assert float(loss(grey + 0.1, grey)) == pytest.approx(0.2, rel=1e-5)
+
+
 def test_reconstruction_gradient_leads_towards_the_original(pair):
     a, b = pair
     moved = b.clone().requires_grad_()

@@ -141,6 +141,11 @@ def restore(network: nn.Module, saved: SavedNetwork, *, where: Path) -> None:
         network.load_state_dict(dict(saved.weights))
     except RuntimeError as error:
         raise CheckpointError(
-            f"{where}: weights do not fit the architecture in {CARD} ({str(error).splitlines()[0]}).",
+            f"{where}: weights do not fit the architecture in {CARD} ({_detail(error)}).",
             hint="The two files come from different runs.",
         ) from error
+
+
+def _detail(error: RuntimeError) -> str:
+    # torch's first line names only the class; the lines below say which weight
+    return " ".join(str(error).splitlines()[1:2]).strip().rstrip(".")[:160] or str(error)[:160]

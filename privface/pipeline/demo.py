@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -49,7 +51,7 @@ _GENDER_CUE = 1.5  # clear enough for classifiers that train for seconds
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How much work the demo does; the default fits two cores and about two minutes.
+    """How much work the demo does; the default takes two to three minutes on one core.
 
     Attributes:
         model_people: People who train the matchers and the classifier that the protector does not meet.
@@ -67,15 +69,15 @@ class DemoSize:
     """
 
     model_people: int = 200
-    model_photos: int = 8
+    model_photos: int = 7
     matcher_epochs: int = 10
-    classifier_epochs: int = 5
+    classifier_epochs: int = 4
     train_people: int = 200
     train_photos: int = 6
     train_epochs: int = 4
-    audit_people: int = 200
+    audit_people: int = 180
     audit_photos: int = 4
-    cnn_epochs: int = 8
+    cnn_epochs: int = 7
     resamples: int = 500
     side: int = 64
 
@@ -114,8 +116,31 @@ def run_demo(
         OutputError: If ``out`` holds something that is no demo.
         DataError: If ``seed`` is negative.
     """
+    _refuse_others(out)
     groups = _people(seed, size)
-    _claim(out)
+    _start_afresh(out)
+    with _one_thread():
+        return _run(out, groups, seed, size, progress)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Networks this small gain little from threads, lose much on a busy machine, and differ in the last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run(
+    out: Path,
+    groups: tuple[GeneratedFaces, GeneratedFaces, GeneratedFaces],
+    seed: int,
+    size: DemoSize,
+    progress: Progress | None,
+) -> DemoOutcome:
     _train_matchers(out, groups[0], seed, size, progress)
     _train_classifiers(out, groups[0], groups[1], seed, size, progress)
     write_faces(groups[1], out / "training-faces")
@@ -166,14 +191,17 @@ def _people(seed: int, size: DemoSize) -> tuple[GeneratedFaces, GeneratedFaces, 
     return groups[0], groups[1], groups[2]
 
 
-def _claim(out: Path) -> None:
-    """Take a new, empty or earlier demo folder and remove what an earlier demo wrote, and only that."""
+def _refuse_others(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file, not a folder.", hint="Choose another --out.")
     if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
         raise OutputError(
             f"{out} is not empty and no earlier demo.", hint="Choose another --out, or empty the folder."
         )
+
+
+def _start_afresh(out: Path) -> None:
+    """Mark the folder and remove what an earlier demo wrote, and only that."""
     write_atomic(out / MARKER, b"Written by `privface demo`, which may replace what it wrote here.\n")
     for name in _PARTS:
         part = out / name
@@ -247,12 +275,12 @@ def _settings(out: Path, seed: int, size: DemoSize) -> TrainSettings:
         "classifiers": [{"spec": f"mini:{out / 'classifier'}"}],
         "adversaries": [{"size": 32, "width": 16}],  # the shape of the classifier, so it begins as its copy
         "autoencoder": {"width": 16, "blocks": 1},
-        "losses": {"reconstruction": 1.0, "matching": 4.0, "frozen": 3.0, "adversary": 3.0},
+        "losses": {"reconstruction": 1.0, "matching": 4.0, "frozen": 3.0, "adversary": 3.0, "tone": 1.0},
         "loop": {
             "epochs": size.train_epochs,
             "batch_size": 8,
             "learning_rate": 0.0025,
-            "warmup_steps": 50,
+            "warmup_steps": 20,
             "ema": 0.9,  # the default would still remember the start after so few steps
             "precision": "32-true",
             "device": "cpu",

@@ -31,13 +31,7 @@ def open_data(settings: DataSettings) -> FaceTable:
     table = open_source(settings.source, labels=settings.labels)
     found = len(table)
     if settings.split is not None:
-        splits = sorted({r.split for r in table if r.split is not None})
-        table = table.where_split(settings.split)
-        if not len(table):
-            raise DataError(
-                f"No photo of {settings.source} is in the split {settings.split!r}; there are {splits}.",
-                hint="Correct `split`.",
-            )
+        table = take_split(table, settings.split, where=settings.source)
     if settings.minimum_age is not None:
         table = table.take(np.array([_age(r) >= settings.minimum_age for r in table], dtype=bool))
     if not len(table):
@@ -46,6 +40,23 @@ def open_data(settings: DataSettings) -> FaceTable:
             hint="Loosen split or minimum_age.",
         )
     return table
+
+
+def take_split(table: FaceTable, split: str, *, where: str) -> FaceTable:
+    """The rows of one split.
+
+    Raises:
+        DataError: If no row is in it; lists the splits that there are.
+    """
+    found = table.where_split(split)
+    if not len(found):
+        splits = sorted({r.split for r in table if r.split is not None})
+        there = f"there are {splits}" if splits else "the labels have no split column"
+        raise DataError(
+            f"No photo of {where} is in the split {split!r}; {there}.",
+            hint="Correct the split, or leave it out.",
+        )
+    return found
 
 
 def load_aligned(

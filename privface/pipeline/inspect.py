@@ -17,7 +17,7 @@ from privface.data import LoadedFaces, open_source
 from privface.errors import AuditError, DataError, OutputError
 from privface.images import encode_image, to_pixels, to_unit, write_atomic
 from privface.models import GenderProbe, Matcher, Protector, load_gender_probe, load_matcher
-from privface.pipeline.faces import Progress, load_aligned
+from privface.pipeline.faces import Progress, load_aligned, take_split
 from privface.pipeline.fit import person_digest, read_provenance
 from privface.protect.manifest import MANIFEST_NAME, read_manifest
 from privface.records import FRAME, FaceTable
@@ -87,11 +87,12 @@ def audit(
     _require_folder(out)
     models = _load_models(matchers, probes, model)
     table = open_source(str(original), labels=labels)
-    table = (table if split is None else table.where_split(split)).labelled()
+    if split is not None:
+        table = take_split(table, split, where=str(original))
+    table = table.labelled()
     if not len(table):
         raise DataError(
-            f"{original} has no labelled photo{'' if split is None else f' in split {split!r}'}.",
-            hint="Give --labels with a gender column.",
+            f"{original} has no photo with a gender label.", hint="Give --labels with a gender column."
         )
     faces = load_aligned(
         table, mode=options.faces, size=options.size, progress=progress, stage="align originals"

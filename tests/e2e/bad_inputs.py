@@ -300,7 +300,7 @@ CASES: tuple[Case, ...] = (
     Case("audited people who trained the protector", lambda w: _audit(w, *_provenance(w)), 2, "3 audited people trained the protector"),
     Case("too few people to hold some out for validation", lambda w: _train(w, "--set", "validation_share=0.1"), 2, "validation part is too small"),
     Case("too few people to audit", _few, 2, "needs two of each gender"),
-    Case("split that no row has", lambda w: _audit(w, "--split", "test"), 2, "in split 'test'"),
+    Case("split that no row has", lambda w: _audit(w, "--split", "test"), 2, "is in the split 'test'; the labels have no split column"),
     # folders
     Case("folder that does not exist", lambda w: _protect(w, source=w / "nowhere"), 2, "nowhere is not a folder"),
     Case("empty folder", lambda w: _protect(w, source=_mkdir(w / "in")), 2, "holds no image"),

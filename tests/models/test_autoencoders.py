@@ -109,7 +109,9 @@ def test_card_of_another_architecture_is_refused(tmp_path):
     card = tmp_path / "model.yaml"
     text = card.read_text()
     card.write_text(text.replace("width: 4", "width: 8"))
-    with pytest.raises(CheckpointError, match="do not fit the architecture"):
+    with pytest.raises(
+        CheckpointError, match=r"do not fit the architecture in model\.yaml \(size mismatch for"
+    ):
         Protector.load(tmp_path)
     card.write_text(text.replace("width: 4", "breadth: 4"))
     with pytest.raises(CheckpointError, match="cannot be built"):

@@ -80,11 +80,16 @@ def test_its_models_can_be_used_by_name(outcome: DemoOutcome) -> None:
     assert load_gender_probe(f"mini:{out / 'classifier-unseen'}").male_scores(faces).shape == (1,)
 
 
-def test_every_photo_is_protected_and_changed(outcome: DemoOutcome) -> None:
-    out = outcome.report.parent
-    rows = read_manifest(out / "protected")
-    assert [row.status for row in rows] == ["ok"] * (TINY.audit_people * TINY.audit_photos)
-    assert outcome.result.to_dict()["quality"]["identical_images"] == 0
+def test_every_photo_has_a_row_and_no_original_passes(outcome: DemoOutcome) -> None:
+    """At this size the classifiers read next to nothing, so the protector may leave a photo as it is: it is refused."""
+    rows = read_manifest(outcome.report.parent / "protected")
+    assert len(rows) == TINY.audit_people * TINY.audit_photos
+    refused = [row for row in rows if row.status != "ok"]
+    assert len(refused) < len(rows)
+    assert {(row.reason, row.output) for row in refused} <= {("protector returned the original", None)}
+    document = outcome.result.to_dict()
+    assert document["quality"]["identical_images"] == 0
+    assert document["data"]["enrolled_protected"] == len(rows) - len(refused)
 
 
 def test_the_sheet_shows_originals_above_protected_photos(outcome: DemoOutcome) -> None:
