@@ -1,6 +1,7 @@
 """Honest measurement of what a protection hides (leakage) and what it keeps (matching, quality)."""
 
-from privface.audit.auditor import AuditData, Auditor, Embedder, FrozenProbe
+from privface.audit.auditor import Auditor, Embedder, FrozenProbe
+from privface.audit.cache import Cache
 from privface.audit.curves import (
     DetCurve,
     OperatingPoint,
@@ -25,9 +26,11 @@ from privface.audit.intervals import (
     probe_interval,
 )
 from privface.audit.matching import MatchingResult, evaluate_matching
-from privface.audit.probes import EmbeddingProbe, PixelProbe, RetrainedProbe
+from privface.audit.picture_probes import PixelProbe
+from privface.audit.probes import EmbeddingProbe, RetrainedProbe
 from privface.audit.quality import psnr, ssim
 from privface.audit.result import AuditResult, GateOutcome
+from privface.audit.subjects import AuditData, EmbeddingData
 
 __all__ = [
     "AuditData",
@@ -35,8 +38,10 @@ __all__ = [
     "Auditor",
     "BootstrapParams",
     "CNNProbe",
+    "Cache",
     "DetCurve",
     "Embedder",
+    "EmbeddingData",
     "EmbeddingProbe",
     "FrozenProbe",
     "GateOutcome",

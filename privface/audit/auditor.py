@@ -1,46 +1,43 @@
-"""The audit: two image sets with labels in, one frozen result out.
+"""The audit: two sets of images or embeddings with labels in, one frozen result out.
 
-Nothing here knows how the images were protected, so any tool's output can be audited and the audit cannot
+Nothing here knows how the data were protected, so any tool's output can be audited and the audit cannot
 be tuned to our own.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib import metadata
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from privface.audit import quality
+from privface.audit.attacks import Attacks, library_versions, set_attack
+from privface.audit.cache import Cache
+from privface.audit.cohorts import cohort_rows, match_cohorts
 from privface.audit.image_probe import CNNProbe
+from privface.audit.information import pic, privacy_gain, suppression_rate
 from privface.audit.intervals import BootstrapParams, people_multiplicities, percentile_interval
-from privface.audit.matching import MatchingResult, choose_pairs, cohort_fnmr, enrolled, evaluate_matching
-from privface.audit.probes import EmbeddingProbe, PixelProbe, ProbeKind, RetrainedProbe
+from privface.audit.matching import MatchingResult, enrolled, evaluate_matching
+from privface.audit.picture_probes import PixelProbe
+from privface.audit.probes import PROBE_KINDS, EmbeddingProbe, ProbeKind, RetrainedProbe
 from privface.audit.readings import (
     Reading,
     illusion_gap,
-    leakage_within,
+    leakage_difference,
     take_reading,
-    undefined_reading,
     worst_by_validation,
 )
+from privface.audit.recovery import Recoverer
 from privface.audit.result import SCHEMA, AuditResult
+from privface.audit.subjects import AuditData, EmbeddingData, People, Subjects, View
 from privface.audit.verdict import write_verdict
-from privface.data.splits import person_bucket
+from privface.data.splits import person_key
 from privface.errors import AuditError, ConfigError, SplitOverlapError
 from privface.images import to_unit
-from privface.records import GENDERS, Embeddings, Measured, Scores
-
-MIN_COHORT = 30
-"""Photos below which a cohort is not reported."""
-
-COHORT_FMR = 1e-2
+from privface.records import Embeddings, Measured, Scores
 
 
 class Embedder(Protocol):
@@ -81,101 +78,32 @@ class FrozenProbe(Protocol):
         """Scores ``(N,)``, higher is more male, of float32 RGB ``(N, 3, H, W)`` in [0, 1]."""
 
 
-@dataclass(frozen=True)
-class AuditData:
-    """The photos before and after, row by row.
-
-    Attributes:
-        original: uint8 RGB, shape ``(N, H, W, 3)``, aligned faces.
-        protected: The same photos protected, same shape.
-        enrolled_original: Where a face was found in the original, shape ``(N,)``; other rows are not read.
-        enrolled_protected: Where there is a protected photo with a face in it, shape ``(N,)``.
-        files: Keys of the photos.
-        identities: Who is on each photo, shape ``(N,)``.
-        genders: 0 (female) or 1 (male), shape ``(N,)``.
-        cohorts: Further labels by column, each of shape ``(N,)``; an empty text is no label.
-        name: Name in the report.
-    """
-
-    original: NDArray[np.uint8]
-    protected: NDArray[np.uint8]
-    enrolled_original: NDArray[np.bool_]
-    enrolled_protected: NDArray[np.bool_]
-    files: tuple[str, ...]
-    identities: NDArray[np.str_]
-    genders: NDArray[np.int64]
-    cohorts: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
-    name: str = "faces"
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def check(self) -> None:
-        """Refuse sets that do not fit together.
-
-        Raises:
-            AuditError: If shapes, types or label values are wrong, or a gender is missing.
-        """
-        count = len(self.files)
-        for title, images in (("original", self.original), ("protected", self.protected)):
-            if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or len(images) != count:
-                raise AuditError(
-                    f"The {title} images are {images.dtype} {images.shape}; {count} files need uint8"
-                    f" ({count}, H, W, 3).",
-                    hint="Give one aligned RGB crop per file.",
-                )
-        if self.original.shape != self.protected.shape:
-            raise AuditError(
-                f"Original images {self.original.shape} and protected images {self.protected.shape} differ.",
-                hint="Align both sets to the same size.",
-            )
-        columns: dict[str, NDArray[Any]] = {
-            "enrolled_original": self.enrolled_original,
-            "enrolled_protected": self.enrolled_protected,
-            "identities": self.identities,
-            "genders": self.genders,
-            **self.cohorts,
-        }
-        for title, column in columns.items():
-            if np.shape(column) != (count,):
-                raise AuditError(f"{title} has shape {np.shape(column)}; {count} files need ({count},).")
-        found = sorted(set(np.asarray(self.genders).tolist()))
-        if found != [0, 1]:
-            raise AuditError(
-                f"The genders are {found}; an audit of gender needs 0 (female) and 1 (male).",
-                hint="Give a set with both genders.",
-            )
-
-
-@dataclass(frozen=True)
-class _People:
-    """Which rows train the attacker, choose its settings and are its victims."""
-
-    train: NDArray[np.bool_]
-    val: NDArray[np.bool_]
-    test: NDArray[np.bool_]
-
-
 class Auditor:
     """Measures what a protection hides and what it keeps.
 
     Each retrained probe is trained twice: on the originals of the attacker's people, to prove that it can
-    read gender, and on their protected photos. Both are scored on people that neither has met.
+    read gender, and on their protected versions. Both are scored on people that neither has met. The worst
+    probe, chosen on validation people, then attacks again: after a learned inversion of the protection, with
+    several photos of a person, and with few labels.
 
     Args:
-        matchers: Comparators; at least one should not have been seen in training.
+        matchers: Comparators of images; at least one should not have been seen in training.
         frozen_probes: Gender classifiers that do not adapt.
-        image_probes: Whether to train a CNN and a pixel SVM on the images.
-        embedding_probes: Probes to train on every matcher's embeddings.
+        image_probes: Attackers trained on the images; none to leave them out.
+        embedding_probes: Attackers trained on every matcher's embeddings, or names of them.
+        image_recoverers: Attackers who first learn to turn protected images back.
+        embedding_recoverers: The same for embeddings.
+        set_sizes: Photos of one person over which the worst probe's scores are averaged.
+        label_budgets: Numbers of labelled people that the worst probe is given.
         shares: Shares of people that train probes, choose settings and are scored; they sum to 1.
         seed: Seed of everything random.
         resamples: Bootstrap resamples of people.
-        cnn_epochs: Epochs of the CNN probe.
-        cnn_width: Width of the CNN probe.
         batch_size: Images handed to matchers and probes at a time.
-        max_impostors: Cap of impostor pairs.
+        max_impostors: Impostor pairs up to which all scores are kept at once.
         max_leakage: Leakage above which the verdict is that gender leaks.
         max_tmr_loss: Loss of TMR at FMR 1e-2, P-P against O-O, above which matching counts as lost.
+        battery: Result of the battery's self-test, for the report.
+        cache: Keeps embeddings and probe scores between audits.
         progress: Called with (stage, done, total).
         exclude_people: Identities that trained the protector; meeting one is an error.
 
@@ -188,46 +116,60 @@ class Auditor:
         *,
         matchers: Sequence[Embedder] = (),
         frozen_probes: Sequence[FrozenProbe] = (),
-        image_probes: bool = True,
-        embedding_probes: Sequence[ProbeKind] = ("logistic", "rbf-svm", "mlp"),
+        image_probes: Sequence[RetrainedProbe] = (PixelProbe(), CNNProbe()),
+        embedding_probes: Sequence[ProbeKind | RetrainedProbe] = PROBE_KINDS,
+        image_recoverers: Sequence[Recoverer] = (),
+        embedding_recoverers: Sequence[Recoverer] = (),
+        set_sizes: Sequence[int] = (2, 4, 8),
+        label_budgets: Sequence[int] = (50, 200, 1000),
         shares: tuple[float, float, float] = (0.5, 0.15, 0.35),
         seed: int = 0,
         resamples: int = 1000,
-        cnn_epochs: int = 14,
-        cnn_width: int = 8,
         batch_size: int = 64,
         max_impostors: int = 2_000_000,
         max_leakage: float = 0.60,
         max_tmr_loss: float = 0.10,
+        battery: Mapping[str, Any] | None = None,
+        cache: Cache | None = None,
         progress: Callable[[str, int, int], None] | None = None,
         exclude_people: Collection[str] = (),
     ) -> None:
         if len(shares) != 3 or min(shares) <= 0 or not math.isclose(sum(shares), 1.0, abs_tol=1e-6):
             raise ConfigError(f"shares are {shares}; they must be three positive numbers that sum to 1.")
-        if batch_size < 1 or cnn_epochs < 1 or cnn_width < 1:
+        if batch_size < 1 or any(size < 2 for size in set_sizes) or any(b < 8 for b in label_budgets):
             raise ConfigError(
-                f"batch_size {batch_size}, cnn_epochs {cnn_epochs} or cnn_width {cnn_width} is below 1."
+                f"batch_size {batch_size} must be 1 or more, set_sizes {tuple(set_sizes)} 2 or more,"
+                f" label_budgets {tuple(label_budgets)} 8 or more."
             )
-        for title, parts in (("matchers", matchers), ("frozen probes", frozen_probes)):
+        trained = tuple(EmbeddingProbe(p) if isinstance(p, str) else p for p in embedding_probes)
+        for title, parts in (
+            ("matchers", matchers),
+            ("frozen probes", frozen_probes),
+            ("image probes", image_probes),
+            ("embedding probes", trained),
+        ):
             names = [part.name for part in parts]
             if len(set(names)) != len(names):
                 raise ConfigError(f"Two {title} share a name: {names}.", hint="Name them apart.")
         self._matchers = tuple(matchers)
         self._frozen = tuple(frozen_probes)
-        self._image_probes = image_probes
-        self._embedding_probes = tuple(EmbeddingProbe(kind) for kind in embedding_probes)
-        self._shares = tuple(float(share) for share in shares)
+        self._trained = {"image": tuple(image_probes), "embedding": trained}
+        self._recoverers = {"image": tuple(image_recoverers), "embedding": tuple(embedding_recoverers)}
+        self._set_sizes = tuple(set_sizes)
+        self._budgets = tuple(label_budgets)
+        self._shares = (float(shares[0]), float(shares[1]), float(shares[2]))
         self._seed = seed
         self._params = BootstrapParams(resamples=resamples, seed=seed)
-        self._cnn = (cnn_epochs, cnn_width)
         self._batch_size = batch_size
         self._max_impostors = max_impostors
         self._limits = (max_leakage, max_tmr_loss)
+        self._battery = battery
+        self._cache = cache or Cache()
         self._progress = progress
-        self._excluded = frozenset(_person_key(person) for person in exclude_people)
+        self._excluded = frozenset(person_key(person) for person in exclude_people)
 
-    def run(self, data: AuditData) -> AuditResult:
-        """Audit one pair of image sets.
+    def run(self, data: AuditData | EmbeddingData) -> AuditResult:
+        """Audit one pair of image sets or of embedding tables.
 
         On the CPU, the same data, settings and library versions give the same bytes.
 
@@ -237,29 +179,48 @@ class Auditor:
         """
         data.check()
         self._refuse_overlap(data)
-        people = self._split(data)
-        embeddings = {
-            m.name: (self._embed(m, data, "original"), self._embed(m, data, "protected"))
-            for m in self._matchers
-        }
-        matching = self._match(data, embeddings)
-        readings = self._read_frozen(data, people) + self._read_retrained(data, people, embeddings)
-        retrained = [r for r in readings if r.kind == "retrained"]
-        worst = worst_by_validation(retrained)
-        worst_frozen = worst_by_validation([r for r in readings if r.kind == "frozen"])
+        people = People.split(data, self._shares, seed=self._seed)
+        templates = self._templates(data)
+        views = [
+            View.of_embeddings(name, *sides, seen=self._seen(data, name)) for name, sides in templates.items()
+        ]
+        if isinstance(data, AuditData) and self._trained["image"]:
+            views.append(data.view)
+        matching = self._match(data, templates)
+        attacks = Attacks(
+            data, people, seed=self._seed, params=self._params, cache=self._cache, progress=self._progress
+        )
+        frozen = self._read_frozen(data, people) if isinstance(data, AuditData) else []
+        sent = [(probe, view) for view in views for probe in self._trained[view.medium]]
+        plain = []
+        for number, (probe, view) in enumerate(sent):
+            plain.append((attacks.retrained(probe, view), probe, view))
+            self._report("train attackers", number + 1, len(sent))
+        recovered, recovery = self._recover(attacks, data, plain, frozen)
+        adaptive = [reading for reading, _, _ in plain] + recovered
+        worst, worst_frozen = worst_by_validation(adaptive), worst_by_validation(frozen)
+        gap = illusion_gap(worst, worst_frozen, data.identities, data.genders, self._params)
         document: dict[str, Any] = {
             "schema": SCHEMA,
+            "mode": "images" if isinstance(data, AuditData) else "embeddings",
             "data": self._describe(data, people),
-            "provenance": self._provenance(),
+            "provenance": self._provenance(data),
             "matching": [_matching_row(row) for row in matching],
-            "leakage": [reading.row() for reading in readings],
+            "leakage": [self._leakage_row(r, matching) for r in (*frozen, *adaptive)],
             "worst_retrained": _worst_row(worst, "retrained"),
-            "worst_upper": _upper_row(retrained),
+            "worst_upper": _upper_row(adaptive),
             "worst_frozen": _worst_row(worst_frozen, "frozen"),
-            "illusion_gap": illusion_gap(worst, worst_frozen, data.identities, data.genders, self._params),
+            "illusion_gap": gap,
+            "frozen_gaps": self._frozen_gaps(data, frozen, worst),
+            "recovery": recovery,
+            **self._more_data(attacks, data, plain),
+            "battery": self._battery,
             "quality": self._quality(data),
-            "cohorts": self._cohorts(data, embeddings, worst),
-            "curves": {"det": [_det_row(row) for row in matching if row.det is not None]},
+            "cohorts": self._cohorts(data, templates, worst),
+            "curves": {
+                "det": [_det_row(row) for row in matching if row.det is not None],
+                "scores": [_histogram_row(row) for row in matching if row.histogram is not None],
+            },
         }
         document["verdict"] = write_verdict(
             document, max_leakage=self._limits[0], max_tmr_loss=self._limits[1]
@@ -270,79 +231,83 @@ class Auditor:
         if self._progress is not None:
             self._progress(stage, done, total)
 
-    def _refuse_overlap(self, data: AuditData) -> None:
-        shared = sorted({str(i) for i in data.identities if _person_key(str(i)) in self._excluded})
+    def _refuse_overlap(self, data: Subjects) -> None:
+        shared = sorted({str(i) for i in data.identities if person_key(str(i)) in self._excluded})
         if shared:
             raise SplitOverlapError(
                 f"{len(shared)} audited people trained the protector, none may: {', '.join(shared[:5])}.",
                 hint="Audit people that the protector has not met.",
             )
 
-    def _split(self, data: AuditData) -> _People:
-        salt = f"privface.audit/{self._seed}"
-        names, inverse = np.unique(data.identities, return_inverse=True)
-        bucket = np.array([person_bucket(str(name), salt=salt) for name in names])[inverse]
-        first, second = self._shares[0], self._shares[0] + self._shares[1]
-        people = _People(bucket < first, (bucket >= first) & (bucket < second), bucket >= second)
-        for title, part in (("train", people.train), ("validation", people.val), ("test", people.test)):
-            for label, gender in enumerate(GENDERS):
-                count = len(np.unique(data.identities[part & (data.genders == label)]))
-                if count < 2:
-                    raise AuditError(
-                        f"The attacker's {title} part has {count} {gender} people, {len(names)} people"
-                        " are in the set; it needs two of each gender.",
-                        hint="Audit more people, or change the seed or the shares.",
-                    )
-        return people
+    def _seen(self, data: AuditData | EmbeddingData, name: str) -> bool | None:
+        if isinstance(data, EmbeddingData):
+            return data.seen.get(name)
+        return next(m.seen for m in self._matchers if m.name == name)
 
-    def _embed(self, matcher: Embedder, data: AuditData, side: str) -> Embeddings:
-        images = data.original if side == "original" else data.protected
-        ok = data.enrolled_original if side == "original" else data.enrolled_protected
+    def _templates(self, data: AuditData | EmbeddingData) -> dict[str, tuple[Embeddings, Embeddings]]:
+        """Embeddings of both sides by matcher; rows that describe no face are NaN."""
+        if isinstance(data, EmbeddingData):
+            return {
+                name: (_cleared(original), _cleared(protected))
+                for name, (original, protected) in data.embeddings.items()
+            }
+        return {
+            m.name: (
+                self._embed(m, data.original, data.enrolled_original, "original"),
+                self._embed(m, data.protected, data.enrolled_protected, "protected"),
+            )
+            for m in self._matchers
+        }
+
+    def _embed(
+        self, matcher: Embedder, images: NDArray[np.uint8], ok: NDArray[np.bool_], side: str
+    ) -> Embeddings:
         rows = np.flatnonzero(ok)
-        parts = []
-        for start in range(0, rows.size, self._batch_size):
-            batch = rows[start : start + self._batch_size]
-            part = np.asarray(matcher.embed(to_unit(images[batch])), np.float32)
-            if part.ndim != 2 or len(part) != len(batch):
-                raise AuditError(
-                    f"Matcher {matcher.name} gave embeddings of shape {part.shape} for {len(batch)} images.",
-                    hint="embed must return one row per image.",
-                )
-            parts.append(part)
-            self._report(f"embed {side} with {matcher.name}", start + len(batch), rows.size)
-        if not parts:
+        if not rows.size:
             raise AuditError(
                 f"No {side} photo is enrolled, so there is nothing to match.", hint="Check the faces."
             )
-        found = np.concatenate(parts)
-        out = np.full((len(data), found.shape[1]), np.nan, np.float32)
+
+        def compute() -> dict[str, NDArray[Any]]:
+            parts = []
+            for start in range(0, rows.size, self._batch_size):
+                batch = rows[start : start + self._batch_size]
+                part = np.asarray(matcher.embed(to_unit(images[batch])), np.float32)
+                if part.ndim != 2 or len(part) != len(batch):
+                    raise AuditError(
+                        f"Matcher {matcher.name} gave embeddings of shape {part.shape} for {len(batch)} images.",
+                        hint="embed must return one row per image.",
+                    )
+                parts.append(part)
+                self._report(f"embed {side} with {matcher.name}", start + len(batch), rows.size)
+            return {"embeddings": np.concatenate(parts)}
+
+        key = ("embed", matcher.fingerprint, self._batch_size, images[rows], *library_versions().items())
+        found = self._cache.arrays(key, compute)["embeddings"]
+        out = np.full((len(images), found.shape[1]), np.nan, np.float32)
         out[rows] = found
-        out[~enrolled(out)] = np.nan  # an infinite or null vector describes no face either
-        return out
+        return _cleared(out)
 
     def _match(
-        self, data: AuditData, embeddings: Mapping[str, tuple[Embeddings, Embeddings]]
+        self, data: AuditData | EmbeddingData, templates: Mapping[str, tuple[Embeddings, Embeddings]]
     ) -> list[MatchingResult]:
         rows: list[MatchingResult] = []
-        for matcher in self._matchers:
-            original, protected = embeddings[matcher.name]
+        for name, (original, protected) in templates.items():
             rows += evaluate_matching(
                 original,
                 protected,
                 data.identities,
                 data.genders,
-                matcher=matcher.name,
-                seen=matcher.seen,
+                matcher=name,
+                seen=self._seen(data, name),
                 params=self._params,
                 max_impostors=self._max_impostors,
                 seed=self._seed,
-                progress=lambda done, total, name=matcher.name: self._report(
-                    f"match with {name}", done, total
-                ),  # type: ignore[misc]
+                progress=lambda done, total, name=name: self._report(f"match with {name}", done, total),  # type: ignore[misc]
             )
         return rows
 
-    def _read_frozen(self, data: AuditData, people: _People) -> list[Reading]:
+    def _read_frozen(self, data: AuditData, people: People) -> list[Reading]:
         readings = []
         for probe in self._frozen:
             original = self._frozen_scores(probe, data.original, data.enrolled_original & ~people.train)
@@ -365,94 +330,125 @@ class Auditor:
         return readings
 
     def _frozen_scores(self, probe: FrozenProbe, images: NDArray[np.uint8], ok: NDArray[np.bool_]) -> Scores:
-        out = np.full(len(images), np.nan)
         rows = np.flatnonzero(ok)
-        for start in range(0, rows.size, self._batch_size):
-            batch = rows[start : start + self._batch_size]
-            scores = np.asarray(probe.male_scores(to_unit(images[batch])), np.float64)
-            if scores.shape != (len(batch),):
-                raise AuditError(
-                    f"Probe {probe.name} gave scores of shape {scores.shape} for {len(batch)} images.",
-                    hint="male_scores must return one number per image.",
-                )
-            out[batch] = scores
-            self._report(f"read with {probe.name}", start + len(batch), rows.size)
+
+        def compute() -> dict[str, NDArray[Any]]:
+            parts = [np.empty(0, np.float64)]
+            for start in range(0, rows.size, self._batch_size):
+                batch = rows[start : start + self._batch_size]
+                scores = np.asarray(probe.male_scores(to_unit(images[batch])), np.float64)
+                if scores.shape != (len(batch),):
+                    raise AuditError(
+                        f"Probe {probe.name} gave scores of shape {scores.shape} for {len(batch)} images.",
+                        hint="male_scores must return one number per image.",
+                    )
+                parts.append(scores)
+                self._report(f"read with {probe.name}", start + len(batch), rows.size)
+            return {"scores": np.concatenate(parts)}
+
+        key = ("read", probe.fingerprint, self._batch_size, images[rows], *library_versions().items())
+        out = np.full(len(images), np.nan)
+        out[rows] = self._cache.arrays(key, compute)["scores"]
         return out
 
-    def _read_retrained(
-        self, data: AuditData, people: _People, embeddings: Mapping[str, tuple[Embeddings, Embeddings]]
-    ) -> list[Reading]:
-        readings = []
-        for matcher in self._matchers:
-            original, protected = embeddings[matcher.name]
-            sides = ((original, enrolled(original)), (protected, enrolled(protected)))
-            for number, probe in enumerate(self._embedding_probes):
-                source = f"embedding:{matcher.name}"
-                readings.append(self._retrain(probe, sides, data, people, source=source, seen=matcher.seen))
-                self._report(f"train probes on {matcher.name}", number + 1, len(self._embedding_probes))
-        if self._image_probes:
-            sides_ = ((data.original, data.enrolled_original), (data.protected, data.enrolled_protected))
-            epochs, width = self._cnn
-            cnn = CNNProbe(
-                epochs=epochs,
-                width=width,
-                progress=lambda done, total: self._report("train CNN", done, total),
-            )
-            readings += [
-                self._retrain(image_probe, sides_, data, people, source="image", seen=False)
-                for image_probe in (PixelProbe(), cnn)
-            ]
-        return readings
-
-    def _retrain(
+    def _recover(
         self,
-        probe: RetrainedProbe,
-        sides: tuple[tuple[NDArray[Any], NDArray[np.bool_]], tuple[NDArray[Any], NDArray[np.bool_]]],
-        data: AuditData,
-        people: _People,
-        *,
-        source: str,
-        seen: bool | None,
-    ) -> Reading:
-        scored = []
-        for (features, ok), side in zip(sides, ("original", "protected"), strict=True):
-            lacking = _lacking(data.genders, ok, people)
-            if lacking is not None:
-                reason = f"too few {side} photos enrolled: no {lacking}"
-                return undefined_reading(
-                    probe=probe.name, kind="retrained", source=source, seen=seen, reason=reason
+        attacks: Attacks,
+        data: AuditData | EmbeddingData,
+        plain: Sequence[tuple[Reading, RetrainedProbe, View]],
+        frozen: Sequence[Reading],
+    ) -> tuple[list[Reading], list[dict[str, Any]]]:
+        """Recover, then attack: on each view with the probe that is worst on it."""
+        readings: list[Reading] = []
+        rows: list[dict[str, Any]] = []
+        for reading, probe, view in _worst_by_view(plain):
+            fixed = [
+                (r, self._scorer(p))
+                for r, p in zip(frozen, self._frozen, strict=True)
+                if view.medium == "image"
+            ]
+            for recoverer in self._recoverers[view.medium]:
+                if view.original.shape != view.protected.shape:
+                    continue  # such templates are a space of their own; there is nothing to turn back into
+                found = attacks.recovered(recoverer, view, probe, fixed)
+                readings += found
+                worst = worst_by_validation(found)
+                none = Measured.undefined("no measurable probe after recovery")
+                rows.append(
+                    {
+                        "input": view.source,
+                        "recoverer": recoverer.name,
+                        "probe": None if worst is None else worst.probe,
+                        "plain": reading.leakage,
+                        "recovered": none if worst is None else worst.leakage,
+                        "gain": none
+                        if worst is None
+                        else leakage_difference(worst, reading, data.identities, data.genders, self._params),
+                    }
                 )
-            train, val, rest = ok & people.train, ok & people.val, ok & ~people.train
-            fitted = probe.fit(
-                features[train],
-                data.genders[train],
-                data.identities[train],
-                features[val],
-                data.genders[val],
-                seed=self._seed,
-            )
-            scores = np.full(len(data), np.nan)
-            scores[rest] = fitted.scores(features[rest])
-            scored.append(scores)
-        return take_reading(
-            probe=probe.name,
-            kind="retrained",
-            source=source,
-            seen=seen,
-            original=scored[0],
-            protected=scored[1],
-            val=people.val,
-            test=people.test,
-            identities=data.identities,
-            genders=data.genders,
-            params=self._params,
-        )
+        return readings, rows
 
-    def _quality(self, data: AuditData) -> dict[str, Any]:
+    def _scorer(self, probe: FrozenProbe) -> Callable[[NDArray[np.uint8]], Scores]:
+        return lambda images: self._frozen_scores(probe, images, np.ones(len(images), np.bool_))
+
+    def _more_data(
+        self,
+        attacks: Attacks,
+        data: AuditData | EmbeddingData,
+        plain: Sequence[tuple[Reading, RetrainedProbe, View]],
+    ) -> dict[str, Any]:
+        """What more photos of a person, and fewer labels, do to the worst probe on images and on embeddings."""
+        sets: list[dict[str, Any]] = []
+        budget: list[dict[str, Any]] = []
+        for medium in ("embedding", "image"):
+            mine = [item for item in plain if item[2].medium == medium and item[0].measurable]
+            if mine:
+                reading, probe, view = max(mine, key=lambda item: item[0].val_leakage)
+                sets += set_attack(reading, data, self._set_sizes, seed=self._seed, params=self._params)
+                budget += attacks.label_budget(probe, view, self._budgets)
+        return {"set_attack": sets, "label_budget": budget}
+
+    def _frozen_gaps(
+        self, data: Subjects, frozen: Sequence[Reading], worst: Reading | None
+    ) -> dict[str, Any]:
+        """The illusion gap against probes that the protector met and against those it did not."""
+        gaps: dict[str, Any] = {}
+        for title, seen in (("seen", True), ("unseen", False)):
+            mine = worst_by_validation([r for r in frozen if r.seen is seen])
+            gaps[title] = mine and {
+                "probe": mine.probe,
+                "leakage": mine.leakage,
+                "gap": illusion_gap(worst, mine, data.identities, data.genders, self._params),
+            }
+        return gaps
+
+    def _leakage_row(self, reading: Reading, matching: Sequence[MatchingResult]) -> dict[str, Any]:
+        """A reading's row with the ratios that papers give; on images, recognition is that of an unseen matcher."""
+        mine = [
+            row
+            for row in matching
+            if row.impostors == "all" and reading.source in ("image", f"embedding:{row.matcher}")
+        ]
+        chosen = next((row.matcher for row in mine if row.seen is False), mine[0].matcher if mine else None)
+        eers = {row.mode: row.eer for row in mine if row.matcher == chosen}
+        none = Measured.undefined("no matcher was audited")
+        gender = (reading.original_eer, reading.eer)
+        return {
+            **reading.row(),
+            "privacy_gain": privacy_gain(*gender),
+            "pic": pic(gender, (eers["O-O"], eers["P-P"])) if eers else none,
+            "suppression_rate": suppression_rate(reading.original_accuracy, reading.balanced_accuracy),
+        }
+
+    def _quality(self, data: AuditData | EmbeddingData) -> dict[str, Any]:
+        if isinstance(data, EmbeddingData):
+            none = Measured.undefined("templates were audited, not images")
+            return {"psnr": none, "ssim": none, "identical_images": 0}
+        sizes = self._file_sizes(data)
         both = np.flatnonzero(data.enrolled_original & data.enrolled_protected)
         if not both.size:
             none = Measured.undefined("no photo is enrolled on both sides")
-            return {"psnr": none, "ssim": none, "identical_images": 0}
+            return {"psnr": none, "ssim": none, "identical_images": 0, **sizes}
         a, b = data.original[both], data.protected[both]
         same = np.array([np.array_equal(x, y) for x, y in zip(a, b, strict=True)])
         people = data.identities[both]
@@ -462,7 +458,18 @@ class Auditor:
         else:
             similarity = self._mean(quality.ssim(a, b), people, "no photos")
         # PSNR of an unchanged photo is infinite, so they are counted instead of averaged
-        return {"psnr": decibels, "ssim": similarity, "identical_images": int(same.sum())}
+        return {"psnr": decibels, "ssim": similarity, "identical_images": int(same.sum()), **sizes}
+
+    def _file_sizes(self, data: AuditData) -> dict[str, Measured]:
+        found = {}
+        for title, sizes in (
+            ("bytes_original", data.bytes_original),
+            ("bytes_protected", data.bytes_protected),
+        ):
+            if sizes is not None:
+                known = np.isfinite(sizes)
+                found[title] = self._mean(sizes[known], data.identities[known], "no file")
+        return found
 
     def _mean(self, values: NDArray[np.float64], people: NDArray[np.str_], reason: str) -> Measured:
         if not values.size:
@@ -475,55 +482,29 @@ class Auditor:
 
     def _cohorts(
         self,
-        data: AuditData,
-        embeddings: Mapping[str, tuple[Embeddings, Embeddings]],
+        data: AuditData | EmbeddingData,
+        templates: Mapping[str, tuple[Embeddings, Embeddings]],
         worst: Reading | None,
     ) -> list[dict[str, Any]]:
-        columns = {"gender": np.array(GENDERS)[data.genders], **data.cohorts}
-        fnmr = self._cohort_matching(data, embeddings)
-        rows = []
-        for cohort, column in columns.items():
-            for value in sorted(set(column.tolist()) - {""}):
-                inside = column == value
-                if inside.sum() < MIN_COHORT:
-                    continue
-                row: dict[str, Any] = {"cohort": cohort, "value": value, "n": int(inside.sum())}
-                row.update(fnmr.row(inside, self._params))
-                row["leakage"] = leakage_within(
-                    worst,
-                    inside,
-                    data.identities,
-                    data.genders,
-                    self._params,
-                    gender_cohort=cohort == "gender",
-                )
-                rows.append(row)
-        return rows
-
-    def _cohort_matching(
-        self, data: AuditData, embeddings: Mapping[str, tuple[Embeddings, Embeddings]]
-    ) -> _CohortMatching:
-        if not self._matchers:
-            return _CohortMatching(None, None, None, None, None, "no matcher was audited")
-        matcher = next((m for m in self._matchers if m.seen is False), self._matchers[0])
-        original, protected = embeddings[matcher.name]
-        pairs = choose_pairs(data.identities, max_impostors=self._max_impostors, seed=self._seed)
-        _, person = np.unique(data.identities, return_inverse=True)
-        before = cohort_fnmr(original, original, pairs, person, fmr=COHORT_FMR)
-        after = cohort_fnmr(protected, protected, pairs, person, fmr=COHORT_FMR)
-        if before is None or after is None:
-            reason = f"too few genuine or impostor pairs for FMR {COHORT_FMR:g}"
-            return _CohortMatching(matcher.name, None, None, None, None, reason)
-        return _CohortMatching(
-            matcher.name, pairs.genuine, person[pairs.genuine[:, 0]], before[0], after[0], None
+        unseen = [name for name in templates if self._seen(data, name) is False]
+        name = next(iter([*unseen, *templates]), None)
+        fnmr = match_cohorts(
+            name,
+            None if name is None else templates[name],
+            data,
+            max_impostors=self._max_impostors,
+            seed=self._seed,
         )
+        return cohort_rows(data, fnmr, worst, self._params)
 
-    def _describe(self, data: AuditData, people: _People) -> dict[str, Any]:
+    def _describe(self, data: AuditData | EmbeddingData, people: People) -> dict[str, Any]:
         names = data.identities
-        digest = hashlib.blake2b(digest_size=16)
-        for array in (data.original, data.protected, data.genders.astype(np.int64)):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        digest.update("\0".join([*data.files, *names.tolist()]).encode("utf-8", "surrogateescape"))
+        if isinstance(data, AuditData):
+            sides = [(data.original, data.protected)]
+            ok = (data.enrolled_original, data.enrolled_protected)
+        else:
+            sides = list(data.embeddings.values())
+            ok = (enrolled(sides[0][0]), enrolled(sides[0][1]))
         parts = {"train": people.train, "val": people.val, "test": people.test}
         return {
             "name": data.name,
@@ -533,104 +514,61 @@ class Auditor:
             "male": int((data.genders == 1).sum()),
             "female_people": len(np.unique(names[data.genders == 0])),
             "male_people": len(np.unique(names[data.genders == 1])),
-            "enrolled_original": int(data.enrolled_original.sum()),
-            "enrolled_protected": int(data.enrolled_protected.sum()),
+            "enrolled_original": int(ok[0].sum()),
+            "enrolled_protected": int(ok[1].sum()),
             "attacker_people": {title: len(np.unique(names[part])) for title, part in parts.items()},
-            "fingerprint": digest.hexdigest(),
+            "original_fingerprint": data.digest(*(side[0] for side in sides)),
+            "fingerprint": data.digest(*(array for side in sides for array in side)),
         }
 
-    def _provenance(self) -> dict[str, Any]:
-        libraries = ("numpy", "scipy", "scikit-learn", "opencv-python-headless", "torch")
+    def _provenance(self, data: AuditData | EmbeddingData) -> dict[str, Any]:
+        versions = library_versions()
         settings = {
             "shares": list(self._shares),
             "resamples": self._params.resamples,
             "level": self._params.level,
-            "image_probes": self._image_probes,
-            "embedding_probes": [probe.name for probe in self._embedding_probes],
-            "cnn_epochs": self._cnn[0],
-            "cnn_width": self._cnn[1],
+            "image_probes": [probe.name for probe in self._trained["image"]],
+            "embedding_probes": [probe.name for probe in self._trained["embedding"]],
+            "image_recoverers": [r.name for r in self._recoverers["image"]],
+            "embedding_recoverers": [r.name for r in self._recoverers["embedding"]],
+            "set_sizes": list(self._set_sizes),
+            "label_budgets": list(self._budgets),
             "batch_size": self._batch_size,
             "max_impostors": self._max_impostors,
             "max_leakage": self._limits[0],
             "max_tmr_loss": self._limits[1],
             "excluded_people": len(self._excluded),
         }
+        matchers = [{"name": m.name, "seen": m.seen, "fingerprint": m.fingerprint} for m in self._matchers]
+        if isinstance(data, EmbeddingData):
+            matchers = [{"name": n, "seen": data.seen.get(n), "fingerprint": None} for n in data.embeddings]
         return {
-            "privface": _version("privface"),
-            "libraries": {name: _version(name) for name in libraries},
+            "privface": versions.pop("privface"),
+            "libraries": versions,
             "seed": self._seed,
             "settings": settings,
-            "matchers": [
-                {"name": m.name, "seen": m.seen, "fingerprint": m.fingerprint} for m in self._matchers
-            ],
+            "matchers": matchers,
             "probes": [{"name": p.name, "seen": p.seen, "fingerprint": p.fingerprint} for p in self._frozen],
         }
 
 
-@dataclass(frozen=True)
-class _CohortMatching:
-    """Which genuine pairs fail before and after protection, at one threshold each for everybody."""
-
-    matcher: str | None
-    pairs: NDArray[np.int64] | None
-    person: NDArray[np.int64] | None
-    before: NDArray[np.bool_] | None
-    after: NDArray[np.bool_] | None
-    reason: str | None
-
-    def row(self, inside: NDArray[np.bool_], params: BootstrapParams) -> dict[str, Any]:
-        """FNMR before, after and their ratio for the genuine pairs whose both photos are in a cohort."""
-        base = {"matcher": self.matcher, "fmr": COHORT_FMR}
-        if self.pairs is None or self.person is None or self.before is None or self.after is None:
-            none = Measured.undefined(self.reason or "not measured")
-            return {**base, "fnmr_before": none, "fnmr_after": none, "ratio": none}
-        kept = inside[self.pairs].all(axis=1)
-        if not kept.any():
-            none = Measured.undefined("no genuine pair in this cohort")
-            return {**base, "fnmr_before": none, "fnmr_after": none, "ratio": none}
-        names, person = np.unique(self.person[kept], return_inverse=True)
-        draws = people_multiplicities(len(names), params)
-        total = draws @ np.bincount(person)
-        lost = [draws @ np.bincount(person, side[kept]) for side in (self.before, self.after)]
-        n = int(kept.sum())
-
-        def figure(value: float, draw: NDArray[np.float64]) -> Measured:
-            interval = percentile_interval(draw, params.level)
-            return Measured(value, interval.low, interval.high, n)
-
-        before, after = (float(side[kept].mean()) for side in (self.before, self.after))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = lost[1] / lost[0]
-        ratio = Measured.undefined("no false non-match before protection", n=n)
-        if before > 0:
-            ratio = figure(after / before, np.where(np.isfinite(ratios), ratios, np.nan))
-            if math.isnan(ratio.low):
-                ratio = Measured(ratio.value, n=n, reason="too few false non-matches before for an interval")
-        return {
-            **base,
-            "fnmr_before": figure(before, lost[0] / total),
-            "fnmr_after": figure(after, lost[1] / total),
-            "ratio": ratio,
-        }
+def _cleared(embeddings: Embeddings) -> Embeddings:
+    """The same with NaN in rows that describe no face: infinite or null vectors do not either."""
+    out = np.array(embeddings, np.float32)
+    out[~enrolled(out)] = np.nan
+    return out
 
 
-def _person_key(identity: str) -> str:
-    return unicodedata.normalize("NFKC", identity).casefold().strip()
-
-
-def _version(distribution: str) -> str:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _lacking(genders: NDArray[np.int64], ok: NDArray[np.bool_], people: _People) -> str | None:
-    for title, part in (("training", people.train), ("validation", people.val), ("test", people.test)):
-        for label, gender in enumerate(GENDERS):
-            if not (ok & part & (genders == label)).any():
-                return f"{gender} {title} photo"
-    return None
+def _worst_by_view(
+    plain: Sequence[tuple[Reading, RetrainedProbe, View]],
+) -> list[tuple[Reading, RetrainedProbe, View]]:
+    found = []
+    for source in dict.fromkeys(view.source for _, _, view in plain):
+        mine = [item for item in plain if item[2].source == source and not math.isnan(item[0].val_leakage)]
+        if mine:
+            # a probe that reads originals poorly still attacks, but one that counts goes first
+            found.append(max(mine, key=lambda item: (item[0].measurable, item[0].val_leakage)))
+    return found
 
 
 def _matching_row(row: MatchingResult) -> dict[str, Any]:
@@ -658,6 +596,20 @@ def _det_row(row: MatchingResult) -> dict[str, Any]:
         "impostors": row.impostors,
         "fmr": [] if curve is None else curve.fmr,
         "fnmr": [] if curve is None else curve.fnmr,
+    }
+
+
+def _histogram_row(row: MatchingResult) -> dict[str, Any]:
+    histogram = row.histogram
+    if histogram is None:
+        return {}
+    return {
+        "matcher": row.matcher,
+        "mode": row.mode,
+        "impostors": row.impostors,
+        "edges": histogram.edges,
+        "genuine": histogram.genuine,
+        "impostor": histogram.impostor,
     }
 
 

@@ -1,24 +1,30 @@
-"""The adaptive attacker on pixels: a small residual CNN trained from scratch to read gender.
+"""The adaptive attacker on pixels: networks that learn to read gender from the images they are given.
 
-The only module of this room that needs torch, and it is imported when a probe is fitted.
+The only module of this room that needs torch for a probe, and it is imported when a probe is fitted.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from privface.audit.curves import auc, by_label
-from privface.errors import AuditError
+from privface.errors import AuditError, ConfigError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+BACKBONES = ("mobilenet_v3_small", "resnet18", "efficientnet_b0")
+"""torchvision networks that :class:`BackboneProbe` knows how to fit with a new last layer."""
+
+Images = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -54,14 +60,14 @@ class CNNProbe:
 
     def fit(
         self,
-        train: NDArray[np.uint8],
+        train: Images,
         train_genders: NDArray[np.int64],
         train_people: NDArray[np.str_],
-        val: NDArray[np.uint8],
+        val: Images,
         val_genders: NDArray[np.int64],
         *,
         seed: int,
-    ) -> FittedCNN:
+    ) -> FittedNetwork:
         """Train on one set of people and choose the epoch on another.
 
         The CPU result depends on the arguments only; torch's global generator is left as it was.
@@ -77,44 +83,167 @@ class CNNProbe:
         Raises:
             AuditError: If the images are too small or one gender is missing.
         """
-        import torch  # noqa: PLC0415
-
-        if train.ndim != 4 or train.shape[-1] != 3 or min(train.shape[1:3]) < 16:
-            raise AuditError(
-                f"The CNN probe needs images (N, H, W, 3) of 16 pixels or more, it got {train.shape}.",
-                hint="Audit aligned face crops, 112 x 112 pixels for example.",
-            )
-        if len(np.unique(train_genders)) != 2 or len(np.unique(val_genders)) != 2:
-            raise AuditError(
-                "The CNN probe needs both genders among its training and its validation people.",
-                hint="Give more people.",
-            )
-        faces = _Faces(train, train_genders, _draw_weights(train_genders, train_people))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            mean, std = _channel_statistics(train)
-            fitted = FittedCNN(network=_build(self.width), mean=mean, std=std, val_auc=math.nan)
-            best = _train(self, fitted, faces, val, val_genders, seed=seed)
-        return FittedCNN(network=fitted.network, mean=mean, std=std, val_auc=best)
+        _check(train, train_genders, val_genders, self.name)
+        mean, std = _channel_statistics(train)
+        plan = _Plan(self.epochs, self.batch_size, self.learning_rate, 0.05, progress=self.progress)
+        faces = _Faces.of(train, train_genders, train_people)
+        return _learn(lambda: _build(self.width), mean, std, [(plan, faces)], val, val_genders, seed=seed)
 
 
 @dataclass(frozen=True)
-class FittedCNN:
-    """A trained :class:`CNNProbe`.
+class FineTunedProbe:
+    """A finished network that is taught anew on protected photos: the strongest attacker one can download.
+
+    A gender classifier keeps what it knows and adapts; a matcher, or any other network, gets a linear layer on
+    its output. All weights learn.
+
+    Attributes:
+        base: Name of the network.
+        make: Gives a fresh trainable module from float32 RGB ``(N, 3, H, W)`` in [0, 1] to ``(N, K)``, where
+            ``K`` is 1 for a male logit.
+        fingerprint: Hash of the network's weights.
+        epochs: Passes over as many draws as there are training images.
+        batch_size: Images per optimiser step.
+        learning_rate: Peak of the schedule.
+        progress: Called with (epochs done, epochs) after each epoch.
+    """
+
+    base: str
+    make: Callable[[], nn.Module] = field(repr=False)
+    fingerprint: str = ""
+    epochs: int = 4
+    batch_size: int = 16
+    learning_rate: float = 5e-4
+    progress: Callable[[int, int], None] | None = None
+
+    @property
+    def name(self) -> str:
+        """Name in the report."""
+        return f"fine-tuned:{self.base}"
+
+    def fit(
+        self,
+        train: Images,
+        train_genders: NDArray[np.int64],
+        train_people: NDArray[np.str_],
+        val: Images,
+        val_genders: NDArray[np.int64],
+        *,
+        seed: int,
+    ) -> FittedNetwork:
+        """As :meth:`CNNProbe.fit`, starting from the finished network."""
+        _check(train, train_genders, val_genders, self.name)
+
+        def build() -> nn.Module:
+            return _with_head(self.make(), side=train.shape[1])
+
+        # the network converts [0, 1] by itself
+        unit = np.zeros(3, np.float32), np.full(3, 255.0, np.float32)
+        plan = _Plan(
+            self.epochs,
+            self.batch_size,
+            self.learning_rate,
+            0.01,
+            brightness=0.06,
+            unit=True,
+            progress=self.progress,
+        )
+        faces = _Faces.of(train, train_genders, train_people)
+        return _learn(build, *unit, [(plan, faces)], val, val_genders, seed=seed)
+
+
+@dataclass(frozen=True)
+class BackboneProbe:
+    """A torchvision network with a new last layer, fine-tuned on protected photos.
+
+    It starts from ImageNet weights where the user names their file, or where they lie in torch's own cache.
+    Nothing is downloaded. Elsewhere it first learns from the originals of the attacker's people, whose
+    gender the attacker knows, and then from their protected photos.
+
+    Attributes:
+        architecture: One of :data:`BACKBONES`.
+        weights: A ``.safetensors`` file, or a ``.pth`` file of tensors, of the torchvision network.
+        epochs: Passes over as many draws as there are training images, in each of the phases.
+        batch_size: Images per optimiser step.
+        learning_rate: Peak of the schedule.
+        progress: Called with (epochs done, epochs) after each epoch.
+
+    Raises:
+        ConfigError: If the architecture is unknown.
+    """
+
+    architecture: str = "mobilenet_v3_small"
+    weights: Path | None = None
+    epochs: int = 6
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    progress: Callable[[int, int], None] | None = None
+
+    wants_originals = True
+
+    def __post_init__(self) -> None:
+        if self.architecture not in BACKBONES:
+            raise ConfigError(
+                f"{self.architecture!r} is no backbone of this probe.",
+                hint=f"Choose among {', '.join(BACKBONES)}.",
+            )
+
+    @property
+    def name(self) -> str:
+        """Name in the report."""
+        return "backbone"
+
+    def fit(
+        self,
+        train: Images,
+        train_genders: NDArray[np.int64],
+        train_people: NDArray[np.str_],
+        val: Images,
+        val_genders: NDArray[np.int64],
+        *,
+        seed: int,
+        originals: Images | None = None,
+    ) -> FittedNetwork:
+        """As :meth:`CNNProbe.fit`; ``originals`` are those of the training photos, same shape, for a start."""
+        _check(train, train_genders, val_genders, self.name)
+        path = self.weights or _cached_weights(self.architecture)
+        mean, std = _channel_statistics(train)
+        plan = _Plan(self.epochs, self.batch_size, self.learning_rate, 0.05, progress=self.progress)
+        phases = [(plan, _Faces.of(train, train_genders, train_people))]
+        if path is None and originals is not None:
+            phases.insert(0, (plan, _Faces.of(originals, train_genders, train_people)))
+        start = "originals" if len(phases) == 2 else "scratch" if path is None else path.name
+        return _learn(
+            lambda: _backbone(self.architecture, path),
+            mean,
+            std,
+            phases,
+            val,
+            val_genders,
+            seed=seed,
+            setting=f"{self.architecture} from {start}",
+        )
+
+
+@dataclass(frozen=True)
+class FittedNetwork:
+    """A network after training.
 
     Attributes:
         network: The torch module, in evaluation mode.
-        mean: Per-channel mean of the training images, shape ``(3,)``, in 0..255.
-        std: Per-channel standard deviation, shape ``(3,)``.
+        mean: Per-channel value that becomes 0, shape ``(3,)``, in 0..255.
+        std: Per-channel difference that becomes 1, shape ``(3,)``.
         val_auc: AUC on validation people of the epoch that was kept.
+        setting: Where it started and which epoch was kept.
     """
 
     network: nn.Module
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
-    val_auc: float
+    val_auc: float = math.nan
+    setting: str = ""
 
-    def scores(self, data: NDArray[np.uint8], *, batch_size: int = 64) -> NDArray[np.float64]:
+    def scores(self, data: Images, *, batch_size: int = 64) -> NDArray[np.float64]:
         """Male scores (logits, higher is more male), shape ``(N,)``, of uint8 RGB ``(N, H, W, 3)``."""
         import torch  # noqa: PLC0415
 
@@ -127,7 +256,7 @@ class FittedCNN:
                 out[start : start + batch_size] = both.squeeze(1).numpy().astype(np.float64) / 2
         return out
 
-    def standardise(self, images: NDArray[np.uint8]) -> torch.Tensor:
+    def standardise(self, images: Images) -> torch.Tensor:
         """The network's input, float32 ``(N, 3, H, W)``."""
         import torch  # noqa: PLC0415
 
@@ -136,10 +265,40 @@ class FittedCNN:
 
 
 @dataclass(frozen=True)
+class _Plan:
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    brightness: float = 0.3
+    unit: bool = False  # keep augmented images in [0, 1]
+    progress: Callable[[int, int], None] | None = None
+
+
+@dataclass(frozen=True)
 class _Faces:
-    images: NDArray[np.uint8]
+    images: Images
     genders: NDArray[np.int64]
     weights: NDArray[np.float64]  # probability of being drawn
+
+    @classmethod
+    def of(cls, images: Images, genders: NDArray[np.int64], people: NDArray[np.str_]) -> _Faces:
+        return cls(images, genders, _draw_weights(genders, people))
+
+
+def _check(
+    train: Images, train_genders: NDArray[np.int64], val_genders: NDArray[np.int64], name: str
+) -> None:
+    if train.ndim != 4 or train.shape[-1] != 3 or min(train.shape[1:3]) < 16:
+        raise AuditError(
+            f"The {name} probe needs images (N, H, W, 3) of 16 pixels or more, it got {train.shape}.",
+            hint="Audit aligned face crops, 112 x 112 pixels for example.",
+        )
+    if len(np.unique(train_genders)) != 2 or len(np.unique(val_genders)) != 2:
+        raise AuditError(
+            f"The {name} probe needs both genders among its training and its validation people.",
+            hint="Give more people.",
+        )
 
 
 def _channel_statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -186,29 +345,105 @@ def _build(width: int) -> nn.Module:
     )
 
 
-def _train(
-    probe: CNNProbe,
-    fitted: FittedCNN,
-    faces: _Faces,
-    val: NDArray[np.uint8],
+def _with_head(network: nn.Module, *, side: int) -> nn.Module:
+    """The network itself if it gives one number, else with a linear layer on its output."""
+    import torch  # noqa: PLC0415
+    from torch import nn  # noqa: PLC0415
+
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)
+    network.eval()
+    with torch.inference_mode():
+        width = int(network(torch.zeros(1, 3, side, side)).shape[1])
+    return network if width == 1 else nn.Sequential(network, nn.BatchNorm1d(width), nn.Linear(width, 1))
+
+
+def _cached_weights(architecture: str) -> Path | None:
+    """ImageNet weights that torch has downloaded at some time for somebody."""
+    import torch  # noqa: PLC0415
+
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    return next(iter(sorted(folder.glob(f"{architecture}-*.pth"))), None) if folder.is_dir() else None
+
+
+def _backbone(architecture: str, weights: Path | None) -> nn.Module:
+    import torch  # noqa: PLC0415
+    import torchvision  # noqa: PLC0415
+    from torch import nn  # noqa: PLC0415
+
+    network: Any = torchvision.models.get_model(architecture, weights=None)
+    if weights is not None:
+        try:
+            if weights.suffix == ".safetensors":
+                from safetensors.torch import load_file  # noqa: PLC0415
+
+                state = load_file(weights)
+            else:
+                state = torch.load(weights, weights_only=True, map_location="cpu")
+            network.load_state_dict(state)
+        except Exception as error:  # torch, safetensors and zip raise many kinds
+            raise ConfigError(
+                f"{weights.name} does not hold the weights of torchvision's {architecture} ({str(error).splitlines()[0]}).",
+                hint="Give a file of tensors that torchvision published, or leave it out.",
+            ) from error
+    head = "fc" if hasattr(network, "fc") else "classifier"
+    last = getattr(network, head)
+    if isinstance(last, nn.Linear):
+        setattr(network, head, nn.Linear(last.in_features, 1))
+    else:
+        last[-1] = nn.Linear(last[-1].in_features, 1)
+    result: nn.Module = network
+    return result
+
+
+def _learn(
+    build: Callable[[], nn.Module],
+    mean: NDArray[np.float32],
+    std: NDArray[np.float32],
+    phases: list[tuple[_Plan, _Faces]],
+    val: Images,
     val_genders: NDArray[np.int64],
     *,
     seed: int,
-) -> float:
+    setting: str = "",
+) -> FittedNetwork:
+    """Build and train a network without touching torch's global generator."""
+    import torch  # noqa: PLC0415
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fitted = FittedNetwork(build(), mean, std)
+        best, epoch = -1.0, 0
+        for number, (plan, faces) in enumerate(phases):
+            best, epoch = _train(plan, fitted, faces, val, val_genders, seed=seed + number)
+    words = [setting] if setting else []
+    return FittedNetwork(fitted.network, mean, std, best, ", ".join([*words, f"epoch={epoch}"]))
+
+
+def _train(
+    plan: _Plan,
+    fitted: FittedNetwork,
+    faces: _Faces,
+    val: Images,
+    val_genders: NDArray[np.int64],
+    *,
+    seed: int,
+) -> tuple[float, int]:
+    """Train; keep the best of the later epochs on validation people. Returns its AUC and number."""
     import torch  # noqa: PLC0415
 
     rng, network = np.random.default_rng([seed, 112]), fitted.network
-    steps = max(1, round(len(faces.images) / probe.batch_size))
-    optimiser = torch.optim.AdamW(network.parameters(), lr=probe.learning_rate, weight_decay=0.05)
+    steps = max(1, round(len(faces.images) / plan.batch_size))
+    optimiser = torch.optim.AdamW(network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=probe.learning_rate, total_steps=steps * probe.epochs, pct_start=0.2
+        optimiser, max_lr=plan.learning_rate, total_steps=steps * plan.epochs, pct_start=0.2
     )
-    best, kept = -1.0, {}
-    for epoch in range(probe.epochs):
+    best, kept, number = -1.0, {}, 0
+    for epoch in range(plan.epochs):
         network.train()
         for _ in range(steps):
-            index = rng.choice(len(faces.images), probe.batch_size, p=faces.weights)
-            x = _augment(fitted.standardise(faces.images[index]), rng)
+            index = rng.choice(len(faces.images), plan.batch_size, p=faces.weights)
+            x = _augment(fitted.standardise(faces.images[index]), rng, plan)
             # smoothed targets: labels of faces are sometimes wrong
             target = torch.from_numpy(faces.genders[index].astype(np.float32)) * 0.9 + 0.05
             loss = torch.nn.functional.binary_cross_entropy_with_logits(network(x).squeeze(1), target)
@@ -216,15 +451,15 @@ def _train(
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
-        if epoch >= probe.epochs // 2:
+        if epoch >= plan.epochs // 2:
             value = auc(*by_label(fitted.scores(val), val_genders))
             if value > best:
-                best, kept = value, {k: v.clone() for k, v in network.state_dict().items()}
-        if probe.progress is not None:
-            probe.progress(epoch + 1, probe.epochs)
+                best, kept, number = value, {k: v.clone() for k, v in network.state_dict().items()}, epoch + 1
+        if plan.progress is not None:
+            plan.progress(epoch + 1, plan.epochs)
     network.load_state_dict(kept)
     network.eval()
-    return best
+    return best, number
 
 
 def _draw_weights(genders: NDArray[np.int64], people: NDArray[np.str_]) -> NDArray[np.float64]:
@@ -240,7 +475,7 @@ def _draw_weights(genders: NDArray[np.int64], people: NDArray[np.str_]) -> NDArr
     return np.asarray(weights / weights.sum(), np.float64)
 
 
-def _augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+def _augment(x: torch.Tensor, rng: np.random.Generator, plan: _Plan) -> torch.Tensor:
     import torch  # noqa: PLC0415
 
     count, _, height, width = x.shape
@@ -253,5 +488,8 @@ def _augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         view = image[:, dy : dy + height, dx : dx + width]
         rows.append(view.flip(-1) if flip else view)
     contrast = torch.from_numpy(rng.uniform(0.8, 1.25, (count, 1, 1, 1)).astype(np.float32))
-    brightness = torch.from_numpy(rng.uniform(-0.3, 0.3, (count, 1, 1, 1)).astype(np.float32))
-    return torch.stack(rows) * contrast + brightness
+    brightness = torch.from_numpy(
+        rng.uniform(-plan.brightness, plan.brightness, (count, 1, 1, 1)).astype(np.float32)
+    )
+    views = torch.stack(rows) * contrast + brightness
+    return views.clamp(0.0, 1.0) if plan.unit else views

@@ -205,6 +205,8 @@ class PairSample:
         impostor: Different-person scores, shape ``(I,)``.
         impostor_people: The two people of each impostor pair, shape ``(I, 2)``.
         n_people: Number of people.
+        impostor_weights: How many pairs each impostor score stands for, shape ``(I,)``, where the list was
+            thinned already; by default one, and long lists are thinned by :func:`thin_impostors`.
     """
 
     genuine: Scores
@@ -212,6 +214,7 @@ class PairSample:
     impostor: Scores
     impostor_people: NDArray[np.int64]
     n_people: int
+    impostor_weights: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         check_scores(self.genuine, name="genuine")
@@ -306,8 +309,11 @@ class _RankedPairs:
     def build(cls, pairs: PairSample, tail: int) -> _RankedPairs:
         g_order = np.argsort(-pairs.genuine, kind="stable")
         i_order = np.argsort(-pairs.impostor, kind="stable")
-        ranks, weights = thin_impostors(pairs.impostor.size, tail=tail)
-        kept = i_order[ranks]
+        if pairs.impostor_weights is None:
+            ranks, weights = thin_impostors(pairs.impostor.size, tail=tail)
+            kept = i_order[ranks]
+        else:
+            kept, weights = i_order, pairs.impostor_weights[i_order]
         genuine, impostor = pairs.genuine[g_order], pairs.impostor[kept]
         values = np.unique(np.concatenate([genuine, impostor]))[::-1]
         return cls(

@@ -9,12 +9,20 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from privface.audit.curves import DetCurve, auc, d_prime, det_curve, eer, tmr_at_fmr
+from privface.audit.curves import (
+    DetCurve,
+    OperatingPoint,
+    auc,
+    d_prime,
+    det_curve,
+    eer,
+    tmr_at_fmr,
+)
 from privface.audit.intervals import (
     BootstrapParams,
     Interval,
@@ -23,6 +31,7 @@ from privface.audit.intervals import (
     people_multiplicities,
     percentile_interval,
 )
+from privface.audit.streaming import ImpostorScores, Rows, bin_centres, stream_impostors
 from privface.errors import AuditError
 from privface.records import Embeddings, Measured, Scores
 
@@ -34,6 +43,8 @@ Impostors: TypeAlias = Literal["all", "same-gender"]
 MODES: tuple[Mode, ...] = ("O-O", "P-P", "P-O")
 IMPOSTORS: tuple[Impostors, ...] = ("all", "same-gender")
 FMRS: tuple[float, ...] = (1e-2, 1e-3, 1e-4)
+
+HISTOGRAM_BINS = 60
 
 RULE_OF_30 = 30
 """Expected false matches below which a rate counts as not measurable (Doddington's rule of 30)."""
@@ -55,6 +66,21 @@ class Pairs:
 
 
 @dataclass(frozen=True)
+class ScoreHistogram:
+    """How scores are spread, for drawing.
+
+    Attributes:
+        edges: Rising edges, shape ``(K + 1,)``.
+        genuine: Share of genuine scores in each interval, shape ``(K,)``; failed comparisons are in none.
+        impostor: Share of impostor scores, shape ``(K,)``.
+    """
+
+    edges: NDArray[np.float64]
+    genuine: NDArray[np.float64]
+    impostor: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class MatchingResult:
     """Matching figures of one matcher in one mode against one kind of impostor.
 
@@ -72,6 +98,7 @@ class MatchingResult:
         tmr: True match rate by false match rate.
         fte: Share of photos on the protected (or, in O-O, original) side that failed to enrol.
         det: Curve for drawing, or ``None`` where there are no scores.
+        histogram: Spread of scores for drawing, or ``None``.
     """
 
     matcher: str
@@ -87,6 +114,7 @@ class MatchingResult:
     tmr: Mapping[float, Measured]
     fte: Measured
     det: DetCurve | None
+    histogram: ScoreHistogram | None = None
 
 
 def choose_pairs(
@@ -110,15 +138,18 @@ def choose_pairs(
     """
     rng = np.random.default_rng([seed, 45])
     _, person = np.unique(identities, return_inverse=True)
-    genuine = []
+    genuine = _choose_genuine(person, max_genuine_per_person, rng)
+    return Pairs(genuine, *_choose_impostors(person, max_impostors, rng))
+
+
+def _choose_genuine(person: NDArray[np.int64], cap: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    genuine = [np.empty((0, 2), np.int64)]
     for members in _groups(person):
         pairs = np.stack(np.triu_indices(members.size, 1), axis=1)
-        if len(pairs) > max_genuine_per_person:
-            pairs = pairs[np.sort(rng.choice(len(pairs), max_genuine_per_person, replace=False))]
+        if len(pairs) > cap:
+            pairs = pairs[np.sort(rng.choice(len(pairs), cap, replace=False))]
         genuine.append(members[pairs])
-    impostor, possible = _choose_impostors(person, max_impostors, rng)
-    stacked = np.concatenate(genuine) if genuine else np.empty((0, 2), np.int64)
-    return Pairs(stacked.astype(np.int64), impostor, possible)
+    return np.concatenate(genuine)
 
 
 def _groups(person: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -227,23 +258,26 @@ def evaluate_matching(
 ) -> list[MatchingResult]:
     """Matching figures in the modes O-O, P-P and P-O, against all and against same-gender impostors.
 
-    Cosine similarity. All modes compare the same pairs of photos; in P-O the earlier photo of a pair is the
-    protected gallery and the later one the original probe. A genuine pair with a photo that failed to enrol
-    is a non-match (score ``-inf``); an impostor pair with such a photo is left out, as counting it as a
-    correct rejection would flatter a system that enrols little.
+    Cosine similarity; every impostor pair counts. All modes compare the same pairs of photos, in the order of
+    genders and then of the rows: in P-O the earlier photo of a pair is the protected gallery and the later
+    one the original probe. A genuine pair with a photo that failed to enrol is a non-match (score ``-inf``);
+    an impostor pair with such a photo is left out, as counting it as a correct rejection would flatter a
+    system that enrols little. Above ``max_impostors`` pairs the scores are streamed
+    (:mod:`privface.audit.streaming`), and intervals rest on the highest scores and a random sample of the others.
 
     Args:
         original: Embeddings of the originals, shape ``(N, D)``; rows of NaN failed to enrol.
-        protected: Embeddings of the protected photos, same order.
+        protected: Embeddings of the protected photos, same order; of another dimension if protected
+            templates cannot be compared with originals, then P-O is undefined.
         identities: Who is on each photo, shape ``(N,)``.
         genders: 0 (female) or 1 (male), shape ``(N,)``.
         matcher: Name for the result.
         seen: Whether the protector trained against this matcher.
         params: Bootstrap settings.
         max_genuine_per_person: Cap of genuine pairs.
-        max_impostors: Cap of impostor pairs.
-        seed: Seed of the caps.
-        progress: Called with (modes done, 6).
+        max_impostors: Impostor pairs up to which all scores are held at once.
+        seed: Seed of the cap and of the sample.
+        progress: Called with (work done, all work).
 
     Returns:
         Six results, modes first.
@@ -252,124 +286,150 @@ def evaluate_matching(
         AuditError: If shapes do not fit.
     """
     count = len(identities)
-    if (
-        original.ndim != 2
-        or original.shape != protected.shape
-        or len(original) != count
-        or len(genders) != count
-    ):
+    if original.ndim != 2 or protected.ndim != 2 or {len(original), len(protected), len(genders)} != {count}:
         raise AuditError(
             f"{matcher}: embeddings {original.shape} and {protected.shape} do not fit {count} identities and"
             f" {len(genders)} genders.",
             hint="Give one row per photo in both sets.",
         )
     params = params or BootstrapParams(seed=seed)
-    pairs = choose_pairs(
-        identities, max_genuine_per_person=max_genuine_per_person, max_impostors=max_impostors, seed=seed
-    )
-    _, person = np.unique(identities, return_inverse=True)
-    results = []
-    for mode in MODES:
-        gallery = original if mode == "O-O" else protected
-        probe = protected if mode == "P-P" else original
-        scores = _ModeScores.build(gallery, probe, pairs, person, genders)
+    order = np.argsort(genders, kind="stable")
+    sides = {"O": original[order], "P": protected[order]}
+    genders, (_, person) = genders[order], np.unique(identities[order], return_inverse=True)
+    rng = np.random.default_rng([seed, 45])
+    genuine = _choose_genuine(person, max_genuine_per_person, rng)
+    possible = _pair_count(np.bincount(person)) if count else 0
+    comparison = _Comparison(person, genders, genuine, possible <= max_impostors, seed)
+    results: list[MatchingResult] = []
+    for number, mode in enumerate(MODES):
+        gallery, probe = sides[mode[0]], sides[mode[2]]
         fte = _failure_rate(enrolled(gallery), person, params)
-        for kind in IMPOSTORS:
-            sample = scores.sample(kind)
+
+        def tell(done: int, total: int, number: int = number) -> None:
+            if progress is not None:
+                progress(number * 100 + 90 * done // max(total, 1), 100 * len(MODES))
+
+        if gallery.shape[1] != probe.shape[1]:
+            scores, kinds, reason = (
+                np.empty(0),
+                (None, None),
+                "protected templates have a dimension of their own",
+            )
+        else:
+            (scores, kinds), reason = comparison.run(gallery, probe, tell), None
+        for kind, impostor in zip(IMPOSTORS, kinds, strict=True):
+            figures = _measure(scores, person[genuine[:, 0]], impostor, comparison.people, params, reason)
+            size = 0 if impostor is None else impostor.size
             results.append(
-                _figures(
-                    sample, pairs, matcher=matcher, seen=seen, mode=mode, kind=kind, fte=fte, params=params
+                MatchingResult(
+                    matcher, seen, mode, kind, len(genuine), size, possible, *figures[:4], fte, *figures[4:]
                 )
             )
-            if progress is not None:
-                progress(len(results), len(MODES) * len(IMPOSTORS))
+        tell(100, 90)
     return results
 
 
+class _Impostors(Protocol):
+    """All impostor scores of one kind, in memory or streamed."""
+
+    @property
+    def size(self) -> int: ...
+
+    def tmr_at_fmr(self, genuine: Scores, *, fmr: float) -> OperatingPoint: ...
+
+    def eer(self, genuine: Scores) -> float: ...
+
+    def auc(self, genuine: Scores) -> float: ...
+
+    def d_prime(self, genuine: Scores) -> float: ...
+
+    def det(self, genuine: Scores) -> DetCurve: ...
+
+
 @dataclass(frozen=True)
-class _ModeScores:
-    genuine: Scores
-    genuine_people: NDArray[np.int64]
-    impostor: Scores
-    impostor_people: NDArray[np.int64]
-    same_gender: NDArray[np.bool_]
-    n_people: int
+class _HeldScores:
+    """Impostor scores in memory."""
 
-    @classmethod
-    def build(
-        cls,
-        gallery: Embeddings,
-        probe: Embeddings,
-        pairs: Pairs,
-        person: NDArray[np.int64],
-        genders: NDArray[np.int64],
-    ) -> _ModeScores:
-        genuine = cosine_scores(gallery, probe, pairs.genuine)
-        impostor = cosine_scores(gallery, probe, pairs.impostor)
-        made = ~np.isnan(impostor)
-        kept = pairs.impostor[made]
-        return cls(
-            np.where(np.isnan(genuine), -np.inf, genuine),
-            person[pairs.genuine[:, 0]],
-            impostor[made],
-            person[kept],
-            genders[kept[:, 0]] == genders[kept[:, 1]],
-            int(person.max()) + 1 if person.size else 0,
-        )
+    scores: Scores
+    people: NDArray[np.int64]
 
-    def sample(self, kind: Impostors) -> tuple[Scores, NDArray[np.int64], Scores, NDArray[np.int64], int]:
-        keep = self.same_gender if kind == "same-gender" else slice(None)
-        return (
-            self.genuine,
-            self.genuine_people,
-            self.impostor[keep],
-            self.impostor_people[keep],
-            self.n_people,
-        )
+    @property
+    def size(self) -> int:
+        return self.scores.size
+
+    def tmr_at_fmr(self, genuine: Scores, *, fmr: float) -> OperatingPoint:
+        return tmr_at_fmr(genuine, self.scores, fmr=fmr)
+
+    def eer(self, genuine: Scores) -> float:
+        return eer(genuine, self.scores)
+
+    def auc(self, genuine: Scores) -> float:
+        return auc(genuine, self.scores)
+
+    def d_prime(self, genuine: Scores) -> float:
+        return d_prime(genuine, self.scores)
+
+    def det(self, genuine: Scores) -> DetCurve:
+        return det_curve(genuine, self.scores)
 
 
-def _figures(
-    sample: tuple[Scores, NDArray[np.int64], Scores, NDArray[np.int64], int],
-    pairs: Pairs,
-    *,
-    matcher: str,
-    seen: bool | None,
-    mode: Mode,
-    kind: Impostors,
-    fte: Measured,
-    params: BootstrapParams,
-) -> MatchingResult:
-    genuine, _, impostor, _, _ = sample
-    reason = None
-    values: tuple[Measured, Measured, Measured, Mapping[float, Measured], DetCurve | None]
-    if not genuine.size:
-        reason = "no person has two photos, so there is no genuine pair"
-    elif not impostor.size:
-        reason = "no impostor pair between enrolled photos"
-    if reason is not None:
-        undefined = Measured.undefined(reason)
-        values = (undefined, undefined, undefined, dict.fromkeys(FMRS, undefined), None)
-    else:
-        values = _measure(PairSample(*sample), params)
-    return MatchingResult(
-        matcher,
-        seen,
-        mode,
-        kind,
-        genuine.size,
-        impostor.size,
-        pairs.impostors_possible,
-        *values[:4],
-        fte,
-        values[4],
-    )
+@dataclass(frozen=True)
+class _Comparison:
+    """Which photos are compared, in every mode alike."""
+
+    person: NDArray[np.int64]
+    genders: NDArray[np.int64]
+    genuine: NDArray[np.int64]
+    held: bool
+    seed: int
+
+    @property
+    def people(self) -> int:
+        return int(self.person.max()) + 1 if self.person.size else 0
+
+    def run(
+        self, gallery: Embeddings, probe: Embeddings, progress: Callable[[int, int], None]
+    ) -> tuple[Scores, tuple[_Impostors | None, _Impostors | None]]:
+        """Genuine scores, and impostor scores of all and of same-gender pairs."""
+        genuine = cosine_scores(gallery, probe, self.genuine)
+        genuine = np.where(np.isnan(genuine), -np.inf, genuine)
+        if not genuine.size:
+            return genuine, (None, None)
+        if not self.held:
+            rows = Rows.build(gallery, probe, self.person, self.genders)
+            return genuine, stream_impostors(rows, genuine, fmrs=FMRS, seed=self.seed, progress=progress)
+        pairs, _ = _choose_impostors(self.person, len(self.person) ** 2, np.random.default_rng(0))
+        scores = cosine_scores(gallery, probe, pairs)
+        made = ~np.isnan(scores)
+        scores, people = scores[made], self.person[pairs[made]]
+        same = self.genders[pairs[made, 0]] == self.genders[pairs[made, 1]]
+        kinds = (_HeldScores(scores, people), _HeldScores(scores[same], people[same]))
+        return genuine, (kinds[0] if kinds[0].size else None, kinds[1] if kinds[1].size else None)
+
+
+_Figures: TypeAlias = tuple[
+    Measured, Measured, Measured, Mapping[float, Measured], DetCurve | None, ScoreHistogram | None
+]
 
 
 def _measure(
-    sample: PairSample, params: BootstrapParams
-) -> tuple[Measured, Measured, Measured, dict[float, Measured], DetCurve | None]:
-    genuine, impostor = sample.genuine, sample.impostor
+    genuine: Scores,
+    genuine_people: NDArray[np.int64],
+    impostor: _Impostors | None,
+    people: int,
+    params: BootstrapParams,
+    reason: str | None,
+) -> _Figures:
+    if reason is None and not genuine.size:
+        reason = "no person has two photos, so there is no genuine pair"
+    if reason is not None or impostor is None:
+        none = Measured.undefined(reason or "no impostor pair between enrolled photos")
+        return none, none, none, dict.fromkeys(FMRS, none), None, None
     measurable = tuple(fmr for fmr in FMRS if impostor.size * fmr >= RULE_OF_30 - 1e-9)
+    if isinstance(impostor, ImpostorScores):
+        sample = PairSample(genuine, genuine_people, *impostor.thinned()[:2], people, impostor.thinned()[2])
+    elif isinstance(impostor, _HeldScores):
+        sample = PairSample(genuine, genuine_people, impostor.scores, impostor.people, people)
     draws = draw_pairs(sample, params, fmrs=measurable)
 
     def measured(value: float, draw: NDArray[np.float64]) -> Measured:
@@ -381,22 +441,38 @@ def _measure(
     tmr = {}
     for fmr in FMRS:
         if fmr in measurable:
-            tmr[fmr] = measured(tmr_at_fmr(genuine, impostor, fmr=fmr).tmr, draws.tmr[fmr])
+            tmr[fmr] = measured(impostor.tmr_at_fmr(genuine, fmr=fmr).tmr, draws.tmr[fmr])
         else:
-            reason = (
+            few = (
                 f"{impostor.size} impostor pairs leave {impostor.size * fmr:.2g} expected false matches,"
                 f" fewer than {RULE_OF_30}"
             )
-            tmr[fmr] = Measured.undefined(reason, n=genuine.size)
-    separation = d_prime(genuine, impostor)
+            tmr[fmr] = Measured.undefined(few, n=genuine.size)
+    separation = impostor.d_prime(genuine)
     return (
-        measured(eer(genuine, impostor), draws.eer),
-        measured(auc(genuine, impostor), draws.auc),
+        measured(impostor.eer(genuine), draws.eer),
+        measured(impostor.auc(genuine), draws.auc),
         measured(separation, draws.d_prime)
         if not math.isnan(separation)
         else Measured.undefined("the scores do not vary, or fewer than two comparisons could be made"),
         tmr,
-        det_curve(genuine, impostor),
+        impostor.det(genuine),
+        _histogram(genuine, impostor),
+    )
+
+
+def _histogram(genuine: Scores, impostor: _Impostors) -> ScoreHistogram:
+    values, weights = genuine[np.isfinite(genuine)], None
+    if isinstance(impostor, ImpostorScores):
+        others, weights = bin_centres()[impostor.counts > 0], impostor.counts[impostor.counts > 0]
+    elif isinstance(impostor, _HeldScores):
+        others = impostor.scores
+    every = np.concatenate([values, others])
+    low, high = float(every.min()), float(every.max())
+    edges = np.linspace(low, max(high, low + 1e-6), HISTOGRAM_BINS + 1)
+    counts = np.histogram(others, edges, weights=weights)[0]
+    return ScoreHistogram(
+        edges, np.histogram(values, edges)[0] / genuine.size, counts / max(float(counts.sum()), 1.0)
     )
 
 
@@ -414,7 +490,6 @@ def cohort_fnmr(
     gallery: Embeddings,
     probe: Embeddings,
     pairs: Pairs,
-    person: NDArray[np.int64],
     *,
     fmr: float,
     min_false_matches: int = RULE_OF_30,
@@ -427,15 +502,17 @@ def cohort_fnmr(
         gallery: Shape ``(N, D)``.
         probe: Shape ``(N, D)``.
         pairs: From :func:`choose_pairs`.
-        person: Person number of each photo, shape ``(N,)``.
         fmr: False match rate, in (0, 1).
         min_false_matches: Expected false matches that are needed.
 
     Returns:
         Failures, shape ``(G,)``, and the threshold; ``None`` if it cannot be measured.
     """
-    scores = _ModeScores.build(gallery, probe, pairs, person, np.zeros(len(person), np.int64))
-    if not scores.genuine.size or scores.impostor.size * fmr < min_false_matches - 1e-9:
+    genuine = cosine_scores(gallery, probe, pairs.genuine)
+    genuine = np.where(np.isnan(genuine), -np.inf, genuine)
+    impostor = cosine_scores(gallery, probe, pairs.impostor)
+    impostor = impostor[~np.isnan(impostor)]
+    if not genuine.size or impostor.size * fmr < min_false_matches - 1e-9:
         return None
-    point = tmr_at_fmr(scores.genuine, scores.impostor, fmr=fmr)
-    return scores.genuine < point.threshold, point.threshold
+    point = tmr_at_fmr(genuine, impostor, fmr=fmr)
+    return genuine < point.threshold, point.threshold

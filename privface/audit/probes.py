@@ -7,17 +7,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from privface.audit.curves import auc, by_label
+from privface.audit.kernels import KernelSVM, RBFKernel, SimilarityClassifier
 from privface.errors import AuditError, ConfigError
 from privface.records import Embeddings, Scores
 
-ProbeKind: TypeAlias = Literal["logistic", "rbf-svm", "mlp"]
+ProbeKind: TypeAlias = Literal[
+    "logistic", "linear-svm", "rbf-svm", "quadratic", "knn", "mlp", "boosted-trees", "similarity"
+]
 
-PROBE_KINDS: tuple[ProbeKind, ...] = ("logistic", "rbf-svm", "mlp")
+PROBE_KINDS: tuple[ProbeKind, ...] = (
+    "logistic",
+    "linear-svm",
+    "rbf-svm",
+    "quadratic",
+    "knn",
+    "mlp",
+    "boosted-trees",
+    "similarity",
+)
+
+
+MAX_KERNEL_ROWS = 8_000
+"""Training rows of the attackers that compare every row with every other."""
 
 
 class FittedProbe(Protocol):
@@ -26,6 +41,10 @@ class FittedProbe(Protocol):
     @property
     def val_auc(self) -> float:
         """AUC on the validation people, by which settings and the worst probe are chosen."""
+
+    @property
+    def setting(self) -> str:
+        """The hyper-parameters that won on validation people; empty if there were none to choose."""
 
     def scores(self, data: NDArray[Any]) -> Scores:
         """Male scores, shape ``(N,)``; higher is more male."""
@@ -53,11 +72,21 @@ class RetrainedProbe(Protocol):
 
 @dataclass(frozen=True)
 class EmbeddingProbe:
-    """A scikit-learn classifier of gender on standardised embeddings.
+    """A classifier of gender on embeddings, tuned on validation people.
 
-    ``"logistic"`` is logistic regression, ``"rbf-svm"`` a support vector machine with a Gaussian kernel and
-    ``"mlp"`` a network of one hidden layer. Genders count equally: by class weights, or for the network by
-    drawing the rarer gender again. The setting with the best validation AUC wins, the first of equals.
+    - ``"logistic"`` and ``"linear-svm"`` find a direction;
+    - ``"rbf-svm"`` (Gaussian kernel) and ``"mlp"`` (one hidden layer) find curved borders;
+    - ``"quadratic"`` (a discriminant with shrunk covariances, or logistic regression on coordinates and their
+      squares) reads norms and covariances even where the means are equal;
+    - ``"knn"`` asks the nearest labelled photos;
+    - ``"boosted-trees"`` (histogram gradient boosting) works on single coordinates;
+    - ``"similarity"`` needs nothing but the system's own comparator: the mean cosine similarity to the
+      nearest labelled men minus that to the nearest labelled women (Osorio-Roig et al., TBIOM 2022).
+
+    All but the last see standardised embeddings. Genders count equally: by class weights, by drawing the rarer
+    gender again (mlp), or by taking as many neighbours of each (similarity). The setting with the best
+    validation AUC wins, the first of equals. Kernel machines and neighbours learn from at most
+    :data:`MAX_KERNEL_ROWS` rows, a random choice where there are more.
 
     Attributes:
         kind: Which classifier.
@@ -108,11 +137,14 @@ class EmbeddingProbe:
                 "A probe needs at least two training people, there is one.", hint="Give more people."
             )
         x, y = np.asarray(train, np.float64), train_genders
+        if self.kind in _KERNELS and len(x) > MAX_KERNEL_ROWS:
+            kept = np.sort(np.random.default_rng([seed, 4]).permutation(len(x))[:MAX_KERNEL_ROWS])
+            x, y = x[kept], y[kept]
         if self.kind == "mlp":
             again = _balance(y, seed)
             x, y = x[again], y[again]
         best: FittedEmbeddingProbe | None = None
-        for setting, model in _candidates(self.kind, x.shape[1], seed):
+        for setting, model in _candidates(self.kind, x, seed):
             with warnings.catch_warnings():
                 # a candidate that has not converged is a weaker attacker, and validation judges it
                 warnings.simplefilter("ignore", ConvergenceWarning)
@@ -151,89 +183,6 @@ class FittedEmbeddingProbe:
         return np.asarray(np.log(chance) - np.log1p(-chance), np.float64)
 
 
-@dataclass(frozen=True)
-class PixelProbe:
-    """A support vector machine on the small picture: principal components of 28 x 28 pixels.
-
-    Aligned faces need no deep network to be read: with 900 training photos of LFW this reaches an AUC of 0.92
-    in a second, so it is a cheap second opinion on the CNN (Turk and Pentland, 1991, for the components).
-    """
-
-    @property
-    def name(self) -> str:
-        """Name in the report."""
-        return "pixel-svm"
-
-    def fit(
-        self,
-        train: NDArray[np.uint8],
-        train_genders: NDArray[np.int64],
-        train_people: NDArray[np.str_],
-        val: NDArray[np.uint8],
-        val_genders: NDArray[np.int64],
-        *,
-        seed: int,
-    ) -> FittedPixelProbe:
-        """Find 20 or 80 components on the training photos, then fit as :class:`EmbeddingProbe` does.
-
-        Args:
-            train: uint8 RGB, shape ``(N, H, W, 3)``.
-            train_genders: 0 (female) or 1 (male), shape ``(N,)``.
-            train_people: Identities, shape ``(N,)``.
-            val: uint8 RGB of other people, shape ``(M, H, W, 3)``.
-            val_genders: Shape ``(M,)``.
-            seed: Seed of the classifier.
-
-        Raises:
-            AuditError: If a gender is missing.
-        """
-        from sklearn.decomposition import PCA  # noqa: PLC0415
-
-        small = _small_pictures(train)
-        components = PCA(min(80, len(small) - 1), svd_solver="full").fit(small)
-        x, x_val = components.transform(small), components.transform(_small_pictures(val))
-        best: FittedPixelProbe | None = None
-        for count in (20, 80):  # few components suit few people
-            part, part_val = x[:, :count], x_val[:, :count]
-            probe = EmbeddingProbe("rbf-svm").fit(
-                part, train_genders, train_people, part_val, val_genders, seed=seed
-            )
-            if best is None or probe.val_auc > best.val_auc:
-                best = FittedPixelProbe(components, count, probe)
-        if best is None:  # pragma: no cover  # the loop above runs
-            raise AuditError("pixel-svm: no candidate setting.")
-        return best
-
-
-@dataclass(frozen=True)
-class FittedPixelProbe:
-    """A trained :class:`PixelProbe`.
-
-    Attributes:
-        components: scikit-learn's PCA.
-        count: How many of its components are used.
-        probe: The classifier on the components.
-    """
-
-    components: Any
-    count: int
-    probe: FittedEmbeddingProbe
-
-    @property
-    def val_auc(self) -> float:
-        """AUC on validation people."""
-        return self.probe.val_auc
-
-    def scores(self, data: NDArray[np.uint8]) -> Scores:
-        """Male scores, shape ``(N,)``, of uint8 RGB ``(N, H, W, 3)``."""
-        return self.probe.scores(self.components.transform(_small_pictures(data))[:, : self.count])
-
-
-def _small_pictures(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    small = [cv2.resize(image, (28, 28), interpolation=cv2.INTER_AREA).ravel() for image in images]
-    return np.array(small, np.float64) / 255.0
-
-
 def _check_part(data: Embeddings, genders: NDArray[np.int64], part: str) -> None:
     if data.ndim != 2 or len(data) != len(genders):
         raise AuditError(f"The {part} part has embeddings {data.shape} and {len(genders)} genders.")
@@ -257,27 +206,108 @@ def _balance(genders: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate(parts))
 
 
-def _candidates(kind: ProbeKind, dimensions: int, seed: int) -> Iterator[tuple[str, Any]]:
+def _candidates(kind: ProbeKind, x: NDArray[np.float64], seed: int) -> Iterator[tuple[str, Any]]:
     # scikit-learn takes seconds to import
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
-    from sklearn.neural_network import MLPClassifier  # noqa: PLC0415
     from sklearn.pipeline import make_pipeline  # noqa: PLC0415
     from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
-    from sklearn.svm import SVC  # noqa: PLC0415
 
-    if kind == "logistic":
-        for c in (0.001, 0.01, 0.1, 1.0):
-            model = LogisticRegression(C=c, class_weight="balanced", max_iter=1000)
-            yield f"C={c:g}", make_pipeline(StandardScaler(), model)
+    if kind == "similarity":
+        for k in (1, 5, 20, 60):
+            yield f"k={k}", SimilarityClassifier(k)
     elif kind == "rbf-svm":
         for factor in (0.25, 1.0, 4.0):
+            kernel = RBFKernel(factor / x.shape[1])
             for c in (1.0, 10.0):
-                svm = SVC(C=c, gamma=factor / dimensions, class_weight="balanced", cache_size=500)
-                yield f"C={c:g},gamma={factor:g}/D", make_pipeline(StandardScaler(), svm)
+                yield f"C={c:g},gamma={factor:g}/D", KernelSVM(kernel, c)
     else:
-        for alpha in (0.01, 1.0):
-            for rounds in (20, 80):
-                network = MLPClassifier(
-                    (128,), alpha=alpha, max_iter=rounds, batch_size=64, random_state=seed, tol=0.0
-                )
-                yield f"alpha={alpha:g},max_iter={rounds}", make_pipeline(StandardScaler(), network)
+        for setting, model in _PLAIN[kind](len(x), x.shape[1], seed):
+            yield setting, make_pipeline(StandardScaler(), model)
+
+
+def _logistic(_rows: int, _dimensions: int, _seed: int) -> Iterator[tuple[str, Any]]:
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+
+    for c in (0.001, 0.01, 0.1, 1.0):
+        yield f"C={c:g}", LogisticRegression(C=c, class_weight="balanced", max_iter=1000)
+
+
+def _linear_svm(_rows: int, _dimensions: int, seed: int) -> Iterator[tuple[str, Any]]:
+    from sklearn.svm import LinearSVC  # noqa: PLC0415
+
+    for c in (1e-4, 1e-3, 1e-2, 0.1):
+        yield (
+            f"C={c:g}",
+            LinearSVC(C=c, class_weight="balanced", dual="auto", random_state=seed, max_iter=4000),
+        )
+
+
+def _quadratic(rows: int, dimensions: int, _seed: int) -> Iterator[tuple[str, Any]]:
+    from sklearn.decomposition import PCA  # noqa: PLC0415
+    from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis  # noqa: PLC0415
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler  # noqa: PLC0415
+
+    most = min(dimensions, rows - 1)
+    for kept in dict.fromkeys(min(most, k) for k in (16, 64, 256)):
+        for shrinkage in (0.1, 0.5, 0.9, 0.99):
+            model = QuadraticDiscriminantAnalysis(priors=[0.5, 0.5], reg_param=shrinkage)
+            yield (
+                f"pca={kept},shrinkage={shrinkage:g}",
+                make_pipeline(PCA(kept, svd_solver="covariance_eigh"), model),
+            )
+    for c in (1e-4, 1e-3, 1e-2):
+        model = LogisticRegression(C=c, class_weight="balanced", max_iter=1000)
+        yield f"squares,C={c:g}", make_pipeline(FunctionTransformer(_with_squares), StandardScaler(), model)
+
+
+def _with_squares(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.hstack([x, np.square(x)])
+
+
+def _knn(rows: int, _dimensions: int, _seed: int) -> Iterator[tuple[str, Any]]:
+    from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415
+
+    for k in dict.fromkeys(min(k, rows) for k in (5, 15, 45, 135)):
+        yield f"k={k}", KNeighborsClassifier(k, weights="distance", algorithm="brute")
+
+
+def _mlp(rows: int, _dimensions: int, seed: int) -> Iterator[tuple[str, Any]]:
+    from sklearn.neural_network import MLPClassifier  # noqa: PLC0415
+
+    batch = int(np.clip(rows // 40, 64, 256))
+    for alpha in (0.01, 1.0):
+        for rounds in (20, 80):
+            network = MLPClassifier(
+                (128,), alpha=alpha, max_iter=rounds, batch_size=batch, random_state=seed, tol=0.0
+            )
+            yield f"alpha={alpha:g},max_iter={rounds}", network
+
+
+def _boosted_trees(_rows: int, dimensions: int, seed: int) -> Iterator[tuple[str, Any]]:
+    from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415
+
+    # wide tables cost in proportion to their width, so they get one setting
+    for depth in (2, 5) if dimensions <= 128 else (3,):
+        yield (
+            f"depth={depth}",
+            HistGradientBoostingClassifier(
+                max_depth=depth,
+                max_iter=100,
+                max_bins=63,
+                class_weight="balanced",
+                early_stopping=False,
+                random_state=seed,
+            ),
+        )
+
+
+_KERNELS = frozenset({"rbf-svm", "knn", "similarity"})
+_PLAIN = {
+    "logistic": _logistic,
+    "linear-svm": _linear_svm,
+    "quadratic": _quadratic,
+    "knn": _knn,
+    "mlp": _mlp,
+    "boosted-trees": _boosted_trees,
+}

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privface.audit.curves import auc, balanced_accuracy, best_threshold, by_label, eer, leakage
+from privface.audit.information import calibrated, information_statistic, mutual_information_bits
 from privface.audit.intervals import (
     BootstrapParams,
     Interval,
@@ -28,7 +29,10 @@ from privface.records import Measured, Scores
 MIN_ORIGINAL_AUC = 0.90
 """AUC on originals below which a probe proves nothing."""
 
-ReadingKind: TypeAlias = Literal["frozen", "retrained"]
+ReadingKind: TypeAlias = Literal["frozen", "retrained", "recovered"]
+
+ADAPTIVE: tuple[ReadingKind, ...] = ("retrained", "recovered")
+"""Attackers that learn from protected data of other people."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class Reading:
 
     Attributes:
         probe: Name of the probe.
-        kind: Whether it was trained on originals elsewhere, or retrained on protected photos.
+        kind: Whether it was trained on originals elsewhere, retrained on protected photos, or reads what a
+            learned inversion of the protection gives back.
         source: ``"image"`` or ``"embedding:MATCHER"``.
         seen: Whether the protector trained against it (against its matcher, for embeddings).
         original_auc: AUC on originals.
@@ -49,6 +54,11 @@ class Reading:
         measurable: Whether it reads originals well enough to count.
         reason: Why it does not count, else ``None``.
         scores: Male scores of protected photos, shape ``(N,)``; NaN where not scored or no test person.
+        original_scores: Male scores of originals, shape ``(N,)``; NaN where not scored.
+        original_accuracy: Balanced accuracy on originals.
+        original_eer: Equal error rate on originals.
+        bits: Lower bound of the information between score and gender, in bits (0 to 1).
+        setting: Hyper-parameters that won on validation people; empty where there were none to choose.
     """
 
     probe: str
@@ -64,6 +74,11 @@ class Reading:
     measurable: bool
     reason: str | None
     scores: Scores
+    original_scores: Scores
+    original_accuracy: Measured
+    original_eer: Measured
+    bits: Measured
+    setting: str = ""
 
     def row(self) -> dict[str, Any]:
         """The row of the audit document."""
@@ -80,6 +95,8 @@ class Reading:
             "validation_leakage": self.val_leakage,
             "measurable": self.measurable,
             "reason": self.reason,
+            "setting": self.setting,
+            "bits": self.bits,
         }
 
 
@@ -102,6 +119,10 @@ def undefined_reading(
         False,
         reason,
         np.empty(0, np.float64),
+        np.empty(0, np.float64),
+        none,
+        none,
+        none,
     )
 
 
@@ -118,6 +139,7 @@ def take_reading(
     identities: NDArray[np.str_],
     genders: NDArray[np.int64],
     params: BootstrapParams,
+    setting: str = "",
 ) -> Reading:
     """Figures of a probe from its scores.
 
@@ -133,6 +155,7 @@ def take_reading(
         identities: Who is on each photo.
         genders: 0 (female) or 1 (male).
         params: Bootstrap settings.
+        setting: Hyper-parameters that the attacker chose.
     """
     scored_o, scored_p = ~np.isnan(original), ~np.isnan(protected)
     for rows, name in (
@@ -157,6 +180,8 @@ def take_reading(
     tuned_on, tuning = (original, scored_o & val) if kind == "frozen" else (protected, p_val)
     threshold = best_threshold(tuned_on[tuning], genders[tuning])
     accuracy = balanced_accuracy(protected[p_test], genders[p_test], threshold)
+    chance = calibrated(protected, protected[p_val], genders[p_val])
+    original_threshold = best_threshold(original[scored_o & val], genders[scored_o & val])
     measurable = leakage(original_auc.value) >= MIN_ORIGINAL_AUC  # a probe may name the genders the other way
     return Reading(
         probe=probe,
@@ -174,6 +199,20 @@ def take_reading(
         if measurable
         else f"AUC {original_auc.value:.3f} on originals, below {MIN_ORIGINAL_AUC:.2f}",
         scores=np.where(test, protected, np.nan),
+        original_scores=original,
+        original_accuracy=Measured(
+            balanced_accuracy(original[o_test], genders[o_test], original_threshold), n=int(o_test.sum())
+        ),
+        original_eer=measure(
+            original, o_test, eer(*by_label(original[o_test], genders[o_test])), weighted_eer
+        ),
+        bits=measure(
+            chance,
+            p_test,
+            mutual_information_bits(chance[p_test], genders[p_test]),
+            information_statistic,
+        ),
+        setting=setting,
     )
 
 
@@ -190,22 +229,35 @@ def illusion_gap(
     genders: NDArray[np.int64],
     params: BootstrapParams,
 ) -> Measured:
-    """Leakage of the worst retrained probe minus that of the worst frozen one.
+    """Leakage of the worst retrained probe minus that of the worst frozen one."""
+    if retrained is None or frozen is None:
+        kinds = [k for k, r in (("retrained", retrained), ("frozen", frozen)) if r is None]
+        return Measured.undefined(f"no measurable {' and no measurable '.join(kinds)} probe")
+    return leakage_difference(retrained, frozen, identities, genders, params)
+
+
+def leakage_difference(
+    one: Reading,
+    other: Reading,
+    identities: NDArray[np.str_],
+    genders: NDArray[np.int64],
+    params: BootstrapParams,
+) -> Measured:
+    """Leakage of one reading minus that of another.
 
     The interval draws the same people for both. In the draws each AUC keeps the direction of its point
     estimate, as folding every draw would push both up.
     """
-    if retrained is None or frozen is None:
-        kinds = [k for k, r in (("retrained", retrained), ("frozen", frozen)) if r is None]
-        return Measured.undefined(f"no measurable {' and no measurable '.join(kinds)} probe")
-    both = ~np.isnan(retrained.scores) & ~np.isnan(frozen.scores)
-    value = retrained.leakage.value - frozen.leakage.value
+    value = one.leakage.value - other.leakage.value
+    if not one.scores.size or not other.scores.size:
+        return Measured.undefined(one.reason or other.reason or "one of the two was not taken")
+    both = ~np.isnan(one.scores) & ~np.isnan(other.scores)
     if len(np.unique(genders[both])) < 2:
         return Measured(
             value, n=int(both.sum()), reason="the two probes share too few photos for an interval"
         )
     draws = []
-    for reading in (retrained, frozen):
+    for reading in (one, other):
         draw = draw_probe(reading.scores[both], genders[both], identities[both], weighted_auc, params)
         draws.append(draw if reading.auc.value >= 0.5 else 1.0 - draw)
     interval = percentile_interval(draws[0] - draws[1], params.level)

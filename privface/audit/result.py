@@ -18,7 +18,7 @@ from privface.errors import AuditError, ConfigError
 from privface.images import write_atomic
 from privface.records import Measured
 
-SCHEMA = "privface.audit/1"
+SCHEMA = "privface.audit/2"
 
 _OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     ">=": operator.ge,
@@ -29,7 +29,8 @@ _OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
 _GATE = re.compile(r"\s*([A-Za-z][\w.\-]*)\s*(>=|<=|>|<)\s*([0-9.eE+\-]+)\s*")
 _MODES = "(o_o|p_p|p_o)"
 _FIGURE = re.compile(
-    r"leakage|worst_retrained|worst_frozen|illusion_gap|psnr|ssim|tmr|fte"
+    r"leakage|worst_(retrained|frozen|frozen_seen|frozen_unseen|image|embedding)|balanced_accuracy|bits"
+    r"|illusion_gap(_seen|_unseen)?|recovery_gain|set_attack|fnmr_ratio|psnr|ssim|tmr|fte"
     rf"|fte_{_MODES}|(eer|auc|d_prime)_{_MODES}(_same_gender)?|tmr_{_MODES}_0\.(01|001|0001)(_same_gender)?"
 )
 
@@ -54,7 +55,9 @@ def check_gate(expression: str) -> None:
     if not _FIGURE.fullmatch(re.sub(r"\.(low|high|value)$", "", name)):
         raise ConfigError(
             f"An audit has no figure {name!r}.",
-            hint="Figures: leakage, worst_retrained, worst_frozen, illusion_gap, tmr, fte, psnr, ssim, and "
+            hint="Figures: leakage, worst_retrained, worst_image, worst_embedding, balanced_accuracy, bits, "
+            "worst_frozen, worst_frozen_seen, worst_frozen_unseen, illusion_gap, illusion_gap_seen, "
+            "illusion_gap_unseen, recovery_gain, set_attack, fnmr_ratio, tmr, fte, psnr, ssim, and "
             "eer_, auc_, d_prime_, tmr_ with a mode, such as eer_p_p or tmr_p_o_0.001.",
         )
 
@@ -100,9 +103,11 @@ class AuditResult:
     def to_dict(self) -> dict[str, Any]:
         """A copy as JSON data.
 
-        Keys: ``schema``, ``verdict``, ``data``, ``provenance``, ``matching``, ``leakage``,
-        ``worst_retrained``, ``worst_upper``, ``worst_frozen``, ``illusion_gap``, ``quality``, ``cohorts``
-        and ``curves``. NaN is ``None``; numbers have six significant digits.
+        Keys: ``schema``, ``mode`` (images or embeddings), ``verdict``, ``data``, ``provenance``,
+        ``matching``, ``pairs_protocol``, ``leakage`` (one row a probe), ``worst_retrained``,
+        ``worst_upper``, ``worst_frozen``, ``illusion_gap``, ``frozen_gaps``, ``recovery``, ``set_attack``,
+        ``label_budget``, ``battery`` (the self-test), ``quality``, ``cohorts`` and ``curves``. NaN is ``None``;
+        numbers have six significant digits.
         """
         return copy.deepcopy(dict(self.document))
 
@@ -142,9 +147,14 @@ class AuditResult:
     def figures(self) -> dict[str, Measured]:
         """All named figures, as accepted by :meth:`figure` and :meth:`gate`.
 
-        - ``worst_retrained``: leakage of the worst retrained probe, chosen on validation people;
-        - ``leakage``: the highest upper bound of any retrained probe (its ``value`` is that bound);
-        - ``worst_frozen`` and ``illusion_gap``;
+        - ``worst_retrained``: leakage of the worst attacker who learns from protected data (retrained, or
+          after recovery), chosen on validation people; ``worst_image`` and ``worst_embedding``: the same by
+          what it reads; ``balanced_accuracy`` and ``bits`` of the worst one;
+        - ``leakage``: the highest upper bound of any such attacker (its ``value`` is that bound);
+        - ``worst_frozen`` and ``illusion_gap``, and both against the frozen probes that the protection
+          met (``_seen``) or did not (``_unseen``);
+        - ``recovery_gain``: the most that recovery added on one input; ``set_attack``: the highest leakage of
+          several photos of one person; ``fnmr_ratio``: the worst cohort's FNMR after over before;
         - ``eer_MODE``, ``auc_MODE``, ``d_prime_MODE`` and ``tmr_MODE_FMR``, with MODE ``o_o``, ``p_p`` or
           ``p_o`` and FMR ``0.01``, ``0.001`` or ``0.0001``: all impostors, the worst matcher; with
           ``_same_gender`` appended, same-gender impostors;
@@ -157,6 +167,8 @@ class AuditResult:
             "worst_retrained": read_figure(document["worst_retrained"].get("leakage")),
             "worst_frozen": read_figure(document["worst_frozen"].get("leakage")),
             "illusion_gap": read_figure(document["illusion_gap"]),
+            **_leakage_figures(document),
+            "fnmr_ratio": _highest(document.get("cohorts", ()), "ratio", "no cohort was matched"),
             "psnr": read_figure(document["quality"].get("psnr")),
             "ssim": read_figure(document["quality"].get("ssim")),
         }
@@ -208,6 +220,37 @@ class AuditResult:
         failed = _OPERATORS[match.group(2)](value, limit)
         relation = f"{match.group(1)} is {value:.4f}; the build fails at {match.group(2)} {limit:g}"
         return GateOutcome(expression, failed, value, f"{relation}.")
+
+
+def _leakage_figures(document: Mapping[str, Any]) -> dict[str, Measured]:
+    adaptive = [row for row in document.get("leakage", ()) if row["kind"] != "frozen" and row["measurable"]]
+
+    def worst(rows: Sequence[Mapping[str, Any]], key: str) -> Measured:
+        known = [row for row in rows if row["validation_leakage"] is not None]
+        if not known:
+            return Measured.undefined("no retrained probe that reads the originals")
+        return read_figure(max(known, key=lambda row: row["validation_leakage"])[key])
+
+    found = {
+        "balanced_accuracy": worst(adaptive, "balanced_accuracy"),
+        "bits": worst(adaptive, "bits"),
+        "recovery_gain": _highest(document.get("recovery", ()), "gain", "nothing was recovered"),
+        "set_attack": _highest(document.get("set_attack", ()), "leakage", "no set of photos was attacked"),
+    }
+    for medium in ("image", "embedding"):
+        rows = [row for row in adaptive if row["input"].partition(":")[0] == medium]
+        found[f"worst_{medium}"] = worst(rows, "leakage")
+    for side in ("seen", "unseen"):
+        gap = document.get("frozen_gaps", {}).get(side)
+        none = Measured.undefined(f"no measurable frozen probe is known to be {side}")
+        found[f"worst_frozen_{side}"] = none if gap is None else read_figure(gap["leakage"])
+        found[f"illusion_gap_{side}"] = none if gap is None else read_figure(gap["gap"])
+    return found
+
+
+def _highest(rows: Sequence[Mapping[str, Any]], key: str, reason: str) -> Measured:
+    figures = [figure for row in rows if not math.isnan((figure := read_figure(row[key])).value)]
+    return max(figures, key=lambda figure: figure.value, default=Measured.undefined(reason))
 
 
 def _matching_figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Measured]:

@@ -31,6 +31,7 @@ models_app = typer.Typer(no_args_is_help=True, help="Models on this machine.")
 app.add_typer(models_app, name="models")
 
 Faces = Literal["auto", "aligned", "landmarks", "detect"]
+Effort = Literal["quick", "standard", "full"]
 
 
 def _version(value: bool) -> None:
@@ -156,10 +157,18 @@ def protect(
 
 @app.command()
 def audit(
-    original: Annotated[Path, typer.Option(help="Original photos: a folder, or kind:path.")],
+    original: Annotated[
+        Path | None,
+        typer.Option(
+            help="Original photos: a folder, or kind:path. Or a table of embeddings: .parquet, .npz, .csv."
+        ),
+    ] = None,
     protected: Annotated[
-        Path, typer.Option(help="Protected photos with the same relative paths, from any tool.")
-    ],
+        Path | None,
+        typer.Option(
+            help="Protected photos with the same relative paths, from any tool; or a table of the same keys."
+        ),
+    ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="CSV or Parquet: file, identity, gender; other columns are cohorts.")
     ] = None,
@@ -177,59 +186,160 @@ def audit(
         typer.Option(help="The protector's run folder: marks seen models, refuses its training people."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for audit.json and report.html.")] = Path("audit"),
+    effort: Annotated[
+        Effort,
+        typer.Option(
+            help="quick: linear and SVM attackers. standard: every attacker but fine-tuned networks. full: also those, "
+            "and learned recovery of the images."
+        ),
+    ] = "standard",
     split: Annotated[str | None, typer.Option(help="Take only rows of this split.")] = None,
     faces: Annotated[Faces, typer.Option(help="How originals are aligned.")] = "auto",
     protected_faces: Annotated[Faces, typer.Option(help="How protected photos are aligned.")] = "auto",
+    pairs: Annotated[
+        Path | None, typer.Option(help="LFW-style pairs file: adds its 10-fold accuracy to the report.")
+    ] = None,
     fail_if: Annotated[
-        list[str] | None, typer.Option(help='Gate, such as "leakage>0.60": exit 3 if it holds. Repeatable.')
+        list[str] | None,
+        typer.Option(help='Gate, such as "leakage>0.60" or "tmr.low<0.9": exit 3 if it holds. Repeatable.'),
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="An earlier audit.json: shows what got better and what got worse.")
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that keeps embeddings and probe scores, so that a second audit of the same originals "
+            "costs only the protected side. They are biometric data: keep it private."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same audit.json.")] = 0,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of people.")] = 1000,
-    cnn: Annotated[bool, typer.Option("--cnn/--no-cnn", help="Train the CNN attacker on images.")] = True,
     cnn_epochs: Annotated[int, typer.Option(help="Epochs of the CNN attacker.")] = 16,
     images: Annotated[
         bool, typer.Option("--images", help="Put a contact sheet into the report. It shows original faces.")
     ] = False,
+    battery: Annotated[
+        Path | None,
+        typer.Option(
+            help="selftest.json to quote in the report; by default the one that came with this version."
+        ),
+    ] = None,
+    self_test: Annotated[
+        bool,
+        typer.Option(
+            "--self-test",
+            help="Audit the attackers instead: planted leaks they must find, sets without a leak they must not.",
+        ),
+    ] = False,
 ) -> None:
-    """Measure matching and gender leakage, with attackers retrained on protected photos of other people.
+    """Measure matching and gender leakage, with attackers retrained on protected data of other people.
 
-    Example: `privface audit --original photos --protected out --labels labels.csv --matcher onnx:m.onnx --fail-if "leakage>0.60"`
+    Photos: `privface audit --original photos --protected out --labels labels.csv --matcher onnx:m.onnx --fail-if "leakage>0.60"`
+
+    Embeddings of any vendor: `privface audit --original before.parquet --protected after.parquet --labels labels.csv`
+
+    The attackers themselves: `privface audit --self-test --out selftest`
     """
+    from privface.audit import AuditResult  # noqa: PLC0415
+    from privface.audit.comparison import changes  # noqa: PLC0415
     from privface.audit.result import check_gate  # noqa: PLC0415
-    from privface.pipeline import AuditOptions  # noqa: PLC0415
+    from privface.data import TABLE_SUFFIXES  # noqa: PLC0415
+    from privface.pipeline import AuditOptions, audit_tables  # noqa: PLC0415
     from privface.pipeline import audit as run  # noqa: PLC0415
 
+    if self_test:
+        _self_test(out, seed=seed)
+        return
+    if original is None or protected is None:
+        raise typer.BadParameter("give --original and --protected, or --self-test.")
     for expression in fail_if or ():  # before the work, not after it
         check_gate(expression)
+    earlier = AuditResult.load(baseline) if baseline is not None else None
     options = AuditOptions(
         seed=seed,
         resamples=resamples,
-        cnn=cnn,
+        effort=effort,
         cnn_epochs=cnn_epochs,
         faces=faces,
         protected_faces=protected_faces,
+        cache=cache,
+        battery=battery,
     )
     with progress_bars() as progress:
-        result = run(
-            original,
-            protected,
-            labels=labels,
-            split=split,
-            matchers=matcher or (),
-            probes=probe or (),
-            model=model,
-            out=out,
-            options=options,
-            images=images,
-            progress=progress,
-        )
+        if original.suffix.lower() in TABLE_SUFFIXES:
+            _refuse_image_options(matcher=matcher, probe=probe, model=model, split=split, pairs=pairs)
+            result = audit_tables(
+                original,
+                protected,
+                labels=labels,
+                out=out,
+                options=options,
+                baseline=earlier,
+                progress=progress,
+            )
+        else:
+            result = run(
+                original,
+                protected,
+                labels=labels,
+                split=split,
+                matchers=matcher or (),
+                probes=probe or (),
+                model=model,
+                pairs=pairs,
+                out=out,
+                options=options,
+                images=images,
+                baseline=earlier,
+                progress=progress,
+            )
     Console.audit(result)
+    if earlier is not None:
+        Console.changes(changes(earlier, result))
     Console.say(f"Report: {out / 'report.html'}\nFigures: {out / 'audit.json'}")
     outcomes = [result.gate(expression) for expression in fail_if or ()]
     for outcome in outcomes:
         Console.say(outcome.reason)
     if any(outcome.failed for outcome in outcomes):
         raise typer.Exit(EXIT_GATE)
+
+
+def _refuse_image_options(**options: object) -> None:
+    given = [f"--{name}" for name, value in options.items() if value]
+    if given:
+        raise typer.BadParameter(
+            f"{', '.join(given)}: a table of embeddings holds no images. Leave it out, or give folders of photos."
+        )
+
+
+def _self_test(out: Path, *, seed: int) -> None:
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    from privface.pipeline import self_test as run  # noqa: PLC0415
+
+    with progress_bars() as progress:
+        found = run(out, seed=seed, made=datetime.now(UTC).date().isoformat(), progress=progress)
+    Console.battery(found)
+    Console.say(f"Result: {out / 'selftest.json'}")
+
+
+@app.command()
+def compare(
+    audits: Annotated[
+        list[str], typer.Argument(help="Two or more audit.json files, or NAME=FILE.", metavar="AUDIT...")
+    ],
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("compare.html"),
+) -> None:
+    """Several audits of the same photos in one report: the trade-off, which methods another one beats, all figures.
+
+    Example: `privface compare blur=audits/blur/audit.json ours=audits/san/audit.json --out compare.html`
+    """
+    from privface.pipeline import compare_audits  # noqa: PLC0415
+
+    rows = compare_audits(audits, out)
+    Console.comparison(rows)
+    Console.say(f"Report: {out}")
 
 
 @app.command()

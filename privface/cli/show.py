@@ -94,6 +94,47 @@ class Console:
             f"\nWorst retrained probe: {_named(document['worst_retrained'])}\nIllusion gap: {_figure(document['illusion_gap'])}"
         )
 
+    @classmethod
+    def changes(cls, rows: Sequence[Mapping[str, Any]]) -> None:
+        """What an audit's figures became since an earlier one."""
+        cls.say("")
+        cls.table(
+            ["figure", "before", "now", "change", ""],
+            [
+                [r["figure"], _figure(r["old"]), _figure(r["new"]), _number(r["difference"]), r["verdict"]]
+                for r in rows
+            ],
+            title="Against the baseline",
+        )
+
+    @classmethod
+    def battery(cls, found: Mapping[str, Any]) -> None:
+        """What the attackers found of what was planted, and where they saw what was not there."""
+        cls.table(
+            ["planted leak", "in", "Bayes", "best attacker", "reached", ""],
+            [
+                [
+                    r["leak"],
+                    r["medium"],
+                    _number(r["bayes"]),
+                    str(r["best_probe"]),
+                    _number(r["best"]),
+                    "found" if r["found"] else "NOT FOUND",
+                ]
+                for r in found["leaks"]
+            ],
+            title="Planted leaks (balanced accuracy)",
+        )
+        cls.say("")
+        cls.table(
+            ["attacker", "on", "sets without a leak", "false alarms", "rate"],
+            [
+                [r["probe"], r["medium"], str(r["sets"]), str(r["alarms"]), f"{r['rate']:.1%}"]
+                for r in found["nulls"]
+            ],
+            title="False alarms",
+        )
+
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
@@ -129,6 +170,10 @@ def _figure(data: Mapping[str, Any] | None) -> str:
     low, high = data.get("low"), data.get("high")
     interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
     return f"{data['value']:.3f}{interval}"
+
+
+def _number(value: float | None) -> str:
+    return "n/m" if value is None or math.isnan(value) else f"{value:+.3f}" if value < 0 else f"{value:.3f}"
 
 
 def _seen(seen: bool | None) -> str:

@@ -4,6 +4,13 @@
 """
 
 from privface.data.dataset import LoadedFaces, Prepare, load_faces
+from privface.data.embeddings import (
+    TABLE_SUFFIXES,
+    EmbeddingTable,
+    gender_codes,
+    join_labels,
+    read_embeddings,
+)
 from privface.data.pairs import FoldedPairs, genuine_pairs, impostor_pairs, read_pairs_file
 from privface.data.sampling import balanced_indices, balanced_weights
 from privface.data.sources import (
@@ -21,6 +28,8 @@ from privface.data.synthetic import GeneratedFaces, generate_faces, write_faces
 
 __all__ = [
     "SOURCE_KINDS",
+    "TABLE_SUFFIXES",
+    "EmbeddingTable",
     "FoldedPairs",
     "GeneratedFaces",
     "LoadedFaces",
@@ -32,13 +41,16 @@ __all__ = [
     "from_lfw",
     "from_table",
     "from_utkface",
+    "gender_codes",
     "generate_faces",
     "genuine_pairs",
     "impostor_pairs",
+    "join_labels",
     "load_faces",
     "open_source",
     "person_bucket",
     "person_key",
+    "read_embeddings",
     "read_pairs_file",
     "require_both_genders",
     "require_disjoint",

@@ -1,17 +1,24 @@
 """The composition root: fit, protect, audit and report in one call each."""
 
+from privface.pipeline.battery import AuditOptions, build_auditor, self_test
 from privface.pipeline.faces import load_aligned, open_data
 from privface.pipeline.fit import read_provenance, train
-from privface.pipeline.inspect import AuditOptions, audit, audit_protector, embed, write_results
+from privface.pipeline.inspect import audit, audit_data, audit_protector, embed, write_results
+from privface.pipeline.tables import audit_tables, pair_tables
 
 __all__ = [
     "AuditOptions",
     "audit",
+    "audit_data",
     "audit_protector",
+    "audit_tables",
+    "build_auditor",
     "embed",
     "load_aligned",
     "open_data",
+    "pair_tables",
     "read_provenance",
+    "self_test",
     "train",
     "write_results",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from privface.audit import AuditData, Auditor, AuditResult
+from privface.audit import AuditData, AuditResult
+from privface.audit.comparison import changes
 from privface.config import FaceMode
 from privface.data import LoadedFaces, open_source
 from privface.errors import AuditError, DataError, OutputError
 from privface.images import encode_image, to_pixels, to_unit, write_atomic
 from privface.models import GenderProbe, Matcher, Protector, load_gender_probe, load_matcher
+from privface.pipeline.battery import AuditOptions, build_auditor
 from privface.pipeline.faces import Progress, load_aligned, take_split
 from privface.pipeline.fit import person_digest, read_provenance
 from privface.protect.manifest import MANIFEST_NAME, read_manifest
@@ -26,30 +28,6 @@ from privface.report import contact_sheet, write_report
 _SHEET_FACES = 20
 
 ModelT = TypeVar("ModelT", Matcher, GenderProbe)
-
-
-@dataclass(frozen=True)
-class AuditOptions:
-    """How hard an audit looks.
-
-    Attributes:
-        seed: Splits, probes and resampling.
-        resamples: Bootstrap resamples of people.
-        cnn: Train the CNN probe on images.
-        cnn_epochs: Its epochs.
-        size: Side of the aligned images, in pixels.
-        faces: How originals are aligned.
-        protected_faces: How protected images are aligned; ``auto`` takes them as aligned if ``privface
-            protect`` wrote them (a manifest is there), else as ``faces``.
-    """
-
-    seed: int = 0
-    resamples: int = 1000
-    cnn: bool = True
-    cnn_epochs: int = 16
-    size: int = FRAME
-    faces: FaceMode = "auto"
-    protected_faces: FaceMode = "auto"
 
 
 def audit(
@@ -64,6 +42,7 @@ def audit(
     out: Path,
     options: AuditOptions = AuditOptions(),
     images: bool = False,
+    baseline: AuditResult | None = None,
     progress: Progress | None = None,
 ) -> AuditResult:
     """Audit a protected folder against its originals; writes ``audit.json`` and ``report.html`` into ``out``.
@@ -79,12 +58,13 @@ def audit(
         out: Folder for the results.
         options: Seeds and effort.
         images: Put a contact sheet of 20 people into the report.
+        baseline: An earlier audit to compare with in the report.
         progress: Told about every stage.
 
     Raises:
         PrivfaceError: If sets, labels or models do not fit.
     """
-    _require_folder(out)
+    require_folder(out)
     models = _load_models(matchers, probes, model)
     table = open_source(str(original), labels=labels)
     if split is not None:
@@ -97,11 +77,15 @@ def audit(
     faces = load_aligned(
         table, mode=options.faces, size=options.size, progress=progress, stage="align originals"
     )
-    after, found = _load_protected(faces.table, protected, options, progress)
-    data = audit_data(faces, after, enrolled_protected=found)
+    after, found, paths = _load_protected(faces.table, protected, options, progress)
+    data = replace(
+        audit_data(faces, after, enrolled_protected=found),
+        bytes_original=_file_sizes([record.path for record in faces.table]),
+        bytes_protected=_file_sizes(paths),
+    )
     result = _run(data, models, options, progress)
     sheet = _sheet(data) if images else None
-    write_results(result, out, sheet=sheet)
+    write_results(result, out, sheet=sheet, baseline=baseline)
     return result
 
 
@@ -203,23 +187,23 @@ def _run(data: AuditData, models: _Models, options: AuditOptions, progress: Prog
                 f"Matcher {matcher.name} gave no finite embedding for {len(few)} original photos.",
                 hint="Check its weights and the input range in its sidecar or input_spec.",
             )
-    auditor = Auditor(
+    auditor = build_auditor(
+        options,
         matchers=models.matchers,
-        frozen_probes=models.probes,
-        image_probes=options.cnn,
-        seed=options.seed,
-        resamples=options.resamples,
-        cnn_epochs=options.cnn_epochs,
+        probes=models.probes,
         exclude_people=_met(data, models.provenance),
         progress=progress,
     )
     return auditor.run(data)
 
 
-def write_results(result: AuditResult, out: Path, *, sheet: bytes | None = None) -> None:
+def write_results(
+    result: AuditResult, out: Path, *, sheet: bytes | None = None, baseline: AuditResult | None = None
+) -> None:
     """Write ``audit.json`` and ``report.html``."""
     result.save(out / "audit.json")
-    write_report(result.to_dict(), out / "report.html", contact_sheet=sheet)
+    rows = None if baseline is None else changes(baseline, result)
+    write_report(result.to_dict(), out / "report.html", contact_sheet=sheet, baseline=rows)
 
 
 def embed(
@@ -248,7 +232,7 @@ def embed(
     Raises:
         PrivfaceError: If the set or the matcher cannot be used, or ``out`` not be written.
     """
-    _require_folder(out.parent)
+    require_folder(out.parent)
     model = load_matcher(matcher)
     loaded = load_aligned(
         open_source(str(images), labels=labels), mode=faces, size=size, progress=progress, stage="align"
@@ -276,7 +260,7 @@ def embed(
     return frame
 
 
-def _require_folder(out: Path) -> None:
+def require_folder(out: Path) -> None:
     """Make the output folder before the work, so that a wrong path does not cost an hour."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -293,8 +277,8 @@ def _parquet(frame: pd.DataFrame) -> bytes:
 
 def _load_protected(
     table: FaceTable, folder: Path, options: AuditOptions, progress: Progress | None
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Protected faces in the originals' order; a photo without one counts as failure to enrol."""
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_], list[Path]]:
+    """Protected faces in the originals' order, and where they were looked for; a missing one fails to enrol."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder.", hint="Give the folder of protected images.")
     ours = (folder / MANIFEST_NAME).is_file()
@@ -302,11 +286,10 @@ def _load_protected(
     if mode == "auto":
         mode = "aligned" if ours else options.faces
     outputs = _manifest_outputs(folder) if ours else {}
-    records = []
-    for record in table:
-        path = folder / outputs.get(record.file, record.file)
-        if path.is_file():
-            records.append(type(record)(**{**vars(record), "path": path}))
+    paths = [folder / outputs.get(record.file, record.file) for record in table]
+    records = [
+        replace(record, path=path) for record, path in zip(table, paths, strict=True) if path.is_file()
+    ]
     if not records:
         raise AuditError(
             f"None of the {len(table)} originals has a protected photo of the same relative path in {folder}; looked for {table.files[0]!r}.",
@@ -321,7 +304,12 @@ def _load_protected(
     for record, pixels in zip(loaded.table, loaded.pixels, strict=True):
         after[row[record.file]] = pixels
         found[row[record.file]] = True
-    return after, found
+    return after, found, paths
+
+
+def _file_sizes(paths: Sequence[Path]) -> NDArray[np.float64]:
+    """Bytes of each file; NaN where there is none."""
+    return np.array([path.stat().st_size if path.is_file() else np.nan for path in paths], np.float64)
 
 
 def _manifest_outputs(folder: Path) -> Mapping[str, str]:

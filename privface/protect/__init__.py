@@ -1,15 +1,25 @@
 """Applies a protector to folders of photos: batched, resumable, with a manifest row for every file."""
 
-from privface.protect.baselines import GaussianBlur, GaussianNoise, Pixelate
+from privface.protect.baselines import (
+    DownUpSample,
+    GaussianBlur,
+    GaussianNoise,
+    JPEGCompression,
+    KSameAverage,
+    Pixelate,
+)
 from privface.protect.folder import ProtectSummary, protect_folder
 from privface.protect.manifest import STATUSES, ManifestRow, Status, read_manifest, write_manifest
 from privface.protect.protector import ImageProtector, check_images
 
 __all__ = [
     "STATUSES",
+    "DownUpSample",
     "GaussianBlur",
     "GaussianNoise",
     "ImageProtector",
+    "JPEGCompression",
+    "KSameAverage",
     "ManifestRow",
     "Pixelate",
     "ProtectSummary",

@@ -1,4 +1,4 @@
-"""Simple protectors to compare with: blur, pixelation, noise.
+"""Simple protectors to compare with: blur, pixelation, noise, JPEG, lost resolution, averaged faces.
 
 None of them knows what gender looks like. They are the bar that a trained protector has to clear: at equal
 matching, less leakage. There is no identity protector on purpose: an original never passes through.
@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from privface.errors import ConfigError
+from privface.images import decode_image, encode_image, to_pixels, to_unit
 from privface.protect.protector import check_images
 from privface.records import FRAME
 
@@ -121,6 +123,130 @@ class GaussianNoise:
             noise = generator.standard_normal(image.shape, dtype=np.float32) * np.float32(self.sigma)
             noisy[index] = np.clip(image + noise, 0.0, 1.0)
         return noisy
+
+
+@dataclass(frozen=True)
+class JPEGCompression:
+    """What is left after JPEG compression.
+
+    Attributes:
+        quality: 1 to 100 on libjpeg's scale.
+        size: Side of the aligned faces in pixels.
+    """
+
+    quality: int
+    size: int = FRAME
+
+    def __post_init__(self) -> None:
+        _require_positive("size", self.size)
+        if not 1 <= self.quality <= 100:
+            raise ConfigError(f"quality is {self.quality}; it must be 1 to 100.", hint="10 shows blocks.")
+
+    @property
+    def fingerprint(self) -> str:
+        """Name, version and settings."""
+        return f"jpeg/1 quality={self.quality} size={self.size}"
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Compress and decompress a batch, float32 ``(N, 3, size, size)`` in [0, 1]."""
+        check_images(images, size=self.size)
+        out = np.empty_like(to_pixels(images))
+        for index, pixels in enumerate(to_pixels(images)):
+            out[index] = decode_image(encode_image(pixels, ".jpg", quality=self.quality))
+        return to_unit(out)
+
+
+@dataclass(frozen=True)
+class DownUpSample:
+    """Resolution thrown away: reduced by area, enlarged again bilinearly.
+
+    Attributes:
+        side: Pixels per side that are kept, at least 1 and below ``size``.
+        size: Side of the aligned faces in pixels.
+    """
+
+    side: int
+    size: int = FRAME
+
+    def __post_init__(self) -> None:
+        _require_positive("size", self.size)
+        if not 1 <= self.side < self.size:
+            raise ConfigError(
+                f"side is {self.side}; it must be at least 1 and below the side of {self.size} pixels.",
+                hint="24 to 32 pixels leave a coarse face.",
+            )
+
+    @property
+    def fingerprint(self) -> str:
+        """Name, version and settings."""
+        return f"down-up/1 side={self.side} size={self.size}"
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Reduce and enlarge a batch, float32 ``(N, 3, size, size)`` in [0, 1]."""
+        check_images(images, size=self.size)
+        out = np.empty_like(images)
+        for index, image in enumerate(images):
+            small = cv2.resize(
+                np.moveaxis(image, 0, -1), (self.side, self.side), interpolation=cv2.INTER_AREA
+            )
+            large = cv2.resize(small, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
+            out[index] = np.moveaxis(large, -1, 0)
+        return np.clip(out, 0.0, 1.0)
+
+
+class KSameAverage:
+    """Each face becomes the mean of itself and its nearest faces in a gallery of other people.
+
+    The averaging of k-Same (Newton, Sweeney and Malin, TKDE 2005) with a fixed gallery instead of the photos
+    that are protected, so that a photo's output depends on nothing but that photo. Nearest by squared
+    distance of 16 x 16 grey pictures; each gallery person stands for one face at most.
+
+    Args:
+        gallery: Aligned faces of people who are not protected with it, uint8 ``(G, size, size, 3)``.
+        people: Who is on each gallery face, shape ``(G,)``.
+        k: How many faces are averaged, the photo among them; 2 or more.
+
+    Raises:
+        ConfigError: If ``k`` is out of range or the gallery has fewer than ``k - 1`` people.
+    """
+
+    def __init__(self, gallery: NDArray[np.uint8], people: NDArray[np.str_], *, k: int) -> None:
+        names, self._person = np.unique(people, return_inverse=True)
+        if k < 2 or k - 1 > len(names):
+            raise ConfigError(
+                f"k is {k}; it must be 2 or more and at most one above the gallery's {len(names)} people.",
+                hint="4 to 10 are usual; give a larger gallery for more.",
+            )
+        self._gallery, self._k = gallery, k
+        self._thumbnails = _thumbnails(gallery)
+
+    @property
+    def size(self) -> int:
+        """Side in pixels of the aligned faces it takes and gives."""
+        return int(self._gallery.shape[1])
+
+    @property
+    def fingerprint(self) -> str:
+        """Name, version, settings and a hash of the gallery."""
+        digest = hashlib.blake2b(np.ascontiguousarray(self._gallery).tobytes(), digest_size=16)
+        return f"k-same-average/1 k={self._k} size={self.size} gallery={digest.hexdigest()}"
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Average a batch, float32 ``(N, 3, size, size)`` in [0, 1]."""
+        check_images(images, size=self.size)
+        out = np.empty_like(images)
+        for index, thumbnail in enumerate(_thumbnails(to_pixels(images))):
+            order = np.argsort(np.square(self._thumbnails - thumbnail).sum(axis=1), kind="stable")
+            _, first = np.unique(self._person[order], return_index=True)  # each person's nearest face
+            nearest = order[np.sort(first)[: self._k - 1]]
+            others = to_unit(self._gallery[nearest]).sum(axis=0)
+            out[index] = (images[index] + others) / self._k
+        return np.clip(out, 0.0, 1.0)
+
+
+def _thumbnails(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    small = [cv2.resize(image, (16, 16), interpolation=cv2.INTER_AREA) for image in images]
+    return np.array(small, np.float32).mean(axis=-1).reshape(len(images), -1)
 
 
 def _require_positive(name: str, value: float) -> None:

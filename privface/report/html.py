@@ -19,7 +19,7 @@ from privface.images import write_atomic
 from privface.report.figures import det_figure, leakage_figure, tradeoff_figure
 from privface.report.reading import NOT_MEASURABLE, Reading, plain_text
 
-SCHEMA = "privface.audit/1"
+SCHEMA = "privface.audit/2"
 HEADLINE_FMR = "0.01"
 COHORT_LIMIT = 1.25
 """No cohort's FNMR should grow by more than this factor (after ISO/IEC 19795-10)."""
@@ -39,7 +39,13 @@ _MODES = {
 _SEEN = {True: "seen in training", False: "unseen", None: "unknown"}
 
 
-def write_report(audit: Mapping[str, Any] | Path, out: Path, *, contact_sheet: bytes | None = None) -> Path:
+def write_report(
+    audit: Mapping[str, Any] | Path,
+    out: Path,
+    *,
+    contact_sheet: bytes | None = None,
+    baseline: Sequence[Mapping[str, Any]] | None = None,
+) -> Path:
     """Write one self-contained HTML report of an audit.
 
     Args:

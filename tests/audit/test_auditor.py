@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from privface.audit import Auditor, AuditResult
+from privface.audit import Auditor, AuditResult, CNNProbe, PixelProbe
 from privface.errors import AuditError, ConfigError, SplitOverlapError
 
 
@@ -19,8 +19,8 @@ def auditor(toy, **settings):
         "frozen_probes": [toy.Classifier()],
         "embedding_probes": ("logistic",),
         "resamples": 60,
-        "cnn_epochs": 4,
-        "cnn_width": 4,
+        "image_probes": (PixelProbe(), CNNProbe(epochs=4, width=4)),
+        "label_budgets": (20,),
     }
     return Auditor(**{**defaults, **settings})
 
@@ -37,7 +37,7 @@ def cleaned(toy) -> AuditResult:
 
 @pytest.fixture(scope="module")
 def flipped(toy) -> AuditResult:
-    return auditor(toy, image_probes=False).run(toy.data(toy.flip_cue))
+    return auditor(toy, image_probes=()).run(toy.data(toy.flip_cue))
 
 
 def rows(result, kind):
@@ -83,7 +83,7 @@ def test_removing_the_cue_passes(cleaned):
 
 
 def test_enough_people_and_a_looser_limit_find_no_leak(toy):
-    result = auditor(toy, max_leakage=0.75, image_probes=False).run(
+    result = auditor(toy, max_leakage=0.75, image_probes=()).run(
         toy.data(toy.remove_cue, people=200, photos=2)
     )
     assert result.document["verdict"]["status"] == "no-leak-found"
@@ -91,7 +91,7 @@ def test_enough_people_and_a_looser_limit_find_no_leak(toy):
 
 
 def test_constant_image_fails_matching(toy):
-    result = auditor(toy, image_probes=False).run(toy.data(toy.constant))
+    result = auditor(toy, image_probes=()).run(toy.data(toy.constant))
     assert result.document["verdict"]["status"] == "matching-lost"
     assert result.figure("tmr_p_p_0.01").value == 0.0 or math.isnan(result.figure("tmr_p_p_0.01").value)
     assert result.figure("tmr_o_o_0.01").value > 0.95
@@ -118,7 +118,7 @@ def test_illusion_gap_is_what_fixed_classifiers_miss(toy):
     data = toy.data(toy.identity)
     original = data.original.copy()
     original[:, 0, 0, 0] = np.where(data.genders == 1, 220, 30)
-    result = auditor(toy, frozen_probes=[Blind()], image_probes=False).run(
+    result = auditor(toy, frozen_probes=[Blind()], image_probes=()).run(
         dataclasses.replace(data, original=original)
     )
     gap = result.figure("illusion_gap")
@@ -130,9 +130,9 @@ def test_illusion_gap_is_what_fixed_classifiers_miss(toy):
 
 
 def test_two_runs_give_the_same_bytes(toy, flipped):
-    again = auditor(toy, image_probes=False).run(toy.data(toy.flip_cue))
+    again = auditor(toy, image_probes=()).run(toy.data(toy.flip_cue))
     assert again.to_bytes() == flipped.to_bytes()
-    other = auditor(toy, image_probes=False, seed=1).run(toy.data(toy.flip_cue))
+    other = auditor(toy, image_probes=(), seed=1).run(toy.data(toy.flip_cue))
     assert other.to_bytes() != flipped.to_bytes()
 
 
@@ -142,14 +142,14 @@ def test_cnn_run_is_reproducible(toy, unprotected):
 
 
 def test_batch_size_changes_no_figure(toy, flipped):
-    single = auditor(toy, image_probes=False, batch_size=1).run(toy.data(toy.flip_cue))
+    single = auditor(toy, image_probes=(), batch_size=1).run(toy.data(toy.flip_cue))
     for name, figure in flipped.figures.items():
         assert single.figure(name).value == pytest.approx(figure.value, abs=1e-4, nan_ok=True), name
 
 
 def test_swapping_label_names_changes_no_leakage(toy, flipped):
     data = toy.data(toy.flip_cue)
-    swapped = auditor(toy, image_probes=False).run(dataclasses.replace(data, genders=1 - data.genders))
+    swapped = auditor(toy, image_probes=()).run(dataclasses.replace(data, genders=1 - data.genders))
     assert swapped.figure("worst_frozen").value == pytest.approx(
         flipped.figure("worst_frozen").value, abs=1e-5
     )
@@ -197,7 +197,7 @@ def test_failures_to_enrol_are_counted(toy):
     data = toy.data(toy.identity)
     lost = np.zeros(len(data), bool)
     lost[::10] = True
-    result = auditor(toy, matchers=[Picky()], image_probes=False).run(
+    result = auditor(toy, matchers=[Picky()], image_probes=()).run(
         dataclasses.replace(data, enrolled_protected=~lost)
     )
     refused = data.original[:, 0, 0, 0] < 0.3 * 255
@@ -211,9 +211,7 @@ def test_no_protected_photo_enrolled_is_not_measurable(toy):
         def embed(self, images):
             return super().embed(images) * np.nan
 
-    result = auditor(toy, matchers=[Nobody()], image_probes=False, frozen_probes=[]).run(
-        toy.data(toy.identity)
-    )
+    result = auditor(toy, matchers=[Nobody()], image_probes=(), frozen_probes=[]).run(toy.data(toy.identity))
     assert result.document["verdict"]["status"] == "not-measurable"
     assert math.isnan(result.figure("leakage").value)
     assert "too few original photos enrolled" in rows(result, "retrained")[0]["reason"]
@@ -225,7 +223,7 @@ def test_a_probe_that_cannot_read_originals_does_not_count(toy):
         def male_scores(self, images):
             return np.sin(images.reshape(len(images), -1).sum(axis=1) * 1000).astype(np.float64)
 
-    result = auditor(toy, frozen_probes=[Noise()], image_probes=False).run(toy.data(toy.identity))
+    result = auditor(toy, frozen_probes=[Noise()], image_probes=()).run(toy.data(toy.identity))
     (row,) = rows(result, "frozen")
     assert not row["measurable"]
     assert "below 0.90" in row["reason"]
@@ -238,7 +236,7 @@ def test_cohorts(toy):
     site = np.where(np.arange(len(data)) // 12 % 2 == 0, "north", "south")
     site[:60] = "tiny"
     site[20:60] = ""
-    result = auditor(toy, image_probes=False).run(dataclasses.replace(data, cohorts={"site": site}))
+    result = auditor(toy, image_probes=()).run(dataclasses.replace(data, cohorts={"site": site}))
     cohorts = {(row["cohort"], row["value"]): row for row in result.document["cohorts"]}
     assert set(cohorts) == {("gender", "female"), ("gender", "male"), ("site", "north"), ("site", "south")}
     women = cohorts["gender", "female"]
@@ -254,6 +252,7 @@ def test_document_has_the_stable_keys(unprotected):
     document = unprotected.to_dict()
     assert set(document) == {
         "schema",
+        "mode",
         "verdict",
         "data",
         "provenance",
@@ -263,6 +262,11 @@ def test_document_has_the_stable_keys(unprotected):
         "worst_upper",
         "worst_frozen",
         "illusion_gap",
+        "frozen_gaps",
+        "recovery",
+        "set_attack",
+        "label_budget",
+        "battery",
         "quality",
         "cohorts",
         "curves",
@@ -277,9 +281,9 @@ def test_document_has_the_stable_keys(unprotected):
 
 def test_progress_is_reported(toy):
     seen = []
-    auditor(
-        toy, progress=lambda stage, done, total: seen.append((stage, done, total)), image_probes=False
-    ).run(toy.data(toy.identity))
+    auditor(toy, progress=lambda stage, done, total: seen.append((stage, done, total)), image_probes=()).run(
+        toy.data(toy.identity)
+    )
     assert ("embed original with toy", 240, 240) in seen
     assert all(0 < done <= total for _, done, total in seen)
 
@@ -291,7 +295,7 @@ def test_bad_settings_are_refused(toy):
         auditor(toy, matchers=[toy.Matcher(), toy.Matcher()])
     with pytest.raises(ConfigError, match="no embedding probe"):
         auditor(toy, embedding_probes=("tree",))
-    with pytest.raises(ConfigError, match="below 1"):
+    with pytest.raises(ConfigError, match="batch_size 0 must be 1 or more"):
         auditor(toy, batch_size=0)
 
 

@@ -6,7 +6,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from privface.audit.image_probe import CNNProbe
-from privface.audit.probes import PROBE_KINDS, EmbeddingProbe, PixelProbe
+from privface.audit.picture_probes import PixelProbe
+from privface.audit.probes import PROBE_KINDS, EmbeddingProbe
 from privface.errors import AuditError, ConfigError
 
 

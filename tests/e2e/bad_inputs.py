@@ -19,6 +19,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import torch
 import yaml
 from PIL import Image
@@ -141,7 +142,7 @@ def _audit(
 ) -> list[str]:
     faces = work / "kit/faces"
     parts = [
-        "audit", "--original", original or faces, "--protected", protected or faces, "--faces", "aligned", "--no-cnn",
+        "audit", "--original", original or faces, "--protected", protected or faces, "--faces", "aligned", "--effort", "quick",
         "--resamples", 10, "--matcher", matcher or f"mini:{work / 'kit/matcher'}", "--out", work / "audit", *more,
     ]  # fmt: skip
     return list(map(str, parts))
@@ -283,6 +284,48 @@ def _not_utf8(work: Path) -> list[str]:
     return _protect(work)
 
 
+def _table(path: Path, columns: dict[str, Any] | None = None, *, people: int = 40) -> Path:
+    """Embeddings of drawn people; ``columns`` replaces or, with ``None``, removes columns."""
+    rng = np.random.default_rng(0)
+    person = np.repeat(np.arange(people), 2)
+    frame: dict[str, Any] = {
+        "file": [f"{k}.png" for k in range(person.size)],
+        "identity": [f"p{k}" for k in person],
+        "gender": ["female" if k % 2 else "male" for k in person],
+        "embedding": list(rng.normal(size=(person.size, 4)).astype(np.float32)),
+    }
+    frame.update(columns or {})
+    pd.DataFrame({k: v for k, v in frame.items() if v is not None}).to_parquet(path)
+    return path
+
+
+def _tables(
+    work: Path,
+    *more: object,
+    original: Path | dict[str, Any] | None = None,
+    protected: Path | dict[str, Any] | None = None,
+) -> list[str]:
+    sides = []
+    for name, side in (("before", original), ("after", protected)):
+        sides.append(side if isinstance(side, Path) else _table(work / f"{name}.parquet", side))
+    parts = ["audit", "--original", sides[0], "--protected", sides[1], "--effort", "quick", "--resamples", 10]
+    return list(map(str, [*parts, "--out", work / "audit", *more]))
+
+
+def _pickled(path: Path) -> Path:
+    np.savez(path, embeddings=np.array([{"a": 1}], dtype=object))
+    return path
+
+
+def _audited(work: Path, **changes: Any) -> Path:
+    content = {
+        "schema": "privface.audit/2",
+        "data": {"original_fingerprint": "x", "fingerprint": "y"},
+        **changes,
+    }
+    return _text(work / f"{len(changes)}.json", json.dumps(content))
+
+
 def _mkdir(path: Path) -> Path:
     path.mkdir(parents=True)
     return path
@@ -301,6 +344,27 @@ CASES: tuple[Case, ...] = (
     Case("too few people to hold some out for validation", lambda w: _train(w, "--set", "validation_share=0.1"), 2, "validation part is too small"),
     Case("too few people to audit", _few, 2, "needs two of each gender"),
     Case("split that no row has", lambda w: _audit(w, "--split", "test"), 2, "is in the split 'test'; the labels have no split column"),
+    # tables of embeddings
+    Case("table of embeddings that does not exist", lambda w: _tables(w, protected=w / "none.parquet"), 2, "does not exist"),
+    Case("Parquet file that is text", lambda w: _tables(w, original=_text(w / "t.parquet", "hello")), 2, "not a readable Parquet file"),
+    Case("NPZ file that holds pickled objects", lambda w: _tables(w, original=_pickled(w / "t.npz")), 2, "plain arrays"),
+    Case("table without embeddings", lambda w: _tables(w, original={"embedding": None}), 2, "has no embeddings; its columns are file, identity, gender"),
+    Case("embeddings of two lengths", lambda w: _tables(w, original={"embedding": [[1.0, 2.0], [1.0, 2.0, 3.0]] * 40}), 2, "lengths [2, 3]"),
+    Case("table without genders", lambda w: _tables(w, original={"gender": None}), 2, "no 'gender' column"),
+    Case("table with an unknown gender", lambda w: _tables(w, original={"gender": ["unsure"] * 80}), 2, "has the gender 'unsure'"),
+    Case("table with one gender only", lambda w: _tables(w, original={"gender": ["male"] * 80}), 2, "both genders"),
+    Case("protected table with other keys", lambda w: _tables(w, protected={"file": [f"x{k}" for k in range(80)]}), 2, "looked for '0.png'"),
+    Case("table that lists a photo twice", lambda w: _tables(w, original={"file": ["a.png"] * 80}), 2, "79 rows whose file occurs before"),
+    Case("protected table of NaN only", lambda w: _tables(w, protected={"embedding": [[np.nan] * 4] * 80}), 2, "no protected row holds an embedding"),
+    Case("labels that know none of the table's files", lambda w: _tables(w, "--labels", _text(w / "l.csv", "file,gender\nz,male\n")), 2, "None of the 80 files"),
+    Case("a matcher for a table of embeddings", lambda w: _tables(w, "--matcher", "mini:m"), 2, "a table of embeddings holds no images"),
+    # earlier audits
+    Case("baseline that is no audit", lambda w: _tables(w, "--baseline", _text(w / "b.json", "[]")), 2, "not an audit"),
+    Case("baseline of another version", lambda w: _tables(w, "--baseline", _audited(w, schema="privface.audit/1")), 2, "privface.audit/1"),
+    Case("comparison of one audit", lambda w: ["compare", str(_audited(w))], 2, "two"),
+    Case("comparison with a file that does not exist", lambda w: ["compare", str(w / "a.json"), str(w / "b.json")], 2, "cannot be read as an audit"),
+    Case("cache that is a file", lambda w: _tables(w, "--cache", _text(w / "c", "x")), 2, "is a file"),
+    Case("audit of nothing", lambda w: ["audit"], 2, "--self-test"),
     # folders
     Case("folder that does not exist", lambda w: _protect(w, source=w / "nowhere"), 2, "nowhere is not a folder"),
     Case("empty folder", lambda w: _protect(w, source=_mkdir(w / "in")), 2, "holds no image"),

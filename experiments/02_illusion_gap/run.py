@@ -1,0 +1,177 @@
+"""Experiment 02: what a test with fixed classifiers misses.
+
+Claim under test: for common protections, the leakage that retrained attackers find is far above what frozen gender
+classifiers report. Ten protections of the same LFW photos (split `val`), one battery, the same people.
+
+    PRIVFACE_DATA=... PRIVFACE_MODELS=... python experiments/02_illusion_gap/run.py --run runs/01 --out runs/02
+
+Each method is one audit, written to results/METHOD.json as soon as it is done; run it again to go on after a stop.
+`--table` prints the table of the committed results, `--report FILE` writes the comparison page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from methods import METHODS, data_folder, own_classifiers, protected_pixels
+from numpy.typing import NDArray
+
+from privface.audit import AuditResult, Cache, EmbeddingData
+from privface.config import DataSettings
+from privface.data import LoadedFaces
+from privface.images import to_unit
+from privface.models import GenderProbe, Matcher, load_gender_probe, load_matcher
+from privface.pipeline import AuditOptions, audit_data, build_auditor, load_aligned, open_data
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+ALL = (*METHODS, "leace")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every audit of this experiment shares."""
+
+    run: Path
+    out: Path
+    faces: LoadedFaces
+    options: AuditOptions
+    progress: Callable[[str, int, int], None]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, default=Path("runs/01"), help="run folder of experiment 01")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/02"), help="protected pixels and the cache (biometric data)"
+    )
+    parser.add_argument("--only", nargs="*", choices=ALL, default=ALL, help="audit these methods only")
+    parser.add_argument("--effort", choices=("quick", "standard", "full"), default="full")
+    parser.add_argument("--again", action="store_true", help="audit methods that have a result, too")
+    parser.add_argument(
+        "--table", action="store_true", help="print the table of the committed results and stop"
+    )
+    parser.add_argument("--report", type=Path, help="write the comparison of the committed results and stop")
+    arguments = parser.parse_args()
+    if arguments.table or arguments.report:
+        from privface.report.compare import comparison_markdown, write_comparison
+
+        documents = [
+            (name, json.loads((RESULTS / f"{name}.json").read_text()))
+            for name in ALL
+            if result(name).is_file()
+        ]
+        if arguments.report:
+            write_comparison(documents, arguments.report)
+        else:
+            print(comparison_markdown(documents))
+        return
+
+    from privface.cli.show import progress_bars
+
+    with progress_bars() as progress:
+        setup = Setup(
+            arguments.run,
+            arguments.out,
+            faces("val", progress=progress),
+            AuditOptions(effort=arguments.effort, cache=arguments.out / "cache"),
+            progress,
+        )
+        for name in arguments.only:
+            if arguments.again or not result(name).is_file():
+                audit = audit_leace(setup) if name == "leace" else audit_images(name, setup)
+                audit.save(result(name))
+                print(f"{name}: {audit.document['verdict']['headline']}", flush=True)
+
+
+def result(name: str) -> Path:
+    return RESULTS / f"{name}.json"
+
+
+def faces(split: str, *, progress: Callable[[str, int, int], None], one_each: bool = False) -> LoadedFaces:
+    """Aligned LFW photos of a split; with ``one_each`` the first photo of each person."""
+    data = data_folder()
+    table = open_data(DataSettings(source=f"table:{data}", labels=str(data / "lfw.csv"), split=split))
+    if one_each:
+        _, first = np.unique(table.identities, return_index=True)
+        table = table.take(np.sort(first))
+    return load_aligned(table, mode="landmarks", size=112, progress=progress, stage=f"align {split}")
+
+
+def audit_images(name: str, setup: Setup) -> AuditResult:
+    def gallery() -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
+        people = faces("train", progress=setup.progress, one_each=True)
+        return people.pixels, people.table.identities
+
+    after = protected_pixels(
+        name, setup.faces.pixels, run=setup.run, out=setup.out, gallery=gallery, progress=setup.progress
+    )
+    matchers, probes = models(name, setup.run)
+    auditor = build_auditor(setup.options, matchers=matchers, probes=probes, progress=setup.progress)
+    return auditor.run(audit_data(setup.faces, after))
+
+
+def models(name: str, run: Path) -> tuple[list[Matcher], list[GenderProbe]]:
+    """Matchers and frozen probes, marked with what the method was fitted against."""
+    folder = Path(os.environ["PRIVFACE_MODELS"])
+    own = own_classifiers(run)
+    sidecar = HERE.parent / "01_san_on_lfw" / "gender_tinyxception.yaml"
+    met = {"san": ("a", *own), "pgd": own[:1]}.get(name, ())
+    matchers = [
+        load_matcher(f"onnx:{folder}/matcher_mobilefacenet_{letter}.onnx", seen=letter in met)
+        for letter in "ab"
+    ]
+    probes = [load_gender_probe(f"onnx:{folder}/gender_tinyxception.onnx@{sidecar}", seen=False)]
+    probes += [load_gender_probe(f"mini:{path}", seen=path in met) for path in own]
+    return matchers, probes
+
+
+def audit_leace(setup: Setup) -> AuditResult:
+    """LEACE on each matcher's embeddings, fitted on people of the split `train`; audited without images."""
+    from privface.erasers import LEACE
+
+    matchers, _ = models("leace", setup.run)
+    cache = Cache(setup.out / "cache")
+    people = faces("train", progress=setup.progress)
+    sides = {}
+    for matcher in matchers:
+        before = embed(matcher, setup.faces.pixels, cache, setup.progress)
+        fitting = embed(matcher, people.pixels, cache, setup.progress)
+        eraser = LEACE().fit(fitting, people.table.genders)
+        sides[matcher.name] = (before, np.asarray(eraser.transform(before), np.float32))
+    table = setup.faces.table
+    data = EmbeddingData(
+        embeddings=sides,
+        seen=dict.fromkeys(sides, True),
+        files=tuple(table.files),
+        identities=table.identities,
+        genders=table.genders,
+        name=table.name,
+    )
+    return build_auditor(setup.options, progress=setup.progress).run(data)
+
+
+def embed(
+    matcher: Matcher, pixels: NDArray[np.uint8], cache: Cache, progress: Callable[[str, int, int], None]
+) -> NDArray[np.float32]:
+    def compute() -> dict[str, NDArray[Any]]:
+        parts = []
+        for start in range(0, len(pixels), 64):
+            parts.append(matcher.embed(to_unit(pixels[start : start + 64])))
+            progress(f"embed with {matcher.name}", min(start + 64, len(pixels)), len(pixels))
+        return {"embeddings": np.concatenate(parts)}
+
+    return np.asarray(cache.arrays(("experiment 02", matcher.fingerprint, pixels), compute)["embeddings"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,405 @@
+"""Runs attackers on what they can see: trained on some people, tuned on others, scored on people they never met."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privface.audit.cache import Cache
+from privface.audit.curves import auc, by_label, leakage
+from privface.audit.intervals import BootstrapParams, leakage_interval, probe_interval, weighted_auc
+from privface.audit.probes import FittedProbe, RetrainedProbe
+from privface.audit.readings import Reading, take_reading, undefined_reading
+from privface.audit.recovery import Recoverer
+from privface.audit.subjects import People, Subjects, View
+from privface.records import Measured, Scores
+
+LIBRARIES = ("numpy", "scipy", "scikit-learn", "opencv-python-headless", "torch", "torchvision")
+"""What the attackers are built on; their versions are part of the provenance."""
+
+MIN_SET_PEOPLE = 5
+"""People of each gender below which a set attack is not reported."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Attack:
+    """A probe's scores of one side of a view.
+
+    Attributes:
+        scores: Male scores, shape ``(N,)``; NaN where not scored.
+        setting: The hyper-parameters that won on validation people.
+    """
+
+    scores: Scores
+    setting: str
+
+
+class Attacks:
+    """Trains attackers and takes their readings, each fit once and, with a cache, never again.
+
+    Args:
+        subjects: Labels.
+        people: Who trains the attacker, who chooses its settings, who is attacked.
+        seed: Seed of every attacker.
+        params: Bootstrap settings.
+        cache: Keeps scores between audits.
+        progress: Called with (stage, done, total).
+    """
+
+    def __init__(
+        self,
+        subjects: Subjects,
+        people: People,
+        *,
+        seed: int,
+        params: BootstrapParams,
+        cache: Cache,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        self._subjects, self._people, self._seed, self._params = subjects, people, seed, params
+        self._cache, self._progress = cache, progress
+
+    def retrained(self, probe: RetrainedProbe, view: View) -> Reading:
+        """The reading of a probe trained on each side of a view: on originals to prove itself, on protected to attack."""
+        people, genders = self._people, self._subjects.genders
+        sides = (
+            ("original", view.original, view.original_ok),
+            ("protected", view.protected, view.protected_ok),
+        )
+        found = []
+        for side, features, ok in sides:
+            lacking = people.lacking(genders, ok)
+            if lacking is not None:
+                reason = f"too few {side} photos enrolled: no {lacking}"
+                return undefined_reading(
+                    probe=probe.name, kind="retrained", source=view.source, seen=view.seen, reason=reason
+                )
+            title = f"{probe.name} on {view.source}, {side}"
+            found.append(self._attack(probe, features, ok, features, ok, title=title, start=view.original))
+        return take_reading(
+            probe=probe.name,
+            kind="retrained",
+            source=view.source,
+            seen=view.seen,
+            original=found[0].scores,
+            protected=found[1].scores,
+            setting=found[1].setting,
+            val=people.val,
+            test=people.test,
+            identities=self._subjects.identities,
+            genders=genders,
+            params=self._params,
+        )
+
+    def recovered(
+        self,
+        recoverer: Recoverer,
+        view: View,
+        probe: RetrainedProbe,
+        frozen: Sequence[tuple[Reading, Callable[[NDArray[Any]], Scores]]] = (),
+    ) -> list[Reading]:
+        """Readings after the protected side was turned back by a recoverer fitted on other people's pairs.
+
+        Attackers who read what was recovered: ``probe`` retrained on what was recovered of the attacker's people,
+        and probes of originals: the frozen ones, or on embeddings ``probe`` trained on originals.
+
+        Args:
+            recoverer: Learns (protected, original) pairs of the attacker's people.
+            view: What is attacked.
+            probe: The attacker, by default the worst one on this view.
+            frozen: Frozen readings with the function that scores a whole array.
+        """
+        people, both = self._people, view.original_ok & view.protected_ok
+        genders = self._subjects.genders
+        if people.lacking(genders, both) is not None:
+            reason = f"too few photos enrolled on both sides: no {people.lacking(genders, both)}"
+            return [
+                undefined_reading(
+                    probe=f"recover+{probe.name}",
+                    kind="recovered",
+                    source=view.source,
+                    seen=view.seen,
+                    reason=reason,
+                )
+            ]
+        back = self._recover(recoverer, view, both)
+        on_recovered = self._attack(probe, back, both, back, both, title=f"{probe.name} after recovery")
+        original = self._attack(
+            probe, view.original, view.original_ok, view.original, view.original_ok, title=probe.name
+        )
+        found = [self._recovered_reading(f"recover+{probe.name}", view, original.scores, on_recovered)]
+        if view.medium == "embedding":  # images have frozen probes that were trained on originals
+            title = f"{probe.name} of originals after recovery"
+            ok = view.original_ok
+            on_original = self._attack(probe, view.original, ok, back, both, title=title)
+            found.append(
+                self._recovered_reading(f"recover+original-{probe.name}", view, original.scores, on_original)
+            )
+        rest = both & ~people.train
+        for reading, scorer in frozen:
+            scores = np.full(len(self._subjects), np.nan)
+            scores[rest] = scorer(back[rest])
+            attack = Attack(scores, recoverer.name)
+            found.append(
+                self._recovered_reading(f"recover+{reading.probe}", view, reading.original_scores, attack)
+            )
+        return found
+
+    def _recovered_reading(self, name: str, view: View, original: Scores, attack: Attack) -> Reading:
+        return take_reading(
+            probe=name,
+            kind="recovered",
+            source=view.source,
+            seen=view.seen,
+            original=original,
+            protected=attack.scores,
+            setting=attack.setting,
+            val=self._people.val,
+            test=self._people.test,
+            identities=self._subjects.identities,
+            genders=self._subjects.genders,
+            params=self._params,
+        )
+
+    def _recover(self, recoverer: Recoverer, view: View, both: NDArray[np.bool_]) -> NDArray[Any]:
+        people, names = self._people, self._subjects.identities
+        train, val, rest = both & people.train, both & people.val, both & ~people.train
+
+        def compute() -> dict[str, NDArray[Any]]:
+            recoverer_ = self._watched(recoverer, f"learn to recover {view.source}")
+            fitted = recoverer_.fit(
+                view.protected[train],
+                view.original[train],
+                names[train],
+                view.protected[val],
+                view.original[val],
+                seed=self._seed,
+            )
+            return {"train": fitted.training, "rest": fitted.recover(view.protected[rest])}
+
+        key = (
+            *_key(recoverer),
+            self._seed,
+            view.original[train | val],
+            view.protected[both],
+            names[train],
+            train,
+            val,
+        )
+        parts = self._cache.arrays(key, compute)
+        back = np.zeros_like(view.original)
+        back[train], back[rest] = parts["train"], parts["rest"]
+        return back
+
+    def label_budget(self, probe: RetrainedProbe, view: View, budgets: Sequence[int]) -> list[dict[str, Any]]:
+        """What the probe reads from protected data when the attacker knows the gender of few people.
+
+        Of a budget, some people train and some choose settings, in the proportion of the full attack. The
+        last row has everybody.
+
+        Args:
+            probe: The attacker.
+            view: What is attacked.
+            budgets: Numbers of labelled people; those that the set does not have are left out.
+        """
+        subjects, people, ok = self._subjects, self._people, view.protected_ok
+        if people.lacking(subjects.genders, ok) is not None:
+            return []
+        every = len(np.unique(subjects.identities[ok & (people.train | people.val)]))
+        share = len(np.unique(subjects.identities[ok & people.train])) / every
+        rows = []
+        for budget in [*(b for b in budgets if b < every), every]:
+            parts = []
+            for part, count in (
+                (people.train, round(budget * share)),
+                (people.val, budget - round(budget * share)),
+            ):
+                kept = self._some_people(ok & part, max(count, 4))
+                parts.append(kept)
+            title = f"{probe.name} with {budget} labelled people"
+            attack = self._attack(
+                probe,
+                view.protected,
+                parts[0] | parts[1],
+                view.protected,
+                ok,
+                title=title,
+                start=view.original,
+            )
+            rows.append(
+                {
+                    "probe": probe.name,
+                    "input": view.source,
+                    "people": len(np.unique(subjects.identities[parts[0] | parts[1]])),
+                    "photos": int((parts[0] | parts[1]).sum()),
+                    "leakage": self._leakage(attack.scores),
+                }
+            )
+        return rows
+
+    def _some_people(self, rows: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
+        """Rows of ``count`` people, half of them women where there are enough, in a fixed random order."""
+        names, first = np.unique(self._subjects.identities[rows], return_index=True)
+        if count >= len(names):
+            return rows
+        genders = self._subjects.genders[rows][first]
+        order = np.random.default_rng([self._seed, 3]).permutation(len(names))
+        women, men = (order[genders[order] == label] for label in (0, 1))
+        half = min(count // 2, len(women))
+        taken = np.concatenate([women[: max(half, count - len(men))], men[: count - half]])
+        return np.asarray(rows & np.isin(self._subjects.identities, names[taken]), np.bool_)
+
+    def _leakage(self, scores: Scores) -> Measured:
+        subjects = self._subjects
+        rows = self._people.test & ~np.isnan(scores)
+        if len(np.unique(subjects.genders[rows])) < 2:
+            return Measured.undefined("a gender is missing among the scored test photos", n=int(rows.sum()))
+        value = auc(*by_label(scores[rows], subjects.genders[rows]))
+        ends = probe_interval(
+            scores[rows], subjects.genders[rows], subjects.identities[rows], weighted_auc, self._params
+        )
+        fold = leakage_interval(ends)
+        return Measured(leakage(value), fold.low, fold.high, int(rows.sum()))
+
+    def _attack(
+        self,
+        probe: RetrainedProbe,
+        features: NDArray[Any],
+        fit_rows: NDArray[np.bool_],
+        targets: NDArray[Any],
+        target_rows: NDArray[np.bool_],
+        *,
+        title: str,
+        start: NDArray[Any] | None = None,
+    ) -> Attack:
+        """Train on ``features`` of the training people, score ``targets`` of all others.
+
+        ``start`` holds the originals, for attackers who learn from them first.
+        """
+        subjects, people = self._subjects, self._people
+        train, val = fit_rows & people.train, fit_rows & people.val
+        rest = target_rows & ~people.train
+
+        more = {}
+        if start is not None and start is not features and getattr(probe, "wants_originals", False):
+            more["originals"] = start[train]
+
+        def compute() -> dict[str, NDArray[Any]]:
+            fitted: FittedProbe = self._watched(probe, title).fit(
+                features[train],
+                subjects.genders[train],
+                subjects.identities[train],
+                features[val],
+                subjects.genders[val],
+                seed=self._seed,
+                **more,
+            )
+            return {"scores": fitted.scores(targets[rest]), "setting": np.array(fitted.setting)}
+
+        labels = (subjects.genders[train], subjects.identities[train], subjects.genders[val])
+        key = (
+            *_key(probe),
+            self._seed,
+            features[train],
+            features[val],
+            *labels,
+            targets[rest],
+            *more.values(),
+        )
+        found = self._cache.arrays(key, compute)
+        scores = np.full(len(subjects), np.nan)
+        scores[rest] = found["scores"]
+        return Attack(scores, str(found["setting"]))
+
+    def _watched(self, attacker: Any, title: str) -> Any:
+        """The same attacker, its own progress shown under ``title`` where it reports any."""
+        names = (
+            {f.name for f in dataclasses.fields(attacker)} if dataclasses.is_dataclass(attacker) else set()
+        )
+        if self._progress is None or "progress" not in names:
+            return attacker
+        progress = self._progress
+        return dataclasses.replace(attacker, progress=lambda done, total: progress(title, done, total))
+
+
+def set_attack(
+    reading: Reading, subjects: Subjects, sizes: Sequence[int], *, seed: int, params: BootstrapParams
+) -> list[dict[str, Any]]:
+    """Leakage when scores are averaged over several protected photos of one person.
+
+    One set of photos is drawn for each test person who has enough of them; beside the leakage of sets
+    stands that of the first photo of each set, so that the same people are compared.
+
+    Args:
+        reading: Scores of protected photos of test people.
+        subjects: Labels.
+        sizes: Photos per set.
+        seed: Seed of the draw.
+        params: Bootstrap settings.
+    """
+    rows = []
+    scored = np.flatnonzero(~np.isnan(reading.scores))
+    names, person = np.unique(subjects.identities[scored], return_inverse=True)
+    groups = [scored[person == k] for k in range(len(names))]
+    for size in sizes:
+        rng = np.random.default_rng([seed, size])
+        sets = [rng.permutation(group)[:size] for group in groups if group.size >= size]
+        genders = np.array([subjects.genders[photos[0]] for photos in sets], np.int64)
+        row: dict[str, Any] = {
+            "probe": reading.probe,
+            "input": reading.source,
+            "photos": size,
+            "people": len(sets),
+        }
+        counts = np.bincount(genders, minlength=2)
+        if counts.min() < MIN_SET_PEOPLE:
+            none = Measured.undefined(
+                f"{counts[0]} women and {counts[1]} men among test people have {size} photos, fewer than {MIN_SET_PEOPLE}",
+                n=len(sets),
+            )
+            rows.append({**row, "leakage": none, "single": none})
+            continue
+        pooled = np.array([reading.scores[photos].mean() for photos in sets])
+        single = np.array([reading.scores[photos[0]] for photos in sets])
+        rows.append(
+            {
+                **row,
+                "leakage": _people_leakage(pooled, genders, params),
+                "single": _people_leakage(single, genders, params),
+            }
+        )
+    return rows
+
+
+def _people_leakage(scores: Scores, genders: NDArray[np.int64], params: BootstrapParams) -> Measured:
+    value = auc(*by_label(scores, genders))
+    fold = leakage_interval(probe_interval(scores, genders, np.arange(scores.size), weighted_auc, params))
+    return Measured(leakage(value), fold.low, fold.high, scores.size)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what the attackers are built on."""
+    return {name: _version(name) for name in ("privface", *LIBRARIES)}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _key(attacker: Any) -> tuple[object, ...]:
+    """What identifies an attacker: its class, its code, its settings, its libraries."""
+    module = sys.modules[type(attacker).__module__].__file__
+    code = Path(module).read_bytes() if module is not None else b""
+    fields = dataclasses.fields(attacker) if dataclasses.is_dataclass(attacker) else ()
+    settings = [(f.name, getattr(attacker, f.name)) for f in fields if f.name != "progress" and f.repr]
+    return (type(attacker).__qualname__, attacker.name, repr(settings), code, *library_versions().items())

@@ -1,0 +1,115 @@
+"""Do some groups of people pay more than others: FNMR and leakage by cohort (ISO/IEC 19795-10)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privface.audit.intervals import BootstrapParams, people_multiplicities, percentile_interval
+from privface.audit.matching import choose_pairs, cohort_fnmr
+from privface.audit.readings import Reading, leakage_within
+from privface.audit.subjects import Subjects
+from privface.records import Embeddings, Measured
+
+MIN_COHORT = 30
+"""Photos below which a cohort is not reported."""
+
+COHORT_FMR = 1e-2
+
+
+@dataclass(frozen=True)
+class CohortMatching:
+    """Which genuine pairs fail before and after protection, at one threshold each for everybody."""
+
+    matcher: str | None
+    pairs: NDArray[np.int64] | None
+    person: NDArray[np.int64] | None
+    before: NDArray[np.bool_] | None
+    after: NDArray[np.bool_] | None
+    reason: str | None
+
+    def row(self, inside: NDArray[np.bool_], params: BootstrapParams) -> dict[str, Any]:
+        """FNMR before, after and their ratio for the genuine pairs whose both photos are in a cohort."""
+        base = {"matcher": self.matcher, "fmr": COHORT_FMR}
+        if self.pairs is None or self.person is None or self.before is None or self.after is None:
+            none = Measured.undefined(self.reason or "not measured")
+            return {**base, "fnmr_before": none, "fnmr_after": none, "ratio": none}
+        kept = inside[self.pairs].all(axis=1)
+        if not kept.any():
+            none = Measured.undefined("no genuine pair in this cohort")
+            return {**base, "fnmr_before": none, "fnmr_after": none, "ratio": none}
+        names, person = np.unique(self.person[kept], return_inverse=True)
+        draws = people_multiplicities(len(names), params)
+        total = draws @ np.bincount(person)
+        lost = [draws @ np.bincount(person, side[kept]) for side in (self.before, self.after)]
+        n = int(kept.sum())
+
+        def figure(value: float, draw: NDArray[np.float64]) -> Measured:
+            interval = percentile_interval(draw, params.level)
+            return Measured(value, interval.low, interval.high, n)
+
+        before, after = (float(side[kept].mean()) for side in (self.before, self.after))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = lost[1] / lost[0]
+        ratio = Measured.undefined("no false non-match before protection", n=n)
+        if before > 0:
+            ratio = figure(after / before, np.where(np.isfinite(ratios), ratios, np.nan))
+            if math.isnan(ratio.low):
+                ratio = Measured(ratio.value, n=n, reason="too few false non-matches before for an interval")
+        return {
+            **base,
+            "fnmr_before": figure(before, lost[0] / total),
+            "fnmr_after": figure(after, lost[1] / total),
+            "ratio": ratio,
+        }
+
+
+def match_cohorts(
+    matcher: str | None,
+    embeddings: tuple[Embeddings, Embeddings] | None,
+    subjects: Subjects,
+    *,
+    max_impostors: int,
+    seed: int,
+) -> CohortMatching:
+    """Which genuine pairs fail at FMR 1e-2 before and after protection, for one matcher.
+
+    Args:
+        matcher: Its name; ``None`` if none was audited.
+        embeddings: Original and protected, rows as in ``subjects``.
+        subjects: Labels.
+        max_impostors: Cap of impostor pairs for the threshold.
+        seed: Seed of the caps.
+    """
+    if matcher is None or embeddings is None:
+        return CohortMatching(None, None, None, None, None, "no matcher was audited")
+    pairs = choose_pairs(subjects.identities, max_impostors=max_impostors, seed=seed)
+    _, person = np.unique(subjects.identities, return_inverse=True)
+    original, protected = embeddings
+    before = cohort_fnmr(original, original, pairs, fmr=COHORT_FMR)
+    after = cohort_fnmr(protected, protected, pairs, fmr=COHORT_FMR)
+    if before is None or after is None:
+        reason = f"too few genuine or impostor pairs for FMR {COHORT_FMR:g}"
+        return CohortMatching(matcher, None, None, None, None, reason)
+    return CohortMatching(matcher, pairs.genuine, person[pairs.genuine[:, 0]], before[0], after[0], None)
+
+
+def cohort_rows(
+    subjects: Subjects, fnmr: CohortMatching, worst: Reading | None, params: BootstrapParams
+) -> list[dict[str, Any]]:
+    """FNMR before and after and what the worst probe reads, for every cohort of 30 photos or more."""
+    rows = []
+    for cohort, value, inside in subjects.groups():
+        if inside.sum() < MIN_COHORT:
+            continue
+        row: dict[str, Any] = {"cohort": cohort, "value": value, "n": int(inside.sum())}
+        row.update(fnmr.row(inside, params))
+        row["leakage"] = leakage_within(
+            worst, inside, subjects.identities, subjects.genders, params, gender_cohort=cohort == "gender"
+        )
+        rows.append(row)
+    return rows

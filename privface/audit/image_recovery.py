@@ -1,0 +1,213 @@
+"""Recovery of images: a convolutional network that learns the way back from protected to original photos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privface.audit.recovery import people_folds
+from privface.errors import AuditError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Images = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ImageRecoverer:
+    """A denoising autoencoder from protected to original photos of other people.
+
+    A small U-Net (Ronneberger et al., MICCAI 2015) on half resolution that adds a correction to its input,
+    trained with the mean absolute error. The epoch with the smallest error on validation people is kept. Rows of
+    training people are recovered by networks that have not seen them (two halves of the people), at the price
+    of networks that know fewer people.
+
+    Attributes:
+        epochs: Passes over the training pairs.
+        width: Channels of the finest level.
+        batch_size: Pairs per optimiser step.
+        learning_rate: Peak of the one-cycle schedule.
+        cross_fit: Recover training people by networks that have not seen them; else by the one network.
+        progress: Called with (epochs done, epochs) after each epoch.
+    """
+
+    epochs: int = 5
+    width: int = 8
+    batch_size: int = 8
+    learning_rate: float = 3e-3
+    cross_fit: bool = False
+    progress: Callable[[int, int], None] | None = None
+
+    @property
+    def name(self) -> str:
+        """Name in the report."""
+        return "denoiser"
+
+    def fit(
+        self,
+        protected_train: Images,
+        original_train: Images,
+        train_people: NDArray[np.str_],
+        protected_val: Images,
+        original_val: Images,
+        *,
+        seed: int,
+    ) -> FittedImageRecoverer:
+        """Learn from some people's pairs; same arguments, same network on a CPU.
+
+        Args:
+            protected_train: uint8 RGB, shape ``(N, H, W, 3)``.
+            original_train: The same photos unprotected.
+            train_people: Identities, shape ``(N,)``.
+            protected_val: uint8 RGB of other people, shape ``(M, H, W, 3)``.
+            original_val: The same photos unprotected.
+            seed: Seed of weights, order and halves.
+
+        Raises:
+            AuditError: If shapes differ or the images are below 16 pixels.
+        """
+        if protected_train.shape != original_train.shape or min(protected_train.shape[1:3]) < 16:
+            raise AuditError(
+                f"Recovery needs pairs of images of 16 pixels or more, it got {protected_train.shape} and"
+                f" {original_train.shape}.",
+                hint="Audit aligned face crops, 112 x 112 pixels for example.",
+            )
+        parts = [np.ones(len(train_people), np.bool_)]
+        if self.cross_fit:
+            fold = people_folds(train_people, seed=seed, folds=2)
+            parts += [fold == 1, fold == 0]
+        networks = [
+            self._train(
+                protected_train[rows],
+                original_train[rows],
+                protected_val,
+                original_val,
+                seed,
+                (number, len(parts)),
+            )
+            for number, rows in enumerate(parts)
+        ]
+        training = _apply(networks[0], protected_train)
+        for network, rows in zip(networks[1:], parts[1:], strict=True):
+            training[~rows] = _apply(network, protected_train[~rows])
+        return FittedImageRecoverer(networks[0], training)
+
+    def _train(
+        self,
+        protected: Images,
+        original: Images,
+        protected_val: Images,
+        original_val: Images,
+        seed: int,
+        turn: tuple[int, int],
+    ) -> nn.Module:
+        import torch  # noqa: PLC0415
+
+        steps = max(1, len(protected) // self.batch_size)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = _unet(self.width)
+            optimiser = torch.optim.AdamW(network.parameters(), lr=self.learning_rate)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(
+                optimiser, max_lr=self.learning_rate, total_steps=steps * self.epochs, pct_start=0.2
+            )
+            rng = np.random.default_rng([seed, 8])
+            best, kept = np.inf, {}
+            for epoch in range(self.epochs):
+                network.train()
+                order = rng.permutation(len(protected))
+                for step in range(steps):
+                    rows = order[step * self.batch_size : (step + 1) * self.batch_size]
+                    x, y = _tensor(protected[rows]), _tensor(original[rows])
+                    if rng.random() < 0.5:
+                        x, y = x.flip(-1), y.flip(-1)
+                    loss = torch.nn.functional.l1_loss(network(x), y)
+                    optimiser.zero_grad(set_to_none=True)
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    optimiser.step()
+                    schedule.step()
+                error = float(np.abs(_apply(network, protected_val).astype(np.int16) - original_val).mean())
+                if error < best:
+                    best, kept = error, {k: v.clone() for k, v in network.state_dict().items()}
+                if self.progress is not None:
+                    self.progress(turn[0] * self.epochs + epoch + 1, turn[1] * self.epochs)
+            network.load_state_dict(kept)
+        return network.eval()
+
+
+@dataclass(frozen=True)
+class FittedImageRecoverer:
+    """A trained :class:`ImageRecoverer`.
+
+    Attributes:
+        network: The torch module, in evaluation mode.
+        training: Recovered training photos, uint8 ``(N, H, W, 3)``.
+    """
+
+    network: nn.Module
+    training: Images
+
+    def recover(self, protected: Images) -> Images:
+        """Estimates of the originals, uint8 RGB ``(N, H, W, 3)``."""
+        return _apply(self.network, protected)
+
+
+def _tensor(images: Images) -> torch.Tensor:
+    import torch  # noqa: PLC0415
+
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1))).float() / 255.0
+
+
+def _apply(network: nn.Module, images: Images) -> Images:
+    import torch  # noqa: PLC0415
+
+    network.eval()
+    out = np.empty_like(images)
+    with torch.inference_mode():
+        for start in range(0, len(images), 32):
+            found = network(_tensor(images[start : start + 32])).clamp(0.0, 1.0).numpy()
+            out[start : start + 32] = np.round(np.moveaxis(found, 1, -1) * 255.0).astype(np.uint8)
+    return out
+
+
+def _unet(width: int) -> nn.Module:
+    import torch  # noqa: PLC0415
+    from torch import nn  # noqa: PLC0415
+
+    def block(inside: int, outside: int, stride: int = 1) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(inside, outside, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outside),
+            nn.ReLU(inplace=True),
+        )
+
+    class UNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter = block(12, width * 2)
+            self.down = nn.ModuleList([block(width * 2, width * 4, 2), block(width * 4, width * 8, 2)])
+            self.middle = block(width * 8, width * 8)
+            self.up = nn.ModuleList([block(width * 12, width * 4), block(width * 6, width * 2)])
+            self.leave = nn.Conv2d(width * 2, 12, 3, 1, 1)
+            for parameter in self.leave.parameters():
+                nn.init.zeros_(parameter)  # starts as the identity
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            height, breadth = image.shape[-2:]
+            x = nn.functional.pad(image, (0, breadth % 2, 0, height % 2), mode="replicate")
+            fine = self.enter(nn.functional.pixel_unshuffle(x - 0.5, 2))
+            coarse = self.down[0](fine)
+            y = self.middle(self.down[1](coarse))
+            for layer, other in zip(self.up, (coarse, fine), strict=True):
+                y = nn.functional.interpolate(y, size=other.shape[-2:], mode="nearest")
+                y = layer(torch.cat([y, other], dim=1))
+            found: torch.Tensor = x + nn.functional.pixel_shuffle(self.leave(y), 2)
+            return found[..., :height, :breadth]
+
+    return UNet()

@@ -1,0 +1,200 @@
+"""Recover, then attack: an attacker who first learns to turn protected data back into originals.
+
+After PrivacyProber (Rot, Peer and Struc, 2022): who holds protected and original data of some people can learn the
+way back, and read gender from what it gives for others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privface.errors import AuditError
+from privface.records import Embeddings
+
+FOLDS = 3
+
+
+class FittedRecoverer(Protocol):
+    """A recoverer after training."""
+
+    @property
+    def training(self) -> NDArray[Any]:
+        """What was recovered of the training rows, shape of ``original_train``.
+
+        Each row by a model that has not seen its person (cross-fitting), so that a probe trained on them
+        meets what it will meet on strangers.
+        """
+
+    def recover(self, protected: NDArray[Any]) -> NDArray[Any]:
+        """Estimates of the originals of protected data, same kind and shape as the originals."""
+
+
+class Recoverer(Protocol):
+    """An attacker who has (protected, original) pairs of people other than the victims."""
+
+    @property
+    def name(self) -> str:
+        """Name in the report."""
+
+    def fit(
+        self,
+        protected_train: NDArray[Any],
+        original_train: NDArray[Any],
+        train_people: NDArray[np.str_],
+        protected_val: NDArray[Any],
+        original_val: NDArray[Any],
+        *,
+        seed: int,
+    ) -> FittedRecoverer:
+        """Learn from some people's pairs and choose settings on others'; the same seed gives the same result."""
+
+
+@dataclass(frozen=True)
+class EmbeddingRecoverer:
+    """Regression from protected to original embeddings: linear (ridge) or a network of one hidden layer.
+
+    The one with the smaller squared error on validation people wins. Rows of training people are recovered by
+    models fitted on the other two thirds of the people.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name in the report."""
+        return "regression"
+
+    def fit(
+        self,
+        protected_train: Embeddings,
+        original_train: Embeddings,
+        train_people: NDArray[np.str_],
+        protected_val: Embeddings,
+        original_val: Embeddings,
+        *,
+        seed: int,
+    ) -> FittedEmbeddingRecoverer:
+        """Fit and choose on validation people.
+
+        Args:
+            protected_train: Shape ``(N, D)``.
+            original_train: Shape ``(N, E)``.
+            train_people: Identities, shape ``(N,)``.
+            protected_val: Shape ``(M, D)``, other people.
+            original_val: Shape ``(M, E)``.
+            seed: Seed of the folds and of the network.
+
+        Raises:
+            AuditError: If there are fewer than three people.
+        """
+        fold = people_folds(train_people, seed=seed)
+        best: tuple[float, _Regression, Callable[[], Any]] | None = None
+        for setting, make in _regressions(seed):
+            model = _Regression.fit(make(), protected_train, original_train, setting)
+            error = float(np.square(model(protected_val) - original_val).mean())
+            if best is None or error < best[0]:
+                best = (error, model, make)
+        if best is None:  # pragma: no cover  # there are candidates
+            raise AuditError("regression: no candidate setting.")
+        _, model, make = best
+        training = np.empty(original_train.shape, np.float32)
+        for number in range(FOLDS):
+            inside = fold == number
+            other = _Regression.fit(make(), protected_train[~inside], original_train[~inside], model.setting)
+            training[inside] = other(protected_train[inside])
+        return FittedEmbeddingRecoverer(model, training)
+
+
+@dataclass(frozen=True)
+class FittedEmbeddingRecoverer:
+    """A trained :class:`EmbeddingRecoverer`.
+
+    Attributes:
+        model: The regression.
+        training: Cross-fitted recoveries of the training rows, shape ``(N, E)``.
+    """
+
+    model: _Regression
+    training: Embeddings
+
+    @property
+    def setting(self) -> str:
+        """Which regression won."""
+        return self.model.setting
+
+    def recover(self, protected: Embeddings) -> Embeddings:
+        """Estimates of the original embeddings, float32 ``(N, E)``."""
+        return self.model(protected)
+
+
+def people_folds(people: NDArray[np.str_], *, seed: int, folds: int = FOLDS) -> NDArray[np.int64]:
+    """A fold number for every row, the same for all rows of one person.
+
+    Raises:
+        AuditError: If there are fewer people than folds.
+    """
+    names, inverse = np.unique(people, return_inverse=True)
+    if len(names) < folds:
+        raise AuditError(
+            f"{len(names)} people cannot be divided into {folds} parts to learn a recovery.",
+            hint="Audit more people.",
+        )
+    number = np.random.default_rng([seed, 6]).permutation(len(names)) % folds
+    return np.asarray(number[inverse], np.int64)
+
+
+@dataclass(frozen=True)
+class _Regression:
+    model: Any
+    centre: NDArray[np.float64]
+    scale: float
+    offset: NDArray[np.float64]
+    setting: str
+
+    @classmethod
+    def fit(cls, model: Any, x: Embeddings, y: Embeddings, setting: str) -> _Regression:
+        """Centre both sides and bring the inputs to unit variance on average, which is what settings refer to."""
+        wide = x.astype(np.float64)
+        centre, offset = wide.mean(axis=0), y.mean(axis=0, dtype=np.float64)
+        scale = float(np.sqrt(np.square(wide - centre).mean())) or 1.0
+        model.fit((wide - centre) / scale, (y - offset) / _spread(y, offset))
+        return cls(model, centre, scale, np.concatenate([offset, [_spread(y, offset)]]), setting)
+
+    def __call__(self, x: Embeddings) -> Embeddings:
+        found = self.model.predict((x.astype(np.float64) - self.centre) / self.scale)
+        found = np.reshape(found, (len(x), -1))
+        return np.asarray(found * self.offset[-1] + self.offset[:-1], np.float32)
+
+
+def _spread(y: Embeddings, offset: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.square(y - offset).mean())) or 1.0
+
+
+def _regressions(seed: int) -> list[tuple[str, Callable[[], Any]]]:
+    from sklearn.linear_model import Ridge  # noqa: PLC0415
+    from sklearn.neural_network import MLPRegressor  # noqa: PLC0415
+
+    def ridge(alpha: float) -> Callable[[], Any]:
+        return lambda: Ridge(alpha=alpha)
+
+    found: list[tuple[str, Callable[[], Any]]] = [
+        (f"ridge,alpha={alpha:g}", ridge(alpha)) for alpha in (1.0, 30.0, 1000.0)
+    ]
+    found.append(
+        (
+            "mlp",
+            lambda: MLPRegressor(
+                (512,),
+                alpha=0.01,
+                max_iter=30,
+                batch_size=64,
+                random_state=seed,
+                tol=0.0,
+                n_iter_no_change=30,
+            ),
+        )
+    )
+    return found

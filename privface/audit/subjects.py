@@ -1,0 +1,274 @@
+"""Who is audited and what an attacker may look at: photos or embeddings, before and after, row by row."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privface.audit.matching import enrolled
+from privface.data.splits import person_bucket
+from privface.errors import AuditError
+from privface.records import GENDERS, Embeddings
+
+AGE_BANDS = ((18, "0-17"), (30, "18-29"), (45, "30-44"), (60, "45-59"), (math.inf, "60+"))
+"""Upper end (exclusive) and name of the age bands that cohorts are reported in."""
+
+MAX_COHORT_VALUES = 20
+"""A column with more distinct values than this describes photos, not groups of people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subjects:
+    """Labels of the audited photos or templates.
+
+    Attributes:
+        files: Keys of the photos.
+        identities: Who is on each photo, shape ``(N,)``.
+        genders: 0 (female) or 1 (male), shape ``(N,)``.
+        cohorts: Further labels by column, each of shape ``(N,)``; an empty text is no label.
+        name: Name in the report.
+    """
+
+    files: tuple[str, ...]
+    identities: NDArray[np.str_]
+    genders: NDArray[np.int64]
+    cohorts: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+    name: str = "faces"
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def check(self) -> None:
+        """Refuse labels that do not fit together.
+
+        Raises:
+            AuditError: If a column has the wrong length or a gender is missing.
+        """
+        count = len(self.files)
+        for title, column in self._columns():
+            if np.shape(column) != (count,):
+                raise AuditError(f"{title} has shape {np.shape(column)}; {count} files need ({count},).")
+        found = sorted(set(np.asarray(self.genders).tolist()))
+        if found != [0, 1]:
+            raise AuditError(
+                f"The genders are {found}; an audit of gender needs 0 (female) and 1 (male).",
+                hint="Give a set with both genders.",
+            )
+
+    def _columns(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        yield "identities", self.identities
+        yield "genders", self.genders
+        yield from self.cohorts.items()
+
+    def digest(self, *arrays: NDArray[Any]) -> str:
+        """Hash of the labels and of further arrays."""
+        digest = hashlib.blake2b(digest_size=16)
+        for array in (*arrays, np.asarray(self.genders, np.int64)):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        names = np.asarray(self.identities).tolist()
+        digest.update("\0".join([*self.files, *names]).encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    def groups(self) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+        """Cohorts as (column, value, rows): genders, labelled groups, and ages in bands."""
+        columns: dict[str, NDArray[np.str_]] = {"gender": np.array(GENDERS)[self.genders]}
+        for title, column in self.cohorts.items():
+            values = np.array([_age_band(str(v)) for v in column]) if title == "age" else column
+            if len(set(values.tolist()) - {""}) <= MAX_COHORT_VALUES:
+                columns[title] = values
+        for title, column in columns.items():
+            for value in sorted(set(column.tolist()) - {""}):
+                yield title, value, column == value
+
+
+def _age_band(text: str) -> str:
+    try:
+        age = float(text)
+    except ValueError:
+        return text
+    return next((name for end, name in AGE_BANDS if age < end), "")  # NaN is below nothing: no label
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditData(Subjects):
+    """The photos before and after, row by row, with the labels of :class:`Subjects`.
+
+    Attributes:
+        original: uint8 RGB, shape ``(N, H, W, 3)``, aligned faces.
+        protected: The same photos protected, same shape.
+        enrolled_original: Where a face was found in the original, shape ``(N,)``; other rows are not read.
+        enrolled_protected: Where there is a protected photo with a face in it, shape ``(N,)``.
+        bytes_original: File sizes in bytes, shape ``(N,)``, where known.
+        bytes_protected: The same of the protected files; NaN where there is none.
+    """
+
+    original: NDArray[np.uint8]
+    protected: NDArray[np.uint8]
+    enrolled_original: NDArray[np.bool_]
+    enrolled_protected: NDArray[np.bool_]
+    bytes_original: NDArray[np.float64] | None = None
+    bytes_protected: NDArray[np.float64] | None = None
+
+    def check(self) -> None:
+        """Refuse sets that do not fit together.
+
+        Raises:
+            AuditError: If shapes, types or label values are wrong, or a gender is missing.
+        """
+        count = len(self.files)
+        for title, images in (("original", self.original), ("protected", self.protected)):
+            if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or len(images) != count:
+                raise AuditError(
+                    f"The {title} images are {images.dtype} {images.shape}; {count} files need uint8"
+                    f" ({count}, H, W, 3).",
+                    hint="Give one aligned RGB crop per file.",
+                )
+        if self.original.shape != self.protected.shape:
+            raise AuditError(
+                f"Original images {self.original.shape} and protected images {self.protected.shape} differ.",
+                hint="Align both sets to the same size.",
+            )
+        super().check()
+
+    def _columns(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        yield "enrolled_original", self.enrolled_original
+        yield "enrolled_protected", self.enrolled_protected
+        yield from super()._columns()
+
+    @property
+    def view(self) -> View:
+        """What an attacker on images sees."""
+        return View(
+            source="image",
+            seen=False,
+            original=self.original,
+            protected=self.protected,
+            original_ok=self.enrolled_original,
+            protected_ok=self.enrolled_protected,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingData(Subjects):
+    """Templates before and after, by matcher, with the labels of :class:`Subjects`.
+
+    Attributes:
+        embeddings: Original and protected embeddings by matcher, each ``(N, D)``; the two may differ in
+            ``D``, then protected are not compared with originals. A row of NaN failed to enrol.
+        seen: Whether the protection was fitted on this matcher's embeddings; ``None`` if unknown.
+    """
+
+    embeddings: Mapping[str, tuple[Embeddings, Embeddings]]
+    seen: Mapping[str, bool | None] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Refuse tables that do not fit together.
+
+        Raises:
+            AuditError: If there is no matcher, a table has the wrong shape, or a label is wrong.
+        """
+        count = len(self.files)
+        if not self.embeddings:
+            raise AuditError("There are no embeddings to audit.", hint="Give one table per matcher.")
+        for name, sides in self.embeddings.items():
+            for title, side in zip(("original", "protected"), sides, strict=True):
+                if side.ndim != 2 or len(side) != count or side.shape[1] < 1:
+                    raise AuditError(
+                        f"{name}: the {title} embeddings have shape {side.shape}; {count} files need ({count}, D).",
+                        hint="Give one row per file.",
+                    )
+                if not enrolled(side).any():
+                    raise AuditError(
+                        f"{name}: no {title} row holds an embedding; all are empty, infinite or zero.",
+                        hint="Check the embedding column.",
+                    )
+        super().check()
+
+
+@dataclass(frozen=True)
+class View:
+    """One thing an attacker can look at, before and after protection.
+
+    Attributes:
+        source: ``"image"`` or ``"embedding:MATCHER"``.
+        seen: Whether the protector trained against it.
+        original: What there was, shape ``(N, ...)``.
+        protected: What is stored, shape ``(N, ...)``.
+        original_ok: Rows of ``original`` that hold something, shape ``(N,)``.
+        protected_ok: Rows of ``protected`` that hold something, shape ``(N,)``.
+    """
+
+    source: str
+    seen: bool | None
+    original: NDArray[Any]
+    protected: NDArray[Any]
+    original_ok: NDArray[np.bool_]
+    protected_ok: NDArray[np.bool_]
+
+    @classmethod
+    def of_embeddings(
+        cls, name: str, original: Embeddings, protected: Embeddings, *, seen: bool | None
+    ) -> View:
+        """The view of an attacker on a matcher's embeddings."""
+        return cls(f"embedding:{name}", seen, original, protected, enrolled(original), enrolled(protected))
+
+    @property
+    def medium(self) -> str:
+        """``"image"`` or ``"embedding"``."""
+        return self.source.partition(":")[0]
+
+
+@dataclass(frozen=True)
+class People:
+    """Which rows train the attacker, choose its settings and are its victims.
+
+    Attributes:
+        train: Shape ``(N,)``.
+        val: Shape ``(N,)``.
+        test: Shape ``(N,)``.
+    """
+
+    train: NDArray[np.bool_]
+    val: NDArray[np.bool_]
+    test: NDArray[np.bool_]
+
+    @classmethod
+    def split(cls, subjects: Subjects, shares: tuple[float, float, float], *, seed: int) -> People:
+        """Assign people by a hash of their identity, so that no person is on two sides.
+
+        Raises:
+            AuditError: If a part has fewer than two people of a gender.
+        """
+        salt = f"privface.audit/{seed}"
+        names, inverse = np.unique(subjects.identities, return_inverse=True)
+        bucket = np.array([person_bucket(str(name), salt=salt) for name in names])[inverse]
+        first, second = shares[0], shares[0] + shares[1]
+        people = cls(bucket < first, (bucket >= first) & (bucket < second), bucket >= second)
+        for title, part in people.parts().items():
+            for label, gender in enumerate(GENDERS):
+                count = len(np.unique(subjects.identities[part & (subjects.genders == label)]))
+                if count < 2:
+                    raise AuditError(
+                        f"The attacker's {title} part has {count} {gender} people, {len(names)} people"
+                        " are in the set; it needs two of each gender.",
+                        hint="Audit more people, or change the seed or the shares.",
+                    )
+        return people
+
+    def parts(self) -> dict[str, NDArray[np.bool_]]:
+        """The three parts by name."""
+        return {"train": self.train, "validation": self.val, "test": self.test}
+
+    def lacking(self, genders: NDArray[np.int64], ok: NDArray[np.bool_]) -> str | None:
+        """The first gender and part of which no row is left among ``ok``, in words."""
+        for title, part in (("training", self.train), ("validation", self.val), ("test", self.test)):
+            for label, gender in enumerate(GENDERS):
+                if not (ok & part & (genders == label)).any():
+                    return f"{gender} {title} photo"
+        return None

@@ -1,0 +1,258 @@
+"""Tables of face embeddings on disk, from privface or from a vendor: Parquet, NPZ or CSV."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from privface.errors import DataError, LabelError
+from privface.records import Embeddings
+
+TABLE_SUFFIXES: Final = (".parquet", ".npz", ".csv")
+"""Files that :func:`read_embeddings` reads."""
+
+_NUMBERED = re.compile(r"(?P<stem>.*?)_?(?P<number>\d+)")
+_ALIASES: Final = {"files": "file", "identities": "identity", "genders": "gender", "matchers": "matcher"}
+_GENDERS: Final = {"female": 0, "f": 0, "0": 0, "male": 1, "m": 1, "1": 1}
+_VECTOR_NAMES: Final = ("embedding", "embeddings", "template", "vector", "feature")
+
+
+@dataclass(frozen=True)
+class EmbeddingTable:
+    """Embeddings of one file with whatever labels it holds.
+
+    Attributes:
+        vectors: float32, shape ``(N, D)``; a row of NaN holds no embedding.
+        labels: Text columns, one row each: ``file`` always; ``identity``, ``gender``, ``matcher`` and
+            cohorts where the file has them. An empty text is no label.
+        path: Where it came from.
+    """
+
+    vectors: Embeddings
+    labels: pd.DataFrame
+    path: Path
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def of_matcher(self, name: str) -> EmbeddingTable:
+        """The rows of one matcher."""
+        rows = (self.labels["matcher"] == name).to_numpy()
+        return EmbeddingTable(self.vectors[rows], self.labels[rows].reset_index(drop=True), self.path)
+
+    @property
+    def matchers(self) -> tuple[str, ...]:
+        """Names in the column ``matcher``; none where there is no such column."""
+        if "matcher" not in self.labels:
+            return ()
+        return tuple(sorted(set(self.labels["matcher"])))
+
+
+def read_embeddings(path: Path) -> EmbeddingTable:
+    """Read a table of embeddings.
+
+    - Parquet: a column ``embedding`` of lists, or numbered columns such as ``e0 .. e511``;
+    - CSV: numbered columns, or a column ``embedding`` with numbers between spaces, commas or brackets;
+    - NPZ (never pickled): an array ``embeddings`` ``(N, D)`` and arrays of length ``N``.
+
+    Other columns are labels: ``file`` (the key; row numbers where it is missing), ``identity``, ``gender``,
+    ``matcher``, cohorts.
+
+    Args:
+        path: The file; its suffix tells the format.
+
+    Raises:
+        DataError: If the file is missing, of another format, or holds no embeddings of one length.
+    """
+    readers = {".parquet": _read_parquet, ".csv": _read_csv, ".npz": _read_npz}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"{path} is no table of embeddings; its suffix is {path.suffix or 'missing'!r}.",
+            hint=f"Give one of {', '.join(TABLE_SUFFIXES)}.",
+        )
+    if not path.is_file():
+        raise DataError(f"The table {path} does not exist.", hint="Check the path.")
+    vectors, labels = reader(path)
+    if not len(vectors):
+        raise DataError(f"{path} has no rows.", hint="It needs one row per photo.")
+    labels = labels.rename(columns={old: new for old, new in _ALIASES.items() if new not in labels})
+    labels = labels.drop(columns=["reason"], errors="ignore")  # what `privface embed` says of failed rows
+    if "file" not in labels:
+        labels.insert(0, "file", [f"row-{k}" for k in range(len(vectors))])
+    text = labels.map(_text)
+    keys = ["file", "matcher"] if "matcher" in text else ["file"]
+    twice = text[text.duplicated(keys)]
+    if len(twice):
+        raise DataError(
+            f"{path} has {len(twice)} rows whose file occurs before, the first is {twice['file'].iloc[0]!r}.",
+            hint="Keep one row per photo (and matcher).",
+        )
+    return EmbeddingTable(vectors, text, path)
+
+
+def join_labels(table: EmbeddingTable, path: Path) -> EmbeddingTable:
+    """The same embeddings with the labels of a CSV or Parquet file, joined by its ``file`` column.
+
+    Raises:
+        LabelError: If the file cannot be read, has no ``file`` column, repeats a file or knows none of them.
+    """
+    if not path.is_file():
+        raise LabelError(f"The label file {path} does not exist.", hint="Give a CSV or Parquet file.")
+    try:
+        frame = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path, dtype=str)
+    except Exception as error:  # pyarrow and pandas raise many kinds
+        raise LabelError(
+            f"{path} cannot be read ({error}).", hint="Save it as CSV or Parquet again."
+        ) from error
+    frame = frame.rename(columns=lambda name: str(name).strip()).map(_text)
+    if "file" not in frame:
+        raise LabelError(
+            f"{path} has no 'file' column; it has {', '.join(frame.columns)}.",
+            hint="Name the key column file; its values are those of the embeddings' table.",
+        )
+    if frame["file"].duplicated().any():
+        first = frame.loc[frame["file"].duplicated(), "file"].iloc[0]
+        raise LabelError(f"{path} lists {first!r} more than once.", hint="Keep one row per photo.")
+    own = table.labels.drop(columns=[c for c in frame.columns if c != "file" and c in table.labels])
+    joined = own.merge(frame, on="file", how="left").fillna("")
+    if not table.labels["file"].isin(frame["file"]).any():
+        raise LabelError(
+            f"None of the {len(table)} files of {table.path} is in {path}; looked for {table.labels['file'].iloc[0]!r}.",
+            hint="Use the same keys in both files.",
+        )
+    return EmbeddingTable(table.vectors, joined, table.path)
+
+
+def gender_codes(labels: pd.DataFrame, path: Path) -> NDArray[np.int64]:
+    """Genders as 0 (female) and 1 (male), -1 where there is no label, shape ``(N,)``.
+
+    Raises:
+        LabelError: If there is no gender column or a value is not understood.
+    """
+    if "gender" not in labels:
+        raise LabelError(
+            f"{path} has no 'gender' column; it has {', '.join(labels.columns)}.",
+            hint="Give --labels with file, identity and gender.",
+        )
+    words = labels["gender"].str.lower()
+    unknown = sorted(set(words) - set(_GENDERS) - {"", "nan", "-1"})
+    if unknown:
+        raise LabelError(
+            f"{path} has the gender {unknown[0]!r}.", hint="Use female, male, f, m, 0 (female) or 1 (male)."
+        )
+    return words.map(lambda word: _GENDERS.get(word, -1)).to_numpy(np.int64)
+
+
+def _read_parquet(path: Path) -> tuple[Embeddings, pd.DataFrame]:
+    try:
+        frame = pd.read_parquet(path)
+    except Exception as error:  # pyarrow raises many kinds
+        raise DataError(f"{path} is not a readable Parquet file.", hint="Write it again.") from error
+    return _from_frame(frame, path)
+
+
+def _read_csv(path: Path) -> tuple[Embeddings, pd.DataFrame]:
+    try:
+        frame = pd.read_csv(path, encoding="utf-8-sig")
+    except (ValueError, OSError) as error:
+        raise DataError(
+            f"{path} is not a readable CSV file ({error}).", hint="Save it again as UTF-8."
+        ) from error
+    for name in _VECTOR_NAMES:
+        if name in frame:
+            frame[name] = [_parse_vector(v, path, number) for number, v in enumerate(frame[name])]
+    return _from_frame(frame, path)
+
+
+def _parse_vector(value: object, path: Path, row: int) -> list[float] | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        return [float(part) for part in re.split(r"[\s,;]+", value.strip(" []()\n")) if part]
+    except ValueError:
+        raise DataError(
+            f"{path}, row {row + 1}: the embedding {value[:40]!r} is not a list of numbers.",
+            hint="Write numbers between spaces or commas.",
+        ) from None
+
+
+def _from_frame(frame: pd.DataFrame, path: Path) -> tuple[Embeddings, pd.DataFrame]:
+    frame = frame.rename(columns=lambda name: str(name).strip())
+    for name in _VECTOR_NAMES:
+        if name in frame:
+            return _stack(frame[name].tolist(), path), frame.drop(columns=name)
+    columns = _numbered_columns(frame)
+    if len(columns) < 2:
+        raise DataError(
+            f"{path} has no embeddings; its columns are {', '.join(map(str, frame.columns[:12]))}.",
+            hint="Name a column of lists 'embedding', or number the columns: e0, e1, ...",
+        )
+    values = frame[columns].to_numpy(np.float32)
+    return values, frame.drop(columns=columns)
+
+
+def _numbered_columns(frame: pd.DataFrame) -> list[str]:
+    """The longest run of numeric columns that share a stem and end in a number, in the order of the numbers."""
+    stems: dict[str, list[tuple[int, str]]] = {}
+    for name in frame.columns:
+        match = _NUMBERED.fullmatch(name)
+        if match and pd.api.types.is_numeric_dtype(frame[name]):
+            stems.setdefault(match["stem"], []).append((int(match["number"]), name))
+    best = max(stems.values(), key=len, default=[])
+    return [name for _, name in sorted(best)]
+
+
+def _stack(rows: list[object], path: Path) -> Embeddings:
+    vectors = [None if row is None or np.ndim(row) == 0 else np.asarray(row, np.float32) for row in rows]  # type: ignore[arg-type]
+    lengths = sorted({vector.size for vector in vectors if vector is not None})
+    if len(lengths) != 1 or lengths[0] < 1:
+        found = f"lengths {lengths[:5]}" if lengths else "none at all"
+        raise DataError(
+            f"{path} holds embeddings of {found}; one length is needed.",
+            hint="Write the embeddings of one matcher per file, or add a column 'matcher' and files of one length.",
+        )
+    missing = np.full(lengths[0], np.nan, np.float32)
+    return np.stack([missing if vector is None else vector.ravel() for vector in vectors])
+
+
+def _read_npz(path: Path) -> tuple[Embeddings, pd.DataFrame]:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path} is not a readable NPZ file of plain arrays ({error}).",
+            hint="Save it with numpy.savez and no Python objects.",
+        ) from error
+    name = next((n for n in _VECTOR_NAMES if n in arrays), None)
+    if name is None or arrays[name].ndim != 2:
+        shapes = ", ".join(f"{key} {array.shape}" for key, array in arrays.items())
+        raise DataError(
+            f"{path} has no array 'embeddings' (N, D); it has {shapes}.", hint="Save it under that name."
+        )
+    vectors = np.asarray(arrays.pop(name), np.float32)
+    for key, array in arrays.items():
+        if array.shape != (len(vectors),):
+            raise DataError(
+                f"{path}: {key} has shape {array.shape}, the embeddings have {len(vectors)} rows.",
+                hint="Give one label per row.",
+            )
+    return vectors, pd.DataFrame(
+        {key: array.tolist() for key, array in arrays.items()}, index=range(len(vectors))
+    )
+
+
+def _text(value: object) -> str:
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # an integer column with gaps is stored as floats
+    return str(value).strip()

@@ -1,0 +1,177 @@
+"""Which attackers an audit sends, by effort: the one place where the audit's parts and the models meet."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import nn
+
+from privface.audit import Auditor, Cache, CNNProbe, EmbeddingProbe, PixelProbe, RetrainedProbe
+from privface.audit.image_probe import BackboneProbe, FineTunedProbe
+from privface.audit.image_recovery import ImageRecoverer
+from privface.audit.picture_probes import HOGProbe
+from privface.audit.probes import PROBE_KINDS, ProbeKind
+from privface.audit.recovery import EmbeddingRecoverer, Recoverer
+from privface.audit.selftest import Size, load_selftest, run_selftest
+from privface.config import FaceMode
+from privface.images import write_atomic
+from privface.models import GenderProbe, Matcher
+from privface.pipeline.faces import Progress
+from privface.records import FRAME
+
+Effort: TypeAlias = Literal["quick", "standard", "full"]
+"""``quick``: a first look in minutes. ``standard``: every attacker that needs no deep network but the CNN.
+``full``: also fine-tuned networks and recovery of images; for what is published."""
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """How hard an audit looks.
+
+    Attributes:
+        seed: Splits, probes and resampling.
+        resamples: Bootstrap resamples of people.
+        effort: Which attackers are sent.
+        cnn_epochs: Epochs of the CNN attacker.
+        size: Side of the aligned images, in pixels.
+        faces: How originals are aligned.
+        protected_faces: How protected images are aligned; ``auto`` takes them as aligned if ``privface
+            protect`` wrote them (a manifest is there), else as ``faces``.
+        cache: Folder that keeps embeddings and probe scores between audits; they are biometric data.
+        battery: Self-test to quote in the report; by default the one that came with this version.
+    """
+
+    seed: int = 0
+    resamples: int = 1000
+    effort: Effort = "standard"
+    cnn_epochs: int = 16
+    size: int = FRAME
+    faces: FaceMode = "auto"
+    protected_faces: FaceMode = "auto"
+    cache: Path | None = None
+    battery: Path | None = None
+
+
+def build_auditor(
+    options: AuditOptions,
+    *,
+    matchers: Sequence[Matcher] = (),
+    probes: Sequence[GenderProbe] = (),
+    exclude_people: Collection[str] = (),
+    progress: Progress | None = None,
+) -> Auditor:
+    """The auditor with the attackers that an effort sends.
+
+    Args:
+        options: Seeds and effort.
+        matchers: Comparators of images.
+        probes: Frozen gender classifiers.
+        exclude_people: People whom the protector has met.
+        progress: Told about every stage.
+    """
+    return Auditor(
+        matchers=matchers,
+        frozen_probes=probes,
+        image_probes=image_probes(options, matchers, probes),
+        embedding_probes=embedding_probes(options),
+        image_recoverers=image_recoverers(options),
+        embedding_recoverers=embedding_recoverers(options),
+        seed=options.seed,
+        resamples=options.resamples,
+        battery=load_selftest(options.battery),
+        cache=Cache(options.cache),
+        exclude_people=exclude_people,
+        progress=progress,
+    )
+
+
+def image_probes(
+    options: AuditOptions, matchers: Sequence[Matcher], probes: Sequence[GenderProbe]
+) -> list[RetrainedProbe]:
+    """Attackers on images: shallow ones, a CNN, and with full effort every finished network taught anew.
+
+    Args:
+        options: Seeds and effort.
+        matchers: Fine-tuned where no gender classifier is at hand, the first one.
+        probes: Gender classifiers that are fine-tuned.
+    """
+    found: list[RetrainedProbe] = [PixelProbe(), HOGProbe()]
+    if options.effort != "quick":
+        found.append(CNNProbe(epochs=options.cnn_epochs))
+    if options.effort == "full":
+        found.append(BackboneProbe())
+        starts: Sequence[GenderProbe | Matcher] = probes or matchers[:1]
+        found += [
+            FineTunedProbe(model.name, _trainable(model), fingerprint=model.fingerprint) for model in starts
+        ]
+    return found
+
+
+def _trainable(model: GenderProbe | Matcher) -> Callable[[], nn.Module]:
+    """Gives fresh copies of a model that all start from its finished weights."""
+
+    def make() -> nn.Module:
+        fresh = copy.deepcopy(model)
+        if isinstance(fresh, GenderProbe):
+            return _MaleLogit(fresh)
+        return fresh
+
+    return make
+
+
+class _MaleLogit(nn.Module):
+    """A gender classifier as one number an image."""
+
+    def __init__(self, classifier: GenderProbe) -> None:
+        super().__init__()
+        classifier(torch.zeros(1, 3, FRAME, FRAME))  # an ONNX file becomes a torch network on first use
+        self.classifier = classifier
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.classifier.logit(images)[:, None]
+
+
+def embedding_probes(options: AuditOptions) -> tuple[ProbeKind, ...]:
+    """Attackers on embeddings."""
+    return ("logistic", "rbf-svm") if options.effort == "quick" else PROBE_KINDS
+
+
+def image_recoverers(options: AuditOptions) -> list[Recoverer]:
+    """Attackers who turn protected images back first."""
+    return [ImageRecoverer()] if options.effort == "full" else []
+
+
+def embedding_recoverers(options: AuditOptions) -> list[Recoverer]:
+    """Attackers who turn protected embeddings back first."""
+    return [] if options.effort == "quick" else [EmbeddingRecoverer()]
+
+
+def self_test(
+    out: Path, *, seed: int = 0, made: str, size: Size = Size(), progress: Progress | None = None
+) -> dict[str, Any]:
+    """Let the attackers of a standard audit look for planted leaks; writes ``selftest.json`` into ``out``.
+
+    Args:
+        out: Folder for the result.
+        seed: Seed of data and attackers.
+        made: Date for the reports that quote it.
+        size: How much is planted.
+        progress: Told about every stage.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    found = run_selftest(
+        [EmbeddingProbe(kind) for kind in PROBE_KINDS],
+        [PixelProbe(), HOGProbe(), CNNProbe(epochs=8)],
+        size=size,
+        seed=seed,
+        made=made,
+        progress=progress,
+    )
+    write_atomic(out / "selftest.json", (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
+    return found

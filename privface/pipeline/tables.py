@@ -1,0 +1,129 @@
+"""Auditing tables of embeddings, ours or a vendor's, without a single photo."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from privface.audit import AuditResult, EmbeddingData
+from privface.data import EmbeddingTable, gender_codes, join_labels, read_embeddings
+from privface.errors import AuditError, DataError
+from privface.pipeline.battery import AuditOptions, build_auditor
+from privface.pipeline.faces import Progress
+from privface.pipeline.inspect import require_folder, write_results
+from privface.records import Embeddings
+
+
+def audit_tables(
+    original: Path,
+    protected: Path,
+    *,
+    labels: Path | None = None,
+    out: Path,
+    options: AuditOptions = AuditOptions(),
+    seen: Collection[str] = (),
+    exclude_people: Collection[str] = (),
+    baseline: AuditResult | None = None,
+    progress: Progress | None = None,
+) -> AuditResult:
+    """Audit a table of protected embeddings against the originals'; writes ``audit.json`` and ``report.html``.
+
+    Args:
+        original: Parquet, NPZ or CSV, any form :func:`privface.data.read_embeddings` reads.
+        protected: The same keys protected; a missing key counts as failure to enrol. The dimension may differ.
+        labels: CSV or Parquet with file, identity, gender; by default the original table's own columns.
+        out: Folder for the results.
+        options: Seeds and effort.
+        seen: Matchers that the protection was fitted on; empty if none or unknown.
+        exclude_people: People that the protection was fitted on: meeting one is an error.
+        baseline: An earlier audit to compare with in the report.
+        progress: Told about every stage.
+
+    Raises:
+        PrivfaceError: If tables and labels do not fit.
+    """
+    require_folder(out)
+    data = pair_tables(read_embeddings(original), read_embeddings(protected), labels=labels, seen=seen)
+    auditor = build_auditor(options, exclude_people=exclude_people, progress=progress)
+    result = auditor.run(data)
+    write_results(result, out, baseline=baseline)
+    return result
+
+
+def pair_tables(
+    original: EmbeddingTable,
+    protected: EmbeddingTable,
+    *,
+    labels: Path | None = None,
+    seen: Collection[str] = (),
+) -> EmbeddingData:
+    """Lay two tables out row by row, by matcher where they have a column ``matcher``.
+
+    Rows without a gender label are left out; without an identity, a photo counts as a person of its own.
+
+    Raises:
+        AuditError: If the tables share no key or no row has a gender.
+        LabelError: If labels cannot be read.
+    """
+    if labels is not None:
+        original = join_labels(original, labels)
+    if original.matchers != protected.matchers:
+        raise AuditError(
+            f"{original.path} has the matchers {list(original.matchers)}, {protected.path} {list(protected.matchers)}.",
+            hint="Give the same column 'matcher' in both tables, or in neither.",
+        )
+    names = original.matchers or (original.path.stem,)
+    parts = {
+        name: (original.of_matcher(name), protected.of_matcher(name))
+        if original.matchers
+        else (original, protected)
+        for name in names
+    }
+    first = parts[names[0]][0]
+    genders = gender_codes(first.labels, labels or original.path)
+    kept = first.labels[genders >= 0].reset_index(drop=True)
+    if kept.empty:
+        raise AuditError(
+            f"No row of {original.path} has a gender label.", hint="Give --labels with a gender column."
+        )
+    files = kept["file"]
+    return EmbeddingData(
+        embeddings={
+            name: (_rows(a, files), _rows(b, files, required=True)) for name, (a, b) in parts.items()
+        },
+        seen={name: True if name in seen else None if not seen else False for name in names},
+        files=tuple(files),
+        identities=_identities(kept),
+        genders=genders[genders >= 0],
+        cohorts={
+            str(column): kept[column].to_numpy(str)
+            for column in kept.columns
+            if column not in {"file", "identity", "gender", "matcher", "split"}
+        },
+        name=original.path.stem,
+    )
+
+
+def _rows(table: EmbeddingTable, files: pd.Series[str], *, required: bool = False) -> Embeddings:
+    """Vectors in the order of ``files``; NaN where the table has none."""
+    position = pd.Series(np.arange(len(table)), index=table.labels["file"])
+    found = files.map(position)
+    if required and not found.notna().any():
+        raise DataError(
+            f"None of the {len(files)} files of the originals is in {table.path}; looked for {files.iloc[0]!r}.",
+            hint="Use the same keys in both tables.",
+        )
+    out = np.full((len(files), table.vectors.shape[1]), np.nan, np.float32)
+    known = found.notna().to_numpy()
+    out[known] = table.vectors[found[known].to_numpy(np.int64)]
+    return out
+
+
+def _identities(labels: pd.DataFrame) -> np.ndarray:  # type: ignore[type-arg]
+    own = "file:" + labels["file"]
+    if "identity" not in labels:
+        return own.to_numpy(str)
+    return labels["identity"].where(labels["identity"] != "", own).to_numpy(str)

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import stat
+
+import numpy as np
+import pytest
+
+from privface.audit import Cache
+from privface.errors import ConfigError
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self) -> dict[str, np.ndarray]:
+        self.calls += 1
+        return {"a": np.arange(self.calls * 3.0), "name": np.array("C=1")}
+
+
+def test_the_same_key_is_computed_once(tmp_path):
+    cache, work = Cache(tmp_path / "c"), Counter()
+    first = cache.arrays(("embed", 3, np.eye(2)), work)
+    again = Cache(tmp_path / "c").arrays(("embed", 3, np.eye(2)), work)
+    assert work.calls == 1
+    np.testing.assert_array_equal(first["a"], again["a"])
+    assert str(again["name"]) == "C=1"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("embed", 3, np.eye(2) + 1e-15),
+        ("embed", 3, np.eye(2, dtype=np.float32)),
+        ("embed", 3, np.eye(2).ravel()),
+        ("embed", 3.0, np.eye(2)),
+        ("embed", "3", np.eye(2)),
+        ("embed", 3, np.eye(2), ""),
+    ],
+)
+def test_another_key_is_another_entry(tmp_path, other):
+    cache, work = Cache(tmp_path), Counter()
+    cache.arrays(("embed", 3, np.eye(2)), work)
+    cache.arrays(other, work)
+    assert work.calls == 2
+
+
+def test_a_damaged_entry_is_made_again(tmp_path):
+    cache, work = Cache(tmp_path), Counter()
+    cache.arrays(("k",), work)
+    (entry,) = tmp_path.glob("*.npz")
+    entry.write_bytes(entry.read_bytes()[:50])
+    assert len(cache.arrays(("k",), work)["a"]) == 6
+    assert (cache.hits, cache.misses) == (0, 2)
+    assert cache.arrays(("k",), work)["a"].size == 6
+
+
+def test_only_its_owner_may_enter(tmp_path):
+    Cache(tmp_path / "private")
+    assert stat.S_IMODE((tmp_path / "private").stat().st_mode) == 0o700
+
+
+def test_no_folder_keeps_nothing(tmp_path):
+    work = Counter()
+    cache = Cache()
+    cache.arrays(("k",), work)
+    cache.arrays(("k",), work)
+    assert work.calls == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "f").write_text("x")
+    with pytest.raises(ConfigError, match="is a file"):
+        Cache(tmp_path / "f")
