@@ -20,7 +20,13 @@ from privface.audit.cohorts import cohort_rows, match_cohorts
 from privface.audit.image_probe import CNNProbe
 from privface.audit.information import pic, privacy_gain, suppression_rate
 from privface.audit.intervals import BootstrapParams, people_multiplicities, percentile_interval
-from privface.audit.matching import MatchingResult, enrolled, evaluate_matching
+from privface.audit.matching import (
+    MatchingResult,
+    cosine_scores,
+    enrolled,
+    evaluate_matching,
+    fold_accuracy,
+)
 from privface.audit.picture_probes import PixelProbe
 from privface.audit.probes import PROBE_KINDS, EmbeddingProbe, ProbeKind, RetrainedProbe
 from privface.audit.readings import (
@@ -34,6 +40,7 @@ from privface.audit.recovery import Recoverer
 from privface.audit.result import SCHEMA, AuditResult
 from privface.audit.subjects import AuditData, EmbeddingData, People, Subjects, View
 from privface.audit.verdict import write_verdict
+from privface.data.pairs import FoldedPairs
 from privface.data.splits import person_key
 from privface.errors import AuditError, ConfigError, SplitOverlapError
 from privface.images import to_unit
@@ -102,6 +109,7 @@ class Auditor:
         max_impostors: Impostor pairs up to which all scores are kept at once.
         max_leakage: Leakage above which the verdict is that gender leaks.
         max_tmr_loss: Loss of TMR at FMR 1e-2, P-P against O-O, above which matching counts as lost.
+        pairs: A list of pairs of rows of the audited data in folds, for LFW's protocol.
         battery: Result of the battery's self-test, for the report.
         cache: Keeps embeddings and probe scores between audits.
         progress: Called with (stage, done, total).
@@ -129,6 +137,7 @@ class Auditor:
         max_impostors: int = 2_000_000,
         max_leakage: float = 0.60,
         max_tmr_loss: float = 0.10,
+        pairs: FoldedPairs | None = None,
         battery: Mapping[str, Any] | None = None,
         cache: Cache | None = None,
         progress: Callable[[str, int, int], None] | None = None,
@@ -163,6 +172,7 @@ class Auditor:
         self._batch_size = batch_size
         self._max_impostors = max_impostors
         self._limits = (max_leakage, max_tmr_loss)
+        self._pairs = pairs
         self._battery = battery
         self._cache = cache or Cache()
         self._progress = progress
@@ -214,6 +224,7 @@ class Auditor:
             "frozen_gaps": self._frozen_gaps(data, frozen, worst),
             "recovery": recovery,
             **self._more_data(attacks, data, plain),
+            "pairs_protocol": self._pairs_protocol(data, templates),
             "battery": self._battery,
             "quality": self._quality(data),
             "cohorts": self._cohorts(data, templates, worst),
@@ -305,6 +316,27 @@ class Auditor:
                 seed=self._seed,
                 progress=lambda done, total, name=name: self._report(f"match with {name}", done, total),  # type: ignore[misc]
             )
+        return rows
+
+    def _pairs_protocol(
+        self, data: Subjects, templates: Mapping[str, tuple[Embeddings, Embeddings]]
+    ) -> list[dict[str, Any]]:
+        """Accuracy over the folds of a pairs list, in every mode."""
+        rows: list[dict[str, Any]] = []
+        if self._pairs is None:
+            return rows
+        for name, (original, protected) in templates.items():
+            for mode, sides in (
+                ("O-O", (original, original)),
+                ("P-P", (protected, protected)),
+                ("P-O", (protected, original)),
+            ):
+                if sides[0].shape[1] == sides[1].shape[1]:
+                    scores = cosine_scores(*sides, self._pairs.pairs)
+                    accuracy = fold_accuracy(scores, self._pairs.same, self._pairs.folds)
+                    folds = len(np.unique(self._pairs.folds))
+                    row = {"matcher": name, "mode": mode, "accuracy": accuracy, "folds": folds}
+                    rows.append({**row, "pairs": len(scores)})
         return rows
 
     def _read_frozen(self, data: AuditData, people: People) -> list[Reading]:
@@ -499,12 +531,14 @@ class Auditor:
 
     def _describe(self, data: AuditData | EmbeddingData, people: People) -> dict[str, Any]:
         names = data.identities
+        sides: list[tuple[NDArray[Any], NDArray[Any]]]
         if isinstance(data, AuditData):
             sides = [(data.original, data.protected)]
             ok = (data.enrolled_original, data.enrolled_protected)
         else:
             sides = list(data.embeddings.values())
-            ok = (enrolled(sides[0][0]), enrolled(sides[0][1]))
+            first = next(iter(data.embeddings.values()))
+            ok = (enrolled(first[0]), enrolled(first[1]))
         parts = {"train": people.train, "val": people.val, "test": people.test}
         return {
             "name": data.name,

@@ -1,5 +1,155 @@
-"""Placeholder until R delivers."""
+"""Audits side by side: what changed since an earlier one, and which of several methods another one beats."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from privface.audit.result import AuditResult, figure_data
+from privface.errors import AuditError
+from privface.records import Measured
+
+_MORE_IS_BETTER: Final = re.compile(r"tmr.*|auc_.*|d_prime_.*")
+_NO_DIRECTION: Final = frozenset({"psnr", "ssim"})
+
+TRADE_OFF_TMR: Final = "0.01"
 
 
-def changes(old, new):
-    return []
+def changes(old: AuditResult, new: AuditResult) -> list[dict[str, Any]]:
+    """Every figure of two audits with its difference and what that means.
+
+    A change is called plainly ``better`` or ``worse`` only where the two intervals do not overlap.
+
+    Args:
+        old: The baseline.
+        new: What it became.
+
+    Returns:
+        Rows of ``figure``, ``old``, ``new``, ``difference`` and ``verdict``, the worst news first.
+    """
+    before, after = old.figures, new.figures
+    rows = []
+    for name in [*before, *(n for n in after if n not in before)]:
+        one, other = (
+            figures.get(name, Measured.undefined("not in this audit")) for figures in (before, after)
+        )
+        if math.isnan(one.value) and math.isnan(other.value):
+            continue
+        rows.append(
+            {
+                "figure": name,
+                "old": figure_data(one),
+                "new": figure_data(other),
+                "difference": other.value - one.value,
+                "verdict": _judge(name, one, other),
+            }
+        )
+    order = ["worse", "no longer measurable", "worse, within the intervals"]
+    return sorted(
+        rows, key=lambda row: order.index(row["verdict"]) if row["verdict"] in order else len(order)
+    )
+
+
+def _judge(name: str, old: Measured, new: Measured) -> str:
+    if math.isnan(new.value):
+        return "no longer measurable"
+    if math.isnan(old.value):
+        return "measurable now"
+    if math.isclose(old.value, new.value, rel_tol=1e-5, abs_tol=1e-6):
+        return "same"
+    if name in _NO_DIRECTION:
+        return "changed"
+    grew = new.value > old.value
+    word = "better" if grew == bool(_MORE_IS_BETTER.fullmatch(name)) else "worse"
+    apart = new.low > old.high or new.high < old.low  # false where an interval is missing
+    return word if apart else f"{word}, within the intervals"
+
+
+def trade_off(named: Sequence[tuple[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """One point per audit: leakage of the worst retrained attacker against matches that are kept.
+
+    Matching is that of the unseen matcher that suffers most (of any matcher, where none is known to be unseen):
+    TMR at FMR 1e-2, protected against protected, all impostors.
+
+    Args:
+        named: Names and documents of audits of the same photos, templates or people.
+
+    Returns:
+        Points in the order given: ``name``, ``leakage``, ``tmr`` and ``tmr_before`` (figures), ``matcher``,
+        ``dominated_by`` (another audit leaks no more and matches no less, one of them strictly less or
+        more; ``None`` if there is none) and ``differs`` (what was measured otherwise than in the first).
+
+    Raises:
+        AuditError: If two audits are not of the same originals.
+    """
+    first_name, first = named[0]
+    points = []
+    for name, document in named:
+        if not _same_originals(first, document):
+            raise AuditError(
+                f"{name!r} is an audit of other photos than {first_name!r}: they cannot be compared.",
+                hint="Audit both methods on the same originals with the same labels.",
+            )
+        matcher, before, after = _kept_matches(document)
+        points.append(
+            {
+                "name": name,
+                "leakage": document["worst_retrained"]["leakage"],
+                "tmr": after,
+                "tmr_before": before,
+                "matcher": matcher,
+                "differs": _differences(first, document),
+            }
+        )
+    for point in points:
+        point["dominated_by"] = next((o["name"] for o in points if _dominates(o, point)), None)
+    return points
+
+
+def _same_originals(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    if one.get("mode") == other.get("mode"):
+        return bool(one["data"]["original_fingerprint"] == other["data"]["original_fingerprint"])
+    # photos and their templates have different bytes: the people and their division must agree
+    keys = ("images", "people", "female", "male", "attacker_people")
+    return all(one["data"].get(key) == other["data"].get(key) for key in keys)
+
+
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Which settings of the audits differ, in words."""
+    a, b = (doc["provenance"].get("settings", {}) for doc in (one, other))
+    found = sorted(key for key in {*a, *b} if a.get(key) != b.get(key))
+    if one.get("mode") != other.get("mode"):
+        return [f"audited {other.get('mode')} only"]
+    if one["provenance"].get("seed") != other["provenance"].get("seed"):
+        found.append("seed")
+    if one["provenance"].get("libraries") != other["provenance"].get("libraries"):
+        found.append("library versions")
+    return found
+
+
+def _kept_matches(document: Mapping[str, Any]) -> tuple[str | None, Any, Any]:
+    rows = [row for row in document["matching"] if row["impostors"] == "all"]
+    rates = {(row["matcher"], row["mode"]): row["tmr"][TRADE_OFF_TMR] for row in rows}
+    names = list(dict.fromkeys(row["matcher"] for row in rows if row["seen"] is False)) or list(
+        dict.fromkeys(row["matcher"] for row in rows)
+    )
+    missing = figure_data(Measured.undefined("no matcher was audited"))
+    if not names:
+        return None, missing, missing
+
+    def kept(name: str) -> float:
+        value = rates[name, "P-P"]["value"]
+        return -1.0 if value is None else float(value)
+
+    worst = min(names, key=kept)
+    return worst, rates[worst, "O-O"], rates[worst, "P-P"]
+
+
+def _dominates(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    values = [p[key]["value"] for p in (one, other) for key in ("leakage", "tmr")]
+    if any(value is None for value in values):
+        return False
+    leak_a, match_a, leak_b, match_b = values
+    return bool(leak_a <= leak_b and match_a >= match_b and (leak_a < leak_b or match_a > match_b))

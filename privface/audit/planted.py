@@ -84,7 +84,7 @@ def _clustered(
 
 
 def _sign(genders: NDArray[np.int64]) -> NDArray[np.float64]:
-    return 2.0 * genders - 1.0
+    return np.asarray(2.0 * genders - 1.0, np.float64)
 
 
 def _direction(size: int) -> NDArray[np.float64]:
@@ -192,7 +192,7 @@ def _image_flip(
     pictures = _pictures(rng, person, size)
     lower = pictures[:, size // 2 :]
     lower -= lower.mean(axis=(1, 2, 3), keepdims=True)
-    lower += 128.0 + 12.0 * (_clustered(rng, person, ()) - SHIFT * _sign(g))[:, None, None, None]
+    lower += 128.0 + 20.0 * (_clustered(rng, person, ()) - SHIFT * _sign(g))[:, None, None, None]
     return _to_uint8(pictures), float(stats.norm.cdf(SHIFT))
 
 

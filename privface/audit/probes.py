@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,7 +144,7 @@ class EmbeddingProbe:
             again = _balance(y, seed)
             x, y = x[again], y[again]
         best: FittedEmbeddingProbe | None = None
-        for setting, model in _candidates(self.kind, x, seed):
+        for setting, model in _candidates(self.kind, x, y, seed):
             with warnings.catch_warnings():
                 # a candidate that has not converged is a weaker attacker, and validation judges it
                 warnings.simplefilter("ignore", ConvergenceWarning)
@@ -206,7 +206,15 @@ def _balance(genders: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate(parts))
 
 
-def _candidates(kind: ProbeKind, x: NDArray[np.float64], seed: int) -> Iterator[tuple[str, Any]]:
+class _Extent(NamedTuple):
+    rows: int
+    dimensions: int
+    rarer: int  # rows of the rarer gender
+
+
+def _candidates(
+    kind: ProbeKind, x: NDArray[np.float64], y: NDArray[np.int64], seed: int
+) -> Iterator[tuple[str, Any]]:
     # scikit-learn takes seconds to import
     from sklearn.pipeline import make_pipeline  # noqa: PLC0415
     from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
@@ -220,18 +228,18 @@ def _candidates(kind: ProbeKind, x: NDArray[np.float64], seed: int) -> Iterator[
             for c in (1.0, 10.0):
                 yield f"C={c:g},gamma={factor:g}/D", KernelSVM(kernel, c)
     else:
-        for setting, model in _PLAIN[kind](len(x), x.shape[1], seed):
+        for setting, model in _PLAIN[kind](_Extent(*x.shape, int(np.bincount(y, minlength=2).min())), seed):
             yield setting, make_pipeline(StandardScaler(), model)
 
 
-def _logistic(_rows: int, _dimensions: int, _seed: int) -> Iterator[tuple[str, Any]]:
+def _logistic(_extent: _Extent, _seed: int) -> Iterator[tuple[str, Any]]:
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
 
     for c in (0.001, 0.01, 0.1, 1.0):
         yield f"C={c:g}", LogisticRegression(C=c, class_weight="balanced", max_iter=1000)
 
 
-def _linear_svm(_rows: int, _dimensions: int, seed: int) -> Iterator[tuple[str, Any]]:
+def _linear_svm(_extent: _Extent, seed: int) -> Iterator[tuple[str, Any]]:
     from sklearn.svm import LinearSVC  # noqa: PLC0415
 
     for c in (1e-4, 1e-3, 1e-2, 0.1):
@@ -241,15 +249,16 @@ def _linear_svm(_rows: int, _dimensions: int, seed: int) -> Iterator[tuple[str, 
         )
 
 
-def _quadratic(rows: int, dimensions: int, _seed: int) -> Iterator[tuple[str, Any]]:
+def _quadratic(extent: _Extent, _seed: int) -> Iterator[tuple[str, Any]]:
     from sklearn.decomposition import PCA  # noqa: PLC0415
     from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis  # noqa: PLC0415
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
     from sklearn.pipeline import make_pipeline  # noqa: PLC0415
     from sklearn.preprocessing import FunctionTransformer, StandardScaler  # noqa: PLC0415
 
-    most = min(dimensions, rows - 1)
-    for kept in dict.fromkeys(min(most, k) for k in (16, 64, 256)):
+    # a covariance needs more rows than dimensions
+    most = min(extent.dimensions, extent.rarer - 1)
+    for kept in dict.fromkeys(min(most, k) for k in (16, 64, 256) if most >= 1):
         for shrinkage in (0.1, 0.5, 0.9, 0.99):
             model = QuadraticDiscriminantAnalysis(priors=[0.5, 0.5], reg_param=shrinkage)
             yield (
@@ -265,17 +274,17 @@ def _with_squares(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.hstack([x, np.square(x)])
 
 
-def _knn(rows: int, _dimensions: int, _seed: int) -> Iterator[tuple[str, Any]]:
+def _knn(extent: _Extent, _seed: int) -> Iterator[tuple[str, Any]]:
     from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415
 
-    for k in dict.fromkeys(min(k, rows) for k in (5, 15, 45, 135)):
+    for k in dict.fromkeys(min(k, extent.rows) for k in (5, 15, 45, 135)):
         yield f"k={k}", KNeighborsClassifier(k, weights="distance", algorithm="brute")
 
 
-def _mlp(rows: int, _dimensions: int, seed: int) -> Iterator[tuple[str, Any]]:
+def _mlp(extent: _Extent, seed: int) -> Iterator[tuple[str, Any]]:
     from sklearn.neural_network import MLPClassifier  # noqa: PLC0415
 
-    batch = int(np.clip(rows // 40, 64, 256))
+    batch = int(np.clip(extent.rows // 40, 64, 256))
     for alpha in (0.01, 1.0):
         for rounds in (20, 80):
             network = MLPClassifier(
@@ -284,11 +293,11 @@ def _mlp(rows: int, _dimensions: int, seed: int) -> Iterator[tuple[str, Any]]:
             yield f"alpha={alpha:g},max_iter={rounds}", network
 
 
-def _boosted_trees(_rows: int, dimensions: int, seed: int) -> Iterator[tuple[str, Any]]:
+def _boosted_trees(extent: _Extent, seed: int) -> Iterator[tuple[str, Any]]:
     from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415
 
     # wide tables cost in proportion to their width, so they get one setting
-    for depth in (2, 5) if dimensions <= 128 else (3,):
+    for depth in (2, 5) if extent.dimensions <= 128 else (3,):
         yield (
             f"depth={depth}",
             HistGradientBoostingClassifier(

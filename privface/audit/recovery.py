@@ -6,6 +6,7 @@ way back, and read gender from what it gives for others.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -157,10 +158,16 @@ class _Regression:
     @classmethod
     def fit(cls, model: Any, x: Embeddings, y: Embeddings, setting: str) -> _Regression:
         """Centre both sides and bring the inputs to unit variance on average, which is what settings refer to."""
+        from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
+
         wide = x.astype(np.float64)
         centre, offset = wide.mean(axis=0), y.mean(axis=0, dtype=np.float64)
         scale = float(np.sqrt(np.square(wide - centre).mean())) or 1.0
-        model.fit((wide - centre) / scale, (y - offset) / _spread(y, offset))
+        with warnings.catch_warnings():
+            # a network that has not converged recovers less, and validation judges it
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.filterwarnings("ignore", message="Got `batch_size` less than 1 or larger")
+            model.fit((wide - centre) / scale, (y - offset) / _spread(y, offset))
         return cls(model, centre, scale, np.concatenate([offset, [_spread(y, offset)]]), setting)
 
     def __call__(self, x: Embeddings) -> Embeddings:
@@ -187,7 +194,7 @@ def _regressions(seed: int) -> list[tuple[str, Callable[[], Any]]]:
         (
             "mlp",
             lambda: MLPRegressor(
-                (512,),
+                hidden_layer_sizes=(512,),
                 alpha=0.01,
                 max_iter=30,
                 batch_size=64,

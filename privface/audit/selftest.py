@@ -56,7 +56,7 @@ class Size:
     people: tuple[int, int, int] = (2500, 900, 4000)
     dimensions: int = 32
     side: int = 48
-    image_people: tuple[int, int, int] = (700, 250, 2000)
+    image_people: tuple[int, int, int] = (1000, 350, 2500)
     nulls: int = 200
     null_people: tuple[int, int, int] = (80, 40, 80)
     null_dimensions: int = 16

@@ -369,7 +369,7 @@ class _Stream:
                     self._progress(self._done, 2 * len(self._tiles))
 
     def _bins(self, tile: _Tile) -> tuple[NDArray[np.uint16], Embeddings]:
-        scores: Embeddings = self._gallery[tile.rows] @ self._probe[tile.columns].T
+        scores = np.asarray(self._gallery[tile.rows] @ self._probe[tile.columns].T, np.float32)
         scores += np.float32(_OFFSET)
         return scores.astype(np.uint16), scores
 

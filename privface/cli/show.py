@@ -108,6 +108,33 @@ class Console:
         )
 
     @classmethod
+    def comparison(cls, points: Sequence[Mapping[str, Any]]) -> None:
+        """Methods by what they leak and keep."""
+        cls.table(
+            [
+                "audit",
+                "worst retrained leakage",
+                "TMR@1e-2 P-P",
+                "before",
+                "matcher",
+                "beaten by",
+                "measured otherwise",
+            ],
+            [
+                [
+                    p["name"],
+                    _figure(p["leakage"]),
+                    _figure(p["tmr"]),
+                    _figure(p["tmr_before"]),
+                    str(p["matcher"]),
+                    p["dominated_by"] or "",
+                    ", ".join(p["differs"]),
+                ]
+                for p in points
+            ],
+        )
+
+    @classmethod
     def battery(cls, found: Mapping[str, Any]) -> None:
         """What the attackers found of what was planted, and where they saw what was not there."""
         cls.table(

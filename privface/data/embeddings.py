@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -168,7 +169,8 @@ def _read_csv(path: Path) -> tuple[Embeddings, pd.DataFrame]:
         ) from error
     for name in _VECTOR_NAMES:
         if name in frame:
-            frame[name] = [_parse_vector(v, path, number) for number, v in enumerate(frame[name])]
+            vectors = [_parse_vector(value, path, number) for number, value in enumerate(frame[name])]
+            return _stack(vectors, path), frame.drop(columns=name)
     return _from_frame(frame, path)
 
 
@@ -210,7 +212,7 @@ def _numbered_columns(frame: pd.DataFrame) -> list[str]:
     return [name for _, name in sorted(best)]
 
 
-def _stack(rows: list[object], path: Path) -> Embeddings:
+def _stack(rows: Sequence[object], path: Path) -> Embeddings:
     vectors = [None if row is None or np.ndim(row) == 0 else np.asarray(row, np.float32) for row in rows]  # type: ignore[arg-type]
     lengths = sorted({vector.size for vector in vectors if vector is not None})
     if len(lengths) != 1 or lengths[0] < 1:

@@ -4,6 +4,7 @@ from privface.pipeline.battery import AuditOptions, build_auditor, self_test
 from privface.pipeline.faces import load_aligned, open_data
 from privface.pipeline.fit import read_provenance, train
 from privface.pipeline.inspect import audit, audit_data, audit_protector, embed, write_results
+from privface.pipeline.review import compare_audits
 from privface.pipeline.tables import audit_tables, pair_tables
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "audit_protector",
     "audit_tables",
     "build_auditor",
+    "compare_audits",
     "embed",
     "load_aligned",
     "open_data",

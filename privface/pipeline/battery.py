@@ -20,6 +20,7 @@ from privface.audit.probes import PROBE_KINDS, ProbeKind
 from privface.audit.recovery import EmbeddingRecoverer, Recoverer
 from privface.audit.selftest import Size, load_selftest, run_selftest
 from privface.config import FaceMode
+from privface.data import FoldedPairs
 from privface.images import write_atomic
 from privface.models import GenderProbe, Matcher
 from privface.pipeline.faces import Progress
@@ -58,12 +59,16 @@ class AuditOptions:
     battery: Path | None = None
 
 
+DEFAULT_OPTIONS = AuditOptions()
+
+
 def build_auditor(
     options: AuditOptions,
     *,
     matchers: Sequence[Matcher] = (),
     probes: Sequence[GenderProbe] = (),
     exclude_people: Collection[str] = (),
+    pairs: FoldedPairs | None = None,
     progress: Progress | None = None,
 ) -> Auditor:
     """The auditor with the attackers that an effort sends.
@@ -73,6 +78,7 @@ def build_auditor(
         matchers: Comparators of images.
         probes: Frozen gender classifiers.
         exclude_people: People whom the protector has met.
+        pairs: A pairs list over the audited rows.
         progress: Told about every stage.
     """
     return Auditor(
@@ -87,6 +93,7 @@ def build_auditor(
         battery=load_selftest(options.battery),
         cache=Cache(options.cache),
         exclude_people=exclude_people,
+        pairs=pairs,
         progress=progress,
     )
 
@@ -153,7 +160,7 @@ def embedding_recoverers(options: AuditOptions) -> list[Recoverer]:
 
 
 def self_test(
-    out: Path, *, seed: int = 0, made: str, size: Size = Size(), progress: Progress | None = None
+    out: Path, *, seed: int = 0, made: str, size: Size | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Let the attackers of a standard audit look for planted leaks; writes ``selftest.json`` into ``out``.
 
@@ -161,14 +168,14 @@ def self_test(
         out: Folder for the result.
         seed: Seed of data and attackers.
         made: Date for the reports that quote it.
-        size: How much is planted.
+        size: How much is planted; the default takes about twenty minutes of one core.
         progress: Told about every stage.
     """
     out.mkdir(parents=True, exist_ok=True)
     found = run_selftest(
         [EmbeddingProbe(kind) for kind in PROBE_KINDS],
         [PixelProbe(), HOGProbe(), CNNProbe(epochs=8)],
-        size=size,
+        size=size or Size(),
         seed=seed,
         made=made,
         progress=progress,

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from privface.audit import AuditData, AuditResult
 from privface.audit.comparison import changes
 from privface.config import FaceMode
-from privface.data import LoadedFaces, open_source
+from privface.data import FoldedPairs, LoadedFaces, open_source, read_pairs_file
 from privface.errors import AuditError, DataError, OutputError
 from privface.images import encode_image, to_pixels, to_unit, write_atomic
 from privface.models import GenderProbe, Matcher, Protector, load_gender_probe, load_matcher
-from privface.pipeline.battery import AuditOptions, build_auditor
+from privface.pipeline.battery import DEFAULT_OPTIONS, AuditOptions, build_auditor
 from privface.pipeline.faces import Progress, load_aligned, take_split
 from privface.pipeline.fit import person_digest, read_provenance
 from privface.protect.manifest import MANIFEST_NAME, read_manifest
@@ -39,8 +39,9 @@ def audit(
     matchers: Sequence[str],
     probes: Sequence[str] = (),
     model: Path | None = None,
+    pairs: Path | None = None,
     out: Path,
-    options: AuditOptions = AuditOptions(),
+    options: AuditOptions = DEFAULT_OPTIONS,
     images: bool = False,
     baseline: AuditResult | None = None,
     progress: Progress | None = None,
@@ -55,6 +56,7 @@ def audit(
         matchers: Matcher specifications.
         probes: Gender classifier specifications.
         model: Run folder of the protector: refuses its training people and marks seen and unseen models.
+        pairs: LFW-style pairs file over the originals.
         out: Folder for the results.
         options: Seeds and effort.
         images: Put a contact sheet of 20 people into the report.
@@ -83,7 +85,8 @@ def audit(
         bytes_original=_file_sizes([record.path for record in faces.table]),
         bytes_protected=_file_sizes(paths),
     )
-    result = _run(data, models, options, progress)
+    listed = None if pairs is None else read_pairs_file(pairs, faces.table)
+    result = _run(data, models, options, progress, pairs=listed)
     sheet = _sheet(data) if images else None
     write_results(result, out, sheet=sheet, baseline=baseline)
     return result
@@ -179,7 +182,14 @@ def _load_models(matchers: Sequence[str], probes: Sequence[str], model: Path | N
     return found
 
 
-def _run(data: AuditData, models: _Models, options: AuditOptions, progress: Progress | None) -> AuditResult:
+def _run(
+    data: AuditData,
+    models: _Models,
+    options: AuditOptions,
+    progress: Progress | None,
+    *,
+    pairs: FoldedPairs | None = None,
+) -> AuditResult:
     few = to_unit(data.original[np.linspace(0, len(data.files) - 1, min(8, len(data.files))).astype(int)])
     for matcher in models.matchers:
         if not np.isfinite(matcher.embed(few)).all(axis=1).any():
@@ -192,6 +202,7 @@ def _run(data: AuditData, models: _Models, options: AuditOptions, progress: Prog
         matchers=models.matchers,
         probes=models.probes,
         exclude_people=_met(data, models.provenance),
+        pairs=pairs,
         progress=progress,
     )
     return auditor.run(data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from privface.errors import AuditError
 from privface.report.compare import write_comparison
 
 
-def compare_audits(specs: Sequence[str], out: Path) -> list[Mapping[str, Any]]:
+def compare_audits(specs: Sequence[str], out: Path) -> list[dict[str, Any]]:
     """Write one page that compares audits of the same photos.
 
     Args:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from privface.audit import AuditResult, EmbeddingData
 from privface.data import EmbeddingTable, gender_codes, join_labels, read_embeddings
 from privface.errors import AuditError, DataError
-from privface.pipeline.battery import AuditOptions, build_auditor
+from privface.pipeline.battery import DEFAULT_OPTIONS, AuditOptions, build_auditor
 from privface.pipeline.faces import Progress
 from privface.pipeline.inspect import require_folder, write_results
 from privface.records import Embeddings
@@ -23,7 +24,7 @@ def audit_tables(
     *,
     labels: Path | None = None,
     out: Path,
-    options: AuditOptions = AuditOptions(),
+    options: AuditOptions = DEFAULT_OPTIONS,
     seen: Collection[str] = (),
     exclude_people: Collection[str] = (),
     baseline: AuditResult | None = None,
@@ -122,7 +123,7 @@ def _rows(table: EmbeddingTable, files: pd.Series[str], *, required: bool = Fals
     return out
 
 
-def _identities(labels: pd.DataFrame) -> np.ndarray:  # type: ignore[type-arg]
+def _identities(labels: pd.DataFrame) -> NDArray[np.str_]:
     own = "file:" + labels["file"]
     if "identity" not in labels:
         return own.to_numpy(str)

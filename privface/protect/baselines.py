@@ -246,7 +246,8 @@ class KSameAverage:
 
 def _thumbnails(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     small = [cv2.resize(image, (16, 16), interpolation=cv2.INTER_AREA) for image in images]
-    return np.array(small, np.float32).mean(axis=-1).reshape(len(images), -1)
+    grey = np.array(small, np.float32).mean(axis=-1)
+    return np.asarray(grey.reshape(len(images), -1), np.float32)
 
 
 def _require_positive(name: str, value: float) -> None:

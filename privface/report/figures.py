@@ -38,6 +38,7 @@ _MODE_DASHES: dict[str, Any] = {"O-O": "-", "P-P": "-", "P-O": (0, (5, 2))}
 
 _GROUPS = {
     "retrained": "Attackers trained on protected photos",
+    "recovered": "Attackers who first turn the protection back",
     "frozen": "Ready-made classifiers (frozen)",
 }
 
@@ -130,11 +131,12 @@ def leakage_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
         title: What the figure shows, read aloud by screen readers.
 
     Returns:
-        SVG text; retrained probes first, each group from the worst down, a line at 0.5 (guessing).
+        SVG text; retrained probes first, each group from the worst down, a line at 0.5 (guessing). Of many
+        probes on one input the worst four are drawn; the tables have them all.
     """
     lines: list[tuple[str, Mapping[str, Any] | None]] = []
     for kind, heading in _GROUPS.items():
-        members = [row for row in rows if row.get("kind") == kind]
+        members = _worst_of_each_input([row for row in rows if row.get("kind") == kind])
         if members:
             lines.append((heading, None))
             for member in sorted(members, key=_worst_first):
@@ -165,6 +167,15 @@ def leakage_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
         )
         axes.grid(visible=True, axis="x")
         return _svg(figure, title=title)
+
+
+def _worst_of_each_input(rows: Sequence[Mapping[str, Any]], most: int = 4) -> list[Mapping[str, Any]]:
+    kept: list[Mapping[str, Any]] = []
+    for source in dict.fromkeys(str(row.get("input", "image")) for row in rows):
+        mine = [row for row in rows if str(row.get("input", "image")) == source]
+        # one that cannot read originals proves nothing, so those that count go first
+        kept += sorted(mine, key=lambda row: (not _counts(row), _worst_first(row)))[:most]
+    return kept
 
 
 def _draw_probe(axes: Axes, height: float, row: Mapping[str, Any]) -> None:
@@ -245,6 +256,184 @@ def tradeoff_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
         return _svg(figure, title=title)
 
 
+def score_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
+    """How one matcher's scores are spread, originals and protected photos on one scale.
+
+    Args:
+        curves: Rows of ``curves.scores`` for one matcher: ``mode``, ``edges``, ``genuine``, ``impostor``.
+        title: What the figure shows, read aloud by screen readers.
+
+    Returns:
+        SVG text; strangers and same-person pairs each as one outline per mode (O-O and P-P).
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _canvas(height=3.0)
+        top = 0.0
+        for curve in curves:
+            if curve.get("mode") not in ("O-O", "P-P"):
+                continue
+            colour = _MODE_COLOURS[str(curve["mode"])]
+            edges = np.array(curve["edges"], float)
+            for key, fill in (("impostor", 0.0), ("genuine", 0.22)):
+                density = np.array(curve[key], float) / np.diff(edges)
+                top = max(top, float(density.max(initial=0.0)))
+                axes.stairs(density, edges, color=colour, linewidth=1.8)
+                if fill:
+                    axes.stairs(density, edges, color=colour, alpha=fill, fill=True)
+        axes.set(ylim=(0, top * 1.22 if top else 1.0), yticks=[])
+        for x, word, side in ((0.01, "strangers", "left"), (0.99, "same person (filled)", "right")):
+            axes.text(
+                x, 0.98, word, transform=axes.transAxes, ha=side, va="top", fontsize=10, fontstyle="italic"
+            )
+        axes.spines[["left", "right"]].set_visible(False)
+        axes.set_xlabel("similarity score")
+        return _svg(figure, title=title)
+
+
+def set_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
+    """Leakage of one photo and of several photos of the same people.
+
+    Args:
+        rows: The audit's ``set_attack`` rows.
+        title: What the figure shows, read aloud by screen readers.
+
+    Returns:
+        SVG text; a filled dot for the set, a ring for one photo of the same people.
+    """
+    return _growth_figure(rows, key="photos", xlabel="photos of one person", title=title, single=True)
+
+
+def budget_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
+    """Leakage by the number of people whose gender the attacker knows.
+
+    Args:
+        rows: The audit's ``label_budget`` rows.
+        title: What the figure shows, read aloud by screen readers.
+
+    Returns:
+        SVG text; one line per attacker.
+    """
+    return _growth_figure(rows, key="people", xlabel="people whose gender the attacker knows", title=title)
+
+
+def _growth_figure(
+    rows: Sequence[Mapping[str, Any]], *, key: str, xlabel: str, title: str, single: bool = False
+) -> str:
+    with mpl.rc_context(_STYLE):
+        figure, axes = _canvas(height=3.2)
+        ticks: set[float] = set()
+        ends = []
+        for number, name in enumerate(dict.fromkeys(_probe_name(row) for row in rows)):
+            colour = (_PROTECTED, _MIXED, _ORIGINAL)[number % 3]
+            mine = [row for row in rows if _probe_name(row) == name and Reading.of(row.get("leakage")).known]
+            if not mine:
+                continue
+            x = [float(row[key]) * (1.0 + 0.03 * number) for row in mine]
+            ticks |= {float(row[key]) for row in mine}
+            read = [Reading.of(row["leakage"]) for row in mine]
+            axes.plot(x, [r.value for r in read], "o-", color=colour, linewidth=1.8, markersize=7)
+            for place, reading, row in zip(x, read, mine, strict=True):
+                if reading.has_interval:
+                    axes.plot([place] * 2, [reading.low, reading.high], color=colour, linewidth=2, alpha=0.5)
+                one = Reading.of(row.get("single"))
+                if single and one.known:
+                    axes.plot(
+                        place, one.value, "o", markerfacecolor="none", markeredgecolor=colour, markersize=8
+                    )
+            ends.append((read[-1].value, name, colour))
+        axes.set(xscale="log", ylim=(0.47, 1.04))
+        axes.axhline(0.5, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
+        for height, (_, name, colour) in zip(_spread(ends, gap=0.075), sorted(ends), strict=True):
+            # names stand at the left, below the curves, where leakage is rarely this low
+            axes.text(
+                0.02,
+                min(height, 0.62) - 0.02,
+                name,
+                color=colour,
+                fontsize=10,
+                transform=axes.get_yaxis_transform(),
+            )
+        axes.set_xticks(sorted(ticks), [f"{tick:g}" for tick in sorted(ticks)])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.tick_params(axis="x", which="minor", length=0)
+        axes.set_yticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["0.5", "0.6", "0.7", "0.8", "0.9", "1.0"])
+        axes.grid(visible=True, axis="y")
+        axes.spines["right"].set_visible(False)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel("leakage")
+        return _svg(figure, title=title)
+
+
+def pareto_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
+    """Methods by what they leak and what they keep; those that another one beats are hollow.
+
+    Args:
+        points: Points of :func:`privface.audit.comparison.trade_off`.
+        title: What the figure shows, read aloud by screen readers.
+
+    Returns:
+        SVG text; up is better for recognition, left is better for privacy.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH * 1.5, 5.2), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        known = []
+        for point in points:
+            leak, match = Reading.of(point.get("leakage")), Reading.of(point.get("tmr"))
+            if leak.known and match.known:
+                known.append((leak, match, point))
+        low = min([match.value for _, match, _ in known], default=0.9)
+        bottom = max(math.floor((low - 0.08) * 10) / 10, -0.03)
+        axes.set(xlim=(0.48, 1.16), ylim=(bottom, 1.03))
+        axes.axvline(0.5, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
+        for leak, match, point in known:
+            beaten = point.get("dominated_by") is not None
+            colour = _FAINT if beaten else _PROTECTED
+            if leak.has_interval:
+                axes.plot([leak.low, leak.high], [match.value] * 2, color=colour, linewidth=1.2, zorder=2)
+            if match.has_interval:
+                axes.plot([leak.value] * 2, [match.low, match.high], color=colour, linewidth=1.2, zorder=2)
+            face = "none" if beaten else _PROTECTED
+            edge = _INK if beaten else _PROTECTED
+            axes.plot(
+                leak.value,
+                match.value,
+                "o",
+                markersize=9,
+                markerfacecolor=face,
+                markeredgecolor=edge,
+                zorder=3,
+            )
+        ends = [(match.value, _short(point["name"], 24), leak) for leak, match, point in known]
+        places = _spread(ends, gap=0.042 * (1.03 - bottom))
+        for place, (height, name, leak) in zip(places, sorted(ends, key=lambda end: end[0]), strict=True):
+            axes.annotate(
+                name,
+                (leak.value, height),
+                xytext=(1.03, place),
+                textcoords="data",
+                va="center",
+                fontsize=10,
+                arrowprops={"arrowstyle": "-", "color": _FAINT, "linewidth": 0.8, "shrinkB": 5},
+            )
+        axes.annotate(
+            "better",
+            (0.505, 0.985),
+            xycoords=("data", "axes fraction"),
+            va="top",
+            fontsize=10,
+            fontstyle="italic",
+        )
+        axes.spines["right"].set_visible(False)
+        axes.set_xticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["0.5\nguessing", "0.6", "0.7", "0.8", "0.9", "1.0"])
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate * 100:.0f} %"))
+        axes.grid(visible=True)
+        axes.set_xlabel("gender leakage, worst retrained attacker")
+        axes.set_ylabel("same person recognised, protected with protected (TMR)")
+        return _svg(figure, title=title)
+
+
 def _canvas(*, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     FigureCanvasSVG(figure)
@@ -280,7 +469,7 @@ def _finite_pairs(x: Sequence[float | None], y: Sequence[float | None]) -> tuple
 
 def _spread(ends: Sequence[tuple[float, Any, Any]], *, gap: float) -> list[float]:
     """Label heights in the order of ``sorted(ends)``, pushed apart to at least ``gap``, centred as before."""
-    wanted = [end[0] for end in sorted(ends)]
+    wanted = sorted(end[0] for end in ends)
     placed: list[float] = []
     for height in wanted:
         placed.append(max(height, placed[-1] + gap) if placed else height)

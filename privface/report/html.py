@@ -16,7 +16,14 @@ from markupsafe import Markup
 
 from privface.errors import AuditError, ImageError
 from privface.images import write_atomic
-from privface.report.figures import det_figure, leakage_figure, tradeoff_figure
+from privface.report.figures import (
+    budget_figure,
+    det_figure,
+    leakage_figure,
+    score_figure,
+    set_figure,
+    tradeoff_figure,
+)
 from privface.report.reading import NOT_MEASURABLE, Reading, plain_text
 
 SCHEMA = "privface.audit/2"
@@ -54,24 +61,32 @@ def write_report(
         out: Where the report goes; written atomically.
         contact_sheet: A PNG or JPEG of original and protected photos. It shows real people, so it is
             in the report only where it is given.
+        baseline: Rows of :func:`privface.audit.comparison.changes`, if it was compared with an earlier audit.
 
     Returns:
         ``out``. Same audit, same bytes.
 
     Raises:
-        AuditError: If the file is no JSON, or not an audit of schema ``privface.audit/1``.
+        AuditError: If the file is no JSON, or not an audit of schema ``privface.audit/2``.
         ImageError: If the contact sheet is neither PNG nor JPEG.
         OutputError: If ``out`` cannot be written.
     """
     document = _load(audit)
     sheet = _data_address(contact_sheet) if contact_sheet is not None else None
-    page = _environment().get_template("report.html.j2").render(**_view(document), contact_sheet=sheet)
+    page = (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            **_view(document), contact_sheet=sheet, baseline=[_change_view(row) for row in baseline or ()]
+        )
+    )
     write_atomic(out, page.encode("utf-8"))
     return out
 
 
 @functools.cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Where this room's pages are filled in: everything is escaped, and control characters are dropped."""
     environment = Environment(
         loader=PackageLoader("privface.report"),
         autoescape=True,
@@ -124,12 +139,16 @@ def _view(document: Mapping[str, Any]) -> dict[str, Any]:
         "recognition": _recognition(matching),
         "matching": [_matching_view(row) for row in matching],
         "leakage": [_leakage_view(row) for row in sorted(leakage, key=_leakage_order)],
-        "quality": {name: Reading.of(quality.get(name)) for name in ("psnr", "ssim")},
+        "quality": {
+            name: Reading.of(quality.get(name))
+            for name in ("psnr", "ssim", "bytes_original", "bytes_protected")
+        },
         "cohorts": [_cohort_view(row) for row in _rows(document, "cohorts")],
         "cohort_limit": COHORT_LIMIT,
         "figures": _figures(document, matching, leakage, worst_retrained),
         "provenance": [(key, _flat(value)) for key, value in sorted(_part(document, "provenance").items())],
         "embedded": _script_json(document),
+        **_attack_views(document),
     }
 
 
@@ -204,14 +223,90 @@ def _leakage_view(row: Mapping[str, Any]) -> dict[str, Any]:
         # does read is a finding, so the figure is kept beside the reason.
         "leakage": leakage if measurable else Reading(reason=plain_text(reason)),
         "uncounted": Reading() if measurable else leakage,
-        **{key: Reading.of(row.get(key)) for key in ("auc", "balanced_accuracy", "eer")},
+        **{
+            key: Reading.of(row.get(key))
+            for key in ("auc", "balanced_accuracy", "eer", "bits", "privacy_gain", "pic", "suppression_rate")
+        },
+        "setting": row.get("setting") or "",
     }
 
 
 def _leakage_order(row: Mapping[str, Any]) -> tuple[bool, float, str, str]:
     value = Reading.of(row.get("leakage")).value
     rank = math.inf if math.isnan(value) else -value
-    return (row.get("kind") != "retrained", rank, str(row.get("probe")), str(row.get("input")))
+    return (str(row.get("kind")) != "retrained", rank, str(row.get("probe")), str(row.get("input")))
+
+
+def _attack_views(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What more was tried against the protection, and what the attackers themselves were tested on."""
+    gaps = _part(document, "frozen_gaps")
+    battery = _part(document, "battery")
+    sets, budget = _rows(document, "set_attack"), _rows(document, "label_budget")
+    curves = _rows(_part(document, "curves"), "scores")
+    spread = []
+    for name in dict.fromkeys(c.get("matcher") for c in curves if c.get("impostors", "all") == "all"):
+        mine = [c for c in curves if c.get("matcher") == name and c.get("impostors", "all") == "all"]
+        title = f"Scores of {plain_text(name)}"
+        spread.append({"title": title, "svg": inline_svg(score_figure(mine, title=title))})
+    return {
+        "gaps": {
+            side: {
+                "probe": _part(gaps, side).get("probe"),
+                "leakage": Reading.of(_part(gaps, side).get("leakage")),
+                "gap": Reading.of(_part(gaps, side).get("gap")),
+            }
+            for side in ("seen", "unseen")
+            if gaps.get(side)
+        },
+        "recovery": [
+            {
+                **{key: row.get(key) for key in ("recoverer", "probe")},
+                "where": _medium(str(row.get("input", "image"))),
+                **{key: Reading.of(row.get(key)) for key in ("plain", "recovered", "gain")},
+            }
+            for row in _rows(document, "recovery")
+        ],
+        "growth": {
+            "sets": inline_svg(set_figure(sets, title="Leakage of several photos of one person"))
+            if sets
+            else None,
+            "budget": inline_svg(budget_figure(budget, title="Leakage by labelled people"))
+            if budget
+            else None,
+        },
+        "set_attack": [_growth_view(row, "photos") for row in sets],
+        "label_budget": [_growth_view(row, "people") for row in budget],
+        "battery": {
+            "made": battery.get("made"),
+            "same": battery.get("same_libraries"),
+            "leaks": _rows(battery, "leaks"),
+            "nulls": _rows(battery, "nulls"),
+        }
+        if battery
+        else None,
+        "pairs_protocol": [
+            {**row, "accuracy": Reading.of(row.get("accuracy"))} for row in _rows(document, "pairs_protocol")
+        ],
+        "scores": spread,
+    }
+
+
+def _growth_view(row: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {
+        "probe": row.get("probe"),
+        "where": _medium(str(row.get("input", "image"))),
+        "count": row.get(key),
+        "people": row.get("people"),
+        "leakage": Reading.of(row.get("leakage")),
+        "single": Reading.of(row.get("single")),
+    }
+
+
+def _change_view(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **{key: row.get(key) for key in ("figure", "verdict")},
+        **{key: Reading.of(row.get(key)) for key in ("old", "new", "difference")},
+    }
 
 
 def _cohort_view(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -232,14 +327,14 @@ def _figures(
     for name in dict.fromkeys(curve.get("matcher") for curve in curves):
         mine = [curve for curve in curves if curve.get("matcher") == name]
         title = f"Recognition errors of {plain_text(name)}"
-        det.append({"title": title, "svg": _inline(det_figure(mine, title=title))})
+        det.append({"title": title, "svg": inline_svg(det_figure(mine, title=title))})
     title = "Gender leakage of every probe, before and after protection"
     points = _tradeoff_points(matching, leakage, worst)
     trade = "Recognition against gender leakage"
     return {
         "det": det,
-        "leakage": _inline(leakage_figure(leakage, title=title)) if leakage else None,
-        "tradeoff": _inline(tradeoff_figure(points, title=trade)) if points else None,
+        "leakage": inline_svg(leakage_figure(leakage, title=title)) if leakage else None,
+        "tradeoff": inline_svg(tradeoff_figure(points, title=trade)) if points else None,
     }
 
 
@@ -250,7 +345,7 @@ def _tradeoff_points(
     same = [
         row
         for row in leakage
-        if row.get("kind") == "retrained"
+        if row.get("kind") != "frozen"
         and (row.get("probe"), row.get("input")) == (worst["probe"], worst["input"])
     ]
     before = Reading.of(same[0].get("original_auc")).leakage if same else Reading()
@@ -274,7 +369,7 @@ def _tradeoff_points(
     return points
 
 
-def _inline(svg: str) -> Markup:
+def inline_svg(svg: str) -> Markup:
     """An SVG of our own making for use inside HTML, which needs no namespace addresses."""
     return Markup(re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg))  # noqa: S704  # labels were escaped by Matplotlib
 

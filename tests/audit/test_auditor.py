@@ -266,6 +266,7 @@ def test_document_has_the_stable_keys(unprotected):
         "recovery",
         "set_attack",
         "label_budget",
+        "pairs_protocol",
         "battery",
         "quality",
         "cohorts",

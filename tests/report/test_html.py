@@ -95,7 +95,7 @@ def test_the_verdict_comes_first_then_the_worst_figure_and_its_meaning(
     ],
 )
 def test_the_colour_says_what_the_status_says(tmp_path: Path, status: str, tone: str) -> None:
-    html, _ = render({"schema": "privface.audit/1", "verdict": {"status": status}}, tmp_path)
+    html, _ = render({"schema": "privface.audit/2", "verdict": {"status": status}}, tmp_path)
     assert f'class="verdict {tone}"' in html
     assert f"Verdict: {status.replace('-', ' ')}" in section(html, "verdict")
 
@@ -231,7 +231,7 @@ def test_a_probe_that_cannot_read_originals_does_not_count_yet_is_shown(
 
 
 def test_an_audit_with_nothing_but_a_schema_gives_a_report(tmp_path: Path) -> None:
-    html, page = render({"schema": "privface.audit/1"}, tmp_path)
+    html, page = render({"schema": "privface.audit/2"}, tmp_path)
     assert "svg" not in page.tags
     assert "not part of this audit" in section(html, "worst")
     assert "This audit holds no matcher." in page.words
@@ -242,12 +242,12 @@ def test_an_audit_with_nothing_but_a_schema_gives_a_report(tmp_path: Path) -> No
 )
 @pytest.mark.parametrize("value", [None, "text", 3, [None], {"det": 3}])
 def test_malformed_parts_do_not_stop_the_report(tmp_path: Path, part: str, value: object) -> None:
-    _, page = render({"schema": "privface.audit/1", part: value}, tmp_path)
+    _, page = render({"schema": "privface.audit/2", part: value}, tmp_path)
     assert "How well gender can still be read" in page.words
 
 
 def test_the_contact_sheet_is_there_only_where_it_is_given(tmp_path: Path) -> None:
-    audit = {"schema": "privface.audit/1"}
+    audit = {"schema": "privface.audit/2"}
     html, page = render(audit, tmp_path)
     assert "img" not in page.tags
     assert 'id="contact-sheet"' not in html

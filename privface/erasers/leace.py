@@ -1,0 +1,111 @@
+"""LEACE: the smallest change of an embedding after which no linear probe can read a label.
+
+Belrose et al., "LEACE: Perfect linear concept erasure in closed form", NeurIPS 2023, theorem 4.3.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+
+class LEACE(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Least-squares concept erasure with a linear guarantee on the data it was fitted on.
+
+    Promise: on the fitting data, the erased embeddings have zero covariance with the label, so every linear
+    classifier with a convex loss does no better than a constant. Nothing is promised about curved probes (an
+    RBF-SVM retrained on the output reads gender nearly as well as before), and re-normalising the output breaks
+    the linear guarantee too.
+
+    Streams: :meth:`partial_fit` adds rows to exact running sums, so a table larger than memory gives the same
+    eraser as :meth:`fit`, up to rounding.
+
+    Args:
+        tolerance: Directions whose variance is below this share of the largest count as constant.
+
+    Attributes:
+        mean_: Mean of the embeddings, shape ``(D,)``.
+        left_: Columns that are subtracted, shape ``(D, 1)``.
+        right_: What each row is multiplied with, shape ``(D, 1)``; ``transform`` is
+            ``x - (x - mean_) @ right_ @ left_.T``.
+        classes_: The two labels.
+        n_features_in_: ``D``.
+    """
+
+    def __init__(self, *, tolerance: float = 1e-10) -> None:
+        self.tolerance = tolerance
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's names
+        """Fit on embeddings ``(N, D)`` with two labels ``(N,)``.
+
+        Raises:
+            ValueError: If shapes do not fit, values are not finite or there are not exactly two labels.
+        """
+        if hasattr(self, "_count"):
+            del self._count
+        return self.partial_fit(X, y, classes=np.unique(np.asarray(y)))
+
+    def partial_fit(self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None) -> Self:  # noqa: N803
+        """Add rows; the first call names both labels in ``classes``, as a part may hold only one.
+
+        Raises:
+            ValueError: As for :meth:`fit`.
+        """
+        first = not hasattr(self, "_count")
+        rows, labels = validate_data(self, X, y, dtype=np.float64, reset=first)
+        if first:
+            self.classes_ = np.unique(np.asarray(labels if classes is None else classes))
+            if len(self.classes_) != 2:
+                raise ValueError(
+                    f"Only 2 classes can be erased, y holds {len(self.classes_)} classes: {self.classes_[:5].tolist()}."
+                    " Give labels with both."
+                )
+            self._count, self._cross = 0, np.zeros(rows.shape[1])
+            self.mean_, self._label_mean = np.zeros(rows.shape[1]), 0.0
+            self._scatter = np.zeros((rows.shape[1], rows.shape[1]))
+        unknown = set(np.unique(labels)) - set(self.classes_)
+        if unknown:
+            raise ValueError(f"y holds {sorted(unknown)[0]!r}; the labels are {self.classes_.tolist()}.")
+        self._add(rows, (labels == self.classes_[1]).astype(np.float64))
+        self._solve()
+        return self
+
+    def transform(self, X: ArrayLike) -> NDArray[np.float64]:  # noqa: N803
+        """Erase: ``(N, D)`` to ``(N, D)``; float32 stays float32.
+
+        Raises:
+            ValueError: If the dimension differs from that of the fit, or values are not finite.
+        """
+        check_is_fitted(self, "left_")
+        rows: NDArray[Any] = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        kind = rows.dtype
+        along = (rows - self.mean_.astype(kind)) @ self.right_.astype(kind)
+        return np.asarray(rows - along @ self.left_.T.astype(kind))
+
+    def _add(self, rows: NDArray[np.float64], labels: NDArray[np.float64]) -> None:
+        """Merge means and centred products of a part (Chan, Golub and LeVeque, 1983)."""
+        count, mean, label_mean = len(rows), rows.mean(axis=0), float(labels.mean())
+        centred = rows - mean
+        total = self._count + count
+        weight = self._count * count / total
+        shift, label_shift = mean - self.mean_, label_mean - self._label_mean
+        self._scatter += centred.T @ centred + weight * np.outer(shift, shift)
+        self._cross += centred.T @ (labels - label_mean) + weight * shift * label_shift
+        self.mean_ = self.mean_ + shift * (count / total)
+        self._label_mean += label_shift * (count / total)
+        self._count = total
+
+    def _solve(self) -> None:
+        values, vectors = np.linalg.eigh(self._scatter / self._count)
+        kept = values > self.tolerance * max(float(values[-1]), 0.0)
+        root = np.sqrt(values[kept])
+        basis = vectors[:, kept]
+        direction = (basis.T @ self._cross) / root  # the label's covariance in whitened coordinates
+        norm = float(np.linalg.norm(direction))
+        unit = direction / norm if norm > 0 else np.zeros_like(direction)
+        self.left_ = (basis @ (root * unit))[:, None]
+        self.right_ = (basis @ (unit / root))[:, None]

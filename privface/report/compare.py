@@ -1,0 +1,122 @@
+"""Writes a comparison of several audits: one HTML file, or a Markdown table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from privface.audit.comparison import trade_off
+from privface.audit.result import AuditResult
+from privface.images import write_atomic
+from privface.report.figures import pareto_figure
+from privface.report.html import environment, inline_svg
+from privface.report.reading import Reading
+
+Named = tuple[str, Mapping[str, Any]]
+
+COLUMNS: tuple[tuple[str, str, str], ...] = (
+    ("worst_frozen_seen", "Frozen, seen", "ready-made classifier the method was built against"),
+    ("worst_frozen_unseen", "Frozen, unseen", "ready-made classifier it never met"),
+    ("worst_image", "Retrained on images", "attacker who learns from protected photos of other people"),
+    ("worst_embedding", "Retrained on embeddings", "the same on a matcher's embeddings"),
+    ("illusion_gap_unseen", "Illusion gap", "worst retrained minus worst unseen frozen"),
+    ("tmr_p_p", "TMR, P-P", "protected with protected, FMR 1 %, all strangers"),
+    ("tmr_p_p_same", "TMR, same gender", "the same, strangers of the same gender"),
+    ("tmr_p_o", "TMR, P-O", "protected gallery, live original"),
+    ("ssim", "SSIM", "likeness to the original; no measure of privacy"),
+)
+"""Columns of the tables: figure, heading, meaning. Matching is that of the unseen matcher that suffers most."""
+
+
+def write_comparison(named: Sequence[Named], out: Path) -> Path:
+    """Write one self-contained page: trade-off, which methods another one beats, all figures.
+
+    Args:
+        named: Names and audit documents of the same originals.
+        out: HTML file, written atomically.
+
+    Returns:
+        ``out``. Same audits, same bytes.
+
+    Raises:
+        AuditError: If the audits cannot be compared.
+        OutputError: If ``out`` cannot be written.
+    """
+    points = trade_off(named)
+    title = "Recognition against gender leakage, by method"
+    page = (
+        environment()
+        .get_template("compare.html.j2")
+        .render(
+            points=points,
+            rows=_rows(named, points),
+            columns=COLUMNS,
+            figure=inline_svg(pareto_figure(points, title=title)),
+            data=named[0][1].get("data", {}),
+            reference=points[0],
+        )
+    )
+    write_atomic(out, page.encode("utf-8"))
+    return out
+
+
+def comparison_markdown(named: Sequence[Named]) -> str:
+    """The comparison as a Markdown table, lowest leakage of a retrained attacker first."""
+    head = ["method", *(heading for _, heading, _ in COLUMNS), "beaten by"]
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    for row in _rows(named, trade_off(named)):
+        cells = [
+            row["name"],
+            *(_cell(row["figures"][key]) for key, _, _ in COLUMNS),
+            row["dominated_by"] or "",
+        ]
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(reading: Reading) -> str:
+    if not reading.known:
+        return "n/m"
+    return (
+        f"{reading.value:.3f} [{reading.low:.3f}, {reading.high:.3f}]"
+        if reading.has_interval
+        else f"{reading.value:.3f}"
+    )
+
+
+def _rows(named: Sequence[Named], points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    rows = []
+    for (name, document), point in zip(named, points, strict=True):
+        figures = AuditResult(document).figures
+        mine = _matching(document, point["matcher"])
+        found = {
+            key: Reading.of({"value": f.value, "low": f.low, "high": f.high, "n": f.n, "reason": f.reason})
+            for key, f in figures.items()
+        }
+        found["tmr_p_p"] = mine("P-P", "all")
+        found["tmr_p_p_same"] = mine("P-P", "same-gender")
+        found["tmr_p_o"] = mine("P-O", "all")
+        worst = document["worst_retrained"]
+        rows.append(
+            {
+                "name": name,
+                "figures": found,
+                "worst": Reading.of(worst["leakage"]),
+                "probe": worst["probe"],
+                "input": worst["input"],
+                "dominated_by": point["dominated_by"],
+                "differs": point["differs"],
+            }
+        )
+    return sorted(rows, key=lambda row: row["worst"].value if row["worst"].known else 2.0)
+
+
+def _matching(document: Mapping[str, Any], matcher: str | None) -> Callable[[str, str], Reading]:
+    def reading(mode: str, impostors: str) -> Reading:
+        for row in document["matching"]:
+            if (row["matcher"], row["mode"], row["impostors"]) == (matcher, mode, impostors):
+                return Reading.of(row["tmr"]["0.01"])
+        return Reading()
+
+    return reading

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from privface.erasers import LEACE
+
+
+def leaky(count: int = 600, size: int = 12, *, rank: int | None = None, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    y = (rng.random(count) < 0.3).astype(int)
+    x = rng.normal(size=(count, rank or size)) @ rng.normal(size=(rank or size, size))
+    return x + y[:, None] * (
+        rng.normal(size=rank or size) @ rng.normal(size=(rank or size, size)) if rank is None else x[0]
+    ), y
+
+
+@pytest.mark.parametrize("rank", [None, 5])
+def test_no_linear_probe_reads_the_fitting_data(rank):
+    x, y = leaky(rank=rank)
+    assert LogisticRegression(C=1e3).fit(x, y).score(x, y) > 0.75
+    erased = LEACE().fit(x, y).transform(x)
+    centred = erased - erased.mean(axis=0)
+    assert np.abs(centred.T @ (y - y.mean())).max() / len(y) < 1e-10
+    probe = LogisticRegression(C=1e3, tol=1e-10, max_iter=5000).fit(erased, y)
+    assert np.abs(probe.coef_).max() < 1e-4
+    assert (probe.predict(erased) == 0).all()
+
+
+def test_the_change_is_the_smallest_in_the_data_s_own_metric():
+    x, y = leaky(seed=3)
+    eraser = LEACE().fit(x, y)
+    change = eraser.transform(x) - x
+    assert np.linalg.matrix_rank(change - change.mean(axis=0), tol=1e-8) == 1
+    # projecting out the mean difference also erases linearly, but moves rows further (Mahalanobis)
+    inverse = np.linalg.inv(np.cov(x.T))
+    d = x[y == 1].mean(axis=0) - x[y == 0].mean(axis=0)
+    d /= np.linalg.norm(d)
+    plain = -np.outer((x - x.mean(axis=0)) @ d, d)
+    cost = [np.einsum("nd,de,ne->", m, inverse, m) for m in (change, plain)]
+    assert cost[0] < cost[1]
+
+
+def test_streaming_equals_one_batch():
+    x, y = leaky(1000)
+    order = np.argsort(y, kind="stable")  # parts of one class only
+    whole, parts = LEACE().fit(x, y), LEACE()
+    for rows in np.array_split(order, 7):
+        parts.partial_fit(x[rows], y[rows], classes=[0, 1])
+    np.testing.assert_allclose(whole.transform(x), parts.transform(x), atol=1e-8)
+
+
+def test_scikit_learn_habits():
+    x, y = leaky()
+    names = np.array(["f", "m"])[y]
+    np.testing.assert_array_equal(LEACE().fit(x, names).transform(x), LEACE().fit(x, y).transform(x))
+    assert clone(LEACE(tolerance=1e-6)).tolerance == 1e-6
+    make_pipeline(LEACE(), LogisticRegression()).fit(x, y)
+    assert LEACE().fit(x, y).transform(x.astype(np.float32)).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (x, np.zeros_like(y)), "holds 1 class"),
+        (lambda x, y: (x * np.nan, y), "NaN"),
+        (lambda x, y: (x, y[:5]), "inconsistent"),
+    ],
+)
+def test_bad_input_is_refused(change, message):
+    x, y = leaky()
+    with pytest.raises(ValueError, match=message):
+        LEACE().fit(*change(x, y))
+    with pytest.raises(ValueError, match="expecting 12 features"):
+        LEACE().fit(x, y).transform(x[:, :5])
