@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privface.audit.intervals import BootstrapParams, people_multiplicities, percentile_interval
+from privface.audit.intervals import (
+    BootstrapParams,
+    people_multiplicities,
+    percentile_interval,
+    rate_interval,
+)
 from privface.audit.matching import choose_pairs, cohort_fnmr
 from privface.audit.readings import Reading, leakage_within
 from privface.audit.subjects import Subjects
@@ -48,8 +53,8 @@ class CohortMatching:
         lost = [draws @ np.bincount(person, side[kept]) for side in (self.before, self.after)]
         n = int(kept.sum())
 
-        def figure(value: float, draw: NDArray[np.float64]) -> Measured:
-            interval = percentile_interval(draw, params.level)
+        def rate(value: float, draw: NDArray[np.float64]) -> Measured:
+            interval = rate_interval(value, draw, len(names), level=params.level)
             return Measured(value, interval.low, interval.high, n)
 
         before, after = (float(side[kept].mean()) for side in (self.before, self.after))
@@ -57,13 +62,14 @@ class CohortMatching:
             ratios = lost[1] / lost[0]
         ratio = Measured.undefined("no false non-match before protection", n=n)
         if before > 0:
-            ratio = figure(after / before, np.where(np.isfinite(ratios), ratios, np.nan))
+            ends = percentile_interval(np.where(np.isfinite(ratios), ratios, np.nan), params.level)
+            ratio = Measured(after / before, ends.low, ends.high, n)
             if math.isnan(ratio.low):
                 ratio = Measured(ratio.value, n=n, reason="too few false non-matches before for an interval")
         return {
             **base,
-            "fnmr_before": figure(before, lost[0] / total),
-            "fnmr_after": figure(after, lost[1] / total),
+            "fnmr_before": rate(before, lost[0] / total),
+            "fnmr_after": rate(after, lost[1] / total),
             "ratio": ratio,
         }
 

@@ -4,7 +4,8 @@ Photos of one person are alike and pairs share people, so neither photos nor pai
 they were independent: that makes intervals several times too narrow. Here a resample draws as many people
 as there are, with replacement. A photo, or a genuine pair, then counts as often as its person was drawn
 and an impostor pair as often as the product of its two people's draws (Bolle, Ratha and Pankanti, CVIU
-2004; the product rule is Poh and Bengio's for crossed pairs). Intervals are percentile intervals.
+2004; the product rule is Poh and Bengio's for crossed pairs). Intervals of rates are normal on the logit scale
+with the spread of the resamples, as percentiles fall short near 0 and 1; others are percentile intervals.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import TypeAlias
 
 import numpy as np
@@ -53,7 +55,7 @@ class BootstrapParams:
 
 @dataclass(frozen=True)
 class Interval:
-    """A percentile interval; both ends are NaN where fewer than nine tenths of the resamples were defined.
+    """An interval; both ends are NaN where fewer than nine tenths of the resamples were defined.
 
     Attributes:
         low: Lower end.
@@ -85,6 +87,31 @@ def percentile_interval(draws: NDArray[np.float64], level: float) -> Interval:
         return Interval(math.nan, math.nan)
     low, high = np.quantile(defined, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return Interval(float(low), float(high))
+
+
+def rate_interval(value: float, draws: NDArray[np.float64], people: int, *, level: float) -> Interval:
+    """Interval of a rate or of an AUC, from its value and the spread of its resamples.
+
+    ``logit(value) +- z * sd / (value (1 - value))``: symmetric on the scale on which rates near 0 and 1 are, so that
+    600 simulated audits held the truth in 93 to 97 of 100 where percentiles held it in 88 to 95
+    (``experiments/05_interval_coverage``). A rate of exactly 0 or 1 has no spread; it gets that of half a
+    person in error, and itself as one end.
+
+    Args:
+        value: The estimate, in [0, 1].
+        draws: The same under each resample, shape ``(R,)``; NaN where undefined.
+        people: How many people it rests on, 1 or more.
+        level: Coverage, in (0, 1).
+    """
+    defined = draws[~np.isnan(draws)]
+    if math.isnan(value) or defined.size < max(0.9 * draws.size, 2):
+        return Interval(math.nan, math.nan)
+    centre = min(max(value, 0.5 / people), 1.0 - 0.5 / people)
+    spread = float(defined.std(ddof=1)) or math.sqrt(centre * (1.0 - centre) / people)
+    reach = NormalDist().inv_cdf((1.0 + level) / 2.0) * spread / (centre * (1.0 - centre))
+    middle = math.log(centre / (1.0 - centre))
+    low, high = (1.0 / (1.0 + math.exp(min(-x, 700.0))) for x in (middle - reach, middle + reach))
+    return Interval(min(low, value), max(high, value))
 
 
 def leakage_interval(auc_interval: Interval) -> Interval:
@@ -141,8 +168,10 @@ def probe_interval(
     statistic: Statistic,
     params: BootstrapParams,
 ) -> Interval:
-    """Interval of a statistic of per-photo scores; arguments as in :func:`draw_probe`."""
-    return percentile_interval(draw_probe(scores, labels, people, statistic, params), params.level)
+    """Interval of a rate or AUC of per-photo scores; arguments as in :func:`draw_probe`."""
+    draws = draw_probe(scores, labels, people, statistic, params)
+    value = float(statistic(scores, np.asarray(labels, np.int64), np.ones((1, len(scores))))[0])
+    return rate_interval(value, draws, len(np.unique(people)), level=params.level)
 
 
 def _masses(

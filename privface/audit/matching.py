@@ -27,11 +27,11 @@ from privface.audit.curves import (
 )
 from privface.audit.intervals import (
     BootstrapParams,
-    Interval,
     PairSample,
     draw_pairs,
     people_multiplicities,
     percentile_interval,
+    rate_interval,
 )
 from privface.audit.streaming import ImpostorScores, Rows, bin_centres, stream_impostors
 from privface.errors import AuditError
@@ -436,9 +436,7 @@ def _measure(
     draws = draw_pairs(sample, params, fmrs=measurable)
 
     def measured(value: float, draw: NDArray[np.float64]) -> Measured:
-        interval = (
-            percentile_interval(draw, params.level) if not math.isnan(value) else Interval(math.nan, math.nan)
-        )
+        interval = rate_interval(value, draw, people, level=params.level)
         return Measured(value, interval.low, interval.high, genuine.size)
 
     tmr = {}
@@ -452,10 +450,11 @@ def _measure(
             )
             tmr[fmr] = Measured.undefined(few, n=genuine.size)
     separation = impostor.d_prime(genuine)
+    ends = percentile_interval(draws.d_prime, params.level)
     return (
         measured(impostor.eer(genuine), draws.eer),
         measured(impostor.auc(genuine), draws.auc),
-        measured(separation, draws.d_prime)
+        Measured(separation, ends.low, ends.high, genuine.size)
         if not math.isnan(separation)
         else Measured.undefined("the scores do not vary, or fewer than two comparisons could be made"),
         tmr,
@@ -485,7 +484,7 @@ def _failure_rate(ok: NDArray[np.bool_], person: NDArray[np.int64], params: Boot
     failed = np.bincount(person, ~ok)
     draws = people_multiplicities(failed.size, params)
     rates = (draws @ failed) / (draws @ np.bincount(person))
-    interval = percentile_interval(rates, params.level)
+    interval = rate_interval(float(np.mean(~ok)), rates, failed.size, level=params.level)
     return Measured(float(np.mean(~ok)), interval.low, interval.high, int(ok.size))
 
 

@@ -206,14 +206,19 @@ def take_reading(
         original_eer=measure(
             original, o_test, eer(*by_label(original[o_test], genders[o_test])), weighted_eer
         ),
-        bits=measure(
-            chance,
-            p_test,
-            mutual_information_bits(chance[p_test], genders[p_test]),
-            information_statistic,
-        ),
+        bits=_bits(chance[p_test], genders[p_test], identities[p_test], params),
         setting=setting,
     )
+
+
+def _bits(
+    chance: Scores, genders: NDArray[np.int64], identities: NDArray[np.str_], params: BootstrapParams
+) -> Measured:
+    # a lower bound cut off at 0 is no rate, so its ends are percentiles
+    ends = percentile_interval(
+        draw_probe(chance, genders, identities, information_statistic, params), params.level
+    )
+    return Measured(mutual_information_bits(chance, genders), ends.low, ends.high, chance.size)
 
 
 def worst_by_validation(readings: Sequence[Reading]) -> Reading | None:

@@ -49,6 +49,10 @@ class FaceModel(nn.Module):
         self._onnx_path = onnx_path
         self._session: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes over: all but the ONNX Runtime session, which cannot be copied and is reopened."""
+        return {**self.__dict__, "_session": None}
+
     def forward(self, images: Tensor) -> Tensor:
         """Raw outputs ``(N, K)`` for aligned RGB images ``(N, 3, H, W)`` in [0, 1]; differentiable."""
         if self.network is None:
