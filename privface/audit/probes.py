@@ -228,7 +228,9 @@ def _candidates(
             for c in (1.0, 10.0):
                 yield f"C={c:g},gamma={factor:g}/D", KernelSVM(kernel, c)
     else:
-        for setting, model in _PLAIN[kind](_Extent(*x.shape, int(np.bincount(y, minlength=2).min())), seed):
+        for setting, model in _PLAIN[kind](
+            _Extent(len(x), x.shape[1], int(np.bincount(y, minlength=2).min())), seed
+        ):
             yield setting, make_pipeline(StandardScaler(), model)
 
 

@@ -33,7 +33,7 @@ def run(monkeypatch, capsys):
 def quick(world, protected, out: Path) -> list[object]:
     return [
         "audit", "--original", world.audited, "--protected", protected, "--matcher", f"mini:{world.matcher}",
-        "--model", world.run, "--out", out, "--no-cnn", "--resamples", 5, "--faces", "aligned",
+        "--model", world.run, "--out", out, "--effort", "quick", "--resamples", 5, "--faces", "aligned",
     ]  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from privface.images import decode_image
 from privface.models import CompactResNet, Protector, save_network
 from privface.pipeline import AuditOptions, audit, audit_protector, embed, load_aligned, open_data
 
-QUICK = AuditOptions(resamples=20, cnn=False, size=32, faces="aligned")
+QUICK = AuditOptions(resamples=20, effort="quick", size=32, faces="aligned")
 
 
 @pytest.fixture(scope="module")
