@@ -26,9 +26,10 @@ from privface.models import GenderProbe, Matcher
 from privface.pipeline.faces import Progress
 from privface.records import FRAME
 
-Effort: TypeAlias = Literal["quick", "standard", "full"]
+Effort: TypeAlias = Literal["demo", "quick", "standard", "full"]
 """``quick``: a first look in minutes. ``standard``: every attacker that needs no deep network but the CNN.
-``full``: also fine-tuned networks and recovery of images; for what is published."""
+``full``: also fine-tuned networks and recovery of images; for what is published. ``demo``: one attacker of each
+kind, so that the demo ends in three minutes."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,9 @@ def image_probes(
         matchers: Fine-tuned where no gender classifier is at hand, the first one.
         probes: Gender classifiers that are fine-tuned.
     """
-    found: list[RetrainedProbe] = [PixelProbe(), HOGProbe()]
+    found: list[RetrainedProbe] = [PixelProbe()]
+    if options.effort != "demo":
+        found.append(HOGProbe())
     if options.effort != "quick":
         found.append(CNNProbe(epochs=options.cnn_epochs))
     if options.effort == "full":
@@ -146,7 +149,11 @@ class _MaleLogit(nn.Module):
 
 def embedding_probes(options: AuditOptions) -> tuple[ProbeKind, ...]:
     """Attackers on embeddings."""
-    return ("logistic", "rbf-svm") if options.effort == "quick" else PROBE_KINDS
+    few: dict[Effort, tuple[ProbeKind, ...]] = {
+        "demo": ("logistic", "rbf-svm", "mlp"),
+        "quick": ("logistic", "rbf-svm"),
+    }
+    return few.get(options.effort, PROBE_KINDS)
 
 
 def image_recoverers(options: AuditOptions) -> list[Recoverer]:
@@ -156,7 +163,7 @@ def image_recoverers(options: AuditOptions) -> list[Recoverer]:
 
 def embedding_recoverers(options: AuditOptions) -> list[Recoverer]:
     """Attackers who turn protected embeddings back first."""
-    return [] if options.effort == "quick" else [EmbeddingRecoverer()]
+    return [EmbeddingRecoverer()] if options.effort in ("standard", "full") else []
 
 
 def self_test(

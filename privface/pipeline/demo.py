@@ -160,6 +160,7 @@ def _run(
         options=AuditOptions(
             seed=seed,
             resamples=size.resamples,
+            effort="demo",
             cnn_epochs=size.cnn_epochs,
             size=size.side,
             faces="aligned",
