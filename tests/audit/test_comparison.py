@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from privface.audit import AuditResult
+from privface.audit.comparison import changes, trade_off
+from privface.audit.result import SCHEMA
+from privface.errors import AuditError
+
+
+def figure(value: float, half: float = 0.02) -> dict:
+    return {"value": value, "low": value - half, "high": value + half, "n": 100}
+
+
+def audit(leak: float, match: float, *, mode: str = "images", originals: str = "x") -> dict:
+    rows = [
+        {
+            "matcher": name, "seen": seen, "mode": side, "impostors": "all", "eer": figure(0.02), "auc": figure(0.99),
+            "d_prime": figure(3.0), "fte": figure(0.0, 0.0), "tmr": {"0.01": figure(value)},
+        }
+        for name, seen, lost in (("met", True, 0.3), ("unseen", False, 0.0), ("unseen-too", False, 0.01))
+        for side, value in (("O-O", 0.99), ("P-P", match - lost), ("P-O", match))
+    ]  # fmt: skip
+    return {
+        "schema": SCHEMA,
+        "mode": mode,
+        "data": {"original_fingerprint": originals, "images": 10, "people": 5, "female": 5, "male": 5, "attacker_people": {}},
+        "provenance": {"seed": 0, "settings": {"resamples": 1000}, "libraries": {}},
+        "matching": rows,
+        "worst_retrained": {"probe": "p", "leakage": figure(leak)},
+        "worst_upper": {"leakage": figure(leak + 0.02)},
+        "worst_frozen": {"leakage": figure(0.6)},
+        "illusion_gap": figure(leak - 0.6),
+        "quality": {"psnr": figure(20.0), "ssim": figure(0.9)},
+    }
+
+
+def test_the_axis_is_the_unseen_matcher_that_suffers_most():
+    (point, _) = trade_off([("a", audit(0.9, 0.95)), ("b", audit(0.8, 0.9))])
+    assert point["matcher"] == "unseen-too"
+    assert point["tmr"]["value"] == pytest.approx(0.94)
+    assert point["tmr_before"]["value"] == 0.99
+
+
+def test_a_method_is_beaten_where_another_leaks_no_more_and_keeps_no_less():
+    named = [("raw", audit(0.99, 0.99)), ("good", audit(0.7, 0.95)), ("bad", audit(0.8, 0.95)), ("same", audit(0.7, 0.95))]
+    assert {p["name"]: p["dominated_by"] for p in trade_off(named)} == {
+        "raw": None,
+        "good": None,
+        "bad": "good",
+        "same": None,
+    }
+
+
+def test_an_unmeasured_point_neither_beats_nor_is_beaten():
+    blind = audit(0.7, 0.95)
+    blind["worst_retrained"]["leakage"] = {"value": None, "low": None, "high": None, "n": 0, "reason": "no probe"}
+    assert [p["dominated_by"] for p in trade_off([("a", audit(0.9, 0.9)), ("b", blind)])] == [None, None]
+
+
+def test_audits_of_other_photos_are_refused_and_other_settings_named():
+    with pytest.raises(AuditError, match="'b' is an audit of other photos than 'a'"):
+        trade_off([("a", audit(0.9, 0.9)), ("b", audit(0.9, 0.9, originals="y"))])
+    other = audit(0.9, 0.9)
+    other["provenance"]["settings"]["resamples"] = 5
+    templates = audit(0.9, 0.9, mode="embeddings", originals="y")
+    points = trade_off([("a", audit(0.9, 0.9)), ("b", other), ("c", templates)])
+    assert [p["differs"] for p in points] == [[], ["resamples"], ["audited embeddings only"]]
+
+
+def test_changes_have_a_direction_and_respect_the_intervals():
+    old, new = AuditResult(audit(0.70, 0.95)), AuditResult(audit(0.90, 0.96))
+    rows = {row["figure"]: row for row in changes(old, new)}
+    assert rows["worst_retrained"]["verdict"] == "worse"
+    assert rows["worst_retrained"]["difference"] == pytest.approx(0.2)
+    assert rows["tmr_p_o_0.01"]["verdict"] == "better, within the intervals"
+    assert rows["eer_p_p"]["verdict"] == "same"
+    assert changes(old, new)[0]["verdict"] == "worse"
+    assert {row["verdict"] for row in changes(new, old) if row["figure"] == "worst_retrained"} == {"better"}
+
+
+def test_what_can_no_longer_be_measured_is_bad_news():
+    gone = copy.deepcopy(audit(0.7, 0.95))
+    gone["worst_retrained"]["leakage"] = None
+    (row,) = [r for r in changes(AuditResult(audit(0.7, 0.95)), AuditResult(gone)) if r["figure"] == "worst_retrained"]
+    assert row["verdict"] == "no longer measurable"
