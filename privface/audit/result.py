@@ -140,7 +140,10 @@ class AuditResult:
                 hint="Give an audit.json that privface wrote.",
             ) from error
         if not isinstance(document, dict):
-            raise AuditError(f"{path} holds {type(document).__name__}, not an audit.")
+            raise AuditError(
+                f"{path} holds {type(document).__name__}, not an audit.",
+                hint="Give an audit.json that privface wrote.",
+            )
         return cls(document)
 
     @property

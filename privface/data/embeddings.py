@@ -7,14 +7,16 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from privface.errors import DataError, LabelError
 from privface.records import Embeddings
+
+if TYPE_CHECKING:
+    import pandas as pd  # heavy, so it is imported where a table is read
 
 TABLE_SUFFIXES: Final = (".parquet", ".npz", ".csv")
 """Files that :func:`read_embeddings` reads."""
@@ -105,6 +107,8 @@ def join_labels(table: EmbeddingTable, path: Path) -> EmbeddingTable:
     Raises:
         LabelError: If the file cannot be read, has no ``file`` column, repeats a file or knows none of them.
     """
+    import pandas as pd  # noqa: PLC0415
+
     if not path.is_file():
         raise LabelError(f"The label file {path} does not exist.", hint="Give a CSV or Parquet file.")
     try:
@@ -153,6 +157,8 @@ def gender_codes(labels: pd.DataFrame, path: Path) -> NDArray[np.int64]:
 
 
 def _read_parquet(path: Path) -> tuple[Embeddings, pd.DataFrame]:
+    import pandas as pd  # noqa: PLC0415
+
     try:
         frame = pd.read_parquet(path)
     except Exception as error:  # pyarrow raises many kinds
@@ -161,6 +167,8 @@ def _read_parquet(path: Path) -> tuple[Embeddings, pd.DataFrame]:
 
 
 def _read_csv(path: Path) -> tuple[Embeddings, pd.DataFrame]:
+    import pandas as pd  # noqa: PLC0415
+
     try:
         frame = pd.read_csv(path, encoding="utf-8-sig")
     except (ValueError, OSError) as error:
@@ -206,7 +214,7 @@ def _numbered_columns(frame: pd.DataFrame) -> list[str]:
     stems: dict[str, list[tuple[int, str]]] = {}
     for name in frame.columns:
         match = _NUMBERED.fullmatch(name)
-        if match and pd.api.types.is_numeric_dtype(frame[name]):
+        if match and frame[name].dtype.kind in "iuf":
             stems.setdefault(match["stem"], []).append((int(match["number"]), name))
     best = max(stems.values(), key=len, default=[])
     return [name for _, name in sorted(best)]
@@ -226,6 +234,8 @@ def _stack(rows: Sequence[object], path: Path) -> Embeddings:
 
 
 def _read_npz(path: Path) -> tuple[Embeddings, pd.DataFrame]:
+    import pandas as pd  # noqa: PLC0415
+
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -253,7 +263,7 @@ def _read_npz(path: Path) -> tuple[Embeddings, pd.DataFrame]:
 
 
 def _text(value: object) -> str:
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+    if value is None or (isinstance(value, float) and np.isnan(value)) or str(value) == "<NA>":
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))  # an integer column with gaps is stored as floats

@@ -26,7 +26,14 @@ def audit(leak: float, match: float, *, mode: str = "images", originals: str = "
     return {
         "schema": SCHEMA,
         "mode": mode,
-        "data": {"original_fingerprint": originals, "images": 10, "people": 5, "female": 5, "male": 5, "attacker_people": {}},
+        "data": {
+            "original_fingerprint": originals,
+            "images": 10,
+            "people": 5,
+            "female": 5,
+            "male": 5,
+            "attacker_people": {},
+        },
         "provenance": {"seed": 0, "settings": {"resamples": 1000}, "libraries": {}},
         "matching": rows,
         "worst_retrained": {"probe": "p", "leakage": figure(leak)},
@@ -45,7 +52,12 @@ def test_the_axis_is_the_unseen_matcher_that_suffers_most():
 
 
 def test_a_method_is_beaten_where_another_leaks_no_more_and_keeps_no_less():
-    named = [("raw", audit(0.99, 0.99)), ("good", audit(0.7, 0.95)), ("bad", audit(0.8, 0.95)), ("same", audit(0.7, 0.95))]
+    named = [
+        ("raw", audit(0.99, 0.99)),
+        ("good", audit(0.7, 0.95)),
+        ("bad", audit(0.8, 0.95)),
+        ("same", audit(0.7, 0.95)),
+    ]
     assert {p["name"]: p["dominated_by"] for p in trade_off(named)} == {
         "raw": None,
         "good": None,
@@ -56,7 +68,13 @@ def test_a_method_is_beaten_where_another_leaks_no_more_and_keeps_no_less():
 
 def test_an_unmeasured_point_neither_beats_nor_is_beaten():
     blind = audit(0.7, 0.95)
-    blind["worst_retrained"]["leakage"] = {"value": None, "low": None, "high": None, "n": 0, "reason": "no probe"}
+    blind["worst_retrained"]["leakage"] = {
+        "value": None,
+        "low": None,
+        "high": None,
+        "n": 0,
+        "reason": "no probe",
+    }
     assert [p["dominated_by"] for p in trade_off([("a", audit(0.9, 0.9)), ("b", blind)])] == [None, None]
 
 
@@ -84,5 +102,9 @@ def test_changes_have_a_direction_and_respect_the_intervals():
 def test_what_can_no_longer_be_measured_is_bad_news():
     gone = copy.deepcopy(audit(0.7, 0.95))
     gone["worst_retrained"]["leakage"] = None
-    (row,) = [r for r in changes(AuditResult(audit(0.7, 0.95)), AuditResult(gone)) if r["figure"] == "worst_retrained"]
+    (row,) = [
+        r
+        for r in changes(AuditResult(audit(0.7, 0.95)), AuditResult(gone))
+        if r["figure"] == "worst_retrained"
+    ]
     assert row["verdict"] == "no longer measurable"

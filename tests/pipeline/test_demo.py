@@ -104,7 +104,14 @@ def test_the_sheet_shows_originals_above_protected_photos(outcome: DemoOutcome) 
 
 def test_progress_names_the_stages_in_order(outcome: DemoOutcome, stages: list[tuple[str, int, int]]) -> None:
     names = list(dict.fromkeys(name for name, _, _ in stages))
-    wanted = ["train matcher", "train matcher-unseen", "train classifier", "train", "protect", "train CNN"]
+    wanted = [
+        "train matcher",
+        "train matcher-unseen",
+        "train classifier",
+        "train",
+        "protect",
+        "train attackers",
+    ]
     assert [name for name in names if name in wanted] == wanted
     last = {name: (done, total) for name, done, total in stages}
     assert all(last[name][0] == last[name][1] for name in wanted)

@@ -77,7 +77,10 @@ def test_audit_through_folders_equals_audit_in_memory_and_repeats(world, first, 
         options=QUICK,
     )
     assert after.shape == (256, 32, 32, 3)
-    assert result.to_bytes() == (first / "audit.json").read_bytes()
+    through_folders = json.loads((first / "audit.json").read_text())
+    for side in ("bytes_original", "bytes_protected"):  # only files have a size
+        assert through_folders["quality"].pop(side)["value"] > 100
+    assert result.to_dict() == through_folders
 
 
 def test_report_stands_beside_the_figures(first):
