@@ -10,6 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# the same examples on every machine; HYPOTHESIS_PROFILE=search looks for new ones
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 TINY: dict[str, Any] = {
     "validation_share": 0.25,

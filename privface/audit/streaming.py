@@ -30,6 +30,9 @@ BINS = 65_536
 # a cosine of 1 + 1e-4 stays inside the bins, and no simple fraction lies on an edge between two of them, where
 # float32 and float64 could disagree about the bin of a tie
 _SCALE, _OFFSET = 32_760.0, 32_768.3717
+_MARGIN = 2
+"""Bins kept beside one that decides: rounding moves a float32 score by one bin at most, and so may split a tie."""
+
 _TILE = 2_048
 _CHUNK = 2_048
 _HEAVY = 4_000_000
@@ -116,11 +119,8 @@ class ImpostorScores:
     def tmr_at_fmr(self, genuine: Scores, *, fmr: float) -> OperatingPoint:
         """As :func:`privface.audit.curves.tmr_at_fmr`, for one of the rates that were streamed for."""
         allowed = math.floor(fmr * self.size + 1e-9)
-        bin_ = rank_bin(self.counts, allowed)
-        values, counts = self.exact[bin_]
-        over = self._above(bin_) + np.concatenate(
-            [np.cumsum(counts[::-1])[::-1][1:], [0]]
-        )  # above each value
+        values, counts, above = self._around(rank_bin(self.counts, allowed))
+        over = above + np.concatenate([np.cumsum(counts[::-1])[::-1][1:], [0]])  # above each value
         first = int(np.argmax(over <= allowed))  # the lowest value with no more above it than allowed
         genuine = self._snapped(genuine)
         return OperatingPoint(
@@ -132,16 +132,17 @@ class ImpostorScores:
     def eer(self, genuine: Scores) -> float:
         """As :func:`privface.audit.curves.eer`."""
         genuine = self._snapped(genuine)
-        where = bin_of(genuine)
         bin_ = crossing_bin(self.counts, genuine)
-        values, counts = self.exact[bin_]
-        mine = np.sort(genuine[where == bin_])
+        values, counts, above = self._around(bin_)
+        where = bin_of(genuine)
+        higher = np.count_nonzero(where > bin_ + _MARGIN)
+        mine = np.sort(genuine[np.abs(where - bin_) <= _MARGIN])
         levels = np.unique(np.concatenate([mine, values]))[::-1]
-        g = np.count_nonzero(where > bin_) + mine.size - np.searchsorted(mine, levels, side="left")
+        g = higher + mine.size - np.searchsorted(mine, levels, side="left")
         below = np.concatenate([[0], np.cumsum(counts)])
-        i = self._above(bin_) + below[-1] - below[np.searchsorted(values, levels, side="left")]
-        tmr = np.concatenate([[np.count_nonzero(where > bin_)], g]) / genuine.size
-        fmr = np.concatenate([[self._above(bin_)], i]) / self.size
+        i = above + below[-1] - below[np.searchsorted(values, levels, side="left")]
+        tmr = np.concatenate([[higher], g]) / genuine.size
+        fmr = np.concatenate([[above], i]) / self.size
         return float(crossing(tmr[:, None], fmr[:, None])[0])
 
     def auc(self, genuine: Scores) -> float:
@@ -198,6 +199,14 @@ class ImpostorScores:
 
     def _above(self, bin_: int) -> int:
         return int(self.counts[bin_ + 1 :].sum())
+
+    def _around(self, bin_: int) -> tuple[Scores, NDArray[np.int64], int]:
+        """Distinct scores of a bin and its neighbours, ascending, how often each occurs, and how many lie above."""
+        near = range(max(bin_ - _MARGIN, 0), min(bin_ + _MARGIN, BINS - 1) + 1)
+        values, place = np.unique(np.concatenate([self.exact[b][0] for b in near]), return_inverse=True)
+        counts = np.zeros(values.size, np.int64)
+        np.add.at(counts, place, np.concatenate([self.exact[b][1] for b in near]))
+        return values, counts, self._above(near[-1])
 
     def _snapped(self, genuine: Scores) -> Scores:
         """Genuine scores, those in a bin of ties at the value of the tie."""
@@ -303,8 +312,14 @@ class _Plan:
     @classmethod
     def make(cls, counts: NDArray[np.int64], genuine: Scores, fmrs: tuple[float, ...]) -> _Plan:
         total = int(counts.sum())
-        wanted = {rank_bin(counts, math.floor(fmr * total + 1e-9)) for fmr in fmrs}
-        wanted.add(crossing_bin(counts, genuine))
+        decisive = {rank_bin(counts, math.floor(fmr * total + 1e-9)) for fmr in fmrs}
+        decisive.add(crossing_bin(counts, genuine))
+        wanted = {
+            bin_ + step
+            for bin_ in decisive
+            for step in range(-_MARGIN, _MARGIN + 1)
+            if 0 <= bin_ + step < BINS
+        }
         ties = {b for b in wanted if counts[b] > _HEAVY}
         tail = rank_bin(counts, min(TAIL, total - 1)) + 1
         return cls(frozenset(wanted - ties), frozenset(ties), tail)

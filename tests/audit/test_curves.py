@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import mannwhitneyu, norm, rankdata
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score, roc_curve
 
 from privface.audit.curves import (
@@ -57,17 +57,56 @@ def sklearn_input(genuine, impostor):
     return np.r_[np.ones(len(genuine)), np.zeros(len(impostor))], np.r_[genuine, impostor]
 
 
-@settings(max_examples=30, deadline=None)
-@given(ties, ties)
-def test_auc_is_sklearns_and_mann_whitney(genuine, impostor):
-    pairs = np.sign(genuine[:, None] - impostor[None, :])
-    assert auc(genuine, impostor) == pytest.approx(np.mean((pairs + 1) / 2), abs=1e-12)
-    assert auc(genuine, impostor) == pytest.approx(
-        roc_auc_score(*sklearn_input(genuine, impostor)), abs=1e-12
+def assert_on_polyline(rate, fpr, tpr):
+    # on a vertical piece many TMRs share the FMR: take the piece's ends
+    touching = np.isclose(fpr, rate, atol=1e-9)
+    if touching.any():
+        assert tpr[touching].min() - 1e-9 <= 1 - rate <= tpr[touching].max() + 1e-9
+    else:
+        assert np.interp(rate, fpr, tpr) == pytest.approx(1 - rate, abs=1e-9)
+
+
+@st.composite
+def score_sets(draw):
+    """Two sides of one kind; most kinds have ties within and between the sides."""
+    kind = draw(st.sampled_from(["ties", "distinct", "constant", "infinite", "NaN", "empty"]))
+    value = {
+        "ties": st.integers(-4, 4).map(float),
+        "constant": st.just(0.25),
+        "infinite": st.sampled_from([-math.inf, -1.0, 0.0, 1.0, math.inf]),
+        "NaN": st.sampled_from([math.nan, 0.0, 1.0]),
+    }.get(kind, st.floats(-1.0, 1.0))
+    sides = [np.array(draw(st.lists(value, min_size=20, max_size=60))) for _ in range(2)]
+    if kind == "NaN":
+        sides[draw(st.integers(0, 1))][0] = math.nan
+    if kind == "empty":
+        sides[draw(st.integers(0, 1))] = np.empty(0)
+    return kind, *sides
+
+
+@settings(max_examples=1800)  # somewhat over 1,000 of them can be scored
+@given(score_sets(), st.sampled_from([0.5, 0.6, 0.9]))
+def test_every_kind_of_set_is_read_as_sklearn_and_scipy_read_it(sets, fmr):
+    kind, genuine, impostor = sets
+    event(kind)
+    labels, scores = sklearn_input(genuine, impostor)
+    if kind in ("NaN", "empty"):
+        for figure in (auc, eer, lambda g, i: tmr_at_fmr(g, i, fmr=fmr)):
+            with pytest.raises(ScoreError, match=r"NaN|empty"):
+                figure(genuine, impostor)
+        return
+    ranks = rankdata(scores)  # scikit-learn refuses infinities; ranks order the same and are finite
+    assert auc(genuine, impostor) == pytest.approx(roc_auc_score(labels, ranks), abs=1e-12)
+    test = mannwhitneyu(ranks[labels == 1], ranks[labels == 0], method="asymptotic")
+    assert auc(genuine, impostor) == pytest.approx(test.statistic / (genuine.size * impostor.size), abs=1e-12)
+    fpr, tpr, _ = roc_curve(labels, ranks, drop_intermediate=False)
+    assert_on_polyline(eer(genuine, impostor), fpr, tpr)
+    assert tmr_at_fmr(genuine, impostor, fmr=fmr).tmr == pytest.approx(
+        tpr[fpr <= fmr + 1e-9].max(), abs=1e-12
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(ties, many_ties, st.sampled_from([0.25, 0.3, 0.5, 0.9]))
 def test_operating_point_is_the_best_vertex_of_sklearns_roc(genuine, impostor, fmr):
     fpr, tpr, _ = roc_curve(*sklearn_input(genuine, impostor), drop_intermediate=False)
@@ -79,20 +118,7 @@ def test_operating_point_is_the_best_vertex_of_sklearns_roc(genuine, impostor, f
     assert point.fmr <= fmr
 
 
-@settings(max_examples=30, deadline=None)
-@given(ties, ties)
-def test_eer_lies_on_sklearns_roc_polyline(genuine, impostor):
-    fpr, tpr, _ = roc_curve(*sklearn_input(genuine, impostor), drop_intermediate=False)
-    rate = eer(genuine, impostor)
-    # on a vertical piece many TMRs share the FMR: take the piece's ends
-    touching = np.isclose(fpr, rate, atol=1e-9)
-    if touching.any():
-        assert tpr[touching].min() - 1e-9 <= 1 - rate <= tpr[touching].max() + 1e-9
-    else:
-        assert np.interp(rate, fpr, tpr) == pytest.approx(1 - rate, abs=1e-9)
-
-
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(ties, ties)
 def test_flip_mirrors_rates_and_keeps_leakage(genuine, impostor):
     assert eer(-genuine, -impostor) == pytest.approx(1 - eer(genuine, impostor), abs=1e-9)
@@ -100,7 +126,7 @@ def test_flip_mirrors_rates_and_keeps_leakage(genuine, impostor):
     assert leakage(auc(impostor, genuine)) == pytest.approx(leakage(auc(genuine, impostor)), abs=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(ties, many_ties)
 def test_monotone_transform_changes_no_rate(genuine, impostor):
     warped = np.exp(genuine / 2) - 7, np.exp(impostor / 2) - 7
@@ -109,7 +135,7 @@ def test_monotone_transform_changes_no_rate(genuine, impostor):
     assert tmr_at_fmr(*warped, fmr=0.3).tmr == tmr_at_fmr(genuine, impostor, fmr=0.3).tmr
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(ties, many_ties, st.integers(0, 1000))
 def test_integer_weights_equal_repetition(genuine, impostor, seed):
     rng = np.random.default_rng(seed)
@@ -206,7 +232,7 @@ def test_leakage_folds():
     assert math.isnan(leakage(math.nan))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 1)), min_size=2, max_size=40), st.integers(-4, 4)
 )

@@ -63,7 +63,7 @@ def slow_draws(pairs: PairSample, params: BootstrapParams, fmr: float) -> dict[s
 @pytest.mark.parametrize("digits", [None, 1])
 def test_pair_draws_equal_the_slow_loop(digits):
     pairs = pair_world(20, 0, digits=digits)
-    fast, slow = draw_pairs(pairs, PARAMS, fmrs=(0.05,)), slow_draws(pairs, PARAMS, 0.05)
+    fast, slow = draw_pairs(pairs, PARAMS, fmrs=(0.05,), corrected=False), slow_draws(pairs, PARAMS, 0.05)
     np.testing.assert_allclose(fast.eer, slow["eer"], atol=1e-9)
     np.testing.assert_allclose(fast.auc, slow["auc"], atol=1e-9)
     np.testing.assert_allclose(fast.d_prime, slow["d_prime"], rtol=1e-4)
@@ -75,10 +75,24 @@ def test_failed_genuine_pairs_stay_failed():
     genuine = pairs.genuine.copy()
     genuine[::4] = -np.inf
     broken = PairSample(genuine, pairs.genuine_people, pairs.impostor, pairs.impostor_people, 20)
-    fast, slow = draw_pairs(broken, PARAMS, fmrs=(0.05,)), slow_draws(broken, PARAMS, 0.05)
+    fast, slow = draw_pairs(broken, PARAMS, fmrs=(0.05,), corrected=False), slow_draws(broken, PARAMS, 0.05)
     np.testing.assert_allclose(fast.eer, slow["eer"], atol=1e-9)
     np.testing.assert_allclose(fast.d_prime, slow["d_prime"], rtol=1e-4)
     np.testing.assert_allclose(fast.tmr[0.05], slow["tmr"], atol=1e-9)
+
+
+def test_noise_of_single_pairs_is_counted_once():
+    people = 80
+    pairs_of_people = np.stack(np.triu_indices(people, 1), axis=1)
+    impostor = np.random.default_rng(4).normal(size=len(pairs_of_people))  # nobody is alike anybody
+    sample = PairSample(np.ones(people), np.arange(people), impostor, pairs_of_people, people)
+    params = BootstrapParams(resamples=800, seed=2)
+    share = float(np.mean(impostor < 1.0))
+    truth = np.sqrt(share * (1 - share) / impostor.size)
+    assert np.std(draw_pairs(sample, params, corrected=False).auc) > 1.5 * truth
+    corrected = draw_pairs(sample, params).auc
+    assert np.std(corrected) == pytest.approx(truth, rel=0.15)
+    assert np.mean(corrected) == pytest.approx(share, abs=truth)
 
 
 def test_thinning_keeps_the_tail_and_the_count():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from privface.audit import curves, streaming
@@ -56,7 +56,7 @@ def assert_equal_figures(streamed, genuine, impostor, *, ties: bool = False):
             curves.auc(genuine, impostor), abs=max(1e-6, 1 / impostor.size)
         )
     assert streamed.d_prime(genuine) == pytest.approx(
-        curves.d_prime(genuine, impostor), rel=1e-3, nan_ok=True
+        curves.d_prime(genuine, impostor), rel=1e-3, abs=1e-6, nan_ok=True
     )
 
 
@@ -71,7 +71,8 @@ def test_figures_equal_those_of_the_sorted_scores(noise, fail, threads, monkeypa
     assert_equal_figures(found[1], genuine, same)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
+@example(people=4, photos=4, dimensions=4, levels=0.5, seed=18)  # float32 splits a tie between two bins
 @given(
     people=st.integers(2, 30),
     photos=st.integers(1, 4),
