@@ -13,7 +13,14 @@ Status: TypeAlias = Literal["leaks", "matching-lost", "not-measurable", "inconcl
 figures do not decide; no probe of the battery reads more than the limit and matching holds."""
 
 FLIP_EER = 0.60
+FNMR_GROWTH = 1.25
+"""No cohort's FNMR should grow by more than this factor (after ISO/IEC 19795-10)."""
 
+_ATTACKERS: Final = {
+    "frozen": "a ready-made classifier",
+    "retrained": "an attacker trained on protected data of other people",
+    "recovered": "an attacker who first turns the protection back",
+}
 _CAVEATS: Final = (
     "The figures hold for these photos, probes and people; another attacker may read more.",
     "Labels are perceived and binary.",
@@ -36,6 +43,10 @@ def write_verdict(document: Mapping[str, Any], *, max_leakage: float, max_tmr_lo
     losses = _matching_losses(document["matching"])
     status = _status(document, leaking, losses, max_leakage, max_tmr_loss)
     worst = max(leaking, key=lambda row: row["leakage"].value) if leaking else None
+    chosen = document["worst_retrained"]  # chosen on validation people, so it is preferred to the highest here
+    worst = next(
+        (row for row in leaking if (row["probe"], row["input"]) == (chosen["probe"], chosen["input"])), worst
+    )
     headline = _headline(status, document, worst, losses)
     return {"status": status, "headline": headline, "sentences": _sentences(document, losses)}
 
@@ -85,8 +96,8 @@ def _headline(
 ) -> str:
     if status == "leaks" and worst is not None:
         return (
-            f"Gender can be read: the {worst['kind']} probe {worst['probe']} on {_source(worst['input'])}"
-            f" reads it at {_range(worst['leakage'])}, where 0.5 is chance."
+            f"Gender can be read at {_range(worst['leakage'])}, where 0.5 is chance, by"
+            f" {_ATTACKERS[worst['kind']]}."
         )
     if status == "matching-lost":
         name, loss = max(
@@ -125,20 +136,61 @@ def _sentences(document: Mapping[str, Any], losses: Mapping[str, Measured]) -> l
         out.append(
             f"The illusion gap, what a test with fixed classifiers alone would have missed, is {_range(gap)}."
         )
-    for row in document["leakage"]:
-        name = f"{row['probe']} on {_source(row['input'])}"
-        if row["kind"] == "frozen" and row["eer"].value > FLIP_EER:
-            out.append(
-                f"The frozen probe {name} is flipped (EER {row['eer'].value:.3f}): it calls women men and men"
-                " women, and who inverts its answer reads gender."
-            )
-        if not row["measurable"]:
-            out.append(f"The {row['kind']} probe {name} is not measurable: {row['reason']}.")
+    out += [
+        f"The frozen probe {row['probe']} on {_source(row['input'])} is flipped (EER {row['eer'].value:.3f}): it"
+        " calls women men and men women, and who inverts its answer reads gender."
+        for row in document["leakage"]
+        if row["kind"] == "frozen" and row["eer"].value > FLIP_EER
+    ]
     out += _matching_sentences(document["matching"], losses)
+    out += _cohort_sentences(document["cohorts"])
+    out += _probe_sentences(document["leakage"])
+    out.append(_battery_sentence(document["battery"]))
     identical = document["quality"]["identical_images"]
     if identical:
         out.append(f"{identical} protected images are identical to their originals.")
     return [*out, *_CAVEATS]
+
+
+def _probe_sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One sentence on all probes that do not count."""
+    silent = [row for row in rows if not row["measurable"]]
+    if not silent:
+        return []
+    names = sorted({row["probe"] for row in silent})
+    return [
+        f"{len(silent)} of {len(rows)} probes do not count, mostly because they read the originals too poorly"
+        f" to prove anything ({', '.join(names)}); the table gives each one's reason and what it read."
+    ]
+
+
+def _battery_sentence(battery: Mapping[str, Any] | None) -> str:
+    if not battery:
+        return "The battery was not self-tested on planted leaks, so nobody knows what it could have found."
+    missed = [row["leak"] for row in battery["leaks"] if not row["found"]]
+    found = [row["leak"] for row in battery["leaks"] if row["found"]]
+    alarms = max((row["rate"] for row in battery["nulls"] if row["probe"] == "battery"), default=math.nan)
+    return (
+        f"Self-test: of {len(battery['leaks'])} planted leaks the battery found {len(found)}"
+        + (f", not {', '.join(missed)}" if missed else f" ({', '.join(found)})")
+        + ("." if math.isnan(alarms) else f", and raised a false alarm on {alarms:.1%} of the sets without any.")
+    )
+
+
+def _cohort_sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Whom the protection costs most, of the cohorts whose growth in FNMR has an interval."""
+    measured = [row for row in rows if not math.isnan(row["ratio"].low)]
+    if not measured:
+        return []
+    hardest = max(measured, key=lambda row: row["ratio"].value)
+    if hardest["ratio"].value <= FNMR_GROWTH:
+        return [f"No cohort's FNMR at FMR 1e-2 grows by more than a factor of {FNMR_GROWTH}."]
+    return [
+        f"Hit hardest is the cohort {hardest['cohort']} {hardest['value']}: with {hardest['matcher']} its FNMR at"
+        f" FMR 1e-2 goes from {hardest['fnmr_before'].value:.1%} to {hardest['fnmr_after'].value:.1%}, a factor"
+        f" of {hardest['ratio'].value:.1f} ({hardest['ratio'].low:.1f} to {hardest['ratio'].high:.1f}); more than"
+        f" {FNMR_GROWTH} counts as unfair."
+    ]
 
 
 def _matching_sentences(rows: Sequence[Mapping[str, Any]], losses: Mapping[str, Measured]) -> list[str]:

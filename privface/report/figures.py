@@ -342,6 +342,8 @@ def _growth_figure(
                     )
             ends.append((read[-1].value, name, colour))
         axes.set(xscale="log", ylim=(0.47, 1.04))
+        if len(ticks) == 1:  # the axis would else run from the first attacker's dot to the last one's
+            axes.set_xlim(min(ticks) / 2, max(ticks) * 2)
         axes.axhline(0.5, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
         for place, (_, name, colour) in enumerate(sorted(ends, key=lambda end: -end[0])):
             # in the corner below the curves, in their order: leakage is rarely that low
@@ -450,8 +452,10 @@ def _worst_first(row: Mapping[str, Any]) -> tuple[float, str]:
 
 
 def _short(text: object, limit: int) -> str:
+    """Cut in the middle: names of models tend to differ at their ends."""
     clean = plain_text(text)
-    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+    head = limit // 2
+    return clean if len(clean) <= limit else f"{clean[:head]}…{clean[len(clean) - (limit - 1 - head) :]}"
 
 
 def _finite_pairs(x: Sequence[float | None], y: Sequence[float | None]) -> tuple[Any, Any]:

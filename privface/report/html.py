@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from privface.audit.verdict import FNMR_GROWTH
 from privface.errors import AuditError, ImageError
 from privface.images import write_atomic
 from privface.report.figures import (
@@ -28,8 +29,6 @@ from privface.report.reading import NOT_MEASURABLE, Reading, plain_text
 
 SCHEMA = "privface.audit/2"
 HEADLINE_FMR = "0.01"
-COHORT_LIMIT = 1.25
-"""No cohort's FNMR should grow by more than this factor (after ISO/IEC 19795-10)."""
 
 _TONES = {
     "no-leak-found": "good",
@@ -144,7 +143,7 @@ def _view(document: Mapping[str, Any]) -> dict[str, Any]:
             for name in ("psnr", "ssim", "bytes_original", "bytes_protected")
         },
         "cohorts": [_cohort_view(row) for row in _rows(document, "cohorts")],
-        "cohort_limit": COHORT_LIMIT,
+        "cohort_limit": FNMR_GROWTH,
         "figures": _figures(document, matching, leakage, worst_retrained),
         "provenance": [(key, _flat(value)) for key, value in sorted(_part(document, "provenance").items())],
         "embedded": _script_json(document),
@@ -312,7 +311,7 @@ def _change_view(row: Mapping[str, Any]) -> dict[str, Any]:
 def _cohort_view(row: Mapping[str, Any]) -> dict[str, Any]:
     figures = ("fnmr_before", "fnmr_after", "ratio", "leakage")
     view = {key: Reading.of(row.get(key)) for key in figures}
-    over = view["ratio"].known and view["ratio"].value > COHORT_LIMIT
+    over = view["ratio"].known and view["ratio"].value > FNMR_GROWTH
     return {**{key: row.get(key) for key in ("cohort", "value", "n")}, **view, "over": over}
 
 

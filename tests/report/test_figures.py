@@ -66,7 +66,7 @@ def test_tradeoff_names_each_matcher() -> None:
 def test_names_are_text_and_not_formulas_or_markup(audit: dict[str, Any]) -> None:
     audit["leakage"][0]["probe"] = "<b>$x$ & 名\x00\u202e" + "y" * 90
     svg = leakage_figure(audit["leakage"], title='<t> & "u"')
-    assert any(text.startswith("<b>$x$ & 名") and text.endswith("…") for text in texts(svg))
+    assert any(text.startswith("<b>$x$ & 名") and "…y" in text for text in texts(svg))
     assert ET.fromstring(svg).attrib["aria-label"] == '<t> & "u"'  # noqa: S314
 
 
