@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from privface.audit.image_probe import one_cycle
 from privface.audit.recovery import people_folds
 from privface.errors import AuditError
 
@@ -114,9 +115,7 @@ class ImageRecoverer:
             torch.manual_seed(seed)
             network = _unet(self.width)
             optimiser = torch.optim.AdamW(network.parameters(), lr=self.learning_rate)
-            schedule = torch.optim.lr_scheduler.OneCycleLR(
-                optimiser, max_lr=self.learning_rate, total_steps=steps * self.epochs, pct_start=0.2
-            )
+            schedule = one_cycle(optimiser, self.learning_rate, steps * self.epochs)
             rng = np.random.default_rng([seed, 8])
             best, kept = np.inf, {}
             for epoch in range(self.epochs):

@@ -43,7 +43,9 @@ def write_verdict(document: Mapping[str, Any], *, max_leakage: float, max_tmr_lo
     losses = _matching_losses(document["matching"])
     status = _status(document, leaking, losses, max_leakage, max_tmr_loss)
     worst = max(leaking, key=lambda row: row["leakage"].value) if leaking else None
-    chosen = document["worst_retrained"]  # chosen on validation people, so it is preferred to the highest here
+    chosen = document[
+        "worst_retrained"
+    ]  # chosen on validation people, so it is preferred to the highest here
     worst = next(
         (row for row in leaking if (row["probe"], row["input"]) == (chosen["probe"], chosen["input"])), worst
     )
@@ -159,8 +161,10 @@ def _probe_sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     names = sorted({row["probe"] for row in silent})
     return [
-        f"{len(silent)} of {len(rows)} probes do not count, mostly because they read the originals too poorly"
-        f" to prove anything ({', '.join(names)}); the table gives each one's reason and what it read."
+        (
+            f"{len(silent)} of {len(rows)} probes do not count, mostly because they read the originals too poorly"
+            f" to prove anything ({', '.join(names)}); the table gives each one's reason and what it read."
+        )
     ]
 
 
@@ -173,7 +177,11 @@ def _battery_sentence(battery: Mapping[str, Any] | None) -> str:
     return (
         f"Self-test: of {len(battery['leaks'])} planted leaks the battery found {len(found)}"
         + (f", not {', '.join(missed)}" if missed else f" ({', '.join(found)})")
-        + ("." if math.isnan(alarms) else f", and raised a false alarm on {alarms:.1%} of the sets without any.")
+        + (
+            "."
+            if math.isnan(alarms)
+            else f", and raised a false alarm on {alarms:.1%} of the sets without any."
+        )
     )
 
 
@@ -186,10 +194,12 @@ def _cohort_sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if hardest["ratio"].value <= FNMR_GROWTH:
         return [f"No cohort's FNMR at FMR 1e-2 grows by more than a factor of {FNMR_GROWTH}."]
     return [
-        f"Hit hardest is the cohort {hardest['cohort']} {hardest['value']}: with {hardest['matcher']} its FNMR at"
-        f" FMR 1e-2 goes from {hardest['fnmr_before'].value:.1%} to {hardest['fnmr_after'].value:.1%}, a factor"
-        f" of {hardest['ratio'].value:.1f} ({hardest['ratio'].low:.1f} to {hardest['ratio'].high:.1f}); more than"
-        f" {FNMR_GROWTH} counts as unfair."
+        (
+            f"Hit hardest is the cohort {hardest['cohort']} {hardest['value']}: with {hardest['matcher']} its FNMR at"
+            f" FMR 1e-2 goes from {hardest['fnmr_before'].value:.1%} to {hardest['fnmr_after'].value:.1%}, a factor"
+            f" of {hardest['ratio'].value:.1f} ({hardest['ratio'].low:.1f} to {hardest['ratio'].high:.1f}); more than"
+            f" {FNMR_GROWTH} counts as unfair."
+        )
     ]
 
 

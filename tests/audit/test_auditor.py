@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from privface.audit import Auditor, AuditResult, CNNProbe, PixelProbe
+from privface.data import FoldedPairs
 from privface.errors import AuditError, ConfigError, SplitOverlapError
 
 
@@ -246,6 +247,21 @@ def test_cohorts(toy):
     assert cohorts["site", "south"]["leakage"]["value"] > 0.9
     ratio = cohorts["site", "north"]["ratio"]
     assert ratio["value"] == 1.0 or "no false non-match" in ratio["reason"]
+
+
+def test_a_pairs_list_is_scored_by_folds(toy):
+    data = toy.data(toy.constant)
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, 240, 400)
+    second = np.where(np.arange(400) % 2 == 0, first // 4 * 4 + (first + 1) % 4, (first + 20) % 240)
+    same = data.identities[first] == data.identities[second]
+    listed = FoldedPairs(np.sort(np.stack([first, second], axis=1), axis=1), same, np.arange(400) // 2 % 10)
+    document = auditor(toy, image_probes=(), embedding_probes=(), pairs=listed).run(data).document
+    found = {row["mode"]: row for row in document["pairs_protocol"]}
+    assert found["O-O"]["accuracy"]["value"] > 0.9
+    assert found["P-P"]["accuracy"]["value"] == pytest.approx(0.5, abs=0.01)
+    assert {row["folds"] for row in found.values()} == {10}
+    assert {row["pairs"] for row in found.values()} == {400}
 
 
 def test_document_has_the_stable_keys(unprotected):

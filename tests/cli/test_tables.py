@@ -52,3 +52,30 @@ def test_tables_are_audited_compared_and_held_against_a_baseline(tmp_path):
     )  # fmt: skip
     assert compared.exit_code == 0, compared.output
     assert "erased leaks least" in (tmp_path / "c.html").read_text()
+
+
+def test_the_attackers_audit_themselves_and_a_report_quotes_it(tmp_path, monkeypatch):
+    from privface.audit.selftest import Size
+    from privface.pipeline import battery
+
+    tiny = Size(
+        people=(60, 30, 60), dimensions=8, image_people=(20, 12, 20), side=24, nulls=2, resamples=20,
+        null_people=(30, 16, 30), null_image_people=(16, 12, 16), null_dimensions=8,
+    )  # fmt: skip
+    monkeypatch.setattr(battery, "Size", lambda: tiny)
+    monkeypatch.setattr(battery, "PROBE_KINDS", ("logistic", "similarity"))
+    told = CliRunner().invoke(app, ["audit", "--self-test", "--out", str(tmp_path / "s")])
+    assert told.exit_code == 0, told.output
+    assert "xor" in told.output
+    assert "NOT FOUND" in told.output  # a straight line does not read an XOR
+    found = json.loads((tmp_path / "s" / "selftest.json").read_text())
+    assert {row["sets"] for row in found["nulls"]} == {2}
+    assert next(row for row in found["leaks"] if row["leak"] == "xor")["found"] is False
+
+    write_table(tmp_path / "a.parquet", lean=3.0)
+    parts = ["audit", "--original", tmp_path / "a.parquet", "--protected", tmp_path / "a.parquet"]
+    parts += ["--effort", "quick", "--resamples", 20, "--out", tmp_path / "out"]
+    parts += ["--battery", tmp_path / "s" / "selftest.json"]
+    assert CliRunner().invoke(app, [str(part) for part in parts]).exit_code == 0
+    sentences = json.loads((tmp_path / "out" / "audit.json").read_text())["verdict"]["sentences"]
+    assert any("not" in s and "xor" in s for s in sentences if s.startswith("Self-test"))

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import convolve1d
 
 from privface.errors import ConfigError, InputRangeError
-from privface.protect import GaussianBlur, GaussianNoise, ImageProtector, Pixelate
+from privface.protect import (
+    DownUpSample,
+    GaussianBlur,
+    GaussianNoise,
+    ImageProtector,
+    JPEGCompression,
+    KSameAverage,
+    Pixelate,
+)
 
 SIZE = 24
 
@@ -18,10 +27,16 @@ def images() -> NDArray[np.float32]:
     return np.random.default_rng(3).random((5, 3, SIZE, SIZE), dtype=np.float32)
 
 
+GALLERY = np.random.default_rng(8).integers(0, 256, (9, SIZE, SIZE, 3)).astype(np.uint8)
+PEOPLE = np.array(["a", "a", "b", "b", "c", "d", "e", "f", "g"])
+
 PROTECTORS: list[ImageProtector] = [
     GaussianBlur(sigma=2.0, size=SIZE),
     Pixelate(cells=5, size=SIZE),
     GaussianNoise(sigma=0.2, seed=7, size=SIZE),
+    JPEGCompression(quality=10, size=SIZE),
+    DownUpSample(side=6, size=SIZE),
+    KSameAverage(GALLERY, PEOPLE, k=3),
 ]
 
 
@@ -98,6 +113,37 @@ def test_noise_has_the_stated_spread_and_depends_on_seed_and_content() -> None:
     assert not np.array_equal(noisy[0], GaussianNoise(sigma=0.1, seed=2)(grey)[0])
 
 
+def test_down_and_up_keeps_what_a_coarse_picture_holds() -> None:
+    coarse = np.repeat(np.repeat(np.random.default_rng(0).random((1, 3, 1, 1)), SIZE, 2), SIZE, 3)
+    np.testing.assert_allclose(DownUpSample(side=4, size=SIZE)(coarse.astype(np.float32)), coarse, atol=1e-6)
+    stripes = np.zeros((1, 3, SIZE, SIZE), np.float32)
+    stripes[..., ::2] = 1.0
+    np.testing.assert_allclose(DownUpSample(side=12, size=SIZE)(stripes), 0.5, atol=1e-6)
+
+
+def test_jpeg_keeps_more_at_higher_quality(images: NDArray[np.float32]) -> None:
+    lost = [np.abs(JPEGCompression(q, SIZE)(images) - images).mean() for q in (5, 30, 95)]
+    assert lost[0] > lost[1] > lost[2] > 0
+
+
+def test_k_same_averages_the_nearest_face_of_each_of_k_less_one_people() -> None:
+    image = GALLERY[0].astype(np.float32) / 255  # of person "a", whose two faces count once
+    after = KSameAverage(GALLERY, PEOPLE, k=2)(np.moveaxis(image, -1, 0)[None])[0]
+    np.testing.assert_allclose(after, np.moveaxis(image, -1, 0), atol=1e-6)  # the nearest is itself
+    every = KSameAverage(GALLERY, PEOPLE, k=8)(np.moveaxis(image, -1, 0)[None])[0]
+    faces = [GALLERY[0], GALLERY[4], GALLERY[5], GALLERY[6], GALLERY[7], GALLERY[8]]
+    nearest_b = min((2, 3), key=lambda k: distance(GALLERY[k], GALLERY[0]))
+    mean = (np.sum([*faces, GALLERY[nearest_b]], axis=0) / 255 + image) / 8
+    np.testing.assert_allclose(every, np.moveaxis(mean, -1, 0), atol=1e-5)
+
+
+def distance(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    small = [
+        cv2.resize(x, (16, 16), interpolation=cv2.INTER_AREA).astype(float).mean(axis=-1) for x in (a, b)
+    ]
+    return float(np.square(small[0] - small[1]).sum())
+
+
 def test_settings_that_would_let_the_original_through_are_refused() -> None:
     for build in (
         lambda: GaussianBlur(sigma=0),
@@ -105,6 +151,11 @@ def test_settings_that_would_let_the_original_through_are_refused() -> None:
         lambda: GaussianNoise(sigma=-1),
         lambda: Pixelate(cells=112),
         lambda: Pixelate(cells=0),
+        lambda: DownUpSample(side=112),
+        lambda: JPEGCompression(quality=0),
+        lambda: JPEGCompression(quality=101),
+        lambda: KSameAverage(GALLERY, PEOPLE, k=1),
+        lambda: KSameAverage(GALLERY, PEOPLE, k=9),
     ):
         with pytest.raises(ConfigError, match=r"must be"):
             build()
@@ -118,5 +169,12 @@ def test_fingerprints_tell_settings_apart() -> None:
         Pixelate(cells=8).fingerprint,
         GaussianNoise(sigma=0.1).fingerprint,
         GaussianNoise(sigma=0.1, seed=1).fingerprint,
+        JPEGCompression(10).fingerprint,
+        JPEGCompression(11).fingerprint,
+        DownUpSample(28).fingerprint,
+        DownUpSample(29).fingerprint,
+        KSameAverage(GALLERY, PEOPLE, k=3).fingerprint,
+        KSameAverage(GALLERY, PEOPLE, k=4).fingerprint,
+        KSameAverage(GALLERY[1:], PEOPLE[1:], k=3).fingerprint,
     ]
     assert len(set(prints)) == len(prints)

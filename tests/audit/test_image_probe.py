@@ -1,0 +1,98 @@
+"""Attackers that start from finished networks: they learn what is there, and say where they started."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from privface.audit.curves import auc, by_label
+from privface.audit.image_probe import BackboneProbe, FineTunedProbe
+from privface.errors import AuditError, ConfigError
+
+
+class Finished(nn.Module):
+    """A network that somebody trained for something else: a few fixed features."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 5, 2, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, width)
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.body(images - 0.5)
+
+
+def finished(width: int) -> Finished:
+    torch.manual_seed(0)
+    return Finished(width)
+
+
+@pytest.fixture(scope="module")
+def pictures(toy):
+    images, people, genders = toy.people(60, 4)
+    part = np.repeat(np.arange(60) % 3, 4)
+    return [(images[part == k], genders[part == k], people[part == k]) for k in range(3)]
+
+
+def reads(probe, pictures, **more):
+    (train, g, p), (val, val_g, _), (test, test_g, _) = pictures
+    fitted = probe.fit(train, g, p, val, val_g, seed=1, **more)
+    return fitted, auc(*by_label(fitted.scores(test), test_g))
+
+
+@pytest.mark.parametrize("width", [1, 6], ids=["classifier", "matcher"])
+def test_a_finished_network_is_taught_anew(width, pictures, toy):
+    probe = FineTunedProbe(
+        "mine", lambda: finished(width), fingerprint="f", epochs=6, batch_size=8, learning_rate=5e-3
+    )
+    assert probe.name == "fine-tuned:mine"
+    fitted, value = reads(probe, pictures)
+    assert value > 0.85
+    assert "epoch=" in fitted.setting
+    hidden = [(toy.remove_cue(images), g, p) for images, g, p in pictures]
+    assert reads(probe, hidden)[1] < 0.75
+
+
+def test_every_fit_starts_from_the_same_weights(pictures):
+    probe = FineTunedProbe("mine", lambda: finished(6), epochs=1, learning_rate=1e-3)
+    first, second = (reads(probe, pictures)[0].scores(pictures[2][0]) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_backbone_without_weights_learns_from_originals_first(pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    probe = BackboneProbe("resnet18", epochs=1, batch_size=16)
+    originals = pictures[0][0]
+    with_start, _ = reads(probe, pictures, originals=originals)
+    assert with_start.setting.startswith("resnet18 from originals")
+    without, _ = reads(probe, pictures)
+    assert without.setting.startswith("resnet18 from scratch")
+    assert np.isfinite(without.scores(pictures[2][0])).all()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_backbone_starts_from_a_file_of_weights(suffix, pictures, tmp_path):
+    import torchvision
+    from safetensors.torch import save_file
+
+    torch.manual_seed(3)
+    state = torchvision.models.get_model("resnet18", weights=None).state_dict()
+    path = tmp_path / f"resnet18{suffix}"
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    fitted, _ = reads(BackboneProbe("resnet18", weights=path, epochs=1), pictures)
+    assert f"from {path.name}" in fitted.setting
+
+
+def test_unknown_backbones_and_foreign_weights_are_refused(pictures, tmp_path):
+    with pytest.raises(ConfigError, match="'vgg' is no backbone"):
+        BackboneProbe("vgg")
+    path = tmp_path / "x.pth"
+    path.write_bytes(b"nothing")
+    with pytest.raises(ConfigError, match=r"x\.pth does not hold the weights"):
+        reads(BackboneProbe(weights=path, epochs=1), pictures)
+    (train, g, p), (val, val_g, _), _ = pictures
+    with pytest.raises(AuditError, match="both genders"):
+        FineTunedProbe("m", lambda: finished(1)).fit(train[g == 0], g[g == 0], p[g == 0], val, val_g, seed=0)
