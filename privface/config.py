@@ -63,8 +63,14 @@ class AdversarySettings(_Settings):
 
 
 class AutoencoderSettings(_Settings):
-    """The network that is trained."""
+    """The network that is trained; all but ``variant`` and ``options`` describe the network ``san``."""
 
+    variant: str = Field(
+        "san", description="san, or one of the family: convolutional, sparse, variational, ..."
+    )
+    options: dict[str, Any] = Field(
+        {}, description="Settings of a network of the family, such as {code: 128}."
+    )
     width: int = Field(32, ge=4, le=512)
     depth: int = Field(3, ge=1, le=6)
     blocks: int = Field(2, ge=1, le=8)
@@ -148,6 +154,8 @@ class TrainSettings(_Settings):
 
     @model_validator(mode="after")
     def _size_fits(self) -> TrainSettings:
+        if self.autoencoder.variant != "san":  # the family says itself which sizes it takes
+            return self
         multiple = 2 ** (self.autoencoder.depth - (self.autoencoder.stem == "full"))
         if self.size % multiple:
             raise ValueError(

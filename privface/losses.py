@@ -141,11 +141,3 @@ def _moment_gap(values: Tensor, genders: Tensor) -> Tensor:
     means = ((women.mean(0) - men.mean(0)) / spread) ** 2
     spreads = ((women.std(0) - men.std(0)) / spread) ** 2
     return means.mean() + spreads.mean()
-
-
-class CodePenalty(nn.Module):
-    """L1 on the code of an autoencoder: most units stay silent (sparse autoencoder)."""
-
-    def forward(self, code: Tensor) -> Tensor:
-        """Mean absolute activation of a code of any shape."""
-        return code.abs().mean()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from privface.audit.quality import ssim as audited_ssim
 from privface.errors import ConfigError
-from privface.losses import AttributeLoss, CodePenalty, MatchingLoss, ReconstructionLoss, ssim
+from privface.losses import AttributeLoss, MatchingLoss, ReconstructionLoss, ssim
 
 
 def slow_ssim(a: np.ndarray, b: np.ndarray) -> float:
@@ -177,7 +177,3 @@ def test_align_has_finite_gradients_where_features_are_dead_or_a_gender_is_absen
 def test_unknown_objective_is_refused():
     with pytest.raises(ConfigError, match="'confuse' does not exist"):
         AttributeLoss("confuse")  # type: ignore[arg-type]
-
-
-def test_code_penalty_is_the_mean_magnitude():
-    assert float(CodePenalty()(torch.tensor([[-1.0, 3.0]]))) == pytest.approx(2.0)

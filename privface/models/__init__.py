@@ -2,23 +2,30 @@
 
 from privface.models.autoencoders import SemiAdversarialAutoencoder
 from privface.models.checkpoint import SavedNetwork, load_network, save_network
+from privface.models.family import VARIANTS, Autoencoder, AutoencoderConfig, variant
 from privface.models.inputs import require_unit_images, to_input
 from privface.models.loading import GenderProbe, Matcher, load_gender_probe, load_matcher
 from privface.models.networks import CompactResNet, Mlp
-from privface.models.protector import Protector
+from privface.models.protector import Perturbation, Protector, kind_of
 
 __all__ = [
+    "VARIANTS",
+    "Autoencoder",
+    "AutoencoderConfig",
     "CompactResNet",
     "GenderProbe",
     "Matcher",
     "Mlp",
+    "Perturbation",
     "Protector",
     "SavedNetwork",
     "SemiAdversarialAutoencoder",
+    "kind_of",
     "load_gender_probe",
     "load_matcher",
     "load_network",
     "require_unit_images",
     "save_network",
     "to_input",
+    "variant",
 ]

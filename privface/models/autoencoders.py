@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from privface.errors import ModelError
+from privface.models.parts import Pass
 
 _LOGIT_EDGE = 0.02
 
@@ -139,6 +140,11 @@ class SemiAdversarialAutoencoder(nn.Module):
             Protected images in (0, 1), same shape.
         """
         return self.render(self.decode(self.encode(images), images), images, strength=strength)
+
+    def learn(self, images: Tensor) -> Pass:
+        """As :meth:`forward`, with the code and its mean absolute value."""
+        maps = self.encode(images)
+        return Pass(self.render(self.decode(maps, images), images), maps[-1], maps[-1].abs().mean())
 
     def render(self, logits: Tensor, images: Tensor, *, strength: float = 1.0) -> Tensor:
         """Turn :meth:`decode`'s logits into the protected image in (0, 1)."""

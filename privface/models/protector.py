@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from privface.errors import ConfigError
+from privface.errors import CheckpointError, ConfigError
 from privface.models.autoencoders import SemiAdversarialAutoencoder
-from privface.models.checkpoint import build, load_network
+from privface.models.checkpoint import SavedNetwork, build, load_network
 from privface.models.face_model import network_sha256
+from privface.models.family import Autoencoder
 from privface.models.inputs import require_unit_images
 from privface.records import FRAME
 
-KIND = "semi-adversarial-autoencoder"
+Perturbation: TypeAlias = SemiAdversarialAutoencoder | Autoencoder
+"""A network that turns an image into a protected one."""
+
+KINDS: Mapping[str, type[Perturbation]] = {
+    "semi-adversarial-autoencoder": SemiAdversarialAutoencoder,
+    "autoencoder": Autoencoder,
+}
+
+
+def kind_of(network: Perturbation) -> str:
+    """What :func:`~privface.models.checkpoint.save_network` writes on the card."""
+    return next(kind for kind, made in KINDS.items() if isinstance(network, made))
+
+
+def rebuild(saved: SavedNetwork, *, where: Path) -> Perturbation:
+    """The perturbation network of a model folder.
+
+    Raises:
+        CheckpointError: If the folder holds another kind of network, or weights that do not fit.
+    """
+    if saved.kind not in KINDS:
+        raise CheckpointError(
+            f"{where} holds a {saved.kind!r}; one of {', '.join(KINDS)} is needed.",
+            hint="Give a run folder made by `privface train`.",
+        )
+    make: Callable[..., Perturbation] = KINDS[saved.kind]
+    return build(make, saved, where=where)
 
 
 class Protector:
@@ -30,9 +59,7 @@ class Protector:
         strength: Scale of the change (residual networks), 0 to 2; 1 is what was trained and audited.
     """
 
-    def __init__(
-        self, network: SemiAdversarialAutoencoder, *, size: int = FRAME, strength: float = 1.0
-    ) -> None:
+    def __init__(self, network: Perturbation, *, size: int = FRAME, strength: float = 1.0) -> None:
         if not 0.0 <= strength <= 2.0:
             raise ConfigError(
                 f"strength={strength} is outside 0..2.", hint="1 is the strength the model was trained with."
@@ -50,9 +77,8 @@ class Protector:
         Raises:
             CheckpointError: If the folder is incomplete, damaged, a pickle or of another kind.
         """
-        saved = load_network(run, kind=KIND)
-        network = build(SemiAdversarialAutoencoder, saved, where=run)
-        return cls(network, size=int(saved.meta.get("size", FRAME)), strength=strength)
+        saved = load_network(run)
+        return cls(rebuild(saved, where=run), size=int(saved.meta.get("size", FRAME)), strength=strength)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Protect aligned RGB images ``(N, 3, size, size)`` in [0, 1]; same shape and range out.

@@ -27,14 +27,17 @@ from privface.errors import CheckpointError, LabelError, OutputError, PrivfaceEr
 from privface.images import encode_image, to_pixels, to_unit, write_atomic
 from privface.losses import AttributeLoss, MatchingLoss, ReconstructionLoss
 from privface.models import (
+    Autoencoder,
     CompactResNet,
     GenderProbe,
     Matcher,
+    Perturbation,
     Protector,
     SemiAdversarialAutoencoder,
     load_gender_probe,
     load_matcher,
     save_network,
+    variant,
 )
 from privface.models.loading import FACE_BOX
 from privface.pipeline.faces import Progress, join, load_aligned, open_data
@@ -306,6 +309,13 @@ def _train_classifier(
     )
 
 
+def _perturbation(settings: TrainSettings) -> Perturbation:
+    chosen = settings.autoencoder
+    if chosen.variant == "san":
+        return SemiAdversarialAutoencoder(**chosen.model_dump(exclude={"variant", "options"}))
+    return Autoencoder(variant(chosen.variant, shape=(3, settings.size, settings.size), **chosen.options))
+
+
 def _build_step(
     settings: TrainSettings,
     matchers: list[Matcher],
@@ -321,7 +331,7 @@ def _build_step(
     )
     adversaries = [_adversary(a, classifiers) for a in (settings.adversaries if losses.adversary else ())]
     return SemiAdversarialStep(
-        SemiAdversarialAutoencoder(**settings.autoencoder.model_dump()),
+        _perturbation(settings),
         matchers=matchers,
         classifiers=classifiers,
         pixel_adversaries=adversaries,

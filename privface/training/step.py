@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from privface.errors import TrainingError
-from privface.losses import AttributeLoss, CodePenalty, MatchingLoss, ReconstructionLoss
-from privface.models import CompactResNet, GenderProbe, Matcher, Mlp, SemiAdversarialAutoencoder, to_input
+from privface.losses import AttributeLoss, MatchingLoss, ReconstructionLoss
+from privface.models import CompactResNet, GenderProbe, Matcher, Mlp, Perturbation, to_input
 from privface.records import InputSpec
 from privface.training.source import random_view
 
@@ -27,7 +27,7 @@ class LossWeights:
         frozen: Frozen gender classifiers (mean over them).
         adversary: Adversaries that keep learning on protected pixels (mean over them).
         embedding: Adversaries that keep learning on the matchers' embeddings of protected images.
-        code: L1 on the code.
+        code: The code's own penalty: L1, or the divergence of a variational code.
         matching_share: Share of each batch that the matchers look at: they cost most of a step, and a random
             half of the batch gives the same gradient on average.
     """
@@ -113,7 +113,7 @@ class SemiAdversarialStep(nn.Module):
 
     def __init__(
         self,
-        autoencoder: SemiAdversarialAutoencoder,
+        autoencoder: Perturbation,
         *,
         matchers: Sequence[Matcher],
         classifiers: Sequence[GenderProbe],
@@ -136,7 +136,6 @@ class SemiAdversarialStep(nn.Module):
             matching,
             attribute,
         )
-        self.code_penalty = CodePenalty()
 
     def forward(
         self, images: Tensor, genders: Tensor, embeddings: Sequence[Tensor], *, generator: torch.Generator
@@ -150,8 +149,8 @@ class SemiAdversarialStep(nn.Module):
             generator: For the random views that classifiers and adversaries see.
         """
         weights = self.weights
-        maps = self.autoencoder.encode(images)
-        protected = self.autoencoder.render(self.autoencoder.decode(maps, images), images)
+        passed = self.autoencoder.learn(images)
+        protected = passed.output
         terms: dict[str, Tensor] = {}
         if weights.reconstruction:
             terms["reconstruction"] = self.reconstruction(protected, images)
@@ -166,7 +165,7 @@ class SemiAdversarialStep(nn.Module):
                 [self.matching(new, old[:looked_at]) for new, old in zip(kept, embeddings, strict=True)]
             ).mean()
         if weights.code:
-            terms["code"] = self.code_penalty(maps[-1])
+            terms["code"] = passed.penalty
         view = random_view(protected, generator=generator)
         if weights.frozen and len(self.classifiers):
             terms["frozen"] = torch.stack(

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from privface.data.sampling import balanced_indices
 from privface.errors import CheckpointError, ConfigError, TrainingError
 from privface.images import write_atomic
-from privface.models import Matcher, Protector, SemiAdversarialAutoencoder, save_network
-from privface.models.protector import KIND
+from privface.models import Matcher, Perturbation, Protector, kind_of, save_network
 from privface.training.events import TrainingLog
 from privface.training.source import ImageSource, Prefetcher, step_generator
 from privface.training.step import SemiAdversarialStep, StepLosses
@@ -207,7 +206,8 @@ class SemiAdversarialTrainer:
             validation = self._after_epoch(epoch, done, log)
         elapsed = time.perf_counter() - began
         if self._fabric.is_global_zero:
-            save_network(run, self._averaged(), kind=KIND, meta=meta)
+            network = self._averaged()
+            save_network(run, network, kind=kind_of(network), meta=meta)
         log.close()
         rate = (done - first) * settings.batch_size * self._fabric.world_size / max(elapsed, 1e-9)
         return FitSummary(done, rate, waited / max(elapsed, 1e-9), dict(validation))
@@ -327,8 +327,8 @@ class SemiAdversarialTrainer:
         self._fabric.barrier()
         return figures
 
-    def _averaged(self) -> SemiAdversarialAutoencoder:
-        network = SemiAdversarialAutoencoder(**self.step.autoencoder.config)
+    def _averaged(self) -> Perturbation:
+        network = type(self.step.autoencoder)(**self.step.autoencoder.config)
         network.load_state_dict({k: v.cpu() for k, v in self._average.items()})
         return network
 

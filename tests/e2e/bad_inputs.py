@@ -26,7 +26,6 @@ from PIL import Image
 
 from privface.data import generate_faces, write_faces
 from privface.models import CompactResNet, SemiAdversarialAutoencoder, save_network
-from privface.models.protector import KIND
 
 SIZE = 32
 
@@ -69,7 +68,7 @@ def build_kit(root: Path) -> None:
     write_faces(generate_faces(people=12, photos_per_person=2, seed=1), root / "faces")
     network = SemiAdversarialAutoencoder(width=4, depth=1, blocks=1)
     torch.nn.init.normal_(network.head.weight, std=0.3)
-    save_network(root / "run", network, kind=KIND, meta={"size": SIZE})
+    save_network(root / "run", network, kind="semi-adversarial-autoencoder", meta={"size": SIZE})
     crop = {"input_size": 16, "crop": [0.0, 0.0, 112.0, 112.0]}
     save_network(root / "matcher", CompactResNet(outputs=4, width=8, stages=1), kind="matcher", meta=crop)
     settings = {

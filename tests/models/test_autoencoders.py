@@ -8,7 +8,6 @@ import torch
 
 from privface.errors import CheckpointError, ConfigError, InputRangeError, ModelError
 from privface.models import Protector, SemiAdversarialAutoencoder, save_network
-from privface.models.protector import KIND
 
 GRID = list(
     itertools.product((4, 9), (1, 2, 3), (True, False), ("unshuffle", "full"), ("residual", "direct"))
@@ -98,14 +97,14 @@ def test_fingerprint_tells_weights_and_strength_apart():
 
 def test_run_folder_round_trip(tmp_path, make_images):
     made, images = network(skips=False, output="direct"), make_images(2, size=16)
-    save_network(tmp_path, made, kind=KIND, meta={"size": 16})
+    save_network(tmp_path, made, kind="semi-adversarial-autoencoder", meta={"size": 16})
     loaded = Protector.load(tmp_path)
     assert loaded.size == 16
     np.testing.assert_array_equal(loaded(images), Protector(made)(images))
 
 
 def test_card_of_another_architecture_is_refused(tmp_path):
-    save_network(tmp_path, network(), kind=KIND)
+    save_network(tmp_path, network(), kind="semi-adversarial-autoencoder")
     card = tmp_path / "model.yaml"
     text = card.read_text()
     card.write_text(text.replace("width: 4", "width: 8"))

@@ -1,0 +1,365 @@
+"""The family of autoencoders: one contract, two architectures, and variants that differ by a few words.
+
+``encode`` gives the code, ``decode`` turns a code back, ``forward`` does both. What a variant adds is a part:
+a corruption of the input (denoising), a kind of code (sparse, variational), dropout, or grey input (colourising).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Any, Final, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from privface.errors import ModelError
+from privface.models.parts import CODES, CodeKind, Corruption, CorruptionKind, GaussianCode, Pass
+
+Upsampling = Literal["transposed", "nearest", "bilinear"]
+Output = Literal["sigmoid", "linear"]
+
+LUMA: Final = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the luma of ITU-R BT.601."""
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Everything that decides an autoencoder's shape and what it does while it learns.
+
+    Attributes:
+        architecture: ``"fully-connected"`` or ``"convolutional"``.
+        shape: Channels, height and width of what it reproduces.
+        code: Units of the code (fully connected, or convolutional with ``flat``), else channels of the code.
+        hidden: Units of the layers between input and code (fully connected); none makes it linear.
+        width: Channels at full resolution (convolutional); doubled at each halving, to 8 times at most.
+        depth: Halvings of the resolution.
+        blocks: Convolutions at each resolution.
+        upsampling: ``"transposed"`` convolutions ("deconvolutions"), or ``"nearest"`` or ``"bilinear"``
+            enlargement followed by a convolution.
+        flat: Whether the code is a vector; otherwise it is a map and images of any size are taken.
+        dropout: Share of hidden activations dropped in training, whole channels of maps (2-D) or units (1-D).
+        code_dropout: Share of the code's units dropped in training.
+        kind: ``"plain"``, ``"sparse"`` or ``"variational"`` code.
+        corruption: How the input is spoiled in training.
+        level: How much, see :class:`~privface.models.parts.Corruption`.
+        spread: How much the level varies.
+        grey: Whether only the luma of the input is seen (colourising).
+        output: ``"sigmoid"`` for values in [0, 1], ``"linear"`` for any.
+    """
+
+    architecture: Literal["fully-connected", "convolutional"] = "convolutional"
+    shape: tuple[int, int, int] = (3, 64, 64)
+    code: int = 64
+    hidden: tuple[int, ...] = (256,)
+    width: int = 16
+    depth: int = 3
+    blocks: int = 1
+    upsampling: Upsampling = "nearest"
+    flat: bool = False
+    dropout: float = 0.0
+    code_dropout: float = 0.0
+    kind: CodeKind = "plain"
+    corruption: CorruptionKind = "none"
+    level: float = 0.0
+    spread: float = 0.0
+    grey: bool = False
+    output: Output = "sigmoid"
+
+    def __post_init__(self) -> None:
+        # YAML gives lists; the record is hashable and compares equal after a round trip
+        object.__setattr__(self, "shape", tuple(int(x) for x in self.shape))
+        object.__setattr__(self, "hidden", tuple(int(x) for x in self.hidden))
+        problems = [
+            *(f"{name}={value!r}" for name, value in self._numbers().items() if value < 1),
+            *(f"{name}={value:g}" for name, value in self._shares().items() if not 0.0 <= value < 1.0),
+        ]
+        choices = {
+            "architecture": ("fully-connected", "convolutional"),
+            "upsampling": ("transposed", "nearest", "bilinear"),
+            "kind": tuple(CODES),
+            "output": ("sigmoid", "linear"),
+        }
+        problems += [
+            f"{name}={getattr(self, name)!r}"
+            for name, allowed in choices.items()
+            if getattr(self, name) not in allowed
+        ]
+        if len(self.shape) != 3:
+            problems.append(f"shape={self.shape}")
+        if self.grey and self.shape[0] != 3:
+            problems.append(f"grey with {self.shape[0]} channels")
+        if problems:
+            raise ModelError(
+                f"An autoencoder cannot have {', '.join(problems)}.",
+                hint="Counts start at 1, shares lie in [0, 1); docs/autoencoders.md lists the choices.",
+            )
+        if (
+            self.architecture == "convolutional"
+            and self.flat
+            and any(s % 2**self.depth for s in self.shape[1:])
+        ):
+            raise ModelError(
+                f"{self.shape[1]} x {self.shape[2]} pixels cannot be halved {self.depth} times.",
+                hint=f"Use sides divisible by {2**self.depth}, or fewer halvings.",
+            )
+
+    def _numbers(self) -> dict[str, int]:
+        return {
+            "code": self.code, "width": self.width, "depth": self.depth, "blocks": self.blocks,
+            "shape": min(self.shape, default=0), "hidden": min(self.hidden, default=1),
+        }  # fmt: skip
+
+    def _shares(self) -> dict[str, float]:
+        return {"dropout": self.dropout, "code_dropout": self.code_dropout}
+
+
+VARIANTS: Final[Mapping[str, AutoencoderConfig]] = {
+    "linear": AutoencoderConfig("fully-connected", hidden=(), output="linear"),
+    "fully-connected": AutoencoderConfig("fully-connected"),
+    "convolutional": AutoencoderConfig(flat=True),
+    "deconvolutional": AutoencoderConfig(flat=True, upsampling="transposed"),
+    "dropout": AutoencoderConfig(flat=True, dropout=0.1, code_dropout=0.3),
+    "denoising": AutoencoderConfig(
+        code=32, width=24, depth=1, blocks=2, corruption="gaussian", level=0.15, spread=0.7
+    ),
+    "sparse": AutoencoderConfig(flat=True, code=256, kind="sparse"),
+    "variational": AutoencoderConfig(flat=True, code=32, kind="variational"),
+    "colourising": AutoencoderConfig(code=64, width=24, depth=3, blocks=2, grey=True),
+}
+"""Where to start from, by name; every field can be changed."""
+
+
+def variant(name: str, **changes: Any) -> AutoencoderConfig:
+    """A variant's settings with some of them changed.
+
+    Raises:
+        ModelError: If there is no such variant or field, or a value is out of range.
+    """
+    if name not in VARIANTS:
+        raise ModelError(f"There is no autoencoder {name!r}.", hint=f"Choose among {', '.join(VARIANTS)}.")
+    try:
+        return replace(VARIANTS[name], **changes)
+    except TypeError as error:
+        raise ModelError(
+            f"An autoencoder has no setting {str(error).rsplit(' ', 1)[-1]}.",
+            hint=f"Settings: {', '.join(asdict(VARIANTS[name]))}.",
+        ) from error
+
+
+class Autoencoder(nn.Module):
+    """An encoder, a code and a decoder.
+
+    Args:
+        config: Its settings, or the plain values of a card.
+
+    Raises:
+        ModelError: If a plain value is unknown or out of range.
+    """
+
+    def __init__(self, config: AutoencoderConfig | Mapping[str, Any]) -> None:
+        super().__init__()
+        if not isinstance(config, AutoencoderConfig):
+            try:
+                config = AutoencoderConfig(**config)
+            except TypeError as error:
+                raise ModelError(
+                    f"These are no settings of an autoencoder: {error}.", hint="Start from variant()."
+                ) from error
+        self.settings = config
+        self.corruption = Corruption(config.corruption, level=config.level, spread=config.spread)
+        self.code = CODES[config.kind]()
+        inside = (1 if config.grey else config.shape[0], *config.shape[1:])
+        make = _dense if config.architecture == "fully-connected" else _convolutional
+        self.encoder, self.decoder, self._map_shape = make(config, inside, config.code * self.code.factor)
+        self.code_dropout = _drop(config.code_dropout, flat=self._map_shape is None)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments as plain values, for the card beside the weights."""
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.settings).items()}
+        return {"config": plain}
+
+    @property
+    def multiple(self) -> int:
+        """Sides of images must be divisible by this; a fully connected network takes one size only."""
+        return 2**self.settings.depth if self.settings.architecture == "convolutional" else 1
+
+    @property
+    def any_size(self) -> bool:
+        """Whether images of other sizes than ``shape`` can be passed."""
+        return self.settings.architecture == "convolutional" and not self.settings.flat
+
+    @property
+    def code_shape(self) -> tuple[int, ...]:
+        """Shape of the code of one image of the size in ``shape``."""
+        if self._map_shape is None:
+            return (self.settings.code,)
+        return (self.settings.code, *self._map_shape)
+
+    def see(self, images: Tensor) -> Tensor:
+        """What the network gets to see of images ``(N, C, H, W)``: their luma if it colourises, else themselves.
+
+        Raises:
+            ModelError: If the shape is not one that this network takes.
+        """
+        channels, *sides = self.settings.shape
+        if images.ndim != 4 or images.shape[1] not in ({1, 3} if self.settings.grey else {channels}):
+            raise ModelError(
+                f"Images of shape {tuple(images.shape)} are no (N, {channels}, H, W).",
+                hint="Convert them to the channels the network was trained on.",
+            )
+        wrong = (
+            any(s % self.multiple for s in images.shape[2:])
+            if self.any_size
+            else list(images.shape[2:]) != sides
+        )
+        if wrong:
+            raise ModelError(
+                f"Images of {images.shape[2]} x {images.shape[3]} pixels do not fit this autoencoder.",
+                hint=f"Use sides divisible by {self.multiple}."
+                if self.any_size
+                else f"Use {sides[0]} x {sides[1]}.",
+            )
+        if not self.settings.grey or images.shape[1] == 1:
+            return images
+        return (images * images.new_tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The encoder's output before it becomes a code; for a variational code, means and log variances."""
+        found: Tensor = self.encoder(self.see(images))
+        return found
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Code ``(N, *code_shape)`` of clean images ``(N, C, H, W)``; for a variational code its mean."""
+        features = self.features(images)
+        if isinstance(self.code, GaussianCode):
+            return self.code.moments(features)[0]
+        code: Tensor = self.code(features)[0]
+        return code
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Images ``(N, C, H, W)`` of codes ``(N, *code_shape)``."""
+        return self.render(self.logits(code))
+
+    def logits(self, code: Tensor) -> Tensor:
+        """The decoder's output before :meth:`render`."""
+        found: Tensor = self.decoder(code)
+        return found
+
+    def render(self, logits: Tensor) -> Tensor:
+        """Values of the decoder's output: squashed to (0, 1), or as they are."""
+        return torch.sigmoid(logits) if self.settings.output == "sigmoid" else logits
+
+    def forward(self, images: Tensor, *, strength: float = 1.0) -> Tensor:
+        """Reproduce a batch; in training mode with corruption, dropout and a drawn code.
+
+        Args:
+            images: Shape ``(N, C, H, W)``.
+            strength: How far to go from the images (0) to what the network makes of them (1).
+
+        Returns:
+            Same shape; 3 channels where the network colourises.
+        """
+        output = self.learn(images).output
+        return output if strength == 1.0 else images + strength * (output - images)
+
+    def learn(self, images: Tensor) -> Pass:
+        """As :meth:`forward` at full strength, with the code and what it costs."""
+        code, penalty = self.code(self.encoder(self.corruption(self.see(images))))
+        return Pass(self.decode(self.code_dropout(code)), code, penalty)
+
+    def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
+        """Images of codes drawn from a standard normal, ``(count, C, H, W)``; meaningful for a variational code.
+
+        Raises:
+            ModelError: If the code is not variational.
+        """
+        if self.settings.kind != "variational":
+            raise ModelError(
+                f"A {self.settings.kind} code follows no known distribution, so it cannot be sampled.",
+                hint="Train a variational autoencoder.",
+            )
+        return self.decode(torch.randn((count, *self.code_shape), generator=generator))
+
+
+def _drop(share: float, *, flat: bool) -> nn.Module:
+    if share == 0.0:
+        return nn.Identity()
+    return nn.Dropout(share) if flat else nn.Dropout2d(share)
+
+
+def _dense(
+    config: AutoencoderConfig, inside: Sequence[int], features: int
+) -> tuple[nn.Module, nn.Module, tuple[int, int] | None]:
+    def layers(sizes: Sequence[int]) -> list[nn.Module]:
+        found: list[nn.Module] = []
+        for number, (a, b) in enumerate(pairwise(sizes)):
+            if number:
+                found += [nn.ReLU(), _drop(config.dropout, flat=True)]
+            found.append(nn.Linear(a, b))
+        return found
+
+    first, last = inside[0] * inside[1] * inside[2], config.shape[0] * config.shape[1] * config.shape[2]
+    encoder = nn.Sequential(nn.Flatten(), *layers([first, *config.hidden, features]))
+    decoder = nn.Sequential(
+        *layers([config.code, *reversed(config.hidden), last]), nn.Unflatten(1, config.shape)
+    )
+    return encoder, decoder, None
+
+
+class _Enlarge(nn.Module):
+    """Twice the height and width."""
+
+    def __init__(self, inside: int, outside: int, how: Upsampling) -> None:
+        super().__init__()
+        self.how = how
+        # a kernel of 4 with stride 2 covers every output pixel equally often, one of 3 does not
+        self.layer = (
+            nn.ConvTranspose2d(inside, outside, 4, 2, 1)
+            if how == "transposed"
+            else nn.Conv2d(inside, outside, 3, 1, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "nearest":
+            x = F.interpolate(x, scale_factor=2, mode="nearest")
+        elif self.how == "bilinear":
+            x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        found: Tensor = self.layer(x)
+        return found
+
+
+def _convolutional(
+    config: AutoencoderConfig, inside: Sequence[int], features: int
+) -> tuple[nn.Module, nn.Module, tuple[int, int] | None]:
+    widths = [config.width * 2 ** min(k, 3) for k in range(config.depth + 1)]
+
+    def act() -> list[nn.Module]:
+        return [nn.LeakyReLU(0.1), *([] if config.dropout == 0.0 else [_drop(config.dropout, flat=False)])]
+
+    def block(count: int) -> list[nn.Module]:
+        found: list[nn.Module] = []
+        for _ in range(config.blocks - 1):
+            found += [nn.Conv2d(count, count, 3, 1, 1), *act()]
+        return found
+
+    down: list[nn.Module] = [nn.Conv2d(inside[0], widths[0], 3, 1, 1), *act(), *block(widths[0])]
+    for a, b in pairwise(widths):
+        down += [nn.Conv2d(a, b, 4, 2, 1), *act(), *block(b)]
+    up: list[nn.Module] = []
+    for a, b in pairwise(reversed(widths)):
+        up += [*act(), *block(a), _Enlarge(a, b, config.upsampling)]
+    up += [*act(), *block(widths[0]), nn.Conv2d(widths[0], config.shape[0], 3, 1, 1)]
+    sides = (config.shape[1] >> config.depth, config.shape[2] >> config.depth)
+    if not config.flat:
+        encoder = nn.Sequential(*down, nn.Conv2d(widths[-1], features, 1))
+        return encoder, nn.Sequential(nn.Conv2d(config.code, widths[-1], 1), *up), sides
+    size = widths[-1] * sides[0] * sides[1]
+    return (
+        nn.Sequential(*down, nn.Flatten(), nn.Linear(size, features)),
+        nn.Sequential(nn.Linear(config.code, size), nn.Unflatten(1, (widths[-1], *sides)), *up),
+        None,
+    )

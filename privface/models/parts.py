@@ -1,0 +1,157 @@
+"""What autoencoders are put together from: corruptions of the input, and kinds of code with their penalties.
+
+A corruption acts in training only and leaves the shape alone. A kind of code turns the encoder's last features into
+the code and says what it costs; in evaluation mode every code is deterministic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from privface.errors import ModelError
+
+CorruptionKind: TypeAlias = Literal["none", "dropout", "gaussian", "salt-and-pepper"]
+CodeKind: TypeAlias = Literal["plain", "sparse", "variational"]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass in training.
+
+    Attributes:
+        output: What was reproduced, shape of the input (3 channels for grey input).
+        code: The code, shape ``(N, *code_shape)``.
+        penalty: What the code costs, a scalar.
+    """
+
+    output: Tensor
+    code: Tensor
+    penalty: Tensor
+
+
+class Corruption(nn.Module):
+    """Spoils the input of a denoising autoencoder while it learns (Vincent et al., JMLR 2010).
+
+    Args:
+        kind: ``"dropout"`` sets values to 0 (masking noise), ``"gaussian"`` adds noise, ``"salt-and-pepper"``
+            sets values of whole pixels to 0 or 1, as often each; ``"none"`` does nothing.
+        level: Share of the values, or the noise's standard deviation in units of the [0, 1] range.
+        spread: Each image's level is drawn from ``level * (1 - spread)`` to ``level * (1 + spread)``, so that
+            one network serves more than one level; in [0, 1].
+
+    Raises:
+        ModelError: If the kind is unknown or a number out of range.
+    """
+
+    def __init__(self, kind: CorruptionKind = "gaussian", *, level: float = 0.1, spread: float = 0.0) -> None:
+        super().__init__()
+        limit = 1.0 if kind == "gaussian" else 0.95
+        if kind not in ("none", "dropout", "gaussian", "salt-and-pepper"):
+            raise ModelError(
+                f"corruption={kind!r} does not exist.",
+                hint="Choose none, dropout, gaussian or salt-and-pepper.",
+            )
+        if not 0.0 <= level <= limit or not 0.0 <= spread <= 1.0:
+            raise ModelError(
+                f"corruption level {level:g}, spread {spread:g}: level must lie in [0, {limit:g}], spread in [0, 1].",
+                hint="0.1 to 0.3 are usual levels.",
+            )
+        self.kind, self.level, self.spread = kind, level, spread
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Spoil a batch ``(N, ...)`` in training mode; the batch itself in evaluation mode."""
+        return self.apply_noise(images) if self.training else images
+
+    def apply_noise(self, images: Tensor) -> Tensor:
+        """Spoil a batch ``(N, ...)`` whatever the mode; the result is not clipped."""
+        if self.kind == "none" or self.level == 0.0:
+            return images
+        shape = (len(images), *[1] * (images.ndim - 1))
+        level = self.level * (1.0 + self.spread * (2.0 * torch.rand(shape, device=images.device) - 1.0))
+        if self.kind == "gaussian":
+            return images + level * torch.randn_like(images)
+        if self.kind == "dropout":
+            # values that stay are not scaled up: the network has to see the levels it will meet in use
+            return images * (torch.rand_like(images) >= level)
+        places = (
+            torch.rand_like(images[:, :1]) < level if images.ndim > 2 else torch.rand_like(images) < level
+        )
+        salt = (torch.rand_like(images[:, :1] if images.ndim > 2 else images) < 0.5).to(images.dtype)
+        return torch.where(places, salt, images)
+
+
+class PlainCode(nn.Module):
+    """The features themselves: no limit but the size, no penalty."""
+
+    kind: ClassVar[CodeKind] = "plain"
+    factor: ClassVar[int] = 1
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Code and penalty (0, scalar) for features of any shape."""
+        return features, features.new_zeros(())
+
+
+class SparseCode(nn.Module):
+    """Rectified features, most of them exactly zero because their mean absolute value costs (an L1 penalty)."""
+
+    kind: ClassVar[CodeKind] = "sparse"
+    factor: ClassVar[int] = 1
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Code, never negative, and penalty: mean absolute value of all units."""
+        code = F.relu(features)
+        return code, code.abs().mean()
+
+
+class GaussianCode(nn.Module):
+    """A Gaussian for every unit, pulled towards the standard one (Kingma and Welling, ICLR 2014).
+
+    The encoder gives twice as many features as the code has units: means, then logarithms of the variances. In training
+    mode the code is drawn, in evaluation mode it is the mean.
+    """
+
+    kind: ClassVar[CodeKind] = "variational"
+    factor: ClassVar[int] = 2
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Code and penalty: divergence from the standard normal in nats, summed over units, mean over the batch."""
+        mean, log_variance = self.moments(features)
+        code = mean
+        if self.training:
+            code = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        return code, gaussian_divergence(mean, log_variance).mean()
+
+    @staticmethod
+    def moments(features: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and logarithms of variances; the latter are held in [-12, 12]."""
+        mean, log_variance = features.chunk(2, dim=1)
+        return mean, log_variance.clamp(-12.0, 12.0)
+
+
+def gaussian_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of diagonal Gaussians from the standard one, in nats, shape ``(N,)``.
+
+    ``0.5 * sum(mean^2 + variance - 1 - log variance)`` (Kingma and Welling, ICLR 2014, appendix B).
+    """
+    terms = mean.square() + log_variance.exp() - 1.0 - log_variance
+    return 0.5 * terms.flatten(1).sum(dim=1)
+
+
+CODES: dict[CodeKind, type[PlainCode] | type[SparseCode] | type[GaussianCode]] = {
+    "plain": PlainCode,
+    "sparse": SparseCode,
+    "variational": GaussianCode,
+}
+
+
+def upsampled_size(size: int, *, stride: int, kernel: int, padding: int = 0) -> int:
+    """Side of a transposed convolution's output, ``stride * (size - 1) + kernel - 2 * padding``.
+
+    The size of Dumoulin and Visin ("A guide to convolution arithmetic", arXiv 1603.07285, relationship 14).
+    """
+    return stride * (size - 1) + kernel - 2 * padding

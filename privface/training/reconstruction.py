@@ -1,0 +1,214 @@
+"""Training of an autoencoder to give back what it is shown, or to give something else for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from privface.errors import ConfigError, TrainingError
+from privface.models import Autoencoder
+from privface.training.source import ImageSource, Prefetcher
+
+Loss: TypeAlias = Literal["mse", "bce", "l1"]
+Progress: TypeAlias = Callable[[int, int, float], None]
+
+_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": F.mse_loss,
+    "bce": F.binary_cross_entropy,
+    "l1": F.l1_loss,
+}
+
+
+class UnitSource:
+    """Images held in memory as floats, of any number of channels.
+
+    Args:
+        images: float32 ``(N, C, H, W)``, in [0, 1] unless the network's output is linear.
+    """
+
+    def __init__(self, images: NDArray[np.float32]) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def batch(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Images at ``index``."""
+        return self._images[index]
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How an autoencoder learns.
+
+    Attributes:
+        epochs: Passes over the images.
+        batch_size: Images a step.
+        learning_rate: AdamW's highest rate; rises over a twentieth of the steps, then falls along a cosine.
+        weight_decay: AdamW's.
+        loss: ``"mse"``, ``"bce"`` (binary cross-entropy, for values in [0, 1]) or ``"l1"``, mean over all values.
+        penalty: Weight of the code's penalty: of the mean absolute code (sparse), or of the divergence in nats per
+            value of the image (variational): 1 with ``"bce"`` is the evidence lower bound, ``2 s^2`` with ``"mse"`` that of
+            a Gaussian likelihood of standard deviation ``s``.
+        seed: Of order, corruption, dropout and drawn codes. Initial weights come with the network.
+
+    Raises:
+        ConfigError: If a number is out of range or the loss unknown.
+    """
+
+    epochs: int = 20
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.0
+    loss: Loss = "mse"
+    penalty: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.loss not in _LOSSES:
+            raise ConfigError(
+                f"loss={self.loss!r} does not exist.", hint=f"Choose among {', '.join(_LOSSES)}."
+            )
+        if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0 or self.penalty < 0:
+            raise ConfigError(
+                f"epochs {self.epochs}, batch_size {self.batch_size}, learning_rate {self.learning_rate:g},"
+                f" penalty {self.penalty:g}: the first two start at 1, the rate above 0, the penalty at 0."
+            )
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch came to.
+
+    Attributes:
+        number: From 1.
+        training: Mean loss with penalty over the steps.
+        validation: Loss with penalty on validation images in evaluation mode; NaN where there are none.
+        kept: Whether this is the best epoch so far, whose weights are kept.
+    """
+
+    number: int
+    training: float
+    validation: float
+    kept: bool
+
+
+def train_autoencoder(
+    network: Autoencoder,
+    source: ImageSource,
+    settings: FitSettings,
+    *,
+    validation: ImageSource | None = None,
+    targets: ImageSource | None = None,
+    validation_targets: ImageSource | None = None,
+    progress: Progress | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> list[Epoch]:
+    """Train in place; the network ends in evaluation mode with its best epoch's weights.
+
+    Args:
+        network: The autoencoder; its own part spoils the input where it is a denoising one.
+        source: What it is shown, and what it is to give back where there are no ``targets``.
+        settings: Schedule, loss and seed.
+        validation: Other images; without them the last epoch is kept.
+        targets: What it is to give instead, row by row.
+        validation_targets: The same for ``validation``.
+        progress: Called as ``progress(steps done, steps, loss)``.
+        on_epoch: Told about each epoch, when the network already holds the weights that it ended with.
+
+    Returns:
+        One record an epoch. Same arguments, same weights on a CPU.
+
+    Raises:
+        TrainingError: If there are no images, sources differ in length, or the loss stops being finite.
+    """
+    if not len(source):
+        raise TrainingError("There is no image to learn from.", hint="Give a folder with photos.")
+    for shown, wanted in ((source, targets), (validation, validation_targets)):
+        if shown is not None and wanted is not None and len(shown) != len(wanted):
+            raise TrainingError(f"{len(shown)} images, but {len(wanted)} targets.")
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    plans = [_order(len(source), settings, epoch) for epoch in range(settings.epochs)]
+    total, done = sum(map(len, plans)), 0
+    epochs: list[Epoch] = []
+    best, kept = np.inf, {}
+    network.to(memory_format=torch.channels_last)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        for number, plan in enumerate(plans, start=1):
+            network.train()
+            losses = []
+            for _, index, images in Prefetcher(source, plan):
+                goal = images if targets is None else torch.from_numpy(targets.batch(index))
+                for group in optimizer.param_groups:
+                    group["lr"] = settings.learning_rate * _schedule(done, total)
+                value = _loss(network, images, goal, settings)
+                optimizer.zero_grad(set_to_none=True)
+                value.backward()  # type: ignore[no-untyped-call]
+                torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+                optimizer.step()
+                done += 1
+                losses.append(float(value.detach()))
+                if not np.isfinite(losses[-1]):
+                    raise TrainingError(
+                        f"The loss is {losses[-1]} after {done} steps.", hint="Lower the learning rate."
+                    )
+                if progress is not None:
+                    progress(done, total, losses[-1])
+            held = (
+                np.nan
+                if validation is None
+                else evaluate(network, validation, settings, targets=validation_targets)
+            )
+            better = validation is None or held < best
+            if better:
+                best = held
+                kept = {name: value.detach().clone() for name, value in network.state_dict().items()}
+            epochs.append(Epoch(number, float(np.mean(losses)), float(held), better))
+            if on_epoch is not None:
+                on_epoch(epochs[-1])
+    network.load_state_dict(kept)
+    network.eval()
+    return epochs
+
+
+def evaluate(
+    network: Autoencoder, source: ImageSource, settings: FitSettings, *, targets: ImageSource | None = None
+) -> float:
+    """Mean loss with penalty over all images, in evaluation mode."""
+    network.eval()
+    total = 0.0
+    plan = np.array_split(np.arange(len(source)), max(1, -(-len(source) // 64)))
+    with torch.inference_mode():
+        for _, index, images in Prefetcher(source, plan):
+            wanted = images if targets is None else torch.from_numpy(targets.batch(index))
+            total += float(_loss(network, images, wanted, settings)) * len(index)
+    return total / len(source)
+
+
+def _order(count: int, settings: FitSettings, epoch: int) -> list[NDArray[np.int64]]:
+    rows = np.random.default_rng([settings.seed, epoch, 5]).permutation(count)
+    return np.array_split(rows, max(1, round(count / settings.batch_size)))
+
+
+def _schedule(done: int, total: int) -> float:
+    rise = max(1, total // 20)
+    return min(1.0, (done + 1) / rise) * 0.5 * (1.0 + float(np.cos(np.pi * done / total)))
+
+
+def _loss(network: Autoencoder, images: Tensor, wanted: Tensor, settings: FitSettings) -> Tensor:
+    passed = network.learn(images.to(memory_format=torch.channels_last))
+    value = _LOSSES[settings.loss](passed.output, wanted)
+    if settings.penalty and network.settings.kind != "plain":
+        values = wanted[0].numel() if network.settings.kind == "variational" else 1
+        value = value + settings.penalty * passed.penalty / values
+    return value

@@ -1,0 +1,249 @@
+"""Every variant keeps the contract: shapes, gradients, determinism, what its part promises, and its way to disk and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from privface.errors import CheckpointError, ModelError
+from privface.models import VARIANTS, Autoencoder, AutoencoderConfig, Protector, save_network, variant
+from privface.models.checkpoint import build, load_network
+from privface.models.parts import Corruption, GaussianCode, gaussian_divergence, upsampled_size
+
+SMALL = {
+    "linear": {"code": 5},
+    "fully-connected": {"code": 5, "hidden": (12,)},
+    "convolutional": {"code": 6, "width": 4, "depth": 2},
+    "deconvolutional": {"code": 6, "width": 4, "depth": 2},
+    "dropout": {"code": 6, "width": 4, "depth": 2},
+    "denoising": {"code": 6, "width": 4},
+    "sparse": {"code": 12, "width": 4, "depth": 2},
+    "variational": {"code": 4, "width": 4, "depth": 2},
+    "colourising": {"code": 6, "width": 4, "depth": 2},
+}
+
+
+def small(name: str, **changes: object) -> Autoencoder:
+    torch.manual_seed(0)
+    return Autoencoder(variant(name, **{"shape": (3, 16, 16), **SMALL[name], **changes})).eval()
+
+
+def images(count: int = 2, side: int = 16, channels: int = 3) -> torch.Tensor:
+    return torch.rand((count, channels, side, side), generator=torch.Generator().manual_seed(1))
+
+
+def test_every_variant_is_tested():
+    assert set(SMALL) == set(VARIANTS)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_contract(name):
+    network, x = small(name), images()
+    code = network.encode(x)
+    assert code.shape == (2, *network.code_shape)
+    torch.testing.assert_close(network(x), network.decode(code))
+    assert network(x).shape == x.shape
+    torch.testing.assert_close(network(x, strength=0.0), x)
+    torch.testing.assert_close(network(x), network(x))  # nothing is drawn in evaluation mode
+    passed = network.learn(x)
+    assert passed.penalty.ndim == 0
+    assert passed.code.shape == code.shape
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_gradients_reach_every_weight_and_are_right(name):
+    network = small(name).double()
+    x = images(1).double()
+    passed = network.learn(x)
+    (passed.output.square().mean() + passed.penalty).backward()
+    assert all(p.grad is not None for p in network.parameters())
+    silent = [n for n, p in network.named_parameters() if not bool(p.grad.abs().sum() > 0)]
+    assert not silent
+    weight = (
+        network.decoder[-1].weight if hasattr(network.decoder[-1], "weight") else network.decoder[-2].weight
+    )
+    place = (0,) * weight.ndim
+
+    def value() -> float:
+        with torch.no_grad():
+            again = network.learn(x)
+            return float(again.output.square().mean() + again.penalty)
+
+    step = 1e-6
+    with torch.no_grad():
+        weight[place] += step
+        up = value()
+        weight[place] -= 2 * step
+        down = value()
+    assert float(weight.grad[place]) == pytest.approx((up - down) / (2 * step), rel=1e-4, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_to_disk_and_back(name, tmp_path):
+    network = small(name)
+    save_network(tmp_path, network, kind="autoencoder", meta={"size": 16})
+    loaded = build(Autoencoder, load_network(tmp_path, kind="autoencoder"), where=tmp_path).eval()
+    assert loaded.settings == network.settings
+    x = images()
+    torch.testing.assert_close(loaded(x), network(x), rtol=0, atol=0)
+    if network.settings.output == "sigmoid":  # as a protector, by the same folder
+        np.testing.assert_allclose(
+            Protector.load(tmp_path)(x.numpy()), network(x).detach().numpy(), atol=1e-6
+        )
+
+
+@settings(max_examples=60)
+@given(
+    depth=st.integers(1, 3),
+    blocks=st.integers(1, 2),
+    units=st.integers(1, 9),
+    sides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    upsampling=st.sampled_from(["transposed", "nearest", "bilinear"]),
+    kind=st.sampled_from(["plain", "sparse", "variational"]),
+    flat=st.booleans(),
+    channels=st.integers(1, 4),
+)
+def test_shapes_of_convolutional_networks(depth, blocks, units, sides, upsampling, kind, flat, channels):
+    height, width = (side * 2**depth for side in sides)
+    network = Autoencoder(
+        AutoencoderConfig(
+            shape=(channels, height, width), code=units, width=2, depth=depth, blocks=blocks,
+            upsampling=upsampling, kind=kind, flat=flat,
+        )
+    ).eval()  # fmt: skip
+    x = torch.rand(2, channels, height, width)
+    assert network.encode(x).shape == (2, *network.code_shape)
+    assert network(x).shape == x.shape
+    assert network.code_shape == ((units,) if flat else (units, *sides))
+
+
+@settings(max_examples=40)
+@given(size=st.integers(1, 20), stride=st.integers(1, 4), kernel=st.integers(1, 6), padding=st.integers(0, 2))
+def test_size_of_a_transposed_convolution(size, stride, kernel, padding):
+    expected = upsampled_size(size, stride=stride, kernel=kernel, padding=padding)
+    if expected < 1:
+        return
+    layer = nn.ConvTranspose2d(1, 1, kernel, stride, padding)
+    assert layer(torch.zeros(1, 1, size, size)).shape[-1] == expected
+
+
+@pytest.mark.parametrize("name", ["denoising", "colourising"])
+def test_networks_without_a_flat_code_take_any_size(name):
+    network = small(name)
+    x = torch.rand(1, 3, 24, 40)
+    assert network(x).shape == x.shape
+    with pytest.raises(ModelError, match="Use sides divisible by"):
+        network(torch.rand(1, 3, 25, 40))
+
+
+def test_a_colouriser_sees_luma_only():
+    network, x = small("colourising"), images()
+    grey = network.see(x)
+    assert grey.shape == (2, 1, 16, 16)
+    torch.testing.assert_close(network(grey), network(x))
+    tinted = x.clone()
+    tinted[:, 0] += 0.114
+    tinted[:, 2] -= 0.299
+    torch.testing.assert_close(network.encode(tinted), network.encode(x), atol=1e-5, rtol=1e-4)
+
+
+def test_a_sparse_code_is_never_negative_and_its_penalty_is_its_mean():
+    with torch.no_grad():
+        passed = small("sparse").learn(images())
+    assert float(passed.code.min()) == 0.0
+    assert float(passed.penalty) == pytest.approx(float(passed.code.mean()))
+
+
+def test_a_variational_code_is_drawn_in_training_only():
+    network, x = small("variational"), images()
+    network.train()
+    assert not torch.equal(network.learn(x).code, network.learn(x).code)
+    network.eval()
+    mean, log_variance = GaussianCode.moments(network.features(x))
+    torch.testing.assert_close(network.encode(x), mean)
+    torch.testing.assert_close(network.learn(x).penalty, gaussian_divergence(mean, log_variance).mean())
+
+
+def test_the_divergence_is_that_of_a_monte_carlo_estimate():
+    generator = torch.Generator().manual_seed(0)
+    mean, log_variance = torch.randn(1, 6, generator=generator), torch.randn(1, 6, generator=generator)
+    code = mean + (0.5 * log_variance).exp() * torch.randn(200_000, 6, generator=generator)
+    posterior = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    ratio = posterior.log_prob(code) - torch.distributions.Normal(0.0, 1.0).log_prob(code)
+    assert float(gaussian_divergence(mean, log_variance)) == pytest.approx(
+        float(ratio.sum(1).mean()), rel=0.01
+    )
+
+
+def test_only_a_variational_code_is_sampled():
+    drawn = small("variational").sample(3, generator=torch.Generator().manual_seed(2))
+    again = small("variational").sample(3, generator=torch.Generator().manual_seed(2))
+    assert drawn.shape == (3, 3, 16, 16)
+    torch.testing.assert_close(drawn, again, rtol=0, atol=0)
+    with pytest.raises(ModelError, match="cannot be sampled"):
+        small("sparse").sample(1, generator=torch.Generator())
+
+
+@pytest.mark.parametrize(("kind", "level"), [("gaussian", 0.2), ("dropout", 0.3), ("salt-and-pepper", 0.3)])
+def test_corruptions_do_what_they_say_and_only_in_training(kind, level):
+    torch.manual_seed(0)
+    part, x = Corruption(kind, level=level), torch.full((8, 3, 64, 64), 0.5)
+    spoilt = part.train()(x)
+    changed = spoilt != x
+    if kind == "gaussian":
+        assert float((spoilt - x).std()) == pytest.approx(level, rel=0.02)
+    else:
+        assert float(changed.float().mean()) == pytest.approx(level, rel=0.05)
+        values = set(spoilt[changed].unique().tolist())
+        assert values == ({0.0} if kind == "dropout" else {0.0, 1.0})
+    if kind == "salt-and-pepper":  # whole pixels
+        assert bool((changed.all(dim=1) == changed.any(dim=1)).all())
+    assert part.eval()(x) is x
+
+
+def test_levels_vary_by_the_spread():
+    torch.manual_seed(0)
+    part = Corruption("gaussian", level=0.2, spread=0.5)
+    found = (part.apply_noise(torch.zeros(400, 1, 32, 32))).std(dim=(1, 2, 3))
+    assert float(found.min()) == pytest.approx(0.1, abs=0.01)
+    assert float(found.max()) == pytest.approx(0.3, abs=0.02)
+
+
+def test_dropout_acts_in_training_only():
+    network, x = small("dropout", code_dropout=0.5), images()
+    torch.testing.assert_close(network(x), network(x))
+    network.train()
+    assert not torch.equal(network(x), network(x))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"code": 0}, {"dropout": 1.0}, {"kind": "dense"}, {"upsampling": "magic"}, {"shape": (3, 10, 16), "depth": 2},
+        {"grey": True, "shape": (1, 16, 16)}, {"hidden": (0,)}, {"corruption": "blur"}, {"level": -0.1},
+    ],
+)  # fmt: skip
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ModelError) as caught:
+        Autoencoder(variant("convolutional", **wrong))
+    assert caught.value.hint
+
+
+def test_unknown_variants_settings_and_shapes_are_refused(tmp_path):
+    with pytest.raises(ModelError, match="no autoencoder 'quantum'"):
+        variant("quantum")
+    with pytest.raises(ModelError, match="no setting 'bredth'"):
+        variant("sparse", bredth=4)
+    with pytest.raises(ModelError, match="no settings"):
+        Autoencoder({"bredth": 4})
+    with pytest.raises(ModelError, match=r"Images of shape \(2, 1, 16, 16\)"):
+        small("sparse")(images(channels=1))
+    with pytest.raises(ModelError, match="Use 16 x 16"):
+        small("sparse")(images(side=24))
+    save_network(tmp_path, small("sparse"), kind="vase")
+    with pytest.raises(CheckpointError, match="holds a 'vase'"):
+        Protector.load(tmp_path)
