@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from privface import __version__
+from privface.cli.autoencoder import app as autoencoder_app
 from privface.cli.show import Console, progress_bars
 from privface.errors import PrivfaceError
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, help="Models on this machine.")
 app.add_typer(models_app, name="models")
+app.add_typer(autoencoder_app, name="autoencoder")
 
 Faces = Literal["auto", "aligned", "landmarks", "detect"]
 Effort = Literal["quick", "standard", "full"]

@@ -1,5 +1,6 @@
-"""Training: the semi-adversarial loop, and plain training of classifiers and matchers."""
+"""Training: the semi-adversarial loop, and plain training of classifiers, matchers and autoencoders."""
 
+from privface.training.reconstruction import Epoch, FitSettings, UnitSource, evaluate, train_autoencoder
 from privface.training.source import ArraySource, DecodingSource, ImageSource
 from privface.training.step import EmbeddingAdversary, LossWeights, PixelAdversary, SemiAdversarialStep
 from privface.training.supervised import train_gender_classifier, train_matcher
@@ -9,6 +10,8 @@ __all__ = [
     "ArraySource",
     "DecodingSource",
     "EmbeddingAdversary",
+    "Epoch",
+    "FitSettings",
     "FitSummary",
     "ImageSource",
     "LoopSettings",
@@ -16,6 +19,9 @@ __all__ = [
     "PixelAdversary",
     "SemiAdversarialStep",
     "SemiAdversarialTrainer",
+    "UnitSource",
+    "evaluate",
+    "train_autoencoder",
     "train_gender_classifier",
     "train_matcher",
 ]

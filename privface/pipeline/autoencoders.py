@@ -1,0 +1,466 @@
+"""Autoencoders on their own: trained on any folder of images or of speech, and applied to others."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from privface.errors import ConfigError, DataError, ImageError, OutputError, PrivfaceError
+from privface.images import (
+    WRITTEN_SUFFIXES,
+    decode_image,
+    encode_image,
+    file_key,
+    list_images,
+    to_pixels,
+    to_unit,
+    write_atomic,
+)
+from privface.models import Autoencoder, AutoencoderConfig, load_network, save_network
+from privface.models.checkpoint import build
+from privface.models.speech import KIND as SPEECH_KIND
+from privface.models.speech import SpeechDenoiser
+from privface.pipeline.faces import Progress
+from privface.speech import (
+    BANDS,
+    NOISES,
+    RATE,
+    Samples,
+    generated_noise,
+    loudness,
+    mix,
+    read_wav,
+    spectrogram,
+    voice_mask,
+    write_wav,
+)
+from privface.training import ArraySource, DecodingSource, Epoch, FitSettings, ImageSource, UnitSource
+from privface.training import train_autoencoder as fit
+
+KIND = "autoencoder"
+VALIDATION_SHARE = 0.1
+IN_MEMORY = 2_000_000_000
+"""Bytes of pixels up to which all images are kept in memory; above it they are decoded on every visit."""
+
+FRAMES = 64
+"""Spectrogram columns (half a second) that a speech denoiser learns from at a time."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training came to.
+
+    Attributes:
+        images: Images, or pieces of speech, that were learnt from.
+        validation: Others that chose the epoch.
+        unreadable: Files left out because they cannot be decoded.
+        epochs: One record an epoch.
+    """
+
+    images: int
+    validation: int
+    unreadable: tuple[str, ...]
+    epochs: tuple[Epoch, ...]
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch whose weights were kept."""
+        return [epoch for epoch in self.epochs if epoch.kept][-1]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What became of a folder.
+
+    Attributes:
+        written: Files written.
+        failed: Input file and reason of those that were not.
+    """
+
+    written: int
+    failed: tuple[tuple[str, str], ...]
+
+
+def train_images(
+    source: Path,
+    out: Path,
+    config: AutoencoderConfig,
+    settings: FitSettings,
+    *,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train an autoencoder on the images below a folder; the best epoch so far always lies in ``out``.
+
+    Each image is cropped to the middle square and resized. A tenth of the folders (of the files where there is one folder
+    only) chooses the epoch.
+
+    Args:
+        source: Folder of images.
+        out: Model folder to write.
+        config: The network; its shape decides the size.
+        settings: Schedule and loss.
+        progress: Told about reading and training.
+
+    Raises:
+        DataError: If fewer than ten images can be read.
+        OutputError: If ``out`` holds another model or cannot be written.
+    """
+    _require_new(out)
+    side = _square(config)
+    paths = list(list_images(source))
+    held = _held_out([file_key(path, source) for path in paths])
+    pixels, bad = _read_all(paths, side, progress)
+    good = np.array([path not in bad for path in paths], np.bool_)
+    if good.sum() < 10:
+        raise DataError(
+            f"{int(good.sum())} images in {source} can be read, 10 are needed.",
+            hint="Give a folder with more photos.",
+        )
+    learn, choose = _sources(paths, pixels, good & ~held, side), _sources(paths, pixels, good & held, side)
+    torch.manual_seed(settings.seed)
+    network = Autoencoder(config)
+    meta: dict[str, Any] = {"size": side, "images": len(learn), "loss": settings.loss, "seed": settings.seed}
+    epochs = _fit(network, learn, choose, settings, out, KIND, meta, progress)
+    return Trained(len(learn), len(choose), tuple(file_key(path, source) for path in bad), tuple(epochs))
+
+
+def train_speech(
+    source: Path,
+    out: Path,
+    config: AutoencoderConfig,
+    settings: FitSettings,
+    *,
+    noise: Path | None = None,
+    pieces: int = 3000,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train a speech denoiser on clean WAV files, mixed with noise at -5 to 15 dB.
+
+    Args:
+        source: Folder of clean speech; a tenth of its folders, or files, chooses the epoch.
+        out: Model folder to write.
+        config: A convolutional network without a flat code; its shape is replaced.
+        settings: Schedule and loss.
+        noise: Folder of WAV files with noise; without it, noises are generated.
+        pieces: Pieces of half a second to learn from.
+        progress: Told about reading and training.
+
+    Raises:
+        DataError: If there are fewer than four files of speech, or a file cannot be read.
+    """
+    _require_new(out)
+    config = _speech_config(config)
+    files = _wav_files(source, minimum=4)
+    held = _held_out([file_key(path, source) for path in files])
+    voices = [read_wav(path) for path in files]
+    noises = [read_wav(path) for path in _wav_files(noise, minimum=1)] if noise is not None else None
+    parts = []
+    for number, (rows, count) in enumerate(((~held, pieces), (held, max(200, pieces // 8)))):
+        chosen = [voice for voice, row in zip(voices, rows, strict=True) if row]
+        parts.append(_pieces(chosen, noises, count, seed=settings.seed + 1000 * number, progress=progress))
+    torch.manual_seed(settings.seed)
+    network = Autoencoder(config)
+    (seen, wanted), (seen_held, wanted_held) = parts
+    meta: dict[str, Any] = {"rate": RATE, "speech_files": len(files), "seed": settings.seed}
+    epochs = _fit(
+        network, UnitSource(seen), UnitSource(seen_held), settings, out, SPEECH_KIND, meta, progress,
+        targets=(UnitSource(wanted), UnitSource(wanted_held)),
+    )  # fmt: skip
+    return Trained(len(seen), len(seen_held), (), tuple(epochs))
+
+
+def load_autoencoder(folder: Path) -> Autoencoder:
+    """The network of a model folder, in evaluation mode.
+
+    Raises:
+        CheckpointError: If the folder is incomplete, damaged or of another kind.
+    """
+    return build(Autoencoder, load_network(folder, kind=KIND), where=folder).eval()
+
+
+def apply_to_folder(
+    model: Path, source: Path, out: Path, *, colourise: bool = False, progress: Progress | None = None
+) -> Applied:
+    """Pass every image below a folder through an autoencoder: reproduce, denoise or colourise it.
+
+    Networks whose code is a map work at each image's own size; the others at the size they were trained on, on the middle
+    square. Names and formats are kept (``a.gif``, which is not written, becomes ``a.gif.png``), metadata is not.
+
+    Args:
+        model: Model folder.
+        source: Images; never written to.
+        out: Where results go; must not lie within ``source``.
+        colourise: Whether the network must be one that adds colour.
+        progress: Told about every image.
+
+    Raises:
+        ConfigError: If the network is not of the kind that is needed, or ``out`` lies within ``source``.
+    """
+    network = load_autoencoder(model)
+    if colourise and not network.settings.grey:
+        raise ConfigError(
+            f"{model} was not trained to add colour.", hint="Train one with --variant colourising."
+        )
+    if out.resolve().is_relative_to(source.resolve()):
+        raise ConfigError(f"{out} lies within {source}.", hint="Write to a folder of its own.")
+    paths = list(list_images(source))
+    if not paths:
+        raise DataError(f"No image lies below {source}.", hint="Give a folder that holds images.")
+    failed: list[tuple[str, str]] = []
+    for number, path in enumerate(paths, start=1):
+        kept = path.suffix.lower() in WRITTEN_SUFFIXES
+        target = out / path.relative_to(source)
+        try:
+            made = encode_image(apply(network, decode_image(path)), path.suffix if kept else ".png")
+            write_atomic(target if kept else target.with_name(f"{target.name}.png"), made)
+        except OutputError:
+            raise
+        except PrivfaceError as error:
+            failed.append((file_key(path, source), error.message))
+        if progress is not None:
+            progress("apply", number, len(paths))
+    return Applied(len(paths) - len(failed), tuple(failed))
+
+
+def apply(network: Autoencoder, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What a network makes of one image, uint8 ``(H, W, 3)``.
+
+    Networks of a fixed size give the middle square in that size; the others keep height and width.
+    """
+    if not network.any_size:
+        pixels = _middle(pixels, network.settings.shape[1])
+    height, width = pixels.shape[:2]
+    image = to_unit(pixels[None])
+    if network.settings.shape[0] == 1:
+        image = image.mean(axis=1, keepdims=True)
+    pad = [(0, 0), (0, 0), (0, -height % network.multiple), (0, -width % network.multiple)]
+    with torch.inference_mode():
+        made = network(torch.from_numpy(np.pad(image, pad, mode="edge"))).clamp(0.0, 1.0).numpy()
+    made = np.broadcast_to(made, (1, 3, *made.shape[2:]))
+    return to_pixels(made[0, :, :height, :width])
+
+
+def sample_images(model: Path, out: Path, *, count: int, seed: int) -> list[Path]:
+    """Draw images from a variational autoencoder and write them and one sheet of all.
+
+    Args:
+        model: Model folder.
+        out: Folder for ``sheet.png`` and ``0000.png`` onwards.
+        count: Images to draw, 1 or more.
+        seed: Same seed, same images.
+
+    Raises:
+        ModelError: If the network is not variational.
+        ConfigError: If ``count`` is below 1.
+    """
+    if count < 1:
+        raise ConfigError(f"count is {count}; it must be 1 or more.", hint="64 fill a sheet.")
+    network = load_autoencoder(model)
+    with torch.inference_mode():
+        drawn = network.sample(count, generator=torch.Generator().manual_seed(seed)).clamp(0.0, 1.0).numpy()
+    pixels = to_pixels(np.broadcast_to(drawn, (count, 3, *drawn.shape[2:])))
+    written = [out / "sheet.png"]
+    write_atomic(written[0], encode_image(tile(pixels), ".png"))
+    for number, image in enumerate(pixels):
+        written.append(out / f"{number:04d}.png")
+        write_atomic(written[-1], encode_image(image, ".png"))
+    return written
+
+
+def tile(pixels: NDArray[np.uint8], *, columns: int | None = None, gap: int = 2) -> NDArray[np.uint8]:
+    """Images ``(N, H, W, 3)`` side by side on white, in rows of about the root of their number."""
+    count, height, width = pixels.shape[:3]
+    columns = columns or max(1, round(count**0.5))
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
+    for number, image in enumerate(pixels):
+        top, left = (number // columns) * (height + gap) + gap, (number % columns) * (width + gap) + gap
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def denoise_speech(model: Path, source: Path, out: Path) -> float:
+    """Take noise out of one WAV file; returns its seconds."""
+    samples = read_wav(source)
+    write_wav(out, SpeechDenoiser.load(model)(samples))
+    return len(samples) / RATE
+
+
+def _fit(
+    network: Autoencoder,
+    learn: ImageSource,
+    choose: ImageSource,
+    settings: FitSettings,
+    out: Path,
+    kind: str,
+    meta: dict[str, Any],
+    progress: Progress | None,
+    *,
+    targets: tuple[ImageSource, ImageSource] | tuple[None, None] = (None, None),
+) -> list[Epoch]:
+    def keep(epoch: Epoch) -> None:
+        if epoch.kept:
+            figures = {"epoch": epoch.number, "validation_loss": epoch.validation}
+            save_network(out, network, kind=kind, meta={**meta, **figures})
+
+    def tell(done: int, total: int, _: float) -> None:
+        if progress is not None:
+            progress("train", done, total)
+
+    return fit(
+        network, learn, settings, validation=choose if len(choose) else None, targets=targets[0],
+        validation_targets=targets[1] if len(choose) else None, progress=tell, on_epoch=keep,
+    )  # fmt: skip
+
+
+def _require_new(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"{out} is not empty.", hint="Choose a new folder for the model.")
+
+
+def _square(config: AutoencoderConfig) -> int:
+    channels, height, width = config.shape
+    if height != width or channels != 3:
+        raise ConfigError(
+            f"Images are learnt as squares in colour, not {channels} x {height} x {width}.",
+            hint="Give shape=[3,64,64], for example.",
+        )
+    return height
+
+
+def _speech_config(config: AutoencoderConfig) -> AutoencoderConfig:
+    if config.architecture != "convolutional" or config.flat or config.grey or config.kind == "variational":
+        raise ConfigError(
+            "Speech of any length needs a convolutional network whose code is a map.",
+            hint="Use --variant denoising.",
+        )
+    return replace(config, shape=(1, BANDS, FRAMES), corruption="none", level=0.0, spread=0.0)
+
+
+def _held_out(keys: Sequence[str]) -> NDArray[np.bool_]:
+    """Which files choose the epoch: a tenth of the folders if there are ten, else of the files, by a hash."""
+    folders = [key.rpartition("/")[0] for key in keys]
+    groups = folders if len(set(folders)) >= 10 else list(keys)
+    found = np.array([_share(group) < VALIDATION_SHARE for group in groups], np.bool_)
+    if len(found) and not found.any():  # few groups: the one with the lowest hash
+        lowest = min(groups, key=_share)
+        found = np.array([group == lowest for group in groups], np.bool_)
+    return found
+
+
+def _share(text: str) -> float:
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2.0**64
+
+
+def _middle(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    height, width = pixels.shape[:2]
+    edge = min(height, width)
+    top, left = (height - edge) // 2, (width - edge) // 2
+    square = pixels[top : top + edge, left : left + edge]
+    how = cv2.INTER_AREA if edge > side else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(square, (side, side), interpolation=how), np.uint8)
+
+
+def _read_all(
+    paths: Sequence[Path], side: int, progress: Progress | None
+) -> tuple[NDArray[np.uint8] | None, set[Path]]:
+    """Pixels of all images if they fit into memory, and those that cannot be read."""
+    fits = len(paths) * side * side * 3 <= IN_MEMORY
+    pixels = np.zeros((len(paths), side, side, 3), np.uint8) if fits else None
+    bad: set[Path] = set()
+    for number, path in enumerate(paths):
+        try:
+            image = _middle(decode_image(path), side)
+            if pixels is not None:
+                pixels[number] = image
+        except ImageError:
+            bad.add(path)
+        if progress is not None:
+            progress("read", number + 1, len(paths))
+    return pixels, bad
+
+
+def _sources(
+    paths: Sequence[Path], pixels: NDArray[np.uint8] | None, rows: NDArray[np.bool_], side: int
+) -> ImageSource:
+    if pixels is not None:
+        return ArraySource(pixels[rows])
+    chosen = [path for path, row in zip(paths, rows, strict=True) if row]
+    return DecodingSource(lambda k: _middle(decode_image(chosen[k]), side), count=len(chosen))
+
+
+def _wav_files(folder: Path, *, minimum: int) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder.", hint="Give a folder that holds WAV files.")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".wav")
+    if len(found) < minimum:
+        raise DataError(
+            f"{len(found)} WAV files lie below {folder}, {minimum} are needed.", hint="Give more files."
+        )
+    return found
+
+
+def _pieces(
+    voices: Sequence[Samples],
+    noises: Sequence[Samples] | None,
+    count: int,
+    *,
+    seed: int,
+    progress: Progress | None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Loudness of noisy pieces and the masks that would leave the voice, both ``(count, 1, BANDS, FRAMES)``."""
+    rng = np.random.default_rng([seed, 3])
+    seen = np.empty((count, 1, BANDS, FRAMES), np.float32)
+    wanted = np.empty_like(seen)
+    for number, (noisy, clean) in enumerate(_mixtures(voices, noises, rng)):
+        start = int(rng.integers(0, max(1, noisy.shape[1] - FRAMES + 1)))
+        part = slice(start, start + FRAMES)
+        seen[number, 0] = _fill(loudness(noisy)[:, part])
+        wanted[number, 0] = _fill(voice_mask(clean, noisy)[:, part])
+        if progress is not None:
+            progress("mix speech and noise", number + 1, count)
+        if number + 1 == count:
+            break
+    return seen, wanted
+
+
+def _mixtures(
+    voices: Sequence[Samples], noises: Sequence[Samples] | None, rng: np.random.Generator
+) -> Iterator[tuple[NDArray[np.complex64], NDArray[np.complex64]]]:
+    length = 2 * RATE
+    while True:
+        voice = _excerpt(voices[int(rng.integers(len(voices)))], length, rng)
+        if not np.any(voice):
+            continue
+        if noises is None:
+            kind = int(rng.integers(NOISES + 1))
+            noise = _babble(voices, length, rng) if kind == NOISES else generated_noise(kind, length, rng)
+        else:
+            noise = _excerpt(noises[int(rng.integers(len(noises)))], length, rng)
+        noisy, _ = mix(voice, noise, snr=float(rng.uniform(-5.0, 15.0)))
+        yield spectrogram(noisy), spectrogram(voice)
+
+
+def _babble(voices: Sequence[Samples], length: int, rng: np.random.Generator) -> Samples:
+    chosen = rng.integers(len(voices), size=5)
+    return np.asarray(np.sum([_excerpt(voices[int(k)], length, rng) for k in chosen], axis=0), np.float32)
+
+
+def _excerpt(samples: Samples, length: int, rng: np.random.Generator) -> Samples:
+    if len(samples) < length:
+        samples = np.tile(samples, -(-length // max(1, len(samples))))
+    start = int(rng.integers(0, len(samples) - length + 1))
+    return samples[start : start + length]
+
+
+def _fill(piece: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.pad(piece, ((0, 0), (0, FRAMES - piece.shape[1])), mode="edge")

@@ -1,0 +1,184 @@
+"""Speech in and out: WAV files, spectrograms with their phase kept, and how much of a voice is left in noise."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from math import gcd
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privface.errors import DataError
+from privface.images import write_atomic
+
+if TYPE_CHECKING:
+    from scipy.signal import ShortTimeFFT
+
+RATE: Final = 16_000
+"""Samples a second inside."""
+
+WINDOW: Final = 512
+"""Samples of a spectrogram's window (32 ms, Hann); windows follow each other every :data:`HOP` samples."""
+
+HOP: Final = 128
+
+BANDS: Final = WINDOW // 2
+"""Frequencies that a network sees: all but the highest, whose number does not halve."""
+
+_FLOOR_DB = 80.0
+
+Samples = NDArray[np.float32]
+
+
+def read_wav(path: Path) -> Samples:
+    """One channel of a WAV file at :data:`RATE`, in [-1, 1].
+
+    Raises:
+        DataError: If the file is no WAV, empty, or of a sample type that is not read.
+    """
+    from scipy.io import wavfile  # noqa: PLC0415
+    from scipy.signal import resample_poly  # noqa: PLC0415
+
+    try:
+        rate, data = wavfile.read(io.BytesIO(path.read_bytes()))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}.", hint="Give a WAV file.") from error
+    except Exception as error:  # SciPy raises many kinds on damaged files
+        raise DataError(
+            f"{path.name} cannot be read as a WAV file ({str(error).splitlines()[0][:120]}).",
+            hint="Convert it to 16-bit PCM WAV.",
+        ) from error
+    if data.ndim == 2:
+        data = (
+            data.mean(axis=1)
+            if data.dtype.kind == "f"
+            else data.astype(np.float64).mean(axis=1).astype(data.dtype)
+        )
+    if not data.size or not rate:
+        raise DataError(
+            f"{path.name} holds no sound.", hint="Give a WAV file with at least a second of speech."
+        )
+    if data.dtype == np.uint8:
+        samples = (data.astype(np.float64) - 128.0) / 128.0
+    elif data.dtype.kind == "i":
+        samples = data.astype(np.float64) / float(np.iinfo(data.dtype).max + 1)
+    else:
+        samples = data.astype(np.float64)
+    if not np.isfinite(samples).all():
+        raise DataError(f"{path.name} holds values that are no numbers.", hint="Export the file again.")
+    if rate != RATE:
+        shared = gcd(int(rate), RATE)
+        samples = resample_poly(samples, RATE // shared, int(rate) // shared)
+    return np.asarray(np.clip(samples, -1.0, 1.0), np.float32)
+
+
+def write_wav(path: Path, samples: Samples) -> None:
+    """Write 16-bit mono at :data:`RATE`, atomically; what lies outside [-1, 1] is clipped.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    from scipy.io import wavfile  # noqa: PLC0415
+
+    buffer = io.BytesIO()
+    wavfile.write(buffer, RATE, np.rint(np.clip(samples, -1.0, 1.0) * 32767.0).astype(np.int16))
+    write_atomic(path, buffer.getvalue())
+
+
+def spectrogram(samples: Samples) -> NDArray[np.complex64]:
+    """Short-time Fourier transform, shape ``(BANDS + 1, T)``; :func:`sound` turns it back exactly."""
+    padded = np.pad(np.asarray(samples, np.float64), (0, max(0, WINDOW - len(samples))))
+    return np.asarray(_transform().stft(padded), np.complex64)
+
+
+def sound(spectrum: NDArray[np.complex64], *, length: int) -> Samples:
+    """Samples ``(length,)`` of a spectrogram ``(BANDS + 1, T)``; the phase is the spectrogram's own."""
+    whole = _transform().istft(spectrum.astype(np.complex128), k1=max(length, WINDOW))
+    return np.asarray(whole[:length], np.float32)
+
+
+def loudness(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
+    """What a network sees: decibels below the loudest value, 0 at -80 dB and 1 at 0 dB, shape ``(BANDS, T)``."""
+    magnitude = np.abs(spectrum[:BANDS])
+    decibels = 20.0 * np.log10(np.maximum(magnitude / max(float(magnitude.max()), 1e-9), 1e-9))
+    return np.asarray(np.clip(1.0 + decibels / _FLOOR_DB, 0.0, 1.0), np.float32)
+
+
+def si_sdr(estimate: Samples, reference: Samples) -> float:
+    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al., ICASSP 2019); higher is better.
+
+    Raises:
+        DataError: If the lengths differ or the reference is silent.
+    """
+    a, b = np.asarray(estimate, np.float64), np.asarray(reference, np.float64)
+    if a.shape != b.shape or not np.any(b):
+        raise DataError(
+            f"SI-SDR of {a.shape} and {b.shape}: equal lengths and a reference that sounds are needed."
+        )
+    target = (a @ b) / (b @ b) * b
+    return float(10.0 * np.log10((target @ target) / max(float((a - target) @ (a - target)), 1e-20)))
+
+
+def mix(speech: Samples, noise: Samples, *, snr: float) -> tuple[Samples, Samples]:
+    """Speech with noise at a signal-to-noise ratio in dB, and the noise that was added; both ``(N,)``."""
+    power = float(np.mean(np.square(speech))) / max(float(np.mean(np.square(noise))), 1e-12)
+    added = np.asarray(noise * np.sqrt(power / 10.0 ** (snr / 10.0)), np.float32)
+    return np.asarray(speech + added, np.float32), added
+
+
+def voice_mask(clean: NDArray[np.complex64], noisy: NDArray[np.complex64]) -> NDArray[np.float32]:
+    """Phase-sensitive mask ``(BANDS, T)`` in [0, 1] (Erdogan et al., ICASSP 2015): the best real factor at the noisy phase."""
+    power = np.maximum(np.square(np.abs(noisy[:BANDS])), 1e-12)
+    return np.asarray(np.clip(np.real(clean[:BANDS] * np.conj(noisy[:BANDS])) / power, 0.0, 1.0), np.float32)
+
+
+def generated_noise(kind: int, count: int, rng: np.random.Generator) -> Samples:
+    """One of :data:`NOISES` made-up kinds of noise, ``count`` samples, unscaled."""
+    return np.asarray(_MAKERS[kind % NOISES](count, rng), np.float32)
+
+
+def _coloured(power: float) -> Callable[[int, np.random.Generator], NDArray[np.float64]]:
+    def make(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        spectrum = np.fft.rfft(rng.standard_normal(count))
+        return np.asarray(
+            np.fft.irfft(spectrum / np.arange(1, spectrum.size + 1) ** (power / 2.0), count), np.float64
+        )
+
+    return make
+
+
+def _hum(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    time, base = np.arange(count) / RATE, rng.uniform(45.0, 220.0)
+    hum = 0.05 * rng.standard_normal(count)
+    for k in range(1, 12):
+        hum += np.sin(2 * np.pi * base * k * time + rng.uniform(0, 6.3)) / k
+    return hum
+
+
+def _gusts(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    steps = rng.uniform(0.1, 1.0, max(3, count // (RATE // 4)))
+    swell = np.interp(np.arange(count), np.linspace(0, count, steps.size), steps)
+    return _coloured(1.0)(count, rng) * swell**2
+
+
+def _clatter(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    hits = (rng.random(count) < 12 / RATE) * rng.standard_normal(count)
+    ring = np.exp(-np.arange(RATE // 20) / 200.0) * rng.standard_normal(RATE // 20)
+    return np.convolve(hits, ring)[:count] + 0.02 * rng.standard_normal(count)
+
+
+_MAKERS: tuple[Callable[[int, np.random.Generator], NDArray[np.float64]], ...] = (
+    _coloured(0.0), _coloured(1.0), _coloured(2.0), _hum, _gusts, _clatter,
+)  # fmt: skip
+NOISES: Final = len(_MAKERS)
+"""How many kinds of noise can be made up: white, pink, brown, hum, gusts, clatter."""
+
+
+def _transform() -> ShortTimeFFT:
+    from scipy.signal import ShortTimeFFT  # noqa: PLC0415
+    from scipy.signal.windows import hann  # noqa: PLC0415
+
+    return ShortTimeFFT(hann(WINDOW, sym=False), HOP, RATE)

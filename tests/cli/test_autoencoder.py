@@ -1,0 +1,131 @@
+"""`privface autoencoder`, from folders to folders."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from privface.cli.main import app
+from privface.data import generate_faces, write_faces
+from privface.errors import ConfigError, DataError, ModelError, OutputError
+from privface.images import decode_image
+from privface.speech import generated_noise, mix, read_wav, write_wav
+
+TINY = ("--size", 32, "--epochs", 1, "--set", "width=4", "--set", "code=8")
+
+
+def run(*parts: object):
+    return CliRunner().invoke(app, ["autoencoder", *map(str, parts)])
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    write_faces(generate_faces(people=12, photos_per_person=3, seed=4), folder)
+    return folder
+
+
+def names(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix in {".png", ".jpg"})
+
+
+def test_train_then_reconstruct(photos, tmp_path):
+    told = run("train", photos, "--out", tmp_path / "m", *TINY)
+    assert told.exit_code == 0, told.output
+    assert "best epoch 1 of 1" in told.output
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["model.safetensors", "model.yaml"]
+    done = run("reconstruct", photos, tmp_path / "out", "--model", tmp_path / "m")
+    assert done.exit_code == 0, done.output
+    assert names(tmp_path / "out") == names(photos)
+    assert decode_image(tmp_path / "out" / names(photos)[0]).shape == (32, 32, 3)
+
+
+def test_denoise_keeps_each_size_and_a_broken_file_is_reported(photos, tmp_path):
+    assert run("train", photos, "--out", tmp_path / "m", "--variant", "denoising", *TINY).exit_code == 0
+    (tmp_path / "in").mkdir()
+    data = (photos / names(photos)[0]).read_bytes()
+    (tmp_path / "in" / "a.png").write_bytes(data)
+    (tmp_path / "in" / "b.png").write_bytes(data[:200])
+    done = run("denoise", tmp_path / "in", tmp_path / "out", "--model", tmp_path / "m")
+    assert done.exit_code == 1
+    assert "1 images written, 1 failed" in done.output
+    assert "b.png" in done.output
+    assert decode_image(tmp_path / "out" / "a.png").shape == decode_image(tmp_path / "in" / "a.png").shape
+    assert not (tmp_path / "out" / "b.png").exists()
+
+
+def test_colorize_needs_a_colouriser(photos, tmp_path):
+    assert run("train", photos, "--out", tmp_path / "c", "--variant", "colourising", *TINY).exit_code == 0
+    done = run("colorize", photos, tmp_path / "out", "--model", tmp_path / "c")
+    assert done.exit_code == 0, done.output
+    assert run("train", photos, "--out", tmp_path / "d", "--variant", "denoising", *TINY).exit_code == 0
+    refused = run("colorize", photos, tmp_path / "out2", "--model", tmp_path / "d")
+    assert isinstance(refused.exception, ConfigError)
+    assert "not trained to add colour" in str(refused.exception)
+
+
+def test_sample_draws_the_same_images_again(photos, tmp_path):
+    assert run("train", photos, "--out", tmp_path / "v", "--variant", "variational", *TINY).exit_code == 0
+    for name in ("one", "two"):
+        assert run("sample", tmp_path / name, "--model", tmp_path / "v", "--count", 5).exit_code == 0
+    assert [p.name for p in sorted((tmp_path / "one").iterdir())] == [
+        *(f"{k:04d}.png" for k in range(5)),
+        "sheet.png",
+    ]
+    assert all(
+        (tmp_path / "one" / p.name).read_bytes() == p.read_bytes() for p in (tmp_path / "two").iterdir()
+    )
+    assert run("train", photos, "--out", tmp_path / "s", "--variant", "sparse", *TINY).exit_code == 0
+    refused = run("sample", tmp_path / "three", "--model", tmp_path / "s")
+    assert isinstance(refused.exception, ModelError)
+
+
+def test_speech_is_learnt_and_denoised(tmp_path):
+    rng = np.random.default_rng(0)
+    for k in range(5):
+        time = np.arange(24_000) / 16_000
+        voice = np.sin(2 * np.pi * (120 + 20 * k) * time) * (np.sin(2 * np.pi * 3 * time) > 0)
+        write_wav(tmp_path / "clean" / f"{k}.wav", (0.4 * voice).astype(np.float32))
+    done = run(
+        "train", tmp_path / "clean", "--out", tmp_path / "m", "--speech", "--epochs", 1, "--set", "width=4",
+        "--set", "code=4",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    noisy, _ = mix(read_wav(tmp_path / "clean" / "0.wav"), generated_noise(0, 24_000, rng), snr=0.0)
+    write_wav(tmp_path / "noisy.wav", noisy)
+    done = run("denoise", "--speech", tmp_path / "noisy.wav", tmp_path / "out.wav", "--model", tmp_path / "m")
+    assert done.exit_code == 0, done.output
+    assert len(read_wav(tmp_path / "out.wav")) == 24_000
+
+
+def test_wrong_use_is_refused(photos, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("mine")
+    (tmp_path / "few").mkdir()
+    for parts, kind, words in (
+        (("train", photos, "--out", tmp_path / "full"), OutputError, "is not empty"),
+        (("train", tmp_path / "few", "--out", tmp_path / "m"), DataError, "10 are needed"),
+        (("train", photos, "--out", tmp_path / "m", "--variant", "quantum"), ModelError, "no autoencoder"),
+        (("train", photos, "--out", tmp_path / "m", "--set", "bredth=3"), ModelError, "no setting"),
+        (("train", photos, "--out", tmp_path / "m", "--set", "code"), ConfigError, "key=value"),
+        (("train", photos, "--out", tmp_path / "m", "--size", 30), ModelError, "cannot be halved"),
+        (("train", photos, "--out", tmp_path / "m", "--speech"), DataError, "4 are needed"),
+        (
+            ("train", photos, "--out", tmp_path / "m", "--speech", "--variant", "sparse"),
+            ConfigError,
+            "whose code is a map",
+        ),
+    ):
+        found = run(*parts)
+        assert isinstance(found.exception, kind), (parts, found.exception)
+        assert words in str(found.exception)
+    assert run("train", photos, "--out", tmp_path / "m", "--noise", photos).exit_code == 2
+    assert (tmp_path / "full" / "x").read_text() == "mine"
+
+
+def test_results_never_go_into_the_input(photos, tmp_path):
+    assert run("train", photos, "--out", tmp_path / "m", *TINY).exit_code == 0
+    refused = run("reconstruct", photos, photos / "out", "--model", tmp_path / "m")
+    assert isinstance(refused.exception, ConfigError)
+    assert not (photos / "out").exists()

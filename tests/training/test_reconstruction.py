@@ -1,0 +1,106 @@
+"""Training an autoencoder: it learns, the best epoch is kept, and the same arguments give the same weights."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from privface.errors import ConfigError, TrainingError
+from privface.models import Autoencoder, variant
+from privface.training import FitSettings, UnitSource, evaluate, train_autoencoder
+
+PLAIN = FitSettings(epochs=6, batch_size=16, learning_rate=5e-3)
+
+
+def pictures(count: int, seed: int) -> np.ndarray:
+    """Pictures with few degrees of freedom: two blobs of varying brightness."""
+    rng = np.random.default_rng(seed)
+    grid = np.linspace(-1, 1, 16)
+    blobs = [np.exp(-((grid[:, None] - a) ** 2 + (grid - b) ** 2) * 6) for a, b in ((-0.4, -0.4), (0.4, 0.3))]
+    weights = rng.random((count, 3, 2))
+    return np.einsum("ncb,bhw->nchw", weights, np.stack(blobs)).clip(0, 1).astype(np.float32)
+
+
+def fresh(name: str = "convolutional", **changes: object) -> Autoencoder:
+    torch.manual_seed(1)
+    return Autoencoder(variant(name, **{"shape": (3, 16, 16), "code": 8, "width": 8, "depth": 2, **changes}))
+
+
+@pytest.fixture(scope="module")
+def sources() -> tuple[UnitSource, UnitSource]:
+    return UnitSource(pictures(160, 0)), UnitSource(pictures(48, 1))
+
+
+def test_it_learns_and_keeps_the_best_epoch(sources):
+    network = fresh()
+    before = evaluate(network, sources[1], PLAIN)
+    told: list[float] = []
+    epochs = train_autoencoder(
+        network,
+        sources[0],
+        PLAIN,
+        validation=sources[1],
+        progress=lambda done, total, loss: told.append(loss),
+    )
+    assert len(told) == 60
+    assert [e.number for e in epochs] == list(range(1, 7))
+    best = min(e.validation for e in epochs)
+    assert best < 0.5 * before
+    assert evaluate(network, sources[1], PLAIN) == pytest.approx(best, rel=1e-5)
+    assert not network.training
+
+
+@pytest.mark.parametrize("name", ["dropout", "variational", "denoising"])
+def test_same_arguments_same_weights_and_global_generator_untouched(name, sources):
+    found = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        state = torch.get_rng_state()
+        network = fresh(name)
+        torch.set_rng_state(state)
+        train_autoencoder(network, sources[0], FitSettings(epochs=1, batch_size=32))
+        assert torch.equal(torch.get_rng_state(), state)
+        found.append(network.state_dict())
+    assert all(torch.equal(found[0][k], found[1][k]) for k in found[0])
+
+
+def test_without_validation_the_last_epoch_is_kept(sources):
+    epochs = train_autoencoder(fresh(), sources[0], FitSettings(epochs=2, batch_size=64))
+    assert all(math.isnan(e.validation) and e.kept for e in epochs)
+
+
+def test_targets_are_what_it_learns_to_give(sources):
+    network = fresh()
+    inverse = UnitSource(1.0 - pictures(160, 0))
+    held = UnitSource(1.0 - pictures(48, 1))
+    train_autoencoder(
+        network, sources[0], PLAIN, validation=sources[1], targets=inverse, validation_targets=held
+    )
+    to_itself, to_inverse = (evaluate(network, sources[1], PLAIN, targets=t) for t in (None, held))
+    assert to_inverse < 0.1 * to_itself
+
+
+def test_a_penalty_empties_the_code(sources):
+    shares = []
+    for weight in (0.0, 3.0):
+        network = fresh("sparse", code=32)
+        train_autoencoder(network, sources[0], FitSettings(epochs=6, batch_size=16, penalty=weight))
+        with torch.no_grad():
+            code = network.encode(torch.from_numpy(pictures(48, 1)))
+        shares.append(float((code == 0).float().mean()))
+    assert shares[1] > shares[0] + 0.2
+
+
+def test_bad_settings_and_sources_are_refused(sources):
+    for wrong in ({"loss": "hinge"}, {"epochs": 0}, {"learning_rate": 0.0}, {"penalty": -1.0}):
+        with pytest.raises(ConfigError):
+            FitSettings(**wrong)
+    with pytest.raises(TrainingError, match="no image"):
+        train_autoencoder(fresh(), UnitSource(pictures(0, 0)), PLAIN)
+    with pytest.raises(TrainingError, match="160 images, but 48 targets"):
+        train_autoencoder(fresh(), sources[0], PLAIN, targets=sources[1])
+    with pytest.raises(TrainingError, match="The loss is nan"):
+        train_autoencoder(fresh(), UnitSource(np.full((8, 3, 16, 16), np.nan, np.float32)), PLAIN)
