@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,8 +61,12 @@ def main() -> None:
     parser.add_argument(
         "--table", action="store_true", help="print the table of the committed results and stop"
     )
+    parser.add_argument("--summary", action="store_true", help="print the README's short table and stop")
     parser.add_argument("--report", type=Path, help="write the comparison of the committed results and stop")
     arguments = parser.parse_args()
+    if arguments.summary:
+        print(summary())
+        return
     if arguments.table or arguments.report:
         from privface.report.compare import comparison_markdown, write_comparison
 
@@ -91,6 +96,42 @@ def main() -> None:
                 audit = audit_leace(setup) if name == "leace" else audit_images(name, setup)
                 audit.save(result(name))
                 print(f"{name}: {audit.document['verdict']['headline']}", flush=True)
+
+
+WORDS = {
+    "none": "nothing (originals)",
+    "blur": "Gaussian blur",
+    "pixelation": "pixelation",
+    "noise": "Gaussian noise",
+    "jpeg-10": "JPEG, quality 10",
+    "down-up": "down- and up-sampling",
+    "pgd": "per-image PGD against a classifier",
+    "k-same": "k-same averaging",
+    "san": "semi-adversarial autoencoder (experiment 01)",
+    "leace": "LEACE, on embeddings",
+}
+
+
+def summary() -> str:
+    """Leakage to frozen and to retrained attackers, and matching, in one line a method."""
+    lines = [
+        "| protection | frozen classifier it was built against | frozen classifier it never met | attackers that adapt | people still matched |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, words in WORDS.items():
+        figures = AuditResult(json.loads(result(name).read_text())).figures
+        cells = [
+            "-" if math.isnan(figures[key].value) else f"{figures[key].value:.2f}"
+            for key in ("worst_frozen_seen", "worst_frozen_unseen", "worst_retrained")
+        ]
+        document = json.loads(result(name).read_text())
+        matched = min(
+            row["tmr"]["0.01"]["value"]
+            for row in document["matching"]
+            if row["mode"] == "P-P" and row["impostors"] == "all" and row["matcher"].endswith("_b")
+        )
+        lines.append(f"| {words} | {cells[0]} | {cells[1]} | **{cells[2]}** | {matched:.0%} |")
+    return "\n".join(lines)
 
 
 def result(name: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +24,7 @@ Images = NDArray[np.uint8]
 class ImageRecoverer:
     """A denoising autoencoder from protected to original photos of other people.
 
-    A small U-Net (Ronneberger et al., MICCAI 2015) on half resolution that adds a correction to its input,
+    By default a small U-Net (Ronneberger et al., MICCAI 2015) on half resolution that adds a correction to its input,
     trained with the mean absolute error. The epoch with the smallest error on validation people is kept. Rows of
     training people are recovered by networks that have not seen them (two halves of the people), at the price
     of networks that know fewer people.
@@ -35,6 +35,9 @@ class ImageRecoverer:
         batch_size: Pairs per optimiser step.
         learning_rate: Peak of the one-cycle schedule.
         cross_fit: Recover training people by networks that have not seen them; else by the one network.
+        make: Gives a fresh network for images of a side: from images ``(N, 3, H, W)`` in [0, 1] to such images, whose
+            ``penalty`` attribute, where it has one, is added to the loss after each pass.
+        title: What ``make`` gives, for the report.
         progress: Called with (epochs done, epochs) after each epoch.
     """
 
@@ -44,11 +47,13 @@ class ImageRecoverer:
     learning_rate: float = 3e-3
     cross_fit: bool = False
     progress: Callable[[int, int], None] | None = None
+    make: Callable[[int], nn.Module] | None = field(default=None, repr=False)
+    title: str = "denoiser"
 
     @property
     def name(self) -> str:
         """Name in the report."""
-        return "denoiser"
+        return self.title
 
     def fit(
         self,
@@ -113,7 +118,7 @@ class ImageRecoverer:
         steps = max(1, len(protected) // self.batch_size)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = _unet(self.width)
+            network = _unet(self.width) if self.make is None else self.make(protected.shape[1])
             optimiser = torch.optim.AdamW(network.parameters(), lr=self.learning_rate)
             schedule = one_cycle(optimiser, self.learning_rate, steps * self.epochs)
             rng = np.random.default_rng([seed, 8])
@@ -126,7 +131,7 @@ class ImageRecoverer:
                     x, y = _tensor(protected[rows]), _tensor(original[rows])
                     if rng.random() < 0.5:
                         x, y = x.flip(-1), y.flip(-1)
-                    loss = torch.nn.functional.l1_loss(network(x), y)
+                    loss = torch.nn.functional.l1_loss(network(x), y) + getattr(network, "penalty", 0.0)
                     optimiser.zero_grad(set_to_none=True)
                     loss.backward()  # type: ignore[no-untyped-call]
                     optimiser.step()

@@ -65,6 +65,9 @@ def train(
     noise: Annotated[
         Path | None, typer.Option(help="With --speech: WAV files of noise; else noises are generated.")
     ] = None,
+    pieces: Annotated[
+        int, typer.Option(help="With --speech: mixtures of half a second to learn from.")
+    ] = 3000,
     seed: Annotated[int, typer.Option(help="Same seed, same weights on a CPU.")] = 0,
 ) -> None:
     """Train an autoencoder; the best epoch so far always lies in the model folder.
@@ -92,7 +95,7 @@ def train(
     )
     with progress_bars() as progress:
         found = (
-            train_speech(source, out, config, settings, noise=noise, progress=progress)
+            train_speech(source, out, config, settings, noise=noise, pieces=pieces, progress=progress)
             if speech
             else train_images(source, out, config, settings, progress=progress)
         )

@@ -227,6 +227,12 @@ def audit(
             help="selftest.json to quote in the report; by default the one that came with this version."
         ),
     ] = None,
+    recoverer: Annotated[
+        str | None,
+        typer.Option(
+            help="With --effort full: autoencoder variant that turns photos back (docs/autoencoders.md); by default a U-Net."
+        ),
+    ] = None,
     self_test: Annotated[
         bool,
         typer.Option(
@@ -267,6 +273,7 @@ def audit(
         protected_faces=protected_faces,
         cache=cache,
         battery=battery,
+        recoverer=recoverer,
     )
     with progress_bars() as progress:
         if original.suffix.lower() in TABLE_SUFFIXES:

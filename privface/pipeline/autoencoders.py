@@ -163,7 +163,7 @@ def train_speech(
     voices = [read_wav(path) for path in files]
     noises = [read_wav(path) for path in _wav_files(noise, minimum=1)] if noise is not None else None
     parts = []
-    for number, (rows, count) in enumerate(((~held, pieces), (held, max(200, pieces // 8)))):
+    for number, (rows, count) in enumerate(((~held, pieces), (held, max(20, pieces // 8)))):
         chosen = [voice for voice, row in zip(voices, rows, strict=True) if row]
         parts.append(_pieces(chosen, noises, count, seed=settings.seed + 1000 * number, progress=progress))
     torch.manual_seed(settings.seed)

@@ -88,7 +88,7 @@ def test_speech_is_learnt_and_denoised(tmp_path):
         voice = np.sin(2 * np.pi * (120 + 20 * k) * time) * (np.sin(2 * np.pi * 3 * time) > 0)
         write_wav(tmp_path / "clean" / f"{k}.wav", (0.4 * voice).astype(np.float32))
     done = run(
-        "train", tmp_path / "clean", "--out", tmp_path / "m", "--speech", "--epochs", 1, "--set", "width=4",
+        "train", tmp_path / "clean", "--out", tmp_path / "m", "--speech", "--epochs", 1, "--pieces", 40, "--set", "width=4",
         "--set", "code=4",
     )  # fmt: skip
     assert done.exit_code == 0, done.output

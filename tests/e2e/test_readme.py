@@ -210,3 +210,13 @@ def test_the_configuration_in_the_documents_is_valid() -> None:
     assert len(found) == len(pages)
     for content in found:
         TrainSettings.model_validate(content)
+
+
+def test_tables_of_experiment_02_are_those_of_its_results() -> None:
+    for option, page in (("--summary", "README.md"), ("--table", "experiments/README.md")):
+        script = ROOT / "experiments" / "02_illusion_gap" / "run.py"
+        printed = subprocess.run(
+            [sys.executable, str(script), option], capture_output=True, text=True, check=True
+        )
+        assert printed.stdout.count("|\n") >= 12
+        assert printed.stdout.strip() in (ROOT / page).read_text(encoding="utf-8")

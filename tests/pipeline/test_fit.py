@@ -9,12 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from privface.config import parse_settings
 from privface.errors import CheckpointError, LabelError, ModelError, OutputError, PrivfaceError
-from privface.models import load_gender_probe, load_matcher
+from privface.models import VARIANTS, Protector, load_gender_probe, load_matcher
 from privface.pipeline import read_provenance, train
 from privface.pipeline.fit import person_digest
 
@@ -167,3 +168,20 @@ def test_killed_command_line_run_resumes_to_the_same_bytes(world, tmp_path):
     train(parse_settings(content), tmp_path / "unbroken")
     assert weights_of(run) == weights_of(tmp_path / "unbroken")
     assert (run / "log.csv").read_bytes().count(b"total") == 36
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_autoencoder_is_a_backbone_by_configuration_alone(world, tmp_path, name, make_images):
+    small = {"code": 6} if VARIANTS[name].architecture == "fully-connected" else {"code": 6, "width": 4}
+    run = tmp_path / name
+    changed = settings(
+        world, autoencoder={"variant": name, "options": {**small, "output": "sigmoid"}}, losses__code=0.01,
+        loop__epochs=1,
+    )  # fmt: skip
+    summary = train(changed, run)
+    assert summary.steps == 3
+    images = make_images(2, size=32)
+    protected = Protector.load(run)(images)
+    assert protected.shape == images.shape
+    assert not np.array_equal(protected, images)
+    assert ",code," in (run / "log.csv").read_text()
