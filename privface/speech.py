@@ -23,7 +23,7 @@ RATE: Final = 16_000
 WINDOW: Final = 512
 """Samples of a spectrogram's window (32 ms, Hann); windows follow each other every :data:`HOP` samples."""
 
-HOP: Final = 128
+HOP: Final = 256
 
 BANDS: Final = WINDOW // 2
 """Frequencies that a network sees: all but the highest, whose number does not halve."""

@@ -271,6 +271,17 @@ class Autoencoder(nn.Module):
         code, penalty = self.code(self.encoder(self.corruption(self.see(images))))
         return Pass(self.decode(self.code_dropout(code)), code, penalty)
 
+    def colour(self, images: Tensor) -> Tensor:
+        """Images with the network's colours and their own luma, ``(N, 3, H, W)`` in [0, 1].
+
+        Raises:
+            ModelError: If the network does not colourise.
+        """
+        if not self.settings.grey:
+            raise ModelError("This network was not trained to add colour.", hint="Train one that sees grey.")
+        painted = self(images)
+        return (painted + self.see(images) - self.see(painted)).clamp(0.0, 1.0)
+
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
         """Images of codes drawn from a standard normal, ``(count, C, H, W)``; meaningful for a variational code.
 

@@ -50,7 +50,7 @@ VALIDATION_SHARE = 0.1
 IN_MEMORY = 2_000_000_000
 """Bytes of pixels up to which all images are kept in memory; above it they are decoded on every visit."""
 
-FRAMES = 64
+FRAMES = 32
 """Spectrogram columns (half a second) that a speech denoiser learns from at a time."""
 
 
@@ -233,7 +233,7 @@ def apply_to_folder(
 def apply(network: Autoencoder, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """What a network makes of one image, uint8 ``(H, W, 3)``.
 
-    Networks of a fixed size give the middle square in that size; the others keep height and width.
+    Colourising networks keep the image's own luma. Networks of a fixed size give the middle square in that size; the others keep height and width.
     """
     if not network.any_size:
         pixels = _middle(pixels, network.settings.shape[1])
@@ -243,7 +243,8 @@ def apply(network: Autoencoder, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         image = image.mean(axis=1, keepdims=True)
     pad = [(0, 0), (0, 0), (0, -height % network.multiple), (0, -width % network.multiple)]
     with torch.inference_mode():
-        made = network(torch.from_numpy(np.pad(image, pad, mode="edge"))).clamp(0.0, 1.0).numpy()
+        padded = torch.from_numpy(np.pad(image, pad, mode="edge"))
+        made = (network.colour(padded) if network.settings.grey else network(padded)).clamp(0.0, 1.0).numpy()
     made = np.broadcast_to(made, (1, 3, *made.shape[2:]))
     return to_pixels(made[0, :, :height, :width])
 

@@ -12,7 +12,7 @@ from torch import nn
 from privface.errors import CheckpointError, ModelError
 from privface.models import VARIANTS, Autoencoder, AutoencoderConfig, Protector, save_network, variant
 from privface.models.checkpoint import build, load_network
-from privface.models.parts import Corruption, GaussianCode, gaussian_divergence, upsampled_size
+from privface.models.parts import Corruption, GaussianCode, SparseCode, gaussian_divergence, upsampled_size
 
 SMALL = {
     "linear": {"code": 5},
@@ -151,11 +151,21 @@ def test_a_colouriser_sees_luma_only():
     torch.testing.assert_close(network.encode(tinted), network.encode(x), atol=1e-5, rtol=1e-4)
 
 
-def test_a_sparse_code_is_never_negative_and_its_penalty_is_its_mean():
+def test_colours_are_added_and_the_luma_stays():
+    network, x = small("colourising"), 0.3 + 0.4 * images()
     with torch.no_grad():
-        passed = small("sparse").learn(images())
-    assert float(passed.code.min()) == 0.0
-    assert float(passed.penalty) == pytest.approx(float(passed.code.mean()))
+        painted = network.colour(x)
+        torch.testing.assert_close(network.see(painted), network.see(x), atol=0.02, rtol=0)
+        assert float((painted - network.see(x)).abs().max()) > 1e-3
+    with pytest.raises(ModelError, match="not trained to add colour"):
+        small("sparse").colour(x)
+
+
+def test_a_sparse_code_is_thresholded_and_its_penalty_is_its_mean_magnitude():
+    features = torch.tensor([[-2.0, -0.04, 0.0, 0.05, 0.75]])
+    code, penalty = SparseCode()(features)
+    torch.testing.assert_close(code, torch.tensor([[-1.95, 0.0, 0.0, 0.0, 0.7]]))
+    assert float(penalty) == pytest.approx(0.53)
 
 
 def test_a_variational_code_is_drawn_in_training_only():
