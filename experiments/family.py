@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,3 +148,100 @@ def rounded(value: Any) -> Any:
     if isinstance(value, float | np.floating):
         return float(f"{float(value):.5g}")
     return value
+
+
+FOLDERS = sorted(path for path in Path(__file__).parent.glob("1[0-9]_*") if path.is_dir())
+
+
+def table() -> str:
+    """What every experiment claims and found, from its committed result."""
+    lines = ["| experiment | claim | found | verdict | seconds |", "| --- | --- | --- | --- | --- |"]
+    for folder in FOLDERS:
+        result = json.loads((folder / "results" / "result.json").read_text())
+        verdict = {True: "holds", False: "**does not hold**", None: "reported"}[result["holds"]]
+        pictures = sorted(path.name for path in (folder / "results").glob("*.png"))
+        shown = " ".join(f"[picture]({folder.name}/results/{name})" for name in pictures)
+        claim = result["claim"] or "nothing is claimed, all are reported"
+        lines.append(
+            f"| `{folder.name}` {shown} | {claim} | {FOUND[folder.name](result)} | {verdict} | {result['seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def _gains(result: dict[str, Any]) -> str:
+    return "; ".join(
+        f"{level}: " + ", ".join(f"{noise} {row['autoencoder']:+.1f} ({row['spectral subtraction']:+.1f})" for noise, row in rows.items())
+        for level, rows in result["si_sdr_gain_db"].items()
+    )  # fmt: skip
+
+
+def _decibels(result: dict[str, Any]) -> str:
+    return "; ".join(
+        f"{title} at {level}: {row['noisy']:.1f} to {row['autoencoder']:.1f} dB (Gaussian {row['gaussian filter']:.1f}, median"
+        f" {row['median filter']:.1f}, total variation {row['total variation']:.1f}, non-local means {row['non-local means']:.1f})"
+        for title, levels in result["psnr"].items()
+        for level, row in levels.items()
+    )
+
+
+FOUND: dict[str, Callable[[dict[str, Any]], str]] = {
+    "10_linear_is_pca": lambda r: (
+        f"error {r['excess']:+.3%} of PCA's, angle {r['angle_degrees']:.1f} degrees"
+    ),
+    "11_deep_beats_pca": lambda r: (
+        "error as a share of PCA's: "
+        + ", ".join(f"{row['ratio']:.2f} (code {code})" for code, row in r["codes"].items())
+    ),
+    "12_code_as_features": lambda r: (
+        "accuracy of a random forest: "
+        + ", ".join(f"{name} {row['accuracy']:.1%}" for name, row in r["features"].items())
+    ),
+    "13_upsampling": lambda r: (
+        f"{r['sizes_right']} of {r['sizes_right'] + r['sizes_wrong']} sizes right; energy at the highest frequencies, trained (untrained): "
+        + ", ".join(
+            f"{name} {row['trained']:.1e}" + (f" ({row['untrained']:.1e})" if "untrained" in row else "")
+            for name, row in r["share_of_energy_at_the_highest_frequencies"].items()
+        )
+    ),
+    "14_dropout": lambda r: (
+        f"rises {r['dropout']['rise']:.4f} against {r['plain']['rise']:.4f}: {r['ratio_of_rises']:.2f} of it; whole codes: {r['dropout']['mse']:.4f} against {r['plain']['mse']:.4f}"
+    ),
+    "15_denoising_images": _decibels,
+    "16_denoising_speech": lambda r: f"SI-SDR gain in dB (spectral subtraction): {_gains(r)}",
+    "17_sparse": lambda r: (
+        f"{r['penalties'][str(r['chosen_penalty'])]['zeros']:.1%} zeros, error {r['penalties'][str(r['chosen_penalty'])]['excess']:+.1%}, code 256"
+    ),
+    "18_variational": lambda r: (
+        f"{r['divergence_nats']:.3f} against {r['monte_carlo']:.3f} nats; means to {r['largest_mean']:.3f}, variances {r['variance'][0]:.2f} to {r['variance'][1]:.2f}; drawn digits are told from real ones with {r['two_sample_accuracy']:.1%}"
+    ),
+    "19_colourising": lambda r: (
+        f"{r['gain']:.1%} lower ({r['gain_over_one_average_colour']:.1%} below one average colour for all); saturation {r['saturation_ratio']:.2f} of the photos'"
+    ),
+}
+"""What each result says, in a line."""
+
+
+def main() -> None:
+    """Print the table, or run all experiments two at a time."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--all", action="store_true", help="run experiments 10 to 19, two at a time, first")
+    if parser.parse_args().all:
+        start = time.perf_counter()
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with ThreadPoolExecutor(2) as pool:
+            for _ in pool.map(
+                lambda folder: subprocess.run(
+                    [sys.executable, str(folder / "run.py")],
+                    env=environment,
+                    check=True,
+                    stdout=subprocess.DEVNULL,
+                ),
+                sorted(FOLDERS, key=lambda folder: folder.name[:2] not in ("15", "16")),  # the longest first
+            ):
+                pass
+        print(f"{time.perf_counter() - start:.0f} s\n")
+    print(table())
+
+
+if __name__ == "__main__":
+    main()

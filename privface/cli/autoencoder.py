@@ -51,7 +51,7 @@ def train(
     ] = "mse",
     penalty: Annotated[
         float | None,
-        typer.Option(help="Weight of the code's penalty; by default 0.1 (sparse) or 0.02 (variational)."),
+        typer.Option(help="Weight of the code's penalty; by default 0.04 (sparse) or 0.02 (variational)."),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -84,7 +84,7 @@ def train(
     config = choose(
         "denoising" if speech and variant == "convolutional" else variant, **shape, **_changes(set_)
     )
-    weight = {"sparse": 0.1, "variational": 0.02}.get(config.kind, 0.0) if penalty is None else penalty
+    weight = {"sparse": 0.04, "variational": 0.02}.get(config.kind, 0.0) if penalty is None else penalty
     settings = FitSettings(
         epochs=epochs,
         batch_size=batch_size,

@@ -279,7 +279,7 @@ class Autoencoder(nn.Module):
         """
         if not self.settings.grey:
             raise ModelError("This network was not trained to add colour.", hint="Train one that sees grey.")
-        painted = self(images)
+        painted: Tensor = self(images)
         return (painted + self.see(images) - self.see(painted)).clamp(0.0, 1.0)
 
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:

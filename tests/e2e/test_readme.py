@@ -220,3 +220,10 @@ def test_tables_of_experiment_02_are_those_of_its_results() -> None:
         )
         assert printed.stdout.count("|\n") >= 12
         assert printed.stdout.strip() in (ROOT / page).read_text(encoding="utf-8")
+
+
+def test_the_table_of_autoencoders_is_that_of_their_results() -> None:
+    script = ROOT / "experiments" / "family.py"
+    printed = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True).stdout
+    assert printed.count("\n| `1") == 10
+    assert printed.strip() in (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
