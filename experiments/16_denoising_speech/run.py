@@ -68,7 +68,7 @@ def work(folder: Path) -> dict[str, Any]:
             speak(root / "clean" / voice, voice)
         trained = train_speech(
             root / "clean", root / "model", variant("denoising", code=48, width=16, depth=3, blocks=1),
-            FitSettings(epochs=6, batch_size=16, learning_rate=4e-3, loss="bce"), pieces=4000,
+            FitSettings(epochs=5, batch_size=16, learning_rate=4e-3, loss="bce"), pieces=2600,
         )  # fmt: skip
         denoiser = SpeechDenoiser.load(root / "model")
         for voice in OTHER_VOICES:
