@@ -49,8 +49,8 @@ def work(folder: Path) -> dict[str, Any]:
             "trained": checkerboard(made),
             "mse": family.mse(made, parts.test),
         }
-        shown.append(family.reproduce(network, drawn.test[:12]))
-    family.sheet(folder / "generated_faces.png", shown, enlarge=3)
+        shown.append(stretched(family.reproduce(untrained, drawn.test[:12])))
+    family.sheet(folder / "untrained_networks.png", shown, enlarge=3)
     return {
         "claim": "output side s (n - 1) + k - 2 p for every setting of a grid",
         "data": parts.name,
@@ -59,6 +59,12 @@ def work(folder: Path) -> dict[str, Any]:
         "share_of_energy_at_the_highest_frequencies": rows,
         "holds": wrong == 0,
     }
+
+
+def stretched(images: np.ndarray) -> np.ndarray:
+    """An untrained network's output hardly varies: its range becomes 0 to 1."""
+    low, high = images.min(axis=(2, 3), keepdims=True), images.max(axis=(2, 3), keepdims=True)
+    return (images - low) / (high - low)
 
 
 def checkerboard(images: np.ndarray) -> float:
