@@ -5,15 +5,16 @@ Belrose et al., "LEACE: Perfect linear concept erasure in closed form", NeurIPS 
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
+
+from privface.erasers.linear import LinearEraser, require_two
 
 
-class LEACE(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class LEACE(LinearEraser):
     """Least-squares concept erasure with a linear guarantee on the data it was fitted on.
 
     Promise: on the fitting data, the erased embeddings have zero covariance with the label, so every linear
@@ -59,11 +60,7 @@ class LEACE(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-le
         rows, labels = validate_data(self, X, y, dtype=np.float64, reset=first)
         if first:
             self.classes_ = np.unique(np.asarray(labels if classes is None else classes))
-            if len(self.classes_) != 2:
-                raise ValueError(
-                    f"Only 2 classes can be erased, y holds {len(self.classes_)} classes: {self.classes_[:5].tolist()}."
-                    " Give labels with both."
-                )
+            require_two(self.classes_)
             self._count, self._cross = 0, np.zeros(rows.shape[1])
             self.mean_, self._label_mean = np.zeros(rows.shape[1]), 0.0
             self._scatter = np.zeros((rows.shape[1], rows.shape[1]))
@@ -73,18 +70,6 @@ class LEACE(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-le
         self._add(rows, (labels == self.classes_[1]).astype(np.float64))
         self._solve()
         return self
-
-    def transform(self, X: ArrayLike) -> NDArray[np.float64]:  # noqa: N803
-        """Erase: ``(N, D)`` to ``(N, D)``; float32 stays float32.
-
-        Raises:
-            ValueError: If the dimension differs from that of the fit, or values are not finite.
-        """
-        check_is_fitted(self, "left_")
-        rows: NDArray[Any] = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        kind = rows.dtype
-        along = (rows - self.mean_.astype(kind)) @ self.right_.astype(kind)
-        return np.asarray(rows - along @ self.left_.T.astype(kind))
 
     def _add(self, rows: NDArray[np.float64], labels: NDArray[np.float64]) -> None:
         """Merge means and centred products of a part (Chan, Golub and LeVeque, 1983)."""

@@ -1,0 +1,41 @@
+"""Mean projection: the direction between the two means is taken out of every embedding."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils.validation import validate_data
+
+from privface.erasers.linear import LinearEraser, two_labels
+
+
+class MeanProjection(LinearEraser):
+    """Projects embeddings onto the complement of the difference of the class means.
+
+    The simplest of the erasers (Bolukbasi et al., NeurIPS 2016, for words). Promise: on the fitting data both
+    labels have the same mean, so a linear classifier with a convex loss does no better than a constant, as with
+    LEACE; the embeddings are moved further than need be. Nothing is promised about curved probes.
+
+    Attributes:
+        mean_: Mean of the embeddings, shape ``(D,)``.
+        left_: The direction in unit length, shape ``(D, 1)``; zeros if the means agree.
+        right_: The same.
+        classes_: The two labels.
+        n_features_in_: ``D``.
+    """
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's names
+        """Fit on embeddings ``(N, D)`` with two labels ``(N,)``.
+
+        Raises:
+            ValueError: If shapes do not fit, values are not finite or there are not exactly two labels.
+        """
+        rows, labels = validate_data(self, X, y, dtype=np.float64)
+        self.classes_, codes = two_labels(labels)
+        self.mean_ = rows.mean(axis=0)
+        gap = rows[codes == 1].mean(axis=0) - rows[codes == 0].mean(axis=0)
+        norm = float(np.linalg.norm(gap))
+        self.left_ = self.right_ = (gap / norm if norm > 0 else np.zeros_like(gap))[:, None]
+        return self
