@@ -1,7 +1,7 @@
 """Experiment 02: what a test with fixed classifiers misses.
 
 Claim under test: for common protections, the leakage that retrained attackers find is far above what frozen gender
-classifiers report. Ten protections of the same LFW photos (split `val`), one battery, the same people.
+classifiers report. Nine protections and the originals, of the same LFW photos (split `val`), one battery, the same people.
 
     PRIVFACE_DATA=... PRIVFACE_MODELS=... python experiments/02_illusion_gap/run.py --run runs/01 --out runs/02
 

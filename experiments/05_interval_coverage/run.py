@@ -92,17 +92,8 @@ def probe_rows(people: int, photos: int, d: float, repeats: int, resamples: int)
         for name, (statistic, truth) in statistics.items():
             for column, units in enumerate((person, np.arange(person.size))):
                 hits[name][column] += holds(probe_interval(scores, gender, units, statistic, params), truth)
-    return [
-        {
-            "figure": name,
-            "people": people,
-            "photos": photos,
-            "truth": truth,
-            "coverage": hits[name][0] / repeats,
-            "naive": hits[name][1] / repeats,
-        }
-        for name, (_, truth) in statistics.items()
-    ]
+    truths = {name: truth for name, (_, truth) in statistics.items()}
+    return rows_of(people, photos, truths, hits, repeats)
 
 
 def pair_rows(people: int, photos: int, repeats: int, resamples: int) -> list[dict]:
@@ -126,6 +117,13 @@ def pair_rows(people: int, photos: int, repeats: int, resamples: int) -> list[di
         for column, found in enumerate(((draws.eer, draws.tmr[1e-2]), naive)):
             for name, value, drawn in zip(truths, values, found, strict=True):
                 hits[name][column] += holds(rate_interval(value, drawn, people, level=0.95), truths[name])
+    return rows_of(people, photos, truths, hits, repeats)
+
+
+def rows_of(
+    people: int, photos: int, truths: dict[str, float], hits: dict[str, np.ndarray], repeats: int
+) -> list[dict]:
+    """Coverage of each figure: people resampled, then photos or pairs as if independent."""
     return [
         {
             "figure": name,

@@ -75,6 +75,7 @@ def train(
     Example: `privface autoencoder train photos --variant denoising --out denoiser`
     """
     from privface.models import variant as choose  # noqa: PLC0415
+    from privface.models.parts import CODES  # noqa: PLC0415
     from privface.pipeline.autoencoders import train_images, train_speech  # noqa: PLC0415
     from privface.training import FitSettings  # noqa: PLC0415
 
@@ -84,7 +85,7 @@ def train(
     config = choose(
         "denoising" if speech and variant == "convolutional" else variant, **shape, **_changes(set_)
     )
-    weight = {"sparse": 0.04, "variational": 0.02}.get(config.kind, 0.0) if penalty is None else penalty
+    weight = CODES[config.kind].weight if penalty is None else penalty
     settings = FitSettings(
         epochs=epochs,
         batch_size=batch_size,

@@ -242,16 +242,8 @@ class Autoencoder(nn.Module):
 
     def decode(self, code: Tensor) -> Tensor:
         """Images ``(N, C, H, W)`` of codes ``(N, *code_shape)``."""
-        return self.render(self.logits(code))
-
-    def logits(self, code: Tensor) -> Tensor:
-        """The decoder's output before :meth:`render`."""
         found: Tensor = self.decoder(code)
-        return found
-
-    def render(self, logits: Tensor) -> Tensor:
-        """Values of the decoder's output: squashed to (0, 1), or as they are."""
-        return torch.sigmoid(logits) if self.settings.output == "sigmoid" else logits
+        return torch.sigmoid(found) if self.settings.output == "sigmoid" else found
 
     def forward(self, images: Tensor, *, strength: float = 1.0) -> Tensor:
         """Reproduce a batch; in training mode with corruption, dropout and a drawn code.
@@ -270,6 +262,11 @@ class Autoencoder(nn.Module):
         """As :meth:`forward` at full strength, with the code and what it costs."""
         code, penalty = self.code(self.encoder(self.corruption(self.see(images))))
         return Pass(self.decode(self.code_dropout(code)), code, penalty)
+
+    def cost(self, passed: Pass) -> Tensor:
+        """The code's penalty beside a loss that is a mean over values: a divergence in nats per value of the image."""
+        values = passed.output[0].numel() if self.settings.kind == "variational" else 1
+        return passed.penalty / values
 
     def colour(self, images: Tensor) -> Tensor:
         """Images with the network's colours and their own luma, ``(N, 3, H, W)`` in [0, 1].

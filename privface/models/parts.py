@@ -1,7 +1,8 @@
 """What autoencoders are put together from: corruptions of the input, and kinds of code with their penalties.
 
 A corruption acts in training only and leaves the shape alone. A kind of code turns the encoder's last features into
-the code and says what it costs; in evaluation mode every code is deterministic.
+the code and says what it costs; in evaluation mode every code is deterministic. Its ``weight`` is how much that cost
+usually counts beside a squared error.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ class PlainCode(nn.Module):
 
     kind: ClassVar[CodeKind] = "plain"
     factor: ClassVar[int] = 1
+    weight: ClassVar[float] = 0.0
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Code and penalty (0, scalar) for features of any shape."""
@@ -107,6 +109,7 @@ class SparseCode(nn.Module):
 
     kind: ClassVar[CodeKind] = "sparse"
     factor: ClassVar[int] = 1
+    weight: ClassVar[float] = 0.04
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Code and penalty: mean absolute value of all units."""
@@ -123,6 +126,7 @@ class GaussianCode(nn.Module):
 
     kind: ClassVar[CodeKind] = "variational"
     factor: ClassVar[int] = 2
+    weight: ClassVar[float] = 0.02
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Code and penalty: divergence from the standard normal in nats, summed over units, mean over the batch."""

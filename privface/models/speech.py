@@ -9,7 +9,6 @@ import torch
 
 from privface.errors import CheckpointError
 from privface.models.checkpoint import build, load_network
-from privface.models.face_model import network_sha256
 from privface.models.family import Autoencoder
 from privface.speech import BANDS, Samples, loudness, sound, spectrogram
 
@@ -25,7 +24,6 @@ class SpeechDenoiser:
 
     def __init__(self, network: Autoencoder) -> None:
         self._network = network.eval().requires_grad_(False)
-        self.fingerprint = network_sha256(network)
 
     @classmethod
     def load(cls, folder: Path) -> SpeechDenoiser:

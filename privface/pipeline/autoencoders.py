@@ -29,6 +29,7 @@ from privface.models.checkpoint import build
 from privface.models.speech import KIND as SPEECH_KIND
 from privface.models.speech import SpeechDenoiser
 from privface.pipeline.faces import Progress
+from privface.report.sheet import tile
 from privface.speech import (
     BANDS,
     NOISES,
@@ -274,18 +275,6 @@ def sample_images(model: Path, out: Path, *, count: int, seed: int) -> list[Path
         written.append(out / f"{number:04d}.png")
         write_atomic(written[-1], encode_image(image, ".png"))
     return written
-
-
-def tile(pixels: NDArray[np.uint8], *, columns: int | None = None, gap: int = 2) -> NDArray[np.uint8]:
-    """Images ``(N, H, W, 3)`` side by side on white, in rows of about the root of their number."""
-    count, height, width = pixels.shape[:3]
-    columns = columns or max(1, round(count**0.5))
-    rows = -(-count // columns)
-    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
-    for number, image in enumerate(pixels):
-        top, left = (number // columns) * (height + gap) + gap, (number % columns) * (width + gap) + gap
-        sheet[top : top + height, left : left + width] = image
-    return sheet
 
 
 def denoise_speech(model: Path, source: Path, out: Path) -> float:

@@ -32,10 +32,6 @@ Effort: TypeAlias = Literal["demo", "quick", "standard", "full"]
 kind, so that the demo ends in three minutes."""
 
 
-PENALTY = 0.02
-"""Weight of the code's own penalty when an autoencoder of the family turns images back."""
-
-
 @dataclass(frozen=True)
 class AuditOptions:
     """How hard an audit looks.
@@ -190,8 +186,7 @@ class _FamilyRecoverer(nn.Module):
         height, width = images.shape[2:]
         padded = nn.functional.pad(images, (0, self._side - width, 0, self._side - height), mode="replicate")
         passed = self.network.learn(padded)
-        values = padded[0].numel() if self.network.settings.kind == "variational" else 1
-        self.penalty = PENALTY * passed.penalty / values
+        self.penalty = self.network.code.weight * self.network.cost(passed)
         return passed.output[..., :height, :width]
 
 

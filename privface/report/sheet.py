@@ -1,4 +1,4 @@
-"""Contact sheets: originals above protected images. Shown or written only where a person asked for images."""
+"""Sheets of images: originals above protected ones (only where a person asked for images), or one kind side by side."""
 
 from __future__ import annotations
 
@@ -38,4 +38,16 @@ def contact_sheet(
         top, left = (k // columns) * (2 * side + 3 * _GAP) + _GAP, (k % columns) * pitch + _GAP
         sheet[top : top + side, left : left + side] = original[k]
         sheet[top + side + 1 : top + 2 * side + 1, left : left + side] = protected[k]
+    return sheet
+
+
+def tile(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Images ``(N, H, W, 3)`` side by side on white, in rows of about the root of their number."""
+    count, height, width = pixels.shape[:3]
+    columns = max(1, round(count**0.5))
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3), 255, np.uint8)
+    for number, image in enumerate(pixels):
+        top, left = (number // columns) * (height + _GAP) + _GAP, (number % columns) * (width + _GAP) + _GAP
+        sheet[top : top + height, left : left + width] = image
     return sheet

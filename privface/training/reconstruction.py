@@ -208,7 +208,4 @@ def _schedule(done: int, total: int) -> float:
 def _loss(network: Autoencoder, images: Tensor, wanted: Tensor, settings: FitSettings) -> Tensor:
     passed = network.learn(images.to(memory_format=torch.channels_last))
     value = _LOSSES[settings.loss](passed.output, wanted)
-    if settings.penalty and network.settings.kind != "plain":
-        values = wanted[0].numel() if network.settings.kind == "variational" else 1
-        value = value + settings.penalty * passed.penalty / values
-    return value
+    return value + settings.penalty * network.cost(passed)
