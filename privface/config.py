@@ -241,12 +241,7 @@ def _override(content: dict[str, Any], override: str) -> None:
                 f"--set {override!r}: {name!r} holds no further settings.",
                 hint="Name a key of the YAML file.",
             )
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"--set {override!r}: the value is not readable YAML.", hint="Quote it, or close its brackets."
-        ) from error
+    value = _yaml_value(text, override)
     if isinstance(place, list):
         if not last.isdecimal() or int(last) >= len(place):
             raise ConfigError(
@@ -256,6 +251,24 @@ def _override(content: dict[str, Any], override: str) -> None:
         place[int(last)] = value
     else:
         place[last] = value
+
+
+def parse_value(text: str) -> Any:
+    """A setting's value as YAML writes it; ``1e-3`` is a number and ``${NAME}`` an environment variable.
+
+    Raises:
+        ConfigError: If it is no YAML, or a variable is not set.
+    """
+    return _expand(_yaml_value(text, text))
+
+
+def _yaml_value(text: str, shown: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"--set {shown!r}: the value is not readable YAML.", hint="Quote it, or close its brackets."
+        ) from error
 
 
 def _expand(value: Any) -> Any:

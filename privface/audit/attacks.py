@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from privface.audit.cache import Cache
 from privface.audit.curves import auc, by_label, leakage
 from privface.audit.intervals import BootstrapParams, leakage_interval, probe_interval, weighted_auc
-from privface.audit.probes import FittedProbe, RetrainedProbe
+from privface.audit.probes import EmbeddingProbe, FittedProbe, RetrainedProbe
 from privface.audit.readings import Reading, take_reading, undefined_reading
 from privface.audit.recovery import Recoverer
 from privface.audit.subjects import People, Subjects, View
@@ -82,7 +82,8 @@ class Attacks:
                     probe=probe.name, kind="retrained", source=view.source, seen=view.seen, reason=reason
                 )
             title = f"{probe.name} on {view.source}, {side}"
-            found.append(self._attack(probe, features, ok, features, ok, title=title, start=view.original))
+            used = probe if side == "original" else _with_comparator(probe, view)
+            found.append(self._attack(used, features, ok, features, ok, title=title, start=view.original))
         return take_reading(
             probe=probe.name,
             kind="retrained",
@@ -225,7 +226,7 @@ class Attacks:
                 parts.append(kept)
             title = f"{probe.name} with {budget} labelled people"
             attack = self._attack(
-                probe,
+                _with_comparator(probe, view),
                 view.protected,
                 parts[0] | parts[1],
                 view.protected,
@@ -327,6 +328,13 @@ class Attacks:
             return attacker
         progress = self._progress
         return dataclasses.replace(attacker, progress=lambda done, total: progress(title, done, total))
+
+
+def _with_comparator(probe: RetrainedProbe, view: View) -> RetrainedProbe:
+    """The attacker as it is let loose on what is stored: who compares, compares as the system does."""
+    if isinstance(probe, EmbeddingProbe) and probe.kind == "similarity":
+        return dataclasses.replace(probe, compare=view.compare)
+    return probe
 
 
 def set_attack(

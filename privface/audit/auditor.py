@@ -44,7 +44,7 @@ from privface.data.pairs import FoldedPairs
 from privface.data.splits import person_key
 from privface.errors import AuditError, ConfigError, SplitOverlapError
 from privface.images import to_unit
-from privface.records import Embeddings, Measured, Scores
+from privface.records import Comparator, Embeddings, Measured, Scores
 
 
 class Embedder(Protocol):
@@ -192,7 +192,10 @@ class Auditor:
         people = People.split(data, self._shares, seed=self._seed)
         templates = self._templates(data)
         views = [
-            View.of_embeddings(name, *sides, seen=self._seen(data, name)) for name, sides in templates.items()
+            View.of_embeddings(
+                name, *sides, seen=self._seen(data, name), compare=_comparators(data).get(name)
+            )
+            for name, sides in templates.items()
         ]
         if isinstance(data, AuditData) and self._trained["image"]:
             views.append(data.view)
@@ -314,6 +317,7 @@ class Auditor:
                 params=self._params,
                 max_impostors=self._max_impostors,
                 seed=self._seed,
+                compare=_comparators(data).get(name),
                 progress=lambda done, total, name=name: self._report(f"match with {name}", done, total),  # type: ignore[misc]
             )
         return rows
@@ -326,13 +330,14 @@ class Auditor:
         if self._pairs is None:
             return rows
         for name, (original, protected) in templates.items():
-            for mode, sides in (
-                ("O-O", (original, original)),
-                ("P-P", (protected, protected)),
-                ("P-O", (protected, original)),
+            compare = _comparators(data).get(name, cosine_scores)
+            for mode, sides, comparator in (
+                ("O-O", (original, original), cosine_scores),
+                ("P-P", (protected, protected), compare),
+                ("P-O", (protected, original), compare),
             ):
                 if sides[0].shape[1] == sides[1].shape[1]:
-                    scores = cosine_scores(*sides, self._pairs.pairs)
+                    scores = comparator(*sides, self._pairs.pairs)
                     accuracy = fold_accuracy(scores, self._pairs.same, self._pairs.folds)
                     folds = len(np.unique(self._pairs.folds))
                     row = {"matcher": name, "mode": mode, "accuracy": accuracy, "folds": folds}
@@ -524,6 +529,7 @@ class Auditor:
             name,
             None if name is None else templates[name],
             data,
+            compare=None if name is None else _comparators(data).get(name),
             max_impostors=self._max_impostors,
             seed=self._seed,
         )
@@ -603,6 +609,10 @@ def _worst_by_view(
             # a probe that reads originals poorly still attacks, but one that counts goes first
             found.append(max(mine, key=lambda item: (item[0].measurable, item[0].val_leakage)))
     return found
+
+
+def _comparators(data: Subjects) -> Mapping[str, Comparator]:
+    return data.comparators if isinstance(data, EmbeddingData) else {}
 
 
 def _matching_row(row: MatchingResult) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import typer
 
 from privface import __version__
 from privface.cli.autoencoder import app as autoencoder_app
+from privface.cli.erase import app as erase_app
 from privface.cli.show import Console, progress_bars
 from privface.errors import PrivfaceError
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 models_app = typer.Typer(no_args_is_help=True, help="Models on this machine.")
 app.add_typer(models_app, name="models")
 app.add_typer(autoencoder_app, name="autoencoder")
+app.add_typer(erase_app, name="erase")
 
 Faces = Literal["auto", "aligned", "landmarks", "detect"]
 Effort = Literal["quick", "standard", "full"]
@@ -187,6 +189,10 @@ def audit(
         Path | None,
         typer.Option(help="The protector's run folder: marks seen models, refuses its training people."),
     ] = None,
+    eraser: Annotated[
+        Path | None,
+        typer.Option(help="For tables: folder of the eraser that protected them: refuses its people."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for audit.json and report.html.")] = Path("audit"),
     effort: Annotated[
         Effort,
@@ -277,17 +283,21 @@ def audit(
     )
     with progress_bars() as progress:
         if original.suffix.lower() in TABLE_SUFFIXES:
-            _refuse_image_options(matcher=matcher, probe=probe, model=model, split=split, pairs=pairs)
+            _refuse_image_options(matcher=matcher, probe=probe, model=model, pairs=pairs)
             result = audit_tables(
                 original,
                 protected,
                 labels=labels,
+                split=split,
                 out=out,
                 options=options,
+                eraser=eraser,
                 baseline=earlier,
                 progress=progress,
             )
         else:
+            if eraser is not None:
+                raise typer.BadParameter("--eraser belongs to tables of embeddings; these are photos.")
             result = run(
                 original,
                 protected,

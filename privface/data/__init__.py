@@ -7,9 +7,11 @@ from privface.data.dataset import LoadedFaces, Prepare, load_faces
 from privface.data.embeddings import (
     TABLE_SUFFIXES,
     EmbeddingTable,
+    LabelFile,
     gender_codes,
     join_labels,
     read_embeddings,
+    stream_embeddings,
 )
 from privface.data.pairs import FoldedPairs, genuine_pairs, impostor_pairs, read_pairs_file
 from privface.data.sampling import balanced_indices, balanced_weights
@@ -32,6 +34,7 @@ __all__ = [
     "EmbeddingTable",
     "FoldedPairs",
     "GeneratedFaces",
+    "LabelFile",
     "LoadedFaces",
     "Prepare",
     "balanced_indices",
@@ -55,5 +58,6 @@ __all__ = [
     "require_both_genders",
     "require_disjoint",
     "split_people",
+    "stream_embeddings",
     "write_faces",
 ]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,36 @@ def read_embeddings(path: Path) -> EmbeddingTable:
     Raises:
         DataError: If the file is missing, of another format, or holds no embeddings of one length.
     """
-    readers = {".parquet": _read_parquet, ".csv": _read_csv, ".npz": _read_npz}
+    parts = list(stream_embeddings(path, rows=None))
+    if not parts:
+        raise DataError(f"{path} has no rows.", hint="It needs one row per photo.")
+    table = parts[0]
+    keys = ["file", "matcher"] if "matcher" in table.labels else ["file"]
+    twice = table.labels[table.labels.duplicated(keys)]
+    if len(twice):
+        raise DataError(
+            f"{path} has {len(twice)} rows whose file occurs before, the first is {twice['file'].iloc[0]!r}.",
+            hint="Keep one row per photo (and matcher).",
+        )
+    return table
+
+
+def stream_embeddings(path: Path, *, rows: int | None = 65_536) -> Iterator[EmbeddingTable]:
+    """Read a table of embeddings part by part, for tables larger than memory.
+
+    Parquet is streamed; CSV and NPZ are read whole and then cut. That no file occurs twice is only checked by :func:`read_embeddings`.
+
+    Args:
+        path: As for :func:`read_embeddings`.
+        rows: Rows a part; ``None`` gives one part with all rows.
+
+    Yields:
+        Parts in the order of the file, none of them empty.
+
+    Raises:
+        DataError: As for :func:`read_embeddings`.
+    """
+    readers = {".parquet": _stream_parquet, ".csv": _read_csv, ".npz": _read_npz}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise DataError(
@@ -83,22 +112,19 @@ def read_embeddings(path: Path) -> EmbeddingTable:
         )
     if not path.is_file():
         raise DataError(f"The table {path} does not exist.", hint="Check the path.")
-    vectors, labels = reader(path)
-    if not len(vectors):
-        raise DataError(f"{path} has no rows.", hint="It needs one row per photo.")
+    start = 0
+    for vectors, labels in reader(path, rows):
+        if len(vectors):
+            yield EmbeddingTable(vectors, _text_labels(labels, start), path)
+        start += len(vectors)
+
+
+def _text_labels(labels: pd.DataFrame, start: int) -> pd.DataFrame:
     labels = labels.rename(columns={old: new for old, new in _ALIASES.items() if new not in labels})
     labels = labels.drop(columns=["reason"], errors="ignore")  # what `privface embed` says of failed rows
     if "file" not in labels:
-        labels.insert(0, "file", [f"row-{k}" for k in range(len(vectors))])
-    text = labels.map(_text)
-    keys = ["file", "matcher"] if "matcher" in text else ["file"]
-    twice = text[text.duplicated(keys)]
-    if len(twice):
-        raise DataError(
-            f"{path} has {len(twice)} rows whose file occurs before, the first is {twice['file'].iloc[0]!r}.",
-            hint="Keep one row per photo (and matcher).",
-        )
-    return EmbeddingTable(vectors, text, path)
+        labels.insert(0, "file", [f"row-{start + k}" for k in range(len(labels))])
+    return labels.map(_text)
 
 
 def join_labels(table: EmbeddingTable, path: Path) -> EmbeddingTable:
@@ -107,33 +133,63 @@ def join_labels(table: EmbeddingTable, path: Path) -> EmbeddingTable:
     Raises:
         LabelError: If the file cannot be read, has no ``file`` column, repeats a file or knows none of them.
     """
-    import pandas as pd  # noqa: PLC0415
+    return LabelFile(path).join(table)
 
-    if not path.is_file():
-        raise LabelError(f"The label file {path} does not exist.", hint="Give a CSV or Parquet file.")
-    try:
-        frame = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path, dtype=str)
-    except Exception as error:  # pyarrow and pandas raise many kinds
-        raise LabelError(
-            f"{path} cannot be read ({error}).", hint="Save it as CSV or Parquet again."
-        ) from error
-    frame = frame.rename(columns=lambda name: str(name).strip()).map(_text)
-    if "file" not in frame:
-        raise LabelError(
-            f"{path} has no 'file' column; it has {', '.join(frame.columns)}.",
-            hint="Name the key column file; its values are those of the embeddings' table.",
-        )
-    if frame["file"].duplicated().any():
-        first = frame.loc[frame["file"].duplicated(), "file"].iloc[0]
-        raise LabelError(f"{path} lists {first!r} more than once.", hint="Keep one row per photo.")
-    own = table.labels.drop(columns=[c for c in frame.columns if c != "file" and c in table.labels])
-    joined = own.merge(frame, on="file", how="left").fillna("")
-    if not table.labels["file"].isin(frame["file"]).any():
-        raise LabelError(
-            f"None of the {len(table)} files of {table.path} is in {path}; looked for {table.labels['file'].iloc[0]!r}.",
-            hint="Use the same keys in both files.",
-        )
-    return EmbeddingTable(table.vectors, joined, table.path)
+
+class LabelFile:
+    """Labels of a CSV or Parquet file, to be joined to tables or parts of them by its ``file`` column.
+
+    Args:
+        path: The file.
+
+    Raises:
+        LabelError: If the file cannot be read, has no ``file`` column or repeats a file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import pandas as pd  # noqa: PLC0415
+
+        if not path.is_file():
+            raise LabelError(f"The label file {path} does not exist.", hint="Give a CSV or Parquet file.")
+        try:
+            frame = (
+                pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path, dtype=str)
+            )
+        except Exception as error:  # pyarrow and pandas raise many kinds
+            raise LabelError(
+                f"{path} cannot be read ({error}).", hint="Save it as CSV or Parquet again."
+            ) from error
+        frame = frame.rename(columns=lambda name: str(name).strip()).map(_text)
+        if "file" not in frame:
+            raise LabelError(
+                f"{path} has no 'file' column; it has {', '.join(frame.columns)}.",
+                hint="Name the key column file; its values are those of the embeddings' table.",
+            )
+        if frame["file"].duplicated().any():
+            first = frame.loc[frame["file"].duplicated(), "file"].iloc[0]
+            raise LabelError(f"{path} lists {first!r} more than once.", hint="Keep one row per photo.")
+        self.path = path
+        self._frame = frame.set_index("file")
+
+    def join(self, table: EmbeddingTable, *, required: bool = True) -> EmbeddingTable:
+        """The same embeddings with these labels; they win over columns of the table that have the same name.
+
+        Args:
+            table: A table or a part of one.
+            required: Whether it is an error that none of the files is known.
+
+        Raises:
+            LabelError: If none of the table's files is known and one must be.
+        """
+        files = table.labels["file"]
+        if required and not files.isin(self._frame.index).any():
+            raise LabelError(
+                f"None of the {len(table)} files of {table.path} is in {self.path}; looked for {files.iloc[0]!r}.",
+                hint="Use the same keys in both files.",
+            )
+        found = self._frame.reindex(files).fillna("").reset_index(drop=True)
+        own = table.labels.drop(columns=[c for c in found.columns if c in table.labels])
+        return EmbeddingTable(table.vectors, own.join(found), table.path)
 
 
 def gender_codes(labels: pd.DataFrame, path: Path) -> NDArray[np.int64]:
@@ -156,17 +212,83 @@ def gender_codes(labels: pd.DataFrame, path: Path) -> NDArray[np.int64]:
     return words.map(lambda word: _GENDERS.get(word, -1)).to_numpy(np.int64)
 
 
-def _read_parquet(path: Path) -> tuple[Embeddings, pd.DataFrame]:
-    import pandas as pd  # noqa: PLC0415
+_Parts: TypeAlias = Iterator[tuple[Embeddings, "pd.DataFrame"]]
+
+
+def _stream_parquet(path: Path, rows: int | None) -> _Parts:
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
-        frame = pd.read_parquet(path)
-    except Exception as error:  # pyarrow raises many kinds
+        file = pq.ParquetFile(path, memory_map=False)
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a readable Parquet file.", hint="Write it again.") from error
-    return _from_frame(frame, path)
+    size: int | None = None
+    with file:
+        parts = file.iter_batches(batch_size=rows or max(file.metadata.num_rows, 1))
+        while True:
+            try:
+                part = next(parts, None)
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"{path} is damaged ({error}).", hint="Write it again.") from error
+            if part is None:
+                return
+            names = [str(name).strip() for name in part.schema.names]
+            name = next((n for n in _VECTOR_NAMES if n in names), None)
+            column = None if name is None else part.column(names.index(name))
+            if column is None or not _is_list(column):
+                yield _from_frame(part.to_pandas(), path)
+                continue
+            vectors = _from_lists(column, path, size)
+            size = vectors.shape[1]
+            yield vectors, part.remove_column(names.index(str(name))).to_pandas()
 
 
-def _read_csv(path: Path) -> tuple[Embeddings, pd.DataFrame]:
+def _is_list(column: Any) -> bool:
+    import pyarrow as pa  # noqa: PLC0415
+
+    kind = column.type
+    return any(f(kind) for f in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
+
+
+def _from_lists(column: Any, path: Path, size: int | None) -> Embeddings:
+    """An Arrow column of lists as ``(N, D)`` without a Python object a row; rows of NaN where there is none."""
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.compute as pc  # noqa: PLC0415
+
+    lengths = pc.fill_null(pc.list_value_length(column), -1).to_numpy(zero_copy_only=False)
+    given = lengths >= 0
+    found = np.unique(lengths[given])
+    if size is None and not given.any():
+        raise DataError(
+            f"{path} holds embeddings of none at all; one length is needed.",
+            hint="Give the embeddings of at least one photo.",
+        )
+    known = int(found[0]) if size is None else size
+    if (found != known).any() or known < 1:
+        both = sorted({*found.tolist(), known})
+        raise DataError(
+            f"{path} holds embeddings of lengths {both[:5]}; one length is needed.",
+            hint="Write the embeddings of one matcher per file, or add a column 'matcher' and files of one length.",
+        )
+    out = np.full((len(column), known), np.nan, np.float32)
+    lists = column.filter(pa.array(given))
+    try:
+        values = pc.cast(lists.flatten(), pa.float32())
+    except pa.ArrowException as error:
+        raise DataError(f"{path}: the embeddings are no numbers ({error}).", hint="Write floats.") from error
+    out[given] = values.to_numpy(zero_copy_only=False).reshape(-1, known)
+    return out
+
+
+def _cut(vectors: Embeddings, labels: pd.DataFrame, rows: int | None) -> _Parts:
+    step = rows or max(len(vectors), 1)
+    for start in range(0, len(vectors), step):
+        part = slice(start, start + step)
+        yield vectors[part], labels.iloc[part].reset_index(drop=True)
+
+
+def _read_csv(path: Path, rows: int | None) -> _Parts:
     import pandas as pd  # noqa: PLC0415
 
     try:
@@ -178,8 +300,8 @@ def _read_csv(path: Path) -> tuple[Embeddings, pd.DataFrame]:
     for name in _VECTOR_NAMES:
         if name in frame:
             vectors = [_parse_vector(value, path, number) for number, value in enumerate(frame[name])]
-            return _stack(vectors, path), frame.drop(columns=name)
-    return _from_frame(frame, path)
+            return _cut(_stack(vectors, path), frame.drop(columns=name), rows)
+    return _cut(*_from_frame(frame, path), rows)
 
 
 def _parse_vector(value: object, path: Path, row: int) -> list[float] | None:
@@ -233,7 +355,7 @@ def _stack(rows: Sequence[object], path: Path) -> Embeddings:
     return np.stack([missing if vector is None else vector.ravel() for vector in vectors])
 
 
-def _read_npz(path: Path) -> tuple[Embeddings, pd.DataFrame]:
+def _read_npz(path: Path, rows: int | None) -> _Parts:
     import pandas as pd  # noqa: PLC0415
 
     try:
@@ -257,9 +379,8 @@ def _read_npz(path: Path) -> tuple[Embeddings, pd.DataFrame]:
                 f"{path}: {key} has shape {array.shape}, the embeddings have {len(vectors)} rows.",
                 hint="Give one label per row.",
             )
-    return vectors, pd.DataFrame(
-        {key: array.tolist() for key, array in arrays.items()}, index=range(len(vectors))
-    )
+    labels = pd.DataFrame({key: array.tolist() for key, array in arrays.items()}, index=range(len(vectors)))
+    return _cut(vectors, labels, rows)
 
 
 def _text(value: object) -> str:

@@ -5,7 +5,7 @@ Ravfogel et al., "Null It Out: Guarding Protected Attributes by Iterative Nullsp
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.utils.validation import validate_data
 
-from privface.erasers.linear import LinearEraser, two_labels
+from privface.erasers.base import Promise, two_labels
+from privface.erasers.linear import LinearEraser
 
 
 class INLP(LinearEraser):
@@ -27,6 +28,7 @@ class INLP(LinearEraser):
         rounds: Largest number of directions, 1 or more.
         stop: Balanced accuracy on the fitting data at which no further direction is sought, in [0.5, 1].
         C: Inverse regularisation of the probes.
+        normalize: Bring erased rows back to unit length.
 
     Attributes:
         mean_: Mean of the embeddings, shape ``(D,)``.
@@ -37,8 +39,20 @@ class INLP(LinearEraser):
         n_features_in_: ``D``.
     """
 
-    def __init__(self, *, rounds: int = 20, stop: float = 0.55, C: float = 1.0) -> None:  # noqa: N803
-        self.rounds, self.stop, self.C = rounds, stop, C
+    method: ClassVar[str] = "inlp"
+    promise: ClassVar[Promise] = Promise(
+        "empirical", "The directions that its own probes found are gone; other probes may find more."
+    )
+
+    def __init__(
+        self,
+        *,
+        rounds: int = 20,
+        stop: float = 0.55,
+        C: float = 1.0,  # noqa: N803
+        normalize: bool = False,
+    ) -> None:
+        self.rounds, self.stop, self.C, self.normalize = rounds, stop, C, normalize
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's names
         """Fit on embeddings ``(N, D)`` with two labels ``(N,)``; same data, same directions.

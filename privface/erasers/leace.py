@@ -5,13 +5,14 @@ Belrose et al., "LEACE: Perfect linear concept erasure in closed form", NeurIPS 
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import validate_data
 
-from privface.erasers.linear import LinearEraser, require_two
+from privface.erasers.base import Promise, known_codes, require_two
+from privface.erasers.linear import LinearEraser
 
 
 class LEACE(LinearEraser):
@@ -27,6 +28,7 @@ class LEACE(LinearEraser):
 
     Args:
         tolerance: Directions whose variance is below this share of the largest count as constant.
+        normalize: Bring erased rows back to unit length; this breaks the linear guarantee.
 
     Attributes:
         mean_: Mean of the embeddings, shape ``(D,)``.
@@ -37,8 +39,14 @@ class LEACE(LinearEraser):
         n_features_in_: ``D``.
     """
 
-    def __init__(self, *, tolerance: float = 1e-10) -> None:
-        self.tolerance = tolerance
+    method: ClassVar[str] = "leace"
+    promise: ClassVar[Promise] = Promise(
+        "linear",
+        "On the fitting data no linear classifier reads the label (Belrose et al., 2023); curved probes still do.",
+    )
+
+    def __init__(self, *, tolerance: float = 1e-10, normalize: bool = False) -> None:
+        self.tolerance, self.normalize = tolerance, normalize
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's names
         """Fit on embeddings ``(N, D)`` with two labels ``(N,)``.
@@ -64,10 +72,7 @@ class LEACE(LinearEraser):
             self._count, self._cross = 0, np.zeros(rows.shape[1])
             self.mean_, self._label_mean = np.zeros(rows.shape[1]), 0.0
             self._scatter = np.zeros((rows.shape[1], rows.shape[1]))
-        unknown = set(np.unique(labels)) - set(self.classes_)
-        if unknown:
-            raise ValueError(f"y holds {sorted(unknown)[0]!r}; the labels are {self.classes_.tolist()}.")
-        self._add(rows, (labels == self.classes_[1]).astype(np.float64))
+        self._add(rows, known_codes(labels, self.classes_).astype(np.float64))
         self._solve()
         return self
 

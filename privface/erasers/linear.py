@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from numpy.typing import NDArray
+from sklearn.base import OneToOneFeatureMixin
+
+from privface.erasers.base import Eraser, unit_rows
 
 
-class LinearEraser(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class LinearEraser(OneToOneFeatureMixin, Eraser):  # type: ignore[misc]  # scikit-learn has no types
     """Subtracts from a row what it holds of some directions: ``x - (x - mean_) @ right_ @ left_.T``.
 
     Attributes:
@@ -19,38 +20,14 @@ class LinearEraser(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
         right_: What each row is multiplied with, shape ``(D, K)``.
     """
 
-    def transform(self, X: ArrayLike) -> NDArray[np.float64]:  # noqa: N803  # scikit-learn's names
-        """Erase: ``(N, D)`` to ``(N, D)``; float32 stays float32.
+    arrays: ClassVar[tuple[str, ...]] = ("mean_", "left_", "right_")
+    normalize: bool
+    mean_: NDArray[np.float64]
+    left_: NDArray[np.float64]
+    right_: NDArray[np.float64]
 
-        Raises:
-            ValueError: If the dimension differs from that of the fit, or values are not finite.
-        """
-        check_is_fitted(self, "left_")
-        rows: NDArray[Any] = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+    def _erase(self, rows: NDArray[Any]) -> NDArray[Any]:
         kind = rows.dtype
         along = (rows - self.mean_.astype(kind)) @ self.right_.astype(kind)
-        return np.asarray(rows - along @ self.left_.T.astype(kind))
-
-
-def two_labels(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The two labels, and which rows have the second one.
-
-    Raises:
-        ValueError: If there are not exactly two.
-    """
-    classes, codes = np.unique(labels, return_inverse=True)
-    require_two(classes)
-    return classes, codes.astype(np.int64)
-
-
-def require_two(classes: NDArray[Any]) -> None:
-    """Refuse any other number of labels.
-
-    Raises:
-        ValueError: If there are not exactly two.
-    """
-    if len(classes) != 2:
-        raise ValueError(
-            f"Only 2 classes can be erased, y holds {len(classes)} classes: {classes[:5].tolist()}."
-            " Give labels with both."
-        )
+        erased = np.asarray(rows - along @ self.left_.T.astype(kind))
+        return unit_rows(erased) if self.normalize else erased

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import validate_data
 
-from privface.erasers.linear import LinearEraser, two_labels
+from privface.erasers.base import Promise, two_labels
+from privface.erasers.linear import LinearEraser
 
 
 class MeanProjection(LinearEraser):
@@ -18,6 +19,9 @@ class MeanProjection(LinearEraser):
     labels have the same mean, so a linear classifier with a convex loss does no better than a constant, as with
     LEACE; the embeddings are moved further than need be. Nothing is promised about curved probes.
 
+    Args:
+        normalize: Bring erased rows back to unit length; this breaks the linear guarantee.
+
     Attributes:
         mean_: Mean of the embeddings, shape ``(D,)``.
         left_: The direction in unit length, shape ``(D, 1)``; zeros if the means agree.
@@ -25,6 +29,15 @@ class MeanProjection(LinearEraser):
         classes_: The two labels.
         n_features_in_: ``D``.
     """
+
+    method: ClassVar[str] = "mean-projection"
+    promise: ClassVar[Promise] = Promise(
+        "linear",
+        "On the fitting data both labels have one mean, so no linear classifier reads the label; curved probes still do.",
+    )
+
+    def __init__(self, *, normalize: bool = False) -> None:
+        self.normalize = normalize
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's names
         """Fit on embeddings ``(N, D)`` with two labels ``(N,)``.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from privface.audit import AuditResult, EmbeddingData
 from privface.data import EmbeddingTable, gender_codes, join_labels, read_embeddings
+from privface.erasers import SavedEraser, load_eraser
 from privface.errors import AuditError, DataError
 from privface.pipeline.battery import DEFAULT_OPTIONS, AuditOptions, build_auditor
 from privface.pipeline.faces import Progress
+from privface.pipeline.fit import person_digest
 from privface.pipeline.inspect import require_folder, write_results
 from privface.records import Embeddings
 
@@ -23,10 +25,10 @@ def audit_tables(
     protected: Path,
     *,
     labels: Path | None = None,
+    split: str | None = None,
     out: Path,
     options: AuditOptions = DEFAULT_OPTIONS,
-    seen: Collection[str] = (),
-    exclude_people: Collection[str] = (),
+    eraser: Path | None = None,
     baseline: AuditResult | None = None,
     progress: Progress | None = None,
 ) -> AuditResult:
@@ -36,10 +38,11 @@ def audit_tables(
         original: Parquet, NPZ or CSV, any form :func:`privface.data.read_embeddings` reads.
         protected: The same keys protected; a missing key counts as failure to enrol. The dimension may differ.
         labels: CSV or Parquet with file, identity, gender; by default the original table's own columns.
+        split: Take only rows whose label ``split`` has this value.
         out: Folder for the results.
         options: Seeds and effort.
-        seen: Matchers that the protection was fitted on; empty if none or unknown.
-        exclude_people: People that the protection was fitted on: meeting one is an error.
+        eraser: Folder of the eraser that protected the table: its people are refused, its matcher counts as seen, and
+            its comparator, if it has one, compares.
         baseline: An earlier audit to compare with in the report.
         progress: Told about every stage.
 
@@ -47,8 +50,13 @@ def audit_tables(
         PrivfaceError: If tables and labels do not fit.
     """
     require_folder(out)
-    data = pair_tables(read_embeddings(original), read_embeddings(protected), labels=labels, seen=seen)
-    auditor = build_auditor(options, exclude_people=exclude_people, progress=progress)
+    saved = None if eraser is None else load_eraser(eraser)
+    data = pair_tables(read_embeddings(original), read_embeddings(protected), labels=labels, split=split)
+    if saved is not None:
+        data = _of_eraser(data, saved)
+    auditor = build_auditor(
+        options, exclude_people=() if saved is None else people_met(data, saved), progress=progress
+    )
     result = auditor.run(data)
     write_results(result, out, baseline=baseline)
     return result
@@ -59,14 +67,15 @@ def pair_tables(
     protected: EmbeddingTable,
     *,
     labels: Path | None = None,
-    seen: Collection[str] = (),
+    split: str | None = None,
 ) -> EmbeddingData:
     """Lay two tables out row by row, by matcher where they have a column ``matcher``.
 
-    Rows without a gender label are left out; without an identity, a photo counts as a person of its own.
+    Rows without a gender label are left out; without an identity, a photo counts as a person of its own. With
+    ``split``, only rows whose label of that name has this value count.
 
     Raises:
-        AuditError: If the tables share no key or no row has a gender.
+        AuditError: If the tables share no key, or no row has a gender or is of the split.
         LabelError: If labels cannot be read.
     """
     if labels is not None:
@@ -85,7 +94,12 @@ def pair_tables(
     }
     first = parts[names[0]][0]
     genders = gender_codes(first.labels, labels or original.path)
-    kept = first.labels[genders >= 0].reset_index(drop=True)
+    chosen = genders >= 0
+    if split is not None:
+        chosen &= _of_split(first.labels, split, labels or original.path)
+    kept = first.labels[chosen].reset_index(drop=True)
+    if kept.empty and split is not None:
+        raise AuditError(f"No row with a gender has the split {split!r}.", hint="Check --split.")
     if kept.empty:
         raise AuditError(
             f"No row of {original.path} has a gender label.", hint="Give --labels with a gender column."
@@ -95,10 +109,10 @@ def pair_tables(
         embeddings={
             name: (_rows(a, files), _rows(b, files, required=True)) for name, (a, b) in parts.items()
         },
-        seen={name: True if name in seen else None if not seen else False for name in names},
+        seen=dict.fromkeys(names),
         files=tuple(files),
         identities=_identities(kept),
-        genders=genders[genders >= 0],
+        genders=genders[chosen],
         cohorts={
             str(column): kept[column].to_numpy(str)
             for column in kept.columns
@@ -106,6 +120,34 @@ def pair_tables(
         },
         name=original.path.stem,
     )
+
+
+def people_met(data: EmbeddingData, saved: SavedEraser) -> list[str]:
+    """Audited people that an eraser was fitted on."""
+    names = np.unique(data.identities)
+    digests = np.array([int(person_digest(str(name)), 16) for name in names], np.uint64)
+    return [str(name) for name in names[np.isin(digests, saved.people)]]
+
+
+def _of_eraser(data: EmbeddingData, saved: SavedEraser) -> EmbeddingData:
+    fitted = saved.meta.get("matcher")
+    compare = getattr(saved.eraser, "compare", None)
+    return replace(
+        data,
+        seen={
+            name: fitted is None or name == fitted or len(data.embeddings) == 1 for name in data.embeddings
+        },
+        comparators={} if compare is None else dict.fromkeys(data.embeddings, compare),
+    )
+
+
+def _of_split(labels: pd.DataFrame, split: str, path: Path) -> NDArray[np.bool_]:
+    if "split" not in labels:
+        raise AuditError(
+            f"{path} has no column 'split'; it has {', '.join(map(str, labels.columns))}.",
+            hint="Leave --split out.",
+        )
+    return (labels["split"] == split).to_numpy()
 
 
 def _rows(table: EmbeddingTable, files: pd.Series[str], *, required: bool = False) -> Embeddings:

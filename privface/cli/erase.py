@@ -1,0 +1,161 @@
+"""The commands of ``privface erase``: gender out of stored embeddings, ours or a vendor's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from privface.cli.show import Console, progress_bars
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help=(
+        "Take gender out of stored face embeddings while people can still be matched.\n\n"
+        "`fit` learns an eraser from labelled embeddings, `apply` erases any table of the same matcher, `methods` says what each "
+        "method promises. Then judge it with `privface audit --original before.parquet --protected after.parquet --eraser E`."
+    ),
+)
+
+
+@app.command()
+def methods() -> None:
+    """Every method, what it promises and which published attack breaks it."""
+    from privface.erasers import METHODS  # noqa: PLC0415
+
+    Console.table(
+        ["method", "promise", "which means", "streams", "settings and their defaults"],
+        [
+            [
+                name,
+                kind.promise.kind,
+                kind.promise.text,
+                "yes" if hasattr(kind, "partial_fit") else "no",
+                ", ".join(f"{key}={value}" for key, value in kind().get_params().items()),
+            ]
+            for name, kind in METHODS.items()
+        ],
+    )
+
+
+@app.command()
+def fit(
+    table: Annotated[
+        Path, typer.Argument(metavar="EMBEDDINGS", help="Table of embeddings: .parquet, .npz or .csv.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write the eraser to.")],
+    method: Annotated[
+        str, typer.Option(help="See `privface erase methods`; adversarial hides most.")
+    ] = "adversarial",
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV or Parquet: file, gender and, better, identity; by default the table's own columns."
+        ),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Learn only from rows of this split.")] = None,
+    matcher: Annotated[
+        str | None, typer.Option(help="Learn only from rows of this matcher, if the table has several.")
+    ] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A further labelled set of the same matcher, EMBEDDINGS or EMBEDDINGS:LABELS; genders are made alike within "
+            "each set. Repeatable; for methods that are networks."
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of the method, such as similarity=80. Repeatable."),
+    ] = None,
+    max_per_person: Annotated[int, typer.Option(help="Embeddings a person counts with; 0 takes all.")] = 5,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an eraser in OUT.")] = False,
+) -> None:
+    """Learn an eraser from embeddings with gender labels; nobody's gender is asked for when it is applied.
+
+    Example: `privface erase fit emb.parquet --labels labels.csv --split train --method leace --out erasers/leace`
+    """
+    from privface.pipeline.erase import EraserSource, fit_eraser  # noqa: PLC0415
+
+    further = []
+    for text in more or ():
+        name, _, label = text.partition(":")
+        further.append(EraserSource(Path(name), Path(label) if label else None, matcher=matcher))
+    with progress_bars() as progress:
+        found = fit_eraser(
+            EraserSource(table, labels, split, matcher),
+            out,
+            method=method,
+            settings=parse_settings(set_ or ()),
+            more=further,
+            max_per_person=max_per_person,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    promise = found.eraser.stated()
+    left_out = ", ".join(
+        f"{count} {why}"
+        for count, why in (
+            (found.skipped, "without an embedding"),
+            (found.unlabelled, "without a gender"),
+            (found.capped, f"beyond {max_per_person} of a person"),
+        )
+        if count
+    )
+    Console.say(
+        f"{method}, fitted on {found.rows} embeddings of {found.people or 'unknown'} people"
+        f"{f' (left out: {left_out})' if left_out else ''}; {out}\n"
+        f"Promise: {promise.kind}. {promise.text}\n\n"
+        f"Next: privface erase apply {out} EMBEDDINGS ERASED.parquet"
+    )
+
+
+@app.command()
+def apply(
+    eraser: Annotated[Path, typer.Argument(help="Folder that `privface erase fit` wrote.")],
+    table: Annotated[Path, typer.Argument(metavar="EMBEDDINGS", help="Table: .parquet, .npz or .csv.")],
+    out: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+    keep_labels: Annotated[
+        bool,
+        typer.Option(
+            "--keep-labels",
+            help="Keep a column 'gender', which is dropped otherwise: it would tell what was erased.",
+        ),
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+) -> None:
+    """Erase a table of embeddings of the same matcher, of any length; memory stays flat.
+
+    Rows and keys stay in order. Rows without an embedding stay empty, and then the exit code is 1.
+    """
+    from privface.pipeline.erase import apply_eraser  # noqa: PLC0415
+
+    with progress_bars() as progress:
+        found = apply_eraser(
+            eraser, table, out, keep_labels=keep_labels, overwrite=overwrite, progress=progress
+        )
+    Console.say(
+        f"{found.erased} embeddings erased, {found.skipped} rows without one; {found.rows_per_second:,.0f} rows/s; {out}"
+    )
+    if found.skipped:
+        raise typer.Exit(1)
+
+
+def parse_settings(texts: list[str] | tuple[()]) -> dict[str, object]:
+    """``name=value`` texts as a mapping; values as in YAML.
+
+    Raises:
+        ConfigError: If a text has no ``=``.
+    """
+    from privface.config import parse_value  # noqa: PLC0415
+    from privface.errors import ConfigError  # noqa: PLC0415
+
+    found: dict[str, object] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"{text!r} is no setting.", hint="Write name=value, such as steps=500.")
+        found[name.strip()] = parse_value(value)
+    return found

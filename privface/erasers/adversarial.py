@@ -1,0 +1,228 @@
+"""A residual network that keeps similarities and takes the label away from opponents that keep learning.
+
+In the line of SensitiveNets (Morales et al., TPAMI 2021), with alignment of both labels' distributions and optimal transport to begin with.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from sklearn.base import OneToOneFeatureMixin
+from torch import Tensor, nn
+
+from privface.erasers.base import Promise, require_range
+from privface.erasers.networks import (
+    FittingSets,
+    Game,
+    NetworkEraser,
+    Reader,
+    Residual,
+    kernel_gap,
+    moment_gap,
+    sliced_gap,
+    uninformed,
+)
+from privface.erasers.transport import GaussianTransport
+
+_FOLDS = 5
+
+
+class AdversarialEraser(OneToOneFeatureMixin, NetworkEraser):  # type: ignore[misc]  # scikit-learn has no types
+    """Transport first, then a network for each side of the gate, trained against opponents and for equal distributions.
+
+    1. :class:`~privface.erasers.GaussianTransport` brings both labels to one mean and one covariance. While training, its gate
+       judges each row by a gate fitted on other rows, so that the network meets the errors it will meet later.
+    2. A residual network per side moves rows on. Its loss: squared change of the cosines between rows of a batch (pairs of
+       one side count four times as much, as most comparisons that matter are made there), four opponents (three
+       perceptrons and a quadratic reader, restarted in turn) that should answer one half, and three distances of
+       the two labels' distributions: moments, kernel mean discrepancy and sliced Wasserstein.
+
+    Promise: empirical.
+
+    Args:
+        transport: Begin with the transport; without it one network serves all rows, as in SensitiveNets.
+        similarity: Weight of the kept cosines: higher matches better and hides less.
+        adversary: Weight of the opponents.
+        kernel: Weight of the kernel mean discrepancy.
+        moments: Weight of the moments.
+        sliced: Weight of the sliced Wasserstein distance.
+        width: Hidden units of a residual block.
+        dropout: Share of hidden units left out in training, in [0, 0.9].
+        mixing: Up to this share of another row of the same label and side is mixed into each row while training, in [0, 1]:
+            opponents would else learn people by heart.
+        steps: Steps of the game.
+        batch_size: Rows a step, half of each label.
+        learning_rate: Highest rate of the network (one cosine).
+        opponent_rate: Rate of the opponents.
+        restart: Steps after which an opponent, each in turn, begins anew; 0 never.
+        random_state: Seed of everything drawn.
+
+    Attributes:
+        transport_: The fitted transport, or ``None``.
+        network_: The trained network.
+        classes_: The two labels.
+        n_features_in_: ``D``.
+    """
+
+    method: ClassVar[str] = "adversarial"
+    promise: ClassVar[Promise] = Promise(
+        "empirical",
+        "Opponents of a few architectures read little while it trained; only an audit with retrained attackers tells more.",
+    )
+
+    def __init__(
+        self,
+        *,
+        transport: bool = True,
+        similarity: float = 150.0,
+        adversary: float = 0.3,
+        kernel: float = 300.0,
+        moments: float = 0.3,
+        sliced: float = 5.0,
+        width: int = 256,
+        dropout: float = 0.3,
+        mixing: float = 0.5,
+        steps: int = 2000,
+        batch_size: int = 512,
+        learning_rate: float = 5e-4,
+        opponent_rate: float = 1e-3,
+        restart: int = 500,
+        random_state: int = 0,
+    ) -> None:
+        self.transport, self.similarity, self.adversary = transport, similarity, adversary
+        self.kernel, self.moments, self.sliced = kernel, moments, sliced
+        self.width, self.dropout, self.mixing = width, dropout, mixing
+        self.steps, self.batch_size = steps, batch_size
+        self.learning_rate, self.opponent_rate, self.restart = learning_rate, opponent_rate, restart
+        self.random_state = random_state
+
+    def _network(self, dimensions: int) -> _Sided:
+        require_range("dropout", self.dropout, 0.0, 0.9)
+        shape = {"dimensions": dimensions, "width": self.width, "dropout": self.dropout}
+        return _Sided(GaussianTransport() if self.transport else None, dimensions, shape)
+
+    def _game(self, data: FittingSets) -> Game:
+        network = self._network(data.units.shape[1])
+        moved, sides = data.units, np.zeros(len(data.units), np.int64)
+        if network.transport is not None:
+            first = data.sets == 0
+            network.transport.fit(data.units[first], data.codes[first])
+            network.adopt(network.transport)
+            sides = self._crossed(data, network.transport)
+            moved = network.transport.move(data.units, sides)
+        return _AdversarialGame(self, network, data, moved, sides)
+
+    def _crossed(self, data: FittingSets, whole: GaussianTransport) -> NDArray[np.int64]:
+        """The side of each row; rows that fitted the gate are judged by a gate of other rows."""
+        sides = (whole.side(data.units) > 0).astype(np.int64)
+        first = np.flatnonzero(data.sets == 0)
+        fold = np.random.default_rng(self.random_state).permutation(len(first)) % _FOLDS
+        for number in range(_FOLDS):
+            held, others = first[fold == number], first[fold != number]
+            if min(np.bincount(data.codes[others], minlength=2)) > 0:
+                gate = GaussianTransport().fit(data.units[others], data.codes[others])
+                sides[held] = gate.side(data.units[held]) > 0
+        return sides
+
+
+class _Sided(nn.Module):
+    """The transform: transport, then the residual network of the row's side."""
+
+    def __init__(self, transport: GaussianTransport | None, dimensions: int, shape: dict[str, Any]) -> None:
+        super().__init__()
+        self.transport = transport
+        self.sides = nn.ModuleList(Residual(**shape) for _ in range(2 if transport else 1))
+        if transport is not None:
+            sizes = {
+                "means_": (2, dimensions),
+                "maps_": (2, dimensions, dimensions),
+                "middle_": (dimensions,),
+                "gate_": (dimensions, dimensions),
+                "slope_": (dimensions,),
+                "offset_": (1,),
+            }
+            for name, size in sizes.items():
+                self.register_buffer(name, torch.zeros(size, dtype=torch.float64))
+
+    def adopt(self, fitted: GaussianTransport) -> None:
+        """Take over the arrays of a fitted transport."""
+        for name in GaussianTransport.arrays:
+            getattr(self, name).copy_(torch.from_numpy(getattr(fitted, name)))
+
+    def on_sides(self, moved: Tensor, sides: Tensor) -> Tensor:
+        """Rows already transported, through the network of their side."""
+        if len(self.sides) == 1:
+            return torch.as_tensor(self.sides[0](moved))
+        first, second = (side(moved) for side in self.sides)
+        return torch.where(sides[:, None] == 0, first, second)
+
+    def forward(self, units: Tensor) -> Tensor:
+        """Unit rows ``(N, D)`` of float64 to unit rows."""
+        if self.transport is None:
+            return self.on_sides(units, torch.zeros(len(units)))
+        arrays = {name: getattr(self, name).numpy() for name in GaussianTransport.arrays}
+        fitted = GaussianTransport().restore(arrays, dimensions=units.shape[1])
+        rows = units.numpy()
+        sides = (fitted.side(rows) > 0).astype(np.int64)
+        return self.on_sides(torch.from_numpy(fitted.move(rows, sides)), torch.from_numpy(sides))
+
+
+class _AdversarialGame(Game):
+    def __init__(
+        self,
+        settings: AdversarialEraser,
+        network: _Sided,
+        data: FittingSets,
+        moved: NDArray[np.float64],
+        sides: NDArray[np.int64],
+    ) -> None:
+        self.dimensions = data.units.shape[1]
+        super().__init__(
+            network,
+            opponents=4 if settings.adversary else 0,
+            opponent_rate=settings.opponent_rate,
+            restart=settings.restart,
+        )
+        self.settings, self.network = settings, network
+        self.units, self.moved = (torch.from_numpy(x.astype(np.float32)) for x in (data.units, moved))
+        self.side = torch.from_numpy(sides)
+        self.count = len(data.groups)
+        self.before = self.units[:0]
+
+    def opponent(self, number: int) -> nn.Module:
+        return Reader(dimensions=self.dimensions, number=number)
+
+    def outputs(self, rows: Tensor) -> Tensor:
+        side = self.side[rows]
+        # the next row of the same group and side; where there is none, the row itself
+        partner = torch.roll(rows, 1)
+        group = torch.arange(len(rows)) * self.count // len(rows)
+        fits = (self.side[partner] == side) & (torch.roll(group, 1) == group)
+        share = torch.rand(len(rows), 1) * self.settings.mixing * fits[:, None]
+        self.before, moved = (
+            F.normalize((1 - share) * table[rows] + share * table[partner], dim=1)
+            for table in (self.units, self.moved)
+        )
+        return torch.as_tensor(self.network.on_sides(moved, side))
+
+    def loss(self, erased: Tensor, rows: Tensor, codes: Tensor) -> Tensor:
+        weights, side = self.settings, self.side[rows]
+        cosines = self.before @ self.before.T
+        matters = (1 + 5 * cosines.clamp_min(0)) * torch.where(side[:, None] == side[None], 1.0, 0.25)
+        total = weights.similarity * (matters * (erased @ erased.T - cosines) ** 2).mean()
+        parts = erased.chunk(self.count)
+        for first, second in zip(parts[::2], parts[1::2], strict=True):
+            for weight, gap in (
+                (weights.moments, moment_gap),
+                (weights.kernel, kernel_gap),
+                (weights.sliced, sliced_gap),
+            ):
+                if weight:
+                    total = total + weight * gap(first, second)
+        if weights.adversary:
+            total = total + weights.adversary * uninformed([o(erased) for o in self.opponents])
+        return total

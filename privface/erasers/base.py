@@ -1,0 +1,143 @@
+"""What every eraser is: a scikit-learn transformer that states its promise and can be kept as plain arrays."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import ClassifierTags
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What may be expected of an eraser, before any audit.
+
+    Attributes:
+        kind: ``"linear"``: on the fitting data no linear probe can read the label, provably;
+            ``"empirical"``: nothing but what an audit finds; ``"broken"``: a published attack reads the label.
+        text: The same in a sentence, with the paper that breaks it.
+    """
+
+    kind: Literal["linear", "empirical", "broken"]
+    text: str
+
+
+class Eraser(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Base of all erasers: ``fit(X, y)`` on labelled embeddings, ``transform(X)`` without any label.
+
+    A fitted eraser is its parameters and the arrays of :meth:`state`; :func:`privface.erasers.save_eraser` writes
+    them to safetensors. No array holds a row of the fitting data.
+    """
+
+    method: ClassVar[str]
+    """Name on the command line."""
+
+    promise: ClassVar[Promise]
+    """What it promises while ``normalize`` is off, where it has that parameter."""
+
+    arrays: ClassVar[tuple[str, ...]]
+    """Fitted attributes that ``transform`` needs."""
+
+    @abstractmethod
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's names
+        """Fit on embeddings ``(N, D)`` with two labels ``(N,)``."""
+
+    @abstractmethod
+    def _erase(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Erase finite rows ``(N, D)`` of float32 or float64."""
+
+    def transform(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803  # scikit-learn's names
+        """Erase: embeddings ``(N, D)`` to ``(N, E)``; float32 stays float32, and no row depends on another.
+
+        Raises:
+            ValueError: If the dimension differs from that of the fit, or values are not finite.
+        """
+        check_is_fitted(self)
+        rows: NDArray[Any] = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        return self._erase(rows)
+
+    def stated(self) -> Promise:
+        """The promise under the settings in use."""
+        if self.promise.kind == "linear" and getattr(self, "normalize", False):
+            return Promise(
+                "empirical",
+                "Bringing rows back to unit length after a linear erasure breaks its certificate; only an audit tells.",
+            )
+        return self.promise
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Everything fitted that :meth:`transform` needs, as arrays by name."""
+        check_is_fitted(self)
+        return {name: np.asarray(getattr(self, name)) for name in self.arrays if hasattr(self, name)}
+
+    def restore(self, state: Mapping[str, NDArray[Any]], *, dimensions: int) -> Self:
+        """Become the fitted eraser that :meth:`state` described, for embeddings of ``dimensions`` values."""
+        for name, array in state.items():
+            setattr(self, name, array)
+        self.n_features_in_ = dimensions
+        return self
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.classifier_tags = ClassifierTags(multi_class=False)  # y holds two labels
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def two_labels(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The two labels, and which rows have the second one.
+
+    Raises:
+        ValueError: If there are not exactly two.
+    """
+    classes, codes = np.unique(labels, return_inverse=True)
+    require_two(classes)
+    return classes, codes.astype(np.int64)
+
+
+def require_two(classes: NDArray[Any]) -> None:
+    """Refuse any other number of labels.
+
+    Raises:
+        ValueError: If there are not exactly two.
+    """
+    if len(classes) != 2:
+        raise ValueError(
+            f"Only 2 classes can be erased, y holds {len(classes)} classes: {classes[:5].tolist()}."
+            " Give labels with both."
+        )
+
+
+def known_codes(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.int64]:
+    """Labels as 0 and 1.
+
+    Raises:
+        ValueError: If a label is none of ``classes``.
+    """
+    unknown = set(np.unique(labels)) - set(classes)
+    if unknown:
+        raise ValueError(f"y holds {sorted(unknown)[0]!r}; the labels are {classes.tolist()}.")
+    return np.asarray(labels == classes[1], np.int64)
+
+
+def require_range(name: str, value: float, low: float, high: float) -> None:
+    """Refuse a setting outside ``[low, high]``.
+
+    Raises:
+        ValueError: With name, value and range.
+    """
+    if not low <= value <= high:
+        raise ValueError(f"{name}={value!r} is out of range; it lies in [{low:g}, {high:g}].")
+
+
+def unit_rows(rows: NDArray[Any]) -> NDArray[Any]:
+    """Rows at length 1; a null row stays null, as it has no direction."""
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(length > 0, length, 1.0))

@@ -1,0 +1,355 @@
+"""What erasers share that are trained as a game between a network and its opponents."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import validate_data
+from torch import Tensor, nn
+
+from privface.erasers.base import Eraser, known_codes, require_range, two_labels, unit_rows
+
+Progress: TypeAlias = Callable[[int, int], None]
+
+_WEIGHTS = "network."
+_ROWS_AT_ONCE = 65_536
+
+
+@dataclass(frozen=True)
+class FittingSets:
+    """Unit rows of one or more labelled sets, one after the other.
+
+    Attributes:
+        units: Shape ``(N, D)``.
+        codes: Labels 0 and 1, shape ``(N,)``.
+        sets: Number of the set, shape ``(N,)``.
+    """
+
+    units: NDArray[np.float64]
+    codes: NDArray[np.int64]
+    sets: NDArray[np.int64]
+
+    @property
+    def groups(self) -> list[Tensor]:
+        """Positions of each label of each set, labels next to each other."""
+        return [
+            torch.from_numpy(np.flatnonzero((self.sets == number) & (self.codes == label)))
+            for number in range(int(self.sets.max()) + 1)
+            for label in (0, 1)
+        ]
+
+
+class Game(nn.Module):
+    """One method's networks and losses.
+
+    Args:
+        kept: The transform, part of what is trained.
+        protector: Everything that learns with it; by default nothing else does.
+        opponents: Number of networks that read the label, made by :meth:`opponent`.
+        opponent_rate: Their learning rate.
+        restart: Steps after which an opponent, each in turn, begins anew; 0 never.
+    """
+
+    def __init__(
+        self,
+        kept: nn.Module,
+        *,
+        protector: nn.Module | None = None,
+        opponents: int = 0,
+        opponent_rate: float = 1e-3,
+        restart: int = 0,
+    ) -> None:
+        super().__init__()
+        self.kept, self.protector = kept, protector or kept
+        self.opponent_rate, self.restart = opponent_rate, restart
+        self.opponents = nn.ModuleList(self.opponent(number) for number in range(opponents))
+
+    @abstractmethod
+    def outputs(self, rows: Tensor) -> Tensor:
+        """Erased rows for positions ``(B,)`` of the fitting data."""
+
+    @abstractmethod
+    def loss(self, erased: Tensor, rows: Tensor, codes: Tensor) -> Tensor:
+        """What the protector minimises.
+
+        Args:
+            erased: What :meth:`outputs` gave for ``rows``.
+            rows: Positions, ``(B,)``: equally many of each group of :attr:`FittingSets.groups`, group by group.
+            codes: Labels, ``(B,)``.
+        """
+
+    def opponent(self, number: int) -> nn.Module:
+        """A new opponent."""
+        raise NotImplementedError
+
+
+class NetworkEraser(Eraser):
+    """Base of erasers whose transform is a network; embeddings are brought to unit length before and after."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    random_state: int
+    network_: nn.Module
+
+    @abstractmethod
+    def _network(self, dimensions: int) -> nn.Module:
+        """The protector, untrained; its ``forward`` takes unit rows ``(N, D)``."""
+
+    @abstractmethod
+    def _game(self, data: FittingSets) -> Game:
+        """Networks and losses."""
+
+    def fit(
+        self,
+        X: ArrayLike,  # noqa: N803
+        y: ArrayLike,
+        *,
+        more: Sequence[tuple[ArrayLike, ArrayLike]] = (),
+        progress: Progress | None = None,
+    ) -> Self:
+        """Fit on embeddings ``(N, D)`` with two labels ``(N,)``; same data and seed on a CPU, same eraser.
+
+        Args:
+            X: Embeddings.
+            y: Labels.
+            more: Further labelled sets of the same matcher, as ``(X, y)``. Labels of one set are made alike among
+                themselves, never across sets, so that a difference between sets is not taken for one of labels.
+            progress: Called with (steps done, all steps).
+
+        Raises:
+            ValueError: If shapes do not fit, values are not finite, there are not exactly two labels or a
+                setting is out of range.
+        """
+        require_range("steps", self.steps, 1, 10_000_000)
+        require_range("batch_size", self.batch_size, 4, 1_000_000)
+        require_range("learning_rate", self.learning_rate, 1e-9, 10.0)
+        data = self._sets([validate_data(self, X, y, dtype=np.float64)], more)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.random_state)
+            game = self._game(data)
+            self._play(game, data.groups, progress)
+        self.network_ = game.kept.double().eval()
+        return self
+
+    def _sets(
+        self,
+        parts: list[tuple[NDArray[np.float64], NDArray[Any]]],
+        more: Sequence[tuple[ArrayLike, ArrayLike]],
+    ) -> FittingSets:
+        parts = [*parts, *(validate_data(self, a, b, dtype=np.float64, reset=False) for a, b in more)]
+        self.classes_, _ = two_labels(parts[0][1])
+        codes = [known_codes(labels, self.classes_) for _, labels in parts]
+        for number, part in enumerate(codes):
+            if part.min() == part.max():
+                raise ValueError(f"Set {number} of {len(parts)} holds 1 class. Give labels with both.")
+        return FittingSets(
+            np.concatenate([unit_rows(rows) for rows, _ in parts]),
+            np.concatenate(codes),
+            np.repeat(np.arange(len(parts)), [len(part) for part in codes]),
+        )
+
+    def _play(self, game: Game, groups: list[Tensor], progress: Progress | None) -> None:
+        each = max(2, self.batch_size // len(groups))
+        truth = torch.tensor([0.0, 1.0]).repeat_interleave(each).repeat(len(groups) // 2)
+        parameters = list(game.protector.parameters())
+        optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=1e-4)
+        average = [p.detach().clone() for p in parameters]
+        chasers = [_chaser(game, opponent) for opponent in game.opponents]
+        for step in range(self.steps):
+            rate = 0.5 * (1 + np.cos(np.pi * step / self.steps)) * min(1.0, 10 * (step + 1) / self.steps)
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate * float(rate)
+            rows = torch.cat([g[torch.randint(len(g), (each,))] for g in groups])
+            erased = game.outputs(rows)
+            game.opponents.requires_grad_(True)
+            for opponent, chaser in zip(game.opponents, chasers, strict=True):
+                chaser.zero_grad(set_to_none=True)
+                reading = opponent(erased.detach())[:, 0]
+                F.binary_cross_entropy_with_logits(reading, truth).backward()  # type: ignore[no-untyped-call]
+                chaser.step()
+            self._begin_anew(game, chasers, step)
+            # the protector's loss passes through the opponents, whose own weights it leaves alone
+            game.opponents.requires_grad_(False)
+            optimizer.zero_grad(set_to_none=True)
+            game.loss(erased, rows, truth).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            weight = 1.0 - min(0.995, (step + 1) / (step + 10))
+            with torch.no_grad():
+                for mean, value in zip(average, parameters, strict=True):
+                    mean.lerp_(value, weight)
+            if progress is not None:
+                progress(step + 1, self.steps)
+        with torch.no_grad():
+            for mean, value in zip(average, parameters, strict=True):
+                value.copy_(mean)
+
+    def _begin_anew(self, game: Game, chasers: list[torch.optim.Optimizer], step: int) -> None:
+        """Opponents that start afresh find what the old ones were led away from."""
+        if not game.restart or (step + 1) % game.restart or step > 0.85 * self.steps or not chasers:
+            return
+        number = (step // game.restart) % len(chasers)
+        game.opponents[number] = game.opponent(number)
+        chasers[number] = _chaser(game, game.opponents[number])
+
+    def _erase(self, rows: NDArray[Any]) -> NDArray[Any]:
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(rows), _ROWS_AT_ONCE):
+                units = unit_rows(rows[start : start + _ROWS_AT_ONCE].astype(np.float64))
+                parts.append(self.network_(torch.from_numpy(units)).numpy())
+        return np.concatenate(parts).astype(rows.dtype)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Arrays by name, those of the network behind ``network.``."""
+        weights = {f"{_WEIGHTS}{name}": t.numpy() for name, t in self.network_.state_dict().items()}
+        return {**super().state(), **weights}
+
+    def restore(self, state: Mapping[str, NDArray[Any]], *, dimensions: int) -> Self:
+        """Become the fitted eraser that :meth:`state` described.
+
+        Raises:
+            RuntimeError: If weights do not fit the network that the parameters describe.
+        """
+        weights = {
+            name.removeprefix(_WEIGHTS): torch.from_numpy(np.array(array))
+            for name, array in state.items()
+            if name.startswith(_WEIGHTS)
+        }
+        super().restore({k: v for k, v in state.items() if not k.startswith(_WEIGHTS)}, dimensions=dimensions)
+        self.network_ = self._network(dimensions).double()
+        self.network_.load_state_dict(weights)
+        self.network_.eval()
+        return self
+
+
+def _chaser(game: Game, opponent: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(opponent.parameters(), lr=game.opponent_rate, weight_decay=1e-2)
+
+
+class Residual(nn.Module):
+    """Two residual blocks that begin as the identity, then unit length.
+
+    Args:
+        dimensions: Values a row.
+        width: Hidden units of a block.
+        dropout: Share of hidden units left out in training.
+    """
+
+    def __init__(self, *, dimensions: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.scale = dimensions**0.5
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(dimensions, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, dimensions)
+            )
+            for _ in range(2)
+        )
+        for block in self.blocks:
+            last = list(block.children())[-1]
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)
+
+    def forward(self, units: Tensor) -> Tensor:
+        """Unit rows ``(N, D)`` to unit rows ``(N, D)``."""
+        rows = units * self.scale
+        for block in self.blocks:
+            rows = rows + block(rows)
+        return F.normalize(rows, dim=1)
+
+
+class Reader(nn.Module):
+    """An opponent: log-odds of the second label from erased rows ``(N, E)``, shape ``(N, 1)``.
+
+    Args:
+        dimensions: Values a row.
+        number: Opponents differ in width and activation; every fourth one looks at squared projections, which is
+            where a covariance shows.
+    """
+
+    def __init__(self, *, dimensions: int, number: int) -> None:
+        super().__init__()
+        self.scale = dimensions**0.5
+        self.squares = number % 4 == 3
+        if self.squares:
+            self.project = nn.Linear(dimensions, 64, bias=False)
+            self.read = nn.Linear(64 + dimensions, 1)
+            return
+        width, activation = ((256, nn.ReLU), (192, nn.GELU), (256, nn.SiLU))[number % 4]
+        self.read_all = nn.Sequential(
+            nn.Linear(dimensions, width),
+            activation(),
+            nn.Dropout(0.2),
+            nn.Linear(width, width),
+            activation(),
+            nn.Linear(width, 1),
+        )
+
+    def forward(self, erased: Tensor) -> Tensor:
+        """Log-odds, shape ``(N, 1)``."""
+        rows = erased * self.scale
+        if self.squares:
+            return torch.as_tensor(self.read(torch.cat([self.project(rows) ** 2, rows], 1)))
+        return torch.as_tensor(self.read_all(rows))
+
+
+class Encoder(nn.Module):
+    """Perceptron with one hidden layer.
+
+    Args:
+        dimensions: Values in.
+        size: Values out.
+        width: Hidden units.
+    """
+
+    def __init__(self, *, dimensions: int, size: int, width: int) -> None:
+        super().__init__()
+        self.scale = dimensions**0.5
+        self.layers = nn.Sequential(nn.Linear(dimensions, width), nn.GELU(), nn.Linear(width, size))
+
+    def forward(self, units: Tensor) -> Tensor:
+        """Unit rows ``(N, D)`` to rows ``(N, size)``."""
+        return torch.as_tensor(self.layers(units * self.scale))
+
+
+def uninformed(readings: list[Tensor]) -> Tensor:
+    """How far opponents are from answering one half: cross-entropy against a fair coin above ln 2, summed."""
+    coin = torch.stack(
+        [F.binary_cross_entropy_with_logits(r[:, 0], torch.full_like(r[:, 0], 0.5)) for r in readings]
+    )
+    return coin.sum() - len(readings) * float(np.log(2))
+
+
+def moment_gap(first: Tensor, second: Tensor) -> Tensor:
+    """Squared distance of means, and of covariances relative to their size (CORAL, Sun and Saenko, 2016)."""
+    covariances = torch.cov(first.T), torch.cov(second.T)
+    means = (first.mean(0) - second.mean(0)).pow(2).sum()
+    # the size is part of the graph: were it a constant, shrinking everything would be rewarded
+    size = torch.stack([c.pow(2).sum() for c in covariances]).sum().clamp_min(1e-12)
+    return means * 10 + (covariances[0] - covariances[1]).pow(2).sum() / size * 6
+
+
+def kernel_gap(first: Tensor, second: Tensor) -> Tensor:
+    """Unbiased squared maximum mean discrepancy of unit rows, four Gaussian kernels (Gretton et al., JMLR 2012)."""
+    rows = torch.cat([first, second])
+    distance = (2 - 2 * rows @ rows.T).clamp_min(0)
+    kernel = torch.stack([torch.exp(-distance / width) for width in (0.2, 0.5, 1.0, 2.0)]).mean(0)
+    kernel = kernel - torch.diag(torch.diagonal(kernel))
+    count = len(first)
+    pairs = max(count * (count - 1), 1)
+    inside = (kernel[:count, :count].sum() + kernel[count:, count:].sum()) / pairs
+    return inside - 2 * kernel[:count, count:].mean()
+
+
+def sliced_gap(first: Tensor, second: Tensor, *, slices: int = 64) -> Tensor:
+    """Sliced squared Wasserstein distance of two equally large sets (Bonneel et al., 2015), times the dimension."""
+    directions = F.normalize(torch.randn(first.shape[1], slices), dim=0)
+    gap = (first @ directions).sort(0).values - (second @ directions).sort(0).values
+    return gap.pow(2).mean() * first.shape[1]

@@ -1,0 +1,126 @@
+"""An autoencoder that puts the label into one part of its code and keeps the other part.
+
+In the line of PFRNet (Bortolato et al., "Learning privacy-enhancing face representations through feature disentanglement", FG 2020).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from sklearn.base import ClassNamePrefixFeaturesOutMixin
+from torch import Tensor, nn
+
+from privface.erasers.base import Promise, require_range
+from privface.erasers.networks import Encoder, FittingSets, Game, NetworkEraser
+
+
+class PFRNet(ClassNamePrefixFeaturesOutMixin, NetworkEraser):  # type: ignore[misc]  # scikit-learn has no types
+    """Feature disentanglement: identity and label in two parts of a code; the template is the identity part.
+
+    Losses: reconstruction of the embedding from both parts; the label read from its own part; central moments
+    up to ``order`` of the identity part equal for both labels; cosines of the identity part as they were.
+
+    Promise: broken, see :attr:`promise`.
+
+    Args:
+        size: Values of the identity part, which is the new template; 0 takes the embedding's own size.
+        order: Highest central moment that is matched, 1 to 8.
+        similarity: Weight of the kept cosines.
+        moments: Weight of the matched moments.
+        width: Hidden units.
+        steps: Training steps.
+        batch_size: Rows a step, half of each label.
+        learning_rate: Highest rate (one cosine).
+        random_state: Seed of everything drawn.
+
+    Attributes:
+        network_: The encoder of the identity part.
+        classes_: The two labels.
+        n_features_in_: ``D``.
+    """
+
+    method: ClassVar[str] = "pfrnet"
+    promise: ClassVar[Promise] = Promise(
+        "broken",
+        "A few matched moments leave the label to curved probes and to learned recovery "
+        "(Rot et al., PrivacyProber, TDSC 2022).",
+    )
+
+    def __init__(
+        self,
+        *,
+        size: int = 0,
+        order: int = 4,
+        similarity: float = 20.0,
+        moments: float = 1.0,
+        width: int = 256,
+        steps: int = 2000,
+        batch_size: int = 512,
+        learning_rate: float = 1e-3,
+        random_state: int = 0,
+    ) -> None:
+        self.size, self.order, self.similarity, self.moments = size, order, similarity, moments
+        self.width, self.steps, self.batch_size = width, steps, batch_size
+        self.learning_rate, self.random_state = learning_rate, random_state
+
+    def _network(self, dimensions: int) -> nn.Module:
+        require_range("size", self.size, 0, 1_000_000)
+        return _IdentityPart(dimensions=dimensions, size=self.size or dimensions, width=self.width)
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.size or int(self.n_features_in_)
+
+    def _game(self, data: FittingSets) -> Game:
+        require_range("order", self.order, 1, 8)
+        return _DisentanglingGame(self, self._network(data.units.shape[1]), data.units)
+
+
+class _IdentityPart(Encoder):
+    """Encoder to a part of unit length."""
+
+    def forward(self, units: Tensor) -> Tensor:
+        """Unit rows ``(N, D)`` to unit rows ``(N, size)``."""
+        return F.normalize(super().forward(units), dim=1)
+
+
+class _DisentanglingGame(Game):
+    def __init__(self, settings: PFRNet, encoder: nn.Module, units: NDArray[np.float64]) -> None:
+        dimensions = units.shape[1]
+        label_size = max(2, dimensions // 8)
+        parts = {
+            "encoder": encoder,
+            "label": Encoder(dimensions=dimensions, size=label_size, width=settings.width),
+            "read": nn.Linear(label_size, 1),
+            "decoder": Encoder(
+                dimensions=(settings.size or dimensions) + label_size, size=dimensions, width=settings.width
+            ),
+        }
+        super().__init__(encoder, protector=nn.ModuleDict(parts))
+        self.settings, self.units = settings, torch.from_numpy(units.astype(np.float32))
+
+    def outputs(self, rows: Tensor) -> Tensor:
+        return torch.as_tensor(self.kept(self.units[rows]))
+
+    def loss(self, erased: Tensor, rows: Tensor, codes: Tensor) -> Tensor:
+        before, settings, parts = self.units[rows], self.settings, self.protector
+        assert isinstance(parts, nn.ModuleDict)  # noqa: S101  # made in __init__
+        label = parts["label"](before)
+        back = parts["decoder"](torch.cat([erased, label], 1))
+        total = (1 - F.cosine_similarity(back, before, dim=1)).mean()
+        total = total + F.binary_cross_entropy_with_logits(parts["read"](label)[:, 0], codes)
+        total = total + settings.similarity * ((erased @ erased.T - before @ before.T) ** 2).mean()
+        first, second = (erased[codes == k] * erased.shape[1] ** 0.5 for k in (0, 1))
+        return total + settings.moments * _moments(first, second, settings.order)
+
+
+def _moments(first: Tensor, second: Tensor, order: int) -> Tensor:
+    centred = [part - part.mean(0) for part in (first, second)]
+    gap = (first.mean(0) - second.mean(0)).pow(2).mean()
+    for power in range(2, order + 1):
+        gap = gap + (centred[0].pow(power).mean(0) - centred[1].pow(power).mean(0)).pow(2).mean()
+    return gap

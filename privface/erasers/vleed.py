@@ -1,0 +1,141 @@
+"""A variational autoencoder whose code has a part for the label and a part that knows as little of it as possible.
+
+In the line of VLEED (Öztürk, Krivokuća Hahn, Bhattacharjee and Marcel, arXiv 2604.11250, 2026).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from sklearn.base import ClassNamePrefixFeaturesOutMixin
+from torch import Tensor, nn
+
+from privface.erasers.base import Promise, require_range
+from privface.erasers.networks import Encoder, FittingSets, Game, NetworkEraser, Reader
+
+
+class VLEED(ClassNamePrefixFeaturesOutMixin, NetworkEraser):  # type: ignore[misc]  # scikit-learn has no types
+    """Split latent code: the template is the mean of the part that is to be free of the label.
+
+    Losses: reconstruction from a drawn code; divergence of the free part from a standard normal and of the label's part
+    from a normal around its label's own mean; and the entropy of the label given the free part, as opponents that keep learning
+    estimate it, is pushed up to one bit.
+
+    Promise: empirical.
+
+    Args:
+        size: Values of the free part, which is the new template; 0 takes the embedding's own size.
+        entropy: Weight of the label's entropy: higher hides more and matches worse.
+        divergence: Weight of both divergences (beta).
+        similarity: Weight of the kept cosines.
+        width: Hidden units.
+        steps: Training steps.
+        batch_size: Rows a step, half of each label.
+        learning_rate: Highest rate (one cosine).
+        random_state: Seed of everything drawn.
+
+    Attributes:
+        network_: The encoder of the free part's mean.
+        classes_: The two labels.
+        n_features_in_: ``D``.
+    """
+
+    method: ClassVar[str] = "vleed"
+    promise: ClassVar[Promise] = Promise(
+        "empirical",
+        "Opponents of the architectures it trained against read little; nothing is proved, curved probes may read on.",
+    )
+
+    def __init__(
+        self,
+        *,
+        size: int = 0,
+        entropy: float = 1.0,
+        divergence: float = 1e-3,
+        similarity: float = 20.0,
+        width: int = 256,
+        steps: int = 2000,
+        batch_size: int = 512,
+        learning_rate: float = 1e-3,
+        random_state: int = 0,
+    ) -> None:
+        self.size, self.entropy, self.divergence, self.similarity = size, entropy, divergence, similarity
+        self.width, self.steps, self.batch_size = width, steps, batch_size
+        self.learning_rate, self.random_state = learning_rate, random_state
+
+    def _network(self, dimensions: int) -> _FreePart:
+        require_range("size", self.size, 0, 1_000_000)
+        return _FreePart(dimensions=dimensions, size=self.size or dimensions, width=self.width)
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.size or int(self.n_features_in_)
+
+    def _game(self, data: FittingSets) -> Game:
+        return _VariationalGame(self, self._network(data.units.shape[1]), data.units)
+
+
+class _FreePart(nn.Module):
+    """Mean and log-variance of the free part; called, it gives the mean at unit length."""
+
+    def __init__(self, *, dimensions: int, size: int, width: int) -> None:
+        super().__init__()
+        self.mean = Encoder(dimensions=dimensions, size=size, width=width)
+        self.log_variance = Encoder(dimensions=dimensions, size=size, width=width)
+
+    def forward(self, units: Tensor) -> Tensor:
+        """Unit rows ``(N, D)`` to unit rows ``(N, size)``."""
+        return F.normalize(self.mean(units), dim=1)
+
+
+class _VariationalGame(Game):
+    def __init__(self, settings: VLEED, free: _FreePart, units: NDArray[np.float64]) -> None:
+        dimensions = units.shape[1]
+        self.size = settings.size or dimensions
+        label_size = max(2, dimensions // 16)
+        parts = {
+            "free": free,
+            "label": Encoder(dimensions=dimensions, size=2 * label_size, width=settings.width),
+            "centres": nn.Embedding(2, label_size),
+            "decoder": Encoder(dimensions=self.size + label_size, size=dimensions, width=settings.width),
+        }
+        super().__init__(free, protector=nn.ModuleDict(parts), opponents=4, restart=settings.steps // 4)
+        self.free = free
+        self.settings, self.units = settings, torch.from_numpy(units.astype(np.float32))
+
+    def opponent(self, number: int) -> nn.Module:
+        return Reader(dimensions=self.size, number=number)
+
+    def outputs(self, rows: Tensor) -> Tensor:
+        return torch.as_tensor(self.kept(self.units[rows]))
+
+    def loss(self, erased: Tensor, rows: Tensor, codes: Tensor) -> Tensor:
+        before, settings, parts = self.units[rows], self.settings, self.protector
+        assert isinstance(parts, nn.ModuleDict)  # noqa: S101  # made in __init__
+        mean = self.free.mean(before)
+        spread = self.free.log_variance(before).clamp(-8, 4)
+        label, label_spread = parts["label"](before).chunk(2, 1)
+        label_spread = label_spread.clamp(-8, 4)
+        centre = parts["centres"](codes.long())
+        drawn = [
+            m + torch.exp(0.5 * s) * torch.randn_like(m) for m, s in ((mean, spread), (label, label_spread))
+        ]
+        back = parts["decoder"](torch.cat(drawn, 1))
+        total = (1 - F.cosine_similarity(back, before, dim=1)).mean()
+        divergence = _divergence(mean, spread) + _divergence(label - centre, label_spread)
+        total = total + settings.divergence * divergence
+        total = total + settings.similarity * ((erased @ erased.T - before @ before.T) ** 2).mean()
+        for reading in self.opponents:
+            logits = reading(erased)[:, 0]
+            entropy = F.binary_cross_entropy_with_logits(logits, torch.sigmoid(logits)) / float(np.log(2))
+            total = total + settings.entropy * (1 - entropy)
+        return total
+
+
+def _divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Kullback-Leibler divergence from a standard normal in nats, summed over values, mean over rows."""
+    return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(1).mean()

@@ -1,0 +1,430 @@
+"""Fitting erasers on tables of embeddings and applying them, part by part, to tables larger than memory."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from privface.data import EmbeddingTable, LabelFile, gender_codes, stream_embeddings
+from privface.erasers import METHODS, Eraser, SavedEraser, load_eraser, save_eraser
+from privface.errors import ConfigError, DataError, OutputError
+from privface.pipeline.faces import Progress
+from privface.pipeline.fit import person_digest
+
+PART = 65_536
+"""Rows that are in memory at once."""
+
+NEEDS_MEMORY_ROWS = 200_000
+"""Rows that methods without ``partial_fit`` learn from; of a longer table a random choice."""
+
+
+@dataclass(frozen=True)
+class EraserSource:
+    """A labelled table of embeddings.
+
+    Attributes:
+        table: Parquet, NPZ or CSV.
+        labels: CSV or Parquet with file, gender and, better, identity; by default the table's own columns.
+        split: Only rows whose label ``split`` has this value.
+        matcher: Only rows of this matcher, where the table has a column ``matcher``.
+    """
+
+    table: Path
+    labels: Path | None = None
+    split: str | None = None
+    matcher: str | None = None
+
+
+@dataclass(frozen=True)
+class FitSummary:
+    """What a fit did.
+
+    Attributes:
+        eraser: The fitted eraser.
+        rows: Embeddings learnt from.
+        people: People they show; 0 where there are no identities.
+        skipped: Rows without an embedding (empty, not finite or zero).
+        unlabelled: Rows without a gender.
+        capped: Rows left out because a person had enough others.
+    """
+
+    eraser: Eraser
+    rows: int
+    people: int
+    skipped: int
+    unlabelled: int
+    capped: int
+
+
+@dataclass(frozen=True)
+class ApplySummary:
+    """What an application wrote.
+
+    Attributes:
+        erased: Embeddings written.
+        skipped: Rows without an embedding, written empty.
+        rows_per_second: Over the whole run, reading and writing included.
+    """
+
+    erased: int
+    skipped: int
+    rows_per_second: float
+
+
+def fit_eraser(
+    source: EraserSource,
+    out: Path,
+    *,
+    method: str,
+    settings: Mapping[str, Any] | None = None,
+    more: Sequence[EraserSource] = (),
+    max_per_person: int = 5,
+    max_rows: int = NEEDS_MEMORY_ROWS,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> FitSummary:
+    """Fit an eraser and write its folder.
+
+    Methods with ``partial_fit`` stream; others hold at most ``max_rows`` rows, a random choice of longer tables.
+
+    Args:
+        source: Whose gender is to be erased.
+        out: Folder to write; refused if it holds an eraser, unless ``overwrite``.
+        method: One of :data:`privface.erasers.METHODS`.
+        settings: Parameters of the method.
+        more: Further labelled sets of the same matcher, for methods that can use them.
+        max_per_person: Embeddings a person counts with, the first ones; few people with hundreds of photos would
+            else decide the fit. 0 takes all.
+        max_rows: See above.
+        overwrite: Replace an eraser.
+        progress: Called as (stage, done, total).
+
+    Raises:
+        ConfigError: If method or settings do not exist, or the method cannot use ``more``.
+        DataError: If tables cannot be read or hold nothing to learn from.
+        LabelError: If labels do not fit.
+        OutputError: If ``out`` is taken or cannot be written.
+    """
+    eraser = make_eraser(method, settings or {})
+    if (out / "eraser.yaml").exists() and not overwrite:
+        raise OutputError(f"{out} holds an eraser.", hint="Choose another folder, or give --overwrite.")
+    takes = inspect.signature(eraser.fit).parameters
+    if more and "more" not in takes:
+        able = [name for name, kind in METHODS.items() if "more" in inspect.signature(kind.fit).parameters]
+        raise ConfigError(f"{method} cannot use further sets.", hint=f"These can: {', '.join(able)}.")
+    reader = _Reader(max_per_person, progress)
+    try:
+        if hasattr(eraser, "partial_fit"):
+            for rows, genders in reader.parts(source):
+                eraser.partial_fit(rows, genders, classes=[0, 1])
+        else:
+            keywords: dict[str, Any] = {}
+            own = _sample(reader.parts(source), max_rows)
+            if more:
+                keywords["more"] = [_sample(reader.parts(s), max_rows) for s in more]
+            if progress is not None and "progress" in takes:
+                tell = progress
+                keywords["progress"] = lambda done, total: tell(f"fit {method}", done, total)
+            reader.require()
+            eraser.fit(*own, **keywords)
+        reader.require()
+    except ValueError as error:
+        raise DataError(f"{source.table}: {error}", hint="See `privface erase methods`.") from error
+    save_eraser(
+        out,
+        eraser,
+        meta={
+            "table": source.table.name,
+            "sha256": _file_digest(source.table),
+            "matcher": source.matcher or reader.matcher,
+            "rows": reader.rows,
+        },
+        people=np.array([int(person_digest(name), 16) for name in reader.people], np.uint64),
+    )
+    return FitSummary(
+        eraser, reader.rows, len(reader.people), reader.skipped, reader.unlabelled, reader.capped
+    )
+
+
+def make_eraser(method: str, settings: Mapping[str, Any]) -> Eraser:
+    """An eraser that is not fitted yet.
+
+    Raises:
+        ConfigError: If method or a setting does not exist.
+    """
+    kind = METHODS.get(method)
+    if kind is None:
+        raise ConfigError(
+            f"The method {method!r} does not exist.", hint=f"Choose one of {', '.join(METHODS)}."
+        )
+    known = kind().get_params()
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise ConfigError(
+            f"{method} has no setting {unknown[0]!r}.", hint=f"It has {', '.join(sorted(known)) or 'none'}."
+        )
+    for name, value in settings.items():
+        # YAML's 1 is a fine float; a word where a number belongs is not
+        wanted = type(known[name])
+        if not isinstance(value, (int, float) if wanted is float else wanted):
+            raise ConfigError(
+                f"{name}={value!r} is no {wanted.__name__}.", hint=f"The default is {known[name]!r}."
+            )
+    return kind(**settings)
+
+
+def apply_eraser(
+    eraser: SavedEraser | Path,
+    table: Path,
+    out: Path,
+    *,
+    keep_labels: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ApplySummary:
+    """Erase a table of embeddings, part by part, into Parquet.
+
+    Rows keep their order and columns, but for ``gender``: a protected template beside the label it hides protects
+    nothing. A row without an embedding stays empty.
+
+    Args:
+        eraser: Fitted, or its folder.
+        table: Parquet, NPZ or CSV.
+        out: Parquet file to write; it appears when it is whole.
+        keep_labels: Keep the column ``gender``.
+        overwrite: Replace an existing file.
+        progress: Called as (stage, done, total).
+
+    Raises:
+        DataError: If the table cannot be read, has another dimension or belongs to another matcher.
+        OutputError: If ``out`` is taken, is the table itself or cannot be written.
+    """
+    import time  # noqa: PLC0415
+
+    saved = load_eraser(eraser) if isinstance(eraser, Path) else eraser
+    _require_output(out, table, overwrite=overwrite)
+    total, done, skipped, begun = count_rows(table), 0, 0, time.perf_counter()
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
+    writer: pq.ParquetWriter | None = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for part in stream_embeddings(table, rows=PART):
+            _require_matcher(saved, part)
+            kept = has_embedding(part.vectors)
+            batch = _erased_batch(saved.eraser, part, kept, keep_labels=keep_labels)
+            if writer is None:
+                # the name is hidden until the file is whole, so nobody reads half a table
+                writer = pq.ParquetWriter(temporary, batch.schema, compression="none")
+                temporary.chmod(0o600)
+            writer.write_batch(batch)
+            done += len(part)
+            skipped += int((~kept).sum())
+            if progress is not None:
+                progress("erase", done, max(total, done))
+        if writer is None:
+            raise DataError(f"{table} has no rows.", hint="It needs one row per photo.")
+        writer.close()
+        writer = None
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(out)
+    except (OSError, pa.ArrowException) as error:
+        raise OutputError(
+            f"{out} cannot be written after {done} rows: {error}.", hint="Check free space and permissions."
+        ) from error
+    finally:
+        if writer is not None:
+            writer.close()
+        temporary.unlink(missing_ok=True)
+    return ApplySummary(done - skipped, skipped, done / max(time.perf_counter() - begun, 1e-9))
+
+
+def has_embedding(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Rows that describe a face: finite and not zero, shape ``(N,)``."""
+    # a sum is finite only if every value is; it costs a quarter of looking at each
+    return np.asarray(np.isfinite(vectors.sum(axis=1)) & (np.abs(vectors).max(axis=1) > 0), np.bool_)
+
+
+def count_rows(table: Path) -> int:
+    """Rows of a Parquet file, from its footer; 0 for other formats, which tell only when read."""
+    if table.suffix.lower() != ".parquet" or not table.is_file():
+        return 0
+    try:
+        return int(pq.read_metadata(table).num_rows)
+    except (pa.ArrowException, OSError):
+        return 0  # reading it will say what is wrong
+
+
+class _Reader:
+    """Labelled embeddings of one or more tables, counting what is left out."""
+
+    def __init__(self, max_per_person: int, progress: Progress | None) -> None:
+        if max_per_person < 0:
+            raise ConfigError(f"max_per_person={max_per_person} is negative.", hint="0 takes all.")
+        self._cap, self._progress = max_per_person, progress
+        self._seen: Counter[str] = Counter()
+        self._genders: set[int] = set()
+        self.people: set[str] = set()
+        self.matcher: str | None = None
+        self.rows = self.skipped = self.unlabelled = self.capped = 0
+
+    def parts(self, source: EraserSource) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        labels = None if source.labels is None else LabelFile(source.labels)
+        total, done, before = count_rows(source.table), 0, self.rows
+        for whole in stream_embeddings(source.table, rows=PART):
+            done += len(whole)
+            part = self._chosen(whole if labels is None else labels.join(whole, required=False), source)
+            genders = gender_codes(part.labels, source.labels or source.table)
+            kept = has_embedding(part.vectors)
+            self.skipped += int((~kept).sum())
+            self.unlabelled += int((kept & (genders < 0)).sum())
+            kept &= genders >= 0
+            kept &= self._within_cap(part, kept)
+            self.rows += int(kept.sum())
+            if self._progress is not None:
+                self._progress("read", done, max(total, done))
+            if kept.any():
+                self._genders |= set(genders[kept].tolist())
+                yield part.vectors[kept], genders[kept]
+        if self.rows == before:
+            self._complain(source, done)
+
+    def require(self) -> None:
+        if len(self._genders) < 2:
+            raise ValueError(f"all {self.rows} labelled embeddings have one gender; both are needed.")
+
+    def _complain(self, source: EraserSource, read: int) -> None:
+        if not read:
+            raise DataError(f"{source.table} has no rows.", hint="It needs one row per photo.")
+        raise DataError(
+            f"{source.table}: none of {read} rows can be learnt from: {self.skipped} without an embedding,"
+            f" {self.unlabelled} without a gender"
+            + (f", split {source.split!r}" if source.split else "")
+            + ".",
+            hint="Check the embedding column, the keys in --labels and --split.",
+        )
+
+    def _chosen(self, part: EmbeddingTable, source: EraserSource) -> EmbeddingTable:
+        chosen = np.ones(len(part), bool)
+        if source.split is not None:
+            if "split" not in part.labels:
+                raise DataError(
+                    f"{source.labels or source.table} has no column 'split'; it has {', '.join(part.labels.columns)}.",
+                    hint="Leave --split out, or add the column.",
+                )
+            chosen &= (part.labels["split"] == source.split).to_numpy()
+        names = set(part.matchers)
+        if source.matcher is not None and names:
+            chosen &= (part.labels["matcher"] == source.matcher).to_numpy()
+        elif names:
+            names |= {self.matcher} if self.matcher else set()
+            if len(names) > 1:
+                raise DataError(
+                    f"{source.table} holds embeddings of {len(names)} matchers: {', '.join(sorted(map(str, names)))}.",
+                    hint="An eraser belongs to one matcher: choose it with --matcher.",
+                )
+            self.matcher = names.pop()
+        return EmbeddingTable(part.vectors[chosen], part.labels[chosen].reset_index(drop=True), part.path)
+
+    def _within_cap(self, part: EmbeddingTable, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        inside = np.ones(len(part), bool)
+        if "identity" not in part.labels:
+            return inside
+        names = part.labels["identity"].astype(str).tolist()
+        for place in np.flatnonzero(kept).tolist():
+            name = names[place]
+            if not name:
+                continue
+            self.people.add(name)
+            self._seen[name] += 1
+            if self._cap and self._seen[name] > self._cap:
+                inside[place] = False
+                self.capped += 1
+        return inside
+
+
+def _sample(
+    parts: Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]], limit: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """All rows, or a uniform choice of ``limit`` of them, in their order."""
+    rng = np.random.default_rng(0)
+    rows: list[NDArray[np.float32]] = []
+    genders: list[NDArray[np.int64]] = []
+    draws: list[NDArray[np.float64]] = []
+    count = 0
+    for part, labels in parts:
+        rows.append(part)
+        genders.append(labels)
+        draws.append(rng.random(len(part)))
+        count += len(part)
+        if count > limit:
+            # every row has drawn a number; those with the smallest stay
+            draw = np.concatenate(draws)
+            kept = np.sort(np.argpartition(draw, limit - 1)[:limit])
+            rows, genders = [np.concatenate(rows)[kept]], [np.concatenate(genders)[kept]]
+            draws, count = [draw[kept]], limit
+    if not rows:
+        return np.empty((0, 1), np.float32), np.empty(0, np.int64)
+    return np.concatenate(rows), np.concatenate(genders)
+
+
+def _require_output(out: Path, table: Path, *, overwrite: bool) -> None:
+    if out.suffix.lower() != ".parquet":
+        raise OutputError(
+            f"The output {out} ends in {out.suffix or 'nothing'!r}.",
+            hint="Erased tables are Parquet: name it so.",
+        )
+    if out.exists() and table.exists() and out.samefile(table):
+        raise OutputError(
+            f"{out} is the input.", hint="Originals are never overwritten; choose another name."
+        )
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out} exists.", hint="Choose another name, or give --overwrite.")
+
+
+def _require_matcher(saved: SavedEraser, part: EmbeddingTable) -> None:
+    size, wanted = part.vectors.shape[1], saved.eraser.n_features_in_
+    if size != wanted:
+        raise DataError(
+            f"{part.path} holds embeddings of {size} values, the eraser was fitted on {wanted}.",
+            hint="An eraser belongs to one matcher; fit one for this table.",
+        )
+    fitted, own = saved.meta.get("matcher"), set(part.matchers)
+    if fitted and own and own != {fitted}:
+        raise DataError(
+            f"{part.path} holds embeddings of {sorted(own)}, the eraser was fitted on {fitted!r}.",
+            hint="An eraser belongs to one matcher; fit one for this table.",
+        )
+
+
+def _erased_batch(
+    eraser: Eraser, part: EmbeddingTable, kept: NDArray[np.bool_], *, keep_labels: bool
+) -> pa.RecordBatch:
+    erased = eraser.transform(part.vectors[kept]) if kept.any() else None
+    size = part.vectors.shape[1] if erased is None else erased.shape[1]
+    lengths = np.where(kept, size, 0)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    values = pa.array(
+        [] if erased is None else np.ascontiguousarray(erased, np.float32).ravel(), pa.float32()
+    )
+    vectors = pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(~kept))
+    dropped = [] if keep_labels else ["gender"]
+    labels = part.labels.drop(columns=dropped, errors="ignore")
+    columns = {str(name): pa.array(labels[name].to_numpy(object), pa.string()) for name in labels.columns}
+    return pa.RecordBatch.from_pydict({**columns, "embedding": vectors})
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
