@@ -128,6 +128,14 @@ def protect(
         Literal["skip", "fail"], typer.Option(help="What a photo without a face does to the job.")
     ] = "skip",
     csv: Annotated[bool, typer.Option("--csv", help="Also write manifest.csv.")] = False,
+    embeddings: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MATCHER[:ERASER]",
+            help="Also write embeddings.parquet, a template for each protected face: of the protected face, or with the folder "
+            "of an eraser (`privface erase fit`) of the original one, gender erased.",
+        ),
+    ] = None,
 ) -> None:
     """Protect every photo of a folder: same tree, no metadata, a manifest row for each file, resumable.
 
@@ -137,6 +145,11 @@ def protect(
     from privface.protect import protect_folder  # noqa: PLC0415
 
     protector = Protector.load(model, strength=strength)
+    templates = None
+    if embeddings is not None:
+        from privface.pipeline.erase import template_maker  # noqa: PLC0415
+
+        templates = template_maker(embeddings)
     with progress_bars() as progress:
         summary = protect_folder(
             source,
@@ -149,11 +162,13 @@ def protect(
             overwrite=overwrite,
             on_no_face=on_no_face,
             as_csv=csv,
+            templates=templates,
             progress=lambda done, total: progress("protect", done, total),
         )
     counts = ", ".join(f"{count} {status}" for status, count in summary.counts.items() if count)
     Console.say(
         f"{counts or 'no image found'}; {summary.images_per_second:.1f} images/s\nManifest: {summary.manifest}"
+        + (f"\nTemplates: {output / 'embeddings.parquet'}" if templates is not None else "")
     )
     if any(count for status, count in summary.counts.items() if status != "ok"):
         raise typer.Exit(EXIT_SOME_FAILED)

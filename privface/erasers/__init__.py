@@ -11,7 +11,7 @@ from privface.erasers.pemiu import PEMIU
 from privface.erasers.pfrnet import PFRNet
 from privface.erasers.projection import MeanProjection
 from privface.erasers.rlace import RLACE
-from privface.erasers.storage import SavedEraser, save_eraser
+from privface.erasers.storage import CARD, SavedEraser, save_eraser
 from privface.erasers.storage import load_eraser as _load
 from privface.erasers.transport import GaussianTransport
 from privface.erasers.vleed import VLEED
@@ -45,6 +45,7 @@ def load_eraser(folder: Path) -> SavedEraser:
 
 
 __all__ = [
+    "CARD",
     "INLP",
     "IVE",
     "LEACE",

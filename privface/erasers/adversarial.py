@@ -23,7 +23,6 @@ from privface.erasers.networks import (
     Residual,
     kernel_gap,
     moment_gap,
-    sliced_gap,
     uninformed,
 )
 from privface.erasers.transport import GaussianTransport
@@ -38,8 +37,8 @@ class AdversarialEraser(OneToOneFeatureMixin, NetworkEraser):  # type: ignore[mi
        judges each row by a gate fitted on other rows, so that the network meets the errors it will meet later.
     2. A residual network per side moves rows on. Its loss: squared change of the cosines between rows of a batch (pairs of
        one side count four times as much, as most comparisons that matter are made there), four opponents (three
-       perceptrons and a quadratic reader, restarted in turn) that should answer one half, and three distances of
-       the two labels' distributions: moments, kernel mean discrepancy and sliced Wasserstein.
+       perceptrons and a quadratic reader, restarted in turn) that should answer one half, and two distances of
+       the two labels' distributions: moments and kernel mean discrepancy.
 
     Promise: empirical.
 
@@ -49,7 +48,6 @@ class AdversarialEraser(OneToOneFeatureMixin, NetworkEraser):  # type: ignore[mi
         adversary: Weight of the opponents.
         kernel: Weight of the kernel mean discrepancy.
         moments: Weight of the moments.
-        sliced: Weight of the sliced Wasserstein distance.
         width: Hidden units of a residual block.
         dropout: Share of hidden units left out in training, in [0, 0.9].
         mixing: Up to this share of another row of the same label and side is mixed into each row while training, in [0, 1]:
@@ -81,8 +79,7 @@ class AdversarialEraser(OneToOneFeatureMixin, NetworkEraser):  # type: ignore[mi
         similarity: float = 150.0,
         adversary: float = 0.3,
         kernel: float = 300.0,
-        moments: float = 0.3,
-        sliced: float = 5.0,
+        moments: float = 1.0,
         width: int = 256,
         dropout: float = 0.3,
         mixing: float = 0.5,
@@ -94,7 +91,7 @@ class AdversarialEraser(OneToOneFeatureMixin, NetworkEraser):  # type: ignore[mi
         random_state: int = 0,
     ) -> None:
         self.transport, self.similarity, self.adversary = transport, similarity, adversary
-        self.kernel, self.moments, self.sliced = kernel, moments, sliced
+        self.kernel, self.moments = kernel, moments
         self.width, self.dropout, self.mixing = width, dropout, mixing
         self.steps, self.batch_size = steps, batch_size
         self.learning_rate, self.opponent_rate, self.restart = learning_rate, opponent_rate, restart
@@ -216,11 +213,7 @@ class _AdversarialGame(Game):
         total = weights.similarity * (matters * (erased @ erased.T - cosines) ** 2).mean()
         parts = erased.chunk(self.count)
         for first, second in zip(parts[::2], parts[1::2], strict=True):
-            for weight, gap in (
-                (weights.moments, moment_gap),
-                (weights.kernel, kernel_gap),
-                (weights.sliced, sliced_gap),
-            ):
+            for weight, gap in ((weights.moments, moment_gap), (weights.kernel, kernel_gap)):
                 if weight:
                     total = total + weight * gap(first, second)
         if weights.adversary:

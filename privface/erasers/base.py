@@ -13,6 +13,9 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import ClassifierTags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+BLOCK = 16_384
+"""Rows whose sums are taken at once; more cost memory and gain no time."""
+
 
 @dataclass(frozen=True)
 class Promise:
@@ -121,9 +124,9 @@ def known_codes(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.int64
     Raises:
         ValueError: If a label is none of ``classes``.
     """
-    unknown = set(np.unique(labels)) - set(classes)
+    unknown = np.setdiff1d(labels, classes).tolist()
     if unknown:
-        raise ValueError(f"y holds {sorted(unknown)[0]!r}; the labels are {classes.tolist()}.")
+        raise ValueError(f"y holds {unknown[0]!r}; the labels are {classes.tolist()}.")
     return np.asarray(labels == classes[1], np.int64)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from sklearn.decomposition import PCA, FastICA
 from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_array, validate_data
 
 from privface.erasers.base import Eraser, Promise, require_range, two_labels
@@ -160,7 +162,10 @@ class MultiIVE(IVE):
             model = FastICA(
                 max(rank, 1), whiten="unit-variance", max_iter=500, tol=1e-2, random_state=self.random_state
             )
-            return np.asarray(model.fit(rows).components_)
+            with warnings.catch_warnings():
+                # Gaussian directions never settle, and any of their turns is as good as another
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                return np.asarray(model.fit(rows).components_)
         raise ValueError(f"domain={self.domain!r} does not exist; choose 'pca', 'ica' or 'none'.")
 
     def _erase(self, rows: NDArray[Any]) -> NDArray[Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import validate_data
 
-from privface.erasers.base import Promise, known_codes, require_two
+from privface.erasers.base import BLOCK, Promise, known_codes, require_two
 from privface.erasers.linear import LinearEraser
 
 
@@ -65,14 +65,17 @@ class LEACE(LinearEraser):
             ValueError: As for :meth:`fit`.
         """
         first = not hasattr(self, "_count")
-        rows, labels = validate_data(self, X, y, dtype=np.float64, reset=first)
+        rows, labels = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=first)
         if first:
             self.classes_ = np.unique(np.asarray(labels if classes is None else classes))
             require_two(self.classes_)
             self._count, self._cross = 0, np.zeros(rows.shape[1])
             self.mean_, self._label_mean = np.zeros(rows.shape[1]), 0.0
             self._scatter = np.zeros((rows.shape[1], rows.shape[1]))
-        self._add(rows, known_codes(labels, self.classes_).astype(np.float64))
+        codes = known_codes(labels, self.classes_).astype(np.float64)
+        for start in range(0, len(rows), BLOCK):  # float32 rows are widened block by block, not all at once
+            part = slice(start, start + BLOCK)
+            self._add(rows[part].astype(np.float64), codes[part])
         self._solve()
         return self
 

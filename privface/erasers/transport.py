@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import OneToOneFeatureMixin
 from sklearn.utils.validation import validate_data
 
-from privface.erasers.base import Eraser, Promise, known_codes, require_range, require_two, unit_rows
+from privface.erasers.base import BLOCK, Eraser, Promise, known_codes, require_range, require_two, unit_rows
 from privface.erasers.moments import ClassMoments
 
 
@@ -74,13 +74,15 @@ class GaussianTransport(OneToOneFeatureMixin, Eraser):  # type: ignore[misc]  # 
         require_range("shrinkage", self.shrinkage, 0.0, 1.0)
         require_range("ridge", self.ridge, 1e-9, 1e3)
         first = not hasattr(self, "_moments")
-        rows, labels = validate_data(self, X, y, dtype=np.float64, reset=first)
+        rows, labels = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=first)
         if first:
             self.classes_ = np.unique(np.asarray(labels if classes is None else classes))
             require_two(self.classes_)
             self._moments = ClassMoments(rows.shape[1])
         codes = known_codes(labels, self.classes_)
-        self._moments.add(unit_rows(rows), codes)
+        for start in range(0, len(rows), BLOCK):
+            part = slice(start, start + BLOCK)
+            self._moments.add(unit_rows(rows[part].astype(np.float64)), codes[part])
         if self._moments.counts.min() > 0:
             self._solve()
         return self

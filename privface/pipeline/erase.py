@@ -17,10 +17,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from privface.data import EmbeddingTable, LabelFile, gender_codes, stream_embeddings
-from privface.erasers import METHODS, Eraser, SavedEraser, load_eraser, save_eraser
+from privface.erasers import CARD, METHODS, Eraser, SavedEraser, load_eraser, save_eraser
 from privface.errors import ConfigError, DataError, OutputError
+from privface.models import load_matcher
 from privface.pipeline.faces import Progress
 from privface.pipeline.fit import person_digest
+from privface.protect.templates import MatcherTemplates, TemplateMaker
 
 PART = 65_536
 """Rows that are in memory at once."""
@@ -117,7 +119,7 @@ def fit_eraser(
         OutputError: If ``out`` is taken or cannot be written.
     """
     eraser = make_eraser(method, settings or {})
-    if (out / "eraser.yaml").exists() and not overwrite:
+    if (out / CARD).exists() and not overwrite:
         raise OutputError(f"{out} holds an eraser.", hint="Choose another folder, or give --overwrite.")
     takes = inspect.signature(eraser.fit).parameters
     if more and "more" not in takes:
@@ -264,6 +266,25 @@ def count_rows(table: Path) -> int:
         return int(pq.read_metadata(table).num_rows)
     except (pa.ArrowException, OSError):
         return 0  # reading it will say what is wrong
+
+
+def template_maker(spec: str) -> TemplateMaker:
+    """What ``protect --embeddings MATCHER[:ERASER]`` names; the last colon counts only before an eraser's folder.
+
+    Raises:
+        PrivfaceError: If matcher or eraser cannot be loaded, or the eraser was fitted on another matcher.
+    """
+    matcher, _, folder = spec.rpartition(":")
+    if not matcher or not (Path(folder) / CARD).is_file():
+        return MatcherTemplates(load_matcher(spec))
+    saved, model = load_eraser(Path(folder)), load_matcher(matcher)
+    fitted = saved.meta.get("matcher")
+    if fitted and fitted != model.name:
+        raise ConfigError(
+            f"{folder} was fitted on {fitted!r}, not on {model.name!r}.",
+            hint="Fit one on this matcher's embeddings.",
+        )
+    return MatcherTemplates(model, saved)
 
 
 class _Reader:

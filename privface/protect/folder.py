@@ -43,6 +43,13 @@ from privface.protect.manifest import (
 )
 from privface.protect.output import OutputTree, is_fresh, locked, remove_leftovers, require_apart
 from privface.protect.protector import ImageProtector, check_batch, output_fault
+from privface.protect.templates import (
+    TEMPLATES_NAME,
+    TemplateMaker,
+    check_templates,
+    pack,
+    write_templates,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +97,7 @@ def protect_folder(
     overwrite: bool = False,
     on_no_face: Literal["skip", "fail"] = "skip",
     as_csv: bool = False,
+    templates: TemplateMaker | None = None,
     progress: Progress | None = None,
 ) -> ProtectSummary:
     """Protect every image below ``source`` into the same tree below ``output``.
@@ -118,6 +126,7 @@ def protect_folder(
         overwrite: Discard what an earlier job with other settings wrote, instead of refusing.
         on_no_face: ``"fail"`` stops at the first photo without a face.
         as_csv: Also write ``manifest.csv``.
+        templates: Also write ``embeddings.parquet``, a template for each protected face, under the manifest's input keys.
         progress: Called with (finished, total) after each batch.
 
     Returns:
@@ -147,6 +156,7 @@ def protect_folder(
         "quality": quality,
         "faces": faces,
         "detector": _detector_name(detector) if faces == "detect" else None,
+        **({} if templates is None else {"templates": templates.fingerprint}),
     }
     with locked(output):
         remove_leftovers(output)
@@ -162,6 +172,7 @@ def protect_folder(
             quality=quality,
             max_pixels=max_pixels,
             fail_without_face=on_no_face == "fail",
+            templates=templates,
             progress=progress,
         )
         return job.run(items, as_csv=as_csv)
@@ -221,6 +232,7 @@ class _Loaded:
     row: ManifestRow
     pixels: NDArray[np.uint8] | None = None
     reused: bool = False
+    template: str | None = None
 
 
 _Finished: TypeAlias = _Loaded | Future[_Loaded]
@@ -242,6 +254,7 @@ class _Job:
         quality: int,
         max_pixels: int,
         fail_without_face: bool,
+        templates: TemplateMaker | None,
         progress: Progress | None,
     ) -> None:
         self.root = root
@@ -254,6 +267,8 @@ class _Job:
         self.quality = quality
         self.max_pixels = max_pixels
         self.fail_without_face = fail_without_face
+        self.templates = templates
+        self.packed: dict[str, str] = {}
         self.progress = progress
         self.known = journal.entries()
         self.rows: list[ManifestRow] = []
@@ -267,7 +282,7 @@ class _Job:
             logger.warning(
                 "%d outputs of an earlier run have no input any more; they are left as they are.", len(gone)
             )
-        for name in (MANIFEST_NAME, CSV_NAME):
+        for name in (MANIFEST_NAME, CSV_NAME, TEMPLATES_NAME):
             self.tree.remove(name)  # a manifest beside images that it does not describe would mislead
         start = time.perf_counter()
         complete = False
@@ -277,6 +292,8 @@ class _Job:
             complete = len(self.rows) == len(items)
         finally:
             manifest = write_manifest(self.tree.root, self.rows, complete=complete, as_csv=as_csv)
+            if self.templates is not None:
+                write_templates(self.tree.root, self.packed, maker=self.templates)
         if self.interrupted:
             raise KeyboardInterrupt
         worked = len(items) - self.reused
@@ -369,7 +386,7 @@ class _Job:
         row = replace(row, input_sha256=hashlib.sha256(data).hexdigest())
         finished = self._finished_before(item, row)
         if finished is not None:
-            return _Loaded(item, finished, reused=True)
+            return _Loaded(item, finished.row, reused=True, template=finished.template)
         return self._decode(item, row, data)
 
     def _decode(self, item: InputFile, row: ManifestRow, data: bytes) -> _Loaded:
@@ -393,8 +410,8 @@ class _Job:
         except ImageError as error:
             return _Loaded(item, replace(row, reason=error.message))
 
-    def _finished_before(self, item: InputFile, row: ManifestRow) -> ManifestRow | None:
-        """The row of an earlier run, if the input and its output are still what they were."""
+    def _finished_before(self, item: InputFile, row: ManifestRow) -> Entry | None:
+        """The entry of an earlier run, if the input and its output are still what they were."""
         entry = self.known.get(item.key)
         if entry is None or entry.path != item.relative or entry.row.status not in _REUSED:
             return None
@@ -402,7 +419,9 @@ class _Job:
             return None
         if entry.row.status == "ok" and self.tree.digest(item.relative) != entry.row.output_sha256:
             return None
-        return entry.row
+        if entry.row.status == "ok" and self.templates is not None and entry.template is None:
+            return None
+        return entry
 
     def _protect(self, batch: Sequence[_Loaded], pool: ThreadPoolExecutor) -> list[_Finished]:
         """Run the model on a batch and hand its images to the pool for writing."""
@@ -415,6 +434,8 @@ class _Job:
         if not ready:
             return done
         faces = np.stack([one.pixels for one in ready if one.pixels is not None])
+        passed: list[_Loaded] = []
+        originals: list[NDArray[np.uint8]] = []
         for one, face, protected in zip(ready, faces, self._call(faces), strict=True):
             reason = output_fault(protected)
             pixels = to_pixels(protected) if reason is None else face
@@ -423,8 +444,23 @@ class _Job:
             if reason is not None:
                 done.append(_Loaded(one.item, replace(one.row, status="failed", reason=reason)))
             else:
-                done.append(pool.submit(self._write, replace(one, pixels=pixels)))
+                passed.append(replace(one, pixels=pixels))
+                originals.append(face)
+        done += [pool.submit(self._write, one) for one in self._with_templates(passed, originals)]
         return done
+
+    def _with_templates(
+        self, passed: Sequence[_Loaded], originals: Sequence[NDArray[np.uint8]]
+    ) -> Sequence[_Loaded]:
+        """Protected faces with their templates, where the job makes them."""
+        if self.templates is None or not passed:
+            return passed
+        seen = originals if self.templates.of_original else [p.pixels for p in passed if p.pixels is not None]
+        full = np.zeros((self.batch_size, *originals[0].shape), np.uint8)
+        full[: len(seen)] = np.stack(seen)
+        made = self.templates(to_unit(full))
+        check_templates(made, count=self.batch_size)
+        return [replace(one, template=pack(row)) for one, row in zip(passed, made, strict=False)]
 
     def _find_faces(self, photos: Sequence[_Loaded], detector: FaceDetector) -> list[_Loaded]:
         """The central face of each photo, aligned; a final row where there is none."""
@@ -468,7 +504,7 @@ class _Job:
         write_atomic(self.tree.target(one.item.relative), data)
         digest = hashlib.sha256(data).hexdigest()
         row = replace(one.row, status="ok", output=one.item.key, output_sha256=digest)
-        return _Loaded(one.item, row)
+        return _Loaded(one.item, row, template=one.template)
 
     def _commit(self, finished: Sequence[_Finished], *, total: int) -> None:
         """Wait for a batch's writes, clear outdated outputs, then note the batch in the journal.
@@ -491,10 +527,12 @@ class _Job:
                 hint = "Skip such photos with on_no_face='skip'."
                 error = error or ProtectError(f"{loaded.item.key}: no face was found.", hint=hint)
             self.rows.append(loaded.row)
+            if loaded.template is not None:
+                self.packed[loaded.item.key] = loaded.template
             if loaded.reused:
                 self.reused += 1
             else:
-                entries.append(Entry(loaded.item.relative, loaded.row))
+                entries.append(Entry(loaded.item.relative, loaded.row, loaded.template))
         self.journal.append(entries)
         if error is not None:
             raise error

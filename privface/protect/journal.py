@@ -31,10 +31,12 @@ class Entry:
     Attributes:
         path: Its path below the roots, POSIX, with surrogate escapes for bytes that are not UTF-8.
         row: Its manifest row.
+        template: Its packed template, where the job makes them (``privface.protect.templates.pack``).
     """
 
     path: str
     row: ManifestRow
+    template: str | None = None
 
 
 class Journal:
@@ -92,7 +94,10 @@ class Journal:
         Raises:
             OutputError: If they cannot be written.
         """
-        lines = [json.dumps({"path": e.path, **asdict(e.row)}, sort_keys=True) for e in entries]
+        lines = [
+            json.dumps({"path": e.path, "template": e.template, **asdict(e.row)}, sort_keys=True)
+            for e in entries
+        ]
         if not lines:
             return
         # ensure_ascii keeps surrogate escapes (names that are not UTF-8) intact through JSON.
@@ -125,4 +130,7 @@ def _entry(value: dict[str, Any] | None) -> Entry | None:
         return None
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         return None
-    return Entry(path, ManifestRow(**{name: value[name] for name in _NAMES}))
+    template = value.get("template")
+    if template is not None and not isinstance(template, str):
+        return None
+    return Entry(path, ManifestRow(**{name: value[name] for name in _NAMES}), template)

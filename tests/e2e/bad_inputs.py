@@ -298,6 +298,29 @@ def _table(path: Path, columns: dict[str, Any] | None = None, *, people: int = 4
     return path
 
 
+def _fit(work: Path, columns: dict[str, Any], *more: object, out: Path | None = None) -> list[object]:
+    if not (work / "before.parquet").exists() or columns:
+        _table(work / "before.parquet", columns)
+    method = () if "--method" in more else ("--method", "leace")
+    return ["erase", "fit", work / "before.parquet", "--out", out or work / "out", *method, *more]
+
+
+def _fitted(work: Path) -> Path:
+    """An eraser fitted on the very people of the tables."""
+    from privface.pipeline.erase import EraserSource, fit_eraser
+
+    table = _table(work / "before.parquet", {"matcher": ["mine"] * 80})
+    fit_eraser(EraserSource(table), work / "eraser", method="leace")
+    _table(work / "before.parquet")
+    return work / "eraser"
+
+
+def _apply(work: Path, columns: dict[str, Any], *, out: Path | None = None) -> list[object]:
+    eraser = _fitted(work)
+    table = _table(work / "before.parquet", columns)
+    return ["erase", "apply", eraser, table, out or work / "erased.parquet"]
+
+
 def _tables(
     work: Path,
     *more: object,
@@ -357,6 +380,25 @@ CASES: tuple[Case, ...] = (
     Case("protected table of NaN only", lambda w: _tables(w, protected={"embedding": [[np.nan] * 4] * 80}), 2, "no protected row holds an embedding"),
     Case("labels that know none of the table's files", lambda w: _tables(w, "--labels", _text(w / "l.csv", "file,gender\nz,male\n")), 2, "None of the 80 files"),
     Case("a matcher for a table of embeddings", lambda w: _tables(w, "--matcher", "mini:m"), 2, "a table of embeddings holds no images"),
+    Case("eraser: table with one gender only", lambda w: _fit(w, {"gender": ["male"] * 80}), 2, "one gender; both are needed"),
+    Case("eraser: table without labels", lambda w: _fit(w, {"gender": None}), 2, "no 'gender' column"),
+    Case("eraser: table of NaN and zero vectors", lambda w: _fit(w, {"embedding": [[np.nan] * 4, [0.0] * 4] * 40}), 2, "80 without an embedding"),
+    Case("eraser: labels that know none of the files", lambda w: _fit(w, {}, "--labels", _text(w / "l.csv", "file,gender\nz,male\n")), 2, "80 without a gender"),
+    Case("eraser: split that no row has", lambda w: _fit(w, {"split": ["train"] * 80}, "--split", "test"), 2, "split 'test'"),
+    Case("eraser: method that does not exist", lambda w: _fit(w, {}, "--method", "magic"), 2, "Choose one of leace"),
+    Case("eraser: setting that does not exist", lambda w: _fit(w, {}, "--set", "power=3"), 2, "no setting 'power'"),
+    Case("eraser: setting of the wrong kind", lambda w: _fit(w, {}, "--set", "tolerance=high"), 2, "is no float"),
+    Case("eraser: setting out of range", lambda w: _fit(w, {}, "--method", "inlp", "--set", "stop=0.2"), 2, "stop lies in [0.5, 1]"),
+    Case("eraser: further set for a method that takes none", lambda w: _fit(w, {}, "--more", str(w / "before.parquet")), 2, "These can: pfrnet"),
+    Case("eraser: folder that holds one already", lambda w: _fit(w, {}, out=_fitted(w)), 2, "--overwrite"),
+    Case("erase: some rows without an embedding", lambda w: _apply(w, {"embedding": [[1.0, 2.0, 3.0, 4.0], [0.0] * 4] * 40}), 1, "40 rows without one"),
+    Case("erase: wrong dimension", lambda w: _apply(w, {"embedding": [[1.0, 2.0]] * 80}), 2, "2 values, the eraser was fitted on 4"),
+    Case("erase: another matcher's table", lambda w: _apply(w, {"matcher": ["other"] * 80}), 2, "fitted on 'mine'"),
+    Case("erase: output over the input", lambda w: _apply(w, {}, out=w / "before.parquet"), 2, "is the input"),
+    Case("erase: output that is no Parquet", lambda w: _apply(w, {}, out=w / "x.csv"), 2, "Erased tables are Parquet"),
+    Case("erase: eraser that is a pickle", lambda w: ["erase", "apply", _text(w / "e.pkl", "x"), _table(w / "before.parquet"), w / "o.parquet"], 2, "Pickles are never loaded"),
+    Case("audited people who fitted the eraser", lambda w: _tables(w, "--eraser", _fitted(w)), 2, "none may"),
+    Case("an eraser for an audit of photos", lambda w: ["audit", "--original", w / "kit/faces", "--protected", w / "kit/faces", "--eraser", w], 2, "belongs to tables of embeddings"),
     # earlier audits
     Case("baseline that is no audit", lambda w: _tables(w, "--baseline", _text(w / "b.json", "[]")), 2, "not an audit"),
     Case("baseline of another version", lambda w: _tables(w, "--baseline", _audited(w, schema="privface.audit/1")), 2, "privface.audit/1"),

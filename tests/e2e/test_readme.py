@@ -27,6 +27,7 @@ from privface.config import (
     TrainSettings,
 )
 from privface.data import generate_faces, write_faces
+from privface.erasers import METHODS
 from privface.protect import read_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -98,15 +99,26 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_every_command_for_own_photos_runs_in_order(place: Path) -> None:
     ours = [line for line in commands() if line.startswith("privface")]
-    assert {line.split()[1] for line in ours} >= {"train", "protect", "audit", "embed", "models", "doctor"}
+    assert {line.split()[1] for line in ours} >= {
+        "train",
+        "protect",
+        "audit",
+        "embed",
+        "erase",
+        "models",
+        "doctor",
+    }
     for line in ours:
         more = next((extra for start, extra in SMALLER.items() if line.startswith(start)), "")
         done = run(f"{line} {more}" if more else line, place)
         allowed = {0}
         if "--fail-if" in line:
             allowed = {0, EXIT_GATE}
-        elif "--faces detect" in line or line.startswith("privface embed"):  # both look for faces
-            allowed = {0, EXIT_SOME_FAILED}  # a detector need not take every drawing for a face
+        elif "--faces detect" in line or line.startswith(("privface embed", "privface erase apply")):
+            allowed = {
+                0,
+                EXIT_SOME_FAILED,
+            }  # a detector need not take every drawing for a face, and what has no embedding stays empty
         assert done.returncode in allowed, f"{line}\n{done.stdout}\n{done.stderr}"
     statuses = [row.status for row in read_manifest(place / "protected")]
     assert len(statuses) == 168
@@ -125,6 +137,23 @@ def test_every_command_for_own_photos_runs_in_order(place: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("(1, 3, ")
+
+
+def test_the_python_of_the_page_on_erasers_runs(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "erasers.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "block.py").write_text(f"{code}\nprint(erased.shape)\n", encoding="utf-8")
+    done = run(f"{sys.executable} block.py", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "(500, 64)\n"
+
+
+def test_the_page_on_erasers_names_every_method_and_its_promise() -> None:
+    page = (ROOT / "docs" / "erasers.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    for name, kind in METHODS.items():
+        (row,) = [line for line in rows if f"`{name}`" in line.split("|")[1]]
+        assert kind.promise.kind in row, name
 
 
 def test_the_make_targets_exist_and_run_what_is_said() -> None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -28,6 +31,30 @@ def test_no_linear_probe_reads_the_fitting_data(rank):
     probe = LogisticRegression(C=1e3, tol=1e-10, max_iter=5000).fit(erased, y)
     assert np.abs(probe.coef_).max() < 1e-4
     assert (probe.predict(erased) == 0).all()
+
+
+def concept_erasure():
+    """The package of LEACE's authors; importing it warns about torch.jit."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("concept_erasure")
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_agrees_with_the_authors_package(seed):
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(2, 60))
+    rank = int(rng.integers(1, size)) if seed % 3 == 0 else None
+    count = int(rng.integers(3 * size, 12 * size))
+    x, y = leaky(count, size, rank=rank, seed=seed)
+    fitter = concept_erasure().LeaceFitter(
+        size, 1, dtype=torch.float64, shrinkage=False, constrain_cov_trace=False, svd_tol=1e-12
+    )
+    theirs = (
+        fitter.update(torch.from_numpy(x), torch.from_numpy(y)[:, None]).eraser(torch.from_numpy(x)).numpy()
+    )
+    ours = LEACE().fit(x, y).transform(x)
+    np.testing.assert_allclose(ours, theirs, atol=1e-6 * max(1.0, float(np.abs(x).max())))
 
 
 def test_the_change_is_the_smallest_in_the_data_s_own_metric():

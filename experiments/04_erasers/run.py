@@ -1,0 +1,392 @@
+"""Experiment 04: what erasers hide in stored embeddings, from whom, and what it costs.
+
+Claim under test: on embeddings of people the eraser never met, the worst attacker of the battery reads gender at a balanced
+accuracy of at most 0.65, while TMR@1e-3 falls by at most 2 points (4 against same-gender impostors).
+
+    PRIVFACE_DATA=... PRIVFACE_MODELS=... python experiments/04_erasers/run.py --out runs/04 --matcher a
+    ... --matcher b; ... --matcher mini        each can run beside the others
+    python experiments/04_erasers/run.py --table | --transfer | --plot
+
+Every eraser is fitted on LFW `train` (at most five photos a person; `adversarial` also on UTKFace `train`, ages from ten on)
+and audited on the 875 people of LFW `val`. Finished steps are skipped, so it can be run again after a stop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from privface.audit import EmbeddingProbe
+from privface.audit.curves import auc, by_label, leakage
+from privface.audit.intervals import BootstrapParams, leakage_interval, probe_interval, weighted_auc
+from privface.audit.subjects import People
+from privface.data import join_labels, read_embeddings
+from privface.images import write_atomic
+from privface.pipeline import AuditOptions, audit_tables, embed
+from privface.pipeline.erase import EraserSource, apply_eraser, fit_eraser
+from privface.pipeline.tables import pair_tables
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+MATCHERS = ("a", "b", "mini")
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One eraser of the table."""
+
+    words: str
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    more: bool = False  # UTKFace beside LFW
+
+
+ROWS = {
+    "leace": Row("LEACE", "leace"),
+    "leace-normalized": Row("LEACE, brought back to unit length", "leace", {"normalize": True}),
+    "mean-projection": Row("mean projection", "mean-projection"),
+    "inlp": Row("INLP", "inlp"),
+    "rlace": Row("R-LACE, rank 1", "rlace"),
+    "rlace-8": Row("R-LACE, rank 8", "rlace", {"rank": 8}),
+    "ive": Row("IVE, half of the variables", "ive"),
+    "multi-ive": Row("Multi-IVE (PCA), half of the components", "multi-ive"),
+    "pe-miu": Row("PE-MIU, own comparator", "pe-miu"),
+    "pfrnet": Row("PFRNet-like autoencoder", "pfrnet"),
+    "vleed": Row("VLEED-like variational autoencoder", "vleed"),
+    "sensitivenets": Row("adversarial, without transport", "adversarial", {"transport": False}),
+    "transport": Row("Gaussian transport (ours)", "transport"),
+    "adversarial-lfw": Row("adversarial (ours), LFW alone", "adversarial"),
+    "adversarial": Row("adversarial (ours)", "adversarial", more=True),
+    "adversarial-seed1": Row("adversarial (ours), seed 1", "adversarial", {"random_state": 1}, more=True),
+    "adversarial-seed2": Row("adversarial (ours), seed 2", "adversarial", {"random_state": 2}, more=True),
+}
+MANY_LABELS = ("leace", "transport", "adversarial")
+"""Methods that are also attacked by someone who knows the gender of thousands, and carried over to other matchers and sets."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/04"), help="embeddings and erasers (biometric data)"
+    )
+    parser.add_argument("--matcher", choices=MATCHERS, help="run all steps of this matcher")
+    parser.add_argument("--only", nargs="*", choices=ROWS, default=tuple(ROWS))
+    parser.add_argument("--table", action="store_true", help="print the table of the committed results")
+    parser.add_argument("--transfer", action="store_true", help="print the transfer tables")
+    parser.add_argument("--plot", action="store_true", help="draw results/tradeoff.png")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print(table())
+    if arguments.transfer:
+        print(transfer_tables())
+    if arguments.plot:
+        from plot import draw
+
+        draw(RESULTS / "tradeoff.png")
+    if arguments.matcher:
+        from privface.cli.show import progress_bars
+
+        with progress_bars() as progress:
+            run(arguments.matcher, arguments.out, arguments.only, progress)
+
+
+def run(matcher: str, out: Path, only: tuple[str, ...], progress: Progress) -> None:
+    """All steps of one matcher; results appear one by one."""
+    for name in ("lfw", "utkface"):
+        prepare(matcher, name, out, progress)
+    if not (RESULTS / matcher / "none.json").is_file():
+        save(matcher, "none", audit("none", matcher, out, "lfw", progress))
+    for name in only:
+        fit(name, matcher, out, progress)
+        if not (RESULTS / matcher / f"{name}.json").is_file():
+            result = audit(name, matcher, out, "lfw", progress)
+            if name in MANY_LABELS:
+                result["many_labels"] = attack_with_many_labels(name, matcher, out)
+                result["utkface"] = audit(name, matcher, out, "utkface", progress)
+            save(matcher, name, result)
+            print(matcher, name, line(result), flush=True)
+    for name in MANY_LABELS if matcher != "mini" else ():
+        other = "b" if matcher == "a" else "a"
+        path = RESULTS / matcher / f"{name}-of-{other}.json"
+        if name in only and not path.is_file():
+            fit(name, other, out, progress)
+            save(matcher, path.stem, audit(name, matcher, out, "lfw", progress, fitted_on=other))
+
+
+def save(matcher: str, name: str, result: dict[str, Any]) -> None:
+    write_atomic(
+        RESULTS / matcher / f"{name}.json", (json.dumps(result, indent=1, sort_keys=True) + "\n").encode()
+    )
+
+
+# --- steps --------------------------------------------------------------------------------------------------------------
+
+
+def embeddings(matcher: str, name: str, out: Path) -> Path:
+    return out / "emb" / f"{name}_{matcher}.parquet"
+
+
+def labels(name: str, out: Path) -> Path:
+    return out / f"{name}.csv"
+
+
+def prepare(matcher: str, name: str, out: Path, progress: Progress) -> None:
+    """Embeddings of all photos of a set, and its labels: of UTKFace, small children are left out."""
+    data, models = Path(os.environ["PRIVFACE_DATA"]), Path(os.environ["PRIVFACE_MODELS"])
+    frame = pd.read_csv(data / f"{name}.csv")
+    if name == "utkface":
+        frame = frame[frame["age"] >= 10]
+    kept = [c for c in ("file", "identity", "gender", "split") if c in frame]
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(labels(name, out), frame[kept].to_csv(index=False).encode())
+    path = embeddings(matcher, name, out)
+    if path.is_file():
+        return
+    spec = (
+        f"mini:{train_mini(out, progress)}"
+        if matcher == "mini"
+        else f"onnx:{models / f'matcher_mobilefacenet_{matcher}.onnx'}"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    embed(
+        Path(f"table:{data}"),
+        path,
+        matcher=spec,
+        labels=data / f"{name}.csv",
+        faces="landmarks",
+        progress=progress,
+    )
+
+
+def train_mini(out: Path, progress: Progress) -> Path:
+    """A small matcher of our own, trained on the people of LFW `train` who have two photos or more."""
+    from privface.config import DataSettings
+    from privface.models import classifier_spec, save_network
+    from privface.pipeline import load_aligned, open_data
+    from privface.training import ArraySource, train_matcher
+
+    folder = out / "mini"
+    if (folder / "model.safetensors").is_file():
+        return folder
+    data = Path(os.environ["PRIVFACE_DATA"])
+    people = open_data(DataSettings(source=f"table:{data}", labels=str(data / "lfw.csv"), split="train"))
+    _, person, counts = np.unique(people.identities, return_inverse=True, return_counts=True)
+    loaded = load_aligned(
+        people.take(np.flatnonzero(counts[person] > 1)),
+        mode="landmarks",
+        size=112,
+        progress=progress,
+        stage="align",
+    )
+    spec = classifier_spec(size=64, crop="frame")
+    network = train_matcher(
+        ArraySource(loaded.pixels),
+        loaded.table.identities,
+        spec=spec,
+        epochs=12,
+        width=24,
+        progress=lambda done, total, _: progress("train mini", done, total),
+    )
+    save_network(folder, network, kind="matcher", meta={"input_size": spec.size[0], "crop": list(spec.crop)})
+    return folder
+
+
+def fit(name: str, matcher: str, out: Path, progress: Progress) -> Path:
+    folder = out / "erasers" / matcher / name
+    if (folder / "eraser.safetensors").is_file():
+        return folder
+    row = ROWS[name]
+    source = EraserSource(embeddings(matcher, "lfw", out), labels("lfw", out), "train")
+    more = (
+        [EraserSource(embeddings(matcher, "utkface", out), labels("utkface", out), "train")]
+        if row.more
+        else []
+    )
+    fit_eraser(
+        source, folder, method=row.method, settings=row.settings, more=more, overwrite=True, progress=progress
+    )
+    return folder
+
+
+def erased(name: str, matcher: str, out: Path, data: str, fitted_on: str) -> Path:
+    """The erased table of a set; ``none`` is the table itself."""
+    if name == "none":
+        return embeddings(matcher, data, out)
+    path = out / "erased" / f"{data}_{matcher}_{name}_{fitted_on}.parquet"
+    if not path.is_file():
+        apply_eraser(out / "erasers" / fitted_on / name, embeddings(matcher, data, out), path)
+    return path
+
+
+def audit(
+    name: str, matcher: str, out: Path, data: str, progress: Progress, *, fitted_on: str | None = None
+) -> dict[str, Any]:
+    """Every attacker on the people of the split `val`; the figures that the tables need, with intervals."""
+    folder = out / "audits" / f"{data}_{matcher}_{name}_{fitted_on or matcher}"
+    eraser = None if name == "none" or fitted_on else out / "erasers" / matcher / name
+    result = audit_tables(
+        embeddings(matcher, data, out),
+        erased(name, matcher, out, data, fitted_on or matcher),
+        labels=labels(data, out),
+        split="val",
+        out=folder,
+        options=AuditOptions(effort="standard", cache=out / "cache"),
+        eraser=eraser,
+        progress=progress,
+    )
+    document = result.to_dict()
+    chosen = document["worst_retrained"]["probe"]
+    worst = next(row for row in document["leakage"] if row["probe"] == chosen)
+    return {
+        "worst": {k: worst[k] for k in ("probe", "leakage", "balanced_accuracy")},
+        "probes": [
+            {k: row[k] for k in ("probe", "kind", "leakage", "balanced_accuracy")}
+            for row in document["leakage"]
+        ],
+        "matching": [
+            {
+                "mode": m["mode"],
+                "impostors": m["impostors"],
+                "tmr": m["tmr"]["0.001"],
+                "tmr_1e-2": m["tmr"]["0.01"],
+            }
+            for m in document["matching"]
+        ],
+        "people": document["data"]["people"],
+    }
+
+
+def attack_with_many_labels(name: str, matcher: str, out: Path) -> list[dict[str, Any]]:
+    """Attackers trained on all erased embeddings of LFW `train`: the eraser's own people, five times as many.
+
+    Settings are chosen on the validation people of the audit, figures come from its test people.
+    """
+    path = erased(name, matcher, out, "lfw", matcher)
+    train = join_labels(read_embeddings(path), labels("lfw", out))
+    rows = (train.labels["split"] == "train").to_numpy()
+    data = pair_tables(
+        read_embeddings(embeddings(matcher, "lfw", out)), train, labels=labels("lfw", out), split="val"
+    )
+    people = People.split(data, (0.5, 0.15, 0.35), seed=0)
+    x = next(iter(data.embeddings.values()))[1]
+    genders = (train.labels["gender"] == "male").to_numpy(np.int64)[rows]
+    found = []
+    for kind in ("rbf-svm", "mlp", "quadratic"):
+        probe = EmbeddingProbe(kind).fit(  # type: ignore[arg-type]
+            train.vectors[rows],
+            genders,
+            train.labels["identity"].to_numpy(str)[rows],
+            x[people.val],
+            data.genders[people.val],
+            seed=0,
+        )
+        scores, truth = probe.scores(x[people.test]), data.genders[people.test]
+        ends = probe_interval(scores, truth, data.identities[people.test], weighted_auc, BootstrapParams())
+        fold = leakage_interval(ends)
+        found.append(
+            {
+                "probe": kind,
+                "leakage": {
+                    "value": leakage(auc(*by_label(scores, truth))),
+                    "low": fold.low,
+                    "high": fold.high,
+                },
+            }
+        )
+    return found
+
+
+# --- what is printed ----------------------------------------------------------------------------------------------------
+
+
+def load(matcher: str, name: str) -> dict[str, Any] | None:
+    path = RESULTS / matcher / f"{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def highest(result: dict[str, Any]) -> float:
+    """The highest balanced accuracy that any attacker of the battery reached, chosen with hindsight."""
+    return max(
+        row["balanced_accuracy"]["value"]
+        for row in result["probes"]
+        if row["balanced_accuracy"]["value"] is not None
+    )
+
+
+def tmr(result: dict[str, Any], mode: str = "P-P", impostors: str = "all") -> dict[str, Any]:
+    return next(m["tmr"] for m in result["matching"] if (m["mode"], m["impostors"]) == (mode, impostors))
+
+
+def cell(figure: dict[str, Any]) -> str:
+    if figure["value"] is None:
+        return "-"
+    if figure.get("low") is None:
+        return f"{figure['value']:.3f}"
+    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+
+
+def line(result: dict[str, Any]) -> str:
+    worst = result["worst"]
+    return (
+        f"{worst['probe']} BA {cell(worst['balanced_accuracy'])} highest {highest(result):.3f}"
+        f" TMR@1e-3 {cell(tmr(result))} same {cell(tmr(result, impostors='same-gender'))}"
+    )
+
+
+def table() -> str:
+    """Every eraser on every matcher, in Markdown."""
+    lines = []
+    for matcher in MATCHERS:
+        results = {name: load(matcher, name) for name in ("none", *ROWS)}
+        lines += [
+            "",
+            f"Matcher {matcher}:",
+            "",
+            "| eraser | worst attacker | its AUC | its balanced accuracy | highest of all attackers | TMR@1e-3 | same-gender | P-O |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        for name, result in results.items():
+            if result is None:
+                continue
+            words = "nothing" if name == "none" else ROWS[name].words
+            worst = result["worst"]
+            lines.append(
+                f"| {words} | {worst['probe']} | {cell(worst['leakage'])} | {cell(worst['balanced_accuracy'])} | {highest(result):.3f}"
+                f" | {cell(tmr(result))} | {cell(tmr(result, impostors='same-gender'))} | {cell(tmr(result, mode='P-O'))} |"
+            )
+    return "\n".join(lines[1:])
+
+
+def transfer_tables() -> str:
+    """Other matchers, another set, and an attacker who knows thousands of genders."""
+    lines = [
+        "| eraser | matcher | battery on LFW `val` | attacker with 4,061 labelled people | eraser of the other matcher | on UTKFace `val` |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in MANY_LABELS:
+        for matcher in MATCHERS:
+            result = load(matcher, name)
+            if result is None:
+                continue
+            other = load(matcher, f"{name}-of-{'b' if matcher == 'a' else 'a'}")
+            many = max(result["many_labels"], key=lambda row: row["leakage"]["value"])
+            lines.append(
+                f"| {ROWS[name].words} | {matcher} | {cell(result['worst']['leakage'])} | {many['probe']} {cell(many['leakage'])}"
+                f" | {cell(other['worst']['leakage']) if other else '-'} | {cell(result['utkface']['worst']['leakage'])} |"
+            )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Templates (face embeddings) that a job writes beside its protected photos."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from privface.erasers import SavedEraser
+from privface.errors import ConfigError, ModelError
+from privface.images import write_atomic
+from privface.models import Matcher
+
+TEMPLATES_NAME = "embeddings.parquet"
+
+
+class TemplateMaker(Protocol):
+    """Turns aligned faces into templates; a template depends on nothing but its own face."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Names models and settings; two makers with equal fingerprints act alike."""
+        ...
+
+    @property
+    def of_original(self) -> bool:
+        """Whether it looks at the original face and not at the protected one."""
+        ...
+
+    def __call__(self, faces: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Templates ``(N, D)`` of faces ``(N, 3, size, size)`` in [0, 1]."""
+        ...
+
+
+class MatcherTemplates:
+    """Templates of a matcher: of the protected face, or of the original face with gender erased.
+
+    An eraser is fitted on embeddings of originals, so it is given embeddings of originals; what it gives is stored, the
+    embedding itself never is. Without an eraser, only the protected face is embedded.
+
+    Args:
+        matcher: Gives the embeddings.
+        eraser: Erases them.
+    """
+
+    def __init__(self, matcher: Matcher, eraser: SavedEraser | None = None) -> None:
+        self._matcher, self._eraser = matcher, eraser
+        self.of_original = eraser is not None
+        self.fingerprint = matcher.fingerprint
+        if eraser is not None:
+            state = eraser.eraser.state()
+            parts = [name.encode() + np.ascontiguousarray(state[name]).tobytes() for name in sorted(state)]
+            self.fingerprint += "+" + _short_digest([repr(eraser.eraser).encode(), *parts])
+
+    def __call__(self, faces: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Templates ``(N, D)``, rows of NaN where the matcher gave nothing.
+
+        Raises:
+            ConfigError: If the eraser was fitted on embeddings of another size.
+        """
+        rows = np.asarray(self._matcher.embed(faces), np.float32)
+        if self._eraser is None:
+            return rows
+        eraser = self._eraser.eraser
+        if rows.shape[1] != eraser.n_features_in_:
+            raise ConfigError(
+                f"The eraser was fitted on embeddings of {eraser.n_features_in_} values, {self._matcher.name} gives {rows.shape[1]}.",
+                hint="Fit an eraser on this matcher's embeddings.",
+            )
+        good = np.isfinite(rows).all(axis=1)
+        if not good.any():
+            return np.full_like(rows, np.nan)
+        erased = np.asarray(eraser.transform(rows[good]), np.float32)
+        out = np.full((len(rows), erased.shape[1]), np.nan, np.float32)
+        out[good] = erased
+        return out
+
+
+def check_templates(templates: NDArray[np.float32], *, count: int) -> None:
+    """Refuse templates that cannot be laid beside their faces.
+
+    Raises:
+        ModelError: If they are not ``(count, D)``.
+    """
+    if templates.ndim != 2 or len(templates) != count:
+        raise ModelError(
+            f"Templates of shape {templates.shape} for {count} faces.", hint="Check the matcher."
+        )
+
+
+def pack(template: NDArray[np.float32]) -> str:
+    """A template as text, exactly; empty if it is not finite."""
+    return base64.b64encode(template.astype("<f4").tobytes()).decode() if np.isfinite(template).all() else ""
+
+
+def unpack(text: str) -> NDArray[np.float32]:
+    """What :func:`pack` packed."""
+    return np.frombuffer(base64.b64decode(text), "<f4")
+
+
+def write_templates(root: Path, templates: Mapping[str, str], *, maker: TemplateMaker) -> Path:
+    """Write ``embeddings.parquet`` at an output root: ``file`` (the manifest's input key) and ``embedding``.
+
+    Args:
+        root: Output root.
+        templates: Packed templates by key; an empty one gives an empty row.
+        maker: For the file's metadata.
+
+    Returns:
+        Its path. Same templates, same bytes; only its owner may read it.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    keys = sorted(templates)
+    vectors: Iterable[NDArray[np.float32] | None] = (
+        unpack(templates[k]) if templates[k] else None for k in keys
+    )
+    table = pa.table(
+        {"file": pa.array(keys, pa.string()), "embedding": pa.array(vectors, pa.list_(pa.float32()))}
+    ).replace_schema_metadata({"privface.templates": maker.fingerprint})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    path = root / TEMPLATES_NAME
+    write_atomic(path, sink.getvalue().to_pybytes())
+    path.chmod(0o600)
+    return path
+
+
+def _short_digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,154 @@
+"""What holds for every eraser alike: scikit-learn's checks, saving, its promise, refusals."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import check_estimator
+
+from privface.erasers import METHODS, load_eraser, save_eraser
+from privface.errors import CheckpointError
+
+QUICK = {
+    "rlace": {"steps": 40, "check": 20},
+    "ive": {"trees": 5, "share": 0.3},
+    "multi-ive": {"trees": 5, "share": 0.3},
+    "pe-miu": {"block": 1},
+    "pfrnet": {"steps": 5, "batch_size": 16},
+    "vleed": {"steps": 5, "batch_size": 16},
+    "adversarial": {"steps": 5, "batch_size": 16},
+}
+
+
+def leaky(count: int = 300, size: int = 8, *, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    y = (rng.random(count) < 0.4).astype(int)
+    return rng.normal(size=(count, size)) @ rng.normal(size=(size, size)) + y[:, None] * rng.normal(
+        size=size
+    ), y
+
+
+def make(method: str):
+    return METHODS[method](**QUICK.get(method, {}))
+
+
+every = pytest.mark.parametrize("method", METHODS)
+
+
+@every
+def test_scikit_learn_s_own_checks_pass(method):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # trees on tiny data and skipped checks warn
+        found = check_estimator(make(method), on_skip=None, on_fail=None)
+    failed = {row["check_name"]: repr(row["exception"]) for row in found if row["status"] == "failed"}
+    assert not failed
+    assert sum(row["status"] == "passed" for row in found) > 30
+
+
+@every
+def test_an_eraser_comes_back_from_disk_as_it_was(method, tmp_path):
+    x, y = leaky()
+    eraser = make(method).fit(x, np.array(["f", "m"])[y])
+    people = np.array([7, 3, 2**64 - 1], np.uint64)
+    save_eraser(tmp_path / "e", eraser, meta={"matcher": "m"}, people=people)
+    saved = load_eraser(tmp_path / "e")
+    np.testing.assert_array_equal(saved.eraser.transform(x), eraser.transform(x))
+    assert saved.eraser.get_params() == eraser.get_params()
+    assert saved.eraser.classes_.tolist() == ["f", "m"]
+    assert saved.meta == {"matcher": "m"}
+    assert saved.people.tolist() == [3, 7, 2**64 - 1]
+    again = tmp_path / "again"
+    save_eraser(again, saved.eraser, meta=saved.meta, people=saved.people)
+    for name in ("eraser.safetensors", "eraser.yaml"):
+        assert (again / name).read_bytes() == (tmp_path / "e" / name).read_bytes()
+
+
+@every
+def test_no_row_of_the_fitting_data_is_kept(method):
+    x, y = leaky()
+    for array in make(method).fit(x, y).state().values():
+        if array.ndim == 2 and array.shape[1] == x.shape[1]:
+            unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+            for rows in (x, unit):
+                assert not (np.abs(array[:, None] - rows[None]).max(axis=2) < 1e-6).any()
+
+
+@every
+def test_habits(method):
+    x, y = leaky(seed=2)
+    eraser = make(method)
+    fitted = clone(eraser).fit(x, y)
+    np.testing.assert_array_equal(fitted.transform(x), clone(eraser).fit(x, y).transform(x))
+    assert fitted.transform(x.astype(np.float32)).dtype == np.float32
+    frame = clone(eraser).set_output(transform="pandas").fit(x, y).transform(x)
+    assert frame.shape == fitted.transform(x).shape
+    make_pipeline(clone(eraser), LogisticRegression()).fit(x, y)
+    assert fitted.promise.kind in {"linear", "empirical", "broken"}
+    with pytest.raises(ValueError, match="expecting 8 features"):
+        fitted.transform(x[:, :5])
+    with pytest.raises(ValueError, match="holds 1 class"):
+        clone(eraser).fit(x, np.zeros_like(y))
+    with pytest.raises(ValueError, match="NaN"):
+        clone(eraser).fit(np.where(x > 2, np.nan, x), y)
+
+
+def test_normalising_takes_the_certificate_back():
+    x, y = leaky()
+    for method in ("leace", "mean-projection"):
+        plain, normal = METHODS[method](), METHODS[method](normalize=True)
+        assert plain.stated().kind == "linear"
+        assert normal.stated().kind == "empirical"
+        assert "certificate" in normal.stated().text
+        np.testing.assert_allclose(np.linalg.norm(normal.fit(x, y).transform(x), axis=1), 1.0)
+
+        def covariance(erased):
+            return np.abs((erased - erased.mean(axis=0)).T @ (y - y.mean())).max() / len(y)
+
+        assert covariance(plain.fit(x, y).transform(x)) < 1e-12
+        assert covariance(normal.transform(x)) > 1e-6
+
+
+def damaged(tmp_path, change):
+    x, y = leaky()
+    save_eraser(tmp_path, METHODS["leace"]().fit(x, y))
+    change(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: (d / "eraser.yaml").unlink(), "has no eraser.yaml"),
+        (lambda d: (d / "eraser.safetensors").unlink(), "has no eraser.safetensors"),
+        (lambda d: (d / "eraser.yaml").write_text("method: [", encoding="utf-8"), "damaged"),
+        (lambda d: (d / "eraser.yaml").write_text("method: leace", encoding="utf-8"), "damaged"),
+        (lambda d: (d / "eraser.safetensors").write_bytes(b"\x80\x04K\x01."), "not a safetensors file"),
+        (
+            lambda d: (d / "eraser.yaml").write_text(
+                (d / "eraser.yaml").read_text().replace("leace", "magic"), encoding="utf-8"
+            ),
+            "'magic'",
+        ),
+        (
+            lambda d: (d / "eraser.yaml").write_text(
+                (d / "eraser.yaml").read_text().replace("method: leace", "method: transport"),
+                encoding="utf-8",
+            ),
+            "does not fit",
+        ),
+    ],
+)
+def test_damaged_erasers_are_refused(tmp_path, change, message):
+    with pytest.raises(CheckpointError, match=message):
+        load_eraser(damaged(tmp_path, change))
+
+
+def test_a_pickle_is_no_eraser(tmp_path):
+    (tmp_path / "e.pkl").write_bytes(b"\x80\x04K\x01.")
+    with pytest.raises(CheckpointError, match="is a file"):
+        load_eraser(tmp_path / "e.pkl")

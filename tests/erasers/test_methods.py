@@ -1,0 +1,212 @@
+"""Each method does what its paper says on data whose leak is known."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+
+from privface.erasers import (
+    IVE,
+    PEMIU,
+    RLACE,
+    VLEED,
+    AdversarialEraser,
+    GaussianTransport,
+    MultiIVE,
+    PFRNet,
+)
+
+
+def balanced(probe, x, y) -> float:
+    return float(np.mean([np.mean(probe.predict(x)[y == k] == k) for k in (0, 1)]))
+
+
+def linear(x, y) -> float:
+    return balanced(LogisticRegression(class_weight="balanced", max_iter=5000).fit(x, y), x, y)
+
+
+def quadratic(x, y, test_x, test_y) -> float:
+    return balanced(
+        QuadraticDiscriminantAnalysis(priors=[0.5, 0.5], reg_param=0.01).fit(x, y), test_x, test_y
+    )
+
+
+def clouds(count: int = 4000, size: int = 16, *, seed: int = 0):
+    """Two clouds of one mean and different shapes: a linear probe is blind, a quadratic one is not."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(count) % 2
+    turn = np.linalg.qr(np.random.default_rng(99).normal(size=(size, size)))[0]
+    scales = np.where(np.arange(size) % 2, 2.2, 1.0)
+    x = rng.normal(size=(count, size)) * np.where(y[:, None] == 1, scales, scales[::-1])
+    return x @ turn, y
+
+
+def test_rlace_takes_the_telling_direction_out():
+    rng = np.random.default_rng(0)
+    y = (rng.random(2000) < 0.5).astype(int)
+    x = rng.normal(size=(2000, 10))
+    x[:, 3] += 3.0 * y
+    eraser = RLACE(rank=1, steps=600).fit(x, y)
+    np.testing.assert_allclose(eraser.left_.T @ eraser.left_, np.eye(1), atol=1e-9)
+    assert abs(eraser.left_[3, 0]) > 0.98
+    assert linear(x, y) > 0.9
+    assert linear(eraser.transform(x), y) < 0.55
+    assert eraser.loss_ > 0.98
+    assert RLACE(rank=3, steps=50).fit(x, y).left_.shape == (10, 3)
+    with pytest.raises(ValueError, match="rank=10"):
+        RLACE(rank=10).fit(x, y)
+
+
+def test_variable_elimination_drops_what_tells():
+    rng = np.random.default_rng(1)
+    y = (rng.random(1500) < 0.5).astype(int)
+    x = rng.normal(size=(1500, 12))
+    x[:, [2, 7]] += 1.5 * y[:, None]
+    assert not {2, 7} & set(IVE(share=1 / 6, steps=2).fit(x, y).kept_.tolist())
+    assert IVE(share=0.5).fit(x, y).transform(x).shape == (1500, 6)
+    turned = x @ np.linalg.qr(rng.normal(size=(12, 12)))[0]
+    # spread over all variables by a rotation, it is found again in the right domain
+    left = {
+        domain: linear(MultiIVE(domain=domain, share=1 / 6, steps=2).fit(turned, y).transform(turned), y)
+        for domain in ("none", "pca", "ica")
+    }
+    assert left["pca"] < left["none"] - 0.05
+    assert min(left["pca"], left["ica"]) < 0.6
+
+
+def test_multi_ive_serves_several_attributes_at_once():
+    rng = np.random.default_rng(2)
+    genders, ages = (rng.random((2, 1500)) < 0.5).astype(int)
+    x = rng.normal(size=(1500, 8))
+    x[:, 1] += 2 * genders
+    x[:, 5] += 2 * ages
+    kept = MultiIVE(domain="none", share=0.25, steps=2).fit(x, np.column_stack([genders, ages])).kept_
+    assert not {1, 5} & set(kept.tolist())
+    with pytest.raises(ValueError, match="domain='fft'"):
+        MultiIVE(domain="fft").fit(x, genders)
+
+
+def test_pe_miu_shuffles_blocks_and_its_comparator_finds_the_best_assignment():
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(40, 12)).astype(np.float32)
+    y = np.arange(40) % 2
+    eraser = PEMIU(block=3).fit(x, y)
+    out = eraser.transform(x)
+    blocks = [{tuple(b) for b in row.reshape(-1, 3)} for row in x]
+    assert [{tuple(b) for b in row.reshape(-1, 3)} for row in out] == blocks
+    assert len({tuple(np.argsort(row)) for row in out}) > 30
+    assert not np.array_equal(PEMIU(block=3, random_state=1).fit(x, y).transform(x), out)
+    pairs = np.array([[0, 0], [0, 1], [2, 5]])
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    for (i, j), score in zip(pairs, eraser.compare(out, out, pairs), strict=True):
+        a, b = unit[i].reshape(4, 3), unit[j].reshape(4, 3)
+        best = max(
+            sum(float(a[k] @ b[order[k]]) for k in range(4)) for order in itertools.permutations(range(4))
+        )
+        assert score == pytest.approx(best, abs=1e-6)
+    assert np.isnan(eraser.compare(x * np.nan, x, pairs)).all()
+    with pytest.raises(ValueError, match="block=5 does not divide the 12"):
+        PEMIU(block=5).fit(x, y)
+
+
+def test_transport_makes_means_and_covariances_agree():
+    x, y = clouds()
+    test_x, test_y = clouds(seed=1)
+    assert linear(x, y) < 0.56
+    assert quadratic(x, y, test_x, test_y) > 0.85
+    eraser = GaussianTransport().fit(x, y)
+    erased = eraser.transform(x)
+    np.testing.assert_allclose(np.linalg.norm(erased, axis=1), 1.0)
+    gaps = []
+    for rows in (x / np.linalg.norm(x, axis=1, keepdims=True), erased):
+        shapes = [np.cov(rows[y == k].T) for k in (0, 1)]
+        gaps.append(np.linalg.norm(shapes[0] - shapes[1]) / np.linalg.norm(shapes[0]))
+    assert gaps[1] < gaps[0] / 2
+    assert quadratic(erased, y, eraser.transform(test_x), test_y) < 0.68
+
+
+def test_transport_in_parts_is_transport_at_once():
+    x, y = clouds(1000)
+    order = np.argsort(y, kind="stable")  # the first parts hold one label
+    parts = GaussianTransport()
+    for rows in np.array_split(order, 9):
+        parts.partial_fit(x[rows], y[rows], classes=[0, 1])
+    np.testing.assert_allclose(parts.transform(x), GaussianTransport().fit(x, y).transform(x), atol=1e-8)
+
+
+def test_the_adversarial_eraser_hides_more_than_its_start_and_keeps_similarities():
+    x, y = clouds(3000)
+    test_x, test_y = clouds(3000, seed=1)
+    eraser = AdversarialEraser(steps=300, batch_size=256, width=64).fit(x, y)
+    after = quadratic(eraser.transform(x), y, eraser.transform(test_x), test_y)
+    assert after < 0.62
+
+    def cosines(rows):
+        unit = rows[:300] / np.linalg.norm(rows[:300], axis=1, keepdims=True)
+        return (unit @ unit.T)[np.triu_indices(300, 1)]
+
+    kept = np.corrcoef(cosines(test_x), cosines(eraser.transform(test_x)))[0, 1]
+    assert kept > 0.8
+
+
+def test_sets_are_aligned_each_by_itself():
+    x, y = clouds(600)
+    other, labels = clouds(600, seed=4)
+    quick = {"steps": 20, "batch_size": 64, "width": 16}
+    one = AdversarialEraser(**quick).fit(x, y)
+    two = AdversarialEraser(**quick).fit(x, y, more=[(other + 3.0, labels)])
+    assert not np.array_equal(one.transform(x), two.transform(x))
+    with pytest.raises(ValueError, match="Set 1 of 2 holds 1 class"):
+        AdversarialEraser(**quick).fit(x, y, more=[(other, np.zeros_like(labels))])
+    with pytest.raises(ValueError, match="y holds 2"):
+        AdversarialEraser(**quick).fit(x, y, more=[(other, labels + 1)])
+
+
+def test_without_transport_one_network_serves_all():
+    x, y = clouds(600)
+    eraser = AdversarialEraser(transport=False, steps=20, batch_size=64, width=16).fit(x, y)
+    assert not [name for name in eraser.state() if "maps_" in name]
+    assert len({name.split(".")[2] for name in eraser.state() if ".sides." in name}) == 1
+
+
+def test_codes_may_be_shorter():
+    x, y = clouds(600)
+    for kind in (PFRNet, VLEED):
+        assert kind(size=6, steps=10, batch_size=32).fit(x, y).transform(x).shape == (600, 6)
+
+
+def test_disentangling_matches_the_moments_it_promises():
+    rng = np.random.default_rng(5)
+    y = np.arange(3000) % 2
+    x = rng.normal(size=(3000, 12)) + y[:, None] * rng.normal(size=12)
+    x += 3.0
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    def gap(rows):
+        spread = rows.std(axis=0).mean()
+        return np.linalg.norm(rows[y == 0].mean(axis=0) - rows[y == 1].mean(axis=0)) / spread
+
+    for kind, weight in ((PFRNet, {"moments": 30.0}), (VLEED, {"entropy": 1.0})):
+        erased = kind(steps=400, batch_size=256, width=64, **weight).fit(x, y).transform(x)
+        assert gap(erased) < 0.5 * gap(unit)
+
+
+@pytest.mark.parametrize(
+    ("eraser", "message"),
+    [
+        (GaussianTransport(shrinkage=2.0), "shrinkage=2.0"),
+        (AdversarialEraser(dropout=1.0), "dropout=1.0"),
+        (AdversarialEraser(steps=0), "steps=0"),
+        (PFRNet(order=9), "order=9"),
+        (VLEED(learning_rate=0.0), "learning_rate=0.0"),
+        (IVE(share=1.5), "share=1.5"),
+    ],
+)
+def test_settings_out_of_range_are_refused(eraser, message):
+    x, y = clouds(100)
+    with pytest.raises(ValueError, match=message):
+        eraser.fit(x, y)

@@ -1,0 +1,145 @@
+"""Templates beside protected photos: whose they are, that they survive a stop, that no plain original is among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from privface.data import read_embeddings
+from privface.erasers import LEACE, SavedEraser, save_eraser
+from privface.errors import ConfigError, ModelError, OutputError
+from privface.faces.align import as_aligned
+from privface.images import decode_image, to_pixels, to_unit
+from privface.models import CompactResNet, load_matcher, save_network
+from privface.pipeline.erase import template_maker
+from privface.protect import GaussianBlur, protect_folder
+from privface.protect.templates import MatcherTemplates, pack, unpack
+
+SIZE = 32
+BLUR = GaussianBlur(sigma=2.0, size=SIZE)
+Snapshot = Callable[[Path], dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Means:
+    """The mean of each channel, weighted."""
+
+    of_original: bool = False
+    fingerprint: str = "means"
+
+    def __call__(self, faces: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(faces.mean(axis=(2, 3)) * [1, 2, 4], np.float32)
+
+
+def expected(faces: Path, out: Path, *, of_original: bool) -> dict[str, NDArray[np.float32]]:
+    found = {}
+    for path in sorted(out.rglob("face*")):
+        key = path.relative_to(out).as_posix()
+        pixels = as_aligned(decode_image(faces / key), size=SIZE)
+        found[key] = Means()(to_unit(pixels if of_original else blurred(pixels))[None])[0]
+    return found
+
+
+def blurred(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return to_pixels(BLUR(to_unit(pixels[None])))[0]
+
+
+@pytest.mark.parametrize("of_original", [False, True])
+def test_each_output_has_its_template_under_the_manifest_s_key(
+    faces: Path, tmp_path: Path, of_original: bool
+) -> None:
+    (faces / "broken.png").write_bytes(b"no image")
+    out = tmp_path / "out"
+    protect_folder(faces, out, BLUR, batch_size=4, templates=Means(of_original))
+    table = read_embeddings(out / "embeddings.parquet")
+    wanted = expected(faces, out, of_original=of_original)
+    assert table.labels["file"].tolist() == sorted(wanted)  # the broken one has none
+    np.testing.assert_allclose(table.vectors, [wanted[key] for key in sorted(wanted)], atol=1e-6)
+    assert (out / "embeddings.parquet").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_rerun_takes_templates_over_and_other_templates_do_not_mix(
+    faces: Path, tmp_path: Path, snapshot: Snapshot
+) -> None:
+    out = tmp_path / "out"
+    protect_folder(faces, out, BLUR, batch_size=4, templates=Means())
+    before = snapshot(out)
+    next(out.rglob("face03*")).unlink()
+    again = protect_folder(faces, out, BLUR, batch_size=4, templates=Means())
+    assert again.reused == 10
+    assert snapshot(out) == before
+    with pytest.raises(OutputError, match="templates 'means', now 'others'"):
+        protect_folder(faces, out, BLUR, templates=Means(fingerprint="others"))
+    with pytest.raises(OutputError, match="templates 'means', now None"):
+        protect_folder(faces, out, BLUR)
+
+
+def test_a_matcher_that_answers_nonsense_stops_the_job(faces: Path, tmp_path: Path) -> None:
+    class Short(Means):
+        def __call__(self, faces: NDArray[np.float32]) -> NDArray[np.float32]:
+            return super().__call__(faces)[:2]
+
+    with pytest.raises(ModelError, match="for 11 faces"):
+        protect_folder(faces, tmp_path / "out", BLUR, templates=Short())
+
+
+def test_a_template_that_is_not_finite_is_an_empty_row(faces: Path, tmp_path: Path) -> None:
+    class Silent(Means):
+        def __call__(self, faces: NDArray[np.float32]) -> NDArray[np.float32]:
+            rows = super().__call__(faces)
+            rows[0] = np.nan
+            return rows
+
+    protect_folder(faces, tmp_path / "out", BLUR, templates=Silent())
+    assert pd.read_parquet(tmp_path / "out" / "embeddings.parquet")["embedding"].isna().sum() == 1
+
+
+def test_packing_is_exact() -> None:
+    row = np.random.default_rng(0).normal(size=64).astype(np.float32)
+    np.testing.assert_array_equal(unpack(pack(row)), row)
+
+
+@pytest.fixture
+def matcher(tmp_path: Path) -> str:
+    crop = {"input_size": 16, "crop": [0.0, 0.0, 112.0, 112.0]}
+    folder = tmp_path / "matcher"
+    save_network(folder, CompactResNet(outputs=4, width=8, stages=1), kind="matcher", meta=crop)
+    return f"mini:{folder}"
+
+
+def fitted(size: int = 4) -> LEACE:
+    rng = np.random.default_rng(0)
+    return LEACE().fit(rng.normal(size=(50, size)), np.arange(50) % 2)
+
+
+def test_an_eraser_is_given_originals_and_its_answer_is_stored(
+    faces: Path, tmp_path: Path, matcher: str
+) -> None:
+    name = load_matcher(matcher).name
+    save_eraser(tmp_path / "eraser", fitted(), meta={"matcher": name})
+    maker = template_maker(f"{matcher}:{tmp_path / 'eraser'}")
+    assert maker.of_original
+    assert not template_maker(matcher).of_original
+    out = tmp_path / "out"
+    protect_folder(faces, out, BLUR, batch_size=11, templates=maker)
+    table = read_embeddings(out / "embeddings.parquet")
+    batch = np.stack([as_aligned(decode_image(faces / f), size=SIZE) for f in table.labels["file"]])
+    plain = load_matcher(matcher).embed(to_unit(batch))
+    np.testing.assert_allclose(table.vectors, fitted().transform(plain), atol=1e-5)
+    assert not np.isclose(table.vectors, plain, atol=1e-4).all(axis=1).any()
+
+
+def test_an_eraser_of_another_matcher_is_refused(tmp_path: Path, matcher: str) -> None:
+    save_eraser(tmp_path / "eraser", fitted(), meta={"matcher": "other"})
+    with pytest.raises(ConfigError, match="was fitted on 'other'"):
+        template_maker(f"{matcher}:{tmp_path / 'eraser'}")
+    maker = MatcherTemplates(load_matcher(matcher), SavedEraser(fitted(6)))
+    with pytest.raises(ConfigError, match="6 values"):
+        maker(np.zeros((2, 3, SIZE, SIZE), np.float32))
+    assert maker.fingerprint != MatcherTemplates(load_matcher(matcher), SavedEraser(fitted(5))).fingerprint
