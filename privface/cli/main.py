@@ -115,8 +115,11 @@ def protect(
     model: Annotated[Path, typer.Option(help="Run folder of `privface train`.")],
     faces: Annotated[
         Literal["aligned", "detect"],
-        typer.Option(help="aligned: crops already; detect: find, align and write the central face."),
+        typer.Option(help="aligned: crops already; detect: protect every face found and paste it back."),
     ] = "aligned",
+    crop: Annotated[
+        bool, typer.Option("--crop", help="With --faces detect: write the central face alone, aligned.")
+    ] = False,
     strength: Annotated[float, typer.Option(help="0 to 2; 1 is what was trained and audited.")] = 1.0,
     batch_size: Annotated[int, typer.Option(help="Images a call of the model.")] = 32,
     workers: Annotated[int, typer.Option(help="Threads that decode and encode.")] = 2,
@@ -156,6 +159,7 @@ def protect(
             output,
             protector,
             faces=faces,
+            crop=crop,
             batch_size=batch_size,
             workers=workers,
             quality=quality,

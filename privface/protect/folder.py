@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privface.errors import ConfigError, DataError, ImageError, ImageTooLargeError, OutputError, ProtectError
-from privface.faces.align import align_face, as_aligned
+from privface.faces.align import align_face, as_aligned, paste_back
 from privface.faces.detect import Detection, FaceDetector, MTCNNDetector, choose_face
 from privface.images import (
     MAX_PIXELS,
@@ -50,6 +50,7 @@ from privface.protect.templates import (
     pack,
     write_templates,
 )
+from privface.records import Landmarks
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ def protect_folder(
     protector: ImageProtector,
     *,
     faces: FaceMode = "aligned",
+    crop: bool = False,
     detector: FaceDetector | None = None,
     batch_size: int = 32,
     workers: int = 2,
@@ -102,13 +104,13 @@ def protect_folder(
 ) -> ProtectSummary:
     """Protect every image below ``source`` into the same tree below ``output``.
 
-    What is written shows the aligned, protected face at ``protector.size``, under the input's name and in
-    its format, without any metadata. In ``"aligned"`` mode the inputs are face crops already; in
-    ``"detect"`` mode the most central face of each photo is found, aligned, protected and written as a
-    crop (the rest of the photo is not kept; pasting the face back into its photo is not offered yet).
+    What is written lies under the input's name and in its format, without any metadata. In ``"aligned"`` mode the inputs
+    are face crops already. In ``"detect"`` mode every face that is found is aligned, protected and pasted back
+    into its photo under a soft edge; with ``crop`` only the most central face is written, aligned, at ``protector.size``.
 
-    An original never passes through: a file that cannot be read, shows no face, or whose protected image
-    is undefined, out of range or equal to the original gets a manifest row with the reason and no output.
+    An original never passes through: a file that cannot be read, shows no face, or any of whose protected faces
+    is undefined, out of range or equal to the original gets a manifest row with the reason and no output. What a detector
+    overlooks, and hair and clothes around a face, stay as they are in a pasted photo.
 
     Run again with the same arguments after an interruption, it goes on where it stopped and gives the
     same bytes as an uninterrupted run; files are done again where input or output have changed.
@@ -118,6 +120,7 @@ def protect_folder(
         output: Folder for protected images and manifest; must not overlap ``source``.
         protector: Model or baseline.
         faces: ``"aligned"`` or ``"detect"``.
+        crop: In ``"detect"`` mode, write the central face alone.
         detector: Finds faces in ``"detect"`` mode; MTCNN by default.
         batch_size: Images per call of the protector.
         workers: Threads that decode ahead of the model and encode behind it.
@@ -155,6 +158,7 @@ def protect_folder(
         "size": protector.size,
         "quality": quality,
         "faces": faces,
+        **({"crop": crop} if faces == "detect" else {}),
         "detector": _detector_name(detector) if faces == "detect" else None,
         **({} if templates is None else {"templates": templates.fingerprint}),
     }
@@ -167,6 +171,7 @@ def protect_folder(
             journal=journal,
             protector=protector,
             detector=detector if faces == "detect" else None,
+            crop=crop,
             batch_size=min(batch_size, len(items)),
             workers=workers,
             quality=quality,
@@ -226,11 +231,14 @@ def _open_journal(output: Path, settings: Mapping[str, object], *, overwrite: bo
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """A file on its way to the model: its row so far and its pixels, or a row that is final."""
+    """A file on its way to the model: its row so far, its pixels and faces, or a row that is final."""
 
     item: InputFile
     row: ManifestRow
     pixels: NDArray[np.uint8] | None = None
+    faces: tuple[NDArray[np.uint8], ...] = ()
+    landmarks: tuple[Landmarks, ...] = ()
+    answers: tuple[NDArray[np.uint8], ...] = ()
     reused: bool = False
     template: str | None = None
 
@@ -249,6 +257,7 @@ class _Job:
         journal: Journal,
         protector: ImageProtector,
         detector: FaceDetector | None,
+        crop: bool,
         batch_size: int,
         workers: int,
         quality: int,
@@ -262,6 +271,7 @@ class _Job:
         self.journal = journal
         self.protector = protector
         self.detector = detector
+        self.crop = crop
         self.batch_size = batch_size
         self.workers = workers
         self.quality = quality
@@ -406,7 +416,8 @@ class _Job:
         if self.detector is not None:
             return _Loaded(item, row, pixels)
         try:
-            return _Loaded(item, row, as_aligned(pixels, size=self.protector.size))
+            face = as_aligned(pixels, size=self.protector.size)
+            return _Loaded(item, row, face, faces=(face,))
         except ImageError as error:
             return _Loaded(item, replace(row, reason=error.message))
 
@@ -433,55 +444,56 @@ class _Job:
             ready = [one for one in found if one.pixels is not None]
         if not ready:
             return done
-        faces = np.stack([one.pixels for one in ready if one.pixels is not None])
+        faces = np.stack([face for one in ready for face in one.faces])
+        protected = self._call(faces)
         passed: list[_Loaded] = []
-        originals: list[NDArray[np.uint8]] = []
-        for one, face, protected in zip(ready, faces, self._call(faces), strict=True):
-            reason = output_fault(protected)
-            pixels = to_pixels(protected) if reason is None else face
-            if reason is None and np.array_equal(pixels, face):
-                reason = "protector returned the original"
+        place = 0
+        for one in ready:
+            mine = slice(place, place + len(one.faces))
+            place = mine.stop
+            reason = _face_fault(protected[mine], faces[mine])
             if reason is not None:
                 done.append(_Loaded(one.item, replace(one.row, status="failed", reason=reason)))
             else:
-                passed.append(replace(one, pixels=pixels))
-                originals.append(face)
-        done += [pool.submit(self._write, one) for one in self._with_templates(passed, originals)]
+                passed.append(replace(one, answers=tuple(to_pixels(protected[mine]))))
+        done += [pool.submit(self._write, one) for one in self._with_templates(passed)]
         return done
 
-    def _with_templates(
-        self, passed: Sequence[_Loaded], originals: Sequence[NDArray[np.uint8]]
-    ) -> Sequence[_Loaded]:
-        """Protected faces with their templates, where the job makes them."""
+    def _with_templates(self, passed: Sequence[_Loaded]) -> Sequence[_Loaded]:
+        """Protected files with the template of their first face, where the job makes them."""
         if self.templates is None or not passed:
             return passed
-        seen = originals if self.templates.of_original else [p.pixels for p in passed if p.pixels is not None]
-        full = np.zeros((self.batch_size, *originals[0].shape), np.uint8)
-        full[: len(seen)] = np.stack(seen)
+        seen = np.stack([(one.faces if self.templates.of_original else one.answers)[0] for one in passed])
+        full = np.zeros((self.batch_size, *seen.shape[1:]), np.uint8)
+        full[: len(seen)] = seen
         made = self.templates(to_unit(full))
         check_templates(made, count=self.batch_size)
         return [replace(one, template=pack(row)) for one, row in zip(passed, made, strict=False)]
 
     def _find_faces(self, photos: Sequence[_Loaded], detector: FaceDetector) -> list[_Loaded]:
-        """The central face of each photo, aligned; a final row where there is none."""
+        """The faces of each photo, aligned, the central one first; a final row where there is none."""
         images = [one.pixels for one in photos if one.pixels is not None]
         found = detector.detect(images) if images else []
         loaded = []
         for one, pixels, detections in zip(photos, images, found, strict=True):
             row = replace(one.row, faces=len(detections))
-            face: Detection | None = choose_face(detections, pixels.shape, rule="central")
-            if face is None:
+            central: Detection | None = choose_face(detections, pixels.shape, rule="central")
+            if central is None:
                 reason = "no face was found"
                 loaded.append(_Loaded(one.item, replace(row, status="no_face", reason=reason)))
                 continue
-            x1, y1, x2, y2 = (float(edge) for edge in face.box)
+            x1, y1, x2, y2 = (float(edge) for edge in central.box)
             row = replace(row, box_x1=x1, box_y1=y1, box_x2=x2, box_y2=y2)
+            chosen = [central]
+            if not self.crop:
+                chosen += [face for face in detections if face is not central]
+            points = tuple(face.landmarks for face in chosen)
             try:
-                aligned = align_face(pixels, face.landmarks, size=self.protector.size)
-            except ImageError as error:
+                faces = tuple(align_face(pixels, p, size=self.protector.size) for p in points)
+            except ImageError as error:  # one face that cannot be protected, and the photo is not written
                 loaded.append(_Loaded(one.item, replace(row, reason=error.message)))
                 continue
-            loaded.append(_Loaded(one.item, row, aligned))
+            loaded.append(replace(one, row=row, faces=faces, landmarks=points))
         return loaded
 
     def _call(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -490,17 +502,26 @@ class _Job:
         A network's rounding can depend on the batch shape; short batches are filled up with black images
         so that where a job was interrupted leaves no trace in its bytes.
         """
-        full = np.zeros((self.batch_size, *faces.shape[1:]), np.uint8)
-        full[: len(faces)] = faces
-        protected = np.asarray(self.protector(to_unit(full)))
-        check_batch(protected, count=self.batch_size, size=self.protector.size)
-        return protected[: len(faces)]
+        parts = []
+        for start in range(0, len(faces), self.batch_size):
+            part = faces[start : start + self.batch_size]
+            full = np.zeros((self.batch_size, *faces.shape[1:]), np.uint8)
+            full[: len(part)] = part
+            protected = np.asarray(self.protector(to_unit(full)))
+            check_batch(protected, count=self.batch_size, size=self.protector.size)
+            parts.append(protected[: len(part)])
+        return np.concatenate(parts)
 
     def _write(self, one: _Loaded) -> _Loaded:
-        """Encode and write one protected face; runs in the pool."""
-        if one.pixels is None:
+        """Encode and write one protected file; runs in the pool."""
+        if one.pixels is None or not one.answers:
             raise ProtectError(f"{one.item.key} has no pixels to write.")
-        data = encode_image(one.pixels, one.item.path.suffix, quality=self.quality)
+        written = one.answers[0]
+        if self.detector is not None and not self.crop:
+            written = one.pixels
+            for face, points in zip(one.answers, one.landmarks, strict=True):
+                written = paste_back(written, face, points, size=self.protector.size)
+        data = encode_image(written, one.item.path.suffix, quality=self.quality)
         write_atomic(self.tree.target(one.item.relative), data)
         digest = hashlib.sha256(data).hexdigest()
         row = replace(one.row, status="ok", output=one.item.key, output_sha256=digest)
@@ -538,6 +559,17 @@ class _Job:
             raise error
         if finished and self.progress is not None:
             self.progress(len(self.rows), total)
+
+
+def _face_fault(protected: NDArray[np.float32], faces: NDArray[np.uint8]) -> str | None:
+    """Why the protected faces of one file must not be written; ``None`` where they may."""
+    for answer, face in zip(protected, faces, strict=True):
+        reason = output_fault(answer)
+        if reason is None and np.array_equal(to_pixels(answer), face):
+            reason = "protector returned the original"
+        if reason is not None:
+            return reason
+    return None
 
 
 def _rejected(row: ManifestRow, error: ImageError) -> ManifestRow:

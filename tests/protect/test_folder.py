@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from privface.errors import ConfigError, DataError, ModelError, OutputError, ProtectError
-from privface.faces.align import align_face, as_aligned
+from privface.faces.align import align_face, as_aligned, paste_back
 from privface.faces.detect import Detection
 from privface.images import decode_image, encode_image, to_pixels, to_unit
 from privface.protect import GaussianBlur, GaussianNoise, Pixelate, protect_folder, read_manifest
@@ -387,8 +387,9 @@ def photos(tmp_path: Path, make_patch: MakePatch) -> Path:
     return root
 
 
-def test_detect_mode_writes_the_aligned_face_with_its_box(photos: Path, tmp_path: Path) -> None:
-    summary = protect_folder(photos, tmp_path / "out", BLUR, faces="detect", detector=BrightBoxes())
+def test_with_crop_the_central_face_is_written_aligned_with_its_box(photos: Path, tmp_path: Path) -> None:
+    detect = {"faces": "detect", "crop": True, "detector": BrightBoxes()}
+    summary = protect_folder(photos, tmp_path / "out", BLUR, **detect)  # type: ignore[arg-type]
     rows = {row.input: row for row in read_manifest(summary.manifest)}
     assert summary.counts == {"ok": 2, "no_face": 1, "unreadable": 0, "too_large": 0, "failed": 0}
     assert (rows["none.png"].faces, rows["none.png"].status) == (0, "no_face")
@@ -399,6 +400,66 @@ def test_detect_mode_writes_the_aligned_face_with_its_box(photos: Path, tmp_path
     face = align_face(decode_image(photos / "one.png"), LEFT, size=SIZE)
     expected = to_pixels(BLUR(to_unit(face)[None])[0])
     np.testing.assert_array_equal(decode_image(tmp_path / "out" / "one.png"), expected)
+
+
+RIGHT = tuple((x + 38.0, y) for x, y in LEFT)
+
+
+class TwoFaces(BrightBoxes):
+    """A second face, aside, wherever two corners are bright."""
+
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
+        return [
+            [replace(f, landmarks=RIGHT) if f.box[0] == 70.0 else f for f in faces]
+            for faces in super().detect(images)
+        ]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_every_face_is_protected_and_pasted_back(photos: Path, tmp_path: Path, batch_size: int) -> None:
+    out = tmp_path / "out"
+    detect = {"faces": "detect", "detector": TwoFaces(), "batch_size": batch_size}
+    summary = protect_folder(photos, out, BLUR, **detect)  # type: ignore[arg-type]
+    assert (summary.counts["ok"], summary.counts["no_face"]) == (2, 1)
+    for name, all_points in (("one", [LEFT]), ("two", [LEFT, RIGHT])):
+        photo = decode_image(photos / f"{name}.png")
+        expected = photo
+        for points in all_points:
+            face = align_face(photo, points, size=SIZE)
+            answer = to_pixels(BLUR(to_unit(face[None])))[0]
+            expected = paste_back(expected, answer, points, size=SIZE)
+        written = decode_image(out / f"{name}.png")
+        np.testing.assert_array_equal(written, expected)
+        assert written.shape == photo.shape
+        changed = (written != photo).any(axis=2)
+        assert 0.05 < changed.mean() < 0.9
+    assert {row.input: row.faces for row in read_manifest(summary.manifest)} == {
+        "none.png": 0, "one.png": 1, "two.png": 2,
+    }  # fmt: skip
+
+
+def test_one_face_that_is_not_protected_holds_its_photo_back(photos: Path, tmp_path: Path) -> None:
+    calls = []
+
+    def lazy(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        calls.append(len(images))
+        answer = BLUR(images)
+        if len(calls) == 3:  # the second face of two.png
+            return images
+        return answer
+
+    detect = {"faces": "detect", "detector": TwoFaces(), "batch_size": 1}
+    summary = protect_folder(photos, tmp_path / "out", Answering(lazy), **detect)  # type: ignore[arg-type]
+    rows = {row.input: row for row in read_manifest(summary.manifest)}
+    assert (rows["one.png"].status, rows["two.png"].status) == ("ok", "failed")
+    assert rows["two.png"].reason == "protector returned the original"
+    assert not (tmp_path / "out" / "two.png").exists()
+
+
+def test_photos_and_crops_do_not_mix_in_one_folder(photos: Path, tmp_path: Path) -> None:
+    protect_folder(photos, tmp_path / "out", BLUR, faces="detect", detector=BrightBoxes())
+    with pytest.raises(OutputError, match="crop False, now True"):
+        protect_folder(photos, tmp_path / "out", BLUR, faces="detect", crop=True, detector=BrightBoxes())
 
 
 def test_a_photo_without_a_face_can_stop_the_job(photos: Path, tmp_path: Path) -> None:
