@@ -112,7 +112,9 @@ def train(
 def protect(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="Folder of photos; never written to.")],
     output: Annotated[Path, typer.Argument(help="Folder for protected photos and manifest.parquet.")],
-    model: Annotated[Path, typer.Option(help="Run folder of `privface train`.")],
+    model: Annotated[
+        Path, typer.Option(help="Run folder of `privface train`, or an .onnx file of `privface export`.")
+    ],
     faces: Annotated[
         Literal["aligned", "detect"],
         typer.Option(help="aligned: crops already; detect: protect every face found and paste it back."),
@@ -144,10 +146,10 @@ def protect(
 
     Nothing is ever written for a photo that could not be protected. Run it again to go on after a stop.
     """
-    from privface.models import Protector  # noqa: PLC0415
+    from privface.models.export import load_protector  # noqa: PLC0415
     from privface.protect import protect_folder  # noqa: PLC0415
 
-    protector = Protector.load(model, strength=strength)
+    protector = load_protector(model, strength=strength)
     templates = None
     if embeddings is not None:
         from privface.pipeline.erase import template_maker  # noqa: PLC0415
@@ -176,6 +178,27 @@ def protect(
     )
     if any(count for status, count in summary.counts.items() if status != "ok"):
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder of `privface train`.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="File to write.")],
+    strength: Annotated[
+        float, typer.Option(help="Built in, 0 to 2; 1 is what was trained and audited.")
+    ] = 1.0,
+) -> None:
+    """Write a model as one ONNX file, after checking that ONNX Runtime and torch agree.
+
+    Use it anywhere ONNX runs, or here: `privface protect PHOTOS OUTPUT --model OUT.onnx`.
+    """
+    from privface.models.export import export_protector  # noqa: PLC0415
+
+    found = export_protector(run, out, strength=strength)
+    Console.say(
+        f"{found.path}: {found.bytes / 2**20:.1f} MiB, input 'images' (N, 3, {found.metadata['privface.size']},"
+        f" {found.metadata['privface.size']}) in [0, 1]; differs from torch by at most {found.difference:.1g}"
+    )
 
 
 @app.command()

@@ -57,6 +57,10 @@ class Protector:
         network: The trained autoencoder; put into evaluation mode.
         size: Side of the aligned images it was trained on, in pixels.
         strength: Scale of the change (residual networks), 0 to 2; 1 is what was trained and audited.
+
+    Attributes:
+        network: The autoencoder.
+        fingerprint: SHA-256 of the weights, with the strength where it is not 1.
     """
 
     def __init__(self, network: Perturbation, *, size: int = FRAME, strength: float = 1.0) -> None:
@@ -64,7 +68,7 @@ class Protector:
             raise ConfigError(
                 f"strength={strength} is outside 0..2.", hint="1 is the strength the model was trained with."
             )
-        self._network = network.eval().requires_grad_(False)
+        self.network = network.eval().requires_grad_(False)
         self.size = size
         self.strength = strength
         digest = network_sha256(network)
@@ -89,4 +93,4 @@ class Protector:
         batch = torch.from_numpy(np.ascontiguousarray(images))
         require_unit_images(batch, what="images to protect")
         with torch.inference_mode():
-            return self._network(batch.float(), strength=self.strength).clamp(0.0, 1.0).numpy()  # type: ignore[no-any-return]
+            return self.network(batch.float(), strength=self.strength).clamp(0.0, 1.0).numpy()  # type: ignore[no-any-return]

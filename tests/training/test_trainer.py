@@ -156,7 +156,7 @@ def test_training_removes_a_planted_cue_and_keeps_identity(toy, tmp_path):
 def test_average_of_weights_becomes_the_protector(toy, tmp_path):
     step = toy.step()
     fit(toy, tmp_path / "last", step=step, ema=0.0)
-    loaded = Protector.load(tmp_path / "last")._network.state_dict()
+    loaded = Protector.load(tmp_path / "last").network.state_dict()
     for name, value in step.autoencoder.state_dict().items():
         torch.testing.assert_close(loaded[name], value, atol=1e-6, rtol=1e-5)
     fit(toy, tmp_path / "mean", ema=0.9)
@@ -233,6 +233,6 @@ def test_two_processes_train_what_one_does(toy, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     fit(toy, tmp_path / "one")
     # at batch 8 = 2 x 4 the same 6 steps; matching and reconstruction are means over the batch
-    ours, theirs = (Protector.load(tmp_path / name)._network.state_dict() for name in ("one", "run"))
+    ours, theirs = (Protector.load(tmp_path / name).network.state_dict() for name in ("one", "run"))
     for name, value in ours.items():
         torch.testing.assert_close(theirs[name], value, atol=2e-3, rtol=0)

@@ -1,0 +1,206 @@
+"""Perturbation models as ONNX files: one graph, the batch free, checked against torch before anybody may use it."""
+
+from __future__ import annotations
+
+import io
+import logging
+import tempfile
+import warnings
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from privface import __version__
+from privface.errors import ConfigError, MissingExtraError, ModelError
+from privface.images import write_atomic
+from privface.models.face_model import file_sha256
+from privface.models.inputs import require_unit_images
+from privface.models.onnx_backend import open_session, session_outputs
+from privface.models.protector import Perturbation, Protector
+
+TOLERANCE = 1e-4
+"""Largest difference in [0, 1] between ONNX Runtime and torch that an export may show; a fortieth of an 8-bit step."""
+
+_PREFIX = "privface."
+_BATCHES = (1, 3, 8)
+
+
+@dataclass(frozen=True)
+class ExportSummary:
+    """What an export wrote.
+
+    Attributes:
+        path: The ONNX file.
+        bytes: Its size.
+        difference: Largest difference to torch over the parity check's images, in [0, 1].
+        metadata: What the file says of itself.
+    """
+
+    path: Path
+    bytes: int
+    difference: float
+    metadata: dict[str, str]
+
+
+class OnnxProtector:
+    """A protector that runs in ONNX Runtime; needs neither the run folder nor torch's operators.
+
+    Args:
+        path: File that :func:`export_protector` wrote.
+
+    Attributes:
+        fingerprint: SHA-256 of the file.
+        size: Side of the aligned faces it takes and gives, in pixels.
+
+    Raises:
+        ModelError: If it is no ONNX file, or none of privface's.
+        MissingExtraError: If onnxruntime is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise ModelError(f"{path} does not exist.", hint="Write it with `privface export RUN OUT.onnx`.")
+        self._session = open_session(path)
+        self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+        try:
+            self.size = int(self.metadata[f"{_PREFIX}size"])
+        except (KeyError, ValueError):
+            raise ModelError(
+                f"{path.name} is no protector of privface: it does not say its size.",
+                hint="Write it with `privface export RUN OUT.onnx`.",
+            ) from None
+        self.fingerprint = file_sha256(path)
+        self._name = path.name
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Protect aligned RGB images ``(N, 3, size, size)`` in [0, 1]; same shape and range out.
+
+        Raises:
+            InputRangeError: If shape, type or range break the contract.
+        """
+        require_unit_images(torch.from_numpy(np.ascontiguousarray(images)), what="images to protect")
+        return session_outputs(self._session, images, name=self._name)
+
+
+def export_protector(run: Path, out: Path, *, strength: float = 1.0) -> ExportSummary:
+    """Write a trained model as one ONNX file: input ``images`` float32 ``(N, 3, size, size)`` in [0, 1], output ``protected`` alike.
+
+    The file is written only if ONNX Runtime and torch agree on drawn images in several batch sizes. Its metadata
+    tells size, strength, the model's fingerprint and the version that wrote it.
+
+    Args:
+        run: Run folder of `privface train`.
+        out: File to write.
+        strength: Built into the graph; 1 is what was trained and audited.
+
+    Raises:
+        ConfigError: If ``out`` does not end in ``.onnx``.
+        CheckpointError: If the run cannot be loaded.
+        MissingExtraError: If an ONNX package is missing.
+        ModelError: If the network cannot be exported or the two disagree.
+        OutputError: If the file cannot be written.
+    """
+    if out.suffix.lower() != ".onnx":
+        raise ConfigError(f"{out} does not end in .onnx.", hint="Name the file so.")
+    protector = Protector.load(run, strength=strength)
+    metadata = {
+        f"{_PREFIX}version": __version__,
+        f"{_PREFIX}size": str(protector.size),
+        f"{_PREFIX}strength": f"{strength:g}",
+        f"{_PREFIX}fingerprint": protector.fingerprint,
+    }
+    content = _graph(_Exported(protector.network, strength), protector.size, metadata)
+    difference = _parity(protector, content)
+    if not difference <= TOLERANCE:
+        raise ModelError(
+            f"ONNX Runtime differs from torch by {difference:.2g}, the limit is {TOLERANCE:g}; nothing was written.",
+            hint="Use the run folder with --runtime torch, and report the model.",
+        )
+    write_atomic(out, content)
+    return ExportSummary(out, len(content), difference, metadata)
+
+
+def load_protector(model: Path, *, strength: float = 1.0) -> Protector | OnnxProtector:
+    """A run folder or an exported file, by what it is.
+
+    Raises:
+        ConfigError: If a strength is given for an exported file that was written with another one.
+        PrivfaceError: As for :class:`OnnxProtector` and :meth:`Protector.load`.
+    """
+    if model.suffix.lower() != ".onnx":
+        return Protector.load(model, strength=strength)
+    found = OnnxProtector(model)
+    built_in = float(found.metadata.get(f"{_PREFIX}strength", "1"))
+    if strength not in {1.0, built_in}:
+        raise ConfigError(
+            f"strength={strength:g}: {model.name} has {built_in:g} built in.",
+            hint="Export it again with that strength, or give the run folder.",
+        )
+    return found
+
+
+class _Exported(nn.Module):
+    def __init__(self, network: Perturbation, strength: float) -> None:
+        super().__init__()
+        self.network, self.strength = network, strength
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.as_tensor(self.network(images, strength=self.strength)).clamp(0.0, 1.0)
+
+
+def _graph(network: nn.Module, size: int, metadata: dict[str, str]) -> bytes:
+    try:
+        import onnx  # noqa: PLC0415 - optional and heavy
+        import onnxscript  # noqa: F401, PLC0415 - torch's exporter needs it and asks late
+    except ImportError as error:
+        raise MissingExtraError(
+            f"An export needs {error.name}, which is not installed.",
+            hint="Install the extra: pip install 'privface[onnx]'.",
+        ) from error
+    example = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # the exporter reports on both
+            warnings.simplefilter("ignore")
+            program: Any = torch.onnx.export(
+                network.eval(),
+                (example,),
+                dynamo=True,
+                input_names=["images"],
+                output_names=["protected"],
+                dynamic_shapes={"images": {0: torch.export.Dim("n", min=1)}},
+                verbose=False,
+            )
+        model = program.model_proto
+    except Exception as error:  # the exporter raises whatever an operator raised
+        raise ModelError(
+            f"The network cannot be exported ({str(error).splitlines()[0][:160]}).",
+            hint="Use the run folder; not every kind of code has an ONNX form.",
+        ) from error
+    for key, value in metadata.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def _parity(protector: Protector, content: bytes) -> float:
+    """Largest difference between the graph and torch on drawn images, noise and plain ones among them."""
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:  # weights only, no face
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(content)
+        session = open_session(path)
+    worst = 0.0
+    for count in _BATCHES:
+        images = rng.random((count, 3, protector.size, protector.size), np.float32)
+        images[0] = np.linspace(0, 1, protector.size, dtype=np.float32)
+        found = session_outputs(session, images, name="the export")
+        worst = max(worst, float(np.abs(found - protector(images)).max()))
+    return worst

@@ -1,0 +1,122 @@
+"""Exported protectors: the same answers as torch, in plain ONNX Runtime, and refusals in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from privface.cli.main import app
+from privface.data import generate_faces, write_faces
+from privface.errors import CheckpointError, ConfigError, InputRangeError, ModelError
+from privface.images import decode_image
+from privface.models import (
+    Autoencoder,
+    AutoencoderConfig,
+    Protector,
+    SemiAdversarialAutoencoder,
+    export,
+    save_network,
+)
+from privface.models.export import OnnxProtector, export_protector, load_protector
+from privface.protect import read_manifest
+
+SIZE = 32
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    network = SemiAdversarialAutoencoder(width=4, depth=2, blocks=1)
+    torch.nn.init.normal_(network.head.weight, std=0.3)
+    save_network(tmp_path / "run", network, kind="semi-adversarial-autoencoder", meta={"size": SIZE})
+    return tmp_path / "run"
+
+
+def images(count: int) -> np.ndarray:
+    return np.random.default_rng(1).random((count, 3, SIZE, SIZE), np.float32)
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_plain_onnx_runtime_gives_torch_s_answer_for_any_batch(
+    run: Path, tmp_path: Path, strength: float
+) -> None:
+    found = export_protector(run, tmp_path / "m.onnx", strength=strength)
+    assert found.difference < 1e-5
+    assert [p.name for p in tmp_path.iterdir() if p.name != "run"] == ["m.onnx"]  # no weights beside it
+    session = onnxruntime.InferenceSession(str(found.path))
+    protector = Protector.load(run, strength=strength)
+    for count in (1, 2, 7):
+        (answer,) = session.run(["protected"], {"images": images(count)})
+        np.testing.assert_allclose(answer, protector(images(count)), atol=1e-5)
+    assert not np.allclose(protector(images(2)), images(2), atol=0.01)
+    meta = {p.key: p.value for p in onnx.load(found.path).metadata_props}
+    assert meta["privface.fingerprint"] == protector.fingerprint
+    assert meta["privface.size"] == str(SIZE)
+
+
+def test_the_family_exports_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Autoencoder(
+        AutoencoderConfig(shape=(3, SIZE, SIZE), architecture="convolutional", depth=2, width=4)
+    )
+    save_network(tmp_path / "run", network, kind="autoencoder", meta={"size": SIZE})
+    export_protector(tmp_path / "run", tmp_path / "m.onnx")
+    np.testing.assert_allclose(
+        OnnxProtector(tmp_path / "m.onnx")(images(3)), Protector.load(tmp_path / "run")(images(3)), atol=1e-5
+    )
+
+
+def test_a_graph_that_differs_is_not_written(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = export.session_outputs
+    monkeypatch.setattr(export, "session_outputs", lambda *a, **k: honest(*a, **k) + np.float32(2e-4))
+    with pytest.raises(ModelError, match=r"differs from torch by 0.0002"):
+        export_protector(run, tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_refusals(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"does not end in .onnx"):
+        export_protector(run, tmp_path / "m.pt")
+    with pytest.raises(CheckpointError):
+        export_protector(tmp_path, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="does not exist"):
+        OnnxProtector(tmp_path / "m.onnx")
+    export_protector(run, tmp_path / "m.onnx", strength=0.5)
+    with pytest.raises(ConfigError, match=r"has 0.5 built in"):
+        load_protector(tmp_path / "m.onnx", strength=2.0)
+    with pytest.raises(InputRangeError):
+        load_protector(tmp_path / "m.onnx")(images(1) * 255)
+    model = onnx.load(tmp_path / "m.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(ModelError, match="no protector of privface"):
+        OnnxProtector(tmp_path / "other.onnx")
+    (tmp_path / "text.onnx").write_text("no graph")
+    with pytest.raises(ModelError, match="cannot be opened"):
+        OnnxProtector(tmp_path / "text.onnx")
+
+
+def test_protect_with_an_exported_file(run: Path, tmp_path: Path) -> None:
+    write_faces(generate_faces(people=3, photos_per_person=2, seed=1), tmp_path / "in")
+
+    def call(*parts: object):
+        done = CliRunner().invoke(app, [str(part) for part in parts])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "differs from torch by at most" in call("export", run, tmp_path / "m.onnx")
+    for model, out in ((run, "torch"), (tmp_path / "m.onnx", "onnx")):
+        call("protect", tmp_path / "in", tmp_path / out, "--model", model)
+    rows = read_manifest(tmp_path / "onnx")
+    assert [row.status for row in rows] == ["ok"] * 6
+    for row in rows:
+        ours, theirs = (decode_image(tmp_path / out / row.input).astype(int) for out in ("torch", "onnx"))
+        assert np.abs(ours - theirs).max() <= 1
