@@ -10,7 +10,14 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from run import MATCHERS, ROWS, highest, load, tmr
 
-OURS = {"transport", "adversarial", "adversarial-lfw", "adversarial-seed1", "adversarial-seed2"}
+OURS = {
+    "transport",
+    "adversarial",
+    "adversarial-lfw",
+    "adversarial-60",
+    "adversarial-seed1",
+    "adversarial-seed2",
+}
 TITLES = {"a": "matcher a", "b": "matcher b", "mini": "mini (ours, trained on 1,500 people)"}
 SHORT = {
     "none": "nothing",
@@ -23,6 +30,7 @@ SHORT = {
     "sensitivenets": "no transport",
     "transport": "transport",
     "adversarial": "adversarial",
+    "adversarial-60": "similarity 60",
     "rlace-8": "R-LACE 8",
     "inlp": "INLP",
 }

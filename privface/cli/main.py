@@ -110,7 +110,13 @@ def train(
 
 @app.command()
 def protect(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Folder of photos; never written to.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT",
+            help="Folder of photos, .txt list of paths, .zip, .tar shards (*.tar in quotes) or .parquet table; never written to.",
+        ),
+    ],
     output: Annotated[Path, typer.Argument(help="Folder for protected photos and manifest.parquet.")],
     model: Annotated[
         Path, typer.Option(help="Run folder of `privface train`, or an .onnx file of `privface export`.")
@@ -126,6 +132,9 @@ def protect(
     batch_size: Annotated[int, typer.Option(help="Images a call of the model.")] = 32,
     workers: Annotated[int, typer.Option(help="Threads that decode and encode.")] = 2,
     quality: Annotated[int, typer.Option(help="JPEG and WebP quality, 1 to 100.")] = 95,
+    image_format: Annotated[
+        str | None, typer.Option("--format", help="Write all as jpg, png or webp; by default as they came.")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an output made with another model or settings.")
     ] = False,
@@ -142,7 +151,7 @@ def protect(
         ),
     ] = None,
 ) -> None:
-    """Protect every photo of a folder: same tree, no metadata, a manifest row for each file, resumable.
+    """Protect every photo of a folder, list, archive or table: same tree, no metadata, a manifest row for each file, resumable.
 
     Nothing is ever written for a photo that could not be protected. Run it again to go on after a stop.
     """
@@ -165,6 +174,7 @@ def protect(
             batch_size=batch_size,
             workers=workers,
             quality=quality,
+            image_format=image_format,
             overwrite=overwrite,
             on_no_face=on_no_face,
             as_csv=csv,

@@ -31,7 +31,7 @@ from privface.images import (
     to_unit,
     write_atomic,
 )
-from privface.protect.inputs import InputFile, list_inputs, read_input
+from privface.protect.inputs import BYTES_PER_PIXEL, InputFile, Source, open_photos, with_format
 from privface.protect.journal import Entry, Journal
 from privface.protect.manifest import (
     CSV_NAME,
@@ -95,6 +95,7 @@ def protect_folder(
     batch_size: int = 32,
     workers: int = 2,
     quality: int = 95,
+    image_format: str | None = None,
     max_pixels: int = MAX_PIXELS,
     overwrite: bool = False,
     on_no_face: Literal["skip", "fail"] = "skip",
@@ -102,7 +103,7 @@ def protect_folder(
     templates: TemplateMaker | None = None,
     progress: Progress | None = None,
 ) -> ProtectSummary:
-    """Protect every image below ``source`` into the same tree below ``output``.
+    """Protect every image of ``source`` into the same tree below ``output``.
 
     What is written lies under the input's name and in its format, without any metadata. In ``"aligned"`` mode the inputs
     are face crops already. In ``"detect"`` mode every face that is found is aligned, protected and pasted back
@@ -116,7 +117,7 @@ def protect_folder(
     same bytes as an uninterrupted run; files are done again where input or output have changed.
 
     Args:
-        source: Folder of images (``privface.images.list_images``); never written to.
+        source: Folder, ``.txt`` list, ``.zip``, ``.tar`` shards or ``.parquet`` table (:func:`open_photos`); never written to.
         output: Folder for protected images and manifest; must not overlap ``source``.
         protector: Model or baseline.
         faces: ``"aligned"`` or ``"detect"``.
@@ -125,6 +126,7 @@ def protect_folder(
         batch_size: Images per call of the protector.
         workers: Threads that decode ahead of the model and encode behind it.
         quality: JPEG and WebP quality, 1 to 100.
+        image_format: Write all outputs as this, ``"jpg"``, ``"png"`` or ``"webp"``; by default each in its input's format.
         max_pixels: Larger inputs are not decoded.
         overwrite: Discard what an earlier job with other settings wrote, instead of refusing.
         on_no_face: ``"fail"`` stops at the first photo without a face.
@@ -137,7 +139,7 @@ def protect_folder(
 
     Raises:
         ConfigError: If a setting is out of range.
-        DataError: If ``source`` is no folder or holds no image.
+        DataError: If ``source`` cannot be read or holds no image.
         OutputError: If ``output`` overlaps ``source``, is in use, cannot be written, or holds other data.
         ModelError: If the protector's answer has the wrong shape.
         ProtectError: If ``on_no_face`` is ``"fail"`` and a photo shows no face.
@@ -148,39 +150,44 @@ def protect_folder(
         faces=faces, batch_size=batch_size, workers=workers, quality=quality, max_pixels=max_pixels
     )
     require_apart(source, output)
-    items = list_inputs(source)
-    if not items:
-        raise DataError(f"{source} holds no image.", hint="Hidden files and other suffixes are left out.")
-    if faces == "detect" and detector is None:
-        detector = MTCNNDetector()
-    settings = {
-        "model": protector.fingerprint,
-        "size": protector.size,
-        "quality": quality,
-        "faces": faces,
-        **({"crop": crop} if faces == "detect" else {}),
-        "detector": _detector_name(detector) if faces == "detect" else None,
-        **({} if templates is None else {"templates": templates.fingerprint}),
-    }
-    with locked(output):
-        remove_leftovers(output)
-        journal = _open_journal(output, settings, overwrite=overwrite)
-        job = _Job(
-            root=source.resolve(),
-            tree=OutputTree(output),
-            journal=journal,
-            protector=protector,
-            detector=detector if faces == "detect" else None,
-            crop=crop,
-            batch_size=min(batch_size, len(items)),
-            workers=workers,
-            quality=quality,
-            max_pixels=max_pixels,
-            fail_without_face=on_no_face == "fail",
-            templates=templates,
-            progress=progress,
-        )
-        return job.run(items, as_csv=as_csv)
+    photos = open_photos(source)
+    try:
+        items = with_format(photos.items(), image_format)
+        if not items:
+            raise DataError(f"{source} holds no image.", hint="Hidden files and other suffixes are left out.")
+        if faces == "detect" and detector is None:
+            detector = MTCNNDetector()
+        settings = {
+            "model": protector.fingerprint,
+            "size": protector.size,
+            "quality": quality,
+            **({} if image_format is None else {"format": image_format.lower().lstrip(".")}),
+            "faces": faces,
+            **({"crop": crop} if faces == "detect" else {}),
+            "detector": _detector_name(detector) if faces == "detect" else None,
+            **({} if templates is None else {"templates": templates.fingerprint}),
+        }
+        with locked(output):
+            remove_leftovers(output)
+            journal = _open_journal(output, settings, overwrite=overwrite)
+            job = _Job(
+                photos=photos,
+                tree=OutputTree(output),
+                journal=journal,
+                protector=protector,
+                detector=detector if faces == "detect" else None,
+                crop=crop,
+                batch_size=min(batch_size, len(items)),
+                workers=workers,
+                quality=quality,
+                max_pixels=max_pixels,
+                fail_without_face=on_no_face == "fail",
+                templates=templates,
+                progress=progress,
+            )
+            return job.run(items, as_csv=as_csv)
+    finally:
+        photos.close()
 
 
 def _check_settings(*, faces: str, batch_size: int, workers: int, quality: int, max_pixels: int) -> None:
@@ -252,7 +259,7 @@ class _Job:
     def __init__(
         self,
         *,
-        root: Path,
+        photos: Source,
         tree: OutputTree,
         journal: Journal,
         protector: ImageProtector,
@@ -266,7 +273,7 @@ class _Job:
         templates: TemplateMaker | None,
         progress: Progress | None,
     ) -> None:
-        self.root = root
+        self.photos = photos
         self.tree = tree
         self.journal = journal
         self.protector = protector
@@ -386,11 +393,12 @@ class _Job:
         row = ManifestRow(item.key, "failed", self.protector.fingerprint)
         if item.fault is not None:
             return _Loaded(item, replace(row, status="unreadable", reason=item.fault))
-        suffix = item.path.suffix.lower()
-        if suffix not in WRITTEN_SUFFIXES:
-            return _Loaded(item, replace(row, reason=f"{suffix} images are not written; convert it first"))
+        if item.suffix not in WRITTEN_SUFFIXES:
+            return _Loaded(
+                item, replace(row, reason=f"{item.suffix} images are not written; convert it first")
+            )
         try:
-            data = read_input(item, self.root, max_pixels=self.max_pixels)
+            data = self.photos.read(item, limit=self.max_pixels * BYTES_PER_PIXEL)
         except ImageError as error:
             return _Loaded(item, _rejected(row, error))
         row = replace(row, input_sha256=hashlib.sha256(data).hexdigest())
@@ -521,10 +529,10 @@ class _Job:
             written = one.pixels
             for face, points in zip(one.answers, one.landmarks, strict=True):
                 written = paste_back(written, face, points, size=self.protector.size)
-        data = encode_image(written, one.item.path.suffix, quality=self.quality)
+        data = encode_image(written, one.item.suffix, quality=self.quality)
         write_atomic(self.tree.target(one.item.relative), data)
         digest = hashlib.sha256(data).hexdigest()
-        row = replace(one.row, status="ok", output=one.item.key, output_sha256=digest)
+        row = replace(one.row, status="ok", output=one.item.output, output_sha256=digest)
         return _Loaded(one.item, row, template=one.template)
 
     def _commit(self, finished: Sequence[_Finished], *, total: int) -> None:

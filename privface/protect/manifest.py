@@ -96,7 +96,7 @@ def write_manifest(
     Raises:
         OutputError: If it cannot be written.
     """
-    ordered = sorted(rows, key=lambda row: row.input)
+    ordered = sorted(rows, key=lambda row: (row.input, row.status, row.reason or ""))
     metadata = {"privface.format": FORMAT, "privface.complete": str(complete).lower()}
     schema = _SCHEMA.with_metadata(metadata)
     columns = {name: [getattr(row, name) for row in ordered] for name in schema.names}

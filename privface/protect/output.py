@@ -18,7 +18,7 @@ _TEMPORARY = re.compile(r"^\.[0-9a-f]{16}\.privface-tmp$")
 
 
 def require_apart(source: Path, output: Path) -> None:
-    """Refuse an output root that equals, holds or lies in the input root, links resolved.
+    """Refuse an output root that equals, holds or lies in the input, links resolved.
 
     Raises:
         OutputError: If the two overlap.

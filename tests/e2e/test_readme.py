@@ -105,6 +105,7 @@ def test_every_command_for_own_photos_runs_in_order(place: Path) -> None:
         "audit",
         "embed",
         "erase",
+        "export",
         "models",
         "doctor",
     }
@@ -249,6 +250,20 @@ def test_tables_of_experiment_02_are_those_of_its_results() -> None:
         )
         assert printed.stdout.count("|\n") >= 12
         assert printed.stdout.strip() in (ROOT / page).read_text(encoding="utf-8")
+
+
+def test_tables_of_experiment_04_are_those_of_its_results() -> None:
+    for option, page in (
+        ("--summary", "README.md"),
+        ("--table", "experiments/README.md"),
+        ("--transfer", "experiments/README.md"),
+    ):
+        script = ROOT / "experiments" / "04_erasers" / "run.py"
+        printed = subprocess.run(
+            [sys.executable, str(script), option], capture_output=True, text=True, check=True
+        ).stdout
+        assert printed.count("|\n") >= 8
+        assert printed.strip() in (ROOT / page).read_text(encoding="utf-8"), option
 
 
 def test_the_table_of_autoencoders_is_that_of_their_results() -> None:

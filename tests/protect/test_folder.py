@@ -340,7 +340,7 @@ def test_a_write_error_stops_the_job_and_names_the_cure(
 
 
 def test_an_empty_or_missing_input_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"not a folder"):
+    with pytest.raises(DataError, match=r"does not exist"):
         protect_folder(tmp_path / "in", tmp_path / "out", BLUR)
     (tmp_path / "in").mkdir()
     with pytest.raises(DataError, match=r"holds no image"):
