@@ -184,8 +184,9 @@ def prepare(matcher: str, name: str, out: Path, progress: Progress) -> None:
 def train_mini(out: Path, progress: Progress) -> Path:
     """A small matcher of our own, trained on the people of LFW `train` who have two photos or more."""
     from privface.config import DataSettings
-    from privface.models import classifier_spec, save_network
+    from privface.models import save_network
     from privface.pipeline import load_aligned, open_data
+    from privface.pipeline.fit import classifier_spec
     from privface.training import ArraySource, train_matcher
 
     folder = out / "mini"

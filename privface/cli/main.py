@@ -432,6 +432,51 @@ def embed(
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
+@app.command()
+def match(
+    probe: Annotated[Path, typer.Argument(help="A photo, or a folder of photos.")],
+    gallery: Annotated[
+        Path,
+        typer.Option(
+            help="Templates: embeddings.parquet of `protect --embeddings`, or any table of `erase apply`."
+        ),
+    ],
+    templates: Annotated[
+        str,
+        typer.Option(
+            metavar="MATCHER[:ERASER]", help="The matcher, and the eraser's folder, that made the gallery."
+        ),
+    ],
+    faces: Annotated[Faces, typer.Option(help="How probes are aligned.")] = "auto",
+    top: Annotated[int, typer.Option(help="Candidates a probe.")] = 5,
+    threshold: Annotated[
+        float | None, typer.Option(help="Leave candidates below this similarity out.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the candidates to this CSV file.")] = None,
+) -> None:
+    """Search a protected gallery with a live photo: who of the gallery is this?
+
+    Example: `privface match visitor.jpg --gallery protected/embeddings.parquet --templates onnx:m.onnx:erasers/transport`
+    """
+    from privface.pipeline.search import search, write_candidates  # noqa: PLC0415
+
+    with progress_bars() as progress:
+        found = search(
+            probe, gallery, templates=templates, faces=faces, top=top, threshold=threshold, progress=progress
+        )
+    if out is not None:
+        write_candidates(found.candidates, out)
+    Console.table(
+        ["probe", "rank", "gallery", "similarity"],
+        [[c.probe, str(c.rank), c.file, f"{c.similarity:.4f}"] for c in found.candidates],
+    )
+    Console.say(f"{found.searched} templates searched")
+    for name, reason in found.failed.items():
+        Console.error(f"{name}: {reason}", None)
+    if found.failed:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
 @models_app.command("list")
 def models_list() -> None:
     """Which models can be named, and whether their weights are here."""

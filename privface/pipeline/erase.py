@@ -22,7 +22,7 @@ from privface.errors import ConfigError, DataError, OutputError
 from privface.models import load_matcher
 from privface.pipeline.faces import Progress
 from privface.pipeline.fit import person_digest
-from privface.protect.templates import MatcherTemplates, TemplateMaker
+from privface.protect.templates import MatcherTemplates
 
 PART = 65_536
 """Rows that are in memory at once."""
@@ -268,7 +268,7 @@ def count_rows(table: Path) -> int:
         return 0  # reading it will say what is wrong
 
 
-def template_maker(spec: str) -> TemplateMaker:
+def template_maker(spec: str) -> MatcherTemplates:
     """What ``protect --embeddings MATCHER[:ERASER]`` names; the last colon counts only before an eraser's folder.
 
     Raises:

@@ -1,0 +1,169 @@
+"""Who of a gallery is on a photo: protected templates searched with a live probe."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from privface.audit.matching import cosine_scores
+from privface.config import FaceMode
+from privface.data import open_source, read_embeddings
+from privface.errors import ConfigError, DataError, LabelError
+from privface.images import IMAGE_SUFFIXES, to_unit, write_atomic
+from privface.pipeline.erase import has_embedding, template_maker
+from privface.pipeline.faces import Progress, load_aligned
+from privface.protect.templates import MatcherTemplates
+from privface.records import FRAME, Comparator, FaceRecord, FaceTable
+
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One row of an answer.
+
+    Attributes:
+        probe: Key of the probe photo.
+        rank: 1 for the most similar.
+        file: Key of the gallery template.
+        similarity: In [-1, 1].
+    """
+
+    probe: str
+    rank: int
+    file: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        candidates: Best first, probe by probe.
+        searched: Templates that were compared with.
+        failed: Reasons by probe that could not be enrolled.
+    """
+
+    candidates: tuple[Candidate, ...]
+    searched: int
+    failed: dict[str, str]
+
+
+def search(
+    probe: Path,
+    gallery: Path,
+    *,
+    templates: str,
+    faces: FaceMode = "auto",
+    top: int = 5,
+    threshold: float | None = None,
+    progress: Progress | None = None,
+) -> SearchResult:
+    """Compare one photo or a folder of them with every template of a gallery.
+
+    The probe is treated as the gallery was: embedded, and erased where ``templates`` names an eraser. Nothing of it is stored.
+
+    Args:
+        probe: A photo, or a folder as :func:`privface.data.open_source` reads it.
+        gallery: Table of templates, such as ``embeddings.parquet`` of ``protect --embeddings`` or of ``erase apply``.
+        templates: ``MATCHER[:ERASER]`` that made the gallery.
+        faces: How probes are aligned.
+        top: Candidates a probe, 1 or more.
+        threshold: Candidates below this similarity are left out.
+        progress: Told about every stage.
+
+    Raises:
+        ConfigError: If ``top`` is out of range or the gallery was made with other models.
+        DataError: If probe or gallery cannot be read, or their templates differ in size.
+    """
+    if top < 1:
+        raise ConfigError(f"top={top}; it starts at 1.", hint="5 is usual.")
+    maker = template_maker(templates)
+    _require_same_models(gallery, maker)
+    table = read_embeddings(gallery)
+    kept = has_embedding(table.vectors)
+    if not kept.any():
+        raise DataError(f"{gallery} holds no template.", hint="Every row is empty.")
+    vectors, files = table.vectors[kept], table.labels["file"].to_numpy(str)[kept]
+    probes, names, failed = _enrol(probe, maker, faces, progress)
+    if len(probes) and probes.shape[1] != vectors.shape[1]:
+        raise DataError(
+            f"The gallery's templates have {vectors.shape[1]} values, the probe's {probes.shape[1]}.",
+            hint="Give the matcher and the eraser that made the gallery.",
+        )
+    compare: Comparator = maker.compare or cosine_scores
+    found: list[Candidate] = []
+    for name, row in zip(names, probes, strict=True):
+        pairs = np.column_stack([np.arange(len(vectors)), np.zeros(len(vectors), np.int64)])
+        scores = compare(vectors, row[None], pairs)
+        best = np.argsort(-scores, kind="stable")[:top]
+        found += [
+            Candidate(name, rank, str(files[place]), float(scores[place]))
+            for rank, place in enumerate(best, 1)
+            if threshold is None or scores[place] >= threshold
+        ]
+    return SearchResult(tuple(found), len(vectors), failed)
+
+
+def write_candidates(candidates: Sequence[Candidate], out: Path) -> None:
+    """Write candidates as CSV.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["probe", "rank", "file", "similarity"])
+    writer.writerows([c.probe, c.rank, c.file, f"{c.similarity:.6f}"] for c in candidates)
+    write_atomic(out, text.getvalue().encode())
+
+
+def _require_same_models(gallery: Path, maker: MatcherTemplates) -> None:
+    """A gallery of `protect` says how it was made; others are taken at their word."""
+    if gallery.suffix.lower() != ".parquet" or not gallery.is_file():
+        return
+    try:
+        metadata = pq.read_schema(gallery).metadata or {}
+    except Exception:  # reading it will say what is wrong
+        return
+    made = metadata.get(b"privface.templates", b"").decode()
+    # without an eraser the gallery is of protected faces, and the probe is an original: one matcher, no eraser
+    if made and made != maker.fingerprint:
+        raise ConfigError(
+            f"{gallery} was made with other models ({made[:16]}..., not {maker.fingerprint[:16]}...).",
+            hint="Give the matcher and the eraser of `protect --embeddings`.",
+        )
+
+
+def _enrol(
+    probe: Path, maker: MatcherTemplates, faces: FaceMode, progress: Progress | None
+) -> tuple[NDArray[np.float32], list[str], dict[str, str]]:
+    if probe.is_file() and probe.suffix.lower() in IMAGE_SUFFIXES:
+        table = FaceTable((FaceRecord(path=probe, file=probe.name),), (), probe.name)
+    else:
+        try:
+            table = open_source(str(probe))
+        except LabelError as error:
+            raise DataError(error.message, hint=error.hint) from error
+    loaded = load_aligned(table, mode=faces, size=FRAME, progress=progress)
+    failed = {reject.file: reject.reason for reject in loaded.table.rejects}
+    rows = np.concatenate(
+        [
+            maker(to_unit(loaded.pixels[start : start + _AT_ONCE]))
+            for start in range(0, len(loaded.pixels), _AT_ONCE)
+        ]
+    )
+    good = has_embedding(rows)
+    names = [record.file for record in loaded.table]
+    failed.update(
+        {name: "the matcher gave no template" for name, ok in zip(names, good, strict=True) if not ok}
+    )
+    return rows[good], [name for name, ok in zip(names, good, strict=True) if ok], failed

@@ -1,0 +1,105 @@
+"""A protected gallery is usable the day it is made: probes find their people, and other models are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from privface.cli.main import app
+from privface.data import generate_faces, read_embeddings, write_faces
+from privface.erasers import PEMIU, GaussianTransport, save_eraser
+from privface.errors import ConfigError, DataError
+from privface.images import decode_image, to_unit
+from privface.models import CompactResNet, load_matcher, save_network
+from privface.pipeline.erase import template_maker
+from privface.pipeline.search import search
+from privface.protect import GaussianBlur, protect_folder
+
+BLUR = GaussianBlur(sigma=1.0, size=112)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("search")
+    write_faces(generate_faces(people=6, photos_per_person=1, seed=3), place / "faces")
+    crop = {"input_size": 32, "crop": [0.0, 0.0, 112.0, 112.0]}
+    save_network(place / "matcher", CompactResNet(outputs=16, width=8, stages=2), kind="matcher", meta=crop)
+    matcher = load_matcher(f"mini:{place / 'matcher'}")
+    rows = matcher.embed(
+        to_unit(np.stack([decode_image(p) for p in sorted((place / "faces").rglob("*.png"))]))
+    )
+    spread = np.random.default_rng(0).normal(size=(300, 16)) * rows.std(axis=0) + rows.mean(axis=0)
+    for name, eraser in (("transport", GaussianTransport()), ("pe-miu", PEMIU(block=4))):
+        save_eraser(place / name, eraser.fit(spread, np.arange(300) % 2), meta={"matcher": matcher.name})
+    return place
+
+
+@pytest.mark.parametrize("eraser", [None, "transport", "pe-miu"])
+def test_everybody_finds_the_own_template(place: Path, tmp_path: Path, eraser: str | None) -> None:
+    spec = f"mini:{place / 'matcher'}" + (f":{place / eraser}" if eraser else "")
+    protect_folder(place / "faces", tmp_path / "out", BLUR, templates=template_maker(spec))
+    gallery = tmp_path / "out" / "embeddings.parquet"
+    found = search(place / "faces", gallery, templates=spec, faces="aligned", top=3)
+    assert found.searched == 6
+    assert not found.failed
+    assert len(found.candidates) == 18
+    best = [c for c in found.candidates if c.rank == 1]
+    assert sum(c.probe == c.file for c in best) >= (5 if eraser is None else 6)
+    for one, two in zip(found.candidates, found.candidates[1:], strict=False):
+        assert one.probe != two.probe or one.similarity >= two.similarity
+    none = search(place / "faces", gallery, templates=spec, faces="aligned", threshold=1.1)
+    assert none.candidates == ()
+
+
+def test_the_command_line_and_a_single_photo(place: Path, tmp_path: Path) -> None:
+    spec = f"mini:{place / 'matcher'}"
+    protect_folder(place / "faces", tmp_path / "out", BLUR, templates=template_maker(spec))
+    photo = sorted((place / "faces").rglob("*.png"))[2]
+    done = CliRunner().invoke(
+        app,
+        [
+            "match",
+            str(photo),
+            "--gallery",
+            str(tmp_path / "out/embeddings.parquet"),
+            "--templates",
+            spec,
+            "--faces",
+            "aligned",
+            "--top",
+            "2",
+            "--out",
+            str(tmp_path / "c.csv"),
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    assert "6 templates searched" in done.output
+    table = pd.read_csv(tmp_path / "c.csv")
+    assert table["rank"].tolist() == [1, 2]
+    assert set(table["probe"]) == {photo.name}
+
+
+def test_other_models_and_bad_galleries_are_refused(place: Path, tmp_path: Path) -> None:
+    spec = f"mini:{place / 'matcher'}"
+    protect_folder(place / "faces", tmp_path / "out", BLUR, templates=template_maker(spec))
+    gallery = tmp_path / "out" / "embeddings.parquet"
+    with pytest.raises(ConfigError, match="made with other models"):
+        search(place / "faces", gallery, templates=f"{spec}:{place / 'transport'}")
+    with pytest.raises(ConfigError, match="top=0"):
+        search(place / "faces", gallery, templates=spec, top=0)
+    with pytest.raises(DataError, match="does not exist"):
+        search(place / "faces", tmp_path / "none.parquet", templates=spec)
+    rows = read_embeddings(gallery)
+    short = pd.DataFrame({"file": rows.labels["file"], "embedding": list(rows.vectors[:, :5])})
+    short.to_parquet(tmp_path / "short.parquet")
+    with pytest.raises(DataError, match="have 5 values, the probe's 16"):
+        search(place / "faces", tmp_path / "short.parquet", templates=spec, faces="aligned")
+    short.assign(embedding=[None] * len(short)).astype({"embedding": object}).to_parquet(
+        tmp_path / "no.parquet"
+    )
+    with pytest.raises(DataError):
+        search(place / "faces", tmp_path / "no.parquet", templates=spec)
