@@ -36,7 +36,7 @@ def load_table():
 
 
 def row(name: str, code: int, said: str) -> str:
-    said = re.sub(r"\d+\.\d images/s", "N images/s", said)
+    said = re.sub(r"[\d.,]+ (images|rows)/s", r"N \1/s", said)
     said = re.sub(r"[╭╮╰╯│─]+", " ", said)
     said = " ".join(said.split()).replace("|", "\\|").replace("`", "'")
     return f"| {name} | {code} | `{said}` |\n"

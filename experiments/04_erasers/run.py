@@ -72,6 +72,9 @@ ROWS = {
     "adversarial-60": Row(
         "adversarial (ours), similarity 60", "adversarial", {"similarity": 60.0}, more=True
     ),
+    "adversarial-15": Row(
+        "adversarial (ours), similarity 15", "adversarial", {"similarity": 15.0}, more=True
+    ),
     "adversarial-seed1": Row("adversarial (ours), seed 1", "adversarial", {"random_state": 1}, more=True),
     "adversarial-seed2": Row("adversarial (ours), seed 2", "adversarial", {"random_state": 2}, more=True),
 }
@@ -260,9 +263,11 @@ def audit(
     )
     document = result.to_dict()
     chosen = document["worst_retrained"]["probe"]
-    worst = next(row for row in document["leakage"] if row["probe"] == chosen)
+    # no probe counts where none reads the originals: then nothing can be said of any eraser
+    worst = next((row for row in document["leakage"] if row["probe"] == chosen), None)
+    unknown = {"probe": "none counts", "leakage": {"value": None}, "balanced_accuracy": {"value": None}}
     return {
-        "worst": {k: worst[k] for k in ("probe", "leakage", "balanced_accuracy")},
+        "worst": unknown if worst is None else {k: worst[k] for k in unknown},
         "probes": [
             {k: row[k] for k in ("probe", "kind", "leakage", "balanced_accuracy")}
             for row in document["leakage"]
@@ -299,32 +304,40 @@ def attack_with_many_labels(name: str, matcher: str, out: Path) -> list[dict[str
 def attack_lined_up(matcher: str, out: Path) -> list[dict[str, Any]]:
     """PE-MIU against an attacker who brings blocks back into order before reading.
 
-    Whoever has the matcher can embed any photos (here those of LFW `train`) and knows how embeddings are distributed; the
-    order of blocks that is likeliest under one Gaussian undoes the shuffling of anybody's template.
+    Whoever has the matcher can embed labelled photos of other people (here LFW `train`) and knows how embeddings of
+    women and of men are distributed. The order of blocks that is likeliest under either Gaussian undoes the shuffling of
+    anybody's template, and which of the two is likelier tells the gender.
     """
     data = audited("pe-miu", matcher, out)
     people = People.split(data, SHARES, seed=0)
     original, shuffled = next(iter(data.embeddings.values()))
-    own = join_labels(read_embeddings(embeddings(matcher, "lfw", out)), labels("lfw", out))
+    table = join_labels(read_embeddings(embeddings(matcher, "lfw", out)), labels("lfw", out))
+    own = table.labels["split"] == "train"
     size = load_eraser(out / "erasers" / matcher / "pe-miu").eraser.block  # type: ignore[attr-defined]
-    lined_up = likeliest_order(
-        unit(shuffled), unit(own.vectors[(own.labels["split"] == "train").to_numpy()]), size
+    women, men = (
+        likeliest_order(
+            unit(shuffled), unit(table.vectors[(own & (table.labels["gender"] == g)).to_numpy()]), size
+        )
+        for g in ("female", "male")
     )
+    ratio = men[1] - women[1]
+    lined_up = np.where(ratio[:, None] > 0, men[0], women[0])
     train = people.train
     known = Known(lined_up[train], data.genders[train], data.identities[train])
     share = float(np.mean(np.isclose(lined_up, unit(original), atol=1e-5)))
-    return [{**row, "values_in_place": share} for row in attack(known, data, lined_up, PROBE_KINDS)]
+    rows = [read("likelihood ratio", ratio[people.test], data), *attack(known, data, lined_up, PROBE_KINDS)]
+    return [{**row, "values_in_place": share} for row in rows]
 
 
-def likeliest_order(shuffled: np.ndarray, own: np.ndarray, size: int) -> np.ndarray:
-    """Blocks of each row in the order with the highest Gaussian likelihood, of all orders (8 blocks have 40,320)."""
-    count = shuffled.shape[1] // size
+def likeliest_order(shuffled: np.ndarray, own: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Blocks of each row in the order with the highest Gaussian likelihood, of all orders (8 blocks have 40,320); and its logarithm."""
+    count, mean = shuffled.shape[1] // size, own.mean(axis=0)
     covariance = np.cov(own.T) * 0.95 + 0.05 * np.eye(own.shape[1]) * own.var(axis=0).mean()
     precision = np.linalg.inv(covariance)
-    parts = precision.reshape(count, size, count, size)
-    slope = (precision @ own.mean(axis=0)).reshape(count, size)
+    parts, slope = precision.reshape(count, size, count, size), (precision @ mean).reshape(count, size)
+    constant = np.linalg.slogdet(covariance)[1] + mean @ precision @ mean
     orders = np.array(list(itertools.permutations(range(count))))
-    out = np.empty_like(shuffled)
+    out, likelihood = np.empty_like(shuffled), np.empty(len(shuffled))
     for row, template in enumerate(shuffled):
         blocks = template.reshape(count, size)
         # pairs[i, k, j, l]: block i at place k beside block j at place l
@@ -335,8 +348,9 @@ def likeliest_order(shuffled: np.ndarray, own: np.ndarray, size: int) -> np.ndar
             cost -= 2 * single[orders[:, k], k]
             for other in range(count):
                 cost += pairs[orders[:, k], k, orders[:, other], other]
-        out[row] = blocks[orders[cost.argmin()]].ravel()
-    return out
+        best = int(cost.argmin())
+        out[row], likelihood[row] = blocks[orders[best]].ravel(), -0.5 * (cost[best] + constant)
+    return out, likelihood
 
 
 @dataclass(frozen=True)
@@ -371,12 +385,19 @@ def attack(
         probe = EmbeddingProbe(kind).fit(
             known.x, known.genders, known.people, x[people.val], data.genders[people.val], seed=0
         )
-        scores, truth = probe.scores(x[people.test]), data.genders[people.test]
-        ends = probe_interval(scores, truth, data.identities[people.test], weighted_auc, BootstrapParams())
-        fold = leakage_interval(ends)
-        value = leakage(auc(*by_label(scores, truth)))
-        found.append({"probe": kind, "leakage": {"value": value, "low": fold.low, "high": fold.high}})
+        found.append(read(kind, probe.scores(x[people.test]), data))
     return found
+
+
+def read(name: str, scores: np.ndarray, data: EmbeddingData) -> dict[str, Any]:
+    """Leakage of an attacker's scores of the audit's test people, with its interval."""
+    test = People.split(data, SHARES, seed=0).test
+    truth = data.genders[test]
+    fold = leakage_interval(
+        probe_interval(scores, truth, data.identities[test], weighted_auc, BootstrapParams())
+    )
+    value = leakage(auc(*by_label(scores, truth)))
+    return {"probe": name, "leakage": {"value": value, "low": fold.low, "high": fold.high}}
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

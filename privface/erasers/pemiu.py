@@ -43,7 +43,8 @@ class PEMIU(OneToOneFeatureMixin, Eraser):  # type: ignore[misc]  # scikit-learn
     method: ClassVar[str] = "pe-miu"
     promise: ClassVar[Promise] = Promise(
         "broken",
-        "Nearest labelled neighbours through the system's own comparator read the label (Osorio-Roig et al., TBIOM 2022).",
+        "Nearest labelled neighbours through the system's own comparator read the label (Osorio-Roig et al., TBIOM 2022); "
+        "the likeliest order of blocks undoes the shuffling (experiment 04).",
     )
     arrays: ClassVar[tuple[str, ...]] = ()
 

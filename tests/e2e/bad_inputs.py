@@ -407,7 +407,7 @@ CASES: tuple[Case, ...] = (
     Case("cache that is a file", lambda w: _tables(w, "--cache", _text(w / "c", "x")), 2, "is a file"),
     Case("audit of nothing", lambda w: ["audit"], 2, "--self-test"),
     # folders
-    Case("folder that does not exist", lambda w: _protect(w, source=w / "nowhere"), 2, "nowhere is not a folder"),
+    Case("folder that does not exist", lambda w: _protect(w, source=w / "nowhere"), 2, "nowhere does not exist"),
     Case("empty folder", lambda w: _protect(w, source=_mkdir(w / "in")), 2, "holds no image"),
     Case("output inside the input", lambda w: _good_then(w, out=w / "in/out"), 2, "overlaps the input"),
     Case("output that is a file", lambda w: _good_then(w, out=_text(w / "file", "x")), 2, "Cannot write to"),
