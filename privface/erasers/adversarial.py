@@ -60,8 +60,7 @@ class AdversarialEraser(OneToOneFeatureMixin, NetworkEraser):  # type: ignore[mi
         random_state: Seed of everything drawn.
 
     Attributes:
-        transport_: The fitted transport, or ``None``.
-        network_: The trained network.
+        network_: The trained network, with the transport's arrays among its own.
         classes_: The two labels.
         n_features_in_: ``D``.
     """
