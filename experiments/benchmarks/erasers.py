@@ -188,7 +188,9 @@ def generate(folder: Path, rows: int) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    writer, size = None, 50_000
+    writer, size, path = None, 50_000, folder / "table.parquet"
+    if path.is_file() and pq.read_metadata(path).num_rows == rows:  # of an earlier call
+        return {"gb": round(path.stat().st_size / 2**30, 2)}
     for start in range(0, rows, size):
         x, y = block(min(size, rows - start), start)
         offsets = pa.array(np.arange(0, x.size + 1, SIZE, dtype=np.int32))
@@ -199,11 +201,11 @@ def generate(folder: Path, rows: int) -> dict[str, Any]:
                 "embedding": pa.ListArray.from_arrays(offsets, pa.array(x.ravel())),
             }
         )
-        writer = writer or pq.ParquetWriter(folder / "table.parquet", batch.schema, compression="none")
+        writer = writer or pq.ParquetWriter(path, batch.schema, compression="none")
         writer.write_batch(batch)
     if writer is not None:
         writer.close()
-    return {"gb": round((folder / "table.parquet").stat().st_size / 2**30, 2)}
+    return {"gb": round(path.stat().st_size / 2**30, 2)}
 
 
 def big_fit(folder: Path, _rows: int) -> dict[str, Any]:

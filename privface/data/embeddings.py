@@ -220,7 +220,8 @@ def _stream_parquet(path: Path, rows: int | None) -> _Parts:
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
-        file = pq.ParquetFile(path, memory_map=False)
+        # a buffer ahead would hold every row group of the file until the last is read
+        file = pq.ParquetFile(path, memory_map=False, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a readable Parquet file.", hint="Write it again.") from error
     size: int | None = None
@@ -271,13 +272,16 @@ def _from_lists(column: Any, path: Path, size: int | None) -> Embeddings:
             f"{path} holds embeddings of lengths {both[:5]}; one length is needed.",
             hint="Write the embeddings of one matcher per file, or add a column 'matcher' and files of one length.",
         )
-    out = np.full((len(column), known), np.nan, np.float32)
-    lists = column.filter(pa.array(given))
+    lists = column if given.all() else column.filter(pa.array(given))
     try:
         values = pc.cast(lists.flatten(), pa.float32())
     except pa.ArrowException as error:
         raise DataError(f"{path}: the embeddings are no numbers ({error}).", hint="Write floats.") from error
-    out[given] = values.to_numpy(zero_copy_only=False).reshape(-1, known)
+    rows = values.to_numpy(zero_copy_only=False).reshape(-1, known)
+    if len(rows) == len(column):
+        return np.asarray(rows, np.float32)
+    out = np.full((len(column), known), np.nan, np.float32)
+    out[given] = rows
     return out
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import OneToOneFeatureMixin
 
-from privface.erasers.base import Eraser, unit_rows
+from privface.erasers.base import BLOCK, Eraser, unit_rows
 
 
 class LinearEraser(OneToOneFeatureMixin, Eraser):  # type: ignore[misc]  # scikit-learn has no types
@@ -27,7 +27,10 @@ class LinearEraser(OneToOneFeatureMixin, Eraser):  # type: ignore[misc]  # sciki
     right_: NDArray[np.float64]
 
     def _erase(self, rows: NDArray[Any]) -> NDArray[Any]:
-        kind = rows.dtype
-        along = (rows - self.mean_.astype(kind)) @ self.right_.astype(kind)
-        erased = np.asarray(rows - along @ self.left_.T.astype(kind))
+        left, right = self.left_.T.astype(rows.dtype), self.right_.astype(rows.dtype)
+        middle = (self.mean_ @ self.right_).astype(rows.dtype)
+        erased = np.array(rows)
+        for start in range(0, len(rows), BLOCK):
+            part = erased[start : start + BLOCK]
+            part -= (part @ right - middle) @ left
         return unit_rows(erased) if self.normalize else erased

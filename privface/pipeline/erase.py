@@ -7,6 +7,7 @@ import inspect
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,11 @@ from privface.pipeline.faces import Progress
 from privface.pipeline.fit import person_digest
 from privface.protect.templates import MatcherTemplates
 
-PART = 65_536
-"""Rows that are in memory at once."""
+PART = 8_192
+"""Rows of a part. 16 MB of 512-d float32 are still reused by malloc; larger parts are mapped anew each time, at twice the cost."""
+
+FIT_PART = 65_536
+"""Rows of a part while fitting: methods that stream solve anew after each."""
 
 NEEDS_MEMORY_ROWS = 200_000
 """Rows that methods without ``partial_fit`` learn from; of a longer table a random choice."""
@@ -221,13 +225,16 @@ def apply_eraser(
     writer: pq.ParquetWriter | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        for part in stream_embeddings(table, rows=PART):
+        for part in ahead(stream_embeddings(table, rows=PART)):
             _require_matcher(saved, part)
             kept = has_embedding(part.vectors)
             batch = _erased_batch(saved.eraser, part, kept, keep_labels=keep_labels)
             if writer is None:
                 # the name is hidden until the file is whole, so nobody reads half a table
-                writer = pq.ParquetWriter(temporary, batch.schema, compression="none")
+                names = [name for name in batch.schema.names if name != "embedding"]
+                writer = pq.ParquetWriter(
+                    temporary, batch.schema, compression="none", use_dictionary=names, write_statistics=names
+                )
                 temporary.chmod(0o600)
             writer.write_batch(batch)
             done += len(part)
@@ -250,6 +257,15 @@ def apply_eraser(
             writer.close()
         temporary.unlink(missing_ok=True)
     return ApplySummary(done - skipped, skipped, done / max(time.perf_counter() - begun, 1e-9))
+
+
+def ahead(parts: Iterator[EmbeddingTable]) -> Iterator[EmbeddingTable]:
+    """The same parts, the next one read while the last one is worked on."""
+    with ThreadPoolExecutor(1, thread_name_prefix="privface-read") as pool:
+        coming = pool.submit(next, parts, None)
+        while (part := coming.result()) is not None:
+            coming = pool.submit(next, parts, None)
+            yield part
 
 
 def has_embedding(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -303,7 +319,7 @@ class _Reader:
     def parts(self, source: EraserSource) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
         labels = None if source.labels is None else LabelFile(source.labels)
         total, done, before = count_rows(source.table), 0, self.rows
-        for whole in stream_embeddings(source.table, rows=PART):
+        for whole in ahead(stream_embeddings(source.table, rows=FIT_PART)):
             done += len(whole)
             part = self._chosen(whole if labels is None else labels.join(whole, required=False), source)
             genders = gender_codes(part.labels, source.labels or source.table)

@@ -65,7 +65,8 @@ def test_parts_of_a_table_give_the_eraser_of_the_whole(tmp_path, monkeypatch, me
     frame().to_parquet(tmp_path / "e.parquet")
     source = EraserSource(tmp_path / "e.parquet")
     fit_eraser(source, tmp_path / "whole", method=method)
-    monkeypatch.setattr(room, "PART", 7)
+    monkeypatch.setattr(room, "FIT_PART", 7)
+    monkeypatch.setattr(room, "PART", 11)
     fit_eraser(source, tmp_path / "parts", method=method)
     for name in ("whole", "parts"):
         apply_eraser(tmp_path / name, tmp_path / "e.parquet", tmp_path / f"{name}.parquet")
@@ -99,7 +100,7 @@ def test_people_with_many_photos_do_not_decide_the_fit(tmp_path):
 
 def test_a_long_table_is_sampled_for_methods_that_need_memory(tmp_path, monkeypatch):
     frame(200).to_parquet(tmp_path / "e.parquet")
-    monkeypatch.setattr(room, "PART", 50)
+    monkeypatch.setattr(room, "FIT_PART", 50)
     seen = []
     monkeypatch.setattr(METHODS["mean-projection"], "fit", lambda _, x, y: seen.append((x, y)))
     monkeypatch.setattr(room, "save_eraser", lambda *_, **__: None)
