@@ -506,10 +506,15 @@ def test_real_photos_are_found_by_default(tmp_path: Path) -> None:
         (tmp_path / "in" / person.name).mkdir(parents=True)
         photo = min(person.iterdir())
         (tmp_path / "in" / person.name / photo.name).write_bytes(photo.read_bytes())
-    summary = protect_folder(tmp_path / "in", tmp_path / "out", GaussianBlur(sigma=3.0), faces="detect")
-    assert summary.counts["ok"] == 4
+    blur = GaussianBlur(sigma=3.0)
+    crops = protect_folder(tmp_path / "in", tmp_path / "crops", blur, faces="detect", crop=True)
+    summary = protect_folder(tmp_path / "in", tmp_path / "out", blur, faces="detect")
+    assert crops.counts["ok"] == summary.counts["ok"] == 4
     for row in read_manifest(summary.manifest):
-        assert decode_image(tmp_path / "out" / row.input).shape == (112, 112, 3)
+        assert decode_image(tmp_path / "crops" / row.input).shape == (112, 112, 3)
+        written, photo = (decode_image(tmp_path / side / row.input) for side in ("out", "in"))
+        assert written.shape == photo.shape == (250, 250, 3)
+        assert (np.abs(written[90:160, 90:160].astype(int) - photo[90:160, 90:160]) > 8).any()
         # LFW photos are 250 x 250 with the labelled face in the middle
         assert row.box_x1 is not None
         assert row.box_x2 is not None
