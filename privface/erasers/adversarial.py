@@ -19,7 +19,6 @@ from privface.erasers.networks import (
     FittingSets,
     Game,
     NetworkEraser,
-    Reader,
     Residual,
     kernel_gap,
     moment_gap,
@@ -99,17 +98,17 @@ class AdversarialEraser(OneToOneFeatureMixin, NetworkEraser):  # type: ignore[mi
     def _network(self, dimensions: int) -> _Sided:
         require_range("dropout", self.dropout, 0.0, 0.9)
         shape = {"dimensions": dimensions, "width": self.width, "dropout": self.dropout}
-        return _Sided(GaussianTransport() if self.transport else None, dimensions, shape)
+        return _Sided(dimensions, shape, gated=self.transport)
 
     def _game(self, data: FittingSets) -> Game:
         network = self._network(data.units.shape[1])
         moved, sides = data.units, np.zeros(len(data.units), np.int64)
-        if network.transport is not None:
+        if self.transport:
             first = data.sets == 0
-            network.transport.fit(data.units[first], data.codes[first])
-            network.adopt(network.transport)
-            sides = self._crossed(data, network.transport)
-            moved = network.transport.move(data.units, sides)
+            transport = GaussianTransport().fit(data.units[first], data.codes[first])
+            network.adopt(transport)
+            sides = self._crossed(data, transport)
+            moved = transport.move(data.units, sides)
         return _AdversarialGame(self, network, data, moved, sides)
 
     def _crossed(self, data: FittingSets, whole: GaussianTransport) -> NDArray[np.int64]:
@@ -128,11 +127,11 @@ class AdversarialEraser(OneToOneFeatureMixin, NetworkEraser):  # type: ignore[mi
 class _Sided(nn.Module):
     """The transform: transport, then the residual network of the row's side."""
 
-    def __init__(self, transport: GaussianTransport | None, dimensions: int, shape: dict[str, Any]) -> None:
+    def __init__(self, dimensions: int, shape: dict[str, Any], *, gated: bool) -> None:
         super().__init__()
-        self.transport = transport
-        self.sides = nn.ModuleList(Residual(**shape) for _ in range(2 if transport else 1))
-        if transport is not None:
+        self.gated = gated
+        self.sides = nn.ModuleList(Residual(**shape) for _ in range(2 if gated else 1))
+        if gated:
             sizes = {
                 "means_": (2, dimensions),
                 "maps_": (2, dimensions, dimensions),
@@ -151,14 +150,14 @@ class _Sided(nn.Module):
 
     def on_sides(self, moved: Tensor, sides: Tensor) -> Tensor:
         """Rows already transported, through the network of their side."""
-        if len(self.sides) == 1:
+        if not self.gated:
             return torch.as_tensor(self.sides[0](moved))
         first, second = (side(moved) for side in self.sides)
         return torch.where(sides[:, None] == 0, first, second)
 
     def forward(self, units: Tensor) -> Tensor:
         """Unit rows ``(N, D)`` of float64 to unit rows."""
-        if self.transport is None:
+        if not self.gated:
             return self.on_sides(units, torch.zeros(len(units)))
         arrays = {name: getattr(self, name).numpy() for name in GaussianTransport.arrays}
         fitted = GaussianTransport().restore(arrays, dimensions=units.shape[1])
@@ -176,9 +175,9 @@ class _AdversarialGame(Game):
         moved: NDArray[np.float64],
         sides: NDArray[np.int64],
     ) -> None:
-        self.dimensions = data.units.shape[1]
         super().__init__(
             network,
+            size=data.units.shape[1],
             opponents=4 if settings.adversary else 0,
             opponent_rate=settings.opponent_rate,
             restart=settings.restart,
@@ -188,9 +187,6 @@ class _AdversarialGame(Game):
         self.side = torch.from_numpy(sides)
         self.count = len(data.groups)
         self.before = self.units[:0]
-
-    def opponent(self, number: int) -> nn.Module:
-        return Reader(dimensions=self.dimensions, number=number)
 
     def outputs(self, rows: Tensor) -> Tensor:
         side = self.side[rows]

@@ -51,6 +51,12 @@ class Eraser(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's names
         """Fit on embeddings ``(N, D)`` with two labels ``(N,)``."""
 
+    def _labelled(self, X: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:  # noqa: N803
+        """Checked rows ``(N, D)`` and labels as 0 and 1; sets ``classes_``."""
+        rows, labels = validate_data(self, X, y, dtype=np.float64)
+        self.classes_, codes = two_labels(labels)
+        return rows, codes
+
     @abstractmethod
     def _erase(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Erase finite rows ``(N, D)`` of float32 or float64."""

@@ -60,8 +60,7 @@ class IVE(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignore[misc]  # sci
             ValueError: If shapes do not fit, values are not finite, there are not exactly two labels or a
                 setting is out of range.
         """
-        rows, labels = validate_data(self, X, y, dtype=np.float64)
-        self.classes_, codes = two_labels(labels)
+        rows, codes = self._labelled(X, y)
         self.kept_ = self._eliminate(rows, [codes])
         return self
 

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
-from sklearn.utils.validation import validate_data
 
-from privface.erasers.base import Promise, two_labels
+from privface.erasers.base import Promise
 from privface.erasers.linear import LinearEraser
 
 
@@ -65,8 +64,7 @@ class INLP(LinearEraser):
             raise ValueError(
                 f"rounds is {self.rounds} and stop {self.stop}; rounds starts at 1, stop lies in [0.5, 1]."
             )
-        rows, labels = validate_data(self, X, y, dtype=np.float64)
-        self.classes_, codes = two_labels(labels)
+        rows, codes = self._labelled(X, y)
         self.mean_ = rows.mean(axis=0)
         left = rows - self.mean_
         basis = np.zeros((rows.shape[1], 0))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from sklearn.utils.validation import validate_data
 from torch import Tensor, nn
 
@@ -52,7 +53,8 @@ class Game(nn.Module):
     Args:
         kept: The transform, part of what is trained.
         protector: Everything that learns with it; by default nothing else does.
-        opponents: Number of networks that read the label, made by :meth:`opponent`.
+        size: Values of an erased row.
+        opponents: Number of readers of the label.
         opponent_rate: Their learning rate.
         restart: Steps after which an opponent, each in turn, begins anew; 0 never.
     """
@@ -61,13 +63,14 @@ class Game(nn.Module):
         self,
         kept: nn.Module,
         *,
+        size: int,
         protector: nn.Module | None = None,
         opponents: int = 0,
         opponent_rate: float = 1e-3,
         restart: int = 0,
     ) -> None:
         super().__init__()
-        self.kept, self.protector = kept, protector or kept
+        self.kept, self.protector, self.size = kept, protector or kept, size
         self.opponent_rate, self.restart = opponent_rate, restart
         self.opponents = nn.ModuleList(self.opponent(number) for number in range(opponents))
 
@@ -85,9 +88,9 @@ class Game(nn.Module):
             codes: Labels, ``(B,)``.
         """
 
-    def opponent(self, number: int) -> nn.Module:
-        """A new opponent."""
-        raise NotImplementedError
+    def opponent(self, number: int) -> Reader:
+        """A new opponent for the place ``number``."""
+        return Reader(dimensions=self.size, number=number)
 
 
 class NetworkEraser(Eraser):
@@ -233,6 +236,21 @@ class NetworkEraser(Eraser):
 
 def _chaser(game: Game, opponent: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(opponent.parameters(), lr=game.opponent_rate, weight_decay=1e-2)
+
+
+class CodeEraser(ClassNamePrefixFeaturesOutMixin, NetworkEraser):  # type: ignore[misc]  # scikit-learn has no types
+    """Base of erasers whose template is a code of ``size`` values; 0 takes the embedding's own size."""
+
+    size: int
+
+    def code_size(self, dimensions: int) -> int:
+        """Values of the code for embeddings of ``dimensions`` values."""
+        require_range("size", self.size, 0, 1_000_000)
+        return self.size or dimensions
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.code_size(int(self.n_features_in_))
 
 
 class Residual(nn.Module):

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 from sklearn.base import OneToOneFeatureMixin
-from sklearn.utils.validation import validate_data
 
-from privface.erasers.base import Eraser, Promise, two_labels, unit_rows
+from privface.erasers.base import Eraser, Promise, unit_rows
 
 _PAIRS_AT_ONCE = 20_000
 
@@ -58,8 +57,7 @@ class PEMIU(OneToOneFeatureMixin, Eraser):  # type: ignore[misc]  # scikit-learn
             ValueError: If shapes do not fit, values are not finite, there are not exactly two labels or ``block``
                 is no divisor of ``D``.
         """
-        rows, labels = validate_data(self, X, y, dtype=np.float64)
-        self.classes_, _ = two_labels(labels)
+        rows, _ = self._labelled(X, y)
         if self.block < 1 or rows.shape[1] % self.block:
             raise ValueError(
                 f"block={self.block} does not divide the {rows.shape[1]} values of an embedding; choose a divisor."

@@ -11,14 +11,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from torch import Tensor, nn
 
 from privface.erasers.base import Promise, require_range
-from privface.erasers.networks import Encoder, FittingSets, Game, NetworkEraser
+from privface.erasers.networks import CodeEraser, Encoder, FittingSets, Game
 
 
-class PFRNet(ClassNamePrefixFeaturesOutMixin, NetworkEraser):  # type: ignore[misc]  # scikit-learn has no types
+class PFRNet(CodeEraser):
     """Feature disentanglement: identity and label in two parts of a code; the template is the identity part.
 
     Losses: reconstruction of the embedding from both parts; the label read from its own part; central moments
@@ -68,12 +67,7 @@ class PFRNet(ClassNamePrefixFeaturesOutMixin, NetworkEraser):  # type: ignore[mi
         self.learning_rate, self.random_state = learning_rate, random_state
 
     def _network(self, dimensions: int) -> nn.Module:
-        require_range("size", self.size, 0, 1_000_000)
-        return _IdentityPart(dimensions=dimensions, size=self.size or dimensions, width=self.width)
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.size or int(self.n_features_in_)
+        return _IdentityPart(dimensions=dimensions, size=self.code_size(dimensions), width=self.width)
 
     def _game(self, data: FittingSets) -> Game:
         require_range("order", self.order, 1, 8)
@@ -91,16 +85,15 @@ class _IdentityPart(Encoder):
 class _DisentanglingGame(Game):
     def __init__(self, settings: PFRNet, encoder: nn.Module, units: NDArray[np.float64]) -> None:
         dimensions = units.shape[1]
+        size = settings.code_size(dimensions)
         label_size = max(2, dimensions // 8)
         parts = {
             "encoder": encoder,
             "label": Encoder(dimensions=dimensions, size=label_size, width=settings.width),
             "read": nn.Linear(label_size, 1),
-            "decoder": Encoder(
-                dimensions=(settings.size or dimensions) + label_size, size=dimensions, width=settings.width
-            ),
+            "decoder": Encoder(dimensions=size + label_size, size=dimensions, width=settings.width),
         }
-        super().__init__(encoder, protector=nn.ModuleDict(parts))
+        super().__init__(encoder, size=size, protector=nn.ModuleDict(parts))
         self.settings, self.units = settings, torch.from_numpy(units.astype(np.float32))
 
     def outputs(self, rows: Tensor) -> Tensor:

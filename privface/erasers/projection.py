@@ -6,9 +6,8 @@ from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import validate_data
 
-from privface.erasers.base import Promise, two_labels
+from privface.erasers.base import Promise
 from privface.erasers.linear import LinearEraser
 
 
@@ -45,8 +44,7 @@ class MeanProjection(LinearEraser):
         Raises:
             ValueError: If shapes do not fit, values are not finite or there are not exactly two labels.
         """
-        rows, labels = validate_data(self, X, y, dtype=np.float64)
-        self.classes_, codes = two_labels(labels)
+        rows, codes = self._labelled(X, y)
         self.mean_ = rows.mean(axis=0)
         gap = rows[codes == 1].mean(axis=0) - rows[codes == 0].mean(axis=0)
         norm = float(np.linalg.norm(gap))

@@ -13,9 +13,8 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
-from sklearn.utils.validation import validate_data
 
-from privface.erasers.base import Promise, require_range, two_labels
+from privface.erasers.base import Promise, require_range
 from privface.erasers.linear import LinearEraser
 
 
@@ -80,8 +79,7 @@ class RLACE(LinearEraser):
             ValueError: If shapes do not fit, values are not finite, there are not exactly two labels or a
                 setting is out of range.
         """
-        rows, labels = validate_data(self, X, y, dtype=np.float64)
-        self.classes_, codes = two_labels(labels)
+        rows, codes = self._labelled(X, y)
         size = rows.shape[1]
         require_range("rank", self.rank, 1, max(size - 1, 1))
         require_range("steps", self.steps, 1, 1_000_000)

@@ -11,14 +11,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from torch import Tensor, nn
 
-from privface.erasers.base import Promise, require_range
-from privface.erasers.networks import Encoder, FittingSets, Game, NetworkEraser, Reader
+from privface.erasers.base import Promise
+from privface.erasers.networks import CodeEraser, Encoder, FittingSets, Game
 
 
-class VLEED(ClassNamePrefixFeaturesOutMixin, NetworkEraser):  # type: ignore[misc]  # scikit-learn has no types
+class VLEED(CodeEraser):
     """Split latent code: the template is the mean of the part that is to be free of the label.
 
     Losses: reconstruction from a drawn code; divergence of the free part from a standard normal and of the label's part
@@ -68,12 +67,7 @@ class VLEED(ClassNamePrefixFeaturesOutMixin, NetworkEraser):  # type: ignore[mis
         self.learning_rate, self.random_state = learning_rate, random_state
 
     def _network(self, dimensions: int) -> _FreePart:
-        require_range("size", self.size, 0, 1_000_000)
-        return _FreePart(dimensions=dimensions, size=self.size or dimensions, width=self.width)
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.size or int(self.n_features_in_)
+        return _FreePart(dimensions=dimensions, size=self.code_size(dimensions), width=self.width)
 
     def _game(self, data: FittingSets) -> Game:
         return _VariationalGame(self, self._network(data.units.shape[1]), data.units)
@@ -95,20 +89,19 @@ class _FreePart(nn.Module):
 class _VariationalGame(Game):
     def __init__(self, settings: VLEED, free: _FreePart, units: NDArray[np.float64]) -> None:
         dimensions = units.shape[1]
-        self.size = settings.size or dimensions
+        size = settings.code_size(dimensions)
         label_size = max(2, dimensions // 16)
         parts = {
             "free": free,
             "label": Encoder(dimensions=dimensions, size=2 * label_size, width=settings.width),
             "centres": nn.Embedding(2, label_size),
-            "decoder": Encoder(dimensions=self.size + label_size, size=dimensions, width=settings.width),
+            "decoder": Encoder(dimensions=size + label_size, size=dimensions, width=settings.width),
         }
-        super().__init__(free, protector=nn.ModuleDict(parts), opponents=4, restart=settings.steps // 4)
+        super().__init__(
+            free, size=size, protector=nn.ModuleDict(parts), opponents=4, restart=settings.steps // 4
+        )
         self.free = free
         self.settings, self.units = settings, torch.from_numpy(units.astype(np.float32))
-
-    def opponent(self, number: int) -> nn.Module:
-        return Reader(dimensions=self.size, number=number)
 
     def outputs(self, rows: Tensor) -> Tensor:
         return torch.as_tensor(self.kept(self.units[rows]))

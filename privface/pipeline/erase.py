@@ -339,7 +339,10 @@ class _Reader:
 
     def require(self) -> None:
         if len(self._genders) < 2:
-            raise ValueError(f"all {self.rows} labelled embeddings have one gender; both are needed.")
+            raise DataError(
+                f"All {self.rows} labelled embeddings have one gender; both are needed.",
+                hint="Give labels with both genders, or another --split.",
+            )
 
     def _complain(self, source: EraserSource, read: int) -> None:
         if not read:
