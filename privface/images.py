@@ -12,6 +12,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,10 +147,16 @@ def to_pixels(images: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.moveaxis(scaled, -3, -1))
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees all of it or none: temporary file, fsync, rename.
+@contextlib.contextmanager
+def atomic_file(path: Path, *, mode: int = 0o644) -> Iterator[IO[bytes]]:
+    """A file to write that a reader sees whole or not at all: temporary file, fsync, rename.
 
-    The temporary file lies beside ``path`` (so never outside an output root) and is private (0600).
+    The temporary file lies beside ``path`` (so never outside an output root) and is private (0600). If the block
+    raises, nothing is left.
+
+    Args:
+        path: File to write or replace; its folder is made.
+        mode: Permissions of the finished file.
 
     Raises:
         OutputError: If the folder is read-only, the disk full, or the name impossible.
@@ -159,18 +166,30 @@ def write_atomic(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(mode)
         temporary.replace(path)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):  # below a file even looking for it fails
             temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise OutputError(
-            f"Cannot write {path}: {error.strerror}.",
+            f"Cannot write {path}: {error.strerror or error}.",
             hint="Check free space and that the folder is writable.",
         ) from error
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file at once; see :func:`atomic_file`.
+
+    Raises:
+        OutputError: If the folder is read-only, the disk full, or the name impossible.
+    """
+    with atomic_file(path) as file:
+        file.write(data)
 
 
 def file_key(path: Path, root: Path) -> str:
@@ -183,10 +202,14 @@ def file_key(path: Path, root: Path) -> str:
     )
 
 
-def list_images(root: Path) -> Iterator[Path]:
+def list_images(root: Path, *, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[Path]:
     """Files with an image suffix below ``root``, sorted, hidden files and folders left out.
 
     Symbolic links to folders are not followed.
+
+    Args:
+        root: Where to look.
+        suffixes: Lower-case suffixes to take.
 
     Raises:
         DataError: If ``root`` is no folder.
@@ -196,5 +219,5 @@ def list_images(root: Path) -> Iterator[Path]:
     for folder, names, files in os.walk(root):
         names[:] = sorted(n for n in names if not n.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES):
+            if not name.startswith(".") and name.lower().endswith(suffixes):
                 yield Path(folder) / name

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,7 +21,8 @@ from privface.images import write_atomic
 from privface.protect.manifest import STATUSES, ManifestRow
 
 JOURNAL_NAME = ".privface-journal.jsonl"
-FORMAT = "privface.journal/1"
+FORMAT = "privface.journal/2"
+_PART = 8192
 
 _NAMES = tuple(field.name for field in fields(ManifestRow))
 
@@ -48,6 +51,8 @@ class Journal:
 
     def __init__(self, root: Path) -> None:
         self.path = root / JOURNAL_NAME
+        self._descriptor: int | None = None
+        self._opening = threading.Lock()
 
     def exists(self) -> bool:
         """Whether a job has been started here."""
@@ -59,6 +64,7 @@ class Journal:
         Raises:
             OutputError: If it cannot be written.
         """
+        self.close()
         header = {"format": FORMAT, "settings": dict(settings)}
         write_atomic(self.path, (json.dumps(header, sort_keys=True) + "\n").encode("ascii"))
 
@@ -77,34 +83,59 @@ class Journal:
             )
         return dict(header["settings"])
 
-    def entries(self) -> dict[str, Entry]:
-        """Finished files by key; of several lines on one file the last holds. Damaged lines are dropped."""
-        entries: dict[str, Entry] = {}
+    def index(self) -> dict[str, int]:
+        """Where the last line on each finished file begins, in bytes. Damaged lines are dropped."""
+        found: dict[str, int] = {}
         with self.path.open("rb") as file:
-            file.readline()
+            place = len(file.readline())
             for line in file:
                 entry = _entry(_parse(line))
                 if entry is not None:
-                    entries[entry.row.input] = entry
-        return entries
+                    found[entry.row.input] = place
+                place += len(line)
+        return found
 
-    def append(self, entries: Iterable[Entry]) -> None:
+    def read(self, place: int) -> Entry:
+        """The entry whose line begins at ``place``, as :meth:`index` and :meth:`append` tell; from any thread.
+
+        Raises:
+            OutputError: If somebody else has changed the journal.
+        """
+        if self._descriptor is None:
+            with self._opening:
+                self._descriptor = self._descriptor or os.open(self.path, os.O_RDONLY)
+        line = b""
+        while b"\n" not in line:
+            part = os.pread(self._descriptor, _PART, place + len(line))
+            if not part:
+                break
+            line += part
+        entry = _entry(_parse(line.split(b"\n", 1)[0]))
+        if entry is None:
+            raise OutputError(f"{self.path} has been changed by another program.", hint="Run the job again.")
+        return entry
+
+    def append(self, entries: Iterable[Entry]) -> list[int]:
         """Add finished files and wait until they are on disk.
+
+        Returns:
+            Where each entry's line begins, for :meth:`read`.
 
         Raises:
             OutputError: If they cannot be written.
         """
+        # ensure_ascii keeps surrogate escapes (names that are not UTF-8) intact through JSON.
         lines = [
             json.dumps({"path": e.path, "template": e.template, **asdict(e.row)}, sort_keys=True)
             for e in entries
         ]
         if not lines:
-            return
-        # ensure_ascii keeps surrogate escapes (names that are not UTF-8) intact through JSON.
+            return []
         # The leading newline seals off a line that a crash may have torn; empty lines are skipped.
         data = ("\n" + "\n".join(lines) + "\n").encode("ascii")
         try:
             with self.path.open("ab") as file:
+                begin = file.tell() + 1
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -112,6 +143,13 @@ class Journal:
             raise OutputError(
                 f"Cannot write {self.path}: {error.strerror}.", hint="Check free space."
             ) from error
+        return [begin, *(begin + end for end in accumulate(len(line) + 1 for line in lines[:-1]))]
+
+    def close(self) -> None:
+        """Give the file back; it may be read again afterwards."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -13,15 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from privface.errors import DataError
-from privface.images import write_atomic
+from privface.images import atomic_file
 
-Status: TypeAlias = Literal["ok", "no_face", "unreadable", "too_large", "failed"]
+Status: TypeAlias = Literal["ok", "no_face", "many_faces", "unreadable", "too_large", "failed"]
 """What became of an input file; only ``ok`` has an output."""
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 MANIFEST_NAME = "manifest.parquet"
 CSV_NAME = "manifest.csv"
-FORMAT = "privface.manifest/1"
+FORMAT = "privface.manifest/2"
+_ROWS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,8 @@ class ManifestRow:
         input: Key of the input: POSIX path below the input root (``privface.images.file_key``).
         output: Key of the protected image below the output root; ``None`` unless ``status`` is ``ok``.
         status: See ``Status``.
-        reason: Why there is no output, in words; ``None`` where there is one.
-        faces: Faces that the detector found; ``None`` where none was run (aligned input).
+        reason: Why there is no output, in words; for a video with an output, what became of frames without a face.
+        faces: Faces that the detector found, in a video over all frames; ``None`` where none was run (aligned input).
         box_x1: Left edge of the protected face in pixels of the input; ``None`` for aligned input.
         box_y1: Top edge.
         box_x2: Right edge.
@@ -43,6 +46,9 @@ class ManifestRow:
         output_sha256: Digest of the output's bytes.
         width: Width of the input in pixels, upright; ``None`` where it could not be decoded.
         height: Height of the input in pixels.
+        input_bytes: Size of the input.
+        output_bytes: Size of the output.
+        finished: When the file was finished (ISO 8601, UTC); written on request only, as it differs from run to run.
     """
 
     input: str
@@ -59,6 +65,9 @@ class ManifestRow:
     output_sha256: str | None = None
     width: int | None = None
     height: int | None = None
+    input_bytes: int | None = None
+    output_bytes: int | None = None
+    finished: str | None = None
 
 
 _SCHEMA = pa.schema(
@@ -74,8 +83,16 @@ _SCHEMA = pa.schema(
         pa.field("output_sha256", pa.string()),
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
+        pa.field("input_bytes", pa.int64()),
+        pa.field("output_bytes", pa.int64()),
+        pa.field("finished", pa.string()),
     ]
 )
+
+
+def manifest_order(row: ManifestRow) -> tuple[str, str, str]:
+    """Sort key of a manifest's rows."""
+    return row.input, row.status, row.reason or ""
 
 
 def write_manifest(
@@ -96,17 +113,34 @@ def write_manifest(
     Raises:
         OutputError: If it cannot be written.
     """
-    ordered = sorted(rows, key=lambda row: (row.input, row.status, row.reason or ""))
+    return stream_manifest(root, sorted(rows, key=manifest_order), complete=complete, as_csv=as_csv)
+
+
+def stream_manifest(
+    root: Path, rows: Iterable[ManifestRow], *, complete: bool = True, as_csv: bool = False
+) -> Path:
+    """:func:`write_manifest` for rows that come in :func:`manifest_order`, few of them in memory at a time."""
     metadata = {"privface.format": FORMAT, "privface.complete": str(complete).lower()}
     schema = _SCHEMA.with_metadata(metadata)
-    columns = {name: [getattr(row, name) for row in ordered] for name in schema.names}
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=schema), buffer, compression="zstd")
     path = root / MANIFEST_NAME
-    write_atomic(path, buffer.getvalue())
-    if as_csv:
-        write_atomic(root / CSV_NAME, _csv_bytes(ordered, schema.names))
+    with ExitStack() as stack:
+        file = stack.enter_context(atomic_file(path))
+        text = stack.enter_context(atomic_file(root / CSV_NAME)) if as_csv else None
+        if text is not None:
+            text.write(_csv_lines([schema.names]))
+        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for part in _parts(rows):
+                columns = {name: [getattr(row, name) for row in part] for name in schema.names}
+                writer.write_table(pa.table(columns, schema=schema))
+                if text is not None:
+                    text.write(_csv_lines([getattr(row, name) for name in schema.names] for row in part))
     return path
+
+
+def _parts(rows: Iterable[ManifestRow]) -> Iterator[list[ManifestRow]]:
+    waiting = iter(rows)
+    while part := list(islice(waiting, _ROWS_AT_ONCE)):
+        yield part
 
 
 def read_manifest(path: Path) -> tuple[ManifestRow, ...]:
@@ -122,18 +156,16 @@ def read_manifest(path: Path) -> tuple[ManifestRow, ...]:
     names = [field.name for field in fields(ManifestRow)]
     try:
         table = pq.read_table(pa.BufferReader(file.read_bytes()))
-        rows = table.select(names).to_pylist()
-    except (OSError, pa.ArrowException, KeyError) as error:
+        rows = table.select([name for name in names if name in table.column_names]).to_pylist()
+        return tuple(ManifestRow(**row) for row in rows)
+    except (OSError, pa.ArrowException, TypeError) as error:
         raise DataError(
             f"{file} cannot be read as a privface manifest ({error}).",
             hint="Run the protection job again; finished images are not computed twice.",
         ) from error
-    return tuple(ManifestRow(**row) for row in rows)
 
 
-def _csv_bytes(rows: Sequence[ManifestRow], names: Sequence[str]) -> bytes:
+def _csv_lines(rows: Iterable[Sequence[object]]) -> bytes:
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([getattr(row, name) for name in names] for row in rows)
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode("utf-8")

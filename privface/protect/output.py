@@ -7,11 +7,14 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from privface.errors import OutputError
+from privface.images import write_atomic
+from privface.protect.inputs import InputFile
 
 LOCK_NAME = ".privface-lock"
 _TEMPORARY = re.compile(r"^\.[0-9a-f]{16}\.privface-tmp$")
@@ -96,8 +99,8 @@ def remove_leftovers(root: Path) -> int:
     return count
 
 
-class OutputTree:
-    """Paths of an output root, checked against links that lead out of it.
+class Output(ABC):
+    """Where a job's protected images go.
 
     Args:
         root: Output root; must exist.
@@ -105,8 +108,85 @@ class OutputTree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    def begin(self, items: Sequence[InputFile]) -> None:  # noqa: B027  # most need no order
+        """Told all items in their fixed order before anything else is asked."""
+
+    @abstractmethod
+    def place(self, item: InputFile) -> str:
+        """Name in the manifest of what is written for an item."""
+
+    @abstractmethod
+    def write(self, item: InputFile, data: bytes) -> None:
+        """Take an item's protected image; called from several threads.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
+
+    @abstractmethod
+    def digest(self, item: InputFile) -> str | None:
+        """SHA-256 of what an earlier run wrote for an item; ``None`` where there is nothing. Called from several threads."""
+
+    @abstractmethod
+    def settle(self, item: InputFile, *, written: bool) -> None:
+        """An item has its final row; ``written`` tells whether it has an output, new or of an earlier run.
+
+        Raises:
+            OutputError: If an outdated output cannot be removed, or a shard not be written.
+        """
+
+    @abstractmethod
+    def clear(self, paths: Iterable[str]) -> None:
+        """Remove all that an earlier job wrote; ``paths`` are its items' paths.
+
+        Raises:
+            OutputError: If something cannot be deleted.
+        """
+
+    def close(self) -> None:  # noqa: B027  # most have nothing open
+        """The job ends, whatever the reason.
+
+        Raises:
+            OutputError: If what was still to be written cannot be.
+        """
+
+
+class OutputTree(Output):
+    """The input's tree, checked against links that lead out of the root."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
         self._resolved = root.resolve()
         self._safe: set[Path] = set()
+
+    def place(self, item: InputFile) -> str:
+        """See :meth:`Output.place`."""
+        return item.output
+
+    def write(self, item: InputFile, data: bytes) -> None:
+        """See :meth:`Output.write`."""
+        write_atomic(self.target(item.relative), data)
+
+    def digest(self, item: InputFile) -> str | None:
+        """See :meth:`Output.digest`."""
+        path = self.target(item.relative)
+        try:
+            if not stat.S_ISREG(path.lstat().st_mode):
+                return None
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError:
+            return None
+
+    def settle(self, item: InputFile, *, written: bool) -> None:
+        """See :meth:`Output.settle`."""
+        if not written and item.fault is None:  # what a refused name points at is not ours
+            self.remove(item.relative)
+
+    def clear(self, paths: Iterable[str]) -> None:
+        """See :meth:`Output.clear`."""
+        for path in paths:
+            self.remove(path)
 
     def target(self, relative: str) -> Path:
         """Where the output of ``relative`` (POSIX, below the root) lies.
@@ -125,27 +205,25 @@ class OutputTree:
             self._safe.add(path.parent)
         return path
 
-    def digest(self, relative: str) -> str | None:
-        """SHA-256 of an output; ``None`` where there is no regular file."""
-        path = self.target(relative)
-        try:
-            if not stat.S_ISREG(path.lstat().st_mode):
-                return None
-            return hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError:
-            return None
-
     def remove(self, relative: str) -> None:
-        """Delete an output if it is there.
+        """Delete a file of the root if it is there.
 
         Raises:
             OutputError: If it cannot be deleted.
         """
-        path = self.target(relative)
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"Cannot delete the outdated {path}: {error.strerror}.",
-                hint="Check that the folder is writable.",
-            ) from error
+        unlink(self.target(relative))
+
+
+def unlink(path: Path) -> None:
+    """Delete a file if it is there.
+
+    Raises:
+        OutputError: If it cannot be deleted.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"Cannot delete the outdated {path}: {error.strerror}.",
+            hint="Check that the folder is writable.",
+        ) from error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -15,11 +16,12 @@ from numpy.typing import NDArray
 
 from privface.erasers import SavedEraser
 from privface.errors import ConfigError, ModelError
-from privface.images import write_atomic
+from privface.images import atomic_file
 from privface.models import Matcher
 from privface.records import Comparator
 
 TEMPLATES_NAME = "embeddings.parquet"
+_ROWS_AT_ONCE = 4096
 
 
 class TemplateMaker(Protocol):
@@ -112,12 +114,12 @@ def unpack(text: str) -> NDArray[np.float32]:
     return np.frombuffer(base64.b64decode(text), "<f4")
 
 
-def write_templates(root: Path, templates: Mapping[str, str], *, maker: TemplateMaker) -> Path:
+def write_templates(root: Path, templates: Iterable[tuple[str, str]], *, maker: TemplateMaker) -> Path:
     """Write ``embeddings.parquet`` at an output root: ``file`` (the manifest's input key) and ``embedding``.
 
     Args:
         root: Output root.
-        templates: Packed templates by key; an empty one gives an empty row.
+        templates: Keys and packed templates, sorted by key; an empty one gives an empty row.
         maker: For the file's metadata.
 
     Returns:
@@ -126,18 +128,18 @@ def write_templates(root: Path, templates: Mapping[str, str], *, maker: Template
     Raises:
         OutputError: If it cannot be written.
     """
-    keys = sorted(templates)
-    vectors: Iterable[NDArray[np.float32] | None] = (
-        unpack(templates[k]) if templates[k] else None for k in keys
+    schema = pa.schema(
+        [("file", pa.string()), ("embedding", pa.list_(pa.float32()))],
+        metadata={"privface.templates": maker.fingerprint},
     )
-    table = pa.table(
-        {"file": pa.array(keys, pa.string()), "embedding": pa.array(vectors, pa.list_(pa.float32()))}
-    ).replace_schema_metadata({"privface.templates": maker.fingerprint})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
     path = root / TEMPLATES_NAME
-    write_atomic(path, sink.getvalue().to_pybytes())
-    path.chmod(0o600)
+    waiting = iter(templates)
+    with atomic_file(path, mode=0o600) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        while part := list(islice(waiting, _ROWS_AT_ONCE)):
+            vectors = [unpack(text) if text else None for _, text in part]
+            writer.write_table(
+                pa.table({"file": [key for key, _ in part], "embedding": vectors}, schema=schema)
+            )
     return path
 
 

@@ -44,7 +44,14 @@ def test_same_tree_and_exactly_the_protected_pixels(faces: Path, tmp_path: Path)
     summary = protect_folder(faces, tmp_path / "out", BLUR, batch_size=4)
     rows = read_manifest(summary.manifest)
     assert [row.input for row in rows] == sorted(p.relative_to(faces).as_posix() for p in faces.rglob("*.*"))
-    assert summary.counts == {"ok": 11, "no_face": 0, "unreadable": 0, "too_large": 0, "failed": 0}
+    assert summary.counts == {
+        "ok": 11,
+        "no_face": 0,
+        "many_faces": 0,
+        "unreadable": 0,
+        "too_large": 0,
+        "failed": 0,
+    }
     assert summary.images_per_second > 0
     for row in rows:
         face = as_aligned(decode_image(faces / row.input), size=SIZE)
@@ -333,7 +340,7 @@ def test_a_write_error_stops_the_job_and_names_the_cure(
         raise OutputError(f"Cannot write {path}: No space left on device.", hint="Check free space.")
 
     with monkeypatch.context() as patched:
-        patched.setattr("privface.protect.folder.write_atomic", full_disk)
+        patched.setattr("privface.protect.output.write_atomic", full_disk)
         with pytest.raises(OutputError, match=r"No space left"):
             protect_folder(faces, tmp_path / "out", BLUR, batch_size=2)
     assert protect_folder(faces, tmp_path / "out", BLUR, batch_size=2).counts["ok"] == 11
@@ -391,7 +398,14 @@ def test_with_crop_the_central_face_is_written_aligned_with_its_box(photos: Path
     detect = {"faces": "detect", "crop": True, "detector": BrightBoxes()}
     summary = protect_folder(photos, tmp_path / "out", BLUR, **detect)  # type: ignore[arg-type]
     rows = {row.input: row for row in read_manifest(summary.manifest)}
-    assert summary.counts == {"ok": 2, "no_face": 1, "unreadable": 0, "too_large": 0, "failed": 0}
+    assert summary.counts == {
+        "ok": 2,
+        "no_face": 1,
+        "many_faces": 0,
+        "unreadable": 0,
+        "too_large": 0,
+        "failed": 0,
+    }
     assert (rows["none.png"].faces, rows["none.png"].status) == (0, "no_face")
     assert not (tmp_path / "out" / "none.png").exists()
     assert rows["two.png"].faces == 2
@@ -491,7 +505,7 @@ def test_large_photos_are_cut_into_smaller_batches(
             sizes.append(len(images))
             return super().detect(images)
 
-    monkeypatch.setattr("privface.protect.folder._BATCH_PIXELS", 60 * 60)
+    monkeypatch.setattr("privface.protect.local._BATCH_PIXELS", 60 * 60)
     protect_folder(photos, tmp_path / "out", BLUR, faces="detect", detector=Counting())
     assert sizes == [1, 1, 1]
 

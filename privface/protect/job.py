@@ -1,0 +1,249 @@
+"""A protection job apart from how it is computed: what is to do, what is finished, and the manifest at its end."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Protocol, TypeAlias
+
+from privface.errors import OutputError, ProtectError
+from privface.faces.detect import FaceDetector
+from privface.protect.inputs import InputFile, Source
+from privface.protect.journal import Entry, Journal
+from privface.protect.manifest import (
+    CSV_NAME,
+    MANIFEST_NAME,
+    STATUSES,
+    ManifestRow,
+    manifest_order,
+    stream_manifest,
+)
+from privface.protect.output import Output, unlink
+from privface.protect.protector import ImageProtector
+from privface.protect.templates import TEMPLATES_NAME, TemplateMaker, write_templates
+from privface.protect.work import Loaded, Work, Worker
+
+logger = logging.getLogger(__name__)
+
+Progress: TypeAlias = Callable[[int, int], None]
+Finished: TypeAlias = Loaded | Future[Loaded]
+TemplateSink: TypeAlias = Callable[[Iterator[tuple[str, str]]], None]
+"""Stores (key, packed template) pairs, sorted by key, somewhere else as well."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an engine is to compute.
+
+    Attributes:
+        items: The files, in order.
+        photos: Where they are read from.
+        output: Where they are written to.
+        protector: Model or baseline.
+        detector: Finds faces; ``None`` for aligned faces.
+        work: Settings.
+        templates: Makes templates, where wanted.
+    """
+
+    items: Sequence[InputFile]
+    photos: Source
+    output: Output
+    protector: ImageProtector
+    detector: FaceDetector | None
+    work: Work
+    templates: TemplateMaker | None
+
+    def worker(self, output: Output | None = None) -> Worker:
+        """Someone to do it, writing to ``output`` instead of the task's own if given."""
+        return Worker(
+            self.photos,
+            output or self.output,
+            self.protector,
+            detector=self.detector,
+            work=self.work,
+            templates=self.templates,
+        )
+
+
+class Engine(Protocol):
+    """Computes a task: in threads here, or on a cluster."""
+
+    def run(self, task: Task, ledger: Ledger) -> None:
+        """Protect every item, in any order, telling the ledger; stop early where it asks for that.
+
+        Raises:
+            OutputError: If an output cannot be written.
+            ProtectError: If the ledger refuses a row.
+        """
+
+
+class Ledger:
+    """What is finished: the journal while the job runs, the manifest at its end.
+
+    Few rows are in memory: they are read back from the journal when the manifest is written.
+
+    Args:
+        journal: Journal of the output root.
+        output: Where images go.
+        total: Files of the job.
+        fail_without_face: Stop at the first photo without a face.
+        progress: Told (finished, total) after each batch.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        output: Output,
+        *,
+        total: int,
+        fail_without_face: bool,
+        progress: Progress | None,
+    ) -> None:
+        self._journal = journal
+        self._output = output
+        self._total = total
+        self._fail_without_face = fail_without_face
+        self._progress = progress
+        self._known = journal.index()
+        self._places: dict[str, int] = {}
+        self._refused: list[ManifestRow] = []
+        self._counts: Counter[str] = Counter()
+        self._signal: int | None = None
+        self.reused = 0
+
+    @property
+    def stopped(self) -> int | None:
+        """The signal that asked the job to stop, if any."""
+        return self._signal
+
+    @property
+    def done(self) -> int:
+        """Files that are finished."""
+        return len(self._places) + len(self._refused)
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Files by status, all statuses present."""
+        return {status: self._counts[status] for status in STATUSES}
+
+    def before(self, item: InputFile) -> Entry | None:
+        """What an earlier run noted of a file; from any thread."""
+        place = self._known.get(item.key)
+        return None if place is None or item.fault is not None else self._journal.read(place)
+
+    def warn_of_orphans(self, items: Iterable[InputFile]) -> None:
+        """Say how many outputs of earlier runs have no input any more."""
+        gone = len(self._known.keys() - {item.key for item in items})
+        if gone:
+            logger.warning(
+                "%d outputs of an earlier run have no input any more; they are left as they are.", gone
+            )
+
+    def commit(self, finished: Iterable[Finished]) -> None:
+        """Wait for a batch's writes, clear outdated outputs, then note the batch in the journal.
+
+        Raises:
+            OutputError: If a write failed; the others of the batch are noted first.
+            ProtectError: If a face is demanded and a photo has none.
+        """
+        entries: list[Entry] = []
+        error: OutputError | ProtectError | None = None
+        seen = 0
+        for one in finished:
+            try:
+                loaded = one.result() if isinstance(one, Future) else one
+                self._output.settle(loaded.item, written=loaded.row.status == "ok")
+            except OutputError as caught:
+                error = error or caught
+                continue
+            row = loaded.row
+            if row.status == "no_face" and self._fail_without_face:
+                hint = "Skip such photos with on_no_face='skip'."
+                error = error or ProtectError(f"{loaded.item.key}: no face was found.", hint=hint)
+            seen += 1
+            self._counts[row.status] += 1
+            if loaded.item.fault is not None:
+                self._refused.append(row)
+            elif loaded.reused:
+                self._places[row.input] = self._known[row.input]
+                self.reused += 1
+            else:
+                entries.append(Entry(loaded.item.relative, row, loaded.template))
+        places = self._journal.append(entries)
+        self._places.update((e.row.input, place) for e, place in zip(entries, places, strict=True))
+        if error is not None:
+            raise error
+        if seen and self._progress is not None:
+            self._progress(self.done, self._total)
+
+    def clear_results(self) -> None:
+        """Delete what an earlier run said of the output: beside images that it does not describe it would mislead."""
+        for name in (MANIFEST_NAME, CSV_NAME, TEMPLATES_NAME):
+            unlink(self._output.root / name)
+
+    def write_results(
+        self,
+        *,
+        as_csv: bool,
+        times: bool,
+        templates: TemplateMaker | None,
+        store: TemplateSink | None,
+    ) -> Path:
+        """Write manifest and templates.
+
+        Raises:
+            OutputError: If they cannot be written.
+        """
+        rows = heapq.merge(
+            (entry.row for entry in self._entries()),
+            sorted(self._refused, key=manifest_order),
+            key=manifest_order,
+        )
+        shown = (row if times else replace(row, finished=None) for row in rows)
+        path = stream_manifest(self._output.root, shown, complete=self.done == self._total, as_csv=as_csv)
+        if templates is not None:
+            write_templates(self._output.root, self._templates(), maker=templates)
+            if store is not None:
+                store(self._templates())
+        return path
+
+    def _entries(self) -> Iterator[Entry]:
+        return (self._journal.read(self._places[key]) for key in sorted(self._places))
+
+    def _templates(self) -> Iterator[tuple[str, str]]:
+        return ((e.row.input, e.template) for e in self._entries() if e.template is not None)
+
+    @contextmanager
+    def signals_deferred(self) -> Iterator[None]:
+        """Turn the first SIGINT or SIGTERM into a request to stop after the batch in flight."""
+        if threading.current_thread() is not threading.main_thread():  # only it may handle signals
+            yield
+            return
+        previous = {number: signal.getsignal(number) for number in _SIGNALS}
+
+        def restore() -> None:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+        def request_stop(number: int, frame: FrameType | None) -> None:
+            self._signal = number
+            restore()
+            logger.warning("Asked to stop: finishing the batch in flight.")
+
+        for number in _SIGNALS:
+            signal.signal(number, request_stop)
+        try:
+            yield
+        finally:
+            restore()

@@ -1,0 +1,123 @@
+"""Where inputs lie: a local path or a URL of any fsspec file system (``s3://``, ``gs://``, ``https://``, ...)."""
+
+from __future__ import annotations
+
+import glob
+import re
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from privface.errors import DataError
+
+_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+_BLOCK = 2**20
+
+
+def is_url(place: str | Path) -> bool:
+    """Whether a place is a URL rather than a local path."""
+    return _URL.match(str(place)) is not None
+
+
+def suffix_of(place: str | Path) -> str:
+    """Lower-case suffix of the last part of a path or URL, query left out."""
+    text = str(place).split("?", 1)[0] if is_url(place) else str(place)
+    return PurePosixPath(text).suffix.lower()
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it.
+
+    Raises:
+        DataError: If the protocol is unknown, its package missing, or the URL chains file systems: those that
+            cache would lay originals into a temporary folder.
+    """
+    import fsspec  # noqa: PLC0415
+
+    if "::" in url:
+        raise DataError(
+            f"{url} chains file systems with '::'.",
+            hint="Give one file system; originals must not be cached on this disk.",
+        )
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise DataError(
+            f"{url} cannot be opened ({error}).",
+            hint="Install the file system's package, such as s3fs or gcsfs.",
+        ) from error
+    except Exception as error:  # each file system raises what it likes: credentials, network
+        raise unreachable(url, error) from error
+    return system, path
+
+
+def unreachable(place: str | Path, error: Exception) -> DataError:
+    """What to raise where a place cannot be reached."""
+    return DataError(
+        f"{place} cannot be read ({type(error).__name__}: {error}).",
+        hint="Check the address, the credentials and the network.",
+    )
+
+
+def exists(place: str | Path) -> bool:
+    """Whether there is a file or folder.
+
+    Raises:
+        DataError: If its file system cannot be reached.
+    """
+    if not is_url(place):
+        return Path(place).exists()
+    system, path = file_system(str(place))
+    try:
+        return bool(system.exists(path))
+    except Exception as error:
+        raise unreachable(place, error) from error
+
+
+def is_folder(place: str | Path) -> bool:
+    """Whether a place is a folder.
+
+    Raises:
+        DataError: If its file system cannot be reached.
+    """
+    if not is_url(place):
+        return Path(place).is_dir()
+    system, path = file_system(str(place))
+    try:
+        return bool(system.isdir(path))
+    except Exception as error:
+        raise unreachable(place, error) from error
+
+
+def expand(pattern: str | Path) -> list[str]:
+    """The places that a pattern with ``*`` names, sorted; a plain name gives itself if it is there.
+
+    Raises:
+        DataError: If its file system cannot be reached.
+    """
+    text = str(pattern)
+    if not is_url(text):
+        return sorted(glob.glob(text))  # noqa: PTH207  # a pattern with folders
+    system, path = file_system(text)
+    try:
+        found = system.glob(path) if "*" in path else [path] if system.exists(path) else []
+        return sorted(str(system.unstrip_protocol(name)) for name in found)
+    except Exception as error:
+        raise unreachable(pattern, error) from error
+
+
+def open_binary(place: str | Path) -> IO[bytes]:
+    """A seekable binary file.
+
+    Raises:
+        DataError: If it cannot be opened.
+    """
+    try:
+        if not is_url(place):
+            return Path(place).open("rb")
+        system, path = file_system(str(place))
+        opened: IO[bytes] = system.open(path, "rb", block_size=_BLOCK)
+    except DataError:
+        raise
+    except Exception as error:
+        raise unreachable(place, error) from error
+    return opened

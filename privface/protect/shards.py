@@ -1,0 +1,196 @@
+"""Protected images in shards instead of files of their own: WebDataset tar files or Parquet tables."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import tarfile
+import threading
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from privface.errors import ProtectError
+from privface.images import atomic_file
+from privface.protect.inputs import InputFile
+from privface.protect.output import Output, unlink
+
+logger = logging.getLogger(__name__)
+
+_STEM = "protected-"
+_ROWS_A_GROUP = 128
+
+
+class ShardedOutput(Output):
+    """Shards of a fixed number of inputs each, in input order, so that the same job always cuts them alike.
+
+    A shard is written once all of its inputs are settled; until then it is held in memory. What a killed job had not
+    written is found missing by the next one and done again. Where a part of a shard has to be done again, the rest
+    is taken from the shard that is there.
+
+    Args:
+        root: Output root; must exist.
+        size: Inputs a shard, 1 or more.
+    """
+
+    suffix: str
+
+    def __init__(self, root: Path, *, size: int) -> None:
+        super().__init__(root)
+        self._size = size
+        self._order: dict[str, int] = {}
+        self._left: list[int] = []
+        self._open: dict[int, _Shard] = {}
+        self._lock = threading.Lock()
+
+    def begin(self, items: Sequence[InputFile]) -> None:
+        """See :meth:`Output.begin`."""
+        self._order = {item.key: place for place, item in enumerate(items) if item.fault is None}
+        self._left = [0] * (len(items) // self._size + 1)
+        for place in self._order.values():
+            self._left[place // self._size] += 1
+
+    def place(self, item: InputFile) -> str:
+        """See :meth:`Output.place`."""
+        return f"{self._path(self._number(item)).name}/{item.output}"
+
+    def write(self, item: InputFile, data: bytes) -> None:
+        """See :meth:`Output.write`."""
+        with self._lock:
+            self._shard(self._number(item)).new[item.output] = data
+
+    def digest(self, item: InputFile) -> str | None:
+        """See :meth:`Output.digest`."""
+        with self._lock:
+            data = self._shard(self._number(item)).old.get(item.output)
+        return None if data is None else hashlib.sha256(data).hexdigest()
+
+    def settle(self, item: InputFile, *, written: bool) -> None:
+        """See :meth:`Output.settle`."""
+        if item.fault is not None:
+            return
+        number = self._number(item)
+        with self._lock:
+            shard = self._shard(number)
+            if written:
+                shard.kept[self._order[item.key]] = item.output
+            else:
+                shard.dropped.add(item.output)
+            self._left[number] -= 1
+            if self._left[number]:
+                return
+            del self._open[number]
+        if shard.new or list(shard.old) != shard.names():
+            self._store(number, shard.names(), shard)
+
+    def close(self) -> None:
+        """Write what an interrupted job has of its last shards; what those held before and is not yet settled stays."""
+        for number, shard in sorted(self._open.items()):
+            if shard.new:
+                waiting = [n for n in shard.old if n not in shard.dropped and n not in shard.kept.values()]
+                self._store(number, shard.names() + waiting, shard)
+        self._open.clear()
+
+    def clear(self, paths: Iterable[str]) -> None:
+        """See :meth:`Output.clear`; shards hold all of the job's outputs."""
+        del paths
+        for path in sorted(self.root.glob(f"{_STEM}*{self.suffix}")):
+            unlink(path)
+
+    @abstractmethod
+    def _read(self, path: Path) -> dict[str, bytes]:
+        """Images of a shard by name, in order; empty if it is damaged."""
+
+    @abstractmethod
+    def _write(self, file: IO[bytes], images: Mapping[str, bytes]) -> None:
+        """Write a shard."""
+
+    def _number(self, item: InputFile) -> int:
+        return self._order[item.key] // self._size
+
+    def _path(self, number: int) -> Path:
+        return self.root / f"{_STEM}{number:05d}{self.suffix}"
+
+    def _shard(self, number: int) -> _Shard:
+        if number not in self._open:
+            path = self._path(number)
+            there = path.is_file() and not path.is_symlink()
+            self._open[number] = _Shard(self._read(path) if there else {})
+        return self._open[number]
+
+    def _store(self, number: int, names: Sequence[str], shard: _Shard) -> None:
+        path = self._path(number)
+        if not names:
+            unlink(path)
+            return
+        images = {}
+        for name in names:
+            data = shard.new.get(name, shard.old.get(name))
+            if data is None:
+                raise ProtectError(f"{name} was to be in {path.name} and is not there.")
+            images[name] = data
+        with atomic_file(path) as file:
+            self._write(file, images)
+
+
+class _Shard:
+    """A shard that is being filled."""
+
+    def __init__(self, old: dict[str, bytes]) -> None:
+        self.old = old
+        self.new: dict[str, bytes] = {}
+        self.kept: dict[int, str] = {}
+        self.dropped: set[str] = set()
+
+    def names(self) -> list[str]:
+        """What is settled and has an output, in input order."""
+        return [self.kept[place] for place in sorted(self.kept)]
+
+
+class TarShards(ShardedOutput):
+    """WebDataset shards: plain tar files, one member an image, without times, owners and rights of this machine."""
+
+    suffix = ".tar"
+
+    def _read(self, path: Path) -> dict[str, bytes]:
+        try:
+            with tarfile.open(path, "r:") as tar:
+                found = {}
+                for member in tar:
+                    file = tar.extractfile(member)
+                    if file is not None:
+                        found[member.name] = file.read()
+                return found
+        except (OSError, tarfile.TarError) as error:
+            logger.warning("%s is damaged and is written again (%s).", path, error)
+            return {}
+
+    def _write(self, file: IO[bytes], images: Mapping[str, bytes]) -> None:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            for name, data in images.items():
+                member = tarfile.TarInfo(name)
+                member.size, member.mode = len(data), 0o644
+                tar.addfile(member, io.BytesIO(data))
+
+
+class ParquetShards(ShardedOutput):
+    """Parquet tables with the columns ``file`` and ``image`` (encoded bytes)."""
+
+    suffix = ".parquet"
+
+    def _read(self, path: Path) -> dict[str, bytes]:
+        try:
+            table = pq.read_table(pa.BufferReader(path.read_bytes()), columns=["file", "image"])
+        except (OSError, pa.ArrowException) as error:
+            logger.warning("%s is damaged and is written again (%s).", path, error)
+            return {}
+        return dict(zip(table["file"].to_pylist(), table["image"].to_pylist(), strict=True))
+
+    def _write(self, file: IO[bytes], images: Mapping[str, bytes]) -> None:
+        table = pa.table({"file": list(images), "image": pa.array(list(images.values()), pa.binary())})
+        pq.write_table(table, file, row_group_size=_ROWS_A_GROUP, compression="none")

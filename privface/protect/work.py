@@ -1,0 +1,373 @@
+"""What happens to one file on its way to protection: read, decode, find faces, protect, encode, write.
+
+A :class:`Worker` knows nothing of journals, orders and threads, so that one machine and many can drive it alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privface.errors import ImageError, ImageTooLargeError, ProtectError
+from privface.faces.align import align_face, as_aligned, paste_back
+from privface.faces.detect import Detection, FaceDetector, choose_face
+from privface.images import MAX_PIXELS, WRITTEN_SUFFIXES, decode_image, encode_image, to_pixels, to_unit
+from privface.protect.inputs import BYTES_PER_PIXEL, InputFile, Source
+from privface.protect.journal import Entry
+from privface.protect.manifest import ManifestRow, Status
+from privface.protect.output import Output
+from privface.protect.protector import ImageProtector, check_batch, output_fault
+from privface.protect.templates import TemplateMaker, check_templates, pack
+from privface.protect.video import MAX_VIDEO_BYTES, protect_video
+from privface.records import Landmarks
+
+logger = logging.getLogger(__name__)
+
+MIN_SIDE = 16
+"""Shortest side in pixels of an input; below it there is no face to protect."""
+
+_REUSED: frozenset[Status] = frozenset({"ok", "no_face", "many_faces"})
+"""Results that a rerun takes over; the others are cheap to find again and may have had a passing cause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A file on its way to the model: its row so far, its pixels and faces, or a row that is final.
+
+    Attributes:
+        item: The file.
+        row: Its row; final where neither ``pixels`` nor ``video`` nor ``encoded`` is set.
+        pixels: The decoded photo, or the aligned face.
+        video: The bytes of a video.
+        faces: Its aligned faces, the central one first.
+        landmarks: Theirs.
+        answers: Their protected versions.
+        encoded: The protected file, not yet written.
+        reused: Whether an earlier run did it.
+        template: Its packed template, where the job makes them.
+    """
+
+    item: InputFile
+    row: ManifestRow
+    pixels: NDArray[np.uint8] | None = None
+    video: bytes | None = None
+    faces: tuple[NDArray[np.uint8], ...] = ()
+    landmarks: tuple[Landmarks, ...] = ()
+    answers: tuple[NDArray[np.uint8], ...] = ()
+    encoded: bytes | None = None
+    reused: bool = False
+    template: str | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing remains to be computed."""
+        return self.pixels is None and self.video is None
+
+
+@dataclass(frozen=True)
+class Work:
+    """Settings of a :class:`Worker`.
+
+    Attributes:
+        crop: Write the central face alone.
+        batch_size: Images per call of the protector; shorter batches are filled up.
+        quality: JPEG and WebP quality.
+        max_pixels: Larger inputs are not decoded.
+        max_faces: Photos with more faces are refused; ``None`` for no limit.
+        sound: Keep the sound of videos.
+    """
+
+    crop: bool = False
+    batch_size: int = 32
+    quality: int = 95
+    max_pixels: int = MAX_PIXELS
+    max_faces: int | None = None
+    sound: bool = True
+
+
+class Worker:
+    """Protects files. :meth:`load` and :meth:`finish` may run in several threads, :meth:`compute` in one.
+
+    Args:
+        photos: Where files are read from.
+        output: Where they are written to.
+        protector: Model or baseline.
+        detector: Finds faces; ``None`` where the files are aligned faces.
+        work: Settings.
+        templates: Makes templates, where wanted.
+    """
+
+    def __init__(
+        self,
+        photos: Source,
+        output: Output,
+        protector: ImageProtector,
+        *,
+        detector: FaceDetector | None,
+        work: Work,
+        templates: TemplateMaker | None = None,
+    ) -> None:
+        self._photos = photos
+        self._output = output
+        self._protector = protector
+        self._detector = detector
+        self._work = work
+        self._templates = templates
+
+    def load(self, item: InputFile, before: Entry | None = None) -> Loaded:
+        """Read, look up, decode. Every fault of the file becomes a row.
+
+        Args:
+            item: The file.
+            before: What an earlier run noted of it.
+        """
+        row = ManifestRow(item.key, "failed", self._protector.fingerprint)
+        refusal = self._refusal(item, row)
+        if refusal is not None:
+            return Loaded(item, refusal)
+        limit = MAX_VIDEO_BYTES if item.is_video else self._work.max_pixels * BYTES_PER_PIXEL
+        try:
+            data = self._photos.read(item, limit=limit)
+        except ImageError as error:
+            return Loaded(item, _rejected(row, error))
+        row = replace(row, input_sha256=hashlib.sha256(data).hexdigest(), input_bytes=len(data))
+        if before is not None and self._still_valid(before, item, row):
+            return Loaded(item, before.row, reused=True, template=before.template)
+        if item.is_video:
+            return Loaded(item, row, video=data)
+        return self._decode(item, row, data)
+
+    def compute(self, batch: Sequence[Loaded]) -> list[Loaded]:
+        """Run detector and model; gives final rows, and files that :meth:`finish` is to write."""
+        done = [one for one in batch if one.is_final]
+        done += [self._protect_video(one, one.video) for one in batch if one.video is not None]
+        ready = [one for one in batch if one.pixels is not None]
+        found = self._protect_photos(ready)
+        made = self._with_templates([one for one in found if one.answers])
+        return [*done, *(one for one in found if not one.answers), *made]
+
+    def finish(self, one: Loaded) -> Loaded:
+        """Encode and write one protected file; rows that are final pass.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
+        if one.answers:
+            one = replace(
+                one, encoded=encode_image(self._pasted(one), one.item.suffix, quality=self._work.quality)
+            )
+        data = one.encoded
+        if data is None:
+            return Loaded(one.item, stamped(one.row), reused=one.reused, template=one.template)
+        self._output.write(one.item, data)
+        row = replace(
+            one.row,
+            status="ok",
+            output=self._output.place(one.item),
+            output_sha256=hashlib.sha256(data).hexdigest(),
+            output_bytes=len(data),
+        )
+        return Loaded(one.item, stamped(row), template=one.template)
+
+    def _refusal(self, item: InputFile, row: ManifestRow) -> ManifestRow | None:
+        """The final row of a file that is not even read."""
+        if item.fault is not None:
+            return replace(row, status="unreadable", reason=item.fault)
+        if item.is_video and (self._detector is None or self._work.crop):
+            return replace(row, reason="videos need --faces detect without --crop")
+        if item.suffix not in WRITTEN_SUFFIXES and not item.is_video:
+            return replace(row, reason=f"{item.suffix} images are not written; convert it first")
+        return None
+
+    def _decode(self, item: InputFile, row: ManifestRow, data: bytes) -> Loaded:
+        """Pixels of one file: the face at the protector's size, or the whole photo in detect mode."""
+        try:
+            pixels = decode_image(data, max_pixels=self._work.max_pixels)
+        except ImageError as error:
+            return Loaded(item, _rejected(row, error))
+        except Exception as error:  # decoders raise anything on hostile input; one file stops no job
+            name = type(error).__name__
+            logger.warning("%s: unexpected %s while decoding.", item.key, name, exc_info=True)
+            return Loaded(item, replace(row, status="unreadable", reason=f"damaged image ({name})"))
+        row = replace(row, width=pixels.shape[1], height=pixels.shape[0])
+        if min(pixels.shape[:2]) < MIN_SIDE:
+            reason = f"{row.width} x {row.height} pixels, below the shortest side of {MIN_SIDE}"
+            return Loaded(item, replace(row, reason=reason))
+        if self._detector is not None:
+            return Loaded(item, row, pixels)
+        try:
+            face = as_aligned(pixels, size=self._protector.size)
+            return Loaded(item, row, face, faces=(face,))
+        except ImageError as error:
+            return Loaded(item, replace(row, reason=error.message))
+
+    def _still_valid(self, before: Entry, item: InputFile, row: ManifestRow) -> bool:
+        """Whether an earlier run's result holds: the input and its output are still what they were."""
+        if before.path != item.relative or before.row.status not in _REUSED:
+            return False
+        if before.row.input_sha256 != row.input_sha256 or before.row.model != row.model:
+            return False
+        if before.row.status != "ok":
+            return True
+        if before.row.output != self._output.place(item):
+            return False
+        if self._output.digest(item) != before.row.output_sha256:
+            return False
+        return self._templates is None or before.template is not None or item.is_video
+
+    def _protect_photos(self, ready: Sequence[Loaded]) -> list[Loaded]:
+        """Photos with their protected faces, or with the reason why there is none."""
+        if self._detector is not None:
+            ready = self._find_faces(ready, self._detector)
+        done = [one for one in ready if one.is_final]
+        ready = [one for one in ready if not one.is_final]
+        if not ready:
+            return done
+        faces = np.stack([face for one in ready for face in one.faces])
+        protected = self._call(faces)
+        place = 0
+        for one in ready:
+            mine = slice(place, place + len(one.faces))
+            place = mine.stop
+            reason = _face_fault(protected[mine], faces[mine])
+            if reason is not None:
+                done.append(Loaded(one.item, replace(one.row, status="failed", reason=reason)))
+            else:
+                done.append(replace(one, answers=tuple(to_pixels(protected[mine]))))
+        return done
+
+    def _with_templates(self, passed: Sequence[Loaded]) -> Sequence[Loaded]:
+        """Protected files with the template of their first face, where the job makes them."""
+        if self._templates is None or not passed:
+            return passed
+        seen = np.stack([(one.faces if self._templates.of_original else one.answers)[0] for one in passed])
+        made = []
+        for start in range(0, len(seen), self._work.batch_size):
+            part = self._filled(seen[start : start + self._work.batch_size])
+            rows = self._templates(to_unit(part))
+            check_templates(rows, count=len(part))
+            made += [pack(row) for row in rows]
+        return [replace(one, template=text) for one, text in zip(passed, made, strict=False)]
+
+    def _find_faces(self, photos: Sequence[Loaded], detector: FaceDetector) -> list[Loaded]:
+        """The faces of each photo, aligned, the central one first; a final row where there is none."""
+        images = [one.pixels for one in photos if one.pixels is not None]
+        found = detector.detect(images) if images else []
+        loaded = []
+        for one, pixels, detections in zip(photos, images, found, strict=True):
+            row = replace(one.row, faces=len(detections))
+            central: Detection | None = choose_face(detections, pixels.shape, rule="central")
+            if central is None:
+                reason = "no face was found"
+                loaded.append(Loaded(one.item, replace(row, status="no_face", reason=reason)))
+                continue
+            x1, y1, x2, y2 = (float(edge) for edge in central.box)
+            row = replace(row, box_x1=x1, box_y1=y1, box_x2=x2, box_y2=y2)
+            limit = self._work.max_faces
+            if limit is not None and len(detections) > limit:
+                reason = f"{len(detections)} faces, the limit is {limit}"
+                loaded.append(Loaded(one.item, replace(row, status="many_faces", reason=reason)))
+                continue
+            chosen = [central]
+            if not self._work.crop:
+                chosen += [face for face in detections if face is not central]
+            points = tuple(face.landmarks for face in chosen)
+            try:
+                faces = tuple(align_face(pixels, p, size=self._protector.size) for p in points)
+            except ImageError as error:  # one face that cannot be protected, and the photo is not written
+                loaded.append(Loaded(one.item, replace(row, reason=error.message)))
+                continue
+            loaded.append(replace(one, row=row, faces=faces, landmarks=points))
+        return loaded
+
+    def _call(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The protector on uint8 ``(N, size, size, 3)``, always in batches of one shape.
+
+        A network's rounding can depend on the batch shape; short batches are filled up with black images
+        so that where a job was interrupted leaves no trace in its bytes.
+        """
+        parts = []
+        for start in range(0, len(faces), self._work.batch_size):
+            part = faces[start : start + self._work.batch_size]
+            full = self._filled(part)
+            protected = np.asarray(self._protector(to_unit(full)))
+            check_batch(protected, count=len(full), size=self._protector.size)
+            parts.append(protected[: len(part)])
+        return np.concatenate(parts)
+
+    def _filled(self, faces: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A batch of the fixed size, filled up with black images."""
+        full = np.zeros((self._work.batch_size, *faces.shape[1:]), np.uint8)
+        full[: len(faces)] = faces
+        return full
+
+    def _pasted(self, one: Loaded) -> NDArray[np.uint8]:
+        """What is to be written of a photo."""
+        if one.pixels is None:
+            raise ProtectError(f"{one.item.key} has no pixels to write.")
+        if self._detector is None or self._work.crop:
+            return one.answers[0]
+        written = one.pixels
+        for face, points in zip(one.answers, one.landmarks, strict=True):
+            written = paste_back(written, face, points, size=self._protector.size)
+        return written
+
+    def _protect_video(self, one: Loaded, data: bytes) -> Loaded:
+        """A video, protected in memory."""
+
+        def frames(pictures: Sequence[NDArray[np.uint8]]) -> list[tuple[NDArray[np.uint8] | None, int]]:
+            """By their place: rows come back in another order than they went in."""
+            asked = [
+                Loaded(replace(one.item, key=str(place)), one.row, np.ascontiguousarray(pixels))
+                for place, pixels in enumerate(pictures)
+            ]
+            answers: list[tuple[NDArray[np.uint8] | None, int]] = [(None, 0)] * len(asked)
+            for found in self._protect_photos(asked):
+                pasted = self._pasted(found) if found.answers else None
+                answers[int(found.item.key)] = (pasted, found.row.faces or 0)
+            return answers
+
+        try:
+            made = protect_video(
+                data,
+                one.item.suffix,
+                frames,
+                at_once=min(self._work.batch_size, 16),
+                max_pixels=self._work.max_pixels,
+                sound=self._work.sound,
+            )
+        except ImageError as error:
+            return Loaded(one.item, _rejected(one.row, error))
+        row = replace(one.row, faces=made.faces, width=made.width, height=made.height)
+        if made.blank == made.frames:
+            reason = f"no face was found in any of {made.frames} frames"
+            return Loaded(one.item, replace(row, status="no_face", reason=reason))
+        gaps = f"{made.blank} of {made.frames} frames have no protected face and are black"
+        return Loaded(one.item, replace(row, reason=gaps if made.blank else None), encoded=made.data)
+
+
+def stamped(row: ManifestRow) -> ManifestRow:
+    """A row with the time; one that has a time keeps it."""
+    return row if row.finished else replace(row, finished=datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def _face_fault(protected: NDArray[np.float32], faces: NDArray[np.uint8]) -> str | None:
+    """Why the protected faces of one file must not be written; ``None`` where they may."""
+    for answer, face in zip(protected, faces, strict=True):
+        reason = output_fault(answer)
+        if reason is None and np.array_equal(to_pixels(answer), face):
+            reason = "protector returned the original"
+        if reason is not None:
+            return reason
+    return None
+
+
+def _rejected(row: ManifestRow, error: ImageError) -> ManifestRow:
+    status: Status = "too_large" if isinstance(error, ImageTooLargeError) else "unreadable"
+    return replace(row, status=status, reason=error.message)
