@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
-import tempfile
 import warnings
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,7 +20,6 @@ from torch import Tensor, nn
 from privface import __version__
 from privface.errors import ConfigError, MissingExtraError, ModelError
 from privface.images import write_atomic
-from privface.models.face_model import file_sha256
 from privface.models.inputs import require_unit_images
 from privface.models.onnx_backend import open_session, session_outputs
 from privface.models.protector import Perturbation, Protector
@@ -52,31 +52,46 @@ class OnnxProtector:
     """A protector that runs in ONNX Runtime; needs neither the run folder nor torch's operators.
 
     Args:
-        path: File that :func:`export_protector` wrote.
+        content: What :func:`export_protector` wrote.
+        name: For messages.
 
     Attributes:
-        fingerprint: SHA-256 of the file.
+        fingerprint: SHA-256 of the content.
         size: Side of the aligned faces it takes and gives, in pixels.
+        metadata: What the file says of itself.
 
     Raises:
-        ModelError: If it is no ONNX file, or none of privface's.
+        ModelError: If it is no ONNX model, or none of privface's.
         MissingExtraError: If onnxruntime is not installed.
     """
 
-    def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            raise ModelError(f"{path} does not exist.", hint="Write it with `privface export RUN OUT.onnx`.")
-        self._session = open_session(path)
+    def __init__(self, content: bytes, *, name: str) -> None:
+        self._content, self._name = content, name
+        self._session = open_session(content)
         self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         try:
             self.size = int(self.metadata[f"{_PREFIX}size"])
         except (KeyError, ValueError):
             raise ModelError(
-                f"{path.name} is no protector of privface: it does not say its size.",
+                f"{name} is no protector of privface: it does not say its size.",
                 hint="Write it with `privface export RUN OUT.onnx`.",
             ) from None
-        self.fingerprint = file_sha256(path)
-        self._name = path.name
+        self.fingerprint = hashlib.sha256(content).hexdigest()
+
+    @classmethod
+    def load(cls, path: Path) -> OnnxProtector:
+        """Read a file of :func:`export_protector`.
+
+        Raises:
+            ModelError: If it is missing, no ONNX file, or none of privface's.
+            MissingExtraError: If onnxruntime is not installed.
+        """
+        if not path.is_file():
+            raise ModelError(f"{path} does not exist.", hint="Write it with `privface export RUN OUT.onnx`.")
+        return cls(path.read_bytes(), name=path.name)
+
+    def __reduce__(self) -> tuple[Callable[[bytes, str], OnnxProtector], tuple[bytes, str]]:
+        return _again, (self._content, self._name)  # a session cannot be copied to another process
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Protect aligned RGB images ``(N, 3, size, size)`` in [0, 1]; same shape and range out.
@@ -86,6 +101,10 @@ class OnnxProtector:
         """
         require_unit_images(torch.from_numpy(np.ascontiguousarray(images)), what="images to protect")
         return session_outputs(self._session, images, name=self._name)
+
+
+def _again(content: bytes, name: str) -> OnnxProtector:
+    return OnnxProtector(content, name=name)
 
 
 def export_protector(run: Path, out: Path, *, strength: float = 1.0) -> ExportSummary:
@@ -108,7 +127,13 @@ def export_protector(run: Path, out: Path, *, strength: float = 1.0) -> ExportSu
     """
     if out.suffix.lower() != ".onnx":
         raise ConfigError(f"{out} does not end in .onnx.", hint="Name the file so.")
-    protector = Protector.load(run, strength=strength)
+    content, difference, metadata = _exported(Protector.load(run, strength=strength), strength)
+    write_atomic(out, content)
+    return ExportSummary(out, len(content), difference, metadata)
+
+
+def _exported(protector: Protector, strength: float) -> tuple[bytes, float, dict[str, str]]:
+    """A model as ONNX, its largest difference to torch, and what it says of itself."""
     metadata = {
         f"{_PREFIX}version": __version__,
         f"{_PREFIX}size": str(protector.size),
@@ -122,20 +147,35 @@ def export_protector(run: Path, out: Path, *, strength: float = 1.0) -> ExportSu
             f"ONNX Runtime differs from torch by {difference:.2g}, the limit is {TOLERANCE:g}; nothing was written.",
             hint="Use the run folder with --runtime torch, and report the model.",
         )
-    write_atomic(out, content)
-    return ExportSummary(out, len(content), difference, metadata)
+    return content, difference, metadata
 
 
-def load_protector(model: Path, *, strength: float = 1.0) -> Protector | OnnxProtector:
-    """A run folder or an exported file, by what it is.
+def load_protector(
+    model: Path, *, strength: float = 1.0, runtime: Literal["auto", "torch", "onnx"] = "auto"
+) -> Protector | OnnxProtector:
+    """A run folder or an exported file.
+
+    Args:
+        model: Either.
+        strength: Scale of the change; an exported file has its own built in.
+        runtime: ``"auto"`` runs a run folder in torch and an exported file in ONNX Runtime; ``"onnx"`` exports a run folder
+            in memory first, with the parity check of :func:`export_protector`.
 
     Raises:
-        ConfigError: If a strength is given for an exported file that was written with another one.
+        ConfigError: If a strength is given for an exported file that was written with another one, or torch is
+            asked to run one.
         PrivfaceError: As for :class:`OnnxProtector` and :meth:`Protector.load`.
     """
     if model.suffix.lower() != ".onnx":
-        return Protector.load(model, strength=strength)
-    found = OnnxProtector(model)
+        protector = Protector.load(model, strength=strength)
+        if runtime != "onnx":
+            return protector
+        return OnnxProtector(_exported(protector, strength)[0], name=model.name)
+    if runtime == "torch":
+        raise ConfigError(
+            f"{model.name} runs in ONNX Runtime only.", hint="Give the run folder that it was exported from."
+        )
+    found = OnnxProtector.load(model)
     built_in = float(found.metadata.get(f"{_PREFIX}strength", "1"))
     if strength not in {1.0, built_in}:
         raise ConfigError(
@@ -193,10 +233,7 @@ def _graph(network: nn.Module, size: int, metadata: dict[str, str]) -> bytes:
 def _parity(protector: Protector, content: bytes) -> float:
     """Largest difference between the graph and torch on drawn images, noise and plain ones among them."""
     rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder:  # weights only, no face
-        path = Path(folder) / "model.onnx"
-        path.write_bytes(content)
-        session = open_session(path)
+    session = open_session(content)
     worst = 0.0
     for count in _BATCHES:
         images = rng.random((count, 3, protector.size, protector.size), np.float32)

@@ -16,8 +16,8 @@ from privface.errors import MissingExtraError, ModelError
 _EXTRA = "Install the extra: pip install 'privface[onnx]'."
 
 
-def open_session(path: Path, *, device: str = "cpu") -> Any:
-    """An ONNX Runtime session; a provider that silently fell back to the CPU is an error.
+def open_session(model: Path | bytes, *, device: str = "cpu") -> Any:
+    """An ONNX Runtime session of a file or of its content; a provider that silently fell back to the CPU is an error.
 
     Raises:
         MissingExtraError: If onnxruntime is not installed.
@@ -37,10 +37,12 @@ def open_session(path: Path, *, device: str = "cpu") -> Any:
         "session.intra_op.allow_spinning", "0"
     )  # waiting threads would starve torch's
     try:
-        session = ort.InferenceSession(str(path), options, providers=[provider])
+        session = ort.InferenceSession(
+            model if isinstance(model, bytes) else str(model), options, providers=[provider]
+        )
     except Exception as error:  # onnxruntime raises bare C++ exceptions of many kinds
         raise ModelError(
-            f"{path.name} cannot be opened as an ONNX model ({str(error).splitlines()[0][:120]}).",
+            f"{'The model' if isinstance(model, bytes) else model.name} cannot be opened as an ONNX model ({str(error).splitlines()[0][:120]}).",
             hint="Export it with torch.onnx.export; pickles are not read.",
         ) from error
     if provider not in session.get_providers():

@@ -19,6 +19,7 @@ from privface.errors import ConfigError, DataError, LabelError
 from privface.images import IMAGE_SUFFIXES, to_unit, write_atomic
 from privface.pipeline.erase import has_embedding, template_maker
 from privface.pipeline.faces import Progress, load_aligned
+from privface.protect.store import TemplateStore
 from privface.protect.templates import MatcherTemplates
 from privface.records import FRAME, Comparator, FaceRecord, FaceTable
 
@@ -59,7 +60,7 @@ class SearchResult:
 
 def search(
     probe: Path,
-    gallery: Path,
+    gallery: Path | TemplateStore,
     *,
     templates: str,
     faces: FaceMode = "auto",
@@ -73,7 +74,8 @@ def search(
 
     Args:
         probe: A photo, or a folder as :func:`privface.data.open_source` reads it.
-        gallery: Table of templates, such as ``embeddings.parquet`` of ``protect --embeddings`` or of ``erase apply``.
+        gallery: Table of templates, such as ``embeddings.parquet`` of ``protect --embeddings`` or of ``erase apply``, or
+            a store.
         templates: ``MATCHER[:ERASER]`` that made the gallery.
         faces: How probes are aligned.
         top: Candidates a probe, 1 or more.
@@ -87,30 +89,60 @@ def search(
     if top < 1:
         raise ConfigError(f"top={top}; it starts at 1.", hint="5 is usual.")
     maker = template_maker(templates)
-    _require_same_models(gallery, maker)
+    if isinstance(gallery, TemplateStore):
+        _require_made_by(maker, gallery.fingerprint(), where=gallery.path)
+        if maker.compare is not None:
+            raise ConfigError(
+                "These templates are compared by a rule of their own, which a store does not know.",
+                hint="Search embeddings.parquet with --gallery.",
+            )
+        probes, names, failed = _enrol(probe, maker, faces, progress)
+        lists = [gallery.nearest(row, top=top) for row in probes]
+        searched = len(gallery)
+    else:
+        _require_made_by(maker, _said_of(gallery), where=gallery)
+        vectors, files = _read_gallery(gallery)
+        probes, names, failed = _enrol(probe, maker, faces, progress)
+        lists = _rank_all(probes, vectors, files, compare=maker.compare or cosine_scores, top=top)
+        searched = len(vectors)
+    found = [
+        Candidate(name, rank, file, similarity)
+        for name, ranked in zip(names, lists, strict=True)
+        for rank, (file, similarity) in enumerate(ranked, 1)
+        if threshold is None or similarity >= threshold
+    ]
+    return SearchResult(tuple(found), searched, failed)
+
+
+def _read_gallery(gallery: Path) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
     table = read_embeddings(gallery)
     kept = has_embedding(table.vectors)
     if not kept.any():
         raise DataError(f"{gallery} holds no template.", hint="Every row is empty.")
-    vectors, files = table.vectors[kept], table.labels["file"].to_numpy(str)[kept]
-    probes, names, failed = _enrol(probe, maker, faces, progress)
+    return table.vectors[kept], table.labels["file"].to_numpy(str)[kept]
+
+
+def _rank_all(
+    probes: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    files: NDArray[np.str_],
+    *,
+    compare: Comparator,
+    top: int,
+) -> list[list[tuple[str, float]]]:
+    """For each probe the most similar templates, best first."""
     if len(probes) and probes.shape[1] != vectors.shape[1]:
         raise DataError(
             f"The gallery's templates have {vectors.shape[1]} values, the probe's {probes.shape[1]}.",
             hint="Give the matcher and the eraser that made the gallery.",
         )
-    compare: Comparator = maker.compare or cosine_scores
-    found: list[Candidate] = []
-    for name, row in zip(names, probes, strict=True):
-        pairs = np.column_stack([np.arange(len(vectors)), np.zeros(len(vectors), np.int64)])
+    pairs = np.column_stack([np.arange(len(vectors)), np.zeros(len(vectors), np.int64)])
+    lists = []
+    for row in probes:
         scores = compare(vectors, row[None], pairs)
         best = np.argsort(-scores, kind="stable")[:top]
-        found += [
-            Candidate(name, rank, str(files[place]), float(scores[place]))
-            for rank, place in enumerate(best, 1)
-            if threshold is None or scores[place] >= threshold
-        ]
-    return SearchResult(tuple(found), len(vectors), failed)
+        lists.append([(str(files[place]), float(scores[place])) for place in best])
+    return lists
 
 
 def write_candidates(candidates: Sequence[Candidate], out: Path) -> None:
@@ -126,19 +158,22 @@ def write_candidates(candidates: Sequence[Candidate], out: Path) -> None:
     write_atomic(out, text.getvalue().encode())
 
 
-def _require_same_models(gallery: Path, maker: MatcherTemplates) -> None:
-    """A gallery of `protect` says how it was made; others are taken at their word."""
+def _said_of(gallery: Path) -> str:
+    """Which models a gallery of `protect` says it was made with; others say nothing."""
     if gallery.suffix.lower() != ".parquet" or not gallery.is_file():
-        return
+        return ""
     try:
         metadata = pq.read_schema(gallery).metadata or {}
     except Exception:  # reading it will say what is wrong
-        return
-    made = metadata.get(b"privface.templates", b"").decode()
+        return ""
+    return bytes(metadata.get(b"privface.templates", b"")).decode()
+
+
+def _require_made_by(maker: MatcherTemplates, made: str, *, where: Path) -> None:
     # without an eraser the gallery is of protected faces, and the probe is an original: one matcher, no eraser
     if made and made != maker.fingerprint:
         raise ConfigError(
-            f"{gallery} was made with other models ({made[:16]}..., not {maker.fingerprint[:16]}...).",
+            f"{where} was made with other models ({made[:16]}..., not {maker.fingerprint[:16]}...).",
             hint="Give the matcher and the eraser of `protect --embeddings`.",
         )
 

@@ -153,7 +153,9 @@ def protect_folder(
             hint="Locks and atomic renames need one. Copy the finished folder, or its shards, afterwards.",
         )
     if not is_url(source):
-        require_apart(Path(source), output)
+        source = Path(source).absolute()  # workers elsewhere start in other folders
+        require_apart(source, output)
+    output = output.absolute()
     photos = open_photos(source, videos=videos)
     try:
         items = with_format(photos.items(), image_format)

@@ -76,10 +76,27 @@ class Task:
         )
 
 
+class Book(Protocol):
+    """Where an engine reads what was and notes what is finished."""
+
+    @property
+    def stopped(self) -> int | None:
+        """The signal that asked the job to stop, if any."""
+        ...
+
+    def before(self, item: InputFile) -> Entry | None:
+        """What an earlier run noted of a file; from any thread."""
+        ...
+
+    def commit(self, finished: Iterable[Finished]) -> None:
+        """Note a batch, waiting for its writes."""
+        ...
+
+
 class Engine(Protocol):
     """Computes a task: in threads here, or on a cluster."""
 
-    def run(self, task: Task, ledger: Ledger) -> None:
+    def run(self, task: Task, ledger: Book) -> None:
         """Protect every item, in any order, telling the ledger; stop early where it asks for that.
 
         Raises:
@@ -124,7 +141,7 @@ class Ledger:
 
     @property
     def stopped(self) -> int | None:
-        """The signal that asked the job to stop, if any."""
+        """See :class:`Book`."""
         return self._signal
 
     @property
@@ -138,7 +155,7 @@ class Ledger:
         return {status: self._counts[status] for status in STATUSES}
 
     def before(self, item: InputFile) -> Entry | None:
-        """What an earlier run noted of a file; from any thread."""
+        """See :class:`Book`."""
         place = self._known.get(item.key)
         return None if place is None or item.fault is not None else self._journal.read(place)
 

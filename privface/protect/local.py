@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from privface.errors import ConfigError
 from privface.protect.inputs import InputFile
-from privface.protect.job import Finished, Ledger, Task
+from privface.protect.job import Book, Finished, Task
 from privface.protect.work import Loaded, Worker
 
 _BATCH_PIXELS = 64_000_000
@@ -30,7 +30,7 @@ class LocalEngine:
             raise ConfigError(f"workers is {workers}; it must be at least 1.", hint="Give workers >= 1.")
         self._workers = workers
 
-    def run(self, task: Task, ledger: Ledger) -> None:
+    def run(self, task: Task, ledger: Book) -> None:
         """See :class:`~privface.protect.job.Engine`: while one batch is computed, the last is written."""
         worker = task.worker()
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="privface-protect")
@@ -51,7 +51,7 @@ class LocalEngine:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _load_ahead(
-        self, task: Task, ledger: Ledger, worker: Worker, pool: ThreadPoolExecutor
+        self, task: Task, ledger: Book, worker: Worker, pool: ThreadPoolExecutor
     ) -> Iterator[Loaded]:
         """Files in order, read by the pool a bounded number ahead."""
         # Whole photos are large, so few of them wait; aligned faces are small.

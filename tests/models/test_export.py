@@ -68,7 +68,7 @@ def test_the_family_exports_too(tmp_path: Path) -> None:
     save_network(tmp_path / "run", network, kind="autoencoder", meta={"size": SIZE})
     export_protector(tmp_path / "run", tmp_path / "m.onnx")
     np.testing.assert_allclose(
-        OnnxProtector(tmp_path / "m.onnx")(images(3)), Protector.load(tmp_path / "run")(images(3)), atol=1e-5
+        OnnxProtector.load(tmp_path / "m.onnx")(images(3)), Protector.load(tmp_path / "run")(images(3)), atol=1e-5
     )
 
 
@@ -88,7 +88,7 @@ def test_refusals(run: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         export_protector(tmp_path, tmp_path / "m.onnx")
     with pytest.raises(ModelError, match="does not exist"):
-        OnnxProtector(tmp_path / "m.onnx")
+        OnnxProtector.load(tmp_path / "m.onnx")
     export_protector(run, tmp_path / "m.onnx", strength=0.5)
     with pytest.raises(ConfigError, match=r"has 0.5 built in"):
         load_protector(tmp_path / "m.onnx", strength=2.0)
@@ -98,10 +98,10 @@ def test_refusals(run: Path, tmp_path: Path) -> None:
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "other.onnx")
     with pytest.raises(ModelError, match="no protector of privface"):
-        OnnxProtector(tmp_path / "other.onnx")
+        OnnxProtector.load(tmp_path / "other.onnx")
     (tmp_path / "text.onnx").write_text("no graph")
     with pytest.raises(ModelError, match="cannot be opened"):
-        OnnxProtector(tmp_path / "text.onnx")
+        OnnxProtector.load(tmp_path / "text.onnx")
 
 
 def test_protect_with_an_exported_file(run: Path, tmp_path: Path) -> None:

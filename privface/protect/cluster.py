@@ -1,0 +1,277 @@
+"""The engine for a cluster: Ray Data (the extra ``ray``); the only file that imports it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from privface.errors import ConfigError, MissingExtraError, OutputError, PrivfaceError
+from privface.protect.inputs import InputFile
+from privface.protect.job import Book, Finished, Task
+from privface.protect.journal import Entry
+from privface.protect.local import LocalEngine
+from privface.protect.manifest import ManifestRow
+from privface.protect.output import Output, OutputTree
+from privface.protect.work import Loaded
+
+logger = logging.getLogger(__name__)
+
+
+class RayEngine:
+    """Runs a task on Ray Data: a pool of actors that each load the model once, fed and drained as a stream.
+
+    Actors read photos themselves and write the tree's files themselves, so inputs and output must be reachable under the
+    same name from every node; shards are written by the process that started the job. No original passes through
+    Ray's object store, which may spill to disk. A file whose computation fails in an unforeseen way becomes a row
+    of the manifest; an actor that dies is replaced and its files are done again.
+
+    Args:
+        actors: Actors; by default as many as the cluster has room for.
+        cpus: CPUs an actor, also its torch threads.
+        gpus: GPUs an actor; the protector itself decides whether it uses one.
+        chunk: Files an actor is given at a time.
+        address: Of a running cluster; by default the one that the environment names, else one on this machine.
+
+    Raises:
+        ConfigError: If a number is out of range.
+        MissingExtraError: If Ray is not installed.
+    """
+
+    def __init__(
+        self,
+        *,
+        actors: int | None = None,
+        cpus: int = 1,
+        gpus: float = 0,
+        chunk: int = 128,
+        address: str | None = None,
+    ) -> None:
+        for name, value, least in (
+            ("actors", actors or 1, 1),
+            ("cpus", cpus, 1),
+            ("gpus", gpus, 0),
+            ("chunk", chunk, 1),
+        ):
+            if value < least:
+                raise ConfigError(
+                    f"{name} is {value}; it must be at least {least}.", hint=f"Give {name} >= {least}."
+                )
+        self._ray = _require_ray()
+        self._actors, self._cpus, self._gpus, self._chunk, self._address = actors, cpus, gpus, chunk, address
+
+    def run(self, task: Task, ledger: Book) -> None:
+        """See :class:`~privface.protect.job.Engine`.
+
+        Raises:
+            PrivfaceError: What an actor could not go on after, such as a full disk.
+        """
+        ray = self._ray
+        ours = not ray.is_initialized()
+        if ours:
+            ray.init(
+                address=self._address,
+                include_dashboard=False if self._address is None else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        try:
+            self._stream(task, ledger)
+        finally:
+            if ours:
+                ray.shutdown()
+
+    def _stream(self, task: Task, ledger: Book) -> None:
+        from ray.data import ActorPoolStrategy, DataContext, from_items  # noqa: PLC0415
+
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        room = max(1, int(self._ray.cluster_resources().get("CPU", 1)) // self._cpus)
+        actors = self._actors or room
+        by_key: dict[str, InputFile] = {}
+        waiting: list[dict[str, str]] = []
+        for item in task.items:
+            if item.fault is not None:  # of two items with one key, at most one may be read
+                ledger.commit([task.worker().load(item)])
+                continue
+            by_key[item.key] = item
+            waiting.append({"order": _order(item, task.output, ledger.before(item))})
+        if not waiting:
+            return
+        remote = self._ray.put(_portable(task))
+        results = from_items(waiting, override_num_blocks=-(-len(waiting) // self._chunk)).map_batches(
+            _Actor,
+            fn_constructor_args=(remote, self._cpus),
+            batch_size=self._chunk,
+            compute=ActorPoolStrategy(size=actors),
+            num_cpus=self._cpus,
+            num_gpus=self._gpus or None,
+        )
+        batch: Any
+        for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):
+            answers = [_Answer(**json.loads(text)) for text in batch["answer"].to_pylist()]
+            errors = [answer.error for answer in answers if answer.error]
+            data = batch["data"].to_pylist()
+            finished = []
+            for answer, encoded in zip(answers, data, strict=True):
+                if answer.row is None:
+                    continue
+                item = by_key[answer.key]
+                if encoded:
+                    task.output.write(item, encoded)
+                finished.append(
+                    Loaded(item, ManifestRow(**answer.row), reused=answer.reused, template=answer.template)
+                )
+            ledger.commit(finished)
+            if errors:
+                raise OutputError(errors[0], hint="Cure it on that node.")
+            if ledger.stopped:
+                return
+
+
+def _require_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+    try:
+        import ray  # noqa: PLC0415 - optional and heavy
+        import ray.data  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingExtraError(
+            f"--engine ray needs {error.name}, which is not installed.",
+            hint="Install the extra: pip install 'privface[ray]'.",
+        ) from error
+    return ray
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What an actor says of one file: its row, or the error after which it could not go on."""
+
+    key: str
+    row: dict[str, Any] | None
+    reused: bool = False
+    template: str | None = None
+    error: str | None = None
+
+
+def _order(item: InputFile, output: Output, before: Entry | None) -> str:
+    """One file as JSON, which keeps names that are not UTF-8, with what an earlier run left of it."""
+    if before is not None and not isinstance(output, OutputTree):  # only we can look into a shard
+        written = before.row.status == "ok"
+        before = None if written and output.digest(item) != before.row.output_sha256 else before
+    return json.dumps(
+        {"item": asdict(item), "place": output.place(item), "before": asdict(before) if before else None}
+    )
+
+
+def _portable(task: Task) -> Task:
+    """The task for actors: no items, and outputs that they can write or hand back."""
+    output = task.output if isinstance(task.output, OutputTree) else _Handed(task.output.root)
+    return replace(task, items=(), output=output)
+
+
+class _Handed(Output):
+    """Keeps what is written, for the process that started the job."""
+
+    def __init__(self, root: Any) -> None:
+        super().__init__(root)
+        self.places: dict[str, str] = {}
+        self.digests: dict[str, str | None] = {}
+        self.data: dict[str, bytes] = {}
+
+    def place(self, item: InputFile) -> str:
+        return self.places[item.key]
+
+    def write(self, item: InputFile, data: bytes) -> None:
+        self.data[item.key] = data
+
+    def digest(self, item: InputFile) -> str | None:
+        return self.digests.get(item.key)  # found true before the order was sent
+
+    def settle(self, item: InputFile, *, written: bool) -> None:
+        """The ledger of the process that started the job does it."""
+
+    def clear(self, paths: Iterable[str]) -> None:
+        """As above."""
+
+
+class _Notes:
+    """The book of one chunk."""
+
+    stopped = None
+
+    def __init__(self, before: Mapping[str, Entry]) -> None:
+        self._before = before
+        self.finished: dict[str, Loaded] = {}
+        self.error: PrivfaceError | None = None
+
+    def before(self, item: InputFile) -> Entry | None:
+        return self._before.get(item.key)
+
+    def commit(self, finished: Iterable[Finished]) -> None:
+        for one in finished:
+            try:
+                loaded = one.result() if isinstance(one, Future) else one
+            except PrivfaceError as error:
+                self.error = self.error or error
+                continue
+            self.finished[loaded.item.key] = loaded
+        if self.error is not None:
+            raise self.error
+
+
+class _Actor:
+    """Protects chunks of files with one copy of the models."""
+
+    def __init__(self, task: Any, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._task: Task = _require_ray().get(task)  # one copy a node, not one in every call
+        self._engine = LocalEngine(workers=2)
+
+    def __call__(self, batch: Mapping[str, Sequence[str]]) -> dict[str, list[Any]]:
+        orders = [json.loads(text) for text in batch["order"]]
+        items = [InputFile(**order["item"]) for order in orders]
+        before = {
+            order["item"]["key"]: Entry(
+                order["before"]["path"], ManifestRow(**order["before"]["row"]), order["before"]["template"]
+            )
+            for order in orders
+            if order["before"]
+        }
+        output = self._task.output
+        if isinstance(output, _Handed):
+            output.places = {order["item"]["key"]: order["place"] for order in orders}
+            output.digests = {key: entry.row.output_sha256 for key, entry in before.items()}
+            output.data = {}
+        notes = _Notes(before)
+        fatal, reason = None, ""
+        try:
+            self._engine.run(replace(self._task, items=items), notes)
+        except (
+            PrivfaceError
+        ) as error:  # a full disk, a model of the wrong shape: the next file would meet it, too
+            fatal = error.message
+        except Exception as error:  # one chunk's misfortune is not the job's
+            reason = f"unexpected {type(error).__name__}: {error}"
+        answers = [_answer(item, notes.finished.get(item.key), self._task, fatal, reason) for item in items]
+        held = output.data if isinstance(output, _Handed) else {}
+        return {
+            "answer": [json.dumps(asdict(answer)) for answer in answers],
+            "data": [held.get(item.key, b"") for item in items],
+        }
+
+
+def _answer(item: InputFile, done: Loaded | None, task: Task, fatal: str | None, reason: str) -> _Answer:
+    if done is not None:
+        return _Answer(item.key, asdict(done.row), done.reused, done.template)
+    if fatal is not None:
+        return _Answer(item.key, None, error=fatal)
+    return _Answer(
+        item.key, asdict(ManifestRow(item.key, "failed", task.protector.fingerprint, reason=reason))
+    )
