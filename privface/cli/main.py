@@ -12,6 +12,7 @@ import typer
 from privface import __version__
 from privface.cli.autoencoder import app as autoencoder_app
 from privface.cli.erase import app as erase_app
+from privface.cli.protect import match, protect
 from privface.cli.show import Console, progress_bars
 from privface.errors import PrivfaceError
 
@@ -30,6 +31,8 @@ app = typer.Typer(
     ),
 )
 models_app = typer.Typer(no_args_is_help=True, help="Models on this machine.")
+app.command()(protect)
+app.command()(match)
 app.add_typer(models_app, name="models")
 app.add_typer(autoencoder_app, name="autoencoder")
 app.add_typer(erase_app, name="erase")
@@ -106,88 +109,6 @@ def train(
         f"Validation on held-out people:{figures or ' none'}\nModel: {out}\n\n"
         f"Next: privface protect PHOTOS OUTPUT --model {out}"
     )
-
-
-@app.command()
-def protect(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="INPUT",
-            help="Folder of photos, .txt list of paths, .zip, .tar shards (*.tar in quotes) or .parquet table; never written to.",
-        ),
-    ],
-    output: Annotated[Path, typer.Argument(help="Folder for protected photos and manifest.parquet.")],
-    model: Annotated[
-        Path, typer.Option(help="Run folder of `privface train`, or an .onnx file of `privface export`.")
-    ],
-    faces: Annotated[
-        Literal["aligned", "detect"],
-        typer.Option(help="aligned: crops already; detect: protect every face found and paste it back."),
-    ] = "aligned",
-    crop: Annotated[
-        bool, typer.Option("--crop", help="With --faces detect: write the central face alone, aligned.")
-    ] = False,
-    strength: Annotated[float, typer.Option(help="0 to 2; 1 is what was trained and audited.")] = 1.0,
-    batch_size: Annotated[int, typer.Option(help="Images a call of the model.")] = 32,
-    workers: Annotated[int, typer.Option(help="Threads that decode and encode.")] = 2,
-    quality: Annotated[int, typer.Option(help="JPEG and WebP quality, 1 to 100.")] = 95,
-    image_format: Annotated[
-        str | None, typer.Option("--format", help="Write all as jpg, png or webp; by default as they came.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an output made with another model or settings.")
-    ] = False,
-    on_no_face: Annotated[
-        Literal["skip", "fail"], typer.Option(help="What a photo without a face does to the job.")
-    ] = "skip",
-    csv: Annotated[bool, typer.Option("--csv", help="Also write manifest.csv.")] = False,
-    embeddings: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MATCHER[:ERASER]",
-            help="Also write embeddings.parquet, a template for each protected face: of the protected face, or with the folder "
-            "of an eraser (`privface erase fit`) of the original one, gender erased.",
-        ),
-    ] = None,
-) -> None:
-    """Protect every photo of a folder, list, archive or table: same tree, no metadata, a manifest row for each file, resumable.
-
-    Nothing is ever written for a photo that could not be protected. Run it again to go on after a stop.
-    """
-    from privface.models.export import load_protector  # noqa: PLC0415
-    from privface.protect import protect_folder  # noqa: PLC0415
-
-    protector = load_protector(model, strength=strength)
-    templates = None
-    if embeddings is not None:
-        from privface.pipeline.erase import template_maker  # noqa: PLC0415
-
-        templates = template_maker(embeddings)
-    with progress_bars() as progress:
-        summary = protect_folder(
-            source,
-            output,
-            protector,
-            faces=faces,
-            crop=crop,
-            batch_size=batch_size,
-            workers=workers,
-            quality=quality,
-            image_format=image_format,
-            overwrite=overwrite,
-            on_no_face=on_no_face,
-            as_csv=csv,
-            templates=templates,
-            progress=lambda done, total: progress("protect", done, total),
-        )
-    counts = ", ".join(f"{count} {status}" for status, count in summary.counts.items() if count)
-    Console.say(
-        f"{counts or 'no image found'}; {summary.images_per_second:.1f} images/s\nManifest: {summary.manifest}"
-        + (f"\nTemplates: {output / 'embeddings.parquet'}" if templates is not None else "")
-    )
-    if any(count for status, count in summary.counts.items() if status != "ok"):
-        raise typer.Exit(EXIT_SOME_FAILED)
 
 
 @app.command()
@@ -429,51 +350,6 @@ def embed(
     failed = int(frame["embedding"].isna().sum())
     Console.say(f"{len(frame) - failed} embeddings, {failed} failed; {out}")
     if failed:
-        raise typer.Exit(EXIT_SOME_FAILED)
-
-
-@app.command()
-def match(
-    probe: Annotated[Path, typer.Argument(help="A photo, or a folder of photos.")],
-    gallery: Annotated[
-        Path,
-        typer.Option(
-            help="Templates: embeddings.parquet of `protect --embeddings`, or any table of `erase apply`."
-        ),
-    ],
-    templates: Annotated[
-        str,
-        typer.Option(
-            metavar="MATCHER[:ERASER]", help="The matcher, and the eraser's folder, that made the gallery."
-        ),
-    ],
-    faces: Annotated[Faces, typer.Option(help="How probes are aligned.")] = "auto",
-    top: Annotated[int, typer.Option(help="Candidates a probe.")] = 5,
-    threshold: Annotated[
-        float | None, typer.Option(help="Leave candidates below this similarity out.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the candidates to this CSV file.")] = None,
-) -> None:
-    """Search a protected gallery with a live photo: who of the gallery is this?
-
-    Example: `privface match visitor.jpg --gallery protected/embeddings.parquet --templates onnx:m.onnx:erasers/transport`
-    """
-    from privface.pipeline.search import search, write_candidates  # noqa: PLC0415
-
-    with progress_bars() as progress:
-        found = search(
-            probe, gallery, templates=templates, faces=faces, top=top, threshold=threshold, progress=progress
-        )
-    if out is not None:
-        write_candidates(found.candidates, out)
-    Console.table(
-        ["probe", "rank", "gallery", "similarity"],
-        [[c.probe, str(c.rank), c.file, f"{c.similarity:.4f}"] for c in found.candidates],
-    )
-    Console.say(f"{found.searched} templates searched")
-    for name, reason in found.failed.items():
-        Console.error(f"{name}: {reason}", None)
-    if found.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 

@@ -21,6 +21,9 @@ from privface.records import FRAME
 Perturbation: TypeAlias = SemiAdversarialAutoencoder | Autoencoder
 """A network that turns an image into a protected one."""
 
+_AT_ONCE = 16
+"""Images a pass: more of them leave the caches."""
+
 KINDS: Mapping[str, type[Perturbation]] = {
     "semi-adversarial-autoencoder": SemiAdversarialAutoencoder,
     "autoencoder": Autoencoder,
@@ -68,7 +71,8 @@ class Protector:
             raise ConfigError(
                 f"strength={strength} is outside 0..2.", hint="1 is the strength the model was trained with."
             )
-        self.network = network.eval().requires_grad_(False)
+        # On CPUs convolutions are about twice as fast with channels last.
+        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.size = size
         self.strength = strength
         digest = network_sha256(network)
@@ -92,5 +96,11 @@ class Protector:
         """
         batch = torch.from_numpy(np.ascontiguousarray(images))
         require_unit_images(batch, what="images to protect")
+        out = np.empty(batch.shape, np.float32)
         with torch.inference_mode():
-            return self.network(batch.float(), strength=self.strength).clamp(0.0, 1.0).numpy()  # type: ignore[no-any-return]
+            for start in range(0, len(batch), _AT_ONCE):
+                part = batch[start : start + _AT_ONCE].float().contiguous(memory_format=torch.channels_last)
+                out[start : start + _AT_ONCE] = (
+                    self.network(part, strength=self.strength).clamp(0.0, 1.0).numpy()
+                )
+        return out

@@ -1,0 +1,278 @@
+"""``privface protect`` and ``privface match``: data sets before storage, and the gallery that comes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from privface.cli.show import Console, progress_bars
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from privface.protect.job import Engine, TemplateSink
+    from privface.protect.templates import TemplateMaker
+
+EXIT_SOME_FAILED = 1
+
+_SCALE = "Scale"
+_TEMPLATES = "Templates"
+_OUTPUT = "Output"
+
+
+def protect(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="Folder of photos, .txt list of paths, .zip, .tar shards or .parquet tables (*.tar in quotes); a path or "
+            "a URL such as s3://bucket/photos. Never written to.",
+        ),
+    ],
+    output: Annotated[Path, typer.Argument(help="Folder for protected photos and manifest.parquet.")],
+    model: Annotated[
+        Path, typer.Option(help="Run folder of `privface train`, or an .onnx file of `privface export`.")
+    ],
+    faces: Annotated[
+        Literal["aligned", "detect"],
+        typer.Option(help="aligned: crops already; detect: protect every face found and paste it back."),
+    ] = "aligned",
+    crop: Annotated[
+        bool, typer.Option("--crop", help="With --faces detect: write the central face alone, aligned.")
+    ] = False,
+    max_faces: Annotated[
+        int | None,
+        typer.Option(help="With --faces detect: refuse photos with more faces (status many_faces)."),
+    ] = None,
+    on_no_face: Annotated[
+        Literal["skip", "fail"], typer.Option(help="What a photo without a face does to the job.")
+    ] = "skip",
+    video: Annotated[
+        bool,
+        typer.Option(
+            "--video",
+            help="With --faces detect: videos of the folder, too; frames without a face become black. Extra [video].",
+        ),
+    ] = False,
+    no_sound: Annotated[
+        bool, typer.Option("--no-sound", help="Leave the sound of videos out: voices tell gender, too.")
+    ] = False,
+    strength: Annotated[float, typer.Option(help="0 to 2; 1 is what was trained and audited.")] = 1.0,
+    runtime: Annotated[
+        Literal["auto", "torch", "onnx"],
+        typer.Option(help="What runs the model; onnx turns a run folder into ONNX first, in memory."),
+    ] = "auto",
+    to: Annotated[
+        Literal["tree", "webdataset", "parquet"],
+        typer.Option(
+            help="tree: a file for each photo. webdataset: .tar shards. parquet: tables of file and image.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = "tree",
+    shard_size: Annotated[
+        int, typer.Option(help="Inputs a shard; one shard is held in memory.", rich_help_panel=_OUTPUT)
+    ] = 1000,
+    image_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="Write all as jpg, png or webp; by default as they came.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    quality: Annotated[
+        int, typer.Option(help="JPEG and WebP quality, 1 to 100.", rich_help_panel=_OUTPUT)
+    ] = 95,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace an output made with another model or settings.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
+    csv: Annotated[
+        bool, typer.Option("--csv", help="Also write manifest.csv.", rich_help_panel=_OUTPUT)
+    ] = False,
+    times: Annotated[
+        bool,
+        typer.Option(
+            "--times",
+            help="Note in the manifest when each file was finished; it then differs from run to run.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
+    embeddings: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MATCHER[:ERASER]",
+            help="Also write embeddings.parquet, a template for each protected face: of the protected face, or with the folder "
+            "of an eraser (`privface erase fit`) of the original one, gender erased.",
+            rich_help_panel=_TEMPLATES,
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="lancedb:FOLDER",
+            help="Put the templates of --embeddings into a LanceDB folder, too, which `privface match` searches. Extra [store].",
+            rich_help_panel=_TEMPLATES,
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images a call of the model.", rich_help_panel=_SCALE)] = 32,
+    workers: Annotated[int, typer.Option(help="Threads that decode and encode.", rich_help_panel=_SCALE)] = 2,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(
+            help="local: this machine. ray: the cluster of RAY_ADDRESS, else this machine (docs/scale.md). Extra [ray].",
+            rich_help_panel=_SCALE,
+        ),
+    ] = "local",
+    actors: Annotated[
+        int | None,
+        typer.Option(
+            help="Copies of the model on the cluster; by default as many as fit.", rich_help_panel=_SCALE
+        ),
+    ] = None,
+    cpus_per_actor: Annotated[int, typer.Option(help="CPUs a copy.", rich_help_panel=_SCALE)] = 1,
+    gpus_per_actor: Annotated[float, typer.Option(help="GPUs a copy.", rich_help_panel=_SCALE)] = 0,
+) -> None:
+    """Protect every photo of a folder, list, archive or table: same tree, no metadata, a manifest row for each file, resumable.
+
+    Nothing is ever written for a photo that could not be protected. Run it again to go on after a stop.
+
+    Example: `privface protect photos protected --model runs/mine --faces detect`
+    """
+    from privface.models.export import load_protector  # noqa: PLC0415
+    from privface.protect import protect_folder  # noqa: PLC0415
+    from privface.protect.folder import StoppedError  # noqa: PLC0415
+
+    chosen: Engine | None = None
+    if engine == "ray":
+        from privface.protect.cluster import RayEngine  # noqa: PLC0415
+
+        chosen = RayEngine(actors=actors, cpus=cpus_per_actor, gpus=gpus_per_actor)
+    if video:
+        from privface.protect.video import require_av  # noqa: PLC0415
+
+        require_av()
+    protector = load_protector(model, strength=strength, runtime=runtime)
+    templates, sink = _templates(embeddings, store)
+    try:
+        with progress_bars() as progress:
+            summary = protect_folder(
+                source,
+                output,
+                protector,
+                faces=faces,
+                crop=crop,
+                batch_size=batch_size,
+                workers=workers,
+                quality=quality,
+                image_format=image_format,
+                layout=to,
+                shard_size=shard_size,
+                max_faces=max_faces,
+                videos=video,
+                sound=not no_sound,
+                overwrite=overwrite,
+                on_no_face=on_no_face,
+                as_csv=csv,
+                times=times,
+                templates=templates,
+                store=sink,
+                engine=chosen,
+                progress=lambda done, total: progress("protect", done, total),
+            )
+    except StoppedError as stop:
+        Console.error("Stopped; what was finished is kept.", "Run the same command again to go on.")
+        raise typer.Exit(128 + stop.signal) from stop
+    counts = ", ".join(f"{count} {status}" for status, count in summary.counts.items() if count)
+    Console.say(
+        f"{counts}; {summary.images_per_second:.1f} images/s\nManifest: {summary.manifest}"
+        + (f"\nTemplates: {output / 'embeddings.parquet'}" if templates is not None else "")
+        + (f"\nStore: {store}" if store is not None else "")
+    )
+    if any(count for status, count in summary.counts.items() if status != "ok"):
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _templates(embeddings: str | None, store: str | None) -> tuple[TemplateMaker | None, TemplateSink | None]:
+    """Who makes templates, and where else they go."""
+    if embeddings is None:
+        if store is not None:
+            raise typer.BadParameter("--store keeps the templates of --embeddings; give that, too.")
+        return None, None
+    from privface.pipeline.erase import template_maker  # noqa: PLC0415
+
+    maker = template_maker(embeddings)
+    if store is None:
+        return maker, None
+    from privface.protect.store import TemplateStore, store_path  # noqa: PLC0415
+
+    place = TemplateStore(store_path(store))
+
+    def write(templates: Iterator[tuple[str, str]]) -> None:
+        place.write(templates, fingerprint=maker.fingerprint)
+
+    return maker, write
+
+
+def match(
+    probe: Annotated[Path, typer.Argument(help="A photo, or a folder of photos.")],
+    templates: Annotated[
+        str,
+        typer.Option(
+            metavar="MATCHER[:ERASER]", help="The matcher, and the eraser's folder, that made the gallery."
+        ),
+    ],
+    gallery: Annotated[
+        Path | None,
+        typer.Option(
+            help="Templates: embeddings.parquet of `protect --embeddings`, or any table of `erase apply`."
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="lancedb:FOLDER", help="Or the store of `protect --store`."),
+    ] = None,
+    faces: Annotated[
+        Literal["auto", "aligned", "landmarks", "detect"], typer.Option(help="How probes are aligned.")
+    ] = "auto",
+    top: Annotated[int, typer.Option(help="Candidates a probe.")] = 5,
+    threshold: Annotated[
+        float | None, typer.Option(help="Leave candidates below this similarity out.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the candidates to this CSV file.")] = None,
+) -> None:
+    """Search a protected gallery with a live photo: who of the gallery is this?
+
+    Example: `privface match visitor.jpg --gallery protected/embeddings.parquet --templates onnx:m.onnx:erasers/transport`
+    """
+    from privface.pipeline.search import search, write_candidates  # noqa: PLC0415
+    from privface.protect.store import TemplateStore, store_path  # noqa: PLC0415
+
+    searched: Path | TemplateStore
+    if store is not None and gallery is None:
+        searched = TemplateStore(store_path(store))
+    elif gallery is not None and store is None:
+        searched = gallery
+    else:
+        raise typer.BadParameter("give either --gallery or --store.")
+    with progress_bars() as progress:
+        found = search(
+            probe, searched, templates=templates, faces=faces, top=top, threshold=threshold, progress=progress
+        )
+    if out is not None:
+        write_candidates(found.candidates, out)
+    Console.table(
+        ["probe", "rank", "gallery", "similarity"],
+        [[c.probe, str(c.rank), c.file, f"{c.similarity:.4f}"] for c in found.candidates],
+    )
+    Console.say(f"{found.searched} templates searched")
+    for name, reason in found.failed.items():
+        Console.error(f"{name}: {reason}", None)
+    if found.failed:
+        raise typer.Exit(EXIT_SOME_FAILED)
