@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -227,10 +228,8 @@ def test_damaged_weights_give_one_kind_of_error(released, tmp_path):
             generator.integers(0, 8)
         )  # the pickles, not the numbers
         path.write_bytes(spoilt)
-        try:
+        with contextlib.suppress(CheckpointError):
             assert isinstance(load_released(path), San2018)
-        except CheckpointError:
-            pass
 
 
 @pytest.mark.parametrize("form", ["torch, 2018", "torch, zip", "pickle", "pickle in a state dict"])
@@ -444,7 +443,7 @@ def test_the_fingerprint_covers_weights_prototypes_target_and_size(network, prot
 
 def test_wrong_images_labels_and_settings_are_refused(network, prototypes):
     protector = San2018Protector(network, prototypes, genders=by_brightness, target="same")
-    with pytest.raises(InputRangeError, match="0..255"):
+    with pytest.raises(InputRangeError, match=r"0\.\.255"):
         protector(faces(1) * 255)
     with pytest.raises(InputRangeError, match="uint8"):
         protector((faces(1) * 255).astype(np.uint8))
