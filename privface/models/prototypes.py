@@ -89,7 +89,7 @@ class Prototypes:
         """
         try:
             faces = load_safetensors(path.read_bytes())
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, KeyError) as error:  # KeyError: a number type that torch lacks
             raise CheckpointError(
                 f"{path} is not a safetensors file that can be read ({error}).",
                 hint="Give a file written by Prototypes.save; pickles are never loaded.",

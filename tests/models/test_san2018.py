@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import pickle
+import re
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -351,6 +354,15 @@ def test_missing_damaged_and_pickled_prototypes_are_refused(prototypes, tmp_path
         Prototypes.load(path)
 
 
+def test_prototypes_of_a_number_type_that_torch_lacks_are_refused(tmp_path):
+    entry = {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}
+    header = json.dumps({"male": entry}).encode()
+    path = tmp_path / "prototypes.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(1))
+    with pytest.raises(CheckpointError, match="F4"):
+        Prototypes.load(path)
+
+
 def test_pixels_of_bytes_are_no_prototypes():
     blank = np.zeros((3, 224, 224), np.float32)
     with pytest.raises(InputRangeError, match="uint8"):
@@ -459,6 +471,19 @@ def test_wrong_images_labels_and_settings_are_refused(network, prototypes):
         San2018Protector(network, prototypes, genders=by_brightness, target="female")
     with pytest.raises(ConfigError, match="size=0"):
         San2018Protector(network, prototypes, genders=by_brightness, target="same", size=0)
+
+
+def test_the_python_of_the_page_on_methods_runs(released, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "block.py").write_text(code, encoding="utf-8")
+    (tmp_path / "conv-autoencoder-e20.pkl").write_bytes(released.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    images = faces(2)
+    given = {"images": images, "genders": np.array([0, 1]), "true_genders": by_brightness}
+    left = runpy.run_path("block.py", init_globals=given)
+    assert left["protected"].shape == images.shape
+    assert Prototypes.load(tmp_path / "prototypes.safetensors").fingerprint == left["prototypes"].fingerprint
 
 
 # --- the authors' own weights -------------------------------------------------------------------------
