@@ -7,6 +7,8 @@ from privface.models.inputs import require_unit_images, to_input
 from privface.models.loading import GenderProbe, Matcher, load_gender_probe, load_matcher
 from privface.models.networks import CompactResNet, Mlp
 from privface.models.protector import Perturbation, Protector, kind_of
+from privface.models.prototypes import Prototypes, make_prototypes
+from privface.models.san2018 import San2018, San2018Protector, load_released
 
 __all__ = [
     "VARIANTS",
@@ -18,12 +20,17 @@ __all__ = [
     "Mlp",
     "Perturbation",
     "Protector",
+    "Prototypes",
+    "San2018",
+    "San2018Protector",
     "SavedNetwork",
     "SemiAdversarialAutoencoder",
     "kind_of",
     "load_gender_probe",
     "load_matcher",
     "load_network",
+    "load_released",
+    "make_prototypes",
     "require_unit_images",
     "save_network",
     "to_input",

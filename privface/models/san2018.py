@@ -1,0 +1,308 @@
+"""The semi-adversarial network of 2018: a grey face and gender prototypes in, a grey face out."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from privface.errors import CheckpointError, ConfigError, InputRangeError
+from privface.models.face_model import network_sha256
+from privface.models.inputs import require_unit_images, to_input
+from privface.models.prototypes import PROTOTYPE_SIDE, Prototypes, require_genders
+from privface.records import FRAME, InputSpec
+
+Target: TypeAlias = Literal["same", "neutral", "opposite"]
+"""Whose prototype is mixed into the decoded face, as seen from the photo's own gender."""
+
+GenderSource: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.int64]]
+"""Gives the true gender, 0 female or 1 male, shape ``(N,)``, of each image of a batch ``(N, 3, size, size)``."""
+
+TARGETS: Final[tuple[Target, ...]] = get_args(Target)
+
+_SPEC: Final = InputSpec(size=(PROTOTYPE_SIDE, PROTOTYPE_SIDE), channels="GRAY")
+
+_RELEASED: Final[Mapping[str, str]] = {
+    "autoencoder.0": "encoder.0",
+    "autoencoder.3": "encoder.3",
+    "autoencoder.6": "decoder.0",
+    "autoencoder.9": "decoder.3",
+    "protocombiner.0": "combiner",
+}
+"""Layers with weights: the authors' names and ours."""
+
+_MAX_BYTES: Final = 16 * 2**20
+"""Largest file that :func:`load_released` reads; the authors' has 1.3 MB."""
+
+
+class San2018(nn.Module):
+    """The autoencoder of Mirjalili, Raschka, Namboodiri and Ross (ICB 2018, arXiv 1712.00321).
+
+    It sees a grey face together with the prototype of the face's own gender, decodes 128 maps, and mixes them, pixel by
+    pixel, with the prototype of the gender wanted. 324,248 parameters; layers as in the authors' released code.
+
+    Attributes:
+        config: Constructor arguments for the card beside the weights: none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {}
+        self.encoder = nn.Sequential(
+            nn.Conv2d(4, 8, 3, padding=1),
+            nn.LeakyReLU(0.01),
+            nn.AvgPool2d(2),
+            nn.Conv2d(8, 12, 3, padding=1),
+            nn.LeakyReLU(0.01),
+            nn.AvgPool2d(2),
+        )
+        self.decoder = nn.Sequential(
+            nn.Conv2d(12, 256, 3, padding=1),
+            nn.LeakyReLU(0.01),
+            nn.Upsample(scale_factor=2, mode="nearest"),
+            nn.Conv2d(256, 128, 3, padding=1),
+            nn.LeakyReLU(0.01),
+            nn.Upsample(scale_factor=2, mode="nearest"),
+        )
+        self.combiner = nn.Conv2d(131, 1, 1)
+
+    def decode(self, faces: Tensor, same: Tensor) -> Tensor:
+        """Everything up to the second use of a prototype; training combines it with two of them.
+
+        Args:
+            faces: Grey in [0, 1], shape ``(N, 1, 224, 224)``.
+            same: Prototype of each face's own gender, RGB in [0, 1], shape ``(N, 3, 224, 224)``.
+
+        Returns:
+            Maps of shape ``(N, 128, 224, 224)``.
+
+        Raises:
+            InputRangeError: If a shape differs.
+        """
+        _require_shape(faces, (len(faces), 1), what="Grey faces")
+        _require_shape(same, (len(faces), 3), what="Prototypes of the same gender")
+        maps: Tensor = self.decoder(self.encoder(torch.cat([faces, same], 1)))
+        return maps
+
+    def combine(self, maps: Tensor, chosen: Tensor) -> Tensor:
+        """Mix decoded maps with a prototype.
+
+        Args:
+            maps: From :meth:`decode`, shape ``(N, 128, 224, 224)``.
+            chosen: Prototype for the output, RGB in [0, 1], shape ``(N, 3, 224, 224)``.
+
+        Returns:
+            Grey faces in (0, 1), shape ``(N, 1, 224, 224)``.
+
+        Raises:
+            InputRangeError: If a shape differs.
+        """
+        _require_shape(maps, (len(maps), 128), what="Decoded maps")
+        _require_shape(chosen, (len(maps), 3), what="Chosen prototypes")
+        return torch.sigmoid(self.combiner(torch.cat([maps, chosen], 1)))
+
+    def forward(self, faces: Tensor, same: Tensor, chosen: Tensor) -> Tensor:
+        """Perturb faces: :meth:`decode`, then :meth:`combine`.
+
+        Args:
+            faces: Grey in [0, 1], shape ``(N, 1, 224, 224)``.
+            same: Prototype of each face's own gender, RGB in [0, 1], shape ``(N, 3, 224, 224)``.
+            chosen: Prototype for the output: the same, the neutral or the opposite one, same shape and range.
+
+        Returns:
+            Grey faces in (0, 1), shape ``(N, 1, 224, 224)``.
+
+        Raises:
+            InputRangeError: If a shape differs.
+        """
+        return self.combine(self.decode(faces, same), chosen)
+
+
+def load_released(path: Path) -> San2018:
+    """Load the authors' own weights, a state dict that ``torch.save`` wrote (``conv-autoencoder-e20.pkl``).
+
+    This is the one pickle that privface reads, and torch reads it with ``weights_only=True``: tensors are built, nothing
+    is called. To keep the network, write it with :func:`~privface.models.checkpoint.save_network`.
+
+    Args:
+        path: The file, as released or written again by a newer torch.
+
+    Returns:
+        The network in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, above 16 MiB, no plain state dict, or of another network.
+    """
+    weights = _read_weights(path)
+    network = San2018()
+    expected = {
+        f"{theirs}.{part}": f"{ours}.{part}"
+        for theirs, ours in _RELEASED.items()
+        for part in ("weight", "bias")
+    }
+    differences = [
+        *(f"no {name}" for name in expected if name not in weights),
+        *(f"an unknown {name!r:.80}" for name in weights if name not in expected),
+    ]
+    if differences:
+        raise CheckpointError(
+            f"{path} has {', '.join(differences[:3])}; expected the {len(expected)} weights of the SAN of 2018.",
+            hint="Give the authors' file of weights.",
+        )
+    own = network.state_dict()
+    for theirs, ours in expected.items():
+        problem = _problem(weights[theirs], own[ours].shape)
+        if problem:
+            raise CheckpointError(f"{path}: {theirs} {problem}.", hint="Give the authors' file of weights.")
+    network.load_state_dict({ours: weights[theirs] for theirs, ours in expected.items()})
+    return network.eval()
+
+
+def _read_weights(path: Path) -> Mapping[Any, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}).", hint="Give the authors' file of weights."
+        ) from error
+    if len(data) > _MAX_BYTES:
+        raise CheckpointError(
+            f"{path} is larger than {_MAX_BYTES:,} bytes; the authors' file has about 1.3 million.",
+            hint="Give the authors' file of weights.",
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch remarks on foreign pickles before it refuses them
+            found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's reader leaks whatever a damaged byte leads to
+        raise CheckpointError(
+            f"{path} ({len(data):,} bytes) is no plain state dict: torch refuses it ({type(error).__name__}).",
+            hint="It is damaged, or a pickle that would run code; fetch it again from its authors.",
+        ) from error
+    if not isinstance(found, Mapping):
+        raise CheckpointError(
+            f"{path} holds a {type(found).__name__}; a dictionary of weights is needed.",
+            hint="Save the network's state_dict().",
+        )
+    return found
+
+
+def _problem(weight: object, shape: torch.Size) -> str | None:
+    """Why a weight cannot be used, or ``None``."""
+    if not isinstance(weight, Tensor):
+        return f"is a {type(weight).__name__}, expected a tensor"
+    if weight.layout != torch.strided or weight.dtype != torch.float32 or weight.device.type != "cpu":
+        return (
+            f"is {weight.layout} {weight.dtype} on {weight.device}, expected dense torch.float32 with values"
+        )
+    if weight.shape != shape:
+        return f"has shape {tuple(weight.shape)}, expected {tuple(shape)}"
+    return None if bool(torch.isfinite(weight).all()) else "has values that are not finite, expected numbers"
+
+
+class San2018Protector:
+    """The 2018 network as a protector of aligned faces.
+
+    **It needs the true gender of every photo at the time of protection**, as the original does: the encoder is handed
+    the prototype of the photo's own gender, and ``"opposite"`` is undefined without it. A wrong label gives another
+    picture. The output is therefore a function of the label as well as of the photo, with every target.
+
+    Colour is lost: the grey result stands in all three channels. Photos are computed one at a time, so the same image
+    with the same gender gives the same bytes in any batch.
+
+    Args:
+        network: The trained network; put into evaluation mode and frozen.
+        prototypes: The gender prototypes, in the frame of the images.
+        genders: The caller's source of the true gender of each image of a batch, 0 female and 1 male. It is called once
+            for each batch; its answer for an image must not depend on the others. The fingerprint does not cover it.
+        target: Prototype for the output: of the ``"same"`` gender, ``"neutral"``, or of the ``"opposite"`` gender.
+        size: Side of the aligned images in pixels; they are resized to 224 and back.
+
+    Attributes:
+        network: The network.
+        target: The target.
+        size: The side.
+        fingerprint: SHA-256 over weights, prototypes, target and size.
+
+    Raises:
+        ConfigError: If the target is unknown or the size is below 1.
+    """
+
+    def __init__(
+        self,
+        network: San2018,
+        prototypes: Prototypes,
+        *,
+        genders: GenderSource,
+        target: Target,
+        size: int = FRAME,
+    ) -> None:
+        if target not in TARGETS:
+            raise ConfigError(
+                f"target={target!r} does not exist.", hint=f"Choose one of {', '.join(TARGETS)}."
+            )
+        if size < 1:
+            raise ConfigError(f"size={size} is below 1 pixel.", hint="112 is usual.")
+        self.network = network.eval().requires_grad_(False)
+        self.target: Target = target
+        self.size = size
+        self._genders = genders
+        female, male, neutral = (
+            torch.tensor(pixels) for pixels in (prototypes.female, prototypes.male, prototypes.neutral)
+        )
+        self._same = (female, male)
+        self._chosen = {
+            "same": (female, male),
+            "neutral": (neutral, neutral),
+            "opposite": (male, female),
+        }[target]
+        parts = ("san-2018/1", network_sha256(network), prototypes.fingerprint, target, str(size))
+        self.fingerprint = hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Protect aligned RGB images ``(N, 3, size, size)`` in [0, 1]; same shape and range out, grey.
+
+        Raises:
+            InputRangeError: If shape, type or range break the contract.
+            LabelError: If the source of genders does not give one 0 or 1 for each image.
+        """
+        batch = torch.tensor(np.ascontiguousarray(images))
+        require_unit_images(batch, what="images to protect")
+        if batch.shape[2:] != (self.size, self.size):
+            raise InputRangeError(
+                f"Images to protect have {batch.shape[2]} x {batch.shape[3]} pixels; expected {self.size} x {self.size}.",
+                hint="Align the faces to the protector's size.",
+            )
+        genders = np.asarray(self._genders(images))
+        require_genders(genders, count=len(batch))
+        protected = np.empty(batch.shape, np.float32)
+        with torch.inference_mode():
+            for place, code in enumerate(genders.tolist()):
+                protected[place] = self._protect(batch[place : place + 1].float(), code).numpy()
+        return protected
+
+    def _protect(self, image: Tensor, gender: int) -> Tensor:
+        """One image ``(1, 3, size, size)``; gives ``(1, size, size)``."""
+        grey = self.network(to_input(image, _SPEC), self._same[gender][None], self._chosen[gender][None])
+        side = (self.size, self.size)
+        small = F.interpolate(grey, size=side, mode="bilinear", align_corners=False, antialias=True)
+        return small[0].clamp(0.0, 1.0)
+
+
+def _require_shape(values: Tensor, head: tuple[int, int], *, what: str) -> None:
+    expected = (*head, PROTOTYPE_SIDE, PROTOTYPE_SIDE)
+    if values.shape != expected:
+        raise InputRangeError(
+            f"{what} have shape {tuple(values.shape)}; expected {expected}.",
+            hint=f"Resize to {PROTOTYPE_SIDE} x {PROTOTYPE_SIDE} and give one prototype for each face.",
+        )

@@ -1,0 +1,512 @@
+"""The 2018 network layer by layer, the authors' file of weights and what pretends to be one, prototypes, the protector."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pickle
+import re
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from privface.errors import CheckpointError, ConfigError, DataError, InputRangeError, LabelError
+from privface.models import (
+    Prototypes,
+    San2018,
+    San2018Protector,
+    load_network,
+    load_released,
+    make_prototypes,
+    save_network,
+)
+from privface.models.checkpoint import build
+
+RELEASED_SHAPES = {
+    "autoencoder.0": (8, 4, 3, 3),
+    "autoencoder.3": (12, 8, 3, 3),
+    "autoencoder.6": (256, 12, 3, 3),
+    "autoencoder.9": (128, 256, 3, 3),
+    "protocombiner.0": (1, 131, 1, 1),
+}
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def released_weights(seed: int = 0) -> dict[str, Tensor]:
+    """A state dict in the authors' layout, with values that keep every layer alive."""
+    generator = torch.Generator().manual_seed(seed)
+    weights: dict[str, Tensor] = {}
+    for name, shape in RELEASED_SHAPES.items():
+        spread = float(np.prod(shape[1:])) ** -0.5
+        weights[f"{name}.weight"] = torch.randn(shape, generator=generator) * spread
+        weights[f"{name}.bias"] = torch.randn(shape[:1], generator=generator) * 0.1
+    return weights
+
+
+def by_hand(weights: dict[str, Tensor], faces: Tensor, same: Tensor, chosen: Tensor) -> Tensor:
+    """The paper's forward pass in functions, from weights under the authors' names."""
+
+    def layer(x: Tensor, name: str) -> Tensor:
+        return F.leaky_relu(
+            F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=1), negative_slope=0.01
+        )
+
+    x = torch.cat((faces, same), dim=1)
+    x = F.avg_pool2d(layer(x, "autoencoder.0"), kernel_size=2, stride=2)
+    x = F.avg_pool2d(layer(x, "autoencoder.3"), kernel_size=2, stride=2)
+    x = F.interpolate(layer(x, "autoencoder.6"), scale_factor=2, mode="nearest")
+    x = F.interpolate(layer(x, "autoencoder.9"), scale_factor=2, mode="nearest")
+    x = torch.cat((x, chosen), dim=1)
+    return torch.sigmoid(F.conv2d(x, weights["protocombiner.0.weight"], weights["protocombiner.0.bias"]))
+
+
+def faces(count: int, *, side: int = 112, channels: int = 3, seed: int = 1) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).random((count, channels, side, side), dtype=np.float32)
+
+
+def tensors(count: int, *, channels: int, seed: int) -> Tensor:
+    return torch.from_numpy(faces(count, side=224, channels=channels, seed=seed))
+
+
+def by_brightness(images: NDArray[np.float32]) -> NDArray[np.int64]:
+    """A stand-in for a table of labels: decided by the image alone."""
+    return (images[:, 0, 0, 0] > 0.5).astype(np.int64)
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("released") / "conv-autoencoder-e20.pkl"
+    torch.save(released_weights(), path, _use_new_zipfile_serialization=False)  # as in 2018
+    return path
+
+
+@pytest.fixture(scope="module")
+def network(released: Path) -> San2018:
+    return load_released(released)
+
+
+@pytest.fixture(scope="module")
+def prototypes() -> Prototypes:
+    women, men = faces(3, seed=5) * 0.5, 0.5 + faces(2, seed=6) * 0.5
+    return make_prototypes([(np.concatenate([women, men]), np.array([0, 0, 0, 1, 1]))])
+
+
+# --- the network --------------------------------------------------------------------------------------
+
+
+def test_parameters_are_those_of_the_released_network():
+    network = San2018()
+    assert sum(p.numel() for p in network.parameters()) == 324_248
+    assert sum(tensor.numel() for tensor in network.state_dict().values()) == 324_248
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert [tuple(conv.weight.shape) for conv in convolutions] == list(RELEASED_SHAPES.values())
+
+
+def test_forward_equals_the_functions_written_by_hand(network):
+    grey, same, other = (tensors(2, channels=c, seed=s) for c, s in ((1, 2), (3, 3), (3, 4)))
+    with torch.no_grad():
+        got, expected = network(grey, same, other), by_hand(released_weights(), grey, same, other)
+        assert got.shape == (2, 1, 224, 224)
+        assert torch.equal(got, expected)
+        assert float(got.std()) > 0.01  # the weights do something
+        maps = network.decode(grey, same)
+        assert maps.shape == (2, 128, 224, 224)
+        assert torch.equal(network.combine(maps, other), expected)
+
+
+def test_gradients_reach_every_weight_and_the_face(released):
+    network = load_released(released)
+    grey, same, other = (tensors(1, channels=c, seed=s) for c, s in ((1, 2), (3, 3), (3, 4)))
+    network(grey.requires_grad_(), same, other).square().mean().backward()
+    assert all(bool(p.grad.abs().sum() > 0) for p in network.parameters())
+    assert bool(grey.grad.abs().sum() > 0)
+
+
+@pytest.mark.parametrize(
+    ("grey", "same", "other", "told"),
+    [
+        ((1, 3, 224, 224), (1, 3, 224, 224), (1, 3, 224, 224), r"Grey faces have shape \(1, 3, 224, 224\)"),
+        ((1, 1, 112, 112), (1, 3, 224, 224), (1, 3, 224, 224), r"expected \(1, 1, 224, 224\)"),
+        ((2, 1, 224, 224), (1, 3, 224, 224), (2, 3, 224, 224), "Prototypes of the same gender"),
+        ((1, 1, 224, 224), (1, 3, 224, 224), (1, 1, 224, 224), "Chosen prototypes"),
+    ],
+)
+def test_other_shapes_are_refused(network, grey, same, other, told):
+    with pytest.raises(InputRangeError, match=told) as caught, torch.no_grad():
+        network(torch.zeros(grey), torch.zeros(same), torch.zeros(other))
+    assert caught.value.hint
+
+
+def test_maps_of_another_shape_are_refused(network):
+    with pytest.raises(InputRangeError, match="Decoded maps have shape"):
+        network.combine(torch.zeros(1, 3, 224, 224), torch.zeros(1, 3, 224, 224))
+
+
+def test_a_loaded_network_is_kept_without_a_pickle(network, tmp_path):
+    save_network(tmp_path, network, kind="san-2018")
+    again = build(San2018, load_network(tmp_path, kind="san-2018"), where=tmp_path)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor)
+
+
+# --- the released weights -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_released_weights_arrive_in_their_layers(tmp_path, zipped):
+    weights = released_weights(seed=7)
+    torch.save(weights, tmp_path / "san.pkl", _use_new_zipfile_serialization=zipped)
+    network = load_released(tmp_path / "san.pkl")
+    assert not network.training
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    for name, conv in zip(RELEASED_SHAPES, convolutions, strict=True):
+        assert torch.equal(conv.weight, weights[f"{name}.weight"])
+        assert torch.equal(conv.bias, weights[f"{name}.bias"])
+
+
+def _without(weights: dict[str, Tensor]) -> object:
+    return {name: tensor for name, tensor in weights.items() if name != "autoencoder.6.bias"}
+
+
+def _with(name: object, value: object) -> Callable[[dict[str, Tensor]], object]:
+    return lambda weights: {**weights, name: value}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (_without, "has no autoencoder.6.bias; expected the 10 weights"),
+        (_with("surplus.weight", torch.zeros(1)), "an unknown 'surplus.weight'"),
+        (_with(7, torch.zeros(1)), "an unknown 7"),
+        (
+            _with("autoencoder.0.weight", torch.zeros(8, 3, 3, 3)),
+            r"autoencoder.0.weight has shape \(8, 3, 3, 3\), expected \(8, 4, 3, 3\)",
+        ),
+        (_with("protocombiner.0.bias", torch.zeros(())), r"has shape \(\), expected \(1,\)"),
+        (_with("protocombiner.0.bias", torch.full((1,), torch.nan)), "not finite"),
+        (_with("protocombiner.0.bias", torch.zeros(1, dtype=torch.float64)), "torch.float64"),
+        (_with("protocombiner.0.bias", torch.zeros(1, device="meta")), "on meta"),
+        (_with("protocombiner.0.bias", torch.zeros(1).to_sparse()), "torch.sparse_coo"),
+        (_with("protocombiner.0.bias", [0.0]), "protocombiner.0.bias is a list, expected a tensor"),
+        (lambda weights: list(weights.values()), "holds a list"),
+        (lambda _weights: {}, "has no autoencoder.0.weight"),
+    ],
+)
+def test_other_state_dicts_are_refused(tmp_path, spoil, told):
+    path = tmp_path / "san.pkl"
+    torch.save(spoil(released_weights()), path)
+    with pytest.raises(CheckpointError, match=told) as caught:
+        load_released(path)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("share", [0.0, 1e-5, 1e-3, 0.5, 0.99, 1.0])
+def test_truncated_weights_are_refused(tmp_path, zipped, share):
+    path = tmp_path / "san.pkl"
+    torch.save(released_weights(), path, _use_new_zipfile_serialization=zipped)
+    data = path.read_bytes()
+    path.write_bytes(data[: min(int(share * len(data)), len(data) - 1)])
+    with pytest.raises(CheckpointError, match="no plain state dict") as caught:
+        load_released(path)
+    assert "fetch it again" in str(caught.value.hint)
+
+
+def test_damaged_weights_give_one_kind_of_error(released, tmp_path):
+    """Whatever torch's reader stumbles over, the caller meets a CheckpointError or a whole network."""
+    data, path = released.read_bytes(), tmp_path / "san.pkl"
+    generator = np.random.default_rng(0)
+    for _ in range(60):
+        spoilt = bytearray(data)
+        spoilt[generator.integers(0, 1500)] ^= 1 << int(
+            generator.integers(0, 8)
+        )  # the pickles, not the numbers
+        path.write_bytes(spoilt)
+        with contextlib.suppress(CheckpointError):
+            assert isinstance(load_released(path), San2018)
+
+
+@pytest.mark.parametrize("form", ["torch, 2018", "torch, zip", "pickle", "pickle in a state dict"])
+def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path, form):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "exploded",))
+
+    path = tmp_path / "san.pkl"
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(Bomb()))
+    else:
+        value = {**released_weights(), "surplus": Bomb()} if form == "pickle in a state dict" else Bomb()
+        torch.save(value, path, _use_new_zipfile_serialization=form != "torch, 2018")
+    with pytest.raises(CheckpointError, match="no plain state dict") as caught:
+        load_released(path)
+    assert "would run code" in str(caught.value.hint)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_missing_folders_and_huge_files_are_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="No such file"):
+        load_released(tmp_path / "nothing.pkl")
+    with pytest.raises(CheckpointError, match="Is a directory"):
+        load_released(tmp_path)
+    with (tmp_path / "huge.pkl").open("wb") as file:
+        file.truncate(16 * 2**20 + 1)
+    with pytest.raises(CheckpointError, match="larger than 16,777,216 bytes"):
+        load_released(tmp_path / "huge.pkl")
+
+
+# --- prototypes ---------------------------------------------------------------------------------------
+
+
+def test_prototypes_are_means_of_the_genders_in_any_batches():
+    images, genders = faces(5, side=224), np.array([0, 1, 0, 0, 1])
+    made = make_prototypes([(images, genders)])
+    np.testing.assert_allclose(made.female, images[[0, 2, 3]].mean(0), atol=1e-6)
+    np.testing.assert_allclose(made.male, images[[1, 4]].mean(0), atol=1e-6)
+    np.testing.assert_allclose(made.neutral, (made.male + made.female) / 2, atol=1e-6)
+    assert made.male.dtype == made.female.dtype == made.neutral.dtype == np.float32
+    split = make_prototypes((images[i : i + 1], genders[i : i + 1]) for i in range(5))
+    np.testing.assert_allclose(split.male, made.male, atol=1e-6)
+    np.testing.assert_allclose(split.female, made.female, atol=1e-6)
+
+
+def test_prototypes_of_112_pixels_are_enlarged_about_the_same_points():
+    ramp = np.broadcast_to((np.arange(112, dtype=np.float32) + 0.5) / 112, (2, 3, 112, 112)).copy()
+    made = make_prototypes([(ramp, np.array([0, 1]))])
+    expected = (np.arange(224) + 0.5) / 224
+    np.testing.assert_allclose(made.neutral[0, 100, 1:-1], expected[1:-1], atol=1e-6)
+    white = make_prototypes([(np.ones((2, 3, 112, 112), np.float32), np.array([0, 1]))])
+    assert float(white.neutral.max()) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("images", "genders", "error", "told"),
+    [
+        (faces(2, side=8), [0, 0], DataError, "2 female and 0 male"),
+        (faces(2, side=8), [1, 1], DataError, "0 female and 2 male"),
+        (faces(2, side=8), [0, 2], LabelError, "the first is 2"),
+        (faces(2, side=8), [0, 1, 1], LabelError, r"expected integers \(2,\)"),
+        (faces(2, side=8), [0.0, 1.0], LabelError, "float64"),
+        (faces(2, side=8) * 255, [0, 1], InputRangeError, "0..255"),
+        (faces(2, side=8, channels=1), [0, 1], InputRangeError, r"\(2, 1, 8, 8\)"),
+    ],
+)
+def test_wrong_faces_for_prototypes_are_refused(images, genders, error, told):
+    with pytest.raises(error, match=told) as caught:
+        make_prototypes([(images, np.array(genders))])
+    assert caught.value.hint
+
+
+def test_faces_of_several_sizes_or_none_give_no_prototypes():
+    with pytest.raises(InputRangeError, match="8 x 8 pixels after faces of 16 x 16"):
+        make_prototypes((faces(2, side=side), np.array([0, 1])) for side in (16, 8))
+    with pytest.raises(DataError, match="0 female and 0 male"):
+        make_prototypes([])
+
+
+def test_prototypes_to_disk_and_back(prototypes, tmp_path):
+    prototypes.save(tmp_path / "made" / "prototypes.safetensors")
+    again = Prototypes.load(tmp_path / "made" / "prototypes.safetensors")
+    for name in ("male", "female", "neutral"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(prototypes, name))
+    assert again.fingerprint == prototypes.fingerprint
+    swapped = Prototypes(prototypes.female, prototypes.male, prototypes.neutral)
+    assert swapped.fingerprint != prototypes.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"male": torch.zeros(3, 112, 112)}, r"male prototype is float32 \(3, 112, 112\)"),
+        ({"female": torch.full((3, 224, 224), 2.0)}, "female prototype spans 2 to 2"),
+        ({"neutral": torch.full((3, 224, 224), torch.nan)}, "neutral prototype spans nan"),
+        ({"neutral": torch.zeros(3, 224, 224, dtype=torch.bfloat16)}, "neutral as torch.bfloat16"),
+        ({"other": torch.zeros(1)}, "holds female, male, neutral, other"),
+    ],
+)
+def test_files_that_hold_no_prototypes_are_refused(tmp_path, change, told):
+    path = tmp_path / "prototypes.safetensors"
+    save_file({name: torch.zeros(3, 224, 224) for name in ("male", "female", "neutral")} | change, path)
+    with pytest.raises(CheckpointError, match=told) as caught:
+        Prototypes.load(path)
+    assert caught.value.hint
+
+
+def test_missing_damaged_and_pickled_prototypes_are_refused(prototypes, tmp_path):
+    path = tmp_path / "prototypes.safetensors"
+    with pytest.raises(CheckpointError, match="No such file"):
+        Prototypes.load(path)
+    prototypes.save(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        Prototypes.load(path)
+    torch.save({"male": torch.zeros(3, 224, 224)}, path)
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        Prototypes.load(path)
+
+
+def test_prototypes_of_a_number_type_that_torch_lacks_are_refused(tmp_path):
+    entry = {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}
+    header = json.dumps({"male": entry}).encode()
+    path = tmp_path / "prototypes.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(1))
+    with pytest.raises(CheckpointError, match="F4"):
+        Prototypes.load(path)
+
+
+def test_pixels_of_bytes_are_no_prototypes():
+    blank = np.zeros((3, 224, 224), np.float32)
+    with pytest.raises(InputRangeError, match="uint8"):
+        Prototypes(blank.astype(np.uint8), blank, blank)
+
+
+# --- the protector ------------------------------------------------------------------------------------
+
+
+def test_same_image_same_bytes_in_any_batch(network, prototypes):
+    protector = San2018Protector(network, prototypes, genders=by_brightness, target="opposite")
+    images = faces(5)
+    assert len(set(by_brightness(images))) == 2
+    whole = protector(images)
+    assert whole.shape == images.shape
+    assert whole.dtype == np.float32
+    assert 0.0 <= float(whole.min()) <= float(whole.max()) <= 1.0
+    one_by_one = np.concatenate([protector(images[i : i + 1]) for i in range(5)])
+    assert whole.tobytes() == one_by_one.tobytes()
+    assert protector(images[::-1]).tobytes() == whole[::-1].tobytes()
+    assert (whole[:, 0] == whole[:, 1]).all()
+    assert (whole[:, 0] == whole[:, 2]).all()
+    assert protector(images[:0]).shape == (0, 3, 112, 112)
+
+
+@pytest.mark.parametrize("target", ["same", "neutral", "opposite"])
+@pytest.mark.parametrize("gender", [0, 1])
+def test_the_prototypes_of_a_target(network, prototypes, target, gender):
+    images = faces(1, side=224)
+    own, other = prototypes.female, prototypes.male
+    if gender == 1:
+        own, other = other, own
+    chosen = {"same": own, "neutral": prototypes.neutral, "opposite": other}[target]
+    luma = torch.from_numpy(images * np.float32([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    with torch.no_grad():
+        expected = by_hand(released_weights(), luma, torch.tensor(own)[None], torch.tensor(chosen)[None])
+    protector = San2018Protector(
+        network, prototypes, genders=lambda _: np.array([gender]), target=target, size=224
+    )
+    np.testing.assert_allclose(protector(images)[:, :1], expected.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("target", ["same", "neutral", "opposite"])
+def test_the_output_depends_on_the_label_with_every_target(network, prototypes, target):
+    image, outputs = faces(1), []
+    for gender in (0, 1):
+        protector = San2018Protector(
+            network, prototypes, genders=lambda _, code=gender: np.array([code]), target=target
+        )
+        outputs.append(protector(image))
+    assert float(np.abs(outputs[0] - outputs[1]).max()) > 1e-3
+
+
+@pytest.mark.parametrize("size", [64, 224, 300])
+def test_other_sizes_come_back_in_their_size(network, prototypes, size):
+    protector = San2018Protector(network, prototypes, genders=by_brightness, target="same", size=size)
+    assert protector.size == size
+    assert protector(faces(1, side=size)).shape == (1, 3, size, size)
+
+
+def test_the_source_of_genders_sees_the_images(network, prototypes):
+    seen: list[NDArray[np.float32]] = []
+
+    def labels(images: NDArray[np.float32]) -> NDArray[np.int64]:
+        seen.append(images)
+        return np.zeros(len(images), np.int64)
+
+    images = faces(2)
+    images.flags.writeable = False
+    San2018Protector(network, prototypes, genders=labels, target="same")(images)
+    assert len(seen) == 1
+    assert seen[0] is images
+
+
+def test_the_fingerprint_covers_weights_prototypes_target_and_size(network, prototypes):
+    def fingerprint(
+        net: San2018 = network, means: Prototypes = prototypes, *, target: str = "same", size: int = 112
+    ) -> str:
+        return San2018Protector(net, means, genders=by_brightness, target=target, size=size).fingerprint
+
+    torch.manual_seed(3)
+    swapped = Prototypes(prototypes.female, prototypes.male, prototypes.neutral)
+    all_of_them = [
+        fingerprint(), fingerprint(San2018()), fingerprint(means=swapped), fingerprint(target="neutral"),
+        fingerprint(target="opposite"), fingerprint(size=224),
+    ]  # fmt: skip
+    assert len(set(all_of_them)) == len(all_of_them)
+    assert fingerprint() == all_of_them[0]
+
+
+def test_wrong_images_labels_and_settings_are_refused(network, prototypes):
+    protector = San2018Protector(network, prototypes, genders=by_brightness, target="same")
+    with pytest.raises(InputRangeError, match=r"0\.\.255"):
+        protector(faces(1) * 255)
+    with pytest.raises(InputRangeError, match="uint8"):
+        protector((faces(1) * 255).astype(np.uint8))
+    with pytest.raises(InputRangeError, match="64 x 64 pixels; expected 112 x 112"):
+        protector(faces(1, side=64))
+    for answer, told in (([0, 1], r"int64 \(2,\)"), ([-1], "the first is -1"), ([0.5], "float64")):
+        wrong = San2018Protector(
+            network, prototypes, genders=lambda _, a=answer: np.array(a), target="neutral"
+        )
+        with pytest.raises(LabelError, match=told):
+            wrong(faces(1))
+    with pytest.raises(ConfigError, match="target='female' does not exist"):
+        San2018Protector(network, prototypes, genders=by_brightness, target="female")
+    with pytest.raises(ConfigError, match="size=0"):
+        San2018Protector(network, prototypes, genders=by_brightness, target="same", size=0)
+
+
+def test_the_python_of_the_page_on_methods_runs(released, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "block.py").write_text(code, encoding="utf-8")
+    (tmp_path / "conv-autoencoder-e20.pkl").write_bytes(released.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    images = faces(2)
+    given = {"images": images, "genders": np.array([0, 1]), "true_genders": by_brightness}
+    left = runpy.run_path("block.py", init_globals=given)
+    assert left["protected"].shape == images.shape
+    assert Prototypes.load(tmp_path / "prototypes.safetensors").fingerprint == left["prototypes"].fingerprint
+
+
+# --- the authors' own weights -------------------------------------------------------------------------
+
+
+@pytest.mark.realdata
+def test_the_authors_weights_load_and_use_the_prototype(real_models, prototypes):
+    path = real_models / "san_2018_conv_autoencoder_e20.pkl"
+    if not path.is_file():
+        pytest.skip(f"PRIVFACE_MODELS has no {path.name}")
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    network = load_released(path)
+    grey, same, other = (tensors(1, channels=c, seed=s) for c, s in ((1, 2), (3, 3), (3, 4)))
+    with torch.no_grad():
+        assert torch.equal(network(grey, same, other), by_hand(weights, grey, same, other))
+    image = np.broadcast_to((prototypes.male + 0.2 * faces(1, side=224)[0]) / 1.2, (1, 3, 224, 224)).copy()
+    outputs = {
+        target: San2018Protector(
+            network, prototypes, genders=lambda _: np.array([1]), target=target, size=224
+        )(image)
+        for target in ("same", "neutral", "opposite")
+    }
+    for protected in outputs.values():
+        assert np.isfinite(protected).all()
+        assert float(protected.std()) > 0.01
+    assert float(np.abs(outputs["same"] - outputs["opposite"]).mean()) > 1e-3
