@@ -11,13 +11,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import random
 import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import numpy as np
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -41,10 +42,20 @@ def main() -> int:
     if "--" in own:
         own, passed = own[: own.index("--")], own[own.index("--") + 1 :]
     args = parser.parse_args(own)
-    rng = random.Random(args.seed)
+    rng = np.random.default_rng(args.seed)
 
     def command(out: Path) -> list[str]:
-        return [sys.executable, "-m", "privface", "protect", args.photos, str(out), "--model", args.model, *passed]
+        return [
+            sys.executable,
+            "-m",
+            "privface",
+            "protect",
+            args.photos,
+            str(out),
+            "--model",
+            args.model,
+            *passed,
+        ]
 
     start = time.monotonic()
     done = subprocess.run(command(args.out / "reference"), capture_output=True, text=True, check=False)
@@ -57,11 +68,12 @@ def main() -> int:
         job = subprocess.Popen(command(killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             job.wait(rng.uniform(0.1, 1.7) * length / args.kills)
-            print("the job was through before it could be killed; give fewer kills or more photos")
-            return 1
         except subprocess.TimeoutExpired:
             job.send_signal(signal.SIGKILL)
             job.wait()
+        else:
+            print("the job was through before it could be killed; give fewer kills or more photos")
+            return 1
         moments.append(finished(killed))
         print(f"kill {len(moments)}: {moments[-1]} files in the journal", flush=True)
     done = subprocess.run(command(killed), capture_output=True, text=True, check=False)

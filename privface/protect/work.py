@@ -22,7 +22,7 @@ from privface.protect.inputs import BYTES_PER_PIXEL, InputFile, Source
 from privface.protect.journal import Entry
 from privface.protect.manifest import ManifestRow, Status
 from privface.protect.output import Output
-from privface.protect.protector import ImageProtector, check_batch, output_fault
+from privface.protect.protector import ImageProtector, check_batch, face_fault
 from privface.protect.templates import TemplateMaker, check_templates, pack
 from privface.protect.video import MAX_VIDEO_BYTES, protect_video
 from privface.records import Landmarks
@@ -359,13 +359,8 @@ def stamped(row: ManifestRow) -> ManifestRow:
 
 def _face_fault(protected: NDArray[np.float32], faces: NDArray[np.uint8]) -> str | None:
     """Why the protected faces of one file must not be written; ``None`` where they may."""
-    for answer, face in zip(protected, faces, strict=True):
-        reason = output_fault(answer)
-        if reason is None and np.array_equal(to_pixels(answer), face):
-            reason = "protector returned the original"
-        if reason is not None:
-            return reason
-    return None
+    faults = (face_fault(answer, face) for answer, face in zip(protected, faces, strict=True))
+    return next((reason for reason in faults if reason is not None), None)
 
 
 def _rejected(row: ManifestRow, error: ImageError) -> ManifestRow:
