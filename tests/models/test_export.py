@@ -68,7 +68,9 @@ def test_the_family_exports_too(tmp_path: Path) -> None:
     save_network(tmp_path / "run", network, kind="autoencoder", meta={"size": SIZE})
     export_protector(tmp_path / "run", tmp_path / "m.onnx")
     np.testing.assert_allclose(
-        OnnxProtector.load(tmp_path / "m.onnx")(images(3)), Protector.load(tmp_path / "run")(images(3)), atol=1e-5
+        OnnxProtector.load(tmp_path / "m.onnx")(images(3)),
+        Protector.load(tmp_path / "run")(images(3)),
+        atol=1e-5,
     )
 
 
