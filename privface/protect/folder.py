@@ -152,10 +152,10 @@ def protect_folder(
             f"The output {output} is a URL; outputs are local folders.",
             hint="Locks and atomic renames need one. Copy the finished folder, or its shards, afterwards.",
         )
+    output = Path(output).absolute()  # workers elsewhere start in other folders
     if not is_url(source):
-        source = Path(source).absolute()  # workers elsewhere start in other folders
+        source = Path(source).absolute()
         require_apart(source, output)
-    output = Path(output).absolute()
     photos = open_photos(source, videos=videos)
     try:
         items = with_format(photos.items(), image_format)

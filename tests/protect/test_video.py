@@ -37,12 +37,12 @@ def frame(number: int) -> NDArray[np.uint8]:
     return np.full_like(pixels, 20) if number == 2 else pixels
 
 
-def write(path: Path, *, frames: int = 6, sound: bool = True, secret: str = "SECRET") -> None:
+def write(path: Path, *, frames: int = 6, sound: bool = True) -> None:
     codec, voice = {".webm": ("libvpx-vp9", "libopus"), ".avi": ("mpeg4", "mp3")}.get(
         path.suffix, ("libx264", "aac")
     )
     with av.open(str(path), "w") as target:
-        target.metadata["title"] = target.metadata["comment"] = secret
+        target.metadata["title"] = target.metadata["comment"] = "SECRET"
         shown = target.add_stream(codec, rate=10)
         shown.width, shown.height, shown.pix_fmt = 96, 64, "yuv420p"
         heard = target.add_stream(voice, rate=48000, layout="mono") if sound else None
