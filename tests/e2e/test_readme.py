@@ -102,6 +102,7 @@ def test_every_command_for_own_photos_runs_in_order(place: Path) -> None:
     assert {line.split()[1] for line in ours} >= {
         "train",
         "protect",
+        "match",
         "audit",
         "embed",
         "erase",
@@ -115,7 +116,9 @@ def test_every_command_for_own_photos_runs_in_order(place: Path) -> None:
         allowed = {0}
         if "--fail-if" in line:
             allowed = {0, EXIT_GATE}
-        elif "--faces detect" in line or line.startswith(("privface embed", "privface erase apply")):
+        elif "--faces detect" in line or line.startswith(
+            ("privface embed", "privface erase apply", "privface match")
+        ):
             allowed = {
                 0,
                 EXIT_SOME_FAILED,

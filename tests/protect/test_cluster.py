@@ -66,10 +66,8 @@ class Killing:
     killed = 0
 
     def __call__(self, done: int, total: int) -> None:
-        if not self.killed:
-            found = subprocess.run(
-                ["pgrep", "-f", "ray::MapWorker"], capture_output=True, text=True, check=True
-            )
+        found = subprocess.run(["pgrep", "-f", "ray::MapWorker"], capture_output=True, text=True, check=False)
+        if not self.killed and found.stdout:  # refused files are noted before there is an actor
             self.killed = int(found.stdout.split()[0])
             os.kill(self.killed, signal.SIGKILL)
 
