@@ -36,8 +36,6 @@ from privface.images import decode_image, encode_image, to_pixels, to_unit, writ
 from privface.models import Protector, SemiAdversarialAutoencoder
 from privface.protect import protect_folder
 
-ROUNDS = 5
-
 
 def protector(model: Path | None) -> Protector:
     if model is not None:
@@ -51,7 +49,7 @@ def protector(model: Path | None) -> Protector:
 def photos(folder: Path | None, count: int, place: Path) -> list[Path]:
     if folder is not None:
         return sorted(folder.rglob("*.jpg"))[:count]
-    faces = generate_faces(people=64, photos_per_person=4, seed=0).pixels
+    faces = generate_faces(people=16, photos_per_person=2, seed=0).pixels
     for number in range(count):
         path = place / f"{number:06d}.jpg"
         path.write_bytes(encode_image(faces[number % len(faces)], ".jpg", quality=92))
@@ -102,7 +100,7 @@ def aligned(args: argparse.Namespace, place: Path) -> dict[str, Any]:
             model(batch)
 
     rates: dict[str, list[float]] = {"plain": [], "model": [], "protect": []}
-    for number in range(ROUNDS + 1):
+    for number in range(args.rounds + 1):
         out = place / f"out{number}"
         found = {
             "plain": len(few) / seconds(plain),
@@ -184,7 +182,7 @@ def detect(args: argparse.Namespace, place: Path) -> dict[str, Any]:
         kept["ours"] = ours.detect(pictures)
 
     rates: dict[str, list[float]] = {"plain": [], "ours": []}
-    for number in range(ROUNDS + 1):
+    for number in range(args.rounds + 1):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = {"plain": len(pictures) / seconds(plain), "ours": len(pictures) / seconds(batched)}
@@ -335,6 +333,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=512)
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
