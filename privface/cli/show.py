@@ -24,8 +24,10 @@ SCHEMA = "privface.command/1"
 """Of every document that ``--json`` prints."""
 
 _PIPE_WIDTH = 140
-_LONG_WORD = 24  # longer ones, such as paths, may break
-_NUMERIC = re.compile(r"[+\-]?[\d,.]+ ?%?( \[.*\])?|n/m|[0-9a-f]{64}|yes|no|seen|unseen|\?|")
+_LONG_WORD = 16  # longer ones, such as paths, may break
+_FIGURE = re.compile(r"[+\-]?[\d,.]+ ?%?( \[.*\])?|n/m")
+_WHOLE = re.compile(rf"{_FIGURE.pattern}|[0-9a-f]{{64}}|yes|no|seen|unseen|\?|")
+"""Cells that are never broken."""
 
 
 class Console:
@@ -78,7 +80,7 @@ class Console:
     def table(
         cls, columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None
     ) -> None:
-        """A table on standard output, as wide as the terminal; one block a row where that is too narrow for it."""
+        """A table on standard output, as wide as the terminal; blocks where that is too narrow."""
         if cls.quiet:
             return
         from rich.console import Console as Terminal  # noqa: PLC0415
@@ -93,8 +95,10 @@ class Console:
             return
         table = Table(title=title, title_justify="left", show_edge=False)
         for number, name in enumerate(columns):
-            fixed = all(_NUMERIC.fullmatch(row[number]) for row in rows)
-            table.add_column(name, min_width=least[number], no_wrap=bool(rows) and fixed and " " not in name)
+            fixed = all(_WHOLE.fullmatch(row[number]) for row in rows)
+            whole = bool(rows) and fixed and " " not in name
+            # fold: an ellipsis would hide in what two long names differ
+            table.add_column(name, min_width=least[number], no_wrap=whole, overflow="fold")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))  # Text: names from users are no markup
         terminal.print(table)
@@ -300,28 +304,48 @@ def _stage_lines() -> Progress:
 
 def _least(cell: str) -> int:
     """How narrow a cell can be: figures with their interval stay whole, other text breaks between words."""
-    if _NUMERIC.fullmatch(cell):
+    if _WHOLE.fullmatch(cell):
         return len(cell)
     return min(max(map(len, cell.split()), default=0), _LONG_WORD)
 
 
 def _blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None, width: int) -> str:
-    """A table for a narrow terminal: the first column as a heading, every other cell on a line of its own."""
-    import textwrap  # noqa: PLC0415
+    """A table for a narrow terminal: a heading a row, and below it what the row says.
 
+    Words before the first column of figures make the heading, and figures share lines; without figures the
+    first column is the heading, and every other cell has lines of its own.
+    """
+    figures = [all(_FIGURE.fullmatch(row[k]) for row in rows) for k in range(len(columns))]
+    first = figures.index(True) if True in figures[1:] and not figures[0] else 1
     names = [name or "note" for name in columns]
-    indent = " " * (4 + max(map(len, names[1:]), default=0))
     lines = [] if title is None else [title]
     for row in rows:
-        lines.append(row[0])
-        for name, cell in zip(names[1:], row[1:], strict=True):
-            if cell:
-                start = f"  {name}".ljust(len(indent))
-                lines += textwrap.wrap(
-                    cell, max(width, len(indent) + 20), initial_indent=start, subsequent_indent=indent,
-                    break_long_words=False, break_on_hyphens=False,
-                )  # fmt: skip
-    return "\n".join(lines)
+        lines += _wrapped(", ".join(filter(None, row[:first])), width, hang=2)
+        said = [(name, cell) for name, cell in zip(names[first:], row[first:], strict=True) if cell]
+        if first == 1:
+            room = max(map(len, names[1:]), default=0) + 2
+            for name, cell in said:
+                lines += _wrapped(cell, width, start=f"  {name.ljust(room)}", hang=room + 2)
+        else:
+            # a name and its figure stay on one line: spaces that do not break, until the lines are made
+            whole = [
+                f"{n} {c}".replace(" ", "\xa0") if _FIGURE.fullmatch(c) else f"{n}: {c}" for n, c in said
+            ]
+            lines += _wrapped("; ".join(whole), width, start="  ", hang=2)
+    return "\n".join(lines).replace("\xa0", " ")
+
+
+def _wrapped(text: str, width: int, *, start: str = "", hang: int) -> list[str]:
+    import textwrap  # noqa: PLC0415
+
+    return textwrap.wrap(
+        text,
+        max(width, hang + 20),
+        initial_indent=start,
+        subsequent_indent=" " * hang,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -143,9 +143,9 @@ def leakage_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
                 hollow = not _counts(member) and Reading.of(member.get("leakage")).known
                 label = _probe_name(member) + (" (not measurable)" if hollow else "")
                 lines.append((label, member))
-    named = next((k for k, (_, row) in enumerate(lines) if row is not None and _both_known(row)), None)
-    if named is not None:
-        lines.insert(named + 1, ("", None))  # room for what the first two marks are called
+    named = max(range(len(lines)), key=lambda k: _distance(lines[k][1]), default=None)
+    if named is not None and _distance(lines[named][1]) >= 0:
+        lines.insert(named + 1, ("", None))  # room for the names of the two marks that lie furthest apart
     with mpl.rc_context(_STYLE):
         figure, axes = _canvas(height=0.75 + 0.40 * max(len(lines), 1))
         axes.set(xlim=(0.48, 1.02), ylim=(len(lines) - 0.15, -0.75))
@@ -163,7 +163,7 @@ def leakage_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
             )
             if row is not None:
                 _draw_probe(axes, place + 0.22, row)
-                if place == named:
+                if place == named and _distance(row) >= 0:
                     _name_marks(axes, place + 0.62, row)
         axes.set_yticks([])
         axes.spines[["left", "right"]].set_visible(False)
@@ -183,8 +183,12 @@ def _worst_of_each_input(rows: Sequence[Mapping[str, Any]], most: int = 4) -> li
     return kept
 
 
-def _both_known(row: Mapping[str, Any]) -> bool:
-    return Reading.of(row.get("original_auc")).known and Reading.of(row.get("leakage")).known
+def _distance(row: Mapping[str, Any] | None) -> float:
+    """Between the ring and the dot of a probe; below 0 where they are not both drawn."""
+    if row is None:
+        return -1.0
+    before, after = Reading.of(row.get("original_auc")).leakage, Reading.of(row.get("leakage"))
+    return abs(before.value - after.value) if before.known and after.known else -1.0
 
 
 def _name_marks(axes: Axes, height: float, row: Mapping[str, Any]) -> None:
@@ -207,13 +211,13 @@ def _draw_probe(axes: Axes, height: float, row: Mapping[str, Any]) -> None:
         return
     if before.known:
         axes.plot([before.value, after.value], [height] * 2, color=_FAINT, linewidth=1.4, zorder=2)
-        axes.plot(before.value, height, "o", markersize=7, markerfacecolor="none", markeredgecolor=_ORIGINAL,
-                  markeredgewidth=1.8, zorder=4)  # fmt: skip
+        axes.plot(before.value, height, "o", markersize=9.5, markerfacecolor="none", markeredgecolor=_ORIGINAL,
+                  markeredgewidth=1.8, zorder=6)  # fmt: skip
     if after.has_interval:
         axes.plot([after.low, after.high], [height] * 2, color=_PROTECTED, linewidth=3, zorder=3)
     # A hollow dot: a probe that cannot read originals, so what it fails to read proves nothing.
     face = _PROTECTED if _counts(row) else "none"
-    axes.plot(after.value, height, "o", markersize=8, color=_PROTECTED, markerfacecolor=face, zorder=5)
+    axes.plot(after.value, height, "o", markersize=7, color=_PROTECTED, markerfacecolor=face, zorder=5)
 
 
 def tradeoff_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
@@ -325,8 +329,7 @@ def score_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
                     peaks.append(
                         (float(edges[best] + edges[best + 1]) / 2, float(density[best]), word, colour)
                     )
-        for side, (x, height, word, colour) in zip(("right", "left"), sorted(peaks), strict=False):
-            axes.annotate(word, (x, height), xytext=(0, 4), textcoords="offset points", color=colour, ha=side)
+        _name_peaks(axes, peaks, top)
         axes.set(ylim=(0, top * 1.34 if top else 1.0), yticks=[])
         for x, word, side in ((0.01, "strangers", "left"), (0.99, "same person (filled)", "right")):
             axes.text(
@@ -335,6 +338,22 @@ def score_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
         axes.spines[["left", "right"]].set_visible(False)
         axes.set_xlabel("similarity score")
         return _svg(figure, title=title)
+
+
+def _name_peaks(axes: Axes, peaks: Sequence[tuple[float, float, str, str]], top: float) -> None:
+    """Words outside of the two humps, or both left of them, one below the other, where they coincide."""
+    low, high = axes.get_xlim()
+    apart = len(peaks) < 2 or abs(peaks[0][0] - peaks[1][0]) > 0.06 * (high - low)
+    if apart:
+        placed = list(zip(("right", "left"), sorted(peaks), strict=False))
+    else:
+        placed = [("right", peak) for peak in sorted(peaks, key=lambda peak: -peak[1])]
+    ceiling = math.inf
+    for side, (x, height, word, colour) in placed:
+        level = height if apart else min(height, ceiling)
+        ceiling = level - 0.13 * top
+        shift = 0 if apart else -9
+        axes.annotate(word, (x, level), xytext=(shift, 4), textcoords="offset points", color=colour, ha=side)
 
 
 def set_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
@@ -421,7 +440,7 @@ def _name_pair(axes: Axes, x: float, together: float, alone: Reading, colour: st
             axes.annotate(
                 word,
                 (x, value),
-                xytext=(0, 9 if up else -15),
+                xytext=(7, 7 if up else -15),
                 textcoords="offset points",
                 color=colour,
                 fontsize=10,
@@ -469,11 +488,11 @@ def pareto_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
             )
         ends = [(match.value, point, leak.value) for leak, match, point in known]
         places = _spread(ends, gap=0.062 * (1.03 - bottom))
-        for place, (height, point, leak) in zip(places, sorted(ends, key=lambda end: end[0]), strict=True):
+        for place, (height, point, x) in zip(places, sorted(ends, key=lambda end: end[0]), strict=True):
             beaten = point.get("dominated_by") is not None
             axes.annotate(
                 _short(point["name"], 22) + (" (beaten)" if beaten else ""),
-                (leak, height),
+                (x, height),
                 xytext=(1.03, place),
                 textcoords="data",
                 color=_INK if beaten else _PROTECTED,

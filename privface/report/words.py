@@ -8,7 +8,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "leakage": (
         "Leakage",
         (
-            "how well gender can still be read: the chance to tell a random woman's photo from a random man's (AUC). 0.5 is"
+            "how well gender can still be read: the chance to tell a random woman\u2019s photo from a random man\u2019s (AUC). 0.5 is"
             " guessing, 1 is always right; a classifier that is surely wrong counts as surely right."
         ),
     ),

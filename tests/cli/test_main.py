@@ -174,6 +174,24 @@ def test_an_unforeseen_error_is_one_sentence_and_called_a_bug(run, monkeypatch, 
     assert "second line" in err
 
 
+def test_the_demo_says_that_it_began_and_what_it_does(run, monkeypatch, tmp_path):
+    from privface.errors import OutputError
+    from privface.pipeline import demo
+
+    def short(_out: Path, *, seed: int, progress) -> None:
+        progress("train matcher", seed, 10)
+        progress("train matcher", 10, 10)
+        raise OutputError("That is enough.")
+
+    monkeypatch.setattr(demo, "run_demo", short)
+    _, out, err = run("demo", "--out", tmp_path / "d")
+    assert out == ""
+    assert err.splitlines() == [
+        "demo, about three minutes on one core ...", "train matcher ...", "error: That is enough.",
+    ]  # fmt: skip
+    assert run("--quiet", "demo", "--out", tmp_path / "d")[2] == "error: That is enough.\n"
+
+
 def test_completion_is_offered():
     """Through the script's own name, which typer builds the names of variables from."""
 

@@ -16,7 +16,7 @@ from privface.cli.show import AsJson, Console, progress_bars
 LEAKAGE = ["probe", "kind", "reads", "seen", "AUC before", "leakage after", "bal. acc. after", ""]
 FIGURE = "0.970 [0.950, 0.990]"
 ROWS = [
-    ["rbf-svm", "retrained", "embedding:matcher-unseen", "unseen", FIGURE, FIGURE, FIGURE, ""],
+    ["rbf-svm", "retrained", "embedding:mini:matcher-unseen", "unseen", FIGURE, FIGURE, FIGURE, ""],
     ["stock", "frozen", "image", "seen", FIGURE, "n/m", "n/m", "not measurable: AUC 0.84 on originals"],
 ]
 
@@ -36,6 +36,7 @@ def test_no_figure_is_torn_and_no_line_too_long(width, monkeypatch, capsys):
     assert out.count(FIGURE) == 4
     assert max(map(len, out.splitlines())) <= width
     assert "Gender leakage" in out
+    assert "…" not in out
     for word in ("rbf-svm", "retrained", "unseen", "n/m"):
         assert word in out
 
