@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from privface.cli.show import Console, progress_bars
+from privface.cli.show import AsJson, Console, progress_bars
 from privface.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def train(
         int, typer.Option(help="With --speech: mixtures of half a second to learn from.")
     ] = 3000,
     seed: Annotated[int, typer.Option(help="Same seed, same weights on a CPU.")] = 0,
+    json: AsJson = False,
 ) -> None:
     """Train an autoencoder; the best epoch so far always lies in the model folder.
 
@@ -101,6 +102,15 @@ def train(
             else train_images(source, out, config, settings, progress=progress)
         )
     best = found.best
+    Console.document(
+        "autoencoder train",
+        images=found.images,
+        validation=found.validation,
+        epochs=len(found.epochs),
+        best={"epoch": best.number, "validation_loss": best.validation, "training_loss": best.training},
+        unreadable=found.unreadable,
+        files={"model": out},
+    )
     Console.say(
         f"{found.images} {'pieces' if speech else 'images'}, {found.validation} for validation; best epoch {best.number} of"
         f" {len(found.epochs)}: loss {best.validation:.5f} on validation, {best.training:.5f} in training.\nModel: {out}"

@@ -5,13 +5,27 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 from typing import Literal
 
 State = Literal["ok", "note", "problem"]
+
+_EXTRAS = {
+    "onnx": (("onnx", "onnxruntime", "onnxscript", "onnx2torch"), "models as ONNX files, export"),
+    "ray": (("ray",), "protect --engine ray"),
+    "store": (("lancedb",), "protect --store, match --store"),
+    "video": (("av",), "protect --video"),
+    "app": (("gradio",), "the web page"),
+    "track": (("tensorboard",), "TensorBoard files of training"),
+}
+"""Optional parts: their packages, and what they are for."""
+
+_GIB = 2**30
+_LITTLE, _TOO_LITTLE = 8 * _GIB, 1 * _GIB
 
 
 @dataclass(frozen=True)
@@ -35,10 +49,14 @@ def checks() -> list[Check]:
     """All findings, in the order they are shown."""
     return [
         Check("python", "ok", platform.python_version()),
+        Check("privface", "ok", version("privface")),
         *_packages(),
         _torch(),
+        *_extras(),
         _onnx(),
+        *_weights(),
         *_folders(),
+        _disk(),
     ]
 
 
@@ -81,6 +99,51 @@ def _torch() -> Check:
     return Check("device", "ok", f"{named}; training in {trainer.pick_precision('auto', device)}")
 
 
+def _extras() -> Iterator[Check]:
+    offered = metadata("privface").get_all("Provides-Extra") or []
+    for extra, (packages, use) in _EXTRAS.items():
+        found, missing = [], []
+        for package in packages:
+            try:
+                found.append(f"{package} {version(package)}")
+            except PackageNotFoundError:
+                missing.append(package)
+        name = f"extra [{extra}]"
+        if not missing:
+            yield Check(name, "ok", ", ".join(found))
+            continue
+        cure = f"pip install 'privface[{extra}]'" if extra in offered else f"pip install {' '.join(missing)}"
+        yield Check(name, "note", f"not installed: {', '.join(missing)}", f"For {use}: {cure}")
+
+
+def _weights() -> Iterator[Check]:
+    loading = importlib.import_module("privface.models.loading")
+    for name in sorted(loading.FACENET_FILES):
+        file = loading.facenet_file(name)
+        if file.is_file():
+            yield Check(f"facenet:{name}", "ok", str(file))
+        else:
+            yield Check(
+                f"facenet:{name}",
+                "note",
+                "weights not here",
+                f"Only needed for this matcher: set PRIVFACE_DOWNLOAD=1, or put the file at {file}.",
+            )
+
+
+def _disk() -> Check:
+    here = Path.cwd()
+    free = shutil.disk_usage(here).free
+    finding = f"{free / _GIB:.1f} GiB free in {here}"
+    if free < _TOO_LITTLE:
+        return Check("disk", "problem", finding, "Free at least 1 GiB, or work on another disk.")
+    if free < _LITTLE:
+        return Check(
+            "disk", "note", finding, "Enough for small sets; protected copies are as large as the originals."
+        )
+    return Check("disk", "ok", finding)
+
+
 def _onnx() -> Check:
     try:
         runtime = importlib.import_module("onnxruntime")
@@ -88,9 +151,25 @@ def _onnx() -> Check:
         return Check(
             "onnxruntime", "note", "not installed", "For ONNX matchers: pip install 'privface[onnx]'"
         )
-    return Check(
-        "onnxruntime", "ok", f"{runtime.__version__}: {', '.join(runtime.get_available_providers())}"
-    )
+    providers = runtime.get_available_providers()
+    finding = f"{runtime.__version__}: {', '.join(providers)}"
+    torch = importlib.import_module("torch") if _importable("torch") else None
+    if torch is not None and torch.cuda.is_available() and "CUDAExecutionProvider" not in providers:
+        return Check(
+            "onnxruntime",
+            "note",
+            f"{finding}; torch sees a GPU that it does not use",
+            "pip uninstall onnxruntime; pip install onnxruntime-gpu",
+        )
+    return Check("onnxruntime", "ok", finding)
+
+
+def _importable(name: str) -> bool:
+    try:
+        importlib.import_module(name)
+    except (ImportError, RuntimeError, OSError):
+        return False
+    return True
 
 
 def _folders() -> Iterator[Check]:

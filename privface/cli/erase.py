@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from privface.cli.show import Console, progress_bars
+from privface.cli.show import AsJson, Console, progress_bars
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,10 +21,23 @@ app = typer.Typer(
 
 
 @app.command()
-def methods() -> None:
+def methods(json: AsJson = False) -> None:
     """Every method, what it promises and which published attack breaks it."""
     from privface.erasers import METHODS  # noqa: PLC0415
 
+    Console.document(
+        "erase methods",
+        methods=[
+            {
+                "method": name,
+                "promise": kind.promise.kind,
+                "meaning": kind.promise.text,
+                "streams": hasattr(kind, "partial_fit"),
+                "settings": kind().get_params(),
+            }
+            for name, kind in METHODS.items()
+        ],
+    )
     Console.table(
         ["method", "promise", "which means", "streams", "settings and their defaults"],
         [
@@ -72,6 +85,7 @@ def fit(
     ] = None,
     max_per_person: Annotated[int, typer.Option(help="Embeddings a person counts with; 0 takes all.")] = 5,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an eraser in OUT.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Learn an eraser from embeddings with gender labels; nobody's gender is asked for when it is applied.
 
@@ -95,6 +109,15 @@ def fit(
             progress=progress,
         )
     promise = found.eraser.stated()
+    Console.document(
+        "erase fit",
+        method=method,
+        rows=found.rows,
+        people=found.people,
+        left_out={"no_embedding": found.skipped, "no_gender": found.unlabelled, "capped": found.capped},
+        promise={"kind": promise.kind, "meaning": promise.text},
+        files={"eraser": out},
+    )
     left_out = ", ".join(
         f"{count} {why}"
         for count, why in (
@@ -125,6 +148,7 @@ def apply(
         ),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Erase a table of embeddings of the same matcher, of any length; memory stays flat.
 
@@ -136,6 +160,13 @@ def apply(
         found = apply_eraser(
             eraser, table, out, keep_labels=keep_labels, overwrite=overwrite, progress=progress
         )
+    Console.document(
+        "erase apply",
+        erased=found.erased,
+        skipped=found.skipped,
+        rows_per_second=found.rows_per_second,
+        files={"embeddings": out},
+    )
     Console.say(
         f"{found.erased} embeddings erased, {found.skipped} rows without one; {found.rows_per_second:,.0f} rows/s; {out}"
     )

@@ -13,10 +13,10 @@ from privface import __version__
 from privface.cli.autoencoder import app as autoencoder_app
 from privface.cli.erase import app as erase_app
 from privface.cli.protect import match, protect
-from privface.cli.show import Console, progress_bars
+from privface.cli.show import AsJson, Console, audit_content, progress_bars
 from privface.errors import PrivfaceError
 
-EXIT_SOME_FAILED, EXIT_USAGE, EXIT_GATE, EXIT_STOPPED = 1, 2, 3, 130
+EXIT_SOME_FAILED, EXIT_USAGE, EXIT_GATE, EXIT_BUG, EXIT_STOPPED = 1, 2, 3, 70, 130
 
 app = typer.Typer(
     name="privface",
@@ -27,7 +27,7 @@ app = typer.Typer(
         "Hide gender in face images while face matching keeps working - and measure honestly whether it does.\n\n"
         "Start with `privface demo`. Then `train` a model on labelled faces, `protect` a folder with it, and `audit` the "
         "result with attackers that are retrained on the protected photos.\n\n"
-        "Exit codes: 0 done, 1 some files failed, 2 wrong usage or input, 3 audit gate not met."
+        "Exit codes: 0 done, 1 some files failed, 2 wrong usage or input, 3 audit gate not met, 70 a bug of privface, 130 stopped."
     ),
 )
 models_app = typer.Typer(no_args_is_help=True, help="Models on this machine.")
@@ -58,7 +58,7 @@ def common(
     ] = False,
 ) -> None:
     """Options of every command."""
-    Console.debug, Console.quiet = debug, quiet
+    Console.start(debug=debug, quiet=quiet)
 
 
 @app.command()
@@ -67,12 +67,20 @@ def demo(
         Path, typer.Option(help="Folder for the demo; must be new, empty or an earlier demo.")
     ] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Same seed, same audit.")] = 0,
+    json: AsJson = False,
 ) -> None:
     """Generated faces, a matcher, a classifier, a protector and an honest audit, in about three minutes, offline."""
     from privface.pipeline.demo import run_demo  # noqa: PLC0415
 
-    with progress_bars() as progress:
+    with progress_bars(stages=True) as progress:
+        progress("demo, about three minutes on one core", 0, 1)
         outcome = run_demo(out, seed=seed, progress=progress)
+        progress("demo, about three minutes on one core", 1, 1)
+    Console.document(
+        "demo",
+        **audit_content(outcome.result),
+        files={"report": outcome.report, "audit": out / "audit.json", "contact_sheet": outcome.sheet},
+    )
     Console.audit(outcome.result)
     Console.say(
         f"Report: {outcome.report}\nContact sheet: {outcome.sheet}\n\n"
@@ -95,6 +103,7 @@ def train(
     save_images: Annotated[
         bool, typer.Option("--save-images", help="Write a contact sheet an epoch. It shows original faces.")
     ] = False,
+    json: AsJson = False,
 ) -> None:
     """Train a perturbation model on labelled faces against a matcher and gender classifiers."""
     from privface.config import load_settings  # noqa: PLC0415
@@ -103,6 +112,14 @@ def train(
     settings = load_settings(config, set_ or ())
     with progress_bars() as progress:
         summary = fit(settings, out, resume=resume, save_images=save_images, progress=progress)
+    Console.document(
+        "train",
+        steps=summary.steps,
+        images_per_second=summary.images_per_second,
+        data_wait_share=summary.data_wait_share,
+        validation=summary.validation,
+        files={"model": out},
+    )
     figures = "".join(f"\n  {name}: {value:.3f}" for name, value in summary.validation.items())
     Console.say(
         f"{summary.steps} steps, {summary.images_per_second:.1f} images/s, {summary.data_wait_share:.1%} of the time waiting for data.\n"
@@ -118,6 +135,7 @@ def export(
     strength: Annotated[
         float, typer.Option(help="Built in, 0 to 2; 1 is what was trained and audited.")
     ] = 1.0,
+    json: AsJson = False,
 ) -> None:
     """Write a model as one ONNX file, after checking that ONNX Runtime and torch agree.
 
@@ -126,6 +144,13 @@ def export(
     from privface.models.export import export_protector  # noqa: PLC0415
 
     found = export_protector(run, out, strength=strength)
+    Console.document(
+        "export",
+        bytes=found.bytes,
+        difference=found.difference,
+        metadata=found.metadata,
+        files={"model": found.path},
+    )
     Console.say(
         f"{found.path}: {found.bytes / 2**20:.1f} MiB, input 'images' (N, 3, {found.metadata['privface.size']},"
         f" {found.metadata['privface.size']}) in [0, 1]; differs from torch by at most {found.difference:.1g}"
@@ -219,6 +244,7 @@ def audit(
             help="Audit the attackers instead: planted leaks they must find, sets without a leak they must not.",
         ),
     ] = False,
+    json: AsJson = False,
 ) -> None:
     """Measure matching and gender leakage, with attackers retrained on protected data of other people.
 
@@ -286,11 +312,18 @@ def audit(
                 baseline=earlier,
                 progress=progress,
             )
-    Console.audit(result)
-    if earlier is not None:
-        Console.changes(changes(earlier, result))
-    Console.say(f"Report: {out / 'report.html'}\nFigures: {out / 'audit.json'}")
     outcomes = [result.gate(expression) for expression in fail_if or ()]
+    changed = changes(earlier, result) if earlier is not None else None
+    Console.document(
+        "audit",
+        **audit_content(result, outcomes),
+        changes=changed,
+        files={"audit": out / "audit.json", "report": out / "report.html"},
+    )
+    Console.audit(result)
+    if changed is not None:
+        Console.changes(changed)
+    Console.say(f"Report: {out / 'report.html'}\nFigures: {out / 'audit.json'}")
     for outcome in outcomes:
         Console.say(outcome.reason)
     if any(outcome.failed for outcome in outcomes):
@@ -312,6 +345,7 @@ def _self_test(out: Path, *, seed: int) -> None:
 
     with progress_bars() as progress:
         found = run(out, seed=seed, made=datetime.now(UTC).date().isoformat(), progress=progress)
+    Console.document("audit --self-test", selftest=found, files={"selftest": out / "selftest.json"})
     Console.battery(found)
     Console.say(f"Result: {out / 'selftest.json'}")
 
@@ -322,6 +356,7 @@ def compare(
         list[str], typer.Argument(help="Two or more audit.json files, or NAME=FILE.", metavar="AUDIT...")
     ],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("compare.html"),
+    json: AsJson = False,
 ) -> None:
     """Several audits of the same photos in one report: the trade-off, which methods another one beats, all figures.
 
@@ -330,6 +365,7 @@ def compare(
     from privface.pipeline import compare_audits  # noqa: PLC0415
 
     rows = compare_audits(audits, out)
+    Console.document("compare", methods=rows, files={"report": out})
     Console.comparison(rows)
     Console.say(f"Report: {out}")
 
@@ -341,27 +377,57 @@ def embed(
     matcher: Annotated[str, typer.Option(help="facenet:vggface2, onnx:FILE, module:pkg.fn or mini:FOLDER.")],
     labels: Annotated[Path | None, typer.Option(help="CSV or Parquet: file, identity, gender.")] = None,
     faces: Annotated[Faces, typer.Option(help="How photos are aligned.")] = "auto",
+    json: AsJson = False,
 ) -> None:
     """Write face embeddings with their labels to Parquet, one row a photo."""
     from privface.pipeline import embed as run  # noqa: PLC0415
 
     with progress_bars() as progress:
         frame = run(images, out, matcher=matcher, labels=labels, faces=faces, progress=progress)
-    failed = int(frame["embedding"].isna().sum())
+    missing = frame[frame["embedding"].isna()]
+    failed = len(missing)
+    Console.document(
+        "embed",
+        embeddings=len(frame) - failed,
+        failed=dict(zip(missing["file"], missing["reason"], strict=True)),
+        files={"embeddings": out},
+    )
     Console.say(f"{len(frame) - failed} embeddings, {failed} failed; {out}")
     if failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
 @models_app.command("list")
-def models_list() -> None:
-    """Which models can be named, and whether their weights are here."""
-    from privface.models.inventory import list_models  # noqa: PLC0415
+def models_list(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="Also look for models that privface trained in this folder, such as runs."),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Which models there are: kind, licence, size, SHA-256, origin, and whether their weights are here."""
+    from privface.models.inventory import FORMS, list_models  # noqa: PLC0415
 
+    found = list_models(folder)
+    Console.document("models list", models=[vars(model) for model in found], forms=FORMS)
     Console.table(
-        ["model", "kind", "here", "where or how"],
-        [[m.name, m.kind, "yes" if m.present else "no", m.where] for m in list_models()],
+        ["model", "kind", "here", "size", "sha256", "licence", "from", "where"],
+        [
+            [
+                m.name,
+                m.kind,
+                "yes" if m.present else "no",
+                "" if m.bytes is None else f"{m.bytes / 2**20:.1f} MiB",
+                (m.sha256 or "")[:12],
+                m.licence,
+                m.source,
+                m.where,
+            ]
+            for m in found
+        ],
     )
+    Console.say("")
+    Console.table(["or name it as", "which is"], [[form, meaning] for form, meaning in FORMS.items()])
 
 
 @models_app.command("verify")
@@ -370,25 +436,29 @@ def models_verify(
         list[str], typer.Argument(help="Matcher or gender classifier specification, or a run folder.")
     ],
     probe: Annotated[bool, typer.Option("--probe", help="These are gender classifiers.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Load models, run a blank face through them, print fingerprint, input and output size."""
     from privface.models.inventory import verify_model  # noqa: PLC0415
 
-    Console.table(
-        ["model", "sha256", "input", "output"], [list(verify_model(text, probe=probe)) for text in spec]
-    )
+    columns = ["model", "sha256", "input", "output"]
+    rows = [list(verify_model(text, probe=probe)) for text in spec]
+    Console.document("models verify", models=[dict(zip(columns, row, strict=True)) for row in rows])
+    Console.table(columns, rows)
 
 
 @app.command()
-def doctor() -> None:
-    """Versions, device, ONNX Runtime, precision, weights and data; and what to do about each problem."""
+def doctor(json: AsJson = False) -> None:
+    """Versions, device, ONNX Runtime, extras, weights, data and disk; and what to do about each problem."""
     from privface.cli.doctor import checks  # noqa: PLC0415
 
     findings = checks()
+    problems = sum(c.state == "problem" for c in findings)
+    Console.document("doctor", problems=problems, checks=[vars(c) for c in findings])
     Console.table(
         ["check", "state", "finding", "what to do"], [[c.name, c.state, c.finding, c.cure] for c in findings]
     )
-    if any(c.state == "problem" for c in findings):
+    if problems:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
@@ -404,6 +474,15 @@ def main() -> None:
             f"{place}{error.strerror or error}.",
             "Check the path, its permissions and free space.",
             EXIT_USAGE,
+        )
+    except MemoryError:
+        _fail("There is not enough memory.", "Take fewer images at once, such as --batch-size 8.", EXIT_USAGE)
+    except Exception as error:  # whatever it is, a user is told in one sentence
+        first = next(iter(str(error).strip().splitlines()), "no message")
+        _fail(
+            f"This is a bug in privface: {type(error).__name__}: {first}",
+            "Run the command again as `privface --debug ...` and report the command and its traceback.",
+            EXIT_BUG,
         )
     except SystemExit as stop:
         if stop.code == EXIT_STOPPED:  # typer turns Ctrl-C into this code

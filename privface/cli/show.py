@@ -1,30 +1,73 @@
-"""What commands print: progress on a terminal, tables, the summary of an audit, errors."""
+"""What commands print: progress on a terminal, tables, the summary of an audit, JSON for programs, errors."""
 
 from __future__ import annotations
 
 import math
+import os
+import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TextIO
+
+import typer
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from privface.audit import AuditResult
+    from privface.audit import AuditResult, GateOutcome
 
 Progress = Callable[[str, int, int], None]
 
+SCHEMA = "privface.command/1"
+"""Of every document that ``--json`` prints."""
+
+_PIPE_WIDTH = 140
+_LONG_WORD = 16  # longer ones, such as paths, may break
+_FIGURE = re.compile(r"[+\-]?[\d,.]+ ?%?( \[.*\])?|n/m")
+_WHOLE = re.compile(rf"{_FIGURE.pattern}|[0-9a-f]{{64}}|yes|no|seen|unseen|\?|")
+"""Cells that are never broken."""
+
 
 class Console:
-    """Where all output of the command line goes; ``quiet`` silences everything but errors."""
+    """Where all output of the command line goes; ``quiet`` silences everything but errors and ``--json``."""
 
     debug: ClassVar[bool] = False
     quiet: ClassVar[bool] = False
+    _document: ClassVar[TextIO | None] = None  # the real standard output, while --json is on
+
+    @classmethod
+    def start(cls, *, debug: bool, quiet: bool) -> None:
+        """Take the options of every command; ``--json`` is off until a command asks for it."""
+        cls.debug, cls.quiet, cls._document = debug, quiet, None
+
+    @classmethod
+    def as_json(cls, context: typer.Context, value: bool) -> bool:
+        """From here on, whatever is printed goes to standard error, so that the document stands alone."""
+        if value:
+            cls._document = sys.stdout
+            context.with_resource(redirect_stdout(sys.stderr))
+        return value
+
+    @classmethod
+    def document(cls, command: str, **content: Any) -> None:
+        """The outcome as one JSON document on standard output, if ``--json`` was given.
+
+        Args:
+            command: What was run, such as ``"models list"``.
+            **content: The outcome; paths become text, NaN becomes null.
+        """
+        if cls._document is None:
+            return
+        import json  # noqa: PLC0415
+
+        data = {"schema": SCHEMA, "command": command, **_plain(content)}
+        cls._document.write(json.dumps(data, indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def say(cls, text: str) -> None:
-        """Plain lines on standard output."""
+        """Plain lines on standard output, or on standard error beside ``--json``."""
         if not cls.quiet:
             sys.stdout.write(f"{text}\n")
 
@@ -37,17 +80,28 @@ class Console:
     def table(
         cls, columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None
     ) -> None:
-        """A table on standard output, as wide as the terminal."""
+        """A table on standard output, as wide as the terminal; blocks where that is too narrow."""
         if cls.quiet:
             return
         from rich.console import Console as Terminal  # noqa: PLC0415
         from rich.table import Table  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415
 
-        table = Table(*columns, title=title, title_justify="left", show_edge=False)
+        width = shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns
+        terminal = Terminal(width=width)
+        least = [max(_least(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
+        if sum(least) + 3 * (len(least) - 1) > width:
+            terminal.print(Text(_blocks(columns, rows, title=title, width=width)), soft_wrap=True)
+            return
+        table = Table(title=title, title_justify="left", show_edge=False)
+        for number, name in enumerate(columns):
+            fixed = all(_WHOLE.fullmatch(row[number]) for row in rows)
+            whole = bool(rows) and fixed and " " not in name
+            # fold: an ellipsis would hide in what two long names differ
+            table.add_column(name, min_width=least[number], no_wrap=whole, overflow="fold")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))  # Text: names from users are no markup
-        Terminal(width=None if sys.stdout.isatty() else 140).print(table)
+        terminal.print(table)
 
     @classmethod
     def audit(cls, result: AuditResult) -> None:
@@ -163,11 +217,56 @@ class Console:
         )
 
 
+AsJson = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        callback=Console.as_json,
+        is_eager=True,
+        help="Print the outcome as one JSON document on standard output; everything else goes to standard error.",
+    ),
+]
+"""The option of every command whose outcome a script wants."""
+
+
+def audit_content(result: AuditResult, gates: Sequence[GateOutcome] = ()) -> dict[str, Any]:
+    """What ``--json`` says of an audit: its verdict, every named figure, its gates."""
+    document = result.to_dict()
+    worst = document["worst_retrained"]
+    return {
+        "verdict": document["verdict"],
+        "worst_retrained": {key: worst.get(key) for key in ("probe", "input")},
+        "figures": {
+            name: {
+                "value": found.value,
+                "low": found.low,
+                "high": found.high,
+                "n": found.n,
+                "reason": found.reason,
+            }
+            for name, found in sorted(result.figures.items())
+        },
+        "gates": [
+            {"expression": g.expression, "failed": g.failed, "value": g.value, "reason": g.reason}
+            for g in gates
+        ],
+    }
+
+
 @contextmanager
-def progress_bars() -> Iterator[Progress]:
-    """Rich progress bars with rate and time left, one a stage; silent where standard error is no terminal."""
-    if Console.quiet or not sys.stderr.isatty():
+def progress_bars(*, stages: bool = False) -> Iterator[Progress]:
+    """Rich progress bars with rate and time left, one a stage.
+
+    Args:
+        stages: Where standard error is no terminal that can redraw, name each stage on it as it begins; else
+            nothing is shown there.
+    """
+    plain = not sys.stderr.isatty() or os.environ.get("TERM") == "dumb"
+    if Console.quiet or (plain and not stages):
         yield lambda _stage, _done, _total: None
+        return
+    if plain:
+        yield _stage_lines()
         return
     from rich import progress as parts  # noqa: PLC0415
     from rich.console import Console as Terminal  # noqa: PLC0415
@@ -189,6 +288,75 @@ def progress_bars() -> Iterator[Progress]:
             bars.update(tasks[stage], completed=done, total=total)
 
         yield report
+
+
+def _stage_lines() -> Progress:
+    told: set[str] = set()
+
+    def report(stage: str, _done: int, _total: int) -> None:
+        if stage not in told:
+            told.add(stage)
+            sys.stderr.write(f"{stage} ...\n")
+            sys.stderr.flush()
+
+    return report
+
+
+def _least(cell: str) -> int:
+    """How narrow a cell can be: figures with their interval stay whole, other text breaks between words."""
+    if _WHOLE.fullmatch(cell):
+        return len(cell)
+    return min(max(map(len, cell.split()), default=0), _LONG_WORD)
+
+
+def _blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None, width: int) -> str:
+    """A table for a narrow terminal: a heading a row, and below it what the row says.
+
+    Words before the first column of figures make the heading, and figures share lines; without figures the
+    first column is the heading, and every other cell has lines of its own.
+    """
+    figures = [all(_FIGURE.fullmatch(row[k]) for row in rows) for k in range(len(columns))]
+    first = figures.index(True) if True in figures[1:] and not figures[0] else 1
+    names = [name or "note" for name in columns]
+    lines = [] if title is None else [title]
+    for row in rows:
+        lines += _wrapped(", ".join(filter(None, row[:first])), width, hang=2)
+        said = [(name, cell) for name, cell in zip(names[first:], row[first:], strict=True) if cell]
+        if first == 1:
+            room = max(map(len, names[1:]), default=0) + 2
+            for name, cell in said:
+                lines += _wrapped(cell, width, start=f"  {name.ljust(room)}", hang=room + 2)
+        else:
+            # a name and its figure stay on one line: spaces that do not break, until the lines are made
+            whole = [
+                f"{n} {c}".replace(" ", "\xa0") if _FIGURE.fullmatch(c) else f"{n}: {c}" for n, c in said
+            ]
+            lines += _wrapped("; ".join(whole), width, start="  ", hang=2)
+    return "\n".join(lines).replace("\xa0", " ")
+
+
+def _wrapped(text: str, width: int, *, start: str = "", hang: int) -> list[str]:
+    import textwrap  # noqa: PLC0415
+
+    return textwrap.wrap(
+        text,
+        max(width, hang + 20),
+        initial_indent=start,
+        subsequent_indent=" " * hang,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """JSON data of what commands have at hand."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
 def _figure(data: Mapping[str, Any] | None) -> str:

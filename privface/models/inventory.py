@@ -2,44 +2,132 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import yaml
 
+from privface.errors import ModelError
+from privface.models.checkpoint import CARD, WEIGHTS
+from privface.models.face_model import file_sha256
 from privface.models.loading import FACENET_FILES, facenet_file, load_gender_probe, load_matcher
 from privface.models.protector import Protector
+
+FORMS = {
+    "onnx:FILE[@SIDECAR.yaml]": "matcher or probe: any ONNX file; the sidecar describes its input",
+    "module:package.function": "matcher or probe: your own nn.Module",
+    "mini:FOLDER": "matcher or probe trained by privface (run/classifiers/0, demo/matcher)",
+}
+"""How a model that has no name of its own is named."""
+
+_FACENET = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/"
+_FACENET_LICENCE = "MIT for the file; its training photos have terms of their own"
+_UNSTATED = "not stated"
+_MINI = {"matcher", "gender-classifier"}
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One row of ``privface models list``."""
+    """One row of ``privface models list``.
+
+    Attributes:
+        name: How commands name it; for a detector that is built in, what it is called.
+        kind: Matcher, detector, gender classifier, or what a folder says that it holds.
+        present: Whether its weights are on this machine.
+        where: Path of the weights, where they are or where they belong.
+        bytes: Their size; ``None`` where they are not here.
+        sha256: Of the weights' file; ``None`` where they are not here.
+        licence: What is known of it; for files of others the licence file beside them.
+        source: Where it came from.
+    """
 
     name: str
     kind: str
     present: bool
     where: str
+    bytes: int | None
+    sha256: str | None
+    licence: str
+    source: str
 
 
-def list_models() -> list[ModelEntry]:
-    """Named models and the forms that take a path."""
-    named = [
-        ModelEntry(f"facenet:{w}", "matcher", facenet_file(w).is_file(), str(facenet_file(w)))
-        for w in sorted(FACENET_FILES)
-    ]
-    return [
-        *named,
-        ModelEntry(
-            "onnx:FILE[@SIDECAR.yaml]",
+def list_models(folder: Path | None = None) -> list[ModelEntry]:
+    """Models with a name, the ONNX files under ``PRIVFACE_MODELS``, and what privface trained in a folder.
+
+    Args:
+        folder: Searched for models of privface, at any depth.
+
+    Raises:
+        ModelError: If ``folder`` is no folder.
+    """
+    if folder is not None and not folder.is_dir():
+        raise ModelError(f"{folder} is no folder.", hint="Give a folder that holds models, such as runs.")
+    return [*_named(), *_third_party(), *(_trained(folder) if folder is not None else ())]
+
+
+def _named() -> Iterator[ModelEntry]:
+    for weights in sorted(FACENET_FILES):
+        file = facenet_file(weights)
+        yield _entry(
+            f"facenet:{weights}", "matcher", file, licence=_FACENET_LICENCE, source=_FACENET + file.name
+        )
+    package = importlib.util.find_spec("facenet_pytorch")
+    for place in package.submodule_search_locations or () if package is not None else ():
+        for part in ("pnet", "rnet", "onet"):
+            file = Path(place) / "data" / f"{part}.pt"
+            yield _entry(
+                f"MTCNN {part}", "detector", file, licence="MIT", source="comes with facenet-pytorch"
+            )
+
+
+def _third_party() -> Iterator[ModelEntry]:
+    root = os.environ.get("PRIVFACE_MODELS")
+    if not root:
+        return
+    for file in sorted(Path(root).rglob("*.onnx")):
+        sidecar = file.with_suffix(".yaml")
+        yield _entry(
+            f"onnx:{file}",
             "matcher or probe",
-            True,
-            "any ONNX file; the sidecar describes its input",
-        ),
-        ModelEntry("module:package.function", "matcher or probe", True, "your own nn.Module"),
-        ModelEntry(
-            "mini:FOLDER", "matcher or probe", True, "trained by privface (run/classifiers/0, demo/matcher)"
-        ),
-    ]
+            file,
+            licence=_licence_beside(file),
+            source=f"PRIVFACE_MODELS, {'with' if sidecar.is_file() else 'without'} a sidecar",
+        )
+
+
+def _licence_beside(file: Path) -> str:
+    found = sorted(path.name for path in file.parent.glob("LICEN[CS]E*"))
+    return f"see {found[0]}" if found else _UNSTATED
+
+
+def _trained(folder: Path) -> Iterator[ModelEntry]:
+    for card in sorted(folder.rglob(CARD)):
+        if not (card.parent / WEIGHTS).is_file():
+            continue
+        try:
+            kind = str(yaml.safe_load(card.read_text(encoding="utf-8"))["kind"])
+        except (yaml.YAMLError, OSError, KeyError, TypeError, ValueError):
+            kind = "damaged card"
+        name = f"mini:{card.parent}" if kind in _MINI else str(card.parent)
+        yield _entry(name, kind, card.parent / WEIGHTS, licence=_UNSTATED, source="trained by privface")
+
+
+def _entry(name: str, kind: str, file: Path, *, licence: str, source: str) -> ModelEntry:
+    present = file.is_file()
+    return ModelEntry(
+        name,
+        kind,
+        present,
+        str(file),
+        file.stat().st_size if present else None,
+        file_sha256(file) if present else None,
+        licence,
+        source,
+    )
 
 
 def verify_model(spec: str, *, probe: bool = False) -> tuple[str, str, str, str]:

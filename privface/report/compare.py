@@ -10,8 +10,9 @@ from privface.audit.comparison import trade_off
 from privface.audit.result import AuditResult
 from privface.images import write_atomic
 from privface.report.figures import pareto_figure
-from privface.report.html import environment, inline_svg
+from privface.report.html import environment, inline_svg, script_json
 from privface.report.reading import Reading
+from privface.report.words import Glossary
 
 Named = tuple[str, Mapping[str, Any]]
 
@@ -27,6 +28,16 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("ssim", "SSIM", "likeness to the original; no measure of privacy"),
 )
 """Columns of the tables: figure, heading, meaning. Matching is that of the unseen matcher that suffers most."""
+
+_LINKED = {
+    "worst_frozen_seen": "frozen",
+    "worst_image": "retrained",
+    "illusion_gap_unseen": "gap",
+    "tmr_p_p": "tmr",
+    "tmr_p_o": "modes",
+    "ssim": "ssim",
+}
+"""Columns whose heading leads to a term's meaning."""
 
 
 def write_comparison(named: Sequence[Named], out: Path) -> Path:
@@ -45,16 +56,18 @@ def write_comparison(named: Sequence[Named], out: Path) -> Path:
     """
     points = trade_off(named)
     title = "Recognition against gender leakage, by method"
+    rows = _rows(named, points)
     page = (
         environment()
         .get_template("compare.html.j2")
         .render(
-            points=points,
-            rows=_rows(named, points),
+            rows=rows,
             columns=COLUMNS,
+            linked=_LINKED,
+            words=Glossary(),
+            embedded=script_json(_document(rows)),
             figure=inline_svg(pareto_figure(points, title=title)),
             data=named[0][1].get("data", {}),
-            reference=points[0],
         )
     )
     write_atomic(out, page.encode("utf-8"))
@@ -73,6 +86,26 @@ def comparison_markdown(named: Sequence[Named]) -> str:
         ]
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return "\n".join(lines)
+
+
+def _document(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The page's figures for programs."""
+
+    def figure(reading: Reading) -> dict[str, Any]:
+        found: dict[str, Any] = {"value": reading.value, "low": reading.low, "high": reading.high}
+        return found if reading.known else {**found, "reason": reading.reason}
+
+    return {
+        "schema": "privface.comparison/1",
+        "methods": [
+            {
+                **{key: row[key] for key in ("name", "probe", "input", "dominated_by", "differs")},
+                "worst_retrained": figure(row["worst"]),
+                **{key: figure(row["figures"][key]) for key, _, _ in COLUMNS},
+            }
+            for row in rows
+        ],
+    }
 
 
 def _cell(reading: Reading) -> str:

@@ -143,6 +143,9 @@ def leakage_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
                 hollow = not _counts(member) and Reading.of(member.get("leakage")).known
                 label = _probe_name(member) + (" (not measurable)" if hollow else "")
                 lines.append((label, member))
+    named = max(range(len(lines)), key=lambda k: _distance(lines[k][1]), default=None)
+    if named is not None and _distance(lines[named][1]) >= 0:
+        lines.insert(named + 1, ("", None))  # room for the names of the two marks that lie furthest apart
     with mpl.rc_context(_STYLE):
         figure, axes = _canvas(height=0.75 + 0.40 * max(len(lines), 1))
         axes.set(xlim=(0.48, 1.02), ylim=(len(lines) - 0.15, -0.75))
@@ -160,6 +163,8 @@ def leakage_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
             )
             if row is not None:
                 _draw_probe(axes, place + 0.22, row)
+                if place == named and _distance(row) >= 0:
+                    _name_marks(axes, place + 0.62, row)
         axes.set_yticks([])
         axes.spines[["left", "right"]].set_visible(False)
         axes.set_xticks(
@@ -178,6 +183,26 @@ def _worst_of_each_input(rows: Sequence[Mapping[str, Any]], most: int = 4) -> li
     return kept
 
 
+def _distance(row: Mapping[str, Any] | None) -> float:
+    """Between the ring and the dot of a probe; below 0 where they are not both drawn."""
+    if row is None:
+        return -1.0
+    before, after = Reading.of(row.get("original_auc")).leakage, Reading.of(row.get("leakage"))
+    return abs(before.value - after.value) if before.known and after.known else -1.0
+
+
+def _name_marks(axes: Axes, height: float, row: Mapping[str, Any]) -> None:
+    """Words below the ring and the dot, side by side where the marks are too close for both."""
+    marks = [
+        (Reading.of(row.get("original_auc")).leakage.value, "original", _ORIGINAL),
+        (Reading.of(row.get("leakage")).value, "protected", _PROTECTED),
+    ]
+    places = _spread(marks, gap=0.125)
+    shift = min(0.975 - places[-1], 0.0) + max(0.55 - places[0], 0.0)
+    for place, (_, word, colour) in zip(places, sorted(marks), strict=True):
+        axes.text(place + shift, height, word, color=colour, ha="center", va="center", fontsize=10)
+
+
 def _draw_probe(axes: Axes, height: float, row: Mapping[str, Any]) -> None:
     before = Reading.of(row.get("original_auc")).leakage
     after = Reading.of(row.get("leakage"))
@@ -186,13 +211,13 @@ def _draw_probe(axes: Axes, height: float, row: Mapping[str, Any]) -> None:
         return
     if before.known:
         axes.plot([before.value, after.value], [height] * 2, color=_FAINT, linewidth=1.4, zorder=2)
-        axes.plot(before.value, height, "o", markersize=7, markerfacecolor="none", markeredgecolor=_ORIGINAL,
-                  markeredgewidth=1.8, zorder=4)  # fmt: skip
+        axes.plot(before.value, height, "o", markersize=9.5, markerfacecolor="none", markeredgecolor=_ORIGINAL,
+                  markeredgewidth=1.8, zorder=6)  # fmt: skip
     if after.has_interval:
         axes.plot([after.low, after.high], [height] * 2, color=_PROTECTED, linewidth=3, zorder=3)
     # A hollow dot: a probe that cannot read originals, so what it fails to read proves nothing.
     face = _PROTECTED if _counts(row) else "none"
-    axes.plot(after.value, height, "o", markersize=8, color=_PROTECTED, markerfacecolor=face, zorder=5)
+    axes.plot(after.value, height, "o", markersize=7, color=_PROTECTED, markerfacecolor=face, zorder=5)
 
 
 def tradeoff_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
@@ -210,7 +235,7 @@ def tradeoff_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
         figure, axes = _canvas(height=3.6)
         least = min(float(p[key]) for p in points for key in ("tmr_before", "tmr_after"))
         lowest = max(math.floor((least - 0.1) * 10) / 10, 0.0)
-        axes.set(xlim=(0.48, 1.02), ylim=(lowest, 1.03))
+        axes.set(xlim=(0.48, 1.02), ylim=(lowest, 1.03 + 0.06 * (1.03 - lowest)))
         axes.axvline(0.5, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
         for point in points:
             start = (float(point["leakage_before"]), float(point["tmr_before"]))
@@ -227,26 +252,15 @@ def tradeoff_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
             axes.plot(*end, "o", markersize=8, color=_PROTECTED)
         ends = [(float(p["tmr_after"]), _short(p["matcher"], 24), float(p["leakage_after"])) for p in points]
         height = 1.03 - lowest
-        for place, (_, name, x) in zip(_spread(ends, gap=0.07 * height), sorted(ends), strict=True):
-            side = (10, "left") if x < 0.72 else (-10, "right")
-            axes.annotate(
-                name,
-                (x, place),
-                xytext=(side[0], -9),
-                textcoords="offset points",
-                color=_PROTECTED,
-                ha=side[1],
-                va="center",
-                fontsize=10,
-            )
-        axes.annotate(
-            "better",
-            (0.505, 0.985),
-            xycoords=("data", "axes fraction"),
-            va="top",
-            fontsize=10,
-            fontstyle="italic",
+        first = max(points, key=lambda p: float(p["tmr_before"]))
+        _note(
+            axes, "original", (float(first["leakage_before"]), float(first["tmr_before"])), _ORIGINAL, rise=13
         )
+        places = _spread(ends, gap=0.07 * height)
+        for place, (_, name, x) in zip(places, sorted(ends), strict=True):
+            _note(axes, name, (x, place), _PROTECTED, rise=-9)
+        _note(axes, "protected", (min(ends)[2], places[0]), _PROTECTED, rise=-22, weight="bold")
+        _say_better(axes)
         axes.spines["right"].set_visible(False)
         axes.set_xticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["0.5\nguessing", "0.6", "0.7", "0.8", "0.9", "1.0"])
         axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate * 100:.0f} %"))
@@ -254,6 +268,35 @@ def tradeoff_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
         axes.set_xlabel("gender leakage, worst trained attacker")
         axes.set_ylabel("same person recognised (TMR)")
         return _svg(figure, title=title)
+
+
+def _note(
+    axes: Axes, text: str, place: tuple[float, float], colour: str, *, rise: int, weight: str = "normal"
+) -> None:
+    """A word beside a mark, on the side that has room."""
+    aside, align = (10, "left") if place[0] < 0.72 else (-10, "right")
+    axes.annotate(
+        text,
+        place,
+        xytext=(aside, rise),
+        textcoords="offset points",
+        color=colour,
+        ha=align,
+        va="center",
+        fontsize=10,
+        fontweight=weight,
+    )
+
+
+def _say_better(axes: Axes) -> None:
+    axes.annotate(
+        "↖ better",
+        (0.505, 0.985),
+        xycoords=("data", "axes fraction"),
+        va="top",
+        fontsize=10,
+        fontstyle="italic",
+    )
 
 
 def score_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
@@ -269,6 +312,7 @@ def score_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
     with mpl.rc_context(_STYLE):
         figure, axes = _canvas(height=3.0)
         top = 0.0
+        peaks = []
         for curve in curves:
             if curve.get("mode") not in ("O-O", "P-P"):
                 continue
@@ -280,7 +324,13 @@ def score_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
                 axes.stairs(density, edges, color=colour, linewidth=1.8)
                 if fill:
                     axes.stairs(density, edges, color=colour, alpha=fill, fill=True)
-        axes.set(ylim=(0, top * 1.22 if top else 1.0), yticks=[])
+                    best = int(density.argmax())
+                    word = "original" if curve["mode"] == "O-O" else "protected"
+                    peaks.append(
+                        (float(edges[best] + edges[best + 1]) / 2, float(density[best]), word, colour)
+                    )
+        _name_peaks(axes, peaks, top)
+        axes.set(ylim=(0, top * 1.34 if top else 1.0), yticks=[])
         for x, word, side in ((0.01, "strangers", "left"), (0.99, "same person (filled)", "right")):
             axes.text(
                 x, 0.98, word, transform=axes.transAxes, ha=side, va="top", fontsize=10, fontstyle="italic"
@@ -288,6 +338,22 @@ def score_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
         axes.spines[["left", "right"]].set_visible(False)
         axes.set_xlabel("similarity score")
         return _svg(figure, title=title)
+
+
+def _name_peaks(axes: Axes, peaks: Sequence[tuple[float, float, str, str]], top: float) -> None:
+    """Words outside of the two humps, or both left of them, one below the other, where they coincide."""
+    low, high = axes.get_xlim()
+    apart = len(peaks) < 2 or abs(peaks[0][0] - peaks[1][0]) > 0.06 * (high - low)
+    if apart:
+        placed = list(zip(("right", "left"), sorted(peaks), strict=False))
+    else:
+        placed = [("right", peak) for peak in sorted(peaks, key=lambda peak: -peak[1])]
+    ceiling = math.inf
+    for side, (x, height, word, colour) in placed:
+        level = height if apart else min(height, ceiling)
+        ceiling = level - 0.13 * top
+        shift = 0 if apart else -9
+        axes.annotate(word, (x, level), xytext=(shift, 4), textcoords="offset points", color=colour, ha=side)
 
 
 def set_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
@@ -340,15 +406,21 @@ def _growth_figure(
                     axes.plot(
                         place, one.value, "o", markerfacecolor="none", markeredgecolor=colour, markersize=8
                     )
-            ends.append((read[-1].value, name, colour))
-        axes.set(xscale="log", ylim=(0.47, 1.04))
+            one = Reading.of(mine[-1].get("single"))
+            lowest = min(read[-1].value, one.value) if single and one.known else read[-1].value
+            ends.append((read[-1].value, name, colour, x[-1], lowest))
+            if single and number == 0:
+                _name_pair(axes, x[0], read[0].value, Reading.of(mine[0].get("single")), colour)
+        axes.set(xscale="log", ylim=(0.47, 1.09))
         if len(ticks) == 1:  # the axis would else run from the first attacker's dot to the last one's
             axes.set_xlim(min(ticks) / 2, max(ticks) * 2)
         axes.axhline(0.5, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
-        for place, (_, name, colour) in enumerate(sorted(ends, key=lambda end: -end[0])):
-            # in the corner below the curves, in their order: leakage is rarely that low
-            axes.text(0.98, 0.62 - 0.055 * place, name, color=colour, fontsize=10, ha="right",
-                      transform=axes.get_yaxis_transform())  # fmt: skip
+        floor = 2.0
+        for place, (value, name, colour, at, low) in enumerate(sorted(ends, reverse=True)):
+            # the highest curve is named above its end, each further one below its own and the one before
+            floor = floor if place == 0 else min(low - 0.05, floor - 0.055)
+            height = value + 0.045 if place == 0 else floor
+            axes.text(at, height, name, color=colour, fontsize=10, ha="right", va="center")
         axes.set_xticks(sorted(ticks), [f"{tick:g}" for tick in sorted(ticks)])
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.tick_params(axis="x", which="minor", length=0)
@@ -358,6 +430,21 @@ def _growth_figure(
         axes.set_xlabel(xlabel)
         axes.set_ylabel("leakage")
         return _svg(figure, title=title)
+
+
+def _name_pair(axes: Axes, x: float, together: float, alone: Reading, colour: str) -> None:
+    """What the dot and the ring of a set attack are called."""
+    below = alone.known and alone.value <= together
+    for value, word, up in ((together, "together", below), (alone.value, "one photo", not below)):
+        if math.isfinite(value):
+            axes.annotate(
+                word,
+                (x, value),
+                xytext=(7, 7 if up else -15),
+                textcoords="offset points",
+                color=colour,
+                fontsize=10,
+            )
 
 
 def pareto_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
@@ -371,9 +458,7 @@ def pareto_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
         SVG text; up is better for recognition, left is better for privacy.
     """
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH * 1.5, 5.2), layout="constrained")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
+        figure, axes = _canvas(height=4.6)
         known = []
         for point in points:
             leak, match = Reading.of(point.get("leakage")), Reading.of(point.get("tmr"))
@@ -381,7 +466,7 @@ def pareto_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
                 known.append((leak, match, point))
         low = min([match.value for _, match, _ in known], default=0.9)
         bottom = max(math.floor((low - 0.08) * 10) / 10, -0.03)
-        axes.set(xlim=(0.48, 1.16), ylim=(bottom, 1.03))
+        axes.set(xlim=(0.48, 1.02), ylim=(bottom, 1.03 + 0.05 * (1.03 - bottom)))
         axes.axvline(0.5, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
         for leak, match, point in known:
             beaten = point.get("dominated_by") is not None
@@ -401,32 +486,28 @@ def pareto_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
                 markeredgecolor=edge,
                 zorder=3,
             )
-        ends = [(match.value, _short(point["name"], 24), leak) for leak, match, point in known]
-        places = _spread(ends, gap=0.042 * (1.03 - bottom))
-        for place, (height, name, leak) in zip(places, sorted(ends, key=lambda end: end[0]), strict=True):
+        ends = [(match.value, point, leak.value) for leak, match, point in known]
+        places = _spread(ends, gap=0.062 * (1.03 - bottom))
+        for place, (height, point, x) in zip(places, sorted(ends, key=lambda end: end[0]), strict=True):
+            beaten = point.get("dominated_by") is not None
             axes.annotate(
-                name,
-                (leak.value, height),
+                _short(point["name"], 22) + (" (beaten)" if beaten else ""),
+                (x, height),
                 xytext=(1.03, place),
                 textcoords="data",
+                color=_INK if beaten else _PROTECTED,
+                fontweight="normal" if beaten else "bold",
                 va="center",
-                fontsize=10,
+                fontsize=9,
                 arrowprops={"arrowstyle": "-", "color": _FAINT, "linewidth": 0.8, "shrinkB": 5},
             )
-        axes.annotate(
-            "better",
-            (0.505, 0.985),
-            xycoords=("data", "axes fraction"),
-            va="top",
-            fontsize=10,
-            fontstyle="italic",
-        )
+        _say_better(axes)
         axes.spines["right"].set_visible(False)
         axes.set_xticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["0.5\nguessing", "0.6", "0.7", "0.8", "0.9", "1.0"])
         axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate * 100:.0f} %"))
         axes.grid(visible=True)
         axes.set_xlabel("gender leakage, worst retrained attacker")
-        axes.set_ylabel("same person recognised, protected with protected (TMR)")
+        axes.set_ylabel("same person recognised (TMR, P-P)")
         return _svg(figure, title=title)
 
 

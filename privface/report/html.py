@@ -1,9 +1,10 @@
-"""Writes the audit report: one HTML file that needs no network, no script and no other file."""
+"""Writes the audit report: one HTML file that needs no network and no other file; its own script sorts tables."""
 
 from __future__ import annotations
 
 import base64
 import functools
+import hashlib
 import json
 import math
 import re
@@ -26,6 +27,7 @@ from privface.report.figures import (
     tradeoff_figure,
 )
 from privface.report.reading import NOT_MEASURABLE, Reading, plain_text
+from privface.report.words import Glossary
 
 SCHEMA = "privface.audit/2"
 HEADLINE_FMR = "0.01"
@@ -76,7 +78,10 @@ def write_report(
         environment()
         .get_template("report.html.j2")
         .render(
-            **_view(document), contact_sheet=sheet, baseline=[_change_view(row) for row in baseline or ()]
+            **_view(document),
+            contact_sheet=sheet,
+            baseline=[_change_view(row) for row in baseline or ()],
+            words=Glossary(),
         )
     )
     write_atomic(out, page.encode("utf-8"))
@@ -94,7 +99,18 @@ def environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: plain_text(value) if type(value) is str else value,
     )
-    environment.globals.update(decimal=_decimal, percent=_percent, modes=_MODES, seen_word=_seen_word)
+    # a script ends where "</script" stands, and ours has none; its hash is what the page's policy lets run
+    script = (Path(__file__).parent / "templates" / "sort.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    environment.globals.update(
+        decimal=_decimal,
+        percent=_percent,
+        count=_count,
+        modes=_MODES,
+        seen_word=_seen_word,
+        script=Markup(script),  # noqa: S704  # our own file
+        script_hash=f"sha256-{digest}",
+    )
     return environment
 
 
@@ -146,7 +162,7 @@ def _view(document: Mapping[str, Any]) -> dict[str, Any]:
         "cohort_limit": FNMR_GROWTH,
         "figures": _figures(document, matching, leakage, worst_retrained),
         "provenance": [(key, _flat(value)) for key, value in sorted(_part(document, "provenance").items())],
-        "embedded": _script_json(document),
+        "embedded": script_json(document),
         **_attack_views(document),
     }
 
@@ -373,8 +389,8 @@ def inline_svg(svg: str) -> Markup:
     return Markup(re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg))  # noqa: S704  # labels were escaped by Matplotlib
 
 
-def _script_json(document: Mapping[str, Any]) -> Markup:
-    """The audit as JSON that cannot end its script element, NaN as null."""
+def script_json(document: Mapping[str, Any]) -> Markup:
+    """A document as JSON that cannot end its script element, NaN as null."""
     text = json.dumps(_finite(document), sort_keys=True, ensure_ascii=True, allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -412,6 +428,11 @@ def _decimal(value: float, digits: int = 2, *, sign: bool = False) -> str:
     text = f"{abs(value):.{digits}f}"
     negative = value < 0 and float(text) != 0
     return ("\u2212" if negative else "+" if sign and float(text) else "") + text
+
+
+def _count(value: object) -> str:
+    """A whole number with separators; a dash where there is none."""
+    return f"{value:,}" if isinstance(value, int) else "\u2013"
 
 
 def _percent(value: float, digits: int = 1) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import subprocess
@@ -27,7 +29,7 @@ def run(monkeypatch, capsys):
         return int(stop.value.code or 0), said.out, said.err
 
     yield call
-    Console.debug = Console.quiet = False
+    Console.start(debug=False, quiet=False)
 
 
 def quick(world, protected, out: Path) -> list[object]:
@@ -75,6 +77,23 @@ def test_audit_prints_figures_and_its_gate_decides_the_exit_code(run, world, pro
     assert (tmp_path / "a" / "report.html").is_file()
 
 
+def test_audits_as_json(run, world, protected, tmp_path):
+    code, out, err = run(*quick(world, protected, tmp_path / "a"), "--fail-if", "psnr>0", "--json")
+    assert code == 3
+    found = json.loads(out)
+    assert found["command"] == "audit"
+    saved = json.loads((tmp_path / "a" / "audit.json").read_text())
+    assert found["verdict"] == saved["verdict"]
+    assert found["figures"]["worst_retrained"]["value"] == saved["worst_retrained"]["leakage"]["value"]
+    assert [gate["failed"] for gate in found["gates"]] == [True]
+    assert Path(found["files"]["report"]).is_file()
+    assert found["changes"] is None
+    assert "Worst retrained probe:" in err
+    one, two = (f"{name}={tmp_path / 'a' / 'audit.json'}" for name in ("one", "two"))
+    code, out, _ = run("--quiet", "compare", one, two, "--out", tmp_path / "c.html", "--json")
+    assert (code, [row["name"] for row in json.loads(out)["methods"]]) == (0, ["one", "two"])
+
+
 def test_gate_that_is_met_lets_pass_and_quiet_says_nothing(run, world, protected, tmp_path):
     code, out, err = run("--quiet", *quick(world, protected, tmp_path / "a"), "--fail-if", "psnr<0")
     assert (code, out, err) == (0, "", "")
@@ -91,6 +110,16 @@ def test_train_and_embed(run, world, tmp_path):
         "embed", world.audited, tmp_path / "e.parquet", "--matcher", matcher, "--faces", "aligned"
     )
     assert (code, "256 embeddings, 0 failed" in out) == (0, True)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "bad.png").write_bytes(b"x")
+    source = next((world.audited / "p00100").glob("*.png"))
+    (tmp_path / "in" / "good.png").write_bytes(source.read_bytes())
+    code, out, err = run(
+        "embed", tmp_path / "in", tmp_path / "f.parquet", "--matcher", matcher, "--faces", "aligned", "--json"
+    )
+    found = json.loads(out)
+    assert (code, found["embeddings"], list(found["failed"])) == (1, 1, ["bad.png"])
+    assert "1 embeddings, 1 failed" in err
 
 
 def test_errors_have_a_hint_and_a_traceback_only_on_request(run, tmp_path):
@@ -126,6 +155,103 @@ def test_stop_and_full_disk_end_with_a_message(run, monkeypatch, tmp_path):
     assert "error: e.parquet: No space left on device." in err
 
 
+def test_an_unforeseen_error_is_one_sentence_and_called_a_bug(run, monkeypatch, tmp_path):
+    from privface import pipeline
+
+    def embed(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("first line\nsecond line")
+
+    monkeypatch.setattr(pipeline, "embed", embed)
+    arguments = ["embed", tmp_path, tmp_path / "e.parquet", "--matcher", "mini:m"]
+    code, out, err = run(*arguments, "--json")
+    assert (code, out) == (70, "")
+    assert err.splitlines()[0] == "error: This is a bug in privface: ZeroDivisionError: first line"
+    assert "--debug" in err.splitlines()[1]
+    assert len(err.splitlines()) == 2
+    code, _, err = run("--debug", *arguments)
+    assert code == 70
+    assert "Traceback" in err
+    assert "second line" in err
+
+
+def test_the_demo_says_that_it_began_and_what_it_does(run, monkeypatch, tmp_path):
+    from privface.errors import OutputError
+    from privface.pipeline import demo
+
+    def short(_out: Path, *, seed: int, progress) -> None:
+        progress("train matcher", seed, 10)
+        progress("train matcher", 10, 10)
+        raise OutputError("That is enough.")
+
+    monkeypatch.setattr(demo, "run_demo", short)
+    _, out, err = run("demo", "--out", tmp_path / "d")
+    assert out == ""
+    assert err.splitlines() == [
+        "demo, about three minutes on one core ...", "train matcher ...", "error: That is enough.",
+    ]  # fmt: skip
+    assert run("--quiet", "demo", "--out", tmp_path / "d")[2] == "error: That is enough.\n"
+
+
+def test_completion_is_offered():
+    """Through the script's own name, which typer builds the names of variables from."""
+
+    def call(*arguments: str, **variables: str) -> str:
+        script = "import sys; sys.argv[0] = 'privface'; from privface.cli.main import main; main()"
+        return subprocess.run(
+            [sys.executable, "-c", script, *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(entry.__file__).parents[2],
+            env={**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1", **variables},
+        ).stdout
+
+    for shell in ("bash", "zsh", "fish"):
+        assert "_PRIVFACE_COMPLETE=complete_" + shell in call("--show-completion", shell)
+    found = call(_PRIVFACE_COMPLETE="complete_bash", COMP_WORDS="privface mod", COMP_CWORD="1")
+    assert found.split() == ["models"]
+    assert "--install-completion" in call("--help")
+
+
+def test_models_and_doctor_as_json(run, world, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "m.onnx").write_bytes(b"weights")
+    (tmp_path / "theirs" / "LICENSE.txt").write_text("free")
+    monkeypatch.setenv("PRIVFACE_MODELS", str(tmp_path / "theirs"))
+    monkeypatch.delenv("PRIVFACE_DATA", raising=False)
+    code, out, _ = run("models", "list", world.run, "--json")
+    models = {row["name"]: row for row in json.loads(out)["models"]}
+    assert code == 0
+    assert models["facenet:vggface2"]["present"] is False
+    assert models["facenet:vggface2"]["source"].startswith("https://")
+    theirs = models[f"onnx:{tmp_path / 'theirs' / 'm.onnx'}"]
+    assert (theirs["bytes"], theirs["licence"]) == (7, "see LICENSE.txt")
+    assert theirs["sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert models[f"mini:{world.run / 'classifiers' / '0'}"]["kind"] == "gender-classifier"
+    code, _, err = run("models", "list", tmp_path / "none")
+    assert code == 2
+    assert "is no folder" in err
+    code, out, _ = run("models", "verify", f"mini:{world.matcher}", "--json")
+    assert (code, json.loads(out)["models"][0]["output"]) == (0, "embedding of 16")
+    code, out, _ = run("doctor", "--json")
+    checks = {row["name"]: row for row in json.loads(out)["checks"]}
+    assert (code, json.loads(out)["problems"]) == (0, 0)
+    for name in ("privface", "torch", "device", "extra [ray]", "extra [app]", "facenet:vggface2", "disk"):
+        assert name in checks
+    assert all(row["state"] == "ok" or row["cure"] for row in checks.values())
+
+
+def test_doctor_says_what_to_install(monkeypatch):
+    from privface.cli import doctor
+
+    monkeypatch.setitem(doctor._EXTRAS, "track", (("no-such-package",), "figures"))
+    monkeypatch.setitem(doctor._EXTRAS, "planned", (("nor-this-one",), "plans"))
+    cures = {check.name: check.cure for check in doctor._extras()}
+    assert cures["extra [track]"] == "For figures: pip install 'privface[track]'"
+    assert cures["extra [planned]"] == "For plans: pip install nor-this-one"
+
+
 def test_models_list_verify_and_doctor(run, world, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("PRIVFACE_DATA", str(tmp_path / "none"))
@@ -144,9 +270,12 @@ def test_nothing_is_coloured_where_nobody_looks(run, world):
     assert "\x1b[" not in out + err
 
 
-def test_no_color_is_respected(run, monkeypatch):
-    monkeypatch.setenv("NO_COLOR", "1")
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_no_color_is_respected(run, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
     _, out, _ = run("--help")
+    assert "\x1b[3" not in out
+    _, out, _ = run("erase", "methods")
     assert "\x1b[3" not in out
 
 

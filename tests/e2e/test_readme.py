@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pydantic import BaseModel
 
 from privface.audit import AuditResult
-from privface.cli.main import EXIT_GATE, EXIT_SOME_FAILED, EXIT_STOPPED, EXIT_USAGE
+from privface.cli.main import EXIT_BUG, EXIT_GATE, EXIT_SOME_FAILED, EXIT_STOPPED, EXIT_USAGE
 from privface.config import (
     AutoencoderSettings,
     ClassifierSettings,
@@ -32,6 +32,7 @@ from privface.protect import read_manifest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMAND_LINE = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
 
 # A command that starts with the key is run with the value behind it: the same work, less of it.
 SMALLER = {
@@ -176,8 +177,20 @@ def test_no_command_of_the_readme_is_left_out() -> None:
 
 
 def test_the_exit_codes_are_the_ones_of_the_command_line() -> None:
-    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
-    assert codes == {0, EXIT_SOME_FAILED, EXIT_USAGE, EXIT_GATE, EXIT_STOPPED}
+    expected = {0, EXIT_SOME_FAILED, EXIT_USAGE, EXIT_GATE, EXIT_BUG, EXIT_STOPPED}
+    for text in (README, COMMAND_LINE):
+        assert {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)} == expected
+
+
+def test_every_variable_and_every_command_with_json_is_on_the_page_of_the_command_line() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "privface").rglob("*.py")]
+    variables = {name for text in sources for name in re.findall(r"PRIVFACE_[A-Z]+", text)}
+    variables.discard("PRIVFACE_COMPLETE")
+    commands = {name for text in sources for name in re.findall(r'Console\.document\(\s*"([^"]+)"', text)}
+    assert {"PRIVFACE_DOWNLOAD", "PRIVFACE_MODELS"} <= variables
+    assert {"audit", "models list", "doctor"} <= commands
+    for name in variables | commands:
+        assert f"`{name}`" in COMMAND_LINE, name
 
 
 def test_links_between_documents_lead_somewhere() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import re
 from typing import Any
 
 import pytest
@@ -28,6 +30,20 @@ def test_the_method_that_leaks_least_comes_first_and_the_beaten_are_marked(audit
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
     again = write_comparison(named(audit, worse=0.9, better=0.7), tmp_path / "d.html").read_text()
     assert again == page
+
+
+def test_the_figures_are_in_the_page_for_programs(audit, tmp_path):
+    hostile = named(audit, first=0.9, **{"</script><b>": 0.7})
+    page = write_comparison(hostile, tmp_path / "c.html").read_text()
+    (embedded,) = re.findall(r'<script type="application/json" id="comparison">(.*?)</script>', page)
+    found = json.loads(embedded)
+    assert found["schema"] == "privface.comparison/1"
+    assert [row["name"] for row in found["methods"]] == ["</script><b>", "first"]
+    assert found["methods"][0]["worst_retrained"]["value"] == 0.7
+    assert {COLUMNS[k][0] for k in range(len(COLUMNS))} <= set(found["methods"][0])
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#(word-[^"]+)"', page)) <= set(ids)
 
 
 def test_the_markdown_table_holds_every_column(audit):

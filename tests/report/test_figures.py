@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from privface.report import det_figure, leakage_figure, tradeoff_figure
-from privface.report.figures import _spread
+from privface.report.figures import _spread, score_figure, set_figure
 from privface.report.reading import Reading, plain_text
 
 
@@ -61,6 +61,23 @@ def test_tradeoff_names_each_matcher() -> None:
     point = {"leakage_before": 0.97, "leakage_after": 0.87, "tmr_before": 0.99, "tmr_after": 0.94}
     svg = tradeoff_figure([{**point, "matcher": "one"}, {**point, "matcher": "two"}], title="Trade-off")
     assert {"one", "two"} <= set(texts(svg))
+
+
+def test_marks_are_named_beside_themselves(full_audit: dict[str, Any]) -> None:
+    assert {"original", "protected"} <= set(texts(leakage_figure(full_audit["leakage"], title="Leakage")))
+    point = {"leakage_before": 0.97, "leakage_after": 0.6, "tmr_before": 0.99, "tmr_after": 0.94}
+    svg = tradeoff_figure([{**point, "matcher": "one"}], title="Trade-off")
+    assert {"original", "protected", "↖ better"} <= set(texts(svg))
+    scores = [c for c in full_audit["curves"]["scores"] if c["matcher"] == "net-a"]
+    assert {"original", "protected"} <= set(texts(score_figure(scores, title="Scores")))
+    assert {"together", "one photo", "cnn"} <= set(texts(set_figure(full_audit["set_attack"], title="Sets")))
+
+
+def test_names_of_marks_that_lie_close_stay_inside(audit: dict[str, Any]) -> None:
+    row = {**audit["leakage"][0], "leakage": {"value": 0.99}, "original_auc": {"value": 1.0}}
+    svg = leakage_figure([row], title="Leakage")
+    found = {word: float(x) for x, word in re.findall(r'x="([\d.]+)"[^>]*>(original|protected)<', svg)}  # fmt: skip
+    assert found["original"] - found["protected"] > 30
 
 
 def test_names_are_text_and_not_formulas_or_markup(audit: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import hashlib
 import json
 import math
 import re
@@ -30,6 +31,7 @@ class Page(HTMLParser):
         self.attributes: list[tuple[str, str, str]] = []
         self.text: list[str] = []
         self.raw: list[str] = []
+        self.embedded = False
         self.stack: list[str] = []
         self.feed(html)
         self.close()
@@ -37,6 +39,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.stack.append(tag)
+        self.embedded = ("id", "audit") in attrs
         self.attributes += [(tag, name, value or "") for name, value in attrs]
 
     def handle_endtag(self, tag: str) -> None:
@@ -45,7 +48,8 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if "script" in self.stack:
-            self.raw.append(data)
+            if self.embedded:
+                self.raw.append(data)
         elif "style" not in self.stack:
             self.text.append(data)
 
@@ -167,9 +171,13 @@ def test_the_page_asks_for_nothing_from_elsewhere(full_audit: dict[str, Any], tm
     assert "https:" not in html
     assert not re.search(r"@import|url\((?!#)", html)
     policy = [v for t, n, v in page.attributes if t == "meta" and n == "content" and "default-src" in v]
-    assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
     assert "link" not in page.tags
     assert [v for t, n, v in page.attributes if t == "script" and n == "type"] == ["application/json"]
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    assert len(scripts) == 1, "its own script and the data, nothing else"
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    expected = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
+    assert policy == [expected]
 
 
 def test_ids_are_unique_and_references_resolve(full_audit: dict[str, Any], tmp_path: Path) -> None:
@@ -179,6 +187,25 @@ def test_ids_are_unique_and_references_resolve(full_audit: dict[str, Any], tmp_p
     targets = [v[1:] for _, n, v in page.attributes if n in {"href", "xlink:href"}]
     targets += re.findall(r"url\(#([^)]+)\)", html)
     assert set(targets) <= set(ids)
+
+
+def test_every_term_has_a_meaning_on_hover_and_in_writing(audit: dict[str, Any], tmp_path: Path) -> None:
+    html, page = render(audit, tmp_path)
+    terms = re.findall(r'<a class="word" href="#word-([\w-]+)" title="([^"]*)">', html)
+    assert {"leakage", "gap", "tmr", "interval", "eer", "fte", "bits"} <= {term for term, _ in terms}
+    for term, meaning in terms:
+        written = re.search(rf'<dt id="word-{term}">(.*?)</dt><dd>(.*?)</dd>', html)
+        assert written is not None, term
+        assert f"{written[1]}: {written[2]}" == meaning
+    assert page.words.index("Words used here") < page.words.index("Method, threat model and limits")
+
+
+def test_figures_in_tables_carry_their_number_for_sorting(audit: dict[str, Any], tmp_path: Path) -> None:
+    html, _ = render(audit, tmp_path)
+    row = re.search(r'<th scope="row">rbf-svm.*?</tr>', html, re.DOTALL)
+    assert row is not None
+    assert '<data value="0.87">0.87</data>' in row[0]
+    assert "1,650,000 pairs" in html
 
 
 def test_same_audit_same_bytes(audit: dict[str, Any], tmp_path: Path) -> None:
