@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from privface.cli.show import Console, progress_bars
+from privface.cli.show import AsJson, Console, progress_bars
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,6 +138,7 @@ def protect(
     ] = None,
     cpus_per_actor: Annotated[int, typer.Option(help="CPUs a copy.", rich_help_panel=_SCALE)] = 1,
     gpus_per_actor: Annotated[float, typer.Option(help="GPUs a copy.", rich_help_panel=_SCALE)] = 0,
+    json: AsJson = False,
 ) -> None:
     """Protect every photo of a folder, list, archive or table: same tree, no metadata, a manifest row for each file, resumable.
 
@@ -195,6 +196,16 @@ def protect(
         + (f"\nTemplates: {Path(output) / 'embeddings.parquet'}" if templates is not None else "")
         + (f"\nStore: {store}" if store is not None else "")
     )
+    files = {"manifest": summary.manifest}
+    if templates is not None:
+        files["templates"] = Path(output) / "embeddings.parquet"
+    Console.document(
+        "protect",
+        counts=summary.counts,
+        reused=summary.reused,
+        images_per_second=summary.images_per_second,
+        files=files,
+    )
     if any(count for status, count in summary.counts.items() if status != "ok"):
         raise typer.Exit(EXIT_SOME_FAILED)
 
@@ -246,6 +257,7 @@ def match(
         float | None, typer.Option(help="Leave candidates below this similarity out.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the candidates to this CSV file.")] = None,
+    json: AsJson = False,
 ) -> None:
     """Search a protected gallery with a live photo: who of the gallery is this?
 
@@ -272,6 +284,12 @@ def match(
         [[c.probe, str(c.rank), c.file, f"{c.similarity:.4f}"] for c in found.candidates],
     )
     Console.say(f"{found.searched} templates searched")
+    Console.document(
+        "match",
+        searched=found.searched,
+        candidates=[vars(candidate) for candidate in found.candidates],
+        failed=found.failed,
+    )
     for name, reason in found.failed.items():
         Console.error(f"{name}: {reason}", None)
     if found.failed:

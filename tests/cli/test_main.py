@@ -122,6 +122,34 @@ def test_train_and_embed(run, world, tmp_path):
     assert "1 embeddings, 1 failed" in err
 
 
+def test_protect_and_match_as_json(run, world, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "bad.png").write_bytes(b"x")
+    source = next((world.audited / "p00100").glob("*.png"))
+    (tmp_path / "in" / "good.png").write_bytes(source.read_bytes())
+    matcher = f"mini:{world.matcher}"
+    made = [
+        "protect",
+        tmp_path / "in",
+        tmp_path / "out",
+        "--model",
+        world.run,
+        "--embeddings",
+        matcher,
+        "--json",
+    ]
+    code, out, err = run(*made)
+    found = json.loads(out)
+    assert (code, found["counts"]["ok"], found["counts"]["unreadable"]) == (1, 1, 1)
+    assert found["files"]["templates"] == str(tmp_path / "out" / "embeddings.parquet")
+    assert "1 ok, 1 unreadable" in err
+    gallery = found["files"]["templates"]
+    probe = ["match", source, "--gallery", gallery, "--templates", matcher, "--faces", "aligned", "--json"]
+    code, out, _ = run(*probe)
+    best = json.loads(out)["candidates"][0]
+    assert (code, best["rank"], best["file"], best["similarity"] > 0.5) == (0, 1, "good.png", True)
+
+
 def test_errors_have_a_hint_and_a_traceback_only_on_request(run, tmp_path):
     arguments = ["protect", tmp_path / "no", tmp_path / "out", "--model", tmp_path / "none"]
     code, out, err = run(*arguments)
