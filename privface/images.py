@@ -36,6 +36,9 @@ _FORMATS = {
 WRITTEN_SUFFIXES: tuple[str, ...] = tuple(_FORMATS)
 """Suffixes that ``encode_image`` writes; a GIF has no faithful RGB form."""
 
+_DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, ArithmeticError)
+"""Pillow's decoders leak all of these on damaged input."""
+
 
 def decode_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Decode one still photo to upright RGB pixels, with nothing else of the file kept.
@@ -87,10 +90,30 @@ def decode_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> NDArr
         raise ImageError(
             f"{name}: not an image that can be decoded.", hint=f"Supported: {', '.join(IMAGE_SUFFIXES)}."
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, ArithmeticError) as error:
-        # Pillow's decoders leak all of these on damaged input
+    except _DECODER_ERRORS as error:
         raise ImageError(
             f"{name}: damaged image ({error}).", hint="Copy it again from its source."
+        ) from error
+
+
+def rgb_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """Upright RGB pixels of an open Pillow image, converted as :func:`decode_image` does.
+
+    Args:
+        image: Of any mode that has a defined range; of an animation, the frame that it stands at.
+
+    Returns:
+        uint8 array of shape ``(H, W, 3)``.
+
+    Raises:
+        ImageError: If the pixels cannot be decoded or converted.
+    """
+    try:
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except _DECODER_ERRORS as error:
+        raise ImageError(
+            f"A Pillow image of mode {image.mode!r} cannot be read ({error}).",
+            hint="Convert it to RGB, or copy its file again.",
         ) from error
 
 

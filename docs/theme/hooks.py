@@ -20,6 +20,7 @@ OUTSIDE = {
     "experiments/README.md": "project/experiments.md",
     "CONTRIBUTING.md": "project/contributing.md",
     "CHANGELOG.md": "project/changes.md",
+    "SECURITY.md": "project/security.md",
 }
 PICTURES = (".png", ".svg")
 

@@ -31,7 +31,7 @@ def protect(
             "a URL such as s3://bucket/photos. Never written to.",
         ),
     ],
-    output: Annotated[Path, typer.Argument(help="Folder for protected photos and manifest.parquet.")],
+    output: Annotated[str, typer.Argument(help="Folder for protected photos and manifest.parquet.")],
     model: Annotated[
         Path, typer.Option(help="Run folder of `privface train`, or an .onnx file of `privface export`.")
     ],
@@ -192,7 +192,7 @@ def protect(
     counts = ", ".join(f"{count} {status}" for status, count in summary.counts.items() if count)
     Console.say(
         f"{counts}; {summary.images_per_second:.1f} images/s\nManifest: {summary.manifest}"
-        + (f"\nTemplates: {output / 'embeddings.parquet'}" if templates is not None else "")
+        + (f"\nTemplates: {Path(output) / 'embeddings.parquet'}" if templates is not None else "")
         + (f"\nStore: {store}" if store is not None else "")
     )
     if any(count for status, count in summary.counts.items() if status != "ok"):

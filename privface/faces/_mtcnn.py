@@ -44,7 +44,8 @@ class Cascade:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # older torch warns about facenet-pytorch's plain torch.load
             networks = MTCNN(keep_all=True, device=self._device)
-        networks.eval().requires_grad_(requires_grad=False)
+        # Pooling and small convolutions are several times faster with channels last.
+        networks.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
         self._pnet, self._rnet, self._onet = networks.pnet, networks.rnet, networks.onet
         self._thresholds = thresholds
         self._min_face = min_face
@@ -52,10 +53,11 @@ class Cascade:
     @torch.inference_mode()
     def __call__(self, photos: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
         """Find the faces of each photo."""
-        images = torch.from_numpy(photos).to(self._device).permute(0, 3, 1, 2).float()
-        boxes, owner = self._propose(images)
-        boxes, owner = self._refine(images, boxes, owner)
-        faces, owner = self._locate(images, boxes, owner)
+        pixels = torch.from_numpy(photos).to(self._device)
+        boxes, owner = self._propose(pixels.permute(0, 3, 1, 2).float())
+        sums = _summed(pixels)
+        boxes, owner = self._refine(sums, boxes, owner)
+        faces, owner = self._locate(sums, boxes, owner)
         table = faces.cpu().double().numpy()
         owners = owner.cpu().numpy()
         parts = [table[owners == index] for index in range(len(photos))]
@@ -84,21 +86,19 @@ class Cascade:
         sides = (row[:, 2:4] - row[:, :2]).repeat(1, 2)
         return _squared(row[:, :4] + row[:, 5:] * sides), owner
 
-    def _refine(self, images: Tensor, boxes: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
+    def _refine(self, sums: Tensor, boxes: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
         """RNet: rejects most candidates and moves the rest."""
-        boxes, owner, (offsets, probability) = _look(
-            self._rnet, images, boxes, owner, side=24, outputs=(4, 2)
-        )
+        boxes, owner, (offsets, probability) = _look(self._rnet, sums, boxes, owner, side=24, outputs=(4, 2))
         passed = probability[:, 1] > self._thresholds[1]
         row = torch.cat([boxes, probability[:, 1:]], dim=1)[passed]
         offsets, owner = offsets[passed], owner[passed]
         keep = _suppress(row, owner, 0.7)
         return _squared(_moved(row[keep, :4], offsets[keep])), owner[keep]
 
-    def _locate(self, images: Tensor, boxes: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
+    def _locate(self, sums: Tensor, boxes: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
         """ONet: the final boxes with scores and landmarks, shape (n, 15)."""
         boxes, owner, (offsets, points, probability) = _look(
-            self._onet, images, boxes, owner, side=48, outputs=(4, 10, 2)
+            self._onet, sums, boxes, owner, side=48, outputs=(4, 10, 2)
         )
         passed = probability[:, 1] > self._thresholds[2]
         boxes, owner, offsets, points = boxes[passed], owner[passed], offsets[passed], points[passed]
@@ -115,31 +115,45 @@ def _normalised(images: Tensor) -> Tensor:
     return (images - 127.5) * 0.0078125
 
 
+def _summed(pixels: Tensor) -> Tensor:
+    """Sums over all pixels above and to the left (Crow, SIGGRAPH 1984), int64 ``(B, H + 1, W + 1, 3)``."""
+    return torch.nn.functional.pad(pixels.long().cumsum(1).cumsum(2), (0, 0, 1, 0, 1, 0))
+
+
 def _look(
-    network: Any, images: Tensor, boxes: Tensor, owner: Tensor, *, side: int, outputs: tuple[int, ...]
+    network: Any, sums: Tensor, boxes: Tensor, owner: Tensor, *, side: int, outputs: tuple[int, ...]
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """``network`` on the cut-outs of all candidates that lie at least partly inside their photo."""
-    height, width = images.shape[2:]
-    corners = boxes.trunc().long().cpu()  # one copy; the cutting below needs plain numbers
-    low = (corners[:, :2].clamp(min=1) - 1).tolist()
-    limit = torch.tensor([width, height])
-    high = torch.minimum(corners[:, 2:], limit).tolist()
-    valid = [i for i, ((x, y), (u, v)) in enumerate(zip(low, high, strict=True)) if u > x and v > y]
-    kept = torch.tensor(valid, dtype=torch.int64, device=boxes.device)
-    boxes, owner = boxes[kept], owner[kept]
-    photos = owner.tolist()
-    results: list[tuple[Tensor, ...]] = [tuple(images.new_empty(0, n) for n in outputs)]
-    for start in range(0, len(valid), _CROPS):
-        crops = [
-            interpolate(
-                images[photos[k], :, low[i][1] : high[i][1], low[i][0] : high[i][0]][None],
-                (side, side),
-                mode="area",
-            )
-            for k, i in enumerate(valid[start : start + _CROPS], start)
-        ]
-        results.append(network(_normalised(torch.cat(crops))))
+    height, width = sums.shape[1] - 1, sums.shape[2] - 1
+    corners = boxes.trunc().long()
+    low = corners[:, :2].clamp(min=1) - 1
+    high = torch.minimum(corners[:, 2:], corners.new_tensor([width, height]))
+    kept = (high > low).all(dim=1).nonzero()[:, 0]
+    boxes, owner, low, high = boxes[kept], owner[kept], low[kept], high[kept]
+    results: list[tuple[Tensor, ...]] = [tuple(boxes.new_empty(0, n) for n in outputs)]
+    for start in range(0, len(kept), _CROPS):
+        part = slice(start, start + _CROPS)
+        results.append(network(_normalised(_cut(sums, owner[part], low[part], high[part], side))))
     return boxes, owner, [torch.cat(column) for column in zip(*results, strict=True)]
+
+
+def _cut(sums: Tensor, owner: Tensor, low: Tensor, high: Tensor, side: int) -> Tensor:
+    """Boxes resized to ``(n, 3, side, side)`` by area: what ``interpolate(mode="area")`` gives, for all boxes at once."""
+    step = torch.arange(side, device=sums.device)
+
+    def edges(axis: int) -> tuple[Tensor, Tensor]:
+        length, begin = (high - low)[:, axis, None], low[:, axis, None]
+        return begin + step * length // side, begin + ((step + 1) * length + side - 1) // side
+
+    (x1, x2), (y1, y2) = edges(0), edges(1)
+    photo = owner[:, None, None]
+
+    def at(y: Tensor, x: Tensor) -> Tensor:
+        return sums[photo, y[:, :, None], x[:, None, :]]
+
+    total = at(y2, x2) - at(y1, x2) - at(y2, x1) + at(y1, x1)
+    area = (y2 - y1)[:, :, None] * (x2 - x1)[:, None, :]
+    return (total.float() / area[..., None]).permute(0, 3, 1, 2)
 
 
 def _suppress(rows: Tensor, owner: Tensor, threshold: float) -> Tensor:

@@ -103,16 +103,33 @@ class MTCNNDetector:
             _require_rgb(pixels, index)
             groups.setdefault(pixels.shape[:2], []).append(index)
         found: list[list[Detection]] = [[] for _ in images]
+        parts: list[_Part] = []
         for shape, members in groups.items():
             padded, scaled = _working_size(shape, max_side=self._max_side)
             step = max(1, self._batch_pixels // (scaled[0] * scaled[1]))
-            for start in range(0, len(members), step):
-                chunk = members[start : start + step]
-                batch = np.stack([_fit(images[i], padded, scaled) for i in chunk])
-                factors = (padded[1] / scaled[1], padded[0] / scaled[0])
-                for index, rows in zip(chunk, self._cascade(batch), strict=True):
-                    found[index] = [_to_detection(row, factors) for row in rows]
+            parts += [
+                _Part(members[start : start + step], padded, scaled) for start in range(0, len(members), step)
+            ]
+
+        def look(part: _Part) -> list[NDArray[np.float64]]:
+            return self._cascade(np.stack([_fit(images[i], part.padded, part.scaled) for i in part.members]))
+
+        from privface.threads import map_parts  # noqa: PLC0415  # loads torch
+
+        for part, tables in zip(parts, map_parts(look, parts), strict=True):
+            factors = (part.padded[1] / part.scaled[1], part.padded[0] / part.scaled[0])
+            for index, rows in zip(part.members, tables, strict=True):
+                found[index] = [_to_detection(row, factors) for row in rows]
         return found
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Photos of one size that go through the networks at once: their places, and (height, width) before and after scaling."""
+
+    members: list[int]
+    padded: tuple[int, int]
+    scaled: tuple[int, int]
 
 
 def choose_face(

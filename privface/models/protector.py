@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from privface.errors import CheckpointError, ConfigError
 from privface.models.autoencoders import SemiAdversarialAutoencoder
@@ -17,12 +18,13 @@ from privface.models.face_model import network_sha256
 from privface.models.family import Autoencoder
 from privface.models.inputs import require_unit_images
 from privface.records import FRAME
+from privface.threads import map_parts
 
 Perturbation: TypeAlias = SemiAdversarialAutoencoder | Autoencoder
 """A network that turns an image into a protected one."""
 
 _AT_ONCE = 16
-"""Images a pass: more of them leave the caches."""
+"""Images a pass: more of them leave the caches, and the rest are for other cores."""
 
 KINDS: Mapping[str, type[Perturbation]] = {
     "semi-adversarial-autoencoder": SemiAdversarialAutoencoder,
@@ -96,11 +98,10 @@ class Protector:
         """
         batch = torch.from_numpy(np.ascontiguousarray(images))
         require_unit_images(batch, what="images to protect")
-        out = np.empty(batch.shape, np.float32)
+        return np.concatenate(map_parts(self._protect, torch.split(batch, _AT_ONCE)))
+
+    def _protect(self, part: Tensor) -> NDArray[np.float32]:
         with torch.inference_mode():
-            for start in range(0, len(batch), _AT_ONCE):
-                part = batch[start : start + _AT_ONCE].float().contiguous(memory_format=torch.channels_last)
-                out[start : start + _AT_ONCE] = (
-                    self.network(part, strength=self.strength).clamp(0.0, 1.0).numpy()
-                )
-        return out
+            ready = part.float().contiguous(memory_format=torch.channels_last)
+            found: NDArray[np.float32] = self.network(ready, strength=self.strength).clamp(0.0, 1.0).numpy()
+        return found

@@ -54,7 +54,7 @@ class RayEngine:
         address: str | None = None,
     ) -> None:
         for name, value, least in (
-            ("actors", actors or 1, 1),
+            ("actors", 1 if actors is None else actors, 1),
             ("cpus", cpus, 1),
             ("gpus", gpus, 0),
             ("chunk", chunk, 1),

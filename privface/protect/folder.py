@@ -59,7 +59,7 @@ class ProtectSummary:
 
 def protect_folder(
     source: str | Path,
-    output: Path,
+    output: str | Path,
     protector: ImageProtector,
     *,
     faces: FaceMode = "aligned",
@@ -147,15 +147,15 @@ def protect_folder(
     )
     _check_settings(work, faces=faces, layout=layout, shard_size=shard_size, videos=videos)
     engine = engine or LocalEngine(workers=workers)
-    if is_url(str(output)):
+    if is_url(output):
         raise ConfigError(
             f"The output {output} is a URL; outputs are local folders.",
             hint="Locks and atomic renames need one. Copy the finished folder, or its shards, afterwards.",
         )
+    output = Path(output).absolute()  # workers elsewhere start in other folders
     if not is_url(source):
-        source = Path(source).absolute()  # workers elsewhere start in other folders
+        source = Path(source).absolute()
         require_apart(source, output)
-    output = output.absolute()
     photos = open_photos(source, videos=videos)
     try:
         items = with_format(photos.items(), image_format)

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from privface.errors import DataError
 
-_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*(::.*)?://")
 _BLOCK = 2**20
 
 

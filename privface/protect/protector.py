@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privface.errors import InputRangeError, ModelError
+from privface.images import to_pixels
 
 RANGE_SLACK = 1e-4
 """How far a protector's output may leave [0, 1] by rounding; far below one 8-bit step (1/255)."""
@@ -79,3 +80,16 @@ def output_fault(protected: NDArray[np.float32]) -> str | None:
     if low < -RANGE_SLACK or high > 1.0 + RANGE_SLACK:
         return f"protector gave values from {low:.4g} to {high:.4g}, outside [0, 1]"
     return None
+
+
+def face_fault(protected: NDArray[np.float32], face: NDArray[np.uint8]) -> str | None:
+    """Why the answer for one face must not be given; ``None`` where it may.
+
+    Args:
+        protected: The protector's answer, float32 ``(3, size, size)``.
+        face: What it was asked to protect, uint8 RGB ``(size, size, 3)``.
+    """
+    reason = output_fault(protected)
+    if reason is None and np.array_equal(to_pixels(protected), face):
+        reason = "protector returned the original"
+    return reason

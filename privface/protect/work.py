@@ -22,7 +22,7 @@ from privface.protect.inputs import BYTES_PER_PIXEL, InputFile, Source
 from privface.protect.journal import Entry
 from privface.protect.manifest import ManifestRow, Status
 from privface.protect.output import Output
-from privface.protect.protector import ImageProtector, check_batch, output_fault
+from privface.protect.protector import ImageProtector, check_batch, face_fault
 from privface.protect.templates import TemplateMaker, check_templates, pack
 from privface.protect.video import MAX_VIDEO_BYTES, protect_video
 from privface.records import Landmarks
@@ -47,7 +47,8 @@ class Loaded:
         video: The bytes of a video.
         faces: Its aligned faces, the central one first.
         landmarks: Theirs.
-        answers: Their protected versions.
+        answers: What the protector gave for them, ``(K, 3, size, size)``, not yet looked at.
+        protected: Their protected versions, fit to be written.
         encoded: The protected file, not yet written.
         reused: Whether an earlier run did it.
         template: Its packed template, where the job makes them.
@@ -59,7 +60,8 @@ class Loaded:
     video: bytes | None = None
     faces: tuple[NDArray[np.uint8], ...] = ()
     landmarks: tuple[Landmarks, ...] = ()
-    answers: tuple[NDArray[np.uint8], ...] = ()
+    answers: NDArray[np.float32] | None = None
+    protected: tuple[NDArray[np.uint8], ...] = ()
     encoded: bytes | None = None
     reused: bool = False
     template: str | None = None
@@ -149,8 +151,9 @@ class Worker:
         done += [self._protect_video(one, one.video) for one in batch if one.video is not None]
         ready = [one for one in batch if one.pixels is not None]
         found = self._protect_photos(ready)
-        made = self._with_templates([one for one in found if one.answers])
-        return [*done, *(one for one in found if not one.answers), *made]
+        if self._templates is not None:
+            found = self._with_templates([_checked(one) for one in found], self._templates)
+        return [*done, *found]
 
     def finish(self, one: Loaded) -> Loaded:
         """Encode and write one protected file; rows that are final pass.
@@ -158,10 +161,10 @@ class Worker:
         Raises:
             OutputError: If it cannot be written.
         """
-        if one.answers:
-            one = replace(
-                one, encoded=encode_image(self._pasted(one), one.item.suffix, quality=self._work.quality)
-            )
+        one = _checked(one)
+        if one.protected:
+            encoded = encode_image(self._pasted(one), one.item.suffix, quality=self._work.quality)
+            one = replace(one, encoded=encoded)
         data = one.encoded
         if data is None:
             return Loaded(one.item, stamped(one.row), reused=one.reused, template=one.template)
@@ -235,25 +238,23 @@ class Worker:
         for one in ready:
             mine = slice(place, place + len(one.faces))
             place = mine.stop
-            reason = _face_fault(protected[mine], faces[mine])
-            if reason is not None:
-                done.append(Loaded(one.item, replace(one.row, status="failed", reason=reason)))
-            else:
-                done.append(replace(one, answers=tuple(to_pixels(protected[mine]))))
+            done.append(replace(one, answers=protected[mine]))
         return done
 
-    def _with_templates(self, passed: Sequence[Loaded]) -> Sequence[Loaded]:
-        """Protected files with the template of their first face, where the job makes them."""
-        if self._templates is None or not passed:
-            return passed
-        seen = np.stack([(one.faces if self._templates.of_original else one.answers)[0] for one in passed])
-        made = []
+    def _with_templates(self, found: Sequence[Loaded], maker: TemplateMaker) -> list[Loaded]:
+        """Protected files with the template of their first face; the others as they are."""
+        passed = [one for one in found if one.protected]
+        others = [one for one in found if not one.protected]
+        if not passed:
+            return others
+        seen = np.stack([(one.faces if maker.of_original else one.protected)[0] for one in passed])
+        made: list[str] = []
         for start in range(0, len(seen), self._work.batch_size):
             part = self._filled(seen[start : start + self._work.batch_size])
-            rows = self._templates(to_unit(part))
+            rows = maker(to_unit(part))
             check_templates(rows, count=len(part))
             made += [pack(row) for row in rows]
-        return [replace(one, template=text) for one, text in zip(passed, made, strict=False)]
+        return [*others, *(replace(one, template=text) for one, text in zip(passed, made, strict=False))]
 
     def _find_faces(self, photos: Sequence[Loaded], detector: FaceDetector) -> list[Loaded]:
         """The faces of each photo, aligned, the central one first; a final row where there is none."""
@@ -312,9 +313,9 @@ class Worker:
         if one.pixels is None:
             raise ProtectError(f"{one.item.key} has no pixels to write.")
         if self._detector is None or self._work.crop:
-            return one.answers[0]
+            return one.protected[0]
         written = one.pixels
-        for face, points in zip(one.answers, one.landmarks, strict=True):
+        for face, points in zip(one.protected, one.landmarks, strict=True):
             written = paste_back(written, face, points, size=self._protector.size)
         return written
 
@@ -328,8 +329,8 @@ class Worker:
                 for place, pixels in enumerate(pictures)
             ]
             answers: list[tuple[NDArray[np.uint8] | None, int]] = [(None, 0)] * len(asked)
-            for found in self._protect_photos(asked):
-                pasted = self._pasted(found) if found.answers else None
+            for found in map(_checked, self._protect_photos(asked)):
+                pasted = self._pasted(found) if found.protected else None
                 answers[int(found.item.key)] = (pasted, found.row.faces or 0)
             return answers
 
@@ -352,20 +353,20 @@ class Worker:
         return Loaded(one.item, replace(row, reason=gaps if made.blank else None), encoded=made.data)
 
 
+def _checked(one: Loaded) -> Loaded:
+    """A file whose answers may be written as pixels, or its final row where one of them must not."""
+    if one.answers is None:
+        return one
+    faults = (face_fault(answer, face) for answer, face in zip(one.answers, one.faces, strict=True))
+    reason = next((fault for fault in faults if fault is not None), None)
+    if reason is not None:
+        return Loaded(one.item, replace(one.row, status="failed", reason=reason))
+    return replace(one, answers=None, protected=tuple(to_pixels(one.answers)))
+
+
 def stamped(row: ManifestRow) -> ManifestRow:
     """A row with the time; one that has a time keeps it."""
     return row if row.finished else replace(row, finished=datetime.now(UTC).isoformat(timespec="seconds"))
-
-
-def _face_fault(protected: NDArray[np.float32], faces: NDArray[np.uint8]) -> str | None:
-    """Why the protected faces of one file must not be written; ``None`` where they may."""
-    for answer, face in zip(protected, faces, strict=True):
-        reason = output_fault(answer)
-        if reason is None and np.array_equal(to_pixels(answer), face):
-            reason = "protector returned the original"
-        if reason is not None:
-            return reason
-    return None
 
 
 def _rejected(row: ManifestRow, error: ImageError) -> ManifestRow:

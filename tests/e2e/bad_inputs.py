@@ -259,6 +259,11 @@ def _good_then(work: Path, *more: object, **places: Path) -> list[str]:
     return _protect(work, *more, **places)
 
 
+def _match(work: Path, *more: object) -> list[str]:
+    parts = ["match", _good(work), "--templates", f"mini:{work / 'kit/matcher'}", "--faces", "aligned", *more]
+    return list(map(str, parts))
+
+
 def _matched(work: Path, spec: str) -> list[str]:
     return _audit(work, matcher=spec)
 
@@ -461,6 +466,18 @@ CASES: tuple[Case, ...] = (
     Case("strength 5", lambda w: _good_then(w, "--strength", "5"), 2, "strength=5.0 is outside 0..2"),
     Case("JPEG quality 500", lambda w: _good_then(w, "--quality", "500"), 2, "quality is 500; it must be from 1 to 100"),
     Case("no worker", lambda w: _good_then(w, "--workers", "0"), 2, "workers is 0"),
+    Case("no room in a shard", lambda w: _good_then(w, "--to", "parquet", "--shard-size", "0"), 2, "shard_size is 0; it must be at least 1"),
+    Case("a limit of faces for aligned faces", lambda w: _good_then(w, "--max-faces", "1"), 2, "need a detector"),
+    Case("videos among aligned faces", lambda w: _good_then(w, "--video"), 2, "need a detector"),
+    Case("a store without templates", lambda w: _good_then(w, "--store", "lancedb:x"), 2, "--store keeps the templates of --embeddings"),
+    Case("a store of another kind", lambda w: _good_then(w, "--store", "faiss:x", "--embeddings", f"mini:{w / 'kit/matcher'}"), 2, "'faiss:x' is not known"),
+    Case("search of a store that is not there", lambda w: _match(w, "--store", f"lancedb:{w / 'none'}"), 2, "none holds no templates"),
+    Case("search of nothing", _match, 2, "give either --gallery or --store"),
+    Case("input at a URL of no known kind", lambda w: ["protect", "nosuch://b/x", str(w / "out"), "--model", str(w / "kit/run")], 2, "nosuch://b/x cannot be opened"),
+    Case("input through a cache on this disk", lambda w: ["protect", "simplecache::memory://b", str(w / "out"), "--model", str(w / "kit/run")], 2, "chains file systems"),
+    Case("output at a URL", lambda w: ["protect", str(_good(w)), "s3://b/out", "--model", str(w / "kit/run")], 2, "outputs are local folders"),
+    Case("a cluster of no actors", lambda w: _good_then(w, "--engine", "ray", "--actors", "0"), 2, "actors is 0; it must be at least 1"),
+    Case("torch asked to run an ONNX file", lambda w: _good_then(w, "--runtime", "torch", model=w / "m.onnx"), 2, "runs in ONNX Runtime only"),
     Case("gate on a figure that does not exist", lambda w: _audit(w, "--fail-if", "privacy>1"), 2, "no figure 'privacy'"),
     Case("gate that is no comparison", lambda w: _audit(w, "--fail-if", "leakage"), 2, "is no gate"),
     Case("no resamples", lambda w: _audit(w, "--resamples", "0"), 2, "resamples"),

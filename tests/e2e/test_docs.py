@@ -25,13 +25,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from privface.cli.main import app
 from privface.data import generate_faces, write_faces
-from privface.models import CompactResNet, SemiAdversarialAutoencoder, kind_of, save_network
+from privface.models import CompactResNet, Protector, SemiAdversarialAutoencoder, kind_of, save_network
+from privface.protect import protect_folder
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 ELSEWHERE = {
     "erasers.md": "tests/e2e/test_readme.py",
+    "integrations.md": "tests/e2e/test_integrations.py",
     "methods.md": "tests/models/test_san2018.py",
 }
 """Pages whose Python another test runs."""
@@ -76,6 +78,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     protector = SemiAdversarialAutoencoder(width=4, depth=1, blocks=1)
     for run in ("runs/mine", "demo/run"):
         save_network(place / run, protector, kind=kind_of(protector), meta={"size": 112})
+    protect_folder(place / "photos", place / "protected", Protector.load(place / "runs" / "mine"))
     for folder, kind, outputs in (
         ("demo/matcher", "matcher", 16),
         ("demo/matcher-unseen", "matcher", 16),
@@ -243,7 +246,19 @@ def test_the_site_builds_and_fetches_nothing_from_elsewhere(site: Path) -> None:
     assert not list(site.rglob("*.py"))
 
 
-ROOMS = ["data", "faces", "models", "erasers", "losses", "training", "protect", "audit", "report", "pipeline"]
+ROOMS = [
+    "data",
+    "faces",
+    "models",
+    "erasers",
+    "losses",
+    "training",
+    "protect",
+    "audit",
+    "report",
+    "pipeline",
+    "transforms",
+]
 
 
 @pytest.mark.slow

@@ -102,6 +102,7 @@ def test_every_command_for_own_photos_runs_in_order(place: Path) -> None:
     assert {line.split()[1] for line in ours} >= {
         "train",
         "protect",
+        "match",
         "audit",
         "embed",
         "erase",
@@ -115,7 +116,9 @@ def test_every_command_for_own_photos_runs_in_order(place: Path) -> None:
         allowed = {0}
         if "--fail-if" in line:
             allowed = {0, EXIT_GATE}
-        elif "--faces detect" in line or line.startswith(("privface embed", "privface erase apply")):
+        elif "--faces detect" in line or line.startswith(
+            ("privface embed", "privface erase apply", "privface match")
+        ):
             allowed = {
                 0,
                 EXIT_SOME_FAILED,
@@ -178,7 +181,10 @@ def test_the_exit_codes_are_the_ones_of_the_command_line() -> None:
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    pages = [
+        *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")),
+        *(ROOT / "docs").glob("*.md"),
+    ]
     for page in pages:
         for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text("utf-8")):
             file = (page.parent / target) if target else page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,9 @@ def test_the_family_exports_too(tmp_path: Path) -> None:
     save_network(tmp_path / "run", network, kind="autoencoder", meta={"size": SIZE})
     export_protector(tmp_path / "run", tmp_path / "m.onnx")
     np.testing.assert_allclose(
-        OnnxProtector.load(tmp_path / "m.onnx")(images(3)), Protector.load(tmp_path / "run")(images(3)), atol=1e-5
+        OnnxProtector.load(tmp_path / "m.onnx")(images(3)),
+        Protector.load(tmp_path / "run")(images(3)),
+        atol=1e-5,
     )
 
 
@@ -120,3 +123,27 @@ def test_protect_with_an_exported_file(run: Path, tmp_path: Path) -> None:
     for row in rows:
         ours, theirs = (decode_image(tmp_path / out / row.input).astype(int) for out in ("torch", "onnx"))
         assert np.abs(ours - theirs).max() <= 1
+
+
+def test_a_run_folder_runs_in_onnx_runtime_without_a_file(run: Path, tmp_path: Path) -> None:
+    protector = load_protector(run, runtime="onnx")
+    assert isinstance(protector, OnnxProtector)
+    np.testing.assert_allclose(protector(images(3)), Protector.load(run)(images(3)), atol=1e-5)
+    assert (
+        load_protector(run, runtime="onnx").fingerprint == protector.fingerprint
+    )  # or a rerun would start anew
+    assert load_protector(run, runtime="onnx", strength=0.5).fingerprint != protector.fingerprint
+    assert isinstance(load_protector(run, runtime="torch"), Protector)
+    export_protector(run, tmp_path / "m.onnx")
+    assert isinstance(load_protector(tmp_path / "m.onnx", runtime="onnx"), OnnxProtector)
+    with pytest.raises(ConfigError, match="runs in ONNX Runtime only"):
+        load_protector(tmp_path / "m.onnx", runtime="torch")
+
+
+def test_a_copy_opens_its_own_session(run: Path) -> None:
+    """Ray copies protectors to its actors."""
+    protector = load_protector(run, runtime="onnx")
+    again = copy.copy(protector)
+    assert again is not protector
+    assert again.fingerprint == protector.fingerprint
+    np.testing.assert_array_equal(again(images(2)), protector(images(2)))

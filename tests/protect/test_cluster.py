@@ -1,0 +1,138 @@
+"""The cluster's engine: the bytes of the local one, whatever becomes of an actor."""
+
+from __future__ import annotations
+
+import copy
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from privface.errors import ConfigError, MissingExtraError, OutputError
+from privface.images import encode_image
+from privface.protect import GaussianBlur, protect_folder, read_manifest
+
+ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:::ray"), pytest.mark.timeout(900)]
+
+SIZE = 32
+BLUR = GaussianBlur(sigma=2.0, size=SIZE)
+Snapshot = Callable[[Path], dict[str, str]]
+MakePatch = Callable[[int], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Moody(GaussianBlur):
+    """May not bear white faces, in one of two ways; slow enough to be killed in time."""
+
+    mood: str = "calm"
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        time.sleep(0.2)
+        if (images.mean(axis=(1, 2, 3)) > 0.99).any():
+            if self.mood == "angry":
+                raise MemoryError("no room for white")
+            if self.mood == "wrong":
+                return super().__call__(images)[:1]
+        return super().__call__(images)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """One small cluster for all tests: two CPUs, whatever the machine has."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import tests
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+def engine():  # type: ignore[no-untyped-def]
+    from privface.protect.cluster import RayEngine
+
+    return RayEngine(chunk=3)
+
+
+class Killing:
+    """Kills an actor as soon as something is finished."""
+
+    killed = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        found = subprocess.run(["pgrep", "-f", "ray::MapWorker"], capture_output=True, text=True, check=False)
+        if not self.killed and found.stdout:  # refused files are noted before there is an actor
+            self.killed = int(found.stdout.split()[0])
+            os.kill(self.killed, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("layout", ["tree", "webdataset"])
+def test_same_bytes_as_the_local_engine_though_an_actor_is_killed(
+    cluster: None, faces: Path, tmp_path: Path, snapshot: Snapshot, make_patch: MakePatch, layout: str
+) -> None:
+    calm = Moody(sigma=2.0, size=SIZE)
+    more = {"layout": layout, "shard_size": 4, "batch_size": 1}
+    for out in ("local", "ray"):
+        protect_folder(faces, tmp_path / out, calm, **more)  # type: ignore[arg-type]
+    (tmp_path / "ray" / "protected-00001.tar").unlink(missing_ok=True)
+    for number in (0, 3, 4, 7, 8):
+        changed = next(faces.rglob(f"face{number:02d}.*"))
+        changed.write_bytes(encode_image(make_patch(90 + number), changed.suffix))
+    (faces / "broken.png").write_bytes(b"no image")
+    (faces / "link").symlink_to(tmp_path)
+    kill = Killing()
+    summary = protect_folder(faces, tmp_path / "ray", calm, engine=engine(), progress=kill, **more)  # type: ignore[arg-type]
+    protect_folder(faces, tmp_path / "local", calm, **more)  # type: ignore[arg-type]
+    assert kill.killed
+    assert (summary.counts["ok"], summary.counts["unreadable"]) == (11, 2)
+    assert 0 < summary.reused < 7
+    assert snapshot(tmp_path / "ray") == snapshot(tmp_path / "local")
+    assert not list((tmp_path / "ray").rglob("*.privface-tmp"))
+
+
+def test_an_unforeseen_fault_costs_a_chunk_not_the_job(cluster: None, faces: Path, tmp_path: Path) -> None:
+    protector = Moody(sigma=2.0, size=SIZE, mood="angry")
+    (faces / "person0" / "white.png").write_bytes(encode_image(np.full((48, 48, 3), 255, np.uint8), ".png"))
+    summary = protect_folder(faces, tmp_path / "out", protector, batch_size=1, engine=engine())
+    assert summary.counts["failed"] >= 1
+    assert summary.counts["ok"] + summary.counts["failed"] == 12
+    reasons = [row.reason for row in read_manifest(summary.manifest) if row.status == "failed"]
+    assert set(reasons) == {"unexpected MemoryError: no room for white"}
+
+
+def test_a_fault_that_every_file_would_meet_stops_the_job(cluster: None, faces: Path, tmp_path: Path) -> None:
+    (faces / "person0" / "white.png").write_bytes(encode_image(np.full((48, 48, 3), 255, np.uint8), ".png"))
+    with pytest.raises(OutputError, match=r"The protector gave float32 .* files are finished"):
+        protect_folder(
+            faces, tmp_path / "out", Moody(sigma=2.0, size=SIZE, mood="wrong"), batch_size=2, engine=engine()
+        )
+
+
+def test_bad_numbers_and_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    from privface.protect.cluster import RayEngine
+
+    for wrong in ({"actors": 0}, {"cpus": 0}, {"gpus": -1}, {"chunk": 0}):
+        with pytest.raises(ConfigError, match="must be at least"):
+            RayEngine(**wrong)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match="--engine ray needs ray"):
+        RayEngine()
+
+
+def test_archives_open_again_in_another_process(faces: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from privface.protect.sources import open_photos
+
+    source = open_photos(shutil.make_archive(str(tmp_path / "photos"), "zip", faces))
+    again = copy.copy(source)  # what Ray does, without the bytes between
+    for item in source.items():
+        assert again.read(item, limit=10**6) == source.read(item, limit=10**6)
+    source.close()
+    again.close()
