@@ -21,6 +21,8 @@ from privface.images import write_atomic
 
 WEIGHTS = "eraser.safetensors"
 CARD = "eraser.yaml"
+"""File in an eraser's folder that says what it is."""
+
 _PEOPLE = "people"
 
 

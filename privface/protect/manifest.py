@@ -21,6 +21,8 @@ Status: TypeAlias = Literal["ok", "no_face", "many_faces", "unreadable", "too_la
 """What became of an input file; only ``ok`` has an output."""
 
 STATUSES: tuple[Status, ...] = get_args(Status)
+"""Every status that a manifest row may have."""
+
 MANIFEST_NAME = "manifest.parquet"
 CSV_NAME = "manifest.csv"
 FORMAT = "privface.manifest/2"

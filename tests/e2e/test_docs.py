@@ -1,0 +1,351 @@
+"""The site: it builds without a warning and without the network, and what its pages tell people to type is true."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+import typer
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+
+from privface.cli.main import app
+from privface.data import generate_faces, write_faces
+from privface.models import CompactResNet, Protector, SemiAdversarialAutoencoder, kind_of, save_network
+from privface.protect import protect_folder
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+ELSEWHERE = {
+    "erasers.md": "tests/e2e/test_readme.py",
+    "integrations.md": "tests/e2e/test_integrations.py",
+    "methods.md": "tests/models/test_san2018.py",
+}
+"""Pages whose Python another test runs."""
+
+NOT_RUN: dict[str, int] = {}
+"""Blocks that cannot run, by page; each is marked there by ``<!-- not run: REASON -->`` in the line above it."""
+
+BLOCK = re.compile(
+    r"^(?:<!-- not run: (?P<reason>.+) -->\n)?```(?P<language>\w*)(?P<info>[^\n]*)\n(?P<code>.*?)^```",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(DOCS).as_posix()
+
+
+def blocks(page: Path) -> list[re.Match[str]]:
+    return list(BLOCK.finditer(page.read_text(encoding="utf-8")))
+
+
+WITH_PYTHON = [page for page in PAGES if any(block["language"] == "python" for block in blocks(page))]
+
+
+# Python ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the pages assume: labelled photos, matchers, a run folder, and what the demo leaves behind."""
+    place = tmp_path_factory.mktemp("docs")
+    faces = generate_faces(people=16, photos_per_person=2, seed=4)
+    table = write_faces(faces, place / "photos")
+    labels = pd.read_csv(place / "photos" / "labels.csv")
+    labels["split"] = ["train" if record.identity < "p00008" else "val" for record in table]
+    labels.to_csv(place / "photos" / "labels.csv", index=False)
+    (place / "face.png").write_bytes(table[0].path.read_bytes())
+    (place / "models").mkdir()
+    for seed, name in enumerate(("matcher", "other_matcher")):
+        onnx.save(tiny_matcher(seed), place / "models" / f"{name}.onnx")
+    write_faces(faces, place / "demo" / "faces")
+    protector = SemiAdversarialAutoencoder(width=4, depth=1, blocks=1)
+    for run in ("runs/mine", "demo/run"):
+        save_network(place / run, protector, kind=kind_of(protector), meta={"size": 112})
+    protect_folder(place / "photos", place / "protected", Protector.load(place / "runs" / "mine"))
+    for folder, kind, outputs in (
+        ("demo/matcher", "matcher", 16),
+        ("demo/matcher-unseen", "matcher", 16),
+        ("demo/classifier", "gender-classifier", 1),
+        ("demo/classifier-unseen", "gender-classifier", 1),
+    ):
+        network = CompactResNet(outputs=outputs, width=8, stages=2)
+        save_network(place / folder, network, kind=kind, meta={"input_size": 32})
+    return place
+
+
+def tiny_matcher(seed: int) -> onnx.ModelProto:
+    """Sixteen random filters and their mean responses."""
+    weights = np.random.default_rng(seed).normal(size=(16, 3, 8, 8)).astype(np.float32) / 255
+    nodes = [
+        helper.make_node("Conv", ["rgb", "w"], ["a"], kernel_shape=[8, 8], strides=[8, 8]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("GlobalAveragePool", ["b"], ["c"]),
+        helper.make_node("Flatten", ["c"], ["out"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("rgb", TensorProto.FLOAT, ["n", 3, 112, 112])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["n", 16])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", [page for page in WITH_PYTHON if name_of(page) not in ELSEWHERE], ids=name_of
+)
+def test_the_python_of_a_page_runs_from_top_to_bottom(page: Path, world: Path, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    shutil.copytree(world, place)
+    code = []
+    for block in blocks(page):
+        if block["language"] != "python" or block["reason"]:
+            continue
+        title = re.fullmatch(r'\s*title="([\w.]+)"', block["info"])
+        if title:  # a file that the reader is to write
+            (place / title[1]).write_text(block["code"], encoding="utf-8")
+        else:
+            code.append(block["code"])
+    (place / "page.py").write_text("\n\n".join(code), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:__main__", "page.py"],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(place)]), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_more_blocks_are_left_out_than_are_listed() -> None:
+    marked = {
+        name_of(page): sum(block["reason"] is not None for block in blocks(page))
+        for page in PAGES
+        if any(block["reason"] for block in blocks(page))
+    }
+    assert marked == NOT_RUN
+    assert set(ELSEWHERE) <= {name_of(page) for page in WITH_PYTHON}
+    for page, test in ELSEWHERE.items():
+        assert page in (ROOT / test).read_text(encoding="utf-8"), f"{test} no longer runs {page}"
+
+
+# commands -------------------------------------------------------------------------------------------------
+
+
+def commands(page: Path) -> list[str]:
+    lines = [
+        re.sub(r"^(?:[A-Z_]+=\S*\s+)+", "", line.strip())  # PYTHONPATH=. privface ...
+        for block in blocks(page)
+        if block["language"] in {"", "bash", "sh", "console"}
+        for line in block["code"].replace("\\\n", " ").splitlines()
+    ]
+    return [line for line in lines if line.startswith("privface ")]
+
+
+def parse(line: str) -> None:
+    """Parse as the command line would, without running; options in brackets are taken as given."""
+    words = shlex.split(line.replace("[", " ").replace("]", " ").replace(" ... ", " "), comments=True)
+    words = [word for word in words[1:] if word != "..."]
+    command = typer.main.get_command(app)
+    context = command.make_context("privface", words)
+    while hasattr(command, "resolve_command"):
+        rest = [*context._protected_args, *context.args]
+        name, command, words = command.resolve_command(context, rest)
+        context = command.make_context(name, words, parent=context)
+
+
+WITH_COMMANDS = [page for page in PAGES if commands(page)]
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=name_of)
+def test_every_command_of_a_page_is_understood(page: Path) -> None:
+    for line in commands(page):
+        try:
+            parse(line)
+        except Exception as error:  # click's own errors, by any name
+            pytest.fail(f"{name_of(page)}: {line}\n{getattr(error, 'message', error)}")
+
+
+def test_a_command_that_does_not_exist_is_not_understood() -> None:
+    assert len(WITH_COMMANDS) > 8
+    parse("privface audit --original a --protected b --fail-if 'leakage>0.60'")
+    for line in ("privface protect a b --modell c", "privface erase fit", "privface unmask a"):
+        with pytest.raises(Exception, match=r"(?i)no such|missing"):
+            parse(line)
+
+
+# the site -------------------------------------------------------------------------------------------------
+
+
+class _Fetched(HTMLParser):
+    """Addresses that a browser would fetch by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        if tag in {"script", "img", "iframe", "video", "audio", "source"} and named.get("src"):
+            self.found.append(str(named["src"]))
+        if tag == "link" and named.get("rel") != "canonical" and named.get("href"):
+            self.found.append(str(named["href"]))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(place)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+@pytest.mark.slow
+def test_the_site_builds_and_fetches_nothing_from_elsewhere(site: Path) -> None:
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 35
+    for page in pages:
+        reader = _Fetched()
+        reader.feed(page.read_text(encoding="utf-8"))
+        for address in reader.found:
+            assert not re.match(r"(https?:)?//", address), f"{page.name} fetches {address}"
+            if address.startswith("data:") or page.name == "404.html":
+                continue
+            assert (page.parent / address.partition("?")[0]).exists(), f"{page.name} wants {address}"
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"url\(\s*['\"]?(https?:)?//", sheet.read_text(encoding="utf-8")), sheet.name
+    assert not list(site.rglob("*.py"))
+
+
+ROOMS = [
+    "data",
+    "faces",
+    "models",
+    "erasers",
+    "losses",
+    "training",
+    "protect",
+    "audit",
+    "report",
+    "pipeline",
+    "transforms",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_reference_holds_every_public_name_and_no_other(site: Path, room: str) -> None:
+    page = (site / "api" / f"{room}.html").read_text(encoding="utf-8")
+    names = set(re.findall(rf'id="privface\.{room}\.(\w+)"', page))
+    module = importlib.import_module(f"privface.{room}")
+    here = {
+        name for name, thing in vars(module).items() if getattr(thing, "__module__", "") == module.__name__
+    }
+    assert names == set(getattr(module, "__all__", {name for name in here if not name.startswith("_")}))
+    assert not re.search(r":(class|func|meth|data|attr):`", page)
+
+
+def test_the_table_on_the_first_page_is_the_readme_s() -> None:
+    table = re.search(r"^\| protection \|.*?(?=\n\n)", (DOCS / "index.md").read_text("utf-8"), re.M | re.S)
+    assert table is not None
+    assert table.group() in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_page_has_a_place_in_the_navigation() -> None:
+    text = re.sub(r"!!python\S+", "", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+
+    def files(entry: object) -> list[str]:
+        if isinstance(entry, str):
+            return [entry]
+        parts = entry.values() if isinstance(entry, dict) else entry
+        return [file for part in parts for file in files(part)]
+
+    named = files(yaml.safe_load(text)["nav"])
+    assert len(named) == len(set(named))
+    outside = {page for page in named if page.startswith("project/")}
+    assert set(named) - outside == {name_of(page) for page in PAGES}
+
+
+def test_links_of_pages_lead_somewhere_on_a_code_host_too() -> None:
+    for page in PAGES:
+        text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", text):
+            file = (page.parent / target) if target else page
+            assert file.exists(), f"{name_of(page)} links to {target}"
+            if anchor:
+                titles = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE)
+                slugs = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+                assert anchor in slugs, f"{name_of(page)} links to {target}#{anchor}"
+
+
+# figures --------------------------------------------------------------------------------------------------
+
+
+def load_drawing() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_figures_draw", DOCS / "figures" / "draw.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_the_figures_can_be_drawn_again(tmp_path: Path) -> None:
+    load_drawing().main(tmp_path)
+    drawn = {file.name for file in tmp_path.iterdir()}
+    kept = {file.name for file in (DOCS / "figures").glob("*.svg")}
+    assert drawn == kept
+    for name in kept:
+        old, new = (ET.parse(place / name).getroot() for place in (DOCS / "figures", tmp_path))  # noqa: S314  # our own files
+        assert old.attrib["viewBox"].split()[:2] == new.attrib["viewBox"].split()[:2]
+        assert {element.tag for element in old.iter()} == {element.tag for element in new.iter()}
+        assert not re.search(r'href="(?!#)', (DOCS / "figures" / name).read_text("utf-8"))
+        assert any(f"figures/{name}" in page.read_text("utf-8") for page in PAGES), f"{name} is on no page"
+
+
+# imports --------------------------------------------------------------------------------------------------
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    """Under 0.2 s, which is not asserted; what would take longer is."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-X", "importtime", "-c", "import privface"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = re.findall(r"^import time:\s+\d+ \|\s+\d+ \|\s+(\S+)$", done.stderr, re.MULTILINE)
+    loaded = {name.partition(".")[0] for name in rows}
+    assert "privface" in loaded
+    assert not loaded & {"torch", "torchvision", "pandas", "numpy", "matplotlib", "sklearn", "scipy", "typer"}
