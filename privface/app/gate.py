@@ -207,7 +207,7 @@ class Gate:
         await self._app(scope, counted, send)
 
 
-def upload_token(path: str, folder: Path) -> tuple[str, str] | None:
+def upload_token(path: str, folder: Path | str) -> tuple[str, str] | None:
     """Token and name of an upload by the path that :class:`Gate` gave it; ``None`` where it gave no such path."""
     lead = f"{folder}/"
     token, slash, name = unquote(path).removeprefix(lead).partition("/")

@@ -31,6 +31,11 @@ def hint(text: str) -> str:
     return f'<p class="pf-hint">{_text(text)}</p>'
 
 
+def warning(text: str) -> str:
+    """A line that must not be overlooked."""
+    return f'<p class="pf-warning">{_text(text)}</p>'
+
+
 def outcomes(rows: Sequence[Outcome], *, archive: str | None, link: Link) -> str:
     """Photos beside one another, with their readings and downloads.
 

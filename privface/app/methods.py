@@ -40,12 +40,14 @@ class Method:
         note: What it promises, in words.
         make: The protector of a strength; 1 is usual, or what was trained and audited.
         adjustable: Whether strength changes anything.
+        baseline: Whether it is one of the simple ones.
     """
 
     name: str
     note: str
     make: Callable[[float], ImageProtector]
     adjustable: bool = True
+    baseline: bool = False
 
 
 def baselines() -> list[Method]:
@@ -57,7 +59,9 @@ def baselines() -> list[Method]:
         "JPEG compression": lambda s: JPEGCompression(quality=min(100, round(10 / s))),
         "Low resolution": lambda s: DownUpSample(side=min(111, round(24 / s))),
     }
-    return [Method(f"{name} (baseline)", BASELINE_WARNING, make) for name, make in made.items()]
+    return [
+        Method(f"{name} (baseline)", BASELINE_WARNING, make, baseline=True) for name, make in made.items()
+    ]
 
 
 def model_method(path: Path) -> Method:

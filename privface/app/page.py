@@ -31,39 +31,34 @@ _EFFORTS = (
 _WHOLE, _CROPS = ("Whole photos: find every face", "detect"), ("Face crops, aligned already", "aligned")
 
 
-class _HeldMixin:
-    """A component whose files are uploads that the gate holds in memory."""
+def _held(component: Any) -> Any:
+    """Make a component for files hand on paths of uploads and touch no disk and no network.
 
-    is_template = True  # Gradio draws it as its parent
+    The component itself is changed: a subclass would make Gradio write a stub file beside this one.
+    """
 
-    def preprocess(self, payload: Any) -> list[str]:
-        """Paths of uploads, as the gate made them up."""
+    def checked(path: Any) -> str:
+        if upload_token(str(path), component.GRADIO_CACHE) is None:
+            raise gr.Error("This is no upload of this server. Choose the file again.")
+        return str(path)
+
+    async def checked_later(path: Any) -> str:
+        return checked(path)
+
+    def paths(payload: Any) -> list[str]:
         if payload is None:
             return []
         files = payload.root if hasattr(payload, "root") else [payload]
         return [str(file.path) for file in files]
 
-    def move_resource_to_block_cache(self, url_or_file_path: Any) -> str:
-        """The path as it is, if the gate made it; nothing is copied or fetched from an address."""
-        path = str(url_or_file_path)
-        if upload_token(path, self._folder()) is None:
-            raise gr.Error("This is no upload of this server. Choose the file again.")
-        return path
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str:
-        """As :meth:`move_resource_to_block_cache`."""
-        return self.move_resource_to_block_cache(url_or_file_path)
-
-    def _folder(self) -> Any:
-        return self.GRADIO_CACHE  # type: ignore[attr-defined]
+    component.preprocess = paths
+    component.move_resource_to_block_cache = checked
+    component.async_move_resource_to_block_cache = checked_later
+    return component
 
 
-class _Files(_HeldMixin, gr.File):
-    """Files, dropped or chosen."""
-
-
-class _Camera(_HeldMixin, gr.Image):
-    """A picture of the camera."""
+def _file(label: str, *, elem_id: str, file_count: str = "single", height: int = 140) -> Any:
+    return _held(gr.File(label=label, elem_id=elem_id, file_count=file_count, height=height))
 
 
 def build(service: Service) -> gr.Blocks:
@@ -75,8 +70,9 @@ def build(service: Service) -> gr.Blocks:
     with gr.Blocks(title="privface", analytics_enabled=False, delete_cache=_SWEEP, fill_width=True) as page:
         gr.HTML(
             '<header class="pf-head"><h1>privface</h1><p>Hide gender in face photos while matching keeps working, and measure '
-            "honestly whether it does. Everything happens on the machine that serves this page; photos are held in its memory "
-            f"for {service.limits.held_seconds / 60:.0f} minutes at most, until you clear them or close the page.</p></header>"
+            "honestly whether it does. Everything happens on the machine that serves this page. Photos are held in its memory and let "
+            "go when you clear them or close the page, at the latest "
+            f"{service.limits.held_seconds / 60:.0f} minutes after they were last used.</p></header>"
         )
         with gr.Tabs():
             with gr.Tab("Protect", id="protect"):
@@ -108,7 +104,9 @@ def application(service: Service) -> ASGIApp:
         enable_monitoring=False,
         pwa=False,
         mcp_server=False,
-        theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        theme=gr.themes.Default(
+            primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+        ),
         css=STYLE,
     )
     return Gate(app, shelf=service.shelf, folder=service.folder, limits=service.limits)
@@ -118,30 +116,37 @@ def _session(request: gr.Request) -> str:
     return str(request.session_hash or "")
 
 
+def _note(service: Service, name: str) -> str:
+    method = service.method(name)
+    return markup.warning(method.note) if method.baseline else markup.hint(method.note)
+
+
 def _protect_tab(service: Service) -> None:
     limits, names = service.limits, [method.name for method in service.methods]
     with gr.Row(elem_classes="pf-columns"):
         with gr.Column(scale=2, min_width=320):
-            files = _Files(
+            files = _file(
                 label=f"Photos, up to {limits.files} of {megabytes(limits.file_bytes)} each",
                 file_count="multiple",
                 height=180,
                 elem_id="pf-photos",
             )
             with gr.Accordion("Take one with the camera", open=False):
-                camera = _Camera(
-                    sources=["webcam"],
-                    type="filepath",
-                    format="png",
-                    show_label=False,
-                    height=260,
-                    elem_id="pf-camera",
+                camera = _held(
+                    gr.Image(
+                        sources=["webcam"],
+                        type="filepath",
+                        format="png",
+                        show_label=False,
+                        height=260,
+                        elem_id="pf-camera",
+                    )
                 )
         with gr.Column(scale=2, min_width=320):
             method = gr.Dropdown(
                 names, value=names[0], label="Protect with", elem_id="pf-method", filterable=False
             )
-            note = gr.HTML(markup.hint(service.methods[0].note), elem_id="pf-note")
+            note = gr.HTML(_note(service, names[0]), elem_id="pf-note")
             faces = gr.Radio(
                 [_WHOLE, _CROPS], value="detect", label="What the photos show", elem_id="pf-faces"
             )
@@ -168,7 +173,7 @@ def _protect_tab(service: Service) -> None:
 
     def describe(chosen: str) -> tuple[str, Any]:
         found = service.method(chosen)
-        return markup.hint(found.note), gr.update(interactive=found.adjustable)
+        return _note(service, chosen), gr.update(interactive=found.adjustable)
 
     def forget(request: gr.Request) -> tuple[None, None, str]:
         service.clear(_session(request))
@@ -198,16 +203,10 @@ def _protect_tab(service: Service) -> None:
 def _audit_tab(service: Service) -> None:
     size = megabytes(service.limits.file_bytes)
     with gr.Row(elem_classes="pf-columns"):
-        original = _Files(
-            label=f"Originals: zip, a folder a person, up to {size}", height=140, elem_id="pf-originals"
-        )
-        protected = _Files(
-            label=f"Protected: zip with the same paths, up to {size}", height=140, elem_id="pf-protected"
-        )
-        labels = _Files(
+        original = _file(label=f"Originals: zip, a folder a person, up to {size}", elem_id="pf-originals")
+        protected = _file(label=f"Protected: zip with the same paths, up to {size}", elem_id="pf-protected")
+        labels = _file(
             label="Labels: CSV with gender, and file or identity",
-            file_count="single",
-            height=140,
             elem_id="pf-labels",
         )
     with gr.Row(elem_classes="pf-columns"):
@@ -265,10 +264,9 @@ def _audit_tab(service: Service) -> None:
 
 
 def _trade_off_tab(service: Service) -> None:
-    files = _Files(
+    files = _file(
         label="audit.json files of audits of the same photos",
         file_count="multiple",
-        height=140,
         elem_id="pf-audits",
     )
     result = gr.HTML(service.trade_off("", []), elem_id="pf-trade-off")

@@ -159,6 +159,7 @@ def _listening(port: int) -> Iterator[socket.socket]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, port))
+            listener.listen(128)
         except OSError as error:
             raise ConfigError(
                 f"Port {port} of {HOST} cannot be used: {error.strerror}.",

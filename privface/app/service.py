@@ -16,7 +16,7 @@ from typing import TypeVar
 from privface.app import markup
 from privface.app.auditing import AuditBench, Audited, Effort, audit_uploads
 from privface.app.gate import KEPT, upload_token
-from privface.app.methods import Method
+from privface.app.methods import STRONGEST, WEAKEST, Method
 from privface.app.protecting import Faces, Outcome, PhotoDesk
 from privface.app.shelf import Item, Shelf
 from privface.app.tradeoff import read_points
@@ -88,6 +88,10 @@ class Service:
             return
 
         def work(tell: Callable[[str, int, int], None]) -> str:
+            if not WEAKEST <= strength <= STRONGEST:
+                raise UploadError(
+                    f"The strength {strength:g} is outside {WEAKEST:g}..{STRONGEST:g}.", hint="1 is usual."
+                )
             uploads = self._uploads(session, "photos", paths)
             rows = self.desk.protect(
                 uploads,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 STYLE = """
+:root { --pf-soft: #4d5560; } .dark { --pf-soft: #b4bac4; }
 .pf-head h1 { font-size: 1.6rem; margin: 0; }
-.pf-head p { max-width: 90ch; margin: 4px 0 0; color: var(--body-text-color-subdued); }
-.pf-hint { max-width: 90ch; color: var(--body-text-color-subdued); margin: 4px 0; }
+.pf-head p { max-width: 90ch; margin: 4px 0 0; color: var(--pf-soft); }
+.pf-hint { max-width: 90ch; color: var(--pf-soft); margin: 4px 0; }
 .pf-notice { border-left: 6px solid #c0392b; background: var(--background-fill-secondary); border-radius: 6px; padding: 12px 16px; }
+.pf-warning { border-left: 6px solid #c77d00; background: var(--background-fill-secondary); border-radius: 6px; padding: 10px 14px; margin: 0; }
 .pf-notice span { display: block; margin-top: 4px; }
 .pf-notice, .pf-card, .pf-summary, .pf-table { overflow-wrap: anywhere; }
 .pf-progress label { display: block; } .pf-progress progress { display: block; width: 100%; height: 12px; margin-top: 6px; }
@@ -16,11 +18,11 @@ STYLE = """
 .pf-card h3 { font-size: 1rem; margin: 0 0 8px; }
 .pf-three { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 8px; }
 .pf-three figure { margin: 0; } .pf-three img { width: 100%; height: auto; display: block; border-radius: 6px; }
-.pf-three figcaption { font-size: .85rem; color: var(--body-text-color-subdued); text-align: center; margin-top: 4px; }
+.pf-three figcaption { font-size: .85rem; color: var(--pf-soft); text-align: center; margin-top: 4px; }
 .pf-readings { display: grid; gap: 8px; margin-top: 10px; }
 .pf-readings table, .pf-table table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 .pf-readings th, .pf-readings td, .pf-table th, .pf-table td { text-align: left; padding: 5px 8px; border-top: 1px solid var(--border-color-primary); }
-.pf-readings thead th, .pf-table thead th { border-top: 0; color: var(--body-text-color-subdued); font-weight: 600; }
+.pf-readings thead th, .pf-table thead th { border-top: 0; color: var(--pf-soft); font-weight: 600; }
 .pf-foot { margin: 12px 0 0; font-size: .9rem; }
 .pf-failed { margin: 0; }
 a.pf-button { display: inline-block; padding: 6px 14px; border: 1px solid var(--border-color-primary); border-radius: 8px;
