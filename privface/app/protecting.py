@@ -21,9 +21,10 @@ from privface.faces import FaceDetector, MTCNNDetector
 from privface.images import WRITTEN_SUFFIXES, decode_image, encode_image, to_unit
 from privface.models import GenderProbe, Matcher
 from privface.protect.inputs import InputFile, Source, within
+from privface.protect.manifest import ManifestRow, Status
 from privface.protect.output import Output
 from privface.protect.protector import ImageProtector
-from privface.protect.work import Loaded, Work, Worker
+from privface.protect.work import Work, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,13 @@ PREVIEW_SIDE = 448
 
 DIFFERENCE_GAIN = 3
 """By how much the page's difference picture exaggerates."""
+
+
+_CURES: dict[Status, str] = {
+    "no_face": "If it is an aligned face crop, say so above.",
+    "too_large": "Scale it down.",
+    "unreadable": "Choose another copy of it.",
+}
 
 
 @dataclass(frozen=True)
@@ -164,29 +172,23 @@ class PhotoDesk:
         one = worker.compute([loaded])[0]
         done = worker.finish(one)
         if output.data is None or loaded.pixels is None:
-            return Outcome(upload.name, reason=_tidy(done.row.reason, name))
+            return Outcome(upload.name, reason=_reason(done.row, name))
+        pair = to_unit(np.stack([one.faces[0], one.answers[0]]))
         return Outcome(
             upload.name,
             output=name,
             data=output.data,
             faces=len(one.answers),
             pictures=_pictures(loaded.pixels, output.data, self._limits.pixels),
-            **self._read(one),
+            matches=tuple(Reading(m.name, math.nan, _cosine(*m.embed(pair))) for m in self.matchers),
+            genders=tuple(
+                Reading(p.name, *(_probability(float(v)) for v in p.male_scores(pair))) for p in self.probes
+            ),
         )
 
     def _found_detector(self) -> FaceDetector:
         self._detector = self._detector or MTCNNDetector()
         return self._detector
-
-    def _read(self, one: Loaded) -> dict[str, tuple[Reading, ...]]:
-        """What the models see in the central face, before and after."""
-        pair = to_unit(np.stack([one.faces[0], one.answers[0]]))
-        return {
-            "matches": tuple(Reading(m.name, math.nan, _cosine(*m.embed(pair))) for m in self.matchers),
-            "genders": tuple(
-                Reading(p.name, *(_probability(float(v)) for v in p.male_scores(pair))) for p in self.probes
-            ),
-        }
 
 
 class _OneUpload(Source):
@@ -234,9 +236,10 @@ def _untaken(name: str, taken: set[str]) -> str:
     return found
 
 
-def _tidy(reason: str | None, name: str) -> str:
-    """A reason without the name or the size at its head: the page shows the name anyway."""
-    return re.sub(r"^\d+ bytes: ", "", (reason or "no reason is known").removeprefix(f"{name}: "))
+def _reason(row: ManifestRow, name: str) -> str:
+    """Why a photo was not protected, and what to do; the page shows its name anyway."""
+    text = re.sub(r"^\d+ bytes: ", "", (row.reason or "no reason is known").removeprefix(f"{name}: "))
+    return f"{text.rstrip('.')}. {_CURES.get(row.status, '')}".strip()
 
 
 def _pictures(original: NDArray[np.uint8], data: bytes, max_pixels: int) -> Pictures:
