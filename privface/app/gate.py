@@ -58,6 +58,33 @@ class _TooLargeError(Exception):
     """A body passed its limit."""
 
 
+class _Body:
+    """A request's body, counted; it must not be asked for more once it has ended."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.ended = False
+
+    async def next(self) -> bytes:
+        message = await self._receive()
+        self.ended = message["type"] == "http.disconnect" or not message.get("more_body", False)
+        return bytes(message.get("body", b""))
+
+    async def chunks(self, limit: int) -> AsyncGenerator[bytes, None]:
+        size = 0
+        while not self.ended:
+            chunk = await self.next()
+            size += len(chunk)
+            if size > limit:
+                raise _TooLargeError
+            yield chunk
+
+    async def drain(self, limit: int) -> None:
+        """Read on, keeping nothing: a browser that is answered before it has sent all shows no words."""
+        while limit > 0 and not self.ended:
+            limit -= len(await self.next())
+
+
 class _InMemory(MultiPartParser):
     """Starlette's parser, which would write what is larger than a megabyte to a file."""
 
@@ -97,7 +124,7 @@ class Gate:
             return
         path: str = scope["path"]
         if scope["method"] == "POST" and path.rstrip("/").endswith("/upload"):
-            response = await self._upload(headers, receive)
+            response = await self._upload(headers, _Body(receive))
             await response(scope, receive, answer)
         elif path.endswith(_PROGRESS):
             body = 'data: {"msg": "done"}\n\n'
@@ -107,20 +134,20 @@ class Gate:
         else:
             await self._pass_on(scope, headers, receive, answer)
 
-    async def _upload(self, headers: Headers, receive: Receive) -> Response:
+    async def _upload(self, headers: Headers, body: _Body) -> Response:
         """Take files into memory; gives the paths that Gradio passes around."""
         limit = self._limits.request_bytes + _OVERHEAD
         announced = headers.get("content-length", "")
         if announced.isdigit() and int(announced) > limit:
-            return await self._too_large(announced, receive)
+            return await self._too_large(announced, body)
         try:
             async with self._uploading:
-                uploads = await self._parsed(headers, receive, limit)
+                uploads = await self._parsed(headers, body, limit)
             tokens = self._put(uploads)
         except _TooLargeError:
-            return await self._too_large(announced, receive)
+            return await self._too_large(announced, body)
         except MultiPartException as error:
-            await _drain(receive, limit * _DRAINED_TIMES)
+            await body.drain(limit * _DRAINED_TIMES)
             if "Too many files" in error.message:
                 return _refusal(
                     f"Too many files; the limit is {self._limits.files:,} at once. Send them in parts, or use "
@@ -135,17 +162,17 @@ class Gate:
             [str(self._folder / token / name) for token, name in zip(tokens, names, strict=True)]
         )
 
-    async def _too_large(self, announced: str, receive: Receive) -> Response:
-        await _drain(receive, self._limits.request_bytes * _DRAINED_TIMES)
+    async def _too_large(self, announced: str, body: _Body) -> Response:
+        await body.drain(self._limits.request_bytes * _DRAINED_TIMES)
         size = megabytes(int(announced)) if announced.isdigit() else "Too much"
         return _refusal(
             f"{size} at once; the limit is {megabytes(self._limits.request_bytes)}. Send them in parts.", 413
         )
 
-    async def _parsed(self, headers: Headers, receive: Receive, limit: int) -> list[Upload]:
+    async def _parsed(self, headers: Headers, body: _Body, limit: int) -> list[Upload]:
         if not headers.get("content-type", "").startswith("multipart/form-data"):
             raise MultiPartException("no form")
-        parser = _InMemory(headers, _body(receive, limit), max_files=self._limits.files, max_fields=10)
+        parser = _InMemory(headers, body.chunks(limit), max_files=self._limits.files, max_fields=10)
         try:
             form = await parser.parse()
         except (KeyError, ValueError) as error:
@@ -189,7 +216,7 @@ class Gate:
             headers.get("content-length", "0").isdigit()
             and int(headers.get("content-length", "0")) > _MESSAGE_BYTES
         ):
-            await _drain(receive, self._limits.request_bytes)
+            await _Body(receive).drain(self._limits.request_bytes)
             await _refusal(f"A message of more than {megabytes(_MESSAGE_BYTES)} is not taken.", 413)(
                 scope, receive, send
             )
@@ -214,32 +241,6 @@ def upload_token(path: str, folder: Path | str) -> tuple[str, str] | None:
     if not unquote(path).startswith(lead) or not slash or len(token) != 2 * 16:
         return None
     return token, name
-
-
-async def _body(receive: Receive, limit: int) -> AsyncGenerator[bytes, None]:
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise MultiPartException("gone")
-        chunk: bytes = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            raise _TooLargeError
-        yield chunk
-        if not message.get("more_body", False):
-            yield b""
-            return
-
-
-async def _drain(receive: Receive, limit: int) -> None:
-    """Read on to the end, keeping nothing: a browser that is answered before it has sent all shows no words."""
-    left = limit
-    while left > 0:
-        message = await receive()
-        left -= len(message.get("body", b""))
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            return
 
 
 def _refusal(words: str, status: int) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import tempfile
 import threading
@@ -47,7 +48,7 @@ class Settings:
 
 
 def serve(settings: Settings, *, ready: Callable[[str], None] | None = None) -> None:
-    """Serve the page until the process is told to stop (SIGINT, SIGTERM); nothing is left behind.
+    """Serve the page until the process is told to stop (SIGINT, SIGTERM); nothing is left behind. For the main thread.
 
     Args:
         settings: Models, port and limits.
@@ -70,8 +71,13 @@ def serve(settings: Settings, *, ready: Callable[[str], None] | None = None) -> 
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2
         )
-        with suppress(KeyboardInterrupt):  # uvicorn raises it again once it has shut down
-            uvicorn.Server(config).run(sockets=[listener])
+        # uvicorn raises a signal again once it has shut down; SIGTERM would then end us before the folder is wiped
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            with suppress(KeyboardInterrupt):
+                uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -142,7 +148,7 @@ def build_service(settings: Settings, folder: Path) -> Service:
         bench=AuditBench(
             matchers=settings.matchers,
             probes=settings.probes,
-            model=model if model is not None and model.is_dir() else None,
+            model=model if model is not None and (model / "provenance.json").is_file() else None,
         ),
         shelf=Shelf(capacity=limits.held_bytes, seconds=limits.held_seconds),
         folder=folder,

@@ -54,6 +54,7 @@ def kit(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Kit:
     network = SemiAdversarialAutoencoder(width=4, depth=1, blocks=1)
     torch.nn.init.normal_(network.head.weight, std=0.3)
     save_network(root / "run", network, kind="semi-adversarial-autoencoder", meta={"size": 64})
+    (root / "run" / "provenance.json").write_text('{"people": [], "matchers": [], "classifiers": []}')
     crop = {"input_size": 32, "crop": [0.0, 0.0, 112.0, 112.0]}
     for name, kind, outputs in (("matcher", "matcher", 16), ("probe", "gender-classifier", 1)):
         save_network(root / name, CompactResNet(outputs=outputs, width=8, stages=1), kind=kind, meta=crop)
