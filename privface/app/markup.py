@@ -64,7 +64,7 @@ def _card(row: Outcome, link: Link) -> str:
     shown = (
         ("original", row.pictures.original),
         ("protected", row.pictures.protected),
-        (f"difference, {DIFFERENCE_GAIN} times", row.pictures.difference),
+        (f"difference &times;{DIFFERENCE_GAIN}", row.pictures.difference),
     )
     pictures = "".join(
         f'<figure><img src="{escape(link(f"{number}.jpg", data, "image/jpeg", False))}" alt="{caption}: {_text(row.name)}">'
@@ -75,7 +75,7 @@ def _card(row: Outcome, link: Link) -> str:
     several = f"{row.faces} faces protected; readings are of the central one." if row.faces > 1 else ""
     return (
         f'<article class="pf-card">{title}<div class="pf-three">{pictures}</div>{_readings(row)}'
-        f'<p class="pf-foot"><a class="pf-button" href="{address}" download>Download {_text(row.output)}</a> {several}</p></article>'
+        f'<p class="pf-foot"><a class="pf-button" href="{address}" download aria-label="Download {_text(row.output)}">Download</a> {several}</p></article>'
     )
 
 
@@ -87,7 +87,7 @@ def _readings(row: Outcome) -> str:
             f"<tr><th scope='row'>{_text(r.model)}</th><td>{_number(r.after)}</td></tr>" for r in row.matches
         )
         parts.append(
-            '<table><thead><tr><th scope="col">matcher</th><th scope="col">original ~ protected, similarity</th></tr></thead>'
+            '<table><thead><tr><th scope="col">matcher</th><th scope="col">similarity before ~ after</th></tr></thead>'
             f"<tbody>{body}</tbody></table>"
         )
     if row.genders:

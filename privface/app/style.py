@@ -21,8 +21,9 @@ STYLE = """
 .pf-three figcaption { font-size: .85rem; color: var(--pf-soft); text-align: center; margin-top: 4px; }
 .pf-readings { display: grid; gap: 8px; margin-top: 10px; }
 .pf-readings table, .pf-table table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
-.pf-readings th, .pf-readings td, .pf-table th, .pf-table td { text-align: left; padding: 5px 8px; border-top: 1px solid var(--border-color-primary); }
-.pf-readings thead th, .pf-table thead th { border-top: 0; color: var(--pf-soft); font-weight: 600; }
+.pf-readings :is(th, td), .pf-table :is(th, td) { text-align: left; padding: 5px 8px; border: 0 !important; border-top: 1px solid var(--border-color-primary) !important; }
+.pf-readings :is(table, thead, tbody, tr), .pf-table :is(table, thead, tbody, tr) { border: 0 !important; background: none !important; }
+.pf-readings thead th, .pf-table thead th { border-top: 0 !important; color: var(--pf-soft); font-weight: 600; }
 .pf-foot { margin: 12px 0 0; font-size: .9rem; }
 .pf-failed { margin: 0; }
 a.pf-button { display: inline-block; padding: 6px 14px; border: 1px solid var(--border-color-primary); border-radius: 8px;
@@ -43,7 +44,8 @@ a.pf-button:hover { border-color: var(--link-text-color); }
 :is(a, button, input, [tabindex]):focus-visible { outline: 3px solid var(--link-text-color) !important; outline-offset: 2px; }
 .gradio-container { padding-left: clamp(8px, 2vw, 32px) !important; padding-right: clamp(8px, 2vw, 32px) !important; }
 @media (max-width: 560px) {
-  .pf-card { padding: 10px; } .pf-three { gap: 4px; } .pf-three figcaption { font-size: .75rem; }
+  .gradio-container main.fillable { padding: 12px 8px !important; }
+  .pf-card { padding: 10px; } .pf-readings table { font-size: .85rem; } .pf-readings :is(th, td) { padding: 4px 5px; } .pf-three { gap: 4px; } .pf-three figcaption { font-size: .75rem; }
   .pf-plot { font-size: 17px; } .pf-columns { flex-direction: column; }
 }
 """

@@ -26,7 +26,7 @@ from privface.app.uploads import Upload
 
 pytestmark = pytest.mark.slow
 
-LARGEST_MEMORY = 2_500_000_000
+LARGEST_MEMORY = 3_000_000_000
 """Of the server over all bad uploads: libraries and models take 0.7 GB, one photo of 98 megapixels the rest."""
 
 
