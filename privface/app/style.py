@@ -10,7 +10,7 @@ STYLE = """
 .pf-notice { border-left: 6px solid #c0392b; background: var(--background-fill-secondary); border-radius: 6px; padding: 12px 16px; }
 .pf-warning { border-left: 6px solid #c77d00; background: var(--background-fill-secondary); border-radius: 6px; padding: 10px 14px; margin: 0; }
 .pf-notice span { display: block; margin-top: 4px; }
-.pf-notice, .pf-card, .pf-summary, .pf-table { overflow-wrap: anywhere; }
+.pf-notice, .pf-card, .pf-summary { overflow-wrap: anywhere; }
 .pf-progress label { display: block; } .pf-progress progress { display: block; width: 100%; height: 12px; margin-top: 6px; }
 .pf-summary { display: flex; flex-wrap: wrap; gap: 8px 16px; align-items: center; margin: 8px 0 14px; font-weight: 600; }
 .pf-cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr)); gap: 16px; }
@@ -40,13 +40,13 @@ a.pf-button:hover { border-color: var(--link-text-color); }
 .pf-tip { visibility: hidden; pointer-events: none; } .pf-tip rect { fill: var(--background-fill-primary); stroke: var(--body-text-color); }
 .pf-point:hover .pf-tip, .pf-point:focus .pf-tip { visibility: visible; }
 .pf-point:focus circle { stroke: var(--body-text-color); stroke-width: 3; }
-.pf-table { overflow-x: auto; } .pf-table td, .pf-table tbody th { min-width: 8ch; }
+.pf-table { overflow-x: auto; } .pf-table tbody :is(td, th) { min-width: 4ch; max-width: 26ch; overflow-wrap: anywhere; } .pf-table td:nth-child(n+3) { min-width: 13ch; }
 :is(a, button, input, [tabindex]):focus-visible { outline: 3px solid var(--link-text-color) !important; outline-offset: 2px; }
 .gradio-container { padding-left: clamp(8px, 2vw, 32px) !important; padding-right: clamp(8px, 2vw, 32px) !important; }
 @media (max-width: 560px) {
   .gradio-container main.fillable.fillable { padding: 12px 8px !important; }
   .pf-card { padding: 10px; } .pf-readings table { font-size: .85rem; } .pf-readings :is(th, td) { padding: 4px 5px; } .pf-three { gap: 4px; } .pf-three figcaption { font-size: .75rem; }
-  .pf-plot { font-size: 17px; } .pf-columns { flex-direction: column; }
+  .pf-figure { overflow-x: auto; } .pf-plot { min-width: 560px; } .pf-columns { flex-direction: column; }
 }
 """
-"""CSS of the page. Font sizes of the plot grow on narrow screens, where the plot shrinks."""
+"""CSS of the page. On narrow screens the plot keeps a width at which it can be read, and scrolls."""

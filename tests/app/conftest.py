@@ -58,7 +58,10 @@ def kit(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Kit:
     crop = {"input_size": 32, "crop": [0.0, 0.0, 112.0, 112.0]}
     for name, kind, outputs in (("matcher", "matcher", 16), ("probe", "gender-classifier", 1)):
         save_network(root / name, CompactResNet(outputs=outputs, width=8, stages=1), kind=kind, meta=crop)
-    write_faces(generate_faces(people=64, photos_per_person=2, seed=5, first_person=100, gender_cue=2.0), root / "faces")
+    write_faces(
+        generate_faces(people=64, photos_per_person=2, seed=5, first_person=100, gender_cue=2.0),
+        root / "faces",
+    )
     return Kit(root / "run", root / "matcher", root / "probe", root / "faces")
 
 
