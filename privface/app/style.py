@@ -44,7 +44,6 @@ a.pf-button:hover { border-color: var(--link-text-color); }
 :is(a, button, input, [tabindex]):focus-visible { outline: 3px solid var(--link-text-color) !important; outline-offset: 2px; }
 .gradio-container { padding-left: clamp(8px, 2vw, 32px) !important; padding-right: clamp(8px, 2vw, 32px) !important; }
 @media (max-width: 560px) {
-  .gradio-container .main.fillable { padding: 12px 2px !important; }
   .pf-card { padding: 10px; } .pf-readings table { font-size: .85rem; } .pf-readings :is(th, td) { padding: 4px 5px; } .pf-three { gap: 4px; } .pf-three figcaption { font-size: .75rem; }
   .pf-figure { overflow-x: auto; } .pf-plot { min-width: 560px; } .pf-columns { flex-direction: column; }
 }
