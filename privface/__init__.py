@@ -1,6 +1,6 @@
 """privface: hide gender in face images while face matching keeps working, and measure honestly whether it does.
 
-Rooms: ``data``, ``faces``, ``models``, ``losses``, ``training``, ``protect``, ``audit``, ``report``, ``pipeline``, ``cli``.
+Rooms: ``data``, ``faces``, ``models``, ``losses``, ``training``, ``protect``, ``audit``, ``report``, ``pipeline``, ``app``, ``cli``.
 Importing the package does no work; each room loads its own libraries.
 """
 

@@ -33,6 +33,9 @@ _FORMATS = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
+_READ = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
+"""Formats that are decoded, whatever a file's name; Pillow knows others, and would hand PostScript to a program of its own."""
+
 WRITTEN_SUFFIXES: tuple[str, ...] = tuple(_FORMATS)
 """Suffixes that ``encode_image`` writes; a GIF has no faithful RGB form."""
 
@@ -69,7 +72,7 @@ def decode_image(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> NDArr
     if not data:
         raise ImageError(f"{name}: the file is empty (0 bytes).", hint="Copy it again from its source.")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=_READ) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise ImageTooLargeError(

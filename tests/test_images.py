@@ -143,3 +143,12 @@ def test_list_is_sorted_and_leaves_hidden_files_out(tmp_path):
     assert [file_key(p, tmp_path) for p in list_images(tmp_path)] == ["a.png", "b/1.jpeg", "b/2.JPG"]
     with pytest.raises(DataError, match="is not a folder"):
         next(list_images(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("form", ["EPS", "PPM", "TGA", "PCX", "ICO", "JPEG2000", "PDF"])
+def test_formats_that_nobody_asked_for_are_not_decoded(form: str) -> None:
+    """A file named .png may be anything; Pillow would run Ghostscript on PostScript."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), (200, 30, 60)).save(buffer, form)
+    with pytest.raises(ImageError, match="not an image that can be decoded"):
+        decode_image(buffer.getvalue())

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from privface import __version__
+from privface.cli.app import app as web_page
 from privface.cli.autoencoder import app as autoencoder_app
 from privface.cli.erase import app as erase_app
 from privface.cli.protect import match, protect
@@ -33,6 +34,7 @@ app = typer.Typer(
 models_app = typer.Typer(no_args_is_help=True, help="Models on this machine.")
 app.command()(protect)
 app.command()(match)
+app.command("app")(web_page)
 app.add_typer(models_app, name="models")
 app.add_typer(autoencoder_app, name="autoencoder")
 app.add_typer(erase_app, name="erase")

@@ -152,7 +152,7 @@ class Worker:
         ready = [one for one in batch if one.pixels is not None]
         found = self._protect_photos(ready)
         if self._templates is not None:
-            found = self._with_templates([_checked(one) for one in found], self._templates)
+            found = self._with_templates([checked(one) for one in found], self._templates)
         return [*done, *found]
 
     def finish(self, one: Loaded) -> Loaded:
@@ -161,7 +161,7 @@ class Worker:
         Raises:
             OutputError: If it cannot be written.
         """
-        one = _checked(one)
+        one = checked(one)
         if one.protected:
             encoded = encode_image(self._pasted(one), one.item.suffix, quality=self._work.quality)
             one = replace(one, encoded=encoded)
@@ -329,7 +329,7 @@ class Worker:
                 for place, pixels in enumerate(pictures)
             ]
             answers: list[tuple[NDArray[np.uint8] | None, int]] = [(None, 0)] * len(asked)
-            for found in map(_checked, self._protect_photos(asked)):
+            for found in map(checked, self._protect_photos(asked)):
                 pasted = self._pasted(found) if found.protected else None
                 answers[int(found.item.key)] = (pasted, found.row.faces or 0)
             return answers
@@ -353,7 +353,7 @@ class Worker:
         return Loaded(one.item, replace(row, reason=gaps if made.blank else None), encoded=made.data)
 
 
-def _checked(one: Loaded) -> Loaded:
+def checked(one: Loaded) -> Loaded:
     """A file whose answers may be written as pixels, or its final row where one of them must not."""
     if one.answers is None:
         return one

@@ -1,0 +1,144 @@
+"""Audits two uploaded archives of photos in a folder that is wiped afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from privface.app.folder import work_folder
+from privface.app.uploads import Limits, Upload, UploadError, unpack_photos
+from privface.audit import AuditResult
+from privface.errors import PrivfaceError
+from privface.pipeline import AuditOptions, audit
+
+Effort: TypeAlias = Literal["quick", "standard", "full"]
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+RESAMPLES: dict[Effort, int] = {"quick": 200, "standard": 1000, "full": 1000}
+"""Bootstrap resamples by effort; fewer make the intervals of a first look rougher."""
+
+
+@dataclass(frozen=True)
+class AuditBench:
+    """The models that audit, as the command line names them.
+
+    Attributes:
+        matchers: Specifications of face matchers.
+        probes: Specifications of gender classifiers.
+        model: Run folder of the protector that this server offers; an exported file does not tell whom it has met.
+    """
+
+    matchers: Sequence[str] = ()
+    probes: Sequence[str] = ()
+    model: Path | None = None
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What an audit gave.
+
+    Attributes:
+        report: ``report.html``: no script, no other file.
+        document: ``audit.json``.
+        headline: The verdict in one sentence.
+    """
+
+    report: bytes
+    document: bytes
+    headline: str
+
+
+def audit_uploads(
+    original: Upload,
+    protected: Upload,
+    labels: Upload | None,
+    *,
+    bench: AuditBench,
+    folder: Path,
+    effort: Effort = "quick",
+    aligned: bool = False,
+    ours: bool = False,
+    limits: Limits | None = None,
+    progress: Progress | None = None,
+) -> Audited:
+    """Unpack, audit, take the results into memory, wipe.
+
+    Args:
+        original: Zip of original photos, a folder a person.
+        protected: Zip of protected photos with the same paths, from any tool.
+        labels: CSV table with ``gender`` and ``file`` or ``identity``; by default ``labels.csv`` in the zip of originals.
+        bench: Models.
+        folder: Private folder to work in.
+        effort: Which attackers are sent.
+        aligned: The photos are aligned face crops.
+        ours: They were protected with this server's model: its training people are refused, models it met are marked.
+        limits: Of the archives.
+        progress: Told about every stage; what it raises stops the audit.
+
+    Raises:
+        PrivfaceError: If an upload breaks a limit, or the sets do not fit; messages name no path of this machine.
+    """
+    limits = limits or Limits()
+    if not bench.matchers:
+        raise UploadError(
+            "This server was started without a face matcher, and an audit without one would not show what protection cost.",
+            hint="Start it with `privface app --matcher SPEC`.",
+        )
+    with work_folder(folder) as work:
+        places = {
+            "originals": work / "originals",
+            "protected": work / "protected",
+            "labels": work / "labels.csv",
+        }
+        tell = progress or (lambda _stage, _done, _total: None)
+        try:
+            for number, (upload, name) in enumerate(((original, "originals"), (protected, "protected"))):
+                tell("unpack", number, 2)
+                unpack_photos(
+                    upload.data,
+                    places[name],
+                    limits=limits,
+                    name=upload.name,
+                    stop=lambda number=number: tell("unpack", number, 2),  # type: ignore[misc]
+                )
+            if labels is not None:
+                places["labels"].write_bytes(labels.data)
+            result = audit(
+                places["originals"],
+                places["protected"],
+                labels=None if labels is None else places["labels"],
+                matchers=bench.matchers,
+                probes=bench.probes,
+                model=bench.model if ours else None,
+                out=work / "out",
+                options=AuditOptions(
+                    effort=effort,
+                    resamples=RESAMPLES[effort],
+                    faces="aligned" if aligned else "auto",
+                ),
+                progress=progress,
+            )
+            report = (work / "out" / "report.html").read_bytes()
+        except PrivfaceError as error:
+            raise _without_paths(error, work) from error
+        return Audited(report, result.to_bytes(), _headline(result))
+
+
+def _headline(result: AuditResult) -> str:
+    return str(result.document["verdict"]["headline"])
+
+
+def _without_paths(error: PrivfaceError, work: Path) -> PrivfaceError:
+    """The same error for a reader who does not see this machine."""
+
+    def plain(text: str) -> str:
+        for place in (work.resolve(), work):
+            text = text.replace(f"{place}/originals", "the originals").replace(
+                f"{place}/protected", "the protected photos"
+            )
+            text = text.replace(f"{place}/", "")
+        return text
+
+    return type(error)(plain(error.message), hint=None if error.hint is None else plain(error.hint))

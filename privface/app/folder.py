@@ -1,0 +1,64 @@
+"""The private folder of a running server: nobody else may look into it, and it is gone afterwards."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PREFIX = "privface-app-"
+_LOCK = "lock"
+
+
+@contextmanager
+def private_folder(parent: Path | None = None) -> Iterator[Path]:
+    """A folder of mode 0700 that is removed at the end; leftovers of killed servers are removed, too.
+
+    Args:
+        parent: Where to make it; by default the system's folder for temporary files.
+    """
+    parent = parent or Path(tempfile.gettempdir())
+    remove_leftovers(parent)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel frees it even when we are killed
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+@contextmanager
+def work_folder(folder: Path) -> Iterator[Path]:
+    """A folder below the private one for one request, removed with all that is in it."""
+    made = Path(tempfile.mkdtemp(dir=folder))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def remove_leftovers(parent: Path) -> int:
+    """Remove folders of our user's servers that no longer run; returns how many there were."""
+    removed = 0
+    for folder in parent.glob(f"{PREFIX}*"):
+        try:
+            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+                continue
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+            removed += 1
+        except BlockingIOError:
+            pass  # its server runs
+        finally:
+            os.close(lock)
+    return removed

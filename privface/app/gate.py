@@ -1,0 +1,278 @@
+"""The door of the server: what comes in is counted before anything reads it, and what goes out is not kept by browsers.
+
+Uploads go to memory, under names that cannot be guessed, and never to a disk. Gradio's own upload route, which writes them
+to files named by their content, is not reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from html import escape
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import anyio
+from starlette.datastructures import Headers, MutableHeaders, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from privface.app.shelf import Item, Shelf
+from privface.app.uploads import Limits, Upload, UploadError, check_sizes, image_suffix, megabytes
+from privface.errors import ImageError
+
+KEPT = "kept"
+"""Results lie at ``/kept/TOKEN/NAME``."""
+
+_UPLOAD, _PROGRESS, _FILE = "/gradio_api/upload", "/gradio_api/upload_progress", "/gradio_api/file="
+_MESSAGE_BYTES = 1_000_000
+_OVERHEAD = 200_000
+_DRAINED_TIMES = 5
+_AT_ONCE = 4
+_LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
+_MEDIA = {
+    ".jpg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".bmp": "image/bmp",
+}
+
+_PAGE_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; worker-src 'self' blob:; "
+    "connect-src 'self' blob: data:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+)
+_KEPT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data: 'self'; sandbox; frame-ancestors 'self'"
+)
+_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(self), microphone=(), geolocation=()",
+}
+
+
+class _TooLargeError(Exception):
+    """A body passed its limit."""
+
+
+class _Body:
+    """A request's body, counted; it must not be asked for more once it has ended."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.ended = False
+
+    async def next(self) -> bytes:
+        message = await self._receive()
+        self.ended = message["type"] == "http.disconnect" or not message.get("more_body", False)
+        return bytes(message.get("body", b""))
+
+    async def chunks(self, limit: int) -> AsyncGenerator[bytes, None]:
+        size = 0
+        while not self.ended:
+            chunk = await self.next()
+            size += len(chunk)
+            if size > limit:
+                raise _TooLargeError
+            yield chunk
+
+    async def drain(self, limit: int) -> None:
+        """Read on, keeping nothing: a browser that is answered before it has sent all shows no words."""
+        while limit > 0 and not self.ended:
+            limit -= len(await self.next())
+
+
+class _InMemory(MultiPartParser):
+    """Starlette's parser, which would write what is larger than a megabyte to a file."""
+
+    spool_max_size = 1 << 40
+
+
+class Gate:
+    """ASGI middleware in front of Gradio.
+
+    Args:
+        app: Gradio.
+        shelf: Where uploads and results are held.
+        folder: What paths of uploads begin with; Gradio takes nothing from elsewhere. Nothing is written there.
+        limits: Sizes and counts.
+        hosts: Names under which the page may be asked for; others are refused, so that no strange page can speak to it
+            under a name of its own.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, shelf: Shelf, folder: Path, limits: Limits, hosts: Iterable[str] = _LOCAL_HOSTS
+    ) -> None:
+        self._app, self._shelf, self._folder, self._limits = app, shelf, folder, limits
+        self._hosts = frozenset(hosts)
+        self._uploading = anyio.CapacityLimiter(_AT_ONCE)  # bounds the memory of what is not yet counted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or pass it on."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return  # the page needs no socket
+        answer = _with_headers(send, _PAGE_POLICY)
+        headers = Headers(scope=scope)
+        if _host(headers.get("host", "")) not in self._hosts:
+            await PlainTextResponse("This server answers on this machine only.", 421)(scope, receive, answer)
+            return
+        path: str = scope["path"]
+        if scope["method"] == "POST" and path.rstrip("/").endswith("/upload"):
+            response = await self._upload(headers, _Body(receive))
+            await response(scope, receive, answer)
+        elif path.endswith(_PROGRESS):
+            body = 'data: {"msg": "done"}\n\n'
+            await Response(body, media_type="text/event-stream")(scope, receive, answer)
+        elif path.startswith((f"/{KEPT}/", _FILE)):
+            await self._kept(path)(scope, receive, _with_headers(send, _KEPT_POLICY))
+        else:
+            await self._pass_on(scope, headers, receive, answer)
+
+    async def _upload(self, headers: Headers, body: _Body) -> Response:
+        """Take files into memory; gives the paths that Gradio passes around."""
+        limit = self._limits.request_bytes + _OVERHEAD
+        announced = headers.get("content-length", "")
+        if announced.isdigit() and int(announced) > limit:
+            return await self._too_large(announced, body)
+        try:
+            async with self._uploading:
+                uploads = await self._parsed(headers, body, limit)
+            tokens = self._put(uploads)
+        except _TooLargeError:
+            return await self._too_large(announced, body)
+        except MultiPartException as error:
+            await body.drain(limit * _DRAINED_TIMES)
+            if "Too many files" in error.message:
+                return _refusal(
+                    f"Too many files; the limit is {self._limits.files:,} at once. Send them in parts, or use "
+                    "`privface protect` on the command line.",
+                    413,
+                )
+            return _refusal("The upload cannot be read. Reload the page and try again.", 400)
+        except UploadError as error:
+            return _refusal(str(error), 413)
+        names = [_path_name(upload.name) for upload in uploads]
+        return JSONResponse(
+            [str(self._folder / token / name) for token, name in zip(tokens, names, strict=True)]
+        )
+
+    async def _too_large(self, announced: str, body: _Body) -> Response:
+        await body.drain(self._limits.request_bytes * _DRAINED_TIMES)
+        size = megabytes(int(announced)) if announced.isdigit() else "Too much"
+        return _refusal(
+            f"{size} at once; the limit is {megabytes(self._limits.request_bytes)}. Send them in parts.", 413
+        )
+
+    async def _parsed(self, headers: Headers, body: _Body, limit: int) -> list[Upload]:
+        if not headers.get("content-type", "").startswith("multipart/form-data"):
+            raise MultiPartException("no form")
+        parser = _InMemory(headers, body.chunks(limit), max_files=self._limits.files, max_fields=10)
+        try:
+            form = await parser.parse()
+        except (KeyError, ValueError) as error:
+            raise MultiPartException("no form") from error
+        files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        names = [Path((file.filename or "").replace("\\", "/")).name or "unnamed" for file in files]
+        check_sizes(names, [file.size or 0 for file in files], self._limits)
+        return [Upload(name, await file.read()) for name, file in zip(names, files, strict=True)]
+
+    def _put(self, uploads: Sequence[Upload]) -> list[str]:
+        """All of them on the shelf, or none."""
+        tokens: list[str] = []
+        try:
+            for upload in uploads:
+                tokens.append(self._shelf.put(Item(upload.name, upload.data)))  # noqa: PERF401 - kept for the case below
+        except UploadError:
+            self._shelf.forget(tokens)
+            raise
+        return tokens
+
+    def _kept(self, path: str) -> Response:
+        """A result, or an upload that the page shows again, such as a picture of the camera."""
+        if path.startswith(_FILE):
+            token, _ = upload_token(path.removeprefix(_FILE), self._folder) or ("", "")
+        else:
+            token = path.split("/")[2]
+        item = self._shelf.get(token)
+        if item is None:
+            return PlainTextResponse("This is no longer held. Make it again.", 404)
+        media = item.media
+        if path.startswith(_FILE):
+            media = _image_media(item.data)
+        headers = {"cache-control": "no-store"}
+        if item.attachment or media == "application/octet-stream":
+            headers["content-disposition"] = f"attachment; filename*=UTF-8''{quote(item.name)}"
+        return Response(item.data, media_type=media, headers=headers)
+
+    async def _pass_on(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+        """Let Gradio answer; its messages are short."""
+        if (
+            headers.get("content-length", "0").isdigit()
+            and int(headers.get("content-length", "0")) > _MESSAGE_BYTES
+        ):
+            await _Body(receive).drain(self._limits.request_bytes)
+            await _refusal(f"A message of more than {megabytes(_MESSAGE_BYTES)} is not taken.", 413)(
+                scope, receive, send
+            )
+            return
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > _MESSAGE_BYTES:
+                return {"type": "http.disconnect"}
+            return message
+
+        await self._app(scope, counted, send)
+
+
+def upload_token(path: str, folder: Path | str) -> tuple[str, str] | None:
+    """Token and name of an upload by the path that :class:`Gate` gave it; ``None`` where it gave no such path."""
+    lead = f"{folder}/"
+    token, slash, name = unquote(path).removeprefix(lead).partition("/")
+    if not unquote(path).startswith(lead) or not slash or len(token) != 2 * 16:
+        return None
+    return token, name
+
+
+def _refusal(words: str, status: int) -> Response:
+    return PlainTextResponse(escape(words), status)  # Gradio shows it as HTML
+
+
+def _with_headers(send: Send, policy: str) -> Send:
+    async def answer(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers["content-security-policy"] = policy
+            for name, value in _HEADERS.items():
+                headers[name] = value
+        await send(message)
+
+    return answer
+
+
+def _host(value: str) -> str:
+    """The host without its port."""
+    name, _, port = value.rpartition(":")
+    return (name if port.isdigit() and name else value).lower()
+
+
+def _path_name(name: str) -> str:
+    """A last path segment that survives its ways through JSON, addresses and Gradio."""
+    kept = "".join(c if c.isalnum() or c in "._- " else "_" for c in name)[-80:]
+    return kept.lstrip(".") or "unnamed"
+
+
+def _image_media(data: bytes) -> str:
+    try:
+        return _MEDIA.get(image_suffix(data), "application/octet-stream")
+    except ImageError:
+        return "application/octet-stream"

@@ -1,0 +1,168 @@
+"""What the page shows, as HTML. Everything that comes from users or models is escaped here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from html import escape
+
+from privface.app.protecting import DIFFERENCE_GAIN, Outcome, Reading
+from privface.app.tradeoff import Point, figure, in_words
+from privface.errors import PrivfaceError
+from privface.report.reading import plain_text
+
+Link = Callable[[str, bytes, str, bool], str]
+"""Puts (name, bytes, media type, whether it is to be saved) on the shelf and gives the address."""
+
+
+def notice(message: str, *, hint: str | None = None) -> str:
+    """A message that screen readers announce at once."""
+    cure = "" if hint is None else f" <span>{_text(hint)}</span>"
+    return f'<div class="pf-notice" role="alert"><strong>{_text(message)}</strong>{cure}</div>'
+
+
+def trouble(error: PrivfaceError) -> str:
+    """An error in words, with its cure."""
+    return notice(error.message, hint=error.hint)
+
+
+def hint(text: str) -> str:
+    """A quiet line, such as what to do first."""
+    return f'<p class="pf-hint">{_text(text)}</p>'
+
+
+def warning(text: str) -> str:
+    """A line that must not be overlooked."""
+    return f'<p class="pf-warning">{_text(text)}</p>'
+
+
+def outcomes(rows: Sequence[Outcome], *, archive: str | None, link: Link) -> str:
+    """Photos beside one another, with their readings and downloads.
+
+    Args:
+        rows: What became of each photo.
+        archive: Address of the zip of all protected photos; ``None`` where there is none.
+        link: Where pictures and photos are put.
+    """
+    good = sum(row.data is not None for row in rows)
+    word = "photo" if len(rows) == 1 else "photos"
+    said = f"{good} of {len(rows)} {word} protected." if good < len(rows) else f"{good} {word} protected."
+    button = (
+        ""
+        if archive is None
+        else f'<a class="pf-button" href="{escape(archive)}" download>Download all (zip)</a>'
+    )
+    cards = "".join(_card(row, link) for row in rows)
+    return f'<div class="pf-summary" role="status"><span>{said}</span>{button}</div><div class="pf-cards">{cards}</div>'
+
+
+def _card(row: Outcome, link: Link) -> str:
+    title = f"<h3>{_text(row.name)}</h3>"
+    if row.data is None or row.pictures is None:
+        reason = _text(row.reason or "")
+        return f'<article class="pf-card">{title}<p class="pf-failed">Not protected: {reason}</p></article>'
+    shown = (
+        ("original", row.pictures.original),
+        ("protected", row.pictures.protected),
+        (f"difference &times;{DIFFERENCE_GAIN}", row.pictures.difference),
+    )
+    pictures = "".join(
+        f'<figure><img src="{escape(link(f"{number}.jpg", data, "image/jpeg", False))}" alt="{caption}: {_text(row.name)}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+        for number, (caption, data) in enumerate(shown)
+    )
+    address = escape(link(row.output, row.data, "application/octet-stream", True))
+    several = f"{row.faces} faces protected; readings are of the central one." if row.faces > 1 else ""
+    return (
+        f'<article class="pf-card">{title}<div class="pf-three">{pictures}</div>{_readings(row)}'
+        f'<p class="pf-foot"><a class="pf-button" href="{address}" download aria-label="Download {_text(row.output)}">Download</a> {several}</p></article>'
+    )
+
+
+def _readings(row: Outcome) -> str:
+    """Tables of what matchers and gender classifiers see; empty without any."""
+    parts = []
+    if row.matches:
+        body = "".join(
+            f"<tr><th scope='row'>{_text(r.model)}</th><td>{_number(r.after)}</td></tr>" for r in row.matches
+        )
+        parts.append(
+            '<table><thead><tr><th scope="col">matcher</th><th scope="col">similarity before ~ after</th></tr></thead>'
+            f"<tbody>{body}</tbody></table>"
+        )
+    if row.genders:
+        body = "".join(_gender(r) for r in row.genders)
+        parts.append(
+            '<table><thead><tr><th scope="col">gender probe</th><th scope="col">before</th><th scope="col">after</th></tr></thead>'
+            f"<tbody>{body}</tbody></table>"
+        )
+    return f'<div class="pf-readings">{"".join(parts)}</div>' if parts else ""
+
+
+def _gender(reading: Reading) -> str:
+    return f"<tr><th scope='row'>{_text(reading.model)}</th><td>{_leaning(reading.before)}</td><td>{_leaning(reading.after)}</td></tr>"
+
+
+def _leaning(male: float) -> str:
+    if math.isnan(male):
+        return "not readable"
+    word, share = ("male", male) if male >= 0.5 else ("female", 1.0 - male)
+    return f"{word} {share:.0%}"
+
+
+def report(address: str, download: str, document: str, headline: str) -> str:
+    """The finished report in a frame that runs no script, with its downloads."""
+    return (
+        f'<div class="pf-summary" role="status"><span>{_text(headline)}</span>'
+        f'<a class="pf-button" href="{escape(download)}" download>Download report.html</a>'
+        f'<a class="pf-button" href="{escape(document)}" download>Download audit.json</a></div>'
+        f'<iframe class="pf-report" src="{escape(address)}" sandbox title="Audit report"></iframe>'
+    )
+
+
+def trade_off(points: Sequence[Point]) -> str:
+    """The plot, and all of its figures in a table."""
+    drawn = [point for point in points if point.leakage.known and point.tmr.known]
+    numbers = {id(point): number for number, point in enumerate(drawn, 1)}
+    rows = "".join(
+        f"<tr><td>{numbers.get(id(p), '')}</td><th scope='row'>{_text(p.name)}</th><td>{_text(in_words(p.leakage))}</td>"
+        f"<td>{_text(p.probe)}</td><td>{_text(in_words(p.tmr))}</td><td>{_text(p.matcher)}</td>"
+        f"<td>{_text(p.dominated_by or '')}</td><td>{_text(', '.join(p.differs))}</td></tr>"
+        for p in points
+    )
+    heads = (
+        "",
+        "audit",
+        "leakage",
+        "worst attacker",
+        "TMR at FMR 1 %",
+        "matcher",
+        "beaten by",
+        "measured otherwise",
+    )
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    return (
+        '<div class="pf-figure">'
+        f"{figure(points)}</div><p class='pf-hint'>Up: more is recognised. Left: less leaks. Lines are 95 % intervals. "
+        "Hollow points are beaten by another one on both counts. Rest on a point, or move to it with the Tab key.</p>"
+        f'<div class="pf-table" tabindex="0" role="region" aria-label="Figures"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _number(value: float) -> str:
+    return "not readable" if math.isnan(value) else f"{value:.3f}"
+
+
+def _text(value: str) -> str:
+    return escape(plain_text(value))
+
+
+def progress(stage: str, done: int, total: int, *, seconds: float) -> str:
+    """How far a piece of work is."""
+    minutes, rest = divmod(int(seconds), 60)
+    told = f"{_text(stage)}: {done:,} of {total:,}" if total > 1 else _text(stage)
+    return (
+        f'<div class="pf-progress" role="status"><label>{told}, {minutes}:{rest:02d}'
+        f'<progress max="{max(total, 1)}" value="{min(done, max(total, 1))}"></progress></label></div>'
+    )

@@ -1,0 +1,84 @@
+"""What the page can protect with: the model of the command line, and simple baselines to compare it with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from privface.models.export import OnnxProtector, load_protector
+from privface.models.protector import Protector
+from privface.protect import (
+    DownUpSample,
+    GaussianBlur,
+    GaussianNoise,
+    ImageProtector,
+    JPEGCompression,
+    Pixelate,
+)
+
+WEAKEST, STRONGEST = 0.1, 2.0
+"""Ends of the strength slider; at 0 the original would remain."""
+
+BASELINE_WARNING = (
+    "This is a simple baseline. It does not hide gender from an attacker who adapts: trained on photos that were "
+    "changed in the same way, one reads gender almost as well as before. It is here to compare with."
+)
+MODEL_NOTE = (
+    "A trained model. What it hides from attackers who adapt is not shown by the readings below; only an audit "
+    "tells (next tab)."
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to protect.
+
+    Attributes:
+        name: As the page shows it.
+        note: What it promises, in words.
+        make: The protector of a strength; 1 is usual, or what was trained and audited.
+        adjustable: Whether strength changes anything.
+        baseline: Whether it is one of the simple ones.
+    """
+
+    name: str
+    note: str
+    make: Callable[[float], ImageProtector]
+    adjustable: bool = True
+    baseline: bool = False
+
+
+def baselines() -> list[Method]:
+    """The classical ones; strength 1 is visible and leaves a face."""
+    made: dict[str, Callable[[float], ImageProtector]] = {
+        "Blur": lambda s: GaussianBlur(sigma=3.0 * s),
+        "Pixelation": lambda s: Pixelate(cells=min(111, round(16 / s))),
+        "Noise": lambda s: GaussianNoise(sigma=0.15 * s),
+        "JPEG compression": lambda s: JPEGCompression(quality=min(100, round(10 / s))),
+        "Low resolution": lambda s: DownUpSample(side=min(111, round(24 / s))),
+    }
+    return [
+        Method(f"{name} (baseline)", BASELINE_WARNING, make, baseline=True) for name, make in made.items()
+    ]
+
+
+def model_method(path: Path) -> Method:
+    """The model of a run folder or an exported file; the strength of the latter is built in.
+
+    Raises:
+        PrivfaceError: If it cannot be loaded.
+    """
+    loaded = load_protector(path)
+    name = f"Model {path.resolve().name}"
+    if isinstance(loaded, OnnxProtector):
+        note = f"{MODEL_NOTE} Its strength is built into the file."
+        return Method(name, note, lambda _strength: loaded, adjustable=False)
+    network, size = loaded.network, loaded.size
+
+    @lru_cache(maxsize=32)
+    def make(strength: float) -> Protector:
+        return Protector(network, size=size, strength=strength)
+
+    return Method(name, MODEL_NOTE, make)

@@ -1,0 +1,174 @@
+"""Puts shelf, gate, service and page together and serves them on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from privface.app.folder import private_folder
+from privface.app.uploads import Limits
+from privface.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from privface.app.service import Service
+
+HOST = "127.0.0.1"
+"""The only address that is served; others come through a proxy that knows its people (docs/app.md)."""
+
+_SWEEP_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line asks for.
+
+    Attributes:
+        model: Run folder or exported file of a protector; without one, baselines alone are offered.
+        matchers: Specifications of face matchers.
+        probes: Specifications of gender classifiers.
+        port: Port of 127.0.0.1; 0 takes a free one.
+        limits: Sizes and counts.
+    """
+
+    model: Path | None = None
+    matchers: Sequence[str] = ()
+    probes: Sequence[str] = ()
+    port: int = 7860
+    limits: Limits = field(default_factory=Limits)
+
+
+def serve(settings: Settings, *, ready: Callable[[str], None] | None = None) -> None:
+    """Serve the page until the process is told to stop (SIGINT, SIGTERM); nothing is left behind. For the main thread.
+
+    Args:
+        settings: Models, port and limits.
+        ready: Called with the page's address once it can be opened.
+
+    Raises:
+        ConfigError: If the port is taken or out of range.
+        MissingExtraError: If Gradio is not installed.
+        PrivfaceError: If a model cannot be loaded.
+    """
+    with (
+        _listening(settings.port) as listener,
+        private_folder() as folder,
+        open_page(settings, folder) as app,
+    ):
+        import uvicorn  # noqa: PLC0415 - came with Gradio
+
+        if ready is not None:
+            ready(f"http://{HOST}:{listener.getsockname()[1]}")
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2
+        )
+        # uvicorn raises a signal again once it has shut down; SIGTERM would then end us before the folder is wiped
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            with suppress(KeyboardInterrupt):
+                uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def open_page(settings: Settings, folder: Path) -> Iterator[ASGIApp]:
+    """The page as an ASGI application, and a thread that lets go what nobody uses any more.
+
+    Args:
+        settings: Models and limits.
+        folder: Private folder, wiped by whoever made it.
+
+    Raises:
+        MissingExtraError: If Gradio is not installed.
+        PrivfaceError: If a model cannot be loaded.
+    """
+    # before Gradio is imported: it asks for these at several places
+    os.environ.update(GRADIO_TEMP_DIR=str(folder), GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
+    before, tempfile.tempdir = (
+        tempfile.tempdir,
+        str(folder),
+    )  # what a library writes for a moment lies there, too
+    stop = threading.Event()
+    try:
+        try:
+            from privface.app.page import application  # noqa: PLC0415 - optional, and takes seconds
+        except ImportError as error:
+            raise MissingExtraError(
+                f"The page needs {error.name}, which is not installed.",
+                hint="Install the extra: pip install 'privface[app]'.",
+            ) from error
+        service = build_service(settings, folder)
+
+        def sweep() -> None:
+            while not stop.wait(_SWEEP_SECONDS):
+                service.shelf.forget_old()
+
+        threading.Thread(target=sweep, daemon=True).start()
+        yield application(service)
+    finally:
+        stop.set()
+        tempfile.tempdir = before
+
+
+def build_service(settings: Settings, folder: Path) -> Service:
+    """The work behind the page, its models loaded.
+
+    Args:
+        settings: Models and limits.
+        folder: Private folder.
+
+    Raises:
+        PrivfaceError: If a model cannot be loaded.
+    """
+    from privface.app.auditing import AuditBench  # noqa: PLC0415 - torch
+    from privface.app.methods import baselines, model_method  # noqa: PLC0415
+    from privface.app.protecting import PhotoDesk  # noqa: PLC0415
+    from privface.app.service import Service  # noqa: PLC0415
+    from privface.app.shelf import Shelf  # noqa: PLC0415
+    from privface.models import load_gender_probe, load_matcher  # noqa: PLC0415
+
+    limits, model = settings.limits, settings.model
+    return Service(
+        desk=PhotoDesk(
+            matchers=[load_matcher(spec) for spec in settings.matchers],
+            probes=[load_gender_probe(spec) for spec in settings.probes],
+            limits=limits,
+        ),
+        methods=[*([] if model is None else [model_method(model)]), *baselines()],
+        bench=AuditBench(
+            matchers=settings.matchers,
+            probes=settings.probes,
+            model=model if model is not None and (model / "provenance.json").is_file() else None,
+        ),
+        shelf=Shelf(capacity=limits.held_bytes, seconds=limits.held_seconds),
+        folder=folder,
+        limits=limits,
+    )
+
+
+@contextmanager
+def _listening(port: int) -> Iterator[socket.socket]:
+    """A socket on this machine's own address, taken before minutes are spent on models."""
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"The port {port} is outside 0..65535.", hint="7860 is usual; 0 takes a free one.")
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((HOST, port))
+            listener.listen(128)
+        except OSError as error:
+            raise ConfigError(
+                f"Port {port} of {HOST} cannot be used: {error.strerror}.",
+                hint="Choose another --port; 0 takes a free one.",
+            ) from error
+        yield listener

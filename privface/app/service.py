@@ -1,0 +1,277 @@
+"""What the page does, in words and pictures: paths of uploads in, HTML out. Knows nothing of Gradio."""
+
+from __future__ import annotations
+
+import io
+import logging
+import queue
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from privface.app import markup
+from privface.app.auditing import AuditBench, Audited, Effort, audit_uploads
+from privface.app.gate import KEPT, upload_token
+from privface.app.methods import STRONGEST, WEAKEST, Method
+from privface.app.protecting import Faces, Outcome, PhotoDesk
+from privface.app.shelf import Item, Shelf
+from privface.app.tradeoff import read_points
+from privface.app.uploads import Limits, Upload, UploadError, check_sizes
+from privface.errors import PrivfaceError
+
+logger = logging.getLogger(__name__)
+
+ResultT = TypeVar("ResultT")
+
+_TELL_EVERY = 0.4
+_BROKEN = "Something went wrong on the server; its log says what."
+
+
+class StoppedByUserError(PrivfaceError):
+    """A user stopped the work or left."""
+
+    def __init__(self) -> None:
+        super().__init__("Stopped.", hint="Nothing of it was kept.")
+
+
+@dataclass
+class Service:
+    """The work behind the page.
+
+    Attributes:
+        desk: Protects photos.
+        methods: What it may protect with; the first one is preselected.
+        bench: Models of the audit.
+        shelf: Holds uploads and results.
+        folder: Private folder for audits.
+        limits: Sizes and counts.
+    """
+
+    desk: PhotoDesk
+    methods: Sequence[Method]
+    bench: AuditBench
+    shelf: Shelf
+    folder: Path
+    limits: Limits
+    _stops: dict[str, threading.Event] = field(default_factory=dict)
+
+    def method(self, name: str) -> Method:
+        """A method by its name.
+
+        Raises:
+            UploadError: If there is none of that name.
+        """
+        for method in self.methods:
+            if method.name == name:
+                return method
+        raise UploadError(f"There is no method {name!r}.", hint="Choose one of the list.")
+
+    def protect(
+        self, session: str, paths: Sequence[str], *, method: str, strength: float, faces: Faces
+    ) -> Iterator[str]:
+        """Protect photos; yields how far it is, then the photos or what is wrong.
+
+        Args:
+            session: Whose they are.
+            paths: Uploads.
+            method: Name of one of :attr:`methods`.
+            strength: Its strength.
+            faces: Whether faces are to be found.
+        """
+        self.shelf.drop(session, "protected")
+        if not paths:
+            yield markup.hint("Drop photos above, or take one with the camera.")
+            return
+
+        def work(tell: Callable[[str, int, int], None]) -> str:
+            if not WEAKEST <= strength <= STRONGEST:
+                raise UploadError(
+                    f"The strength {strength:g} is outside {WEAKEST:g}..{STRONGEST:g}.", hint="1 is usual."
+                )
+            uploads = self._uploads(session, "photos", paths)
+            rows = self.desk.protect(
+                uploads,
+                self.method(method),
+                strength=strength,
+                faces=faces,
+                progress=lambda done, total: tell("photos protected", done, total),
+            )
+            return self._shown(session, rows)
+
+        yield from self._watched(session, work)
+
+    def audit(
+        self,
+        session: str,
+        original: str | None,
+        protected: str | None,
+        labels: str | None,
+        *,
+        effort: Effort,
+        aligned: bool,
+        ours: bool,
+    ) -> Iterator[str]:
+        """Audit two archives; yields how far it is, then the report or what is wrong.
+
+        Args:
+            session: Whose they are.
+            original: Upload of the zip of originals.
+            protected: Upload of the zip of protected photos.
+            labels: Upload of the table of labels, if there is one.
+            effort: Which attackers are sent.
+            aligned: The photos are aligned face crops.
+            ours: They were protected with this server's model.
+        """
+        self.shelf.drop(session, "audited")
+
+        def work(tell: Callable[[str, int, int], None]) -> str:
+            if original is None or protected is None:
+                raise UploadError(
+                    "An audit needs two zip archives.", hint="Choose the originals and the protected photos."
+                )
+            first, second = self._uploads(session, "archives", [original, protected])
+            table = None if labels is None else self._uploads(session, "archives", [labels])[0]
+            found = audit_uploads(
+                first,
+                second,
+                table,
+                bench=self.bench,
+                folder=self.folder,
+                effort=effort,
+                aligned=aligned,
+                ours=ours,
+                limits=self.limits,
+                progress=tell,
+            )
+            return self._reported(session, found)
+
+        yield from self._watched(session, work)
+
+    def trade_off(self, session: str, paths: Sequence[str]) -> str:
+        """The plot of the audits that a user opened, or what is wrong with them."""
+        if not paths:
+            return markup.hint("Open one or more audit.json files of audits of the same photos.")
+        try:
+            return markup.trade_off(read_points(self._uploads(session, "audits", paths)))
+        except PrivfaceError as error:
+            return markup.trouble(error)
+
+    def stop(self, session: str) -> None:
+        """Stop a session's work at its next step."""
+        if (stop := self._stops.get(session)) is not None:
+            stop.set()
+
+    def clear(self, session: str) -> None:
+        """Let a session's photos go, and what was made of them."""
+        self.stop(session)
+        for part in ("photos", "protected"):
+            self.shelf.drop(session, part)
+
+    def leave(self, session: str) -> None:
+        """A session is over: its work stops, and nothing of it is held."""
+        self.stop(session)
+        self.shelf.drop(session)
+
+    def _uploads(self, session: str, part: str, paths: Sequence[str]) -> list[Upload]:
+        """Uploads by their paths.
+
+        Raises:
+            UploadError: If one is no longer held, or together they break a limit.
+        """
+        if len(paths) > self.limits.files:
+            check_sizes(paths, [0] * len(paths), self.limits)
+        found = []
+        for path in paths:
+            token, _ = upload_token(path, self.folder) or ("", "")
+            item = self.shelf.get(token, owner=(session, part))
+            if item is None:
+                raise UploadError(
+                    f"An upload is no longer held: they are let go after {self.limits.held_seconds / 60:.0f} minutes.",
+                    hint="Remove it from the list and choose it again.",
+                )
+            found.append(Upload(item.name, item.data))
+        check_sizes([u.name for u in found], [len(u.data) for u in found], self.limits)
+        return found
+
+    def _watched(self, session: str, work: Callable[[Callable[[str, int, int], None]], str]) -> Iterator[str]:
+        """Run work in a thread of its own; yields how far it is, at last its HTML. Who leaves stops it."""
+        stop = self._stops[session] = threading.Event()
+        stages: queue.SimpleQueue[tuple[str, int, int]] = queue.SimpleQueue()
+        answer: list[str] = []
+
+        def tell(stage: str, done: int, total: int) -> None:
+            if stop.is_set():
+                raise StoppedByUserError
+            stages.put((stage, done, total))
+
+        def run() -> None:
+            try:
+                answer.append(work(tell))
+            except PrivfaceError as error:
+                answer.append(markup.trouble(error))
+            except Exception:  # a stranger's upload may raise anything
+                logger.exception("A request failed.")
+                answer.append(markup.notice(_BROKEN))
+
+        thread = threading.Thread(target=run, daemon=True)
+        started = time.monotonic()
+        thread.start()
+        told = ("starting", 0, 1)
+        try:
+            while True:
+                thread.join(_TELL_EVERY)
+                if not thread.is_alive():
+                    break
+                while not stages.empty():
+                    told = stages.get()
+                yield markup.progress(*told, seconds=time.monotonic() - started)
+        finally:
+            stop.set()
+            if self._stops.get(session) is stop:
+                del self._stops[session]
+        yield answer[0]
+
+    def _shown(self, session: str, rows: Sequence[Outcome]) -> str:
+        good = [row for row in rows if row.data is not None]
+        archive = None
+        if len(good) > 1:
+            archive = self._link(
+                session, "protected", "protected.zip", _zipped(good), "application/zip", saved=True
+            )
+        return markup.outcomes(
+            rows,
+            archive=archive,
+            link=lambda name, data, media, saved: self._link(
+                session, "protected", name, data, media, saved=saved
+            ),
+        )
+
+    def _reported(self, session: str, found: Audited) -> str:
+        def link(name: str, data: bytes, media: str, *, saved: bool) -> str:
+            return self._link(session, "audited", name, data, media, saved=saved)
+
+        page = "text/html; charset=utf-8"
+        return markup.report(
+            link("report.html", found.report, page, saved=False),
+            link("report.html", found.report, page, saved=True),
+            link("audit.json", found.document, "application/json", saved=True),
+            found.headline,
+        )
+
+    def _link(self, session: str, part: str, name: str, data: bytes, media: str, *, saved: bool) -> str:
+        """Put a result on the shelf; gives its address, relative to the page's."""
+        token = self.shelf.put(Item(name, data, media, attachment=saved), owner=(session, part))
+        return f"{KEPT}/{token}/{name}"
+
+
+def _zipped(rows: Sequence[Outcome]) -> bytes:
+    """The protected photos as one archive, with dates that say nothing."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for row in rows:
+            archive.writestr(zipfile.ZipInfo(row.output), row.data or b"")
+    return buffer.getvalue()

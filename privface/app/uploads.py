@@ -1,0 +1,243 @@
+"""What may be uploaded: limits, image bytes told by their content, and zip archives unpacked with suspicion."""
+
+from __future__ import annotations
+
+import io
+import re
+import stat
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from privface.errors import DataError, ImageError, PrivfaceError
+from privface.images import IMAGE_SUFFIXES
+
+LABELS_NAME = "labels.csv"
+"""A table of this name at the top of a zip is unpacked with the photos."""
+
+_CHUNK = 1 << 20
+_DIRECTORY_ENTRY = b"PK\x01\x02"
+_JUNK = ("__MACOSX/",)
+_SIGNATURES: tuple[tuple[re.Pattern[bytes], str], ...] = (
+    (re.compile(rb"\xff\xd8\xff"), ".jpg"),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), ".png"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), ".webp"),
+    (re.compile(rb"GIF8[79]a"), ".gif"),
+    (re.compile(rb"BM"), ".bmp"),
+    (re.compile(rb"II\*\0|MM\0\*"), ".tif"),
+)
+
+
+class UploadError(PrivfaceError):
+    """Something uploaded breaks a limit or is not what it is said to be."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one server takes. Sizes in bytes.
+
+    Attributes:
+        file_bytes: One uploaded file.
+        request_bytes: All files of one request.
+        files: Files of one request.
+        pixels: Width x height of one image.
+        zip_members: Entries of one zip archive.
+        unpacked_bytes: One zip archive, unpacked.
+        held_bytes: All that the server holds in memory for its users.
+        held_seconds: How long something unused is held.
+    """
+
+    file_bytes: int = 50_000_000
+    request_bytes: int = 100_000_000
+    files: int = 100
+    pixels: int = 100_000_000
+    zip_members: int = 10_000
+    unpacked_bytes: int = 500_000_000
+    held_bytes: int = 1_000_000_000
+    held_seconds: float = 900.0
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file as a user sent it.
+
+    Attributes:
+        name: Its name there, without folders; to be escaped wherever it is shown.
+        data: Its bytes.
+    """
+
+    name: str
+    data: bytes
+
+
+def megabytes(count: float) -> str:
+    """A size in words, such as ``"50 MB"``."""
+    return f"{count / 1e6:,.0f} MB" if count >= 1e6 else f"{max(count / 1e3, 0.1):,.1f} kB"
+
+
+def check_sizes(names: Sequence[str], sizes: Sequence[int], limits: Limits) -> None:
+    """Refuse a request with too many or too large files.
+
+    Raises:
+        UploadError: If a limit is broken; names the file, the size and the limit.
+    """
+    if len(sizes) > limits.files:
+        raise UploadError(
+            f"{len(sizes):,} files; the limit is {limits.files:,} at once.",
+            hint="Send them in parts, or use `privface protect` on the command line.",
+        )
+    for name, size in zip(names, sizes, strict=True):
+        if size > limits.file_bytes:
+            raise UploadError(
+                f"{name}: {megabytes(size)}; the limit is {megabytes(limits.file_bytes)} a file.",
+                hint="Make it smaller, or use the command line.",
+            )
+    if sum(sizes) > limits.request_bytes:
+        raise UploadError(
+            f"{megabytes(sum(sizes))} together; the limit is {megabytes(limits.request_bytes)} at once.",
+            hint="Send them in parts.",
+        )
+
+
+def image_suffix(data: bytes) -> str:
+    """The suffix of an image by its first bytes; names are not believed.
+
+    Raises:
+        ImageError: If it is none of the formats that are read here. Others (PostScript among them, which Pillow
+            would hand to another program) are not even tried.
+    """
+    for signature, suffix in _SIGNATURES:
+        if signature.match(data):
+            return suffix
+    raise ImageError("not an image that can be read.", hint=f"Give one of {', '.join(IMAGE_SUFFIXES)}.")
+
+
+def safe_name(name: str, *, suffix: str = "") -> str:
+    """A file name for a download: no folders, no control characters, nothing a shell or a page could read as code.
+
+    Args:
+        name: Any text.
+        suffix: Replaces the name's own, if given.
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
+    stem = re.sub(r"[^\w.\- ]+", "_", path.stem).strip(". ")[:80] or "photo"
+    return f"{stem}{suffix or path.suffix}"
+
+
+def unpack_photos(
+    data: bytes, folder: Path, *, limits: Limits, name: str, stop: Callable[[], None] | None = None
+) -> int:
+    """Unpack the photos of a zip archive, and a ``labels.csv`` beside them, into an empty folder.
+
+    A folder that holds everything is left out of the paths. Other files are passed over, a manifest among them: it
+    would tell the audit where to look.
+
+    Args:
+        data: The archive.
+        folder: Where to write; made with mode 0700.
+        limits: Members, sizes.
+        name: The archive's name, for messages.
+        stop: Called between members; raises to stop.
+
+    Returns:
+        Number of photos.
+
+    Raises:
+        UploadError: If the archive is damaged, encrypted, too large or too many, or has a link, an absolute name or
+            one with ``..``; nothing is written then but what came before it.
+        DataError: If it holds no photo.
+    """
+    found = data.count(_DIRECTORY_ENTRY)  # before a million entries become a million objects
+    if found > limits.zip_members:
+        raise UploadError(
+            f"{name}: {found:,} entries; the limit is {limits.zip_members:,}.",
+            hint="Audit a part of the set.",
+        )
+    folder.mkdir(mode=0o700, parents=True)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = list(_members(archive, name, limits))
+            root = _common_folder([member.filename for member in members])
+            left = limits.unpacked_bytes
+            for member in members:
+                if stop is not None:
+                    stop()
+                path = folder / member.filename[len(root) :]
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                left -= _write(archive, member, path, min(left, limits.file_bytes), name)
+    except UploadError:
+        raise
+    except OSError as error:
+        if error.errno is None:  # zipfile and its decompressors, not the file system
+            raise _damaged(name, error) from error
+        raise UploadError(
+            f"{name}: cannot be unpacked ({error.strerror}).", hint="Use shorter names, and no name twice."
+        ) from error
+    except Exception as error:  # zipfile lets through whatever its decompressors raise
+        raise _damaged(name, error) from error
+    photos = sum(member.filename.lower().endswith(IMAGE_SUFFIXES) for member in members)
+    if not photos:
+        raise DataError(
+            f"{name} holds no photo.",
+            hint=f"Photos end in {', '.join(IMAGE_SUFFIXES)}; hidden ones are left out.",
+        )
+    return photos
+
+
+def _damaged(name: str, error: Exception) -> UploadError:
+    return UploadError(f"{name} is not a zip archive that can be read ({error}).", hint="Pack it again.")
+
+
+def _members(archive: zipfile.ZipFile, name: str, limits: Limits) -> Iterator[zipfile.ZipInfo]:
+    """The members to unpack, after a look at all of them."""
+    declared = sum(member.file_size for member in archive.infolist())
+    if declared > limits.unpacked_bytes:
+        raise UploadError(
+            f"{name} unpacks to {megabytes(declared)}; the limit is {megabytes(limits.unpacked_bytes)}.",
+            hint="Audit a part of the set, or use `privface audit` on the command line.",
+        )
+    for member in archive.infolist():
+        fault = _fault(member)
+        if fault is not None:
+            raise UploadError(f"{name}: the entry {member.filename!r} {fault}.", hint="Pack it without.")
+        path = PurePosixPath(member.filename)
+        if member.is_dir() or member.filename.startswith(_JUNK) or any(p.startswith(".") for p in path.parts):
+            continue
+        if path.name.lower().endswith(IMAGE_SUFFIXES) or path.name == LABELS_NAME:
+            yield member
+
+
+def _fault(member: zipfile.ZipInfo) -> str | None:
+    """Why an entry makes the whole archive unacceptable."""
+    parts = member.filename.rstrip("/").split("/")
+    if member.filename.startswith("/") or "\\" in member.filename or ":" in parts[0]:
+        return "has an absolute name, a backslash or a drive"
+    if any(part in {"", ".", ".."} for part in parts):
+        return "leads out of its folder"
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return "is a link"
+    if member.flag_bits & 0x1:
+        return "is encrypted"
+    return None
+
+
+def _common_folder(names: Sequence[str]) -> str:
+    """The top folder that all names share, with its slash; empty where there is none."""
+    tops = {name.split("/", 1)[0] if "/" in name else "" for name in names}
+    return f"{tops.pop()}/" if len(tops) == 1 and "" not in tops else ""
+
+
+def _write(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, limit: int, name: str) -> int:
+    """Unpack one member; what its header says of its size is not believed."""
+    size = 0
+    with archive.open(member) as source, path.open("xb") as target:
+        while chunk := source.read(_CHUNK):
+            size += len(chunk)
+            if size > limit:
+                raise UploadError(
+                    f"{name}: {member.filename!r} unpacks to more than {megabytes(limit)}.",
+                    hint="A photo has no such size; pack the archive again.",
+                )
+            target.write(chunk)
+    return size

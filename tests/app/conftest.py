@@ -1,0 +1,222 @@
+"""A kit of tiny untrained models, a running server, and a client that speaks to it as the page does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+gradio = pytest.importorskip("gradio", reason="extra [app]")
+httpx = pytest.importorskip("httpx")
+
+
+@dataclass(frozen=True)
+class Kit:
+    """Folders of models that were never trained, and faces that were drawn."""
+
+    run: Path
+    matcher: Path
+    probe: Path
+    faces: Path
+
+    @property
+    def options(self) -> list[str]:
+        return [
+            "--model",
+            str(self.run),
+            "--matcher",
+            f"mini:{self.matcher}",
+            "--probe",
+            f"mini:{self.probe}",
+        ]
+
+
+@pytest.fixture(scope="session")
+def kit(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Kit:
+    import torch
+
+    from privface.data import generate_faces, write_faces
+    from privface.models import CompactResNet, SemiAdversarialAutoencoder, save_network
+
+    root = tmp_path_factory.mktemp("app-kit")
+    torch.manual_seed(0)
+    network = SemiAdversarialAutoencoder(width=4, depth=1, blocks=1)
+    torch.nn.init.normal_(network.head.weight, std=0.3)
+    save_network(root / "run", network, kind="semi-adversarial-autoencoder", meta={"size": 64})
+    (root / "run" / "provenance.json").write_text('{"people": [], "matchers": [], "classifiers": []}')
+    crop = {"input_size": 32, "crop": [0.0, 0.0, 112.0, 112.0]}
+    for name, kind, outputs in (("matcher", "matcher", 16), ("probe", "gender-classifier", 1)):
+        save_network(root / name, CompactResNet(outputs=outputs, width=8, stages=1), kind=kind, meta=crop)
+    write_faces(
+        generate_faces(people=64, photos_per_person=2, seed=5, first_person=100, gender_cue=2.0),
+        root / "faces",
+    )
+    return Kit(root / "run", root / "matcher", root / "probe", root / "faces")
+
+
+class Client:
+    """One visitor of the page, by HTTP."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.session = uuid.uuid4().hex
+        self.http = httpx.Client(base_url=address, timeout=300, trust_env=False)
+        functions = self.http.get("/config").json()["dependencies"]
+        self._functions = {f["api_name"]: f["id"] for f in functions}
+
+    def upload(self, *files: tuple[str, bytes]) -> Any:
+        return self.http.post("/gradio_api/upload", files=[("files", (name, data)) for name, data in files])
+
+    def paths(self, *files: tuple[str, bytes]) -> list[str]:
+        response = self.upload(*files)
+        assert response.status_code == 200, response.text
+        return list(response.json())
+
+    def ask(self, name: str, data: Sequence[Any]) -> str:
+        """Run a function of the page to its end: the HTML that it shows last, or its error in words."""
+        joined = self.http.post(
+            "/gradio_api/queue/join",
+            json={"data": data, "fn_index": self._functions[name], "session_hash": self.session},
+        )
+        if joined.status_code != 200:
+            return str(joined.text)
+        shown = ""
+        with self.http.stream(
+            "GET", "/gradio_api/queue/data", params={"session_hash": self.session}
+        ) as stream:
+            for line in stream.iter_lines():
+                if not line.startswith("data:"):
+                    continue
+                message = json.loads(line[5:])
+                if message["msg"] == "process_completed":
+                    if not message["success"]:
+                        return str(message["output"].get("error"))
+                    return str(message["output"]["data"][0]) if message["output"]["data"] else shown
+        return shown
+
+    def protect(
+        self,
+        paths: Sequence[str],
+        *,
+        method: str = "Blur (baseline)",
+        strength: float = 1.0,
+        faces: str = "aligned",
+    ) -> str:
+        return self.ask("protect", [[_file(path) for path in paths], None, method, strength, faces])
+
+    def audit(self, original: str, protected: str, labels: str | None = None) -> str:
+        files = [None if path is None else _file(path) for path in (original, protected, labels)]
+        return self.ask("audit", [*files, "quick", "aligned", True])
+
+    def trade_off(self, *paths: str) -> str:
+        return self.ask("trade_off", [[_file(path) for path in paths]])
+
+
+def _file(path: str) -> dict[str, Any]:
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+@dataclass
+class Running:
+    """A server in a process of its own.
+
+    Attributes:
+        address: Of the page.
+        process: The server.
+        temporary: Its folder for temporary files; nobody else's.
+    """
+
+    address: str
+    process: subprocess.Popen[str]
+    temporary: Path
+
+    def client(self) -> Client:
+        return Client(self.address)
+
+    def files(self) -> list[Path]:
+        """Files on disk now, but the lock of the private folder."""
+        return [p for p in self.temporary.rglob("*") if p.is_file() and p.name != "lock"]
+
+    def peak_memory(self) -> int:
+        """Largest resident set so far, in bytes."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) * 1024
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Running]]:
+    """Starts ``privface app`` with options."""
+    running: list[Running] = []
+
+    def begin(*options: str) -> Running:
+        temporary = tmp_path_factory.mktemp("server-tmp")
+        environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"}
+        environment.pop("PYTHONWARNINGS", None)
+        with (temporary.parent / f"{temporary.name}.log").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "privface", "app", "--port", "0", *options],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=environment,
+            )
+        assert process.stdout is not None
+        until = time.monotonic() + 300
+        for line in process.stdout:
+            if "http://" in line:
+                found = Running(line.split("Open ")[1].split()[0], process, temporary)
+                running.append(found)
+                return found
+            assert time.monotonic() < until
+        raise AssertionError(f"the server ended with {process.wait()}")
+
+    yield begin
+    for one in running:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.wait()
+        assert one.process.stdout is not None
+        one.process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def server(start: Callable[..., Running], kit: Kit) -> Running:
+    """A server with the kit's models."""
+    return start(*kit.options)
+
+
+@pytest.fixture
+def client(server: Running) -> Iterator[Client]:
+    made = server.client()
+    yield made
+    made.http.close()
+
+
+def _png(seed: int, side: int = 64) -> bytes:
+    from privface.images import encode_image
+
+    coarse = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
+    return encode_image(
+        np.kron(coarse, np.ones((side // 8, side // 8, 1), np.uint8)).astype(np.uint8), ".png"
+    )
+
+
+@pytest.fixture(scope="session")
+def make_png() -> Callable[..., bytes]:
+    """A small picture that its number tells from all others."""
+    return _png

@@ -1,0 +1,281 @@
+"""The page's parts that need neither Gradio nor a server."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from privface.app import markup, protecting
+from privface.app.auditing import AuditBench, audit_uploads
+from privface.app.folder import PREFIX, private_folder, remove_leftovers, work_folder
+from privface.app.gate import upload_token
+from privface.app.methods import STRONGEST, WEAKEST, baselines, model_method
+from privface.app.protecting import Outcome, PhotoDesk
+from privface.app.server import Settings, build_service, serve
+from privface.app.shelf import Item, Shelf
+from privface.app.tradeoff import Point, figure
+from privface.app.uploads import (
+    Limits,
+    Upload,
+    UploadError,
+    check_sizes,
+    image_suffix,
+    safe_name,
+    unpack_photos,
+)
+from privface.errors import ConfigError, DataError
+from privface.faces import Detection
+from privface.images import decode_image, encode_image
+from privface.protect import check_images
+from privface.records import ARCFACE_TEMPLATE
+from privface.report.reading import Reading
+
+
+def zipped(*entries: tuple[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in entries:
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def test_only_the_page_imports_gradio_and_help_loads_nothing_heavy():
+    root = Path(protecting.__file__).parents[1]
+    files = [
+        p for p in root.rglob("*.py") if re.search(r"^\s*(import|from) gradio", p.read_text(), re.MULTILINE)
+    ]
+    assert files == [root / "app" / "page.py"]
+    code = "import sys, privface.cli.main; print([m for m in ('gradio', 'torch', 'fastapi') if m in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "[]\n"
+    )
+
+
+def test_unpacking_keeps_photos_and_labels_and_leaves_the_common_folder_out(tmp_path):
+    data = zipped(
+        ("set/p1/a.png", b"1"),
+        ("set/p2/b.JPG", b"2"),
+        ("set/labels.csv", b"3"),
+        ("set/manifest.parquet", b"4"),
+        ("set/p1/.hidden.png", b"5"),
+        ("__MACOSX/set/p1/._a.png", b"6"),
+    )
+    assert unpack_photos(data, tmp_path / "out", limits=Limits(), name="x.zip") == 2
+    found = sorted(
+        p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()
+    )
+    assert found == ["labels.csv", "p1/a.png", "p2/b.JPG"]
+    assert stat.S_IMODE((tmp_path / "out" / "p1").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/a.png", "a/../../b.png", "c:/a.png", "a\\b.png", "a//b.png"])
+def test_names_that_lead_elsewhere_refuse_the_archive(tmp_path, name):
+    with pytest.raises(UploadError, match="entry"):
+        unpack_photos(
+            zipped(("ok/a.png", b"1"), (name, b"2")), tmp_path / "out", limits=Limits(), name="x.zip"
+        )
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+def test_an_archive_without_photos_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"x\.zip holds no photo"):
+        unpack_photos(zipped(("readme.txt", b"1")), tmp_path / "out", limits=Limits(), name="x.zip")
+
+
+def test_sizes_name_file_value_limit_and_cure():
+    limits = Limits(file_bytes=10, request_bytes=15, files=2)
+    check_sizes(["a", "b"], [10, 5], limits)
+    with pytest.raises(UploadError, match=r"3 files; the limit is 2 at once\. Send"):
+        check_sizes(["a", "b", "c"], [1, 1, 1], limits)
+    with pytest.raises(UploadError, match=r"b: .* the limit is .* a file\. Make it smaller"):
+        check_sizes(["a", "b"], [1, 11], limits)
+    with pytest.raises(UploadError, match=r"together; the limit is .* Send them in parts"):
+        check_sizes(["a", "b"], [8, 8], limits)
+
+
+def test_formats_are_told_by_content():
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    for suffix in (".jpg", ".png", ".webp", ".bmp", ".tif"):
+        assert image_suffix(encode_image(pixels, suffix)) == suffix
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("../../etc/passwd.png", "passwd.jpg"),
+        ("<b>x</b>.png", "b_.jpg"),
+        ("a\u202eb.png", "a_b.jpg"),
+        ("..png", "photo.jpg"),
+        ("C:\\x\\Zoë 1.png", "Zoë 1.jpg"),
+    ],
+)
+def test_download_names_are_plain(name, safe):
+    assert safe_name(name, suffix=".jpg") == safe
+
+
+def test_shelf_forgets_by_time_and_owner_and_pushes_nobody_out():
+    now = [0.0]
+    shelf = Shelf(capacity=10, seconds=5, clock=lambda: now[0])
+    mine = shelf.put(Item("a", b"1234"), owner=("me", "photos"))
+    other = shelf.put(Item("b", b"1234"), owner=("you", "photos"))
+    with pytest.raises(UploadError, match="would pass its limit"):
+        shelf.put(Item("c", b"123"))
+    now[0] = 4
+    assert shelf.get(mine) == Item("a", b"1234")
+    now[0] = 6
+    assert shelf.get(other) is None
+    assert shelf.get(mine) is not None
+    shelf.drop("me", "protected")
+    assert len(shelf) == 1
+    shelf.drop("me")
+    assert (len(shelf), shelf.size) == (0, 0)
+
+
+def test_only_paths_of_the_gate_are_uploads(tmp_path):
+    token = "0" * 32
+    assert upload_token(f"{tmp_path}/{token}/a.png", tmp_path) == (token, "a.png")
+    for path in (f"{tmp_path}/x/a.png", f"/etc/{token}/a", "http://x/y", str(tmp_path), ""):
+        assert upload_token(path, tmp_path) is None
+
+
+def test_private_folder_is_private_and_gone_and_leftovers_go_with_the_next(tmp_path):
+    dead = tmp_path / f"{PREFIX}dead"
+    dead.mkdir()
+    (dead / "lock").touch()
+    (dead / "photo.png").touch()
+    with private_folder(tmp_path) as folder:
+        assert not dead.exists()
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert remove_leftovers(tmp_path) == 0, "a running server's folder stays"
+        with work_folder(folder) as work:
+            (work / "photo.png").touch()
+        assert not work.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("method", baselines(), ids=lambda method: method.name)
+def test_every_baseline_works_over_the_slider_and_says_what_it_is_worth(method, make_png):
+    images = np.random.default_rng(0).random((1, 3, 112, 112), np.float32)
+    assert "does not hide gender" in method.note
+    for strength in (WEAKEST, 1.0, STRONGEST):
+        out = method.make(strength)(images)
+        check_images(out, size=112)
+        assert not np.array_equal(out, images)
+
+
+class OneFace:
+    """A detector that finds one face in the middle of each photo."""
+
+    def detect(self, images):
+        points = tuple((x + 44.0, y + 44.0) for x, y in ARCFACE_TEMPLATE)
+        return [[Detection((44.0, 44.0, 156.0, 156.0), 1.0, points)] for _ in images]
+
+
+def test_whole_photo_is_protected_where_its_face_is(make_png, kit):
+    service = build_service(
+        Settings(model=kit.run, matchers=[f"mini:{kit.matcher}"], probes=[f"mini:{kit.probe}"]), Path()
+    )
+    desk = PhotoDesk(matchers=service.desk.matchers, probes=service.desk.probes, detector=OneFace())
+    photo = encode_image(np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8), ".png")
+    told: list[tuple[int, int]] = []
+    outcomes = desk.protect(
+        [Upload("a.png", photo), Upload("A.png", photo), Upload("x.png", b"x")],
+        service.methods[0],
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert [o.output for o in outcomes] == ["a.png", "A-2.png", ""]
+    assert "not an image" in (outcomes[2].reason or "")
+    after, before = decode_image(outcomes[0].data or b""), decode_image(photo)
+    assert (after[:30] == before[:30]).all()
+    assert (after[80:120, 80:120] != before[80:120, 80:120]).any()
+    assert -1 <= outcomes[0].matches[0].after <= 1
+    assert 0 <= outcomes[0].genders[0].before <= 1
+
+
+def test_strength_changes_the_model(kit, make_png):
+    method = model_method(kit.run)
+    photo = [Upload("a.png", make_png(3))]
+    weak, strong = (
+        PhotoDesk().protect(photo, method, strength=s, faces="aligned")[0].data for s in (0.2, 2.0)
+    )
+    original = decode_image(make_png(3)).astype(int)
+    changes = [np.abs(decode_image(data or b"").astype(int) - original).mean() for data in (weak, strong)]
+    assert 0 < changes[0] < changes[1]
+
+
+def test_markup_escapes_names_and_reasons():
+    shown = markup.outcomes([Outcome("<b>", reason="<i>")], archive=None, link=lambda *_: "")
+    assert "<b>" not in shown
+    assert "<i>" not in shown
+    assert "&lt;b&gt;" in shown
+    assert "<script>" not in markup.notice("<script>", hint="<script>")
+
+
+def test_plot_has_a_focusable_point_an_audit_and_escapes():
+    def point(leak: float, tmr: float) -> Point:
+        return Point(
+            "<a>", Reading(leak, leak - 0.02, leak + 0.02), Reading(tmr, tmr, tmr), "cnn", "m", None, ()
+        )
+
+    drawn = figure([point(0.6, 0.9), point(0.9, 0.3), point(float("nan"), 0.5)])
+    assert drawn.count('tabindex="0"') == 2
+    assert "<a>" not in drawn
+    xs = [float(x) for x in re.findall(r'circle cx="([\d.]+)"', drawn)]
+    ys = [float(y) for y in re.findall(r'cy="([\d.]+)"', drawn)]
+    assert xs[0] < xs[1]
+    assert ys[0] < ys[1], "what recognises more lies higher"
+
+
+def test_audit_errors_name_no_path_and_leave_nothing(tmp_path, kit):
+    bench = AuditBench(matchers=[f"mini:{kit.matcher}"])
+    photo = zipped(("p1/a.png", b"x"), ("p2/a.png", b"x"))
+    first, second = Upload("a.zip", photo), Upload("b.zip", photo)
+    with pytest.raises(DataError) as caught:
+        audit_uploads(first, second, None, bench=bench, folder=tmp_path)
+    assert str(tmp_path) not in str(caught.value)
+    with pytest.raises(UploadError, match="without a face matcher"):
+        audit_uploads(first, second, None, bench=AuditBench(), folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ports_are_checked_first():
+    import socket
+
+    with pytest.raises(ConfigError, match=r"70000 is outside 0\.\.65535"):
+        serve(Settings(port=70_000))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ConfigError, match="cannot be used"):
+            serve(Settings(port=taken.getsockname()[1]))
+
+
+def test_a_stopped_or_failed_request_is_told_in_words(tmp_path, make_png, monkeypatch):
+    service = build_service(Settings(), tmp_path)
+    token = service.shelf.put(Item("a.png", make_png(1)))
+    path = f"{tmp_path}/{token}/a.png"
+    options = {"method": "Blur (baseline)", "strength": 1.0, "faces": "aligned"}
+    assert "1 photo protected" in list(service.protect("me", [path], **options))[-1]
+    assert "is no longer held" in list(service.protect("me", [path.replace(token, "0" * 32)], **options))[-1]
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(service.desk, "protect", broken)
+    last = list(service.protect("me", [path], **options))[-1]
+    assert "Something went wrong" in last
+    assert "secret" not in last
+    service.leave("me")
+    assert len(service.shelf) == 0
+    assert os.listdir(tmp_path) == []  # noqa: PTH208

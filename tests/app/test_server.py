@@ -1,0 +1,341 @@
+"""The running server: bad uploads, many visitors at once, and what is left behind."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import re
+import stat
+import struct
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from privface.app.methods import baselines
+from privface.app.protecting import PhotoDesk
+from privface.app.uploads import Upload
+
+pytestmark = pytest.mark.slow
+
+LARGEST_MEMORY = 3_000_000_000
+"""Of the server over all bad uploads: libraries and models take 0.7 GB, one photo of 98 megapixels the rest."""
+
+
+def zipped(*entries: tuple[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, data in entries:
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that announces a size and holds nothing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    )
+
+
+def black_png(side: int) -> bytes:
+    """A real PNG of one bit a pixel."""
+    buffer = io.BytesIO()
+    pixels = Image.new("1", (side, side))
+    pixels.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def animation() -> bytes:
+    buffer = io.BytesIO()
+    frames = [Image.fromarray(np.full((32, 32, 3), k * 80, np.uint8)) for k in range(3)]
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    return buffer.getvalue()
+
+
+def link_entry() -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo("p1/link.png")
+    entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return entry
+
+
+def encrypted(data: bytes) -> bytes:
+    """The same archive with the bit that says "encrypted" set everywhere."""
+    found = bytearray(data)
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        place = found.find(signature)
+        found[place + offset] |= 1
+    return bytes(found)
+
+
+def lying(data: bytes, *, real: int, said: int) -> bytes:
+    """An archive whose headers understate a size."""
+    return data.replace(struct.pack("<I", real), struct.pack("<I", said))
+
+
+Case = Callable[[Any, bytes], str]
+
+
+def photos(*files: tuple[str, bytes], **options: Any) -> Case:
+    """Upload and protect; the first refusal, or what the page shows."""
+
+    def run(client: Any, good: bytes) -> str:
+        sent = [(name, data or good) for name, data in files]
+        response = client.upload(*sent)
+        if response.status_code != 200:
+            assert response.status_code in {400, 413}
+            return str(response.text)
+        return str(client.protect(response.json(), **options))
+
+    return run
+
+
+def archives(original: bytes, labels: bytes | None = None, protected: bytes | None = None) -> Case:
+    def run(client: Any, good: bytes) -> str:
+        second = protected or zipped(("p1/a.png", good))
+        files = [("originals.zip", original), ("protected.zip", second)]
+        if labels is not None:
+            files.append(("labels.csv", labels))
+        paths = client.paths(*files)
+        return str(client.audit(*paths))
+
+    return run
+
+
+def audits(*files: tuple[str, bytes]) -> Case:
+    return lambda client, _good: str(client.trade_off(*client.paths(*files)))
+
+
+def raw(body: bytes, content_type: str) -> Case:
+    def run(client: Any, _good: bytes) -> str:
+        response = client.http.post(
+            "/gradio_api/upload", content=body, headers={"content-type": content_type}
+        )
+        assert response.status_code == 400
+        return str(response.text)
+
+    return run
+
+
+def forged(path: str) -> Case:
+    return lambda client, _good: str(client.protect([path]))
+
+
+def long_message(client: Any, _good: bytes) -> str:
+    return str(client.ask("protect", ["x" * 2_000_000]))
+
+
+def strange_host(client: Any, _good: bytes) -> str:
+    response = client.http.get("/config", headers={"host": "evil.example"})
+    assert response.status_code == 421
+    return str(response.text)
+
+
+GOOD = b""  # stands for a good picture
+SCRIPT = "<img src=x onerror=alert(1)>.png"
+MB = 1_000_000
+
+CASES: dict[str, tuple[Case, str]] = {
+    "text": (photos(("a.jpg", b"hello")), "not an image that can be read"),
+    "empty file": (photos(("a.jpg", b" ")), "not an image that can be read"),
+    "markup that calls itself png": (photos(("a.png", b"<html><script>1</script>")), "not an image"),
+    "svg with a script": (photos(("a.svg", b"<svg onload='alert(1)'/>")), "not an image that can be read"),
+    "PostScript": (photos(("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n(x) run\n")), "not an image that can be read"),
+    "damaged jpeg": (
+        photos(("a.jpg", b"\xff\xd8\xff\xe0" + b"\0" * 500)),
+        "not an image that can be decoded",
+    ),
+    "30,000 x 30,000, real": (photos(("a.png", black_png(30_000))), "(900000000 pixels) exceeds limit"),
+    "60,000 x 60,000, announced": (
+        photos(("a.png", png_header(60_000, 60_000))),
+        "exceeds limit",
+    ),
+    "12,000 x 9,000": (
+        photos(("a.png", png_header(12_000, 9_000))),
+        "108,000,000 pixels, above the limit of 100,000,000. Scale",
+    ),
+    "nothing behind a header": (photos(("a.png", png_header(64, 64))), "damaged image"),
+    "animation": (photos(("a.gif", animation())), "an animation or stack of 3 frames"),
+    "four pixels": (photos(("a.png", black_png(4))), "below the shortest side of 16"),
+    "60 MB": (photos(("a.png", b"\0" * (60 * MB))), "a.png: 60 MB; the limit is 50 MB a file"),
+    "200 MB": (photos(("a.png", b"\0" * (200 * MB))), "200 MB at once; the limit is 100 MB"),
+    "three times 40 MB": (
+        photos(*[(f"{k}.png", b"\0" * (40 * MB)) for k in range(3)]),
+        "the limit is 100 MB",
+    ),
+    "500 files": (photos(*[(f"{k}.png", b"x") for k in range(500)]), "Too many files; the limit is 100"),
+    "101 files": (photos(*[(f"{k}.png", b"x") for k in range(101)]), "Too many files; the limit is 100"),
+    "markup as a name": (photos((SCRIPT, GOOD)), "&lt;img src=x onerror=alert(1)&gt;.png"),
+    "markup as a name of what is refused": (
+        photos((SCRIPT, b"\0" * (60 * MB))),
+        "&lt;img src=x onerror=alert(1)&gt;.png: 60 MB",
+    ),
+    "template as a name": (photos(("${alert(1)}{{constructor}}.png", GOOD)), "1 photo protected"),
+    "name that leads elsewhere": (photos(("../../../etc/passwd.png", GOOD)), "<h3>passwd.png</h3>"),
+    "name of 5,000 letters": (photos(("a" * 5000 + ".png", GOOD)), "The upload cannot be read"),
+    "name of 250 letters": (photos(("a" * 250 + ".png", GOOD)), "1 photo protected"),
+    "name of control characters": (photos(("a\u202egnp.exe\x07.png", GOOD)), "1 photo protected"),
+    "98 megapixels": (photos(("a.png", black_png(9_900))), "1 photo protected"),
+    "no form": (raw(b"x" * 100, "text/plain"), "cannot be read"),
+    "form without boundary": (raw(b"x" * 100, "multipart/form-data"), "cannot be read"),
+    "garbled form": (raw(b"x" * 100, "multipart/form-data; boundary=zzz"), "cannot be read"),
+    "path of the machine": (forged("/etc/passwd"), "This is no upload of this server"),
+    "address on the network": (
+        forged("http://169.254.169.254/latest/meta-data"),
+        "This is no upload of this server",
+    ),
+    "unknown method": (photos(("a.png", GOOD), method="Magic"), "Magic"),
+    "strength of a thousand": (photos(("a.png", GOOD), strength=1000.0), "1000"),
+    "message of 2 MB": (long_message, "is not taken"),
+    "another host's name": (strange_host, "on this machine only"),
+    "no zip": (archives(b"hello"), "is not a zip archive that can be read"),
+    "half a zip": (
+        archives(zipped(("p1/a.png", b"x" * 5000))[:100]),
+        "is not a zip archive that can be read",
+    ),
+    "zip bomb, announced": (
+        archives(zipped(*[(f"p1/{k}.png", b"\0" * (45 * MB)) for k in range(12)])),
+        "unpacks to 540 MB",
+    ),
+    "zip bomb, one member": (archives(zipped(("p1/a.png", b"\0" * (60 * MB)))), "unpacks to more than 50 MB"),
+    "zip bomb, lying": (
+        archives(lying(zipped(("p1/a.png", b"\0" * (60 * MB))), real=60 * MB, said=100)),
+        "is not a zip archive that can be read",
+    ),
+    "zip with ../": (archives(zipped(("../a.png", b"x"))), "leads out of its folder"),
+    "zip with an absolute name": (archives(zipped(("/etc/a.png", b"x"))), "has an absolute name"),
+    "zip with a link": (archives(zipped((link_entry(), b"/etc/passwd"))), "is a link"),
+    "zip with a password": (archives(encrypted(zipped(("p1/a.png", b"x")))), "is encrypted"),
+    "zip of 20,000 files": (
+        archives(zipped(*[(f"{k}", b"") for k in range(20_000)])),
+        "20,000 entries; the limit is 10,000",
+    ),
+    "zip in a zip": (archives(zipped(("a.zip", zipped(("p1/a.png", b"x"))))), "holds no photo"),
+    "zip that names a file twice as a folder": (
+        archives(zipped(("p1/a.png", b"x"), ("p1/a.png/b.png", b"x"))),
+        "cannot be unpacked",
+    ),
+    "labels that are no table": (
+        archives(zipped(("p1/a.png", b"x"), ("p2/a.png", b"x")), labels=b"\0\xff\0"),
+        "labels.csv",
+    ),
+    "no labels": (archives(zipped(("p1/a.png", b"x"), ("p2/a.png", b"x"))), "no photo with a gender label"),
+    "no audit": (audits(("a.json", b"hello")), "cannot be read as an audit"),
+    "audit of another kind": (audits(("a.json", b'{"schema": "x"}')), "schema"),
+    "audit with nothing in it": (audits(("a.json", b'{"schema": "privface.audit/2"}')), "incomplete"),
+    "audit nested a million times": (audits(("a.json", b"[" * MB)), "cannot be read as an audit"),
+    "audit of 20 MB": (audits(("a.json", b'"' + b"x" * (20 * MB) + b'"')), "the limit is 10 MB an audit"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_upload_is_answered_in_words(server: Any, client: Any, make_png: Any, name: str) -> None:
+    case, says = CASES[name]
+    shown = case(client, make_png(1))
+    assert says in shown or says in html.unescape(shown)
+    assert "Traceback" not in shown
+    assert str(server.temporary) not in shown
+    assert SCRIPT not in shown
+    assert server.process.poll() is None
+
+
+def test_after_all_of_them_it_works_and_its_memory_is_bounded(
+    server: Any, client: Any, make_png: Any
+) -> None:
+    assert "1 photo protected" in client.protect(client.paths(("a.png", make_png(1))))
+    assert [p for p in server.files() if p.suffix in {".png", ".jpg", ".zip", ".csv"}] == []
+    sys.stdout.write(f"peak resident memory: {server.peak_memory() / 1e6:.0f} MB\n")  # pytest -s shows it
+    assert server.peak_memory() < LARGEST_MEMORY
+
+
+def test_fifty_visitors_at_once_each_get_their_own_answer(server: Any, make_png: Any) -> None:
+    """All upload under one name, two and two the same photo; each answer is the photo's own, bit for bit."""
+    uploads = [make_png(k // 2) for k in range(50)]
+    blur = next(method for method in baselines() if method.name.startswith("Blur"))
+    expected = PhotoDesk().protect([Upload("photo.png", data) for data in uploads], blur, faces="aligned")
+
+    def visit(data: bytes) -> bytes:
+        client = server.client()
+        try:
+            shown = client.protect(client.paths(("photo.png", data)))
+            address = re.search(r'href="(kept/[0-9a-f]{32}/photo\.png)"', shown)
+            assert address is not None, shown
+            response = client.http.get("/" + address[1])
+            assert response.status_code == 200
+            return bytes(response.content)
+        finally:
+            client.http.close()
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(visit, uploads))
+    assert answers == [outcome.data for outcome in expected]
+    assert len(set(answers)) == 25
+
+
+def test_what_is_served_is_not_kept_by_browsers_and_runs_nothing(client: Any, make_png: Any) -> None:
+    path = client.paths(("a.html", b"<script>alert(1)</script>"))[0]
+    response = client.http.get(f"/gradio_api/file={path}")
+    assert response.headers["content-disposition"].startswith("attachment")
+    assert "sandbox" in response.headers["content-security-policy"]
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    picture = client.http.get(f"/gradio_api/file={client.paths(('a.html', make_png(1)))[0]}")
+    assert picture.headers["content-type"] == "image/png"
+    assert client.http.get("/gradio_api/file=/etc/passwd").status_code == 404
+    assert client.http.get("/kept/" + "0" * 32 + "/a.png").status_code == 404
+    page = client.http.get("/")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert not re.search(r"(src|href)=\"https?://", page.text), "the page loads nothing from elsewhere"
+
+
+def test_audit_of_two_archives_gives_a_report(server: Any, client: Any, kit: Any) -> None:
+    from privface.models import Protector
+    from privface.protect import protect_folder
+
+    out = server.temporary.parent / "audited-by-client"
+    protect_folder(kit.faces, out, Protector.load(kit.run))
+    first, second = (zip_folder(folder, lead) for folder, lead in ((kit.faces, "photos/"), (out, "")))
+    paths = client.paths(("originals.zip", first), ("protected.zip", second))
+    shown = client.audit(*paths)
+    report, saved, document = re.findall(r'(?:src|href)="(kept/[^"]+)"', shown)[::-1][:3]
+    found = {a.rsplit("/", 1)[1]: client.http.get("/" + a) for a in (report, saved, document)}
+    assert b"<html" in found["report.html"].content
+    assert json.loads(found["audit.json"].content)["schema"] == "privface.audit/2"
+    assert [p for p in server.files() if p.suffix in {".png", ".html", ".json"}] == []
+    plot = client.trade_off(
+        *client.paths(("one.json", found["audit.json"].content), ("two.json", found["audit.json"].content))
+    )
+    assert plot.count("pf-point") >= 2 or "not measurable" in plot
+
+
+def zip_folder(folder: Path, lead: str) -> bytes:
+    return zipped(
+        *[
+            (f"{lead}{p.relative_to(folder)}", p.read_bytes())
+            for p in sorted(folder.rglob("*"))
+            if p.is_file()
+        ]
+    )
+
+
+def test_sigterm_ends_it_and_wipes_its_folder(start: Any, make_png: Any) -> None:
+    server = start()
+    client = server.client()
+    folder = next(server.temporary.glob("privface-app-*"))
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert "1 photo protected" in client.protect(client.paths(("a.png", make_png(1))))
+    client.http.close()
+    assert server.stop() in {0, -15, 143}
+    assert list(server.temporary.iterdir()) == []
