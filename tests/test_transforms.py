@@ -132,7 +132,7 @@ def test_a_trained_model_and_its_export_are_taken(tmp_path: Path, faces: np.ndar
     save_network(tmp_path / "run", network, kind="semi-adversarial-autoencoder", meta={"size": SIZE})
     export_protector(tmp_path / "run", tmp_path / "m.onnx")
     ours = Protect(Protector.load(tmp_path / "run"))(tensor(faces))
-    theirs = Protect(OnnxProtector(tmp_path / "m.onnx"))(tensor(faces))
+    theirs = Protect(OnnxProtector.load(tmp_path / "m.onnx"))(tensor(faces))
     assert (ours.int() - theirs.int()).abs().max() <= 1
     given = Protect(Protector.load(tmp_path / "run", strength=0.0))
     with pytest.raises(

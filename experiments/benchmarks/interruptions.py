@@ -2,8 +2,8 @@
 
     python experiments/benchmarks/interruptions.py PHOTOS --model RUN --out FOLDER [--kills 20] [-- --faces detect]
 
-What follows `--` goes to `privface protect`. The killed job gets SIGKILL at moments drawn over the whole length of the
-uninterrupted one, and is started again each time.
+What follows `--` goes to `privface protect`. The killed job gets SIGKILL at moments drawn at random, most of them some time after
+it has finished something, some while it starts, and is started again each time.
 """
 
 from __future__ import annotations
@@ -66,8 +66,12 @@ def main() -> int:
     moments = []
     while len(moments) < args.kills:
         job = subprocess.Popen(command(killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        before = finished(killed)
+        early = len(moments) % 5 == 4  # one in five while models load and the journal is read
+        while not early and job.poll() is None and finished(killed) == before:
+            time.sleep(0.1)
         try:
-            job.wait(rng.uniform(0.1, 1.7) * length / args.kills)
+            job.wait(rng.uniform(0, 8.0 if early else 0.8 * length / args.kills))
         except subprocess.TimeoutExpired:
             job.send_signal(signal.SIGKILL)
             job.wait()
