@@ -199,7 +199,9 @@ def read_mapping(path: Path, *, page: str, least: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}.", hint=f"Give a YAML file; {page} shows one.") from error
+        raise ConfigError(
+            f"{path}: {error.strerror}.", hint=f"Give a YAML file; {page} shows one."
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path} is not readable YAML: {' '.join(str(error).split())[:160]}.",

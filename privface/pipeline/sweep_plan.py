@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +59,9 @@ class SweepAudit(_Settings):
     effort: Effort = "standard"
     faces: FaceMode = "auto"
     size: int = Field(112, ge=16, le=448, description="Side of the aligned images.")
-    seed: int = Field(0, ge=0, description="The same for all points, so that they share people and attackers.")
+    seed: int = Field(
+        0, ge=0, description="The same for all points, so that they share people and attackers."
+    )
     resamples: int = Field(1000, ge=2)
     cnn_epochs: int = Field(16, ge=1)
     recoverer: str | None = None
@@ -71,7 +72,8 @@ class SweepProtect(_Settings):
     """How photos are protected before they are audited."""
 
     store: Literal["files", "memory"] = Field(
-        "files", description="files: a folder a point, as `privface protect`; memory: no protected photo is kept."
+        "files",
+        description="files: a folder a point, as `privface protect`; memory: no protected photo is kept.",
     )
     faces: Literal["aligned", "detect"] = "aligned"
     crop: bool = Field(False, description="With faces: detect, write the central face alone.")
@@ -159,7 +161,9 @@ class SweepSettings(_Settings):
     audit: SweepAudit
     protect: SweepProtect = SweepProtect()
     baselines: tuple[BaselineSettings, ...] = ()
-    select: str | None = Field(None, description="Split on whose people points are compared and one is chosen.")
+    select: str | None = Field(
+        None, description="Split on whose people points are compared and one is chosen."
+    )
     report: str | None = Field(None, description="Split whose people only the chosen point is reported on.")
     choose: ChooseSettings = ChooseSettings()
 
@@ -171,9 +175,13 @@ class SweepSettings(_Settings):
         if count > MOST_POINTS:
             raise ValueError(f"grid and points make {count:,} points, the limit is {MOST_POINTS:,}")
         if (self.select is None) != (self.report is None):
-            raise ValueError("select and report go together: people to choose on, and other people to report on")
+            raise ValueError(
+                "select and report go together: people to choose on, and other people to report on"
+            )
         if self.select is not None and self.select == self.report:
-            raise ValueError(f"select and report are both {self.select!r}; choosing would then be tuning on them")
+            raise ValueError(
+                f"select and report are both {self.select!r}; choosing would then be tuning on them"
+            )
         if self.select is not None and self.audit.split is not None:
             raise ValueError("audit.split and select exclude each other; select is the split that is audited")
         return self
@@ -365,7 +373,9 @@ def _lines(path: Path) -> dict[tuple[str, ...], int]:
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, yaml.YAMLError) as error:  # it was readable a moment ago
-        raise PrivfaceError(f"{path} cannot be read again ({error}).", hint="Run the command again.") from error
+        raise PrivfaceError(
+            f"{path} cannot be read again ({error}).", hint="Run the command again."
+        ) from error
     if root is not None:
         walk(root, ())
     return found
