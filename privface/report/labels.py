@@ -99,16 +99,16 @@ def _outside(boxes: Boxes, bounds: tuple[float, float, float, float]) -> NDArray
 def _through(start: NDArray[np.float64], ends: NDArray[np.float64], boxes: Boxes) -> NDArray[np.float64]:
     """How many boxes a line from ``start`` to each end runs through."""
     spots = start + _ALONG[:, None] * (ends - start)
-    inside = (spots[:, :, None, :] > boxes[:, :2]) & (spots[:, :, None, :] < boxes[:, 2:])
-    return np.asarray(inside.all(axis=3).any(axis=0).sum(axis=1), np.float64)
+    inside = np.all((spots[:, :, None, :] > boxes[:, :2]) & (spots[:, :, None, :] < boxes[:, 2:]), axis=3)
+    return np.asarray(np.any(inside, axis=0).sum(axis=1), np.float64)
 
 
 def _under(boxes: Boxes, lines: NDArray[np.float64]) -> NDArray[np.float64]:
     """How many lines run through each box."""
     spots = lines[:, :1] + _ALONG * (lines[:, 1:] - lines[:, :1])
     low, high = boxes[:, None, None, :2], boxes[:, None, None, 2:]
-    inside = np.asarray((spots[None] > low) & (spots[None] < high), np.bool_)
-    return np.asarray(inside.all(axis=3).any(axis=2).sum(axis=1), np.float64)
+    inside = np.all((spots[None] > low) & (spots[None] < high), axis=3)
+    return np.asarray(np.any(inside, axis=2).sum(axis=1), np.float64)
 
 
 def _meets(
