@@ -179,11 +179,28 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> TrainSettings:
     Raises:
         ConfigError: If the file is missing or malformed, a key unknown, a value out of range or a variable unset.
     """
+    content = read_mapping(path, page="docs/training.md", least="`data` and `matchers`")
+    for override in overrides:
+        _override(content, override)
+    return parse_settings(content, where=str(path))
+
+
+def read_mapping(path: Path, *, page: str, least: str) -> dict[str, Any]:
+    """A YAML file of settings as plain data, unchecked.
+
+    Args:
+        path: YAML file.
+        page: The page that describes such a file.
+        least: What it must hold at least, in words.
+
+    Raises:
+        ConfigError: If it cannot be read, is no YAML or no mapping.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
-            f"{path}: {error.strerror}.", hint="Give a YAML file; docs/training.md shows one."
+            f"{path}: {error.strerror}.", hint=f"Give a YAML file; {page} shows one."
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(
@@ -191,12 +208,8 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> TrainSettings:
             hint="Check indentation and quotes.",
         ) from error
     if not isinstance(content, dict):
-        raise ConfigError(
-            f"{path} holds no settings.", hint="It must be a mapping with at least `data` and `matchers`."
-        )
-    for override in overrides:
-        _override(content, override)
-    return parse_settings(content, where=str(path))
+        raise ConfigError(f"{path} holds no settings.", hint=f"It must be a mapping with at least {least}.")
+    return content
 
 
 def parse_settings(content: dict[str, Any], *, where: str = "settings") -> TrainSettings:
@@ -206,15 +219,20 @@ def parse_settings(content: dict[str, Any], *, where: str = "settings") -> Train
         ConfigError: As for :func:`load_settings`; every faulty key is named.
     """
     try:
-        return TrainSettings.model_validate(_expand(content))
+        return TrainSettings.model_validate(expand(content))
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}{_got(e['input'])}"
-            for e in error.errors()
-        ]
         raise ConfigError(
-            f"{where}: " + "; ".join(faults) + ".", hint="Correct these keys; unknown ones are refused."
+            f"{where}: " + "; ".join(fault for _, fault in faults(error)) + ".",
+            hint="Correct these keys; unknown ones are refused.",
         ) from error
+
+
+def faults(error: ValidationError) -> list[tuple[tuple[int | str, ...], str]]:
+    """Where each fault lies, and a sentence that names the setting and the value met."""
+    return [
+        (e["loc"], f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}{_got(e['input'])}")
+        for e in error.errors()
+    ]
 
 
 def _got(value: Any) -> str:
@@ -226,6 +244,21 @@ def _override(content: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {override!r} has no key=value form.", hint="Example: --set loop.epochs=3")
+    put_value(content, key, _yaml_value(text, override), shown=f"--set {override!r}")
+
+
+def put_value(content: dict[str, Any], key: str, value: Any, *, shown: str) -> None:
+    """Put a value where a dotted key such as ``loop.epochs`` or ``classifiers.0.size`` points.
+
+    Args:
+        content: Settings as plain data, changed in place.
+        key: Where; sections that are missing are made, positions of a list must be there.
+        value: What.
+        shown: How messages name the change.
+
+    Raises:
+        ConfigError: If the key leads through a value that holds no further settings, or past a list.
+    """
     *parents, last = key.split(".")
     place: Any = content
     for name in parents:
@@ -238,14 +271,13 @@ def _override(content: dict[str, Any], override: str) -> None:
         )
         if not isinstance(place, dict | list):
             raise ConfigError(
-                f"--set {override!r}: {name!r} holds no further settings.",
+                f"{shown}: {name!r} holds no further settings.",
                 hint="Name a key of the YAML file.",
             )
-    value = _yaml_value(text, override)
     if isinstance(place, list):
         if not last.isdecimal() or int(last) >= len(place):
             raise ConfigError(
-                f"--set {override!r}: {last!r} is no position of a list of {len(place)}.",
+                f"{shown}: {last!r} is no position of a list of {len(place)}.",
                 hint="Positions start at 0.",
             )
         place[int(last)] = value
@@ -259,7 +291,7 @@ def parse_value(text: str) -> Any:
     Raises:
         ConfigError: If it is no YAML, or a variable is not set.
     """
-    return _expand(_yaml_value(text, text))
+    return expand(_yaml_value(text, text))
 
 
 def _yaml_value(text: str, shown: str) -> Any:
@@ -271,11 +303,16 @@ def _yaml_value(text: str, shown: str) -> Any:
         ) from error
 
 
-def _expand(value: Any) -> Any:
+def expand(value: Any) -> Any:
+    """Replace ``${NAME}`` by environment variables in all texts of nested data, and read ``1e-3`` as a number.
+
+    Raises:
+        ConfigError: If a variable is not set.
+    """
     if isinstance(value, dict):
-        return {str(k): _expand(v) for k, v in value.items()}
+        return {str(k): expand(v) for k, v in value.items()}
     if isinstance(value, list):
-        return [_expand(v) for v in value]
+        return [expand(v) for v in value]
     if not isinstance(value, str):
         return value
     if re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):  # YAML 1.1 reads 1e-3 as text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from privface.audit.result import AuditResult, figure_data
@@ -67,7 +67,9 @@ def _judge(name: str, old: Measured, new: Measured) -> str:
     return word if apart else f"{word}, within the intervals"
 
 
-def trade_off(named: Sequence[tuple[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+def trade_off(
+    named: Sequence[tuple[str, Mapping[str, Any]]], *, matchers: Collection[str] | None = None
+) -> list[dict[str, Any]]:
     """One point per audit: leakage of the worst retrained attacker against matches that are kept.
 
     Matching is that of the unseen matcher that suffers most (of any matcher, where none is known to be unseen):
@@ -75,6 +77,8 @@ def trade_off(named: Sequence[tuple[str, Mapping[str, Any]]]) -> list[dict[str, 
 
     Args:
         named: Names and documents of audits of the same photos, templates or people.
+        matchers: Names of the matchers that count, the same for every audit. Without them each audit says by
+            itself which it had not seen, and one that does not know is held to the worst of all.
 
     Returns:
         Points in the order given: ``name``, ``leakage``, ``tmr`` and ``tmr_before`` (figures), ``matcher``,
@@ -92,7 +96,7 @@ def trade_off(named: Sequence[tuple[str, Mapping[str, Any]]]) -> list[dict[str, 
                 f"{name!r} is an audit of other photos than {first_name!r}: they cannot be compared.",
                 hint="Audit both methods on the same originals with the same labels.",
             )
-        matcher, before, after = _kept_matches(document)
+        matcher, before, after = _kept_matches(document, matchers)
         points.append(
             {
                 "name": name,
@@ -106,6 +110,66 @@ def trade_off(named: Sequence[tuple[str, Mapping[str, Any]]]) -> list[dict[str, 
     for point in points:
         point["dominated_by"] = next((o["name"] for o in points if _dominates(o, point)), None)
     return points
+
+
+def standing(
+    points: Sequence[Mapping[str, Any]], methods: Mapping[str, str], *, ours: str
+) -> list[dict[str, Any]]:
+    """How one method's points stand against the points of each other method.
+
+    A point dominates another one that leaks no less and matches no more than itself, and that differs from it. Two
+    points that agree on both figures, which have six significant digits, are *tied*: neither dominates.
+
+    Args:
+        points: Points of :func:`trade_off`.
+        methods: Method of each point, by its name.
+        ours: The method that is compared with each other one.
+
+    Returns:
+        A row a method, in the order of ``points``: ``points`` (its points with both figures), ``dominated``
+        (those of them that one of ours dominates), ``clearly`` (those of these where one of ours that dominates
+        it also lies outside of its interval on leakage or matching), ``tied`` (not dominated, but equal to
+        one of ours), ``dominates`` (points of ours that one of its points dominates), ``ours`` (points of ours with
+        both figures) and ``unmeasured`` (its points that lack a figure, and so count nowhere).
+    """
+    mine = [p for p in points if methods[p["name"]] == ours and _measured(p)]
+    rows = []
+    for method in dict.fromkeys(methods[p["name"]] for p in points):
+        if method == ours:
+            continue
+        all_of_it = [p for p in points if methods[p["name"]] == method]
+        known = [p for p in all_of_it if _measured(p)]
+        beaten = [p for p in known if any(_dominates(m, p) for m in mine)]
+        rows.append(
+            {
+                "method": method,
+                "points": len(known),
+                "dominated": len(beaten),
+                "clearly": sum(any(_dominates(m, p) and _apart(m, p) for m in mine) for p in beaten),
+                "tied": sum(p not in beaten and any(_tied(m, p) for m in mine) for p in known),
+                "dominates": sum(any(_dominates(p, m) for p in known) for m in mine),
+                "ours": len(mine),
+                "unmeasured": len(all_of_it) - len(known),
+            }
+        )
+    return rows
+
+
+def _measured(point: Mapping[str, Any]) -> bool:
+    return all(point[key]["value"] is not None for key in ("leakage", "tmr"))
+
+
+def _tied(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(one[key]["value"] == other[key]["value"] for key in ("leakage", "tmr"))
+
+
+def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether the intervals of one of the two figures do not overlap."""
+    for key in ("leakage", "tmr"):
+        ends = [figure[end] for figure in (one[key], other[key]) for end in ("low", "high")]
+        if None not in ends and (ends[0] > ends[3] or ends[2] > ends[1]):
+            return True
+    return False
 
 
 def _same_originals(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -129,8 +193,12 @@ def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _kept_matches(document: Mapping[str, Any]) -> tuple[str | None, Any, Any]:
+def _kept_matches(
+    document: Mapping[str, Any], matchers: Collection[str] | None
+) -> tuple[str | None, Any, Any]:
     rows = [row for row in document["matching"] if row["impostors"] == "all"]
+    if matchers is not None:
+        rows = [{**row, "seen": False} for row in rows if row["matcher"] in matchers]
     rates = {(row["matcher"], row["mode"]): row["tmr"][TRADE_OFF_TMR] for row in rows}
     names = list(dict.fromkeys(row["matcher"] for row in rows if row["seen"] is False)) or list(
         dict.fromkeys(row["matcher"] for row in rows)
@@ -148,8 +216,7 @@ def _kept_matches(document: Mapping[str, Any]) -> tuple[str | None, Any, Any]:
 
 
 def _dominates(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    values = [p[key]["value"] for p in (one, other) for key in ("leakage", "tmr")]
-    if any(value is None for value in values):
+    if not _measured(one) or not _measured(other):
         return False
-    leak_a, match_a, leak_b, match_b = values
+    leak_a, match_a, leak_b, match_b = (p[key]["value"] for p in (one, other) for key in ("leakage", "tmr"))
     return bool(leak_a <= leak_b and match_a >= match_b and (leak_a < leak_b or match_a > match_b))

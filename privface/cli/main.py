@@ -15,6 +15,7 @@ from privface.cli.autoencoder import app as autoencoder_app
 from privface.cli.erase import app as erase_app
 from privface.cli.protect import match, protect
 from privface.cli.show import AsJson, Console, audit_content, progress_bars
+from privface.cli.sweep import sweep
 from privface.errors import PrivfaceError
 
 EXIT_SOME_FAILED, EXIT_USAGE, EXIT_GATE, EXIT_BUG, EXIT_STOPPED = 1, 2, 3, 70, 130
@@ -35,6 +36,7 @@ models_app = typer.Typer(no_args_is_help=True, help="Models on this machine.")
 app.command()(protect)
 app.command()(match)
 app.command("app")(web_page)
+app.command()(sweep)
 app.add_typer(models_app, name="models")
 app.add_typer(autoencoder_app, name="autoencoder")
 app.add_typer(erase_app, name="erase")

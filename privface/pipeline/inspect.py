@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from privface.config import FaceMode
 from privface.data import FoldedPairs, LoadedFaces, open_source, read_pairs_file
 from privface.errors import AuditError, DataError, OutputError
 from privface.images import encode_image, to_pixels, to_unit, write_atomic
-from privface.models import GenderProbe, Matcher, Protector, load_gender_probe, load_matcher
+from privface.models import GenderProbe, Matcher, load_gender_probe, load_matcher
 from privface.pipeline.battery import DEFAULT_OPTIONS, AuditOptions, build_auditor
 from privface.pipeline.faces import Progress, load_aligned, take_split
 from privface.pipeline.fit import person_digest, read_provenance
@@ -68,14 +68,7 @@ def audit(
     """
     require_folder(out)
     models = _load_models(matchers, probes, model)
-    table = open_source(str(original), labels=labels)
-    if split is not None:
-        table = take_split(table, split, where=str(original))
-    table = table.labelled()
-    if not len(table):
-        raise DataError(
-            f"{original} has no photo with a gender label.", hint="Give --labels with a gender column."
-        )
+    table = open_labelled(original, labels=labels, split=split)
     faces = load_aligned(
         table, mode=options.faces, size=options.size, progress=progress, stage="align originals"
     )
@@ -92,9 +85,27 @@ def audit(
     return result
 
 
+def open_labelled(original: Path, *, labels: Path | None = None, split: str | None = None) -> FaceTable:
+    """The photos of a set, or of one of its splits, that have a gender label; what an audit looks at.
+
+    Raises:
+        DataError: If there is none.
+        LabelError: If the labels cannot be read.
+    """
+    table = open_source(str(original), labels=labels)
+    if split is not None:
+        table = take_split(table, split, where=str(original))
+    table = table.labelled()
+    if not len(table):
+        raise DataError(
+            f"{original} has no photo with a gender label.", hint="Give --labels with a gender column."
+        )
+    return table
+
+
 def audit_protector(
     faces: LoadedFaces,
-    protector: Protector,
+    protector: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     *,
     matchers: Sequence[str],
     probes: Sequence[str],

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 from privface.errors import ConfigError, DataError, OutputError
 from privface.faces.detect import FaceDetector, MTCNNDetector
 from privface.images import MAX_PIXELS
-from privface.protect.inputs import with_format
+from privface.protect.inputs import Source, with_format
 from privface.protect.job import Engine, Ledger, Progress, Task, TemplateSink
 from privface.protect.journal import Journal
 from privface.protect.local import LocalEngine
@@ -58,7 +58,7 @@ class ProtectSummary:
 
 
 def protect_folder(
-    source: str | Path,
+    source: str | Path | Source,
     output: str | Path,
     protector: ImageProtector,
     *,
@@ -99,7 +99,8 @@ def protect_folder(
 
     Args:
         source: Folder, ``.txt`` list, ``.zip``, ``.tar`` shards or ``.parquet`` tables, local or as a URL that fsspec
-            knows (:func:`~privface.protect.sources.open_photos`); never written to.
+            knows (:func:`~privface.protect.sources.open_photos`); never written to. Or photos that the caller has opened,
+            who then keeps ``output`` apart from them.
         output: Local folder for protected images and manifest; must not overlap ``source``.
         protector: Model or baseline.
         faces: ``"aligned"`` or ``"detect"``.
@@ -153,10 +154,10 @@ def protect_folder(
             hint="Locks and atomic renames need one. Copy the finished folder, or its shards, afterwards.",
         )
     output = Path(output).absolute()  # workers elsewhere start in other folders
-    if not is_url(source):
+    if not isinstance(source, Source) and not is_url(source):
         source = Path(source).absolute()
         require_apart(source, output)
-    photos = open_photos(source, videos=videos)
+    photos = source if isinstance(source, Source) else open_photos(source, videos=videos)
     try:
         items = with_format(photos.items(), image_format)
         if not items:

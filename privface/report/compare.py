@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,22 @@ _LINKED = {
 """Columns whose heading leads to a term's meaning."""
 
 
-def write_comparison(named: Sequence[Named], out: Path) -> Path:
+def write_comparison(
+    named: Sequence[Named],
+    out: Path,
+    *,
+    matchers: Collection[str] | None = None,
+    figure: str | None = None,
+    notes: Sequence[str] = (),
+) -> Path:
     """Write one self-contained page: trade-off, which methods another one beats, all figures.
 
     Args:
         named: Names and audit documents of the same originals.
         out: HTML file, written atomically.
+        matchers: Names of the matchers that count, see :func:`privface.audit.comparison.trade_off`.
+        figure: SVG to show instead of :func:`privface.report.figures.pareto_figure`.
+        notes: Sentences below the figure.
 
     Returns:
         ``out``. Same audits, same bytes.
@@ -54,7 +64,7 @@ def write_comparison(named: Sequence[Named], out: Path) -> Path:
         AuditError: If the audits cannot be compared.
         OutputError: If ``out`` cannot be written.
     """
-    points = trade_off(named)
+    points = trade_off(named, matchers=matchers)
     title = "Recognition against gender leakage, by method"
     rows = _rows(named, points)
     page = (
@@ -66,7 +76,8 @@ def write_comparison(named: Sequence[Named], out: Path) -> Path:
             linked=_LINKED,
             words=Glossary(),
             embedded=script_json(_document(rows)),
-            figure=inline_svg(pareto_figure(points, title=title)),
+            figure=inline_svg(figure or pareto_figure(points, title=title)),
+            notes=notes,
             data=named[0][1].get("data", {}),
         )
     )

@@ -17,10 +17,13 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from privface.report.labels import place_labels
 from privface.report.reading import Reading, plain_text
 
 # Drawn in these exact colours, then replaced by CSS variables; see _themed.
@@ -509,6 +512,117 @@ def pareto_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
         axes.set_xlabel("gender leakage, worst retrained attacker")
         axes.set_ylabel("same person recognised (TMR, P-P)")
         return _svg(figure, title=title)
+
+
+def sweep_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
+    """The points of a sweep, each with its name beside it.
+
+    Args:
+        points: Points of :func:`privface.audit.comparison.trade_off`, each with a ``kind``: ``trained`` (circle),
+            ``baseline`` (square) or ``originals`` (diamond).
+        title: What the figure shows, read aloud by screen readers.
+
+    Returns:
+        SVG text; up is better for recognition, left is better for privacy. Filled: no other point beats it. Of more than
+        40 points the rest are drawn without a name, those on the front and the simpler methods last.
+    """
+    with mpl.rc_context(_STYLE):
+        return _svg(_sweep(points), title=title)
+
+
+def sweep_picture(points: Sequence[Mapping[str, Any]], *, title: str) -> bytes:
+    """The same as :func:`sweep_figure`, as a PNG on white."""
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        buffer = io.BytesIO()
+        metadata = {"Title": plain_text(title), "Software": None}
+        _sweep(points).savefig(buffer, format="png", dpi=150, facecolor="white", metadata=metadata)
+        return buffer.getvalue()
+
+
+_KIND_STYLE = {"trained": (_PROTECTED, "o"), "baseline": (_ORIGINAL, "s"), "originals": (_INK, "D")}
+_MOST_NAMES = 40
+
+
+def _sweep(points: Sequence[Mapping[str, Any]]) -> Figure:
+    figure = Figure(figsize=(_WIDTH * 1.7, 6.0))
+    renderer: RendererBase = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+    axes = figure.add_axes((0.1, 0.155, 0.885, 0.835))  # fixed: names are placed before anything is drawn
+    known = [(Reading.of(p.get("leakage")), Reading.of(p.get("tmr")), p) for p in points]
+    known = [entry for entry in known if entry[0].known and entry[1].known]
+    low = min([match.value for _, match, _ in known], default=0.9)
+    axes.set(xlim=(0.48, 1.02), ylim=(max(math.floor((low - 0.08) * 10) / 10, -0.05), 1.04))
+    axes.axvline(0.5, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
+    front = sorted((leak.value, match.value) for leak, match, p in known if p.get("dominated_by") is None)
+    if front:
+        axes.step(*zip(*front, strict=True), where="post", color=_MIXED, linewidth=1.4, zorder=1)
+    for leak, match, point in known:
+        colour, marker = _KIND_STYLE[point["kind"]]
+        if leak.has_interval:
+            axes.plot([leak.low, leak.high], [match.value] * 2, color=_FAINT, linewidth=1.2, zorder=2)
+        if match.has_interval:
+            axes.plot([leak.value] * 2, [match.low, match.high], color=_FAINT, linewidth=1.2, zorder=2)
+        face = colour if point.get("dominated_by") is None else "white"
+        axes.plot(leak.value, match.value, marker, markersize=8, markerfacecolor=face, markeredgecolor=colour,
+                  markeredgewidth=1.6, zorder=4)  # fmt: skip
+    _name_points(axes, renderer, known)
+    axes.annotate(
+        "better",
+        (0.505, 0.985),
+        xycoords=("data", "axes fraction"),
+        va="top",
+        fontsize=10,
+        fontstyle="italic",
+    )
+    axes.spines["right"].set_visible(False)
+    axes.set_xticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["0.5\nguessing", "0.6", "0.7", "0.8", "0.9", "1.0"])
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate * 100:.0f} %"))
+    axes.grid(visible=True)
+    axes.set_xlabel("gender leakage, worst retrained attacker")
+    axes.set_ylabel("same person recognised, protected with protected (TMR)")
+    words = "filled and on the line: no other point beats it; circles: trained; squares: simpler methods; diamond: originals"
+    figure.text(0.5, 0.012, words, ha="center", fontsize=9, fontstyle="italic")
+    return figure
+
+
+def _name_points(
+    axes: Axes, renderer: RendererBase, known: Sequence[tuple[Reading, Reading, Mapping[str, Any]]]
+) -> None:
+    """Names beside their points; what does not fit beside is set off and led to by a line."""
+    order = sorted(known, key=lambda e: (e[2].get("dominated_by") is not None, e[2]["kind"] == "trained"))
+    named = [entry for entry in known if any(entry is kept for kept in order[:_MOST_NAMES])]
+    texts = [axes.text(0, 0, _short(p["name"], 40), fontsize=9) for _, _, p in named]
+    sizes = []
+    for text in texts:
+        box = text.get_window_extent(renderer)
+        sizes.append(
+            (box.width * 1.08 + 2, box.height + 2)
+        )  # a browser's letters are a little wider than ours
+        text.remove()
+    anchors = [axes.transData.transform((leak.value, match.value)) for leak, match, _ in named]
+    frame = axes.get_window_extent(renderer)
+    others = [axes.transData.transform((leak.value, match.value)) for leak, match, _ in known]
+    places = place_labels(
+        [(float(x), float(y)) for x, y in anchors],
+        sizes,
+        marks=[(float(x), float(y)) for x, y in others],
+        bounds=(frame.x0 + 3, frame.y0 + 3, frame.x1 - 3, frame.y1 - 3),
+    )
+    for (leak, match, point), (x, y, far) in zip(named, places, strict=True):
+        axes.annotate(
+            _short(point["name"], 40),
+            (leak.value, match.value),
+            xytext=tuple(axes.transData.inverted().transform((x, y))),
+            textcoords="data",
+            ha="center",
+            va="center",
+            fontsize=9,
+            color=_KIND_STYLE[point["kind"]][0],
+            arrowprops={"arrowstyle": "-", "color": _INK, "alpha": 0.45, "linewidth": 0.7, "shrinkB": 4}
+            if far
+            else None,
+            zorder=5,
+        )
 
 
 def _canvas(*, height: float) -> tuple[Figure, Axes]:

@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from privface.audit import AuditResult
-from privface.audit.comparison import changes, trade_off
+from privface.audit.comparison import changes, standing, trade_off
 from privface.audit.result import SCHEMA
 from privface.errors import AuditError
 
@@ -108,3 +108,37 @@ def test_what_can_no_longer_be_measured_is_bad_news():
         if r["figure"] == "worst_retrained"
     ]
     assert row["verdict"] == "no longer measurable"
+
+
+def test_matchers_that_count_can_be_named_for_all_audits_alike():
+    """A method that knows of no matcher as unseen must not be held to a harder one than the others."""
+    blind = audit(0.9, 0.95)
+    for row in blind["matching"]:
+        row["seen"] = None
+    alone, _ = trade_off([("blur", blind), ("san", audit(0.9, 0.95))])
+    assert alone["matcher"] == "met"
+    both = trade_off([("blur", blind), ("san", audit(0.9, 0.95))], matchers=["unseen", "unseen-too"])
+    assert [point["matcher"] for point in both] == ["unseen-too", "unseen-too"]
+    assert [point["dominated_by"] for point in both] == [None, None]
+
+
+def test_standing_counts_dominated_tied_and_unmeasured_points_apart():
+    nothing = audit(0.9, 0.9)
+    nothing["worst_retrained"]["leakage"] = {"value": None, "low": None, "high": None, "n": 0, "reason": "x"}
+    named = [
+        ("ours-1", audit(0.70, 0.90)),
+        ("ours-2", audit(0.80, 0.95)),
+        ("blur-1", audit(0.95, 0.80)),  # beaten, and far off
+        ("blur-2", audit(0.71, 0.90)),  # beaten, within the intervals
+        ("blur-3", audit(0.80, 0.95)),  # the same as ours-2, and worse than none
+        ("blur-4", audit(0.60, 0.99)),  # beats both
+        ("blur-5", nothing),
+        ("jpeg", audit(0.99, 0.99)),
+    ]
+    methods = {name: name.split("-")[0] for name, _ in named}
+    blur, jpeg = standing(trade_off(named), methods, ours="ours")
+    assert blur == {
+        "method": "blur", "points": 4, "dominated": 2, "clearly": 1, "tied": 1, "dominates": 2, "ours": 2,
+        "unmeasured": 1,
+    }  # fmt: skip
+    assert (jpeg["points"], jpeg["dominated"], jpeg["tied"], jpeg["dominates"]) == (1, 0, 0, 0)
