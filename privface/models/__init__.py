@@ -4,6 +4,7 @@ from privface.models.autoencoders import SemiAdversarialAutoencoder
 from privface.models.checkpoint import SavedNetwork, load_network, save_network
 from privface.models.family import VARIANTS, Autoencoder, AutoencoderConfig, variant
 from privface.models.inputs import require_unit_images, to_input
+from privface.models.labelled import LabelledProtector
 from privface.models.loading import GenderProbe, Matcher, load_gender_probe, load_matcher
 from privface.models.networks import CompactResNet, Mlp
 from privface.models.protector import Perturbation, Protector, kind_of
@@ -16,6 +17,7 @@ __all__ = [
     "AutoencoderConfig",
     "CompactResNet",
     "GenderProbe",
+    "LabelledProtector",
     "Matcher",
     "Mlp",
     "Perturbation",

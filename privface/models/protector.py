@@ -10,16 +10,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from privface.errors import CheckpointError, ConfigError
+from privface.errors import CheckpointError, ConfigError, LabelError
 from privface.models.autoencoders import SemiAdversarialAutoencoder
 from privface.models.checkpoint import SavedNetwork, build, load_network
 from privface.models.face_model import network_sha256
 from privface.models.family import Autoencoder
 from privface.models.inputs import require_unit_images
+from privface.models.san2018 import KIND as SAN_2018
+from privface.models.san2018 import WHY_GENDERS, San2018
 from privface.records import FRAME
 
 Perturbation: TypeAlias = SemiAdversarialAutoencoder | Autoencoder
-"""A network that turns an image into a protected one."""
+"""A network that turns an image, and nothing but an image, into a protected one."""
 
 _AT_ONCE = 16
 """Images a pass: more of them leave the caches."""
@@ -30,8 +32,10 @@ KINDS: Mapping[str, type[Perturbation]] = {
 }
 
 
-def kind_of(network: Perturbation) -> str:
+def kind_of(network: Perturbation | San2018) -> str:
     """What :func:`~privface.models.checkpoint.save_network` writes on the card."""
+    if isinstance(network, San2018):
+        return SAN_2018
     return next(kind for kind, made in KINDS.items() if isinstance(network, made))
 
 
@@ -40,7 +44,13 @@ def rebuild(saved: SavedNetwork, *, where: Path) -> Perturbation:
 
     Raises:
         CheckpointError: If the folder holds another kind of network, or weights that do not fit.
+        LabelError: If the network needs the true gender of every photo.
     """
+    if saved.kind == SAN_2018:
+        raise LabelError(
+            f"{where} cannot be loaded without a source of true genders: {WHY_GENDERS}.",
+            hint="Give a table of file and gender: `privface protect --genders LABELS.csv`, or load_protector(genders=...).",
+        )
     if saved.kind not in KINDS:
         raise CheckpointError(
             f"{where} holds a {saved.kind!r}; one of {', '.join(KINDS)} is needed.",
@@ -84,6 +94,7 @@ class Protector:
 
         Raises:
             CheckpointError: If the folder is incomplete, damaged, a pickle or of another kind.
+            LabelError: If its network needs the true gender of every photo.
         """
         saved = load_network(run)
         return cls(rebuild(saved, where=run), size=int(saved.meta.get("size", FRAME)), strength=strength)

@@ -2,7 +2,13 @@
 
 from privface.training.reconstruction import Epoch, FitSettings, UnitSource, evaluate, train_autoencoder
 from privface.training.source import ArraySource, DecodingSource, ImageSource
-from privface.training.step import EmbeddingAdversary, LossWeights, PixelAdversary, SemiAdversarialStep
+from privface.training.step import (
+    EmbeddingAdversary,
+    LossWeights,
+    PixelAdversary,
+    SemiAdversarialStep,
+    TrainingStep,
+)
 from privface.training.supervised import train_gender_classifier, train_matcher
 from privface.training.trainer import FitSummary, LoopSettings, SemiAdversarialTrainer
 
@@ -19,6 +25,7 @@ __all__ = [
     "PixelAdversary",
     "SemiAdversarialStep",
     "SemiAdversarialTrainer",
+    "TrainingStep",
     "UnitSource",
     "evaluate",
     "train_autoencoder",

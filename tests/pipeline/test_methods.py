@@ -1,0 +1,243 @@
+"""Every method by configuration: it trains, resumes and protects; same seed same bytes, same photo same bytes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from privface.config import parse_settings
+from privface.data import read_genders
+from privface.errors import CheckpointError, ConfigError, LabelError
+from privface.images import decode_image
+from privface.models import LabelledProtector, Protector, San2018Protector
+from privface.models.export import load_protector
+from privface.pipeline import read_provenance, train
+from privface.pipeline.methods import METHODS
+from privface.protect import protect_folder, read_manifest
+
+TINY: dict[str, dict[str, Any]] = {
+    "san": {},
+    "san-2018": {
+        "validation_share": 0.0,
+        "loop": {"epochs": 1, "batch_size": 2, "epoch_images": 4},
+        "method_options": {"reconstruction_epochs": 1},
+    },
+}
+"""What makes a method's run short, on top of the toy world's settings."""
+
+
+def settings(world: Any, method: str, **changes: Any) -> Any:
+    content = copy.deepcopy(world.settings)
+    for key, value in {**TINY[method], **changes}.items():
+        content[key] = {**content.get(key, {}), **value} if isinstance(value, dict) else value
+    return parse_settings({**content, "method": method})
+
+
+def model_of(run: Path) -> dict[str, bytes]:
+    """Everything that decides what a run folder's protector does, its parts' models among it."""
+    kept = {".safetensors", ".yaml"}
+    return {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.suffix in kept}
+
+
+@pytest.fixture(scope="module", params=sorted(METHODS))
+def method(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def runs(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A finished run of each method, made when first asked for; nobody writes into it."""
+    root, made = tmp_path_factory.mktemp("methods"), dict[str, Path]()
+
+    def run(name: str) -> Path:
+        if name not in made:
+            train(settings(world, name), root / name)
+            made[name] = root / name
+        return made[name]
+
+    return run
+
+
+def load(run: Path, world: Any, method: str) -> Any:
+    genders = read_genders(world.audited / "labels.csv") if METHODS[method].needs_genders else None
+    return load_protector(run, genders=genders)
+
+
+def test_every_method_is_tested_here():
+    assert set(TINY) == set(METHODS)
+
+
+def test_a_run_folder_says_what_it_is(world, runs, method):
+    run = runs(method)
+    written = yaml.safe_load((run / "config.yaml").read_text())
+    assert written.get("method", "san") == method
+    found = read_provenance(run)
+    assert found.get("method", "san") == method
+    assert found["steps"] > 0
+    assert found["classifiers"]
+    assert parse_settings(written).fingerprint() == settings(world, method).fingerprint() == found["settings"]
+
+
+def test_same_seed_same_bytes(world, runs, method, tmp_path):
+    train(settings(world, method), tmp_path / "again")
+    assert model_of(tmp_path / "again") == model_of(runs(method))
+    train(settings(world, method, seed=4), tmp_path / "other")
+    other = (tmp_path / "other" / "model.safetensors").read_bytes()
+    assert other != (runs(method) / "model.safetensors").read_bytes()
+
+
+def stages(world: Any, method: str) -> list[str]:
+    """Names of a method's training loops, in order."""
+    return {"san": ["train"], "san-2018": ["train 1/2: reconstruction", "train 2/2: all terms"]}[method]
+
+
+def test_resumed_equals_unbroken_wherever_it_was_stopped(world, runs, method, tmp_path):
+    """One run, stopped once in each of its loops and at the end of the first, until nothing stops it."""
+    loops = stages(world, method)
+    stops = [(loops[0], 2), *((loop, 1) for loop in loops[1:])]
+    chosen = settings(world, method, loop={**TINY[method].get("loop", {}), "checkpoint_minutes": 1e-9})
+    seen: list[tuple[str, int]] = []
+
+    def stop(stage: str, done: int, _total: int) -> None:
+        seen.append((stage, done))
+        if stops and (stage, done) == stops[0]:
+            stops.pop(0)
+            raise KeyboardInterrupt
+
+    for attempt in range(1 + len(loops)):
+        if attempt < len(loops):
+            with pytest.raises(KeyboardInterrupt):
+                train(chosen, tmp_path / "r", resume=attempt > 0, progress=stop)
+            assert not (tmp_path / "r" / "model.safetensors").exists()
+        else:
+            train(chosen, tmp_path / "r", resume=True, progress=stop)
+    trained = [one for one in seen if one[0] in loops]
+    assert trained.count((loops[0], 1)) == 1, "it must go on, not begin again"
+    resumed, unbroken = model_of(tmp_path / "r"), model_of(runs(method))
+    weights = [name for name in unbroken if name.endswith(".safetensors")]
+    assert {name: resumed[name] for name in weights} == {name: unbroken[name] for name in weights}
+
+
+def test_protects_a_folder_and_a_rerun_changes_nothing(world, runs, method, tmp_path):
+    protector = load(runs(method), world, method)
+    source = subset(world, tmp_path / "in", 5)
+    summary = protect_folder(source, tmp_path / "out", protector, batch_size=4)
+    assert summary.counts["ok"] == 5
+    assert protect_folder(source, tmp_path / "out", protector, batch_size=4).reused == 5
+    # alone or in company, in this order or another
+    first = sorted(p for p in source.rglob("*.png"))[-1].relative_to(source)
+    alone = tmp_path / "alone" / first
+    alone.parent.mkdir(parents=True)
+    alone.write_bytes((source / first).read_bytes())
+    protect_folder(tmp_path / "alone", tmp_path / "out-alone", protector)
+    a, b = (decode_image((tmp_path / out / first).read_bytes()) for out in ("out", "out-alone"))
+    np.testing.assert_array_equal(a, b)
+
+
+def subset(world: Any, to: Path, count: int) -> Path:
+    """A folder with the first of the audited people's photos."""
+    for path in sorted(world.audited.rglob("*.png"))[:count]:
+        place = to / path.relative_to(world.audited)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(path.read_bytes())
+    return to
+
+
+def test_an_image_gives_the_same_bytes_at_every_place_of_a_batch(world, runs, method, make_images):
+    images = make_images(6, size=32)
+    protector: Any = load(runs(method), world, method)
+    if isinstance(protector, LabelledProtector):
+        keys = sorted(read_genders(world.audited / "labels.csv"))[:6]
+        once, again = protector(images, keys), protector(images[::-1], keys[::-1])
+    else:
+        once, again = protector(images), protector(images[::-1])
+    np.testing.assert_array_equal(once, again[::-1])
+    assert once.dtype == np.float32
+    assert once.shape == images.shape
+    assert float(np.abs(once - images).max()) > 1 / 255
+
+
+def test_unknown_methods_and_options_are_refused_before_anything_is_written(world, tmp_path):
+    content = copy.deepcopy(world.settings)
+    with pytest.raises(ConfigError, match="no method 'sam'") as caught:
+        train(parse_settings({**content, "method": "sam"}), tmp_path / "r")
+    assert all(name in str(caught.value.hint) for name in METHODS)
+    with pytest.raises(ConfigError, match=r"method_options of san: target: .*not permitted"):
+        train(parse_settings({**content, "method_options": {"target": "same"}}), tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_resume_with_another_method_is_refused(world, runs, tmp_path):
+    run = tmp_path / "r"
+    run.mkdir()
+    (run / "config.yaml").write_bytes((runs("san") / "config.yaml").read_bytes())
+    with pytest.raises(CheckpointError, match="method 'san', now 'san-2018'"):
+        train(settings(world, "san-2018"), run, resume=True)
+
+
+# --- san-2018: the label ----------------------------------------------------------------------------------
+
+
+def test_the_san_of_2018_learns_its_two_stages(runs):
+    run = runs("san-2018")
+    first, second = ((run / name).read_text() for name in ("reconstruction/log.csv", "log.csv"))
+    assert ",reconstruction," in first
+    assert ",frozen," not in first
+    assert ",matching," not in first
+    assert all(f",{name}," in second for name in ("reconstruction", "frozen", "matching"))
+
+
+def test_without_genders_it_is_not_loaded_and_the_error_says_why(world, runs):
+    run = runs("san-2018")
+    for attempt in (lambda: load_protector(run), lambda: Protector.load(run)):
+        with pytest.raises(LabelError, match="prototype of each photo's own gender") as caught:
+            attempt()
+        assert "--genders" in str(caught.value.hint)
+    with pytest.raises(LabelError, match="prototype of each photo's own gender"):
+        San2018Protector.load(run)(np.zeros((1, 3, 32, 32), np.float32))
+    with pytest.raises(ConfigError, match="has one strength"):
+        load_protector(run, genders={}, strength=0.5)
+    with pytest.raises(ConfigError, match="asks for no gender"):
+        load_protector(world.run, genders={})
+
+
+def test_a_photo_without_a_label_gets_a_row_and_no_output(world, runs, tmp_path):
+    source = subset(world, tmp_path / "in", 3)
+    genders = read_genders(world.audited / "labels.csv")
+    lost = sorted(p.relative_to(source).as_posix() for p in source.rglob("*.png"))[1]
+    del genders[lost]
+    protector = load_protector(runs("san-2018"), genders=genders)
+    assert protect_folder(source, tmp_path / "out", protector).counts == {
+        **dict.fromkeys(protect_folder(source, tmp_path / "out", protector).counts, 0), "ok": 2, "failed": 1,
+    }  # fmt: skip
+    rows = {row.input: row for row in read_manifest(tmp_path / "out")}
+    assert "no gender label for this photo" in str(rows[lost].reason)
+    assert not (tmp_path / "out" / lost).exists()
+
+
+def test_the_label_decides_and_a_corrected_table_is_another_model(world, runs, tmp_path):
+    run = runs("san-2018")
+    genders = read_genders(world.audited / "labels.csv")
+    turned = {key: "male" if gender == "female" else "female" for key, gender in genders.items()}
+    a, b = (load_protector(run, genders=table) for table in (genders, turned))
+    assert a.fingerprint != b.fingerprint
+    key, image = next(iter(genders)), np.full((1, 3, 32, 32), 0.5, np.float32)
+    assert isinstance(a, LabelledProtector)
+    assert isinstance(b, LabelledProtector)
+    assert not np.array_equal(a(image, [key]), b(image, [key]))
+    with pytest.raises(LabelError, match="1 of 2 photos have no gender label, the first is 'nobody'"):
+        a(np.repeat(image, 2, 0), [key, "nobody"])
+    with pytest.raises(LabelError, match="images without keys"):
+        a(image)
+
+
+@pytest.mark.parametrize("name", ["reconstruction", "frozen", "matching"])
+def test_the_san_of_2018_has_all_three_terms(world, tmp_path, name):
+    with pytest.raises(ConfigError, match=f"{name} 0"):
+        train(settings(world, "san-2018", losses={name: 0.0}), tmp_path / "r")
