@@ -11,25 +11,21 @@ import torch
 from numpy.typing import NDArray
 
 from privface.errors import CheckpointError, ConfigError, LabelError
-from privface.models.autoencoders import SemiAdversarialAutoencoder
 from privface.models.checkpoint import SavedNetwork, build, load_network
+from privface.models.composites import SINGLE, EnsembleSan, FlowSan, Single
 from privface.models.face_model import network_sha256
-from privface.models.family import Autoencoder
 from privface.models.inputs import require_unit_images
 from privface.models.san2018 import KIND as SAN_2018
 from privface.models.san2018 import WHY_GENDERS, San2018
 from privface.records import FRAME
 
-Perturbation: TypeAlias = SemiAdversarialAutoencoder | Autoencoder
+Perturbation: TypeAlias = Single | EnsembleSan | FlowSan
 """A network that turns an image, and nothing but an image, into a protected one."""
 
 _AT_ONCE = 16
 """Images a pass: more of them leave the caches."""
 
-KINDS: Mapping[str, type[Perturbation]] = {
-    "semi-adversarial-autoencoder": SemiAdversarialAutoencoder,
-    "autoencoder": Autoencoder,
-}
+KINDS: Mapping[str, type[Perturbation]] = {**SINGLE, "ensemble-san": EnsembleSan, "flow-san": FlowSan}
 
 
 def kind_of(network: Perturbation | San2018) -> str:
@@ -73,7 +69,7 @@ class Protector:
 
     Attributes:
         network: The autoencoder.
-        fingerprint: SHA-256 of the weights, with the strength where it is not 1.
+        fingerprint: SHA-256 of the weights, with an ensemble's rule, and with the strength where it is not 1.
     """
 
     def __init__(self, network: Perturbation, *, size: int = FRAME, strength: float = 1.0) -> None:
@@ -86,6 +82,8 @@ class Protector:
         self.size = size
         self.strength = strength
         digest = network_sha256(network)
+        if isinstance(network, EnsembleSan):  # how it comes to one output is no weight
+            digest = f"{digest}+{network.rule}"
         self.fingerprint = digest if strength == 1.0 else f"{digest}@{strength:g}"
 
     @classmethod

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +21,7 @@ from privface.images import to_unit, write_atomic
 from privface.models import Matcher, load_matcher
 from privface.pipeline.faces import Progress, load_aligned, open_data
 from privface.pipeline.methods import Job, Outcome, find_method
+from privface.pipeline.methods.base import rank
 from privface.training import FitSummary
 
 CONFIG_FILE = "config.yaml"
@@ -66,7 +66,7 @@ def train(
     for matcher in matchers:  # a file that cannot be opened should show before classifiers are trained
         matcher.embed(to_unit(learn.pixels[:1]))
     if (
-        not resume and _rank() == 0
+        not resume and rank() == 0
     ):  # only now: a wrong path must not leave a folder that the next try trips over
         write_atomic(
             run / CONFIG_FILE, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False).encode()
@@ -105,7 +105,7 @@ def person_digest(identity: str) -> str:
 
 
 def _require_usable(run: Path, settings: TrainSettings, *, resume: bool) -> None:
-    if _rank() > 0:  # under torchrun the first process speaks for all
+    if rank() > 0:  # under torchrun the first process speaks for all
         return
     config = run / CONFIG_FILE
     if resume:
@@ -128,10 +128,6 @@ def _require_usable(run: Path, settings: TrainSettings, *, resume: bool) -> None
         raise OutputError(
             f"Cannot write to {run}: {error.strerror}.", hint="Choose an --out that you may write to."
         ) from error
-
-
-def _rank() -> int:
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
 
 
 def _changes(before: TrainSettings, now: TrainSettings) -> str:

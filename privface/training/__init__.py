@@ -10,7 +10,7 @@ from privface.training.step import (
     TrainingStep,
 )
 from privface.training.supervised import train_gender_classifier, train_matcher
-from privface.training.trainer import FitSummary, LoopSettings, SemiAdversarialTrainer
+from privface.training.trainer import FitSummary, LoopSettings, SemiAdversarialTrainer, embed_originals
 
 __all__ = [
     "ArraySource",
@@ -27,6 +27,7 @@ __all__ = [
     "SemiAdversarialTrainer",
     "TrainingStep",
     "UnitSource",
+    "embed_originals",
     "evaluate",
     "train_autoencoder",
     "train_gender_classifier",

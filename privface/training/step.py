@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from privface.errors import TrainingError
 from privface.losses import AttributeLoss, MatchingLoss, ReconstructionLoss
-from privface.models import CompactResNet, GenderProbe, Matcher, Mlp, Perturbation, to_input
+from privface.models import CompactResNet, FlowSan, GenderProbe, Matcher, Mlp, Single, to_input
 from privface.records import InputSpec
 from privface.training.source import random_view
 
@@ -149,7 +149,7 @@ class TrainingStep(nn.Module, Generic[NetworkT]):
         raise NotImplementedError
 
 
-class SemiAdversarialStep(TrainingStep[Perturbation]):
+class SemiAdversarialStep(TrainingStep[Single | FlowSan]):
     """Losses of one batch for the protector and for the adversaries that chase it.
 
     Both sides use one forward pass: adversaries are run once on the protected images, their own

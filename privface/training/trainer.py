@@ -175,14 +175,16 @@ class SemiAdversarialTrainer:
             run: Run folder.
             meta: Kept in ``model.yaml`` (``size`` is read back by :class:`Protector`).
             resume: Go on from the run's last checkpoint; the result is bit for bit that of an unbroken run.
-            embeddings: What :meth:`embed_originals` gave for this source, where it is known already.
+            embeddings: What :func:`embed_originals` gave for this source, where it is known already.
 
         Raises:
             TrainingError: If the loss stops being finite.
             CheckpointError: If there is nothing to resume, or it was made with other settings.
         """
         settings = self.settings
-        targets = self.embed_originals(source) if embeddings is None else embeddings
+        if embeddings is None:
+            matchers = self.step.matchers if self.step.weights.matching else ()
+            embeddings = embed_originals([_matcher(m) for m in matchers], source)
         log = TrainingLog(run, tensorboard=self._tensorboard, active=self._fabric.is_global_zero)
         done = self._load(run) if resume else 0
         validation: Mapping[str, float] = {}
@@ -197,7 +199,7 @@ class SemiAdversarialTrainer:
             feed = Prefetcher(source, batches, start=done - epoch * len(batches))
             for position, index, images in feed:
                 self._set_rate(done, total)
-                figures = self._one_step(images, index, genders, targets, epoch, position, done)
+                figures = self._one_step(images, index, genders, embeddings, epoch, position, done)
                 done += 1
                 log.write(done, figures)
                 if self._progress is not None and self._fabric.is_global_zero:
@@ -338,20 +340,6 @@ class SemiAdversarialTrainer:
         network.load_state_dict({k: v.cpu() for k, v in self._average.items()})
         return network
 
-    def embed_originals(self, source: ImageSource) -> list[Tensor]:
-        """Each matcher's embeddings of all originals, ``(N, D)``; none where matching does not count.
-
-        The originals never change, so each matcher reads them once instead of once an epoch.
-        """
-        if not (self.step.weights.matching and len(self.step.matchers)):
-            return []
-        chunks = np.array_split(np.arange(len(source)), max(1, len(source) // 64))
-        found: list[list[Tensor]] = [[] for _ in self.step.matchers]
-        for _, _, images in Prefetcher(source, chunks):
-            for rows, matcher in zip(found, self.step.matchers, strict=True):
-                rows.append(torch.from_numpy(_embed(matcher, images)))
-        return [torch.cat(rows) for rows in found]
-
     # checkpoints ------------------------------------------------------------------------------------
 
     def _state(self) -> dict[str, Any]:
@@ -414,7 +402,20 @@ class SemiAdversarialTrainer:
         return int(state["done"])
 
 
-def _embed(matcher: nn.Module, images: Tensor) -> NDArray[np.float32]:
-    if not isinstance(matcher, Matcher):
-        raise TrainingError(f"{type(matcher).__name__} is not a Matcher.")
-    return matcher.embed(images.numpy())
+def embed_originals(matchers: Sequence[Matcher], source: ImageSource) -> list[Tensor]:
+    """Each matcher's embeddings of all originals, ``(N, D)``.
+
+    The originals never change, so each matcher reads them once instead of once an epoch.
+    """
+    chunks = np.array_split(np.arange(len(source)), max(1, len(source) // 64)) if matchers else []
+    found: list[list[Tensor]] = [[] for _ in matchers]
+    for _, _, images in Prefetcher(source, chunks):
+        for rows, matcher in zip(found, matchers, strict=True):
+            rows.append(torch.from_numpy(matcher.embed(images.numpy())))
+    return [torch.cat(rows) for rows in found]
+
+
+def _matcher(module: nn.Module) -> Matcher:
+    if not isinstance(module, Matcher):
+        raise TrainingError(f"{type(module).__name__} is not a Matcher.")
+    return module

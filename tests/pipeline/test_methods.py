@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
-from privface.config import parse_settings
+from privface.config import ClassifierSettings, parse_settings
 from privface.data import read_genders
 from privface.errors import CheckpointError, ConfigError, LabelError
 from privface.images import decode_image
@@ -19,15 +20,18 @@ from privface.models import LabelledProtector, Protector, San2018Protector
 from privface.models.export import load_protector
 from privface.pipeline import read_provenance, train
 from privface.pipeline.methods import METHODS
+from privface.pipeline.methods.diverse import classifier_of
 from privface.protect import protect_folder, read_manifest
 
 TINY: dict[str, dict[str, Any]] = {
     "san": {},
     "san-2018": {
         "validation_share": 0.0,
-        "loop": {"epochs": 1, "batch_size": 2, "epoch_images": 4},
-        "method_options": {"reconstruction_epochs": 1},
+        "loop": {"epochs": 1, "batch_size": 2, "epoch_images": 2},  # its network works at 224 pixels
+        "method_options": {"reconstruction_epochs": 2},
     },
+    "ensemble-san": {"loop": {"epochs": 1}, "method_options": {"networks": 2}},
+    "flow-san": {"loop": {"epochs": 1}, "method_options": {"networks": 2}},
 }
 """What makes a method's run short, on top of the toy world's settings."""
 
@@ -94,7 +98,8 @@ def test_same_seed_same_bytes(world, runs, method, tmp_path):
 
 def stages(world: Any, method: str) -> list[str]:
     """Names of a method's training loops, in order."""
-    return {"san": ["train"], "san-2018": ["train 1/2: reconstruction", "train 2/2: all terms"]}[method]
+    several = {"san": ["train"], "san-2018": ["train 1/2: reconstruction", "train 2/2: all terms"]}
+    return several.get(method, ["train 1/2", "train 2/2"])
 
 
 def test_resumed_equals_unbroken_wherever_it_was_stopped(world, runs, method, tmp_path):
@@ -241,3 +246,71 @@ def test_the_label_decides_and_a_corrected_table_is_another_model(world, runs, t
 def test_the_san_of_2018_has_all_three_terms(world, tmp_path, name):
     with pytest.raises(ConfigError, match=f"{name} 0"):
         train(settings(world, "san-2018", losses={name: 0.0}), tmp_path / "r")
+
+
+# --- ensemble-san and flow-san ----------------------------------------------------------------------------
+
+
+def test_every_network_faces_a_classifier_of_its_own():
+    entries = (ClassifierSettings(width=24), ClassifierSettings(size=48, width=16, crop="box"))
+    found = [classifier_of(entries, k) for k in range(5)]
+    assert [(c.size, c.crop, c.width) for c in found] == [
+        (80, "frame", 24), (48, "box", 16), (80, "box", 36), (48, "frame", 24), (80, "frame", 54),
+    ]  # fmt: skip
+    given = ClassifierSettings(spec="onnx:a.onnx")
+    assert classifier_of([given], 3) == given
+    with pytest.raises(ConfigError, match="no classifier"):
+        classifier_of([], 0)
+
+
+@pytest.mark.parametrize("name", ["ensemble-san", "flow-san"])
+def test_classifiers_and_networks_differ(runs, name):
+    run = runs(name)
+    cards = [yaml.safe_load((run / "classifiers" / k / "model.yaml").read_text()) for k in "01"]
+    assert cards[0]["config"]["width"] != cards[1]["config"]["width"]
+    assert cards[0]["meta"]["crop"] != cards[1]["meta"]["crop"]
+    members = Protector.load(run).network.members
+    assert not torch.equal(members[0].head.weight, members[1].head.weight)
+
+
+def test_resampling_changes_what_a_classifier_learns_from(world, runs, tmp_path):
+    plain = settings(world, "flow-san", method_options={"networks": 2, "resample": False})
+    train(plain, tmp_path / "r")
+    weights = "classifiers/0/model.safetensors"
+    assert (tmp_path / "r" / weights).read_bytes() == (world.run / weights).read_bytes(), "as san's own"
+    assert (tmp_path / "r" / weights).read_bytes() != (runs("flow-san") / weights).read_bytes()
+
+
+def test_the_ensemble_is_made_of_its_members(runs, make_images):
+    run, images = runs("ensemble-san"), make_images(8, size=32)
+    outputs = [Protector.load(run / "members" / k)(images) for k in "01"]
+    chosen = Protector.load(run)(images)
+    of = [[np.allclose(chosen[i], out[i], atol=1e-6) for out in outputs] for i in range(8)]
+    assert all(sum(one) == 1 for one in of)
+    assert len({one.index(True) for one in of}) == 2, "both members get a say"
+
+
+def test_an_undecided_ensemble_carries_its_classifiers(world, tmp_path, make_images):
+    options = {"networks": 2, "rule": "undecided"}
+    train(settings(world, "ensemble-san", method_options=options), tmp_path / "r")
+    protector = Protector.load(tmp_path / "r")
+    assert len(protector.network.readers) == 2
+    assert protector(make_images(2, size=32)).shape == (2, 3, 32, 32)
+
+
+def test_a_stage_sees_what_the_one_before_made(runs, make_images):
+    run, images = runs("flow-san"), make_images(3, size=32)
+    first, whole = Protector.load(run / "stages" / "0"), Protector.load(run)
+    stages = whole.network.members
+    assert torch.equal(stages[0].head.weight, first.network.members[0].head.weight), "it learned no more"
+    with torch.no_grad():
+        by_hand = stages[1](torch.from_numpy(first(images))).numpy()
+    np.testing.assert_allclose(whole(images), by_hand, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ensemble-san", "flow-san"])
+def test_diverse_methods_need_frozen_classifiers_and_two_networks(world, tmp_path, name):
+    with pytest.raises(ConfigError, match=r"losses\.frozen is 0"):
+        train(settings(world, name, losses={"frozen": 0.0}), tmp_path / "r")
+    with pytest.raises(ConfigError, match="networks"):
+        train(settings(world, name, method_options={"networks": 1}), tmp_path / "s")

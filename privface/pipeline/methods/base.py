@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -12,18 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from privface.config import AdversarySettings, ClassifierSettings, Settings, TrainSettings
+from privface.config import OWN_METHOD, AdversarySettings, ClassifierSettings, Settings, TrainSettings
 from privface.data import LoadedFaces
 from privface.images import to_unit
 from privface.losses import AttributeLoss, MatchingLoss, Objective, ReconstructionLoss
 from privface.models import (
     Autoencoder,
     CompactResNet,
+    FlowSan,
     GenderProbe,
     Matcher,
-    Perturbation,
     Protector,
     SemiAdversarialAutoencoder,
+    Single,
     load_gender_probe,
     save_network,
     variant,
@@ -76,6 +78,17 @@ class Job:
     resume: bool
     save_images: bool
     progress: Progress | None
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What every card of this run says beside architecture and weights."""
+        settings = self.settings
+        own = settings.method == OWN_METHOD
+        return {
+            "size": settings.size,
+            "settings": settings.fingerprint(),
+            **({} if own else {"method": settings.method}),
+        }
 
 
 @dataclass(frozen=True)
@@ -201,7 +214,7 @@ def fit_network(
         job.learn.table.genders,
         identities=job.learn.table.identities,
         run=folder,
-        meta={"size": settings.size, "settings": settings.fingerprint(), **(meta or {})},
+        meta={**job.meta, **(meta or {})},
         # a kill before the first checkpoint starts over
         resume=job.resume and (folder / RESUME_FILE).is_file(),
         embeddings=embeddings,
@@ -209,7 +222,7 @@ def fit_network(
     return Fitted(summary, trainer.averaged(), trainer.precision, (time.monotonic() - began) / 60)
 
 
-def perturbation(settings: TrainSettings) -> Perturbation:
+def perturbation(settings: TrainSettings) -> Single:
     """The network that the settings describe, with weights drawn from torch's global generator."""
     chosen = settings.autoencoder
     if chosen.variant == "san":
@@ -231,7 +244,7 @@ def semi_adversarial_step(
     job: Job,
     classifiers: Sequence[GenderProbe],
     *,
-    network: Callable[[], Perturbation] | None = None,
+    network: Callable[[], Single | FlowSan] | None = None,
     objective: Objective | None = None,
     adversary: float | None = None,
 ) -> SemiAdversarialStep:
@@ -264,6 +277,11 @@ def semi_adversarial_step(
         attribute=AttributeLoss(losses.objective if objective is None else objective),
         **loss_terms(job.settings.model_copy(update={"losses": losses})),
     )
+
+
+def rank() -> int:
+    """Number of this process among those of ``torchrun``; 0 where there is one. The first one writes."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
 
 
 def seed_weights(*numbers: int) -> None:

@@ -65,7 +65,7 @@ def _train(job: Job, options: San2018Options) -> Outcome:
             job,
             step,
             classifiers=classifiers,
-            meta={"method": KIND, "target": options.target},
+            meta={"target": options.target},
             protector=lambda made: San2018Protector(
                 made, prototypes, target=options.target, size=job.settings.size
             ),
