@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
+from privface.cli.main import app
 from privface.config import ClassifierSettings, parse_settings
 from privface.data import read_genders
 from privface.errors import CheckpointError, ConfigError, LabelError
@@ -240,6 +242,17 @@ def test_the_label_decides_and_a_corrected_table_is_another_model(world, runs, t
         a(np.repeat(image, 2, 0), [key, "nobody"])
     with pytest.raises(LabelError, match="images without keys"):
         a(image)
+
+
+def test_the_command_line_takes_the_table(world, runs, tmp_path):
+    source, run = subset(world, tmp_path / "in", 2), str(runs("san-2018"))
+    command = ["protect", str(source), str(tmp_path / "out"), "--model", run]
+    without = CliRunner().invoke(app, command)
+    assert isinstance(without.exception, LabelError)
+    assert not (tmp_path / "out").exists()
+    done = CliRunner().invoke(app, [*command, "--genders", str(world.audited / "labels.csv")])
+    assert done.exit_code == 0, done.output
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 2
 
 
 @pytest.mark.parametrize("name", ["reconstruction", "frozen", "matching"])
