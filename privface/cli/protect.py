@@ -68,6 +68,13 @@ def protect(
             "photo (method san-2018). No other model asks for it.",
         ),
     ] = None,
+    hide: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ATTRIBUTE",
+            help="What to hide, for a model that has a choice (method privacynet). Repeatable.",
+        ),
+    ] = None,
     runtime: Annotated[
         Literal["auto", "torch", "onnx"],
         typer.Option(help="What runs the model; onnx turns a run folder into ONNX first, in memory."),
@@ -168,7 +175,9 @@ def protect(
 
         require_av()
     true_genders = None if genders is None else read_genders(genders)
-    protector = load_protector(model, strength=strength, runtime=runtime, genders=true_genders)
+    protector = load_protector(
+        model, strength=strength, runtime=runtime, genders=true_genders, hide=hide or None
+    )
     templates, sink = _templates(embeddings, store)
     try:
         with progress_bars() as progress:

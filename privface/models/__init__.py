@@ -8,6 +8,7 @@ from privface.models.inputs import require_unit_images, to_input
 from privface.models.labelled import LabelledProtector
 from privface.models.loading import GenderProbe, Matcher, load_gender_probe, load_matcher
 from privface.models.networks import CompactResNet, Mlp
+from privface.models.privacynet import PrivacyNet
 from privface.models.protector import Perturbation, Protector, kind_of
 from privface.models.prototypes import Prototypes, make_prototypes
 from privface.models.san2018 import San2018, San2018Protector, load_released
@@ -25,6 +26,7 @@ __all__ = [
     "Matcher",
     "Mlp",
     "Perturbation",
+    "PrivacyNet",
     "Protector",
     "Prototypes",
     "Reader",

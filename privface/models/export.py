@@ -6,7 +6,7 @@ import hashlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,6 +161,7 @@ def load_protector(
     strength: float = 1.0,
     runtime: Literal["auto", "torch", "onnx"] = "auto",
     genders: Mapping[str, Gender] | None = None,
+    hide: Sequence[str] | None = None,
 ) -> Protector | OnnxProtector | LabelledProtector:
     """A run folder or an exported file.
 
@@ -170,18 +171,24 @@ def load_protector(
         runtime: ``"auto"`` runs a run folder in torch and an exported file in ONNX Runtime; ``"onnx"`` exports a run folder
             in memory first, with the parity check of :func:`export_protector`.
         genders: True gender of each photo by its key, for a method that needs it (``san-2018``).
+        hide: Attributes to hide, for a method that has a choice (``privacynet``).
 
     Raises:
         ConfigError: If a strength is given for an exported file that was written with another one, or torch is
             asked to run one; if genders are given to a model that asks for none, or a strength or ONNX is asked of
-            one that does.
+            one that does; if ``hide`` is asked of a model that has no choice, or not this one.
         LabelError: If the model needs true genders and none are given.
         PrivfaceError: As for :class:`OnnxProtector` and :meth:`Protector.load`.
     """
+    if hide is not None and (genders is not None or model.suffix.lower() == ".onnx"):
+        raise ConfigError(
+            f"{model} has no choice of attributes; asked to hide {', '.join(hide)}.",
+            hint="Give the run folder of the method privacynet.",
+        )
     if genders is not None:
         return _load_labelled(model, genders, strength=strength, runtime=runtime)
     if model.suffix.lower() != ".onnx":
-        protector = Protector.load(model, strength=strength)
+        protector = Protector.load(model, strength=strength, hide=hide)
         if runtime != "onnx":
             return protector
         return OnnxProtector(_exported(protector, strength)[0], name=model.name)

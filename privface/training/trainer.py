@@ -165,6 +165,7 @@ class SemiAdversarialTrainer:
         meta: Mapping[str, Any],
         resume: bool = False,
         embeddings: Sequence[Tensor] | None = None,
+        labels: NDArray[np.int64] | None = None,
     ) -> FitSummary:
         """Train and write ``model.safetensors``, ``model.yaml`` and ``log.csv`` into ``run``.
 
@@ -176,12 +177,14 @@ class SemiAdversarialTrainer:
             meta: Kept in ``model.yaml`` (``size`` is read back by :class:`Protector`).
             resume: Go on from the run's last checkpoint; the result is bit for bit that of an unbroken run.
             embeddings: What :func:`embed_originals` gave for this source, where it is known already.
+            labels: What the step is told of each image instead of its gender, ``(N, ...)``.
 
         Raises:
             TrainingError: If the loss stops being finite.
             CheckpointError: If there is nothing to resume, or it was made with other settings.
         """
         settings = self.settings
+        told = genders if labels is None else labels
         if embeddings is None:
             matchers = self.step.matchers if self.step.weights.matching else ()
             embeddings = embed_originals([_matcher(m) for m in matchers], source)
@@ -199,7 +202,7 @@ class SemiAdversarialTrainer:
             feed = Prefetcher(source, batches, start=done - epoch * len(batches))
             for position, index, images in feed:
                 self._set_rate(done, total)
-                figures = self._one_step(images, index, genders, embeddings, epoch, position, done)
+                figures = self._one_step(images, index, told, embeddings, epoch, position, done)
                 done += 1
                 log.write(done, figures)
                 if self._progress is not None and self._fabric.is_global_zero:
@@ -225,7 +228,7 @@ class SemiAdversarialTrainer:
         self,
         images: Tensor,
         index: NDArray[np.int64],
-        genders: NDArray[np.int64],
+        told: NDArray[np.int64],
         targets: Sequence[Tensor],
         epoch: int,
         position: int,
@@ -233,7 +236,7 @@ class SemiAdversarialTrainer:
     ) -> dict[str, float]:
         device = self._fabric.device
         batch = images.to(device, memory_format=torch.channels_last)
-        labels = torch.from_numpy(genders[index]).to(device)
+        labels = torch.from_numpy(told[index]).to(device)
         rows = torch.from_numpy(index)
         with self._fabric.autocast():
             losses = self.step(

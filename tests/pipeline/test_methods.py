@@ -34,6 +34,10 @@ TINY: dict[str, dict[str, Any]] = {
     },
     "ensemble-san": {"loop": {"epochs": 1}, "method_options": {"networks": 2}},
     "flow-san": {"loop": {"epochs": 1}, "method_options": {"networks": 2}},
+    "privacynet": {
+        "loop": {"epochs": 1},
+        "method_options": {"critic_size": 16, "critic_width": 8, "critic_stages": 1},
+    },
 }
 """What makes a method's run short, on top of the toy world's settings."""
 
@@ -100,7 +104,11 @@ def test_same_seed_same_bytes(world, runs, method, tmp_path):
 
 def stages(world: Any, method: str) -> list[str]:
     """Names of a method's training loops, in order."""
-    several = {"san": ["train"], "san-2018": ["train 1/2: reconstruction", "train 2/2: all terms"]}
+    several = {
+        "san": ["train"],
+        "privacynet": ["train"],
+        "san-2018": ["train 1/2: reconstruction", "train 2/2: all terms"],
+    }
     return several.get(method, ["train 1/2", "train 2/2"])
 
 
@@ -184,8 +192,8 @@ def test_resume_with_another_method_is_refused(world, runs, tmp_path):
     run = tmp_path / "r"
     run.mkdir()
     (run / "config.yaml").write_bytes((runs("san") / "config.yaml").read_bytes())
-    with pytest.raises(CheckpointError, match="method 'san', now 'san-2018'"):
-        train(settings(world, "san-2018"), run, resume=True)
+    with pytest.raises(CheckpointError, match="method 'san', now 'flow-san'"):
+        train(parse_settings({**copy.deepcopy(world.settings), "method": "flow-san"}), run, resume=True)
 
 
 # --- san-2018: the label ----------------------------------------------------------------------------------
@@ -327,3 +335,48 @@ def test_diverse_methods_need_frozen_classifiers_and_two_networks(world, tmp_pat
         train(settings(world, name, losses={"frozen": 0.0}), tmp_path / "r")
     with pytest.raises(ConfigError, match="networks"):
         train(settings(world, name, method_options={"networks": 1}), tmp_path / "s")
+
+
+# --- privacynet -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_attributes(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that can hide gender and an attribute that half of the people have; some photos have no label for it."""
+    root = tmp_path_factory.mktemp("attributes")
+    header, *lines = (world.learners / "labels.csv").read_text().splitlines()
+    marks = ["", *(["yes", "no"][k // 3 % 2] for k in range(1, len(lines)))]
+    rows = [f"{line},{mark}" for line, mark in zip(lines, marks, strict=True)]
+    (root / "labels.csv").write_text("\n".join([f"{header},glasses", *rows]))
+    options = {**TINY["privacynet"]["method_options"], "attributes": ["gender", "glasses"]}
+    data = {"source": f"table:{world.learners}", "labels": str(root / "labels.csv"), "faces": "aligned"}
+    train(settings(world, "privacynet", data=data, method_options=options), root / "run")
+    return root / "run"
+
+
+def test_what_is_hidden_is_chosen_at_protection_time(two_attributes, make_images):
+    images = make_images(3, size=32)
+    found = {
+        hide: load_protector(two_attributes, hide=hide)
+        for hide in (None, ("gender",), ("glasses",), ("gender", "glasses"))
+    }
+    assert found[None].fingerprint == found["gender",].fingerprint
+    assert len({p.fingerprint for p in found.values()}) == 3
+    outputs = [found[hide](images) for hide in (("gender",), ("glasses",), ("gender", "glasses"))]
+    assert not np.array_equal(outputs[0], outputs[1])
+    assert not np.array_equal(outputs[0], outputs[2])
+    assert len(list((two_attributes / "classifiers").iterdir())) == 2
+
+
+def test_choices_that_a_model_has_not_are_refused(world, two_attributes):
+    with pytest.raises(ConfigError, match="Attributes to hide: age") as caught:
+        load_protector(two_attributes, hide=["age"])
+    assert "gender, glasses" in str(caught.value.hint)
+    with pytest.raises(ConfigError, match="gives no choice"):
+        load_protector(world.run, hide=["gender"])
+
+
+def test_attributes_need_two_values(world, tmp_path):
+    options = {**TINY["privacynet"]["method_options"], "attributes": ["gender", "hat"]}
+    with pytest.raises(LabelError, match="'hat' has 0 values"):
+        train(settings(world, "privacynet", method_options=options), tmp_path / "r")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from privface.config import OWN_METHOD, AdversarySettings, ClassifierSettings, Settings, TrainSettings
@@ -181,6 +182,7 @@ def fit_network(
     meta: Mapping[str, Any] | None = None,
     protector: Callable[[Any], AnyProtector] = Protector,
     embeddings: Sequence[Tensor] | None = None,
+    labels: NDArray[np.int64] | None = None,
 ) -> Fitted:
     """Run the training loop of ``job`` on one network.
 
@@ -195,6 +197,7 @@ def fit_network(
         meta: Further values for ``model.yaml``.
         protector: Makes of the network what validation looks at.
         embeddings: The originals' embeddings, where they are known already.
+        labels: What the step is told of each image instead of its gender.
     """
     settings, progress = job.settings, job.progress
     folder = job.run if run is None else run
@@ -218,6 +221,7 @@ def fit_network(
         # a kill before the first checkpoint starts over
         resume=job.resume and (folder / RESUME_FILE).is_file(),
         embeddings=embeddings,
+        labels=labels,
     )
     return Fitted(summary, trainer.averaged(), trainer.precision, (time.monotonic() - began) / 60)
 
@@ -342,14 +346,29 @@ def frozen_classifiers(
         if entry.spec is not None:
             found.append(given[entry.spec])
             continue
-        if not _is_trained(job, trained):
-            chosen = faces if resample is None else resample(faces, trained)
-            _train_classifier(job, entry, chosen, trained)
-        probe = load_gender_probe(f"mini:{_classifier_folder(job, trained)}", seen=True)
-        probe.name = f"own:{trained}"
-        found.append(probe)
+        chosen = faces if resample is None or not missing else resample(faces, trained)
+        found.append(own_classifier(job, entry, chosen.pixels, chosen.table.genders, trained))
         trained += 1
     return found
+
+
+def own_classifier(
+    job: Job, entry: ClassifierSettings, pixels: NDArray[np.uint8], codes: NDArray[np.int64], number: int
+) -> GenderProbe:
+    """The classifier in ``classifiers/NUMBER`` of the run folder, trained first if it is not there.
+
+    Args:
+        job: Settings and run folder.
+        entry: What it is.
+        pixels: Aligned faces, uint8 ``(N, H, W, 3)``.
+        codes: What it shall tell of them, 0 or 1, ``(N,)``.
+        number: Also added to the seed.
+    """
+    if not _is_trained(job, number):
+        _train_classifier(job, entry, pixels, codes, number)
+    probe = load_gender_probe(f"mini:{_classifier_folder(job, number)}", seen=True)
+    probe.name = f"own:{number}"
+    return probe
 
 
 def _classifier_folder(job: Job, number: int) -> Path:
@@ -376,12 +395,14 @@ def _gender_faces(job: Job) -> LoadedFaces:
     return join(parts)
 
 
-def _train_classifier(job: Job, entry: ClassifierSettings, faces: LoadedFaces, number: int) -> None:
+def _train_classifier(
+    job: Job, entry: ClassifierSettings, pixels: NDArray[np.uint8], codes: NDArray[np.int64], number: int
+) -> None:
     spec = classifier_spec(size=entry.size, crop=entry.crop)
     progress = job.progress
     network = train_gender_classifier(
-        ArraySource(faces.pixels),
-        faces.table.genders,
+        ArraySource(pixels),
+        codes,
         spec=spec,
         epochs=entry.epochs,
         epoch_images=entry.epoch_images,
