@@ -8,21 +8,36 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from privface.errors import ConfigError
 
 FaceMode = Literal["auto", "aligned", "landmarks", "detect"]
 
+SettingsT = TypeVar("SettingsT", bound="Settings")
 
-class _Settings(BaseModel):
+OWN_METHOD = "san"
+"""The method that a configuration means when it names none."""
+
+
+class Settings(BaseModel):
+    """Frozen settings that refuse unknown keys and numbers that are not finite."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class DataSettings(_Settings):
+class DataSettings(Settings):
     """One labelled face set."""
 
     source: str = Field(description="Path, or kind:path as in lfw:, utkface:, celeba:, folder:, table:.")
@@ -36,7 +51,7 @@ class DataSettings(_Settings):
     )
 
 
-class ClassifierSettings(_Settings):
+class ClassifierSettings(Settings):
     """A frozen gender classifier: one trained here, or one given by ``spec``."""
 
     spec: str | None = Field(None, description="onnx:..., module:... or mini:...; left out, one is trained.")
@@ -50,7 +65,7 @@ class ClassifierSettings(_Settings):
     epoch_images: int | None = Field(None, ge=64)
 
 
-class AdversarySettings(_Settings):
+class AdversarySettings(Settings):
     """A gender classifier that keeps learning on protected images during training."""
 
     size: int = Field(80, ge=16, le=448)
@@ -62,7 +77,7 @@ class AdversarySettings(_Settings):
     )
 
 
-class AutoencoderSettings(_Settings):
+class AutoencoderSettings(Settings):
     """The network that is trained; all but ``variant`` and ``options`` describe the network ``san``."""
 
     variant: str = Field(
@@ -79,7 +94,7 @@ class AutoencoderSettings(_Settings):
     output: Literal["residual", "direct"] = "residual"
 
 
-class LossSettings(_Settings):
+class LossSettings(Settings):
     """What counts how much; 0 leaves a term out."""
 
     reconstruction: float = Field(1.0, ge=0)
@@ -116,7 +131,7 @@ class LossSettings(_Settings):
         return self
 
 
-class LoopOptions(_Settings):
+class LoopOptions(Settings):
     """Schedule; see :class:`privface.training.LoopSettings`."""
 
     epochs: int = Field(10, ge=1)
@@ -134,9 +149,11 @@ class LoopOptions(_Settings):
     checkpoint_minutes: float = Field(5.0, gt=0)
 
 
-class TrainSettings(_Settings):
+class TrainSettings(Settings):
     """Everything that ``privface train`` needs."""
 
+    method: str = Field(OWN_METHOD, description="What is trained; privface.pipeline.methods lists the names.")
+    method_options: dict[str, Any] = Field({}, description="Settings of that method alone.")
     data: DataSettings
     gender_data: tuple[DataSettings, ...] = Field(
         (), description="Further sets for training gender classifiers."
@@ -162,6 +179,16 @@ class TrainSettings(_Settings):
                 f"size {self.size} is not divisible by {multiple}, which this autoencoder's depth needs"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_of_method(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # configurations are older than this choice: where it is not made, they and their hashes stay as they were
+        content: dict[str, Any] = serialize(self)
+        if self.method == OWN_METHOD:
+            content.pop("method")
+        if not self.method_options:
+            content.pop("method_options")
+        return content
 
     def fingerprint(self) -> str:
         """Short SHA-256 of all settings, stable across machines and key order."""
@@ -218,8 +245,17 @@ def parse_settings(content: dict[str, Any], *, where: str = "settings") -> Train
     Raises:
         ConfigError: As for :func:`load_settings`; every faulty key is named.
     """
+    return check_settings(TrainSettings, expand(content), where=where)
+
+
+def check_settings(kind: type[SettingsT], content: dict[str, Any], *, where: str) -> SettingsT:
+    """Check plain values against one class of settings.
+
+    Raises:
+        ConfigError: If a key is unknown or a value out of range; every faulty key is named.
+    """
     try:
-        return TrainSettings.model_validate(expand(content))
+        return kind.model_validate(content)
     except ValidationError as error:
         raise ConfigError(
             f"{where}: " + "; ".join(fault for _, fault in faults(error)) + ".",

@@ -189,7 +189,7 @@ def train_mini(out: Path, progress: Progress) -> Path:
     from privface.config import DataSettings
     from privface.models import save_network
     from privface.pipeline import load_aligned, open_data
-    from privface.pipeline.fit import classifier_spec
+    from privface.pipeline.methods.base import classifier_spec
     from privface.training import ArraySource, train_matcher
 
     folder = out / "mini"

@@ -26,7 +26,7 @@ from privface.config import AdversarySettings
 from privface.losses import AttributeLoss, MatchingLoss, ReconstructionLoss
 from privface.models import CompactResNet, GenderProbe, Matcher, SemiAdversarialAutoencoder, load_matcher
 from privface.models.face_model import network_sha256
-from privface.pipeline.fit import classifier_spec
+from privface.pipeline.methods.base import classifier_spec
 from privface.records import InputSpec
 from privface.training import (
     ArraySource,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from privface.errors import ConfigError
 from privface.models.export import OnnxProtector, load_protector
 from privface.models.protector import Protector
 from privface.protect import (
@@ -75,6 +76,11 @@ def model_method(path: Path) -> Method:
     if isinstance(loaded, OnnxProtector):
         note = f"{MODEL_NOTE} Its strength is built into the file."
         return Method(name, note, lambda _strength: loaded, adjustable=False)
+    if not isinstance(loaded, Protector):
+        raise ConfigError(
+            f"{path} needs the true gender of every photo, which the page does not ask for.",
+            hint="Use `privface protect --genders LABELS`.",
+        )
     network, size = loaded.network, loaded.size
 
     @lru_cache(maxsize=32)

@@ -112,6 +112,7 @@ def train(
     """Train a perturbation model on labelled faces against a matcher and gender classifiers."""
     from privface.config import load_settings  # noqa: PLC0415
     from privface.pipeline import train as fit  # noqa: PLC0415
+    from privface.pipeline.methods import find_method  # noqa: PLC0415
 
     settings = load_settings(config, set_ or ())
     with progress_bars() as progress:
@@ -125,10 +126,11 @@ def train(
         files={"model": out},
     )
     figures = "".join(f"\n  {name}: {value:.3f}" for name, value in summary.validation.items())
+    labels = " --genders LABELS.csv" if find_method(settings.method).needs_genders else ""
     Console.say(
         f"{summary.steps} steps, {summary.images_per_second:.1f} images/s, {summary.data_wait_share:.1%} of the time waiting for data.\n"
         f"Validation on held-out people:{figures or ' none'}\nModel: {out}\n\n"
-        f"Next: privface protect PHOTOS OUTPUT --model {out}"
+        f"Next: privface protect PHOTOS OUTPUT --model {out}{labels}"
     )
 
 

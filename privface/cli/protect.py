@@ -60,6 +60,21 @@ def protect(
         bool, typer.Option("--no-sound", help="Leave the sound of videos out: voices tell gender, too.")
     ] = False,
     strength: Annotated[float, typer.Option(help="0 to 2; 1 is what was trained and audited.")] = 1.0,
+    genders: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="LABELS",
+            help="CSV or Parquet with file and gender, for a model that cannot work without the true gender of every "
+            "photo (method san-2018). No other model asks for it.",
+        ),
+    ] = None,
+    hide: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ATTRIBUTE",
+            help="What to hide, for a model that has a choice (method privacynet). Repeatable.",
+        ),
+    ] = None,
     runtime: Annotated[
         Literal["auto", "torch", "onnx"],
         typer.Option(help="What runs the model; onnx turns a run folder into ONNX first, in memory."),
@@ -146,6 +161,7 @@ def protect(
 
     Example: `privface protect photos protected --model runs/mine --faces detect`
     """
+    from privface.data import read_genders  # noqa: PLC0415
     from privface.models.export import load_protector  # noqa: PLC0415
     from privface.protect import protect_folder  # noqa: PLC0415
     from privface.protect.folder import StoppedError  # noqa: PLC0415
@@ -159,7 +175,10 @@ def protect(
         from privface.protect.video import require_av  # noqa: PLC0415
 
         require_av()
-    protector = load_protector(model, strength=strength, runtime=runtime)
+    true_genders = None if genders is None else read_genders(genders)
+    protector = load_protector(
+        model, strength=strength, runtime=runtime, genders=true_genders, hide=hide or None
+    )
     templates, sink = _templates(embeddings, store)
     try:
         with progress_bars() as progress:

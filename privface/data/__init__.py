@@ -23,6 +23,7 @@ from privface.data.sources import (
     from_table,
     from_utkface,
     open_source,
+    read_genders,
     require_both_genders,
 )
 from privface.data.splits import person_bucket, person_key, require_disjoint, split_people
@@ -54,6 +55,7 @@ __all__ = [
     "person_bucket",
     "person_key",
     "read_embeddings",
+    "read_genders",
     "read_pairs_file",
     "require_both_genders",
     "require_disjoint",

@@ -251,6 +251,42 @@ def open_source(spec: str | Path, *, labels: Path | str | None = None) -> FaceTa
     return from_table(path, found)
 
 
+def read_genders(labels: Path | str) -> dict[str, Gender]:
+    """The gender column of a table, by photo, whether the photos are there or not.
+
+    Args:
+        labels: CSV (UTF-8) or Parquet file with the columns ``file`` and ``gender`` (female, male, f or m in any case).
+
+    Returns:
+        Gender by key; rows without one are left out.
+
+    Raises:
+        LabelError: If the table cannot be read, lacks a column, lists a file twice with different labels or holds a
+            word that is no gender.
+    """
+    labels = Path(labels)
+    rows, columns, rejects = _read_rows(labels)
+    _require_columns(columns, labels, key="file")
+    if "gender" not in columns:
+        raise LabelError(
+            f"{labels} has no 'gender' column; it has {', '.join(columns)}.", hint="Name the column gender."
+        )
+    if rejects:
+        raise LabelError(f"{labels}: {rejects[0].reason}.", hint="Correct the table.")
+    table, _ = _by_key(rows, labels, key="file", normalise=_normal_key)
+    found: dict[str, Gender] = {}
+    for file, row in table.items():
+        try:
+            gender = _gender(row["gender"])
+        except _BadRowError as error:
+            raise LabelError(
+                f"{labels}: {file!r} has an {error}.", hint="Correct the word, or leave it empty."
+            ) from error
+        if gender is not None:
+            found[file] = gender
+    return found
+
+
 def require_both_genders(table: FaceTable, *, minimum: int = 2) -> None:
     """Refuse a set in which a gender has fewer than ``minimum`` labelled photos.
 

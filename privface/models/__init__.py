@@ -2,29 +2,40 @@
 
 from privface.models.autoencoders import SemiAdversarialAutoencoder
 from privface.models.checkpoint import SavedNetwork, load_network, save_network
+from privface.models.composites import RULES, EnsembleSan, FlowSan, Reader, Rule, Single
 from privface.models.family import VARIANTS, Autoencoder, AutoencoderConfig, variant
 from privface.models.inputs import require_unit_images, to_input
+from privface.models.labelled import LabelledProtector
 from privface.models.loading import GenderProbe, Matcher, load_gender_probe, load_matcher
 from privface.models.networks import CompactResNet, Mlp
+from privface.models.privacynet import PrivacyNet
 from privface.models.protector import Perturbation, Protector, kind_of
 from privface.models.prototypes import Prototypes, make_prototypes
 from privface.models.san2018 import San2018, San2018Protector, load_released
 
 __all__ = [
+    "RULES",
     "VARIANTS",
     "Autoencoder",
     "AutoencoderConfig",
     "CompactResNet",
+    "EnsembleSan",
+    "FlowSan",
     "GenderProbe",
+    "LabelledProtector",
     "Matcher",
     "Mlp",
     "Perturbation",
+    "PrivacyNet",
     "Protector",
     "Prototypes",
+    "Reader",
+    "Rule",
     "San2018",
     "San2018Protector",
     "SavedNetwork",
     "SemiAdversarialAutoencoder",
+    "Single",
     "kind_of",
     "load_gender_probe",
     "load_matcher",

@@ -46,6 +46,10 @@ class SemiAdversarialAutoencoder(nn.Module):
             runs at half resolution) or ``"full"`` (the first stage runs at full resolution).
         output: ``"residual"`` adds the decoder's output to the photo in logit space, so that zero means
             no change; ``"direct"`` paints the image from the code alone.
+
+    Attributes:
+        config: The arguments, for the card beside the weights.
+        widths: Channels of each of the encoder's maps, from fine to coarse.
     """
 
     def __init__(
@@ -73,7 +77,7 @@ class SemiAdversarialAutoencoder(nn.Module):
             "output": output,
         }
         self.skips, self.stem, self.output = skips, stem, output
-        sizes = [width * (k + 2) // 2 for k in range(depth)]
+        self.widths = sizes = [width * (k + 2) // 2 for k in range(depth)]
         first = 12 if stem == "unshuffle" else 3
         self.encoder = nn.ModuleList(
             _Stage(first if k == 0 else sizes[k - 1], sizes[k], stride=1 if k == 0 else 2, blocks=blocks)

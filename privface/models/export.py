@@ -6,7 +6,7 @@ import hashlib
 import io
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,14 @@ from torch import Tensor, nn
 from privface import __version__
 from privface.errors import ConfigError, MissingExtraError, ModelError
 from privface.images import write_atomic
+from privface.models.checkpoint import load_network
 from privface.models.inputs import require_unit_images
+from privface.models.labelled import LabelledProtector
 from privface.models.onnx_backend import open_session, session_outputs
 from privface.models.protector import Perturbation, Protector
+from privface.models.san2018 import KIND as SAN_2018
+from privface.models.san2018 import San2018Protector
+from privface.records import Gender
 
 TOLERANCE = 1e-4
 """Largest difference in [0, 1] between ONNX Runtime and torch that an export may show; a fortieth of an 8-bit step."""
@@ -151,8 +156,13 @@ def _exported(protector: Protector, strength: float) -> tuple[bytes, float, dict
 
 
 def load_protector(
-    model: Path, *, strength: float = 1.0, runtime: Literal["auto", "torch", "onnx"] = "auto"
-) -> Protector | OnnxProtector:
+    model: Path,
+    *,
+    strength: float = 1.0,
+    runtime: Literal["auto", "torch", "onnx"] = "auto",
+    genders: Mapping[str, Gender] | None = None,
+    hide: Sequence[str] | None = None,
+) -> Protector | OnnxProtector | LabelledProtector:
     """A run folder or an exported file.
 
     Args:
@@ -160,14 +170,25 @@ def load_protector(
         strength: Scale of the change; an exported file has its own built in.
         runtime: ``"auto"`` runs a run folder in torch and an exported file in ONNX Runtime; ``"onnx"`` exports a run folder
             in memory first, with the parity check of :func:`export_protector`.
+        genders: True gender of each photo by its key, for a method that needs it (``san-2018``).
+        hide: Attributes to hide, for a method that has a choice (``privacynet``).
 
     Raises:
         ConfigError: If a strength is given for an exported file that was written with another one, or torch is
-            asked to run one.
+            asked to run one; if genders are given to a model that asks for none, or a strength or ONNX is asked of
+            one that does; if ``hide`` is asked of a model that has no choice, or not this one.
+        LabelError: If the model needs true genders and none are given.
         PrivfaceError: As for :class:`OnnxProtector` and :meth:`Protector.load`.
     """
+    if hide is not None and (genders is not None or model.suffix.lower() == ".onnx"):
+        raise ConfigError(
+            f"{model} has no choice of attributes; asked to hide {', '.join(hide)}.",
+            hint="Give the run folder of the method privacynet.",
+        )
+    if genders is not None:
+        return _load_labelled(model, genders, strength=strength, runtime=runtime)
     if model.suffix.lower() != ".onnx":
-        protector = Protector.load(model, strength=strength)
+        protector = Protector.load(model, strength=strength, hide=hide)
         if runtime != "onnx":
             return protector
         return OnnxProtector(_exported(protector, strength)[0], name=model.name)
@@ -183,6 +204,22 @@ def load_protector(
             hint="Export it again with that strength, or give the run folder.",
         )
     return found
+
+
+def _load_labelled(
+    model: Path, genders: Mapping[str, Gender], *, strength: float, runtime: str
+) -> LabelledProtector:
+    if model.suffix.lower() == ".onnx" or load_network(model).kind != SAN_2018:
+        raise ConfigError(
+            f"{model} asks for no gender, and a table of genders was given.",
+            hint="Leave it out: a label that is not needed should not travel with photos.",
+        )
+    if strength != 1.0 or runtime == "onnx":
+        raise ConfigError(
+            f"strength={strength:g}, runtime={runtime}: the SAN of 2018 has one strength, 1, and runs in torch.",
+            hint="Leave both at their defaults.",
+        )
+    return LabelledProtector(San2018Protector.load(model), genders)
 
 
 class _Exported(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -11,29 +11,35 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from privface.errors import CheckpointError, ConfigError
-from privface.models.autoencoders import SemiAdversarialAutoencoder
+from privface.errors import CheckpointError, ConfigError, LabelError
 from privface.models.checkpoint import SavedNetwork, build, load_network
+from privface.models.composites import SINGLE, EnsembleSan, FlowSan, Single
 from privface.models.face_model import network_sha256
-from privface.models.family import Autoencoder
 from privface.models.inputs import require_unit_images
+from privface.models.privacynet import PrivacyNet
+from privface.models.san2018 import KIND as SAN_2018
+from privface.models.san2018 import WHY_GENDERS, San2018
 from privface.records import FRAME
 from privface.threads import map_parts
 
-Perturbation: TypeAlias = SemiAdversarialAutoencoder | Autoencoder
-"""A network that turns an image into a protected one."""
+Perturbation: TypeAlias = Single | EnsembleSan | FlowSan | PrivacyNet
+"""A network that turns an image, and nothing but an image, into a protected one."""
 
 _AT_ONCE = 16
 """Images a pass: more of them leave the caches, and the rest are for other cores."""
 
 KINDS: Mapping[str, type[Perturbation]] = {
-    "semi-adversarial-autoencoder": SemiAdversarialAutoencoder,
-    "autoencoder": Autoencoder,
+    **SINGLE,
+    "ensemble-san": EnsembleSan,
+    "flow-san": FlowSan,
+    "privacynet": PrivacyNet,
 }
 
 
-def kind_of(network: Perturbation) -> str:
+def kind_of(network: Perturbation | San2018) -> str:
     """What :func:`~privface.models.checkpoint.save_network` writes on the card."""
+    if isinstance(network, San2018):
+        return SAN_2018
     return next(kind for kind, made in KINDS.items() if isinstance(network, made))
 
 
@@ -42,7 +48,13 @@ def rebuild(saved: SavedNetwork, *, where: Path) -> Perturbation:
 
     Raises:
         CheckpointError: If the folder holds another kind of network, or weights that do not fit.
+        LabelError: If the network needs the true gender of every photo.
     """
+    if saved.kind == SAN_2018:
+        raise LabelError(
+            f"{where} cannot be loaded without a source of true genders: {WHY_GENDERS}.",
+            hint="Give a table of file and gender: `privface protect --genders LABELS.csv`, or load_protector(genders=...).",
+        )
     if saved.kind not in KINDS:
         raise CheckpointError(
             f"{where} holds a {saved.kind!r}; one of {', '.join(KINDS)} is needed.",
@@ -65,7 +77,7 @@ class Protector:
 
     Attributes:
         network: The autoencoder.
-        fingerprint: SHA-256 of the weights, with the strength where it is not 1.
+        fingerprint: SHA-256 of the weights, with an ensemble's rule or what a PrivacyNet hides, and with the strength where it is not 1.
     """
 
     def __init__(self, network: Perturbation, *, size: int = FRAME, strength: float = 1.0) -> None:
@@ -78,17 +90,36 @@ class Protector:
         self.size = size
         self.strength = strength
         digest = network_sha256(network)
+        if isinstance(network, EnsembleSan):  # how it comes to one output is no weight
+            digest = f"{digest}+{network.rule}"
+        if isinstance(network, PrivacyNet):
+            digest = f"{digest}+hide:{','.join(network.hide)}"
         self.fingerprint = digest if strength == 1.0 else f"{digest}@{strength:g}"
 
     @classmethod
-    def load(cls, run: Path, *, strength: float = 1.0) -> Protector:
+    def load(cls, run: Path, *, strength: float = 1.0, hide: Sequence[str] | None = None) -> Protector:
         """Load a run folder written by training.
 
+        Args:
+            run: The folder.
+            strength: As for the class.
+            hide: Attributes to hide, for a :class:`~privface.models.PrivacyNet`; by default those of its training.
+
         Raises:
+            ConfigError: If the model has no choice of attributes, or not these.
             CheckpointError: If the folder is incomplete, damaged, a pickle or of another kind.
+            LabelError: If its network needs the true gender of every photo.
         """
         saved = load_network(run)
-        return cls(rebuild(saved, where=run), size=int(saved.meta.get("size", FRAME)), strength=strength)
+        network = rebuild(saved, where=run)
+        if hide is not None:
+            if not isinstance(network, PrivacyNet):
+                raise ConfigError(
+                    f"{run} hides gender and gives no choice; asked for {', '.join(hide)}.",
+                    hint="Leave the choice out, or train with the method privacynet.",
+                )
+            network.choose(hide)
+        return cls(network, size=int(saved.meta.get("size", FRAME)), strength=strength)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Protect aligned RGB images ``(N, 3, size, size)`` in [0, 1]; same shape and range out.

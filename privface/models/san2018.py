@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from privface.errors import CheckpointError, ConfigError, InputRangeError
+from privface.errors import CheckpointError, ConfigError, InputRangeError, LabelError
+from privface.models.checkpoint import build, load_network
 from privface.models.face_model import network_sha256
 from privface.models.inputs import require_unit_images, to_input
 from privface.models.prototypes import PROTOTYPE_SIDE, Prototypes, require_genders
@@ -28,6 +29,18 @@ GenderSource: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.int64]]
 """Gives the true gender, 0 female or 1 male, shape ``(N,)``, of each image of a batch ``(N, 3, size, size)``."""
 
 TARGETS: Final[tuple[Target, ...]] = get_args(Target)
+
+KIND: Final = "san-2018"
+"""What the card beside the weights calls the network."""
+
+PROTOTYPES: Final = "prototypes.safetensors"
+"""Name of the prototypes in a run folder."""
+
+WHY_GENDERS: Final = (
+    "the SAN of 2018 hands its network the prototype of each photo's own gender, so it cannot protect a photo without"
+    " knowing the true one"
+)
+"""For messages."""
 
 _SPEC: Final = InputSpec(size=(PROTOTYPE_SIDE, PROTOTYPE_SIDE), channels="GRAY")
 
@@ -125,6 +138,17 @@ class San2018(nn.Module):
             InputRangeError: If a shape differs.
         """
         return self.combine(self.decode(faces, same), chosen)
+
+
+def to_grey(images: Tensor) -> Tensor:
+    """What the network sees of aligned RGB images ``(N, 3, H, W)`` in [0, 1]: grey, ``(N, 1, 224, 224)``."""
+    return to_input(images, _SPEC)
+
+
+def from_grey(faces: Tensor, *, size: int) -> Tensor:
+    """The network's grey faces ``(N, 1, 224, 224)`` as others see them: RGB, ``(N, 3, size, size)``, differentiably."""
+    small = F.interpolate(faces, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+    return small.expand(-1, 3, -1, -1)
 
 
 def load_released(path: Path) -> San2018:
@@ -225,6 +249,7 @@ class San2018Protector:
         prototypes: The gender prototypes, in the frame of the images.
         genders: The caller's source of the true gender of each image of a batch, 0 female and 1 male. It is called once
             for each batch; its answer for an image must not depend on the others. The fingerprint does not cover it.
+            Left out, genders are given with every call.
         target: Prototype for the output: of the ``"same"`` gender, ``"neutral"``, or of the ``"opposite"`` gender.
         size: Side of the aligned images in pixels; they are resized to 224 and back.
 
@@ -243,7 +268,7 @@ class San2018Protector:
         network: San2018,
         prototypes: Prototypes,
         *,
-        genders: GenderSource,
+        genders: GenderSource | None = None,
         target: Target,
         size: int = FRAME,
     ) -> None:
@@ -269,12 +294,35 @@ class San2018Protector:
         parts = ("san-2018/1", network_sha256(network), prototypes.fingerprint, target, str(size))
         self.fingerprint = hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Protect aligned RGB images ``(N, 3, size, size)`` in [0, 1]; same shape and range out, grey.
+    @classmethod
+    def load(cls, run: Path, *, genders: GenderSource | None = None) -> San2018Protector:
+        """Load a run folder of ``privface train`` with the method ``san-2018``.
+
+        Args:
+            run: The folder; it holds the prototypes, too.
+            genders: As for the class.
+
+        Raises:
+            CheckpointError: If the folder is incomplete, damaged, a pickle or of another kind.
+        """
+        saved = load_network(run, kind=KIND)
+        network = build(San2018, saved, where=run)
+        prototypes = Prototypes.load(run / PROTOTYPES)
+        target, size = saved.meta.get("target", "opposite"), int(saved.meta.get("size", FRAME))
+        return cls(network, prototypes, genders=genders, target=target, size=size)
+
+    def __call__(
+        self, images: NDArray[np.float32], genders: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """Protect a batch; same shape and range out, grey.
+
+        Args:
+            images: Aligned RGB, ``(N, 3, size, size)`` in [0, 1].
+            genders: Their true genders, 0 female and 1 male, ``(N,)``; by default the source is asked.
 
         Raises:
             InputRangeError: If shape, type or range break the contract.
-            LabelError: If the source of genders does not give one 0 or 1 for each image.
+            LabelError: If there is not one 0 or 1 for each image.
         """
         batch = torch.tensor(np.ascontiguousarray(images))
         require_unit_images(batch, what="images to protect")
@@ -283,7 +331,12 @@ class San2018Protector:
                 f"Images to protect have {batch.shape[2]} x {batch.shape[3]} pixels; expected {self.size} x {self.size}.",
                 hint="Align the faces to the protector's size.",
             )
-        genders = np.asarray(self._genders(images))
+        if genders is None and self._genders is None:
+            raise LabelError(
+                f"No genders were given for {len(batch)} images: {WHY_GENDERS}.",
+                hint="Call it with the true genders, 0 female and 1 male, one for each image.",
+            )
+        genders = np.asarray(self._genders(images) if genders is None and self._genders else genders)
         require_genders(genders, count=len(batch))
         protected = np.empty(batch.shape, np.float32)
         with torch.inference_mode():
@@ -292,11 +345,9 @@ class San2018Protector:
         return protected
 
     def _protect(self, image: Tensor, gender: int) -> Tensor:
-        """One image ``(1, 3, size, size)``; gives ``(1, size, size)``."""
-        grey = self.network(to_input(image, _SPEC), self._same[gender][None], self._chosen[gender][None])
-        side = (self.size, self.size)
-        small = F.interpolate(grey, size=side, mode="bilinear", align_corners=False, antialias=True)
-        return small[0].clamp(0.0, 1.0)
+        """One image ``(1, 3, size, size)``; gives ``(3, size, size)``."""
+        grey = self.network(to_grey(image), self._same[gender][None], self._chosen[gender][None])
+        return from_grey(grey, size=self.size)[0].clamp(0.0, 1.0)
 
 
 def _require_shape(values: Tensor, head: tuple[int, int], *, what: str) -> None:

@@ -23,8 +23,9 @@ from privface.images import decode_image, encode_image, write_atomic
 from privface.models import Protector, save_network
 from privface.pipeline.battery import AuditOptions
 from privface.pipeline.faces import Progress
-from privface.pipeline.fit import classifier_spec, train
+from privface.pipeline.fit import train
 from privface.pipeline.inspect import audit
+from privface.pipeline.methods.base import classifier_spec
 from privface.protect import protect_folder, read_manifest
 from privface.records import FaceTable, InputSpec
 from privface.report import contact_sheet

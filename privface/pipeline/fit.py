@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
-import time
-from collections.abc import Mapping
-from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,49 +13,19 @@ import numpy as np
 import torch
 import yaml
 
-from privface.audit import EmbeddingProbe, auc, leakage, tmr_at_fmr
-from privface.audit.curves import by_label
-from privface.audit.matching import choose_pairs, cosine_scores
-from privface.config import AdversarySettings, ClassifierSettings, TrainSettings, load_settings
+from privface.config import OWN_METHOD, TrainSettings, check_settings, load_settings
 from privface.data import LoadedFaces, require_both_genders, require_disjoint, split_people
 from privface.data.splits import person_key
-from privface.errors import CheckpointError, LabelError, OutputError, PrivfaceError
-from privface.images import encode_image, to_pixels, to_unit, write_atomic
-from privface.losses import AttributeLoss, MatchingLoss, ReconstructionLoss
-from privface.models import (
-    Autoencoder,
-    CompactResNet,
-    GenderProbe,
-    Matcher,
-    Perturbation,
-    Protector,
-    SemiAdversarialAutoencoder,
-    load_gender_probe,
-    load_matcher,
-    save_network,
-    variant,
-)
-from privface.models.loading import FACE_BOX
-from privface.pipeline.faces import Progress, join, load_aligned, open_data
-from privface.records import FRAME, Box, InputSpec
-from privface.report import contact_sheet
-from privface.training import (
-    ArraySource,
-    EmbeddingAdversary,
-    FitSummary,
-    LoopSettings,
-    LossWeights,
-    PixelAdversary,
-    SemiAdversarialStep,
-    SemiAdversarialTrainer,
-    train_gender_classifier,
-)
-from privface.training.trainer import RESUME_FILE
+from privface.errors import CheckpointError, LabelError, OutputError
+from privface.images import to_unit, write_atomic
+from privface.models import Matcher, load_matcher
+from privface.pipeline.faces import Progress, load_aligned, open_data
+from privface.pipeline.methods import Job, Outcome, find_method
+from privface.pipeline.methods.base import rank
+from privface.training import FitSummary
 
 CONFIG_FILE = "config.yaml"
 PROVENANCE_FILE = "provenance.json"
-_VALIDATION_FACES = 800
-_WHOLE: Box = (0.0, 0.0, float(FRAME), float(FRAME))
 
 
 def train(
@@ -75,9 +41,10 @@ def train(
     The run folder holds ``model.safetensors`` and ``model.yaml`` (the protector), ``config.yaml``,
     ``provenance.json``, ``log.csv``, ``classifiers/`` (gender classifiers trained on the way) and ``resume.ckpt``.
     No image is written unless ``save_images`` asks for a contact sheet an epoch.
+    A method with several networks keeps each in a folder of its own below (docs/methods.md).
 
     Args:
-        settings: What to train on, against and for how long.
+        settings: What to train, on what, against what and for how long.
         run: Run folder; must be new or empty unless ``resume``.
         resume: Go on from the last checkpoint; the result equals that of an unbroken run bit for bit.
         save_images: Write ``contact_epoch_NNN.jpg`` with originals above protected images.
@@ -86,6 +53,10 @@ def train(
     Raises:
         PrivfaceError: If data, models or settings do not fit; nothing of an earlier run is lost.
     """
+    method = find_method(settings.method)
+    options = check_settings(
+        method.options, settings.method_options, where=f"method_options of {method.name}"
+    )
     _require_usable(run, settings, resume=resume)
     torch.manual_seed(settings.seed)  # the run owns the process: initial weights follow from the seed
     faces = _load(settings, progress)
@@ -95,42 +66,16 @@ def train(
     for matcher in matchers:  # a file that cannot be opened should show before classifiers are trained
         matcher.embed(to_unit(learn.pixels[:1]))
     if (
-        not resume and _rank() == 0
+        not resume and rank() == 0
     ):  # only now: a wrong path must not leave a folder that the next try trips over
         write_atomic(
             run / CONFIG_FILE, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False).encode()
         )
-    classifiers = _classifiers(settings, learn, run, progress)
-    step = _build_step(settings, matchers, classifiers, probe_images=to_unit(learn.pixels[:1]))
-    validate = None if held is None else _Validation(held, matchers, classifiers)
-    sheet = _SheetWriter(run, held or learn) if save_images else None
-    trainer = SemiAdversarialTrainer(
-        step,
-        settings=LoopSettings(**settings.loop.model_dump(), seed=settings.seed),
-        progress=None if progress is None else lambda done, total, _: progress("train", done, total),
-        validate=validate,
-        on_epoch=sheet,
-        tensorboard=settings.tensorboard,
-    )
-    provenance = _provenance(settings, learn, held, matchers, classifiers, trainer.precision)
-    began = time.monotonic()
-    summary = trainer.fit(
-        ArraySource(learn.pixels),
-        learn.table.genders,
-        identities=learn.table.identities,
-        run=run,
-        meta={"size": settings.size, "settings": settings.fingerprint()},
-        resume=resume and (run / RESUME_FILE).is_file(),  # a kill before the first checkpoint starts over
-    )
-    provenance |= {
-        "steps": summary.steps,
-        "images_per_second": round(summary.images_per_second, 2),
-        "data_wait_share": round(summary.data_wait_share, 4),
-        "minutes": round((time.monotonic() - began) / 60, 2),
-        "validation": {name: round(value, 4) for name, value in summary.validation.items()},
-    }
+    job = Job(settings, learn, held, matchers, run, resume, save_images, progress)
+    outcome = method.train(job, options)
+    provenance = _provenance(settings, learn, held, matchers, outcome)
     write_atomic(run / PROVENANCE_FILE, json.dumps(provenance, indent=2, sort_keys=True).encode())
-    return summary
+    return outcome.summary
 
 
 def read_provenance(run: Path) -> dict[str, Any]:
@@ -160,7 +105,7 @@ def person_digest(identity: str) -> str:
 
 
 def _require_usable(run: Path, settings: TrainSettings, *, resume: bool) -> None:
-    if _rank() > 0:  # under torchrun the first process speaks for all
+    if rank() > 0:  # under torchrun the first process speaks for all
         return
     config = run / CONFIG_FILE
     if resume:
@@ -185,14 +130,10 @@ def _require_usable(run: Path, settings: TrainSettings, *, resume: bool) -> None
         ) from error
 
 
-def _rank() -> int:
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
-
-
 def _changes(before: TrainSettings, now: TrainSettings) -> str:
     """What differs between two settings, apart from where and how visibly they run."""
     free = {"loop.device", "loop.devices", "loop.checkpoint_minutes", "tensorboard"}
-    old, new = (_leaves(settings.model_dump(mode="json")) for settings in (before, now))
+    old, new = (_leaves({"method": s.method} | s.model_dump(mode="json")) for s in (before, now))
     names = sorted(k for k in old.keys() | new.keys() if k not in free and old.get(k) != new.get(k))
     return "; ".join(f"{name} {old.get(name)!r}, now {new.get(name)!r}" for name in names[:3])
 
@@ -236,205 +177,23 @@ def _split(faces: LoadedFaces, share: float) -> dict[str, Any]:
     return dict(pick)
 
 
-# networks -----------------------------------------------------------------------------------------------
-
-
-def classifier_spec(*, size: int, crop: str) -> InputSpec:
-    """What our own classifiers and adversaries eat: [-1, 1], the whole frame or the plain face box."""
-    return InputSpec(size=(size, size), value_range=(-1.0, 1.0), crop=FACE_BOX if crop == "box" else _WHOLE)
-
-
-def _classifiers(
-    settings: TrainSettings, learn: LoadedFaces, run: Path, progress: Progress | None
-) -> list[GenderProbe]:
-    if not settings.losses.frozen:
-        return []
-    own = [c for c in settings.classifiers if c.spec is None]
-    missing = any(not (run / "classifiers" / str(k) / "model.safetensors").is_file() for k in range(len(own)))
-    # given ones first: a wrong path should not show after an hour of training
-    given = {c.spec: load_gender_probe(c.spec, seen=True) for c in settings.classifiers if c.spec is not None}
-    faces = _gender_faces(settings, learn, progress) if missing else learn
-    found: list[GenderProbe] = []
-    trained = 0
-    for entry in settings.classifiers:
-        if entry.spec is not None:
-            found.append(given[entry.spec])
-            continue
-        folder = run / "classifiers" / str(trained)
-        if not (folder / "model.safetensors").is_file():
-            _train_classifier(entry, faces, folder, settings.seed + trained, trained, progress)
-        probe = load_gender_probe(f"mini:{folder}", seen=True)
-        probe.name = f"own:{trained}"
-        found.append(probe)
-        trained += 1
-    return found
-
-
-def _gender_faces(settings: TrainSettings, learn: LoadedFaces, progress: Progress | None) -> LoadedFaces:
-    parts = [learn]
-    for extra in settings.gender_data:
-        table = open_data(extra).labelled()
-        parts.append(
-            load_aligned(
-                table, mode=extra.faces, size=settings.size, progress=progress, stage="align gender data"
-            )
-        )
-    return join(parts)
-
-
-def _train_classifier(
-    entry: ClassifierSettings,
-    faces: LoadedFaces,
-    folder: Path,
-    seed: int,
-    number: int,
-    progress: Progress | None,
-) -> None:
-    spec = classifier_spec(size=entry.size, crop=entry.crop)
-    network = train_gender_classifier(
-        ArraySource(faces.pixels),
-        faces.table.genders,
-        spec=spec,
-        epochs=entry.epochs,
-        epoch_images=entry.epoch_images,
-        width=entry.width,
-        stages=entry.stages,
-        seed=seed,
-        progress=None
-        if progress is None
-        else lambda done, total, _: progress(f"train gender classifier {number}", done, total),
-    )
-    save_network(
-        folder, network, kind="gender-classifier", meta={"input_size": entry.size, "crop": list(spec.crop)}
-    )
-
-
-def _perturbation(settings: TrainSettings) -> Perturbation:
-    chosen = settings.autoencoder
-    if chosen.variant == "san":
-        return SemiAdversarialAutoencoder(**chosen.model_dump(exclude={"variant", "options"}))
-    return Autoencoder(variant(chosen.variant, shape=(3, settings.size, settings.size), **chosen.options))
-
-
-def _build_step(
-    settings: TrainSettings,
-    matchers: list[Matcher],
-    classifiers: list[GenderProbe],
-    *,
-    probe_images: np.ndarray[Any, Any],
-) -> SemiAdversarialStep:
-    losses = settings.losses
-    watchers = (
-        [EmbeddingAdversary(inputs=m.embed(probe_images).shape[1]) for m in matchers]
-        if losses.embedding
-        else []
-    )
-    adversaries = [_adversary(a, classifiers) for a in (settings.adversaries if losses.adversary else ())]
-    return SemiAdversarialStep(
-        _perturbation(settings),
-        matchers=matchers,
-        classifiers=classifiers,
-        pixel_adversaries=adversaries,
-        embedding_adversaries=watchers,
-        weights=LossWeights(**{f.name: getattr(losses, f.name) for f in fields(LossWeights)}),
-        reconstruction=ReconstructionLoss(l1=losses.l1, l2=losses.l2, ssim=losses.ssim, tone=losses.tone),
-        matching=MatchingLoss(margin=losses.margin),
-        attribute=AttributeLoss(losses.objective),
-    )
-
-
-def _adversary(entry: AdversarySettings, classifiers: list[GenderProbe]) -> PixelAdversary:
-    """An adversary; a warm one can read gender from the first step on, so that the protector meets resistance at once."""
-    spec = classifier_spec(size=entry.size, crop=entry.crop)
-    adversary = PixelAdversary(spec=spec, network={"width": entry.width, "stages": entry.stages})
-    if entry.warm_start:
-        for classifier in classifiers:
-            own = classifier.network
-            if (
-                isinstance(own, CompactResNet)
-                and classifier.spec == spec
-                and own.config == adversary.network.config
-            ):
-                adversary.network.load_state_dict(own.state_dict())
-                break
-    return adversary
-
-
-# what happens after each epoch ---------------------------------------------------------------------------
-
-
-class _Validation:
-    """Matching and leakage on held-out people, cheap enough for every epoch.
-
-    A logistic regression is retrained on each matcher's embeddings of half of these people and read on the other half.
-    """
-
-    def __init__(self, held: LoadedFaces, matchers: list[Matcher], classifiers: list[GenderProbe]) -> None:
-        self._faces = held.take(np.arange(min(len(held), _VALIDATION_FACES)))
-        self._matchers, self._classifiers = matchers, classifiers
-
-    def __call__(self, protector: Protector) -> Mapping[str, float]:
-        table, figures = self._faces.table, {}
-        images = [to_unit(part) for part in np.array_split(self._faces.pixels, max(1, len(table) // 64))]
-        protected = [protector(part) for part in images]
-        genders, people = table.genders, table.identities
-        pairs = choose_pairs(people, seed=0)
-        for matcher in self._matchers:
-            embeddings = np.concatenate([matcher.embed(part) for part in protected])
-            genuine, impostor = (
-                cosine_scores(embeddings, embeddings, rows) for rows in (pairs.genuine, pairs.impostor)
-            )
-            try:
-                figures[f"tmr_p_p_0.01_{matcher.name}"] = tmr_at_fmr(genuine, impostor, fmr=0.01).tmr
-                figures[f"leakage_logistic_{matcher.name}"] = self._retrained(embeddings, genders, people)
-            except PrivfaceError:  # too few people held out for this figure; the log then lacks it
-                continue
-        for classifier in self._classifiers:
-            scores = np.concatenate([classifier.male_scores(part) for part in protected])
-            figures[f"leakage_{classifier.name}"] = leakage(auc(*by_label(scores, genders)))
-        return figures
-
-    @staticmethod
-    def _retrained(
-        embeddings: np.ndarray[Any, Any], genders: np.ndarray[Any, Any], people: np.ndarray[Any, Any]
-    ) -> float:
-        codes = np.unique(people, return_inverse=True)[1]
-        train, chosen, test = codes % 5 < 2, codes % 5 == 2, codes % 5 > 2
-        probe = EmbeddingProbe("logistic").fit(
-            embeddings[train], genders[train], people[train], embeddings[chosen], genders[chosen], seed=0
-        )
-        return leakage(auc(*by_label(probe.scores(embeddings[test]), genders[test])))
-
-
-class _SheetWriter:
-    """Writes a contact sheet an epoch; only made where images were asked for."""
-
-    def __init__(self, run: Path, faces: LoadedFaces) -> None:
-        self._run, self._pixels = run, faces.pixels[:10]
-
-    def __call__(self, epoch: int, protector: Protector) -> None:
-        sheet = contact_sheet(self._pixels, to_pixels(protector(to_unit(self._pixels))))
-        write_atomic(
-            self._run / f"contact_epoch_{epoch + 1:03d}.jpg", encode_image(sheet, ".jpg", quality=90)
-        )
-
-
 def _provenance(
     settings: TrainSettings,
     learn: LoadedFaces,
     held: LoadedFaces | None,
     matchers: list[Matcher],
-    classifiers: list[GenderProbe],
-    precision: str,
+    outcome: Outcome,
 ) -> dict[str, Any]:
     people = {str(i) for part in (learn, held) if part is not None for i in part.table.identities}
+    summary = outcome.summary
     return {
+        **({} if settings.method == OWN_METHOD else {"method": settings.method}),
         "privface": version("privface"),
         "torch": version("torch"),
         "python": platform.python_version(),
         "seed": settings.seed,
         "settings": settings.fingerprint(),
-        "precision": precision,
+        "precision": outcome.precision,
         "data": {
             "name": learn.table.name,
             "train_images": len(learn),
@@ -442,6 +201,11 @@ def _provenance(
             "rejects": len(learn.table.rejects),
         },
         "matchers": [{"name": m.name, "sha256": m.fingerprint} for m in matchers],
-        "classifiers": [{"name": c.name, "sha256": c.fingerprint} for c in classifiers],
+        "classifiers": [{"name": c.name, "sha256": c.fingerprint} for c in outcome.classifiers],
         "people": sorted(map(person_digest, people)),
+        "steps": summary.steps,
+        "images_per_second": round(summary.images_per_second, 2),
+        "data_wait_share": round(summary.data_wait_share, 4),
+        "minutes": round(outcome.minutes, 2),
+        "validation": {name: round(value, 4) for name, value in summary.validation.items()},
     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,28 @@ class ImageProtector(Protocol):
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Protect a batch, float32 ``(N, 3, size, size)`` in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class KeyedProtector(ImageProtector, Protocol):
+    """A protector that must know which photo an image comes from, because it looks up a label.
+
+    Label-free protectors are the rule; this is for methods of others that cannot work without (``san-2018``). The
+    output for an image may depend on the image and on its photo's label.
+    """
+
+    @property
+    def needs_keys(self) -> bool:
+        """True."""
+        ...
+
+    def lacks(self, key: str) -> str | None:
+        """Why the photo of this key cannot be protected; ``None`` where it can."""
+        ...
+
+    def __call__(self, images: NDArray[np.float32], keys: Sequence[str] | None = None) -> NDArray[np.float32]:
+        """Protect a batch, float32 ``(N, 3, size, size)`` in [0, 1], of the photos of these keys, ``N``."""
         ...
 
 

@@ -22,7 +22,7 @@ from privface.protect.inputs import BYTES_PER_PIXEL, InputFile, Source
 from privface.protect.journal import Entry
 from privface.protect.manifest import ManifestRow, Status
 from privface.protect.output import Output
-from privface.protect.protector import ImageProtector, check_batch, face_fault
+from privface.protect.protector import ImageProtector, KeyedProtector, check_batch, face_fault
 from privface.protect.templates import TemplateMaker, check_templates, pack
 from privface.protect.video import MAX_VIDEO_BYTES, protect_video
 from privface.records import Landmarks
@@ -118,6 +118,7 @@ class Worker:
         self._photos = photos
         self._output = output
         self._protector = protector
+        self._keyed = protector if isinstance(protector, KeyedProtector) else None
         self._detector = detector
         self._work = work
         self._templates = templates
@@ -186,6 +187,13 @@ class Worker:
             return replace(row, reason="videos need --faces detect without --crop")
         if item.suffix not in WRITTEN_SUFFIXES and not item.is_video:
             return replace(row, reason=f"{item.suffix} images are not written; convert it first")
+        if self._keyed is not None:
+            if item.is_video:
+                return replace(
+                    row, reason="a video has no label of its own, and this model needs one for each face"
+                )
+            lacking = self._keyed.lacks(item.key)
+            return None if lacking is None else replace(row, reason=lacking)
         return None
 
     def _decode(self, item: InputFile, row: ManifestRow, data: bytes) -> Loaded:
@@ -233,7 +241,7 @@ class Worker:
         if not ready:
             return done
         faces = np.stack([face for one in ready for face in one.faces])
-        protected = self._call(faces)
+        protected = self._call(faces, [one.item.key for one in ready for _ in one.faces])
         place = 0
         for one in ready:
             mine = slice(place, place + len(one.faces))
@@ -278,6 +286,10 @@ class Worker:
             chosen = [central]
             if not self._work.crop:
                 chosen += [face for face in detections if face is not central]
+            if len(chosen) > 1 and self._keyed is not None:
+                reason = f"{len(chosen)} faces, and the one label of a photo, which this model needs, fits one face"
+                loaded.append(Loaded(one.item, replace(row, reason=reason)))
+                continue
             points = tuple(face.landmarks for face in chosen)
             try:
                 faces = tuple(align_face(pixels, p, size=self._protector.size) for p in points)
@@ -287,8 +299,8 @@ class Worker:
             loaded.append(replace(one, row=row, faces=faces, landmarks=points))
         return loaded
 
-    def _call(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The protector on uint8 ``(N, size, size, 3)``, always in batches of one shape.
+    def _call(self, faces: NDArray[np.uint8], keys: Sequence[str]) -> NDArray[np.float32]:
+        """The protector on uint8 ``(N, size, size, 3)`` of the photos of these keys, always in batches of one shape.
 
         A network's rounding can depend on the batch shape; short batches are filled up with black images
         so that where a job was interrupted leaves no trace in its bytes.
@@ -297,7 +309,12 @@ class Worker:
         for start in range(0, len(faces), self._work.batch_size):
             part = faces[start : start + self._work.batch_size]
             full = self._filled(part)
-            protected = np.asarray(self._protector(to_unit(full)))
+            if self._keyed is not None:
+                names = list(keys[start : start + len(part)])
+                names += names[:1] * (len(full) - len(part))  # what becomes of the filling is thrown away
+                protected = np.asarray(self._keyed(to_unit(full), names))
+            else:
+                protected = np.asarray(self._protector(to_unit(full)))
             check_batch(protected, count=len(full), size=self._protector.size)
             parts.append(protected[: len(part)])
         return np.concatenate(parts)

@@ -2,9 +2,15 @@
 
 from privface.training.reconstruction import Epoch, FitSettings, UnitSource, evaluate, train_autoencoder
 from privface.training.source import ArraySource, DecodingSource, ImageSource
-from privface.training.step import EmbeddingAdversary, LossWeights, PixelAdversary, SemiAdversarialStep
+from privface.training.step import (
+    EmbeddingAdversary,
+    LossWeights,
+    PixelAdversary,
+    SemiAdversarialStep,
+    TrainingStep,
+)
 from privface.training.supervised import train_gender_classifier, train_matcher
-from privface.training.trainer import FitSummary, LoopSettings, SemiAdversarialTrainer
+from privface.training.trainer import FitSummary, LoopSettings, SemiAdversarialTrainer, embed_originals
 
 __all__ = [
     "ArraySource",
@@ -19,7 +25,9 @@ __all__ = [
     "PixelAdversary",
     "SemiAdversarialStep",
     "SemiAdversarialTrainer",
+    "TrainingStep",
     "UnitSource",
+    "embed_originals",
     "evaluate",
     "train_autoencoder",
     "train_gender_classifier",

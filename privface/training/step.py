@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from privface.errors import TrainingError
 from privface.losses import AttributeLoss, MatchingLoss, ReconstructionLoss
-from privface.models import CompactResNet, GenderProbe, Matcher, Mlp, Perturbation, to_input
+from privface.models import CompactResNet, FlowSan, GenderProbe, Matcher, Mlp, Single, to_input
 from privface.records import InputSpec
 from privface.training.source import random_view
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -92,15 +94,11 @@ class StepLosses:
     figures: Mapping[str, Tensor]
 
 
-class SemiAdversarialStep(nn.Module):
-    """Losses of one batch for the protector and for the adversaries that chase it.
-
-    Both sides use one forward pass: adversaries are run once on the protected images, their own
-    cross-entropy is differentiated with respect to their weights, the protector's objective with respect
-    to the autoencoder's.
+class TrainingStep(nn.Module, Generic[NetworkT]):
+    """A method's networks and terms, and what one batch costs; :class:`SemiAdversarialTrainer` says when.
 
     Args:
-        autoencoder: The network in training.
+        autoencoder: The network in training; only its parameters that require a gradient learn.
         matchers: Frozen matchers whose embeddings are to be kept.
         classifiers: Frozen gender classifiers.
         pixel_adversaries: Learning classifiers on pixels.
@@ -113,12 +111,12 @@ class SemiAdversarialStep(nn.Module):
 
     def __init__(
         self,
-        autoencoder: Perturbation,
+        autoencoder: NetworkT,
         *,
         matchers: Sequence[Matcher],
         classifiers: Sequence[GenderProbe],
-        pixel_adversaries: Sequence[PixelAdversary],
-        embedding_adversaries: Sequence[EmbeddingAdversary],
+        pixel_adversaries: Sequence[PixelAdversary] = (),
+        embedding_adversaries: Sequence[EmbeddingAdversary] = (),
         weights: LossWeights,
         reconstruction: ReconstructionLoss,
         matching: MatchingLoss,
@@ -148,6 +146,21 @@ class SemiAdversarialStep(nn.Module):
             embeddings: Each matcher's embedding of the originals, ``(N, D)``, computed beforehand.
             generator: For the random views that classifiers and adversaries see.
         """
+        raise NotImplementedError
+
+
+class SemiAdversarialStep(TrainingStep[Single | FlowSan]):
+    """Losses of one batch for the protector and for the adversaries that chase it.
+
+    Both sides use one forward pass: adversaries are run once on the protected images, their own
+    cross-entropy is differentiated with respect to their weights, the protector's objective with respect
+    to the autoencoder's.
+    """
+
+    def forward(
+        self, images: Tensor, genders: Tensor, embeddings: Sequence[Tensor], *, generator: torch.Generator
+    ) -> StepLosses:
+        """See :class:`TrainingStep`."""
         weights = self.weights
         passed = self.autoencoder.learn(images)
         protected = passed.output
@@ -169,7 +182,7 @@ class SemiAdversarialStep(nn.Module):
         view = random_view(protected, generator=generator)
         if weights.frozen and len(self.classifiers):
             terms["frozen"] = torch.stack(
-                [self.attribute(_logit(c, view), genders) for c in self.classifiers]
+                [self.attribute(read_gender(c, view), genders) for c in self.classifiers]
             ).mean()
         chased: list[Tensor] = []
         figures: dict[str, Tensor] = {}
@@ -201,7 +214,12 @@ class SemiAdversarialStep(nn.Module):
         return StepLosses(total, torch.stack(chased).sum() if chased else None, figures)
 
 
-def _logit(classifier: nn.Module, images: Tensor) -> Tensor:
+def read_gender(classifier: nn.Module, images: Tensor) -> Tensor:
+    """A frozen classifier's log-odds of "male", ``(N,)``, of images ``(N, 3, H, W)`` in [0, 1].
+
+    Raises:
+        TrainingError: If it is no gender classifier.
+    """
     if not isinstance(classifier, GenderProbe):
         raise TrainingError(f"{type(classifier).__name__} is not a GenderProbe.")
     return classifier.logit(images)

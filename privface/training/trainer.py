@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from privface.data.sampling import balanced_indices
 from privface.errors import CheckpointError, ConfigError, TrainingError
 from privface.images import write_atomic
-from privface.models import Matcher, Perturbation, Protector, kind_of, save_network
+from privface.models import Matcher, Protector, kind_of, save_network
 from privface.training.events import TrainingLog
 from privface.training.source import ImageSource, Prefetcher, step_generator
-from privface.training.step import SemiAdversarialStep, StepLosses
+from privface.training.step import StepLosses, TrainingStep
 
 RESUME_FILE = "resume.ckpt"
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
@@ -110,20 +110,22 @@ class SemiAdversarialTrainer:
         step: The losses and all networks that take part.
         settings: Schedule.
         progress: Called as ``progress(done_steps, all_steps, figures)``.
-        validate: Called with a :class:`Protector` after each epoch; its figures go to the log.
+        validate: Called with a protector after each epoch; its figures go to the log.
         on_epoch: Called as ``on_epoch(epoch, protector)`` after each epoch (contact sheets).
         tensorboard: Also write TensorBoard event files.
+        protector: Makes the protector that those two are shown of the network as it stands.
     """
 
     def __init__(
         self,
-        step: SemiAdversarialStep,
+        step: TrainingStep[Any],
         *,
         settings: LoopSettings,
         progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
-        validate: Callable[[Protector], Mapping[str, float]] | None = None,
-        on_epoch: Callable[[int, Protector], None] | None = None,
+        validate: Callable[[Any], Mapping[str, float]] | None = None,
+        on_epoch: Callable[[int, Any], None] | None = None,
         tensorboard: bool = False,
+        protector: Callable[[Any], Any] = Protector,
     ) -> None:
         self.step, self.settings = step, settings
         self._progress, self._validate, self._on_epoch, self._tensorboard = (
@@ -132,6 +134,7 @@ class SemiAdversarialTrainer:
             on_epoch,
             tensorboard,
         )
+        self._protector = protector
         accelerator = (
             settings.device if settings.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
         )
@@ -161,6 +164,8 @@ class SemiAdversarialTrainer:
         run: Path,
         meta: Mapping[str, Any],
         resume: bool = False,
+        embeddings: Sequence[Tensor] | None = None,
+        labels: NDArray[np.int64] | None = None,
     ) -> FitSummary:
         """Train and write ``model.safetensors``, ``model.yaml`` and ``log.csv`` into ``run``.
 
@@ -171,13 +176,18 @@ class SemiAdversarialTrainer:
             run: Run folder.
             meta: Kept in ``model.yaml`` (``size`` is read back by :class:`Protector`).
             resume: Go on from the run's last checkpoint; the result is bit for bit that of an unbroken run.
+            embeddings: What :func:`embed_originals` gave for this source, where it is known already.
+            labels: What the step is told of each image instead of its gender, ``(N, ...)``.
 
         Raises:
             TrainingError: If the loss stops being finite.
             CheckpointError: If there is nothing to resume, or it was made with other settings.
         """
         settings = self.settings
-        targets = self._embed_originals(source)
+        told = genders if labels is None else labels
+        if embeddings is None:
+            matchers = self.step.matchers if self.step.weights.matching else ()
+            embeddings = embed_originals([_matcher(m) for m in matchers], source)
         log = TrainingLog(run, tensorboard=self._tensorboard, active=self._fabric.is_global_zero)
         done = self._load(run) if resume else 0
         validation: Mapping[str, float] = {}
@@ -192,7 +202,7 @@ class SemiAdversarialTrainer:
             feed = Prefetcher(source, batches, start=done - epoch * len(batches))
             for position, index, images in feed:
                 self._set_rate(done, total)
-                figures = self._one_step(images, index, genders, targets, epoch, position, done)
+                figures = self._one_step(images, index, told, embeddings, epoch, position, done)
                 done += 1
                 log.write(done, figures)
                 if self._progress is not None and self._fabric.is_global_zero:
@@ -206,7 +216,7 @@ class SemiAdversarialTrainer:
             validation = self._after_epoch(epoch, done, log)
         elapsed = time.perf_counter() - began
         if self._fabric.is_global_zero:
-            network = self._averaged()
+            network = self.averaged()
             save_network(run, network, kind=kind_of(network), meta=meta)
         log.close()
         rate = (done - first) * settings.batch_size * self._fabric.world_size / max(elapsed, 1e-9)
@@ -218,7 +228,7 @@ class SemiAdversarialTrainer:
         self,
         images: Tensor,
         index: NDArray[np.int64],
-        genders: NDArray[np.int64],
+        told: NDArray[np.int64],
         targets: Sequence[Tensor],
         epoch: int,
         position: int,
@@ -226,7 +236,7 @@ class SemiAdversarialTrainer:
     ) -> dict[str, float]:
         device = self._fabric.device
         batch = images.to(device, memory_format=torch.channels_last)
-        labels = torch.from_numpy(genders[index]).to(device)
+        labels = torch.from_numpy(told[index]).to(device)
         rows = torch.from_numpy(index)
         with self._fabric.autocast():
             losses = self.step(
@@ -318,7 +328,7 @@ class SemiAdversarialTrainer:
     def _after_epoch(self, epoch: int, done: int, log: TrainingLog) -> Mapping[str, float]:
         figures: Mapping[str, float] = {}
         if self._fabric.is_global_zero and (self._validate is not None or self._on_epoch is not None):
-            protector = Protector(self._averaged())
+            protector = self._protector(self.averaged())
             if self._validate is not None:
                 figures = self._validate(protector)
                 log.write(done, {f"validation_{name}": value for name, value in figures.items()})
@@ -327,21 +337,11 @@ class SemiAdversarialTrainer:
         self._fabric.barrier()
         return figures
 
-    def _averaged(self) -> Perturbation:
+    def averaged(self) -> Any:
+        """The network with averaged weights, on the CPU: what :meth:`fit` saves."""
         network = type(self.step.autoencoder)(**self.step.autoencoder.config)
         network.load_state_dict({k: v.cpu() for k, v in self._average.items()})
         return network
-
-    def _embed_originals(self, source: ImageSource) -> list[Tensor]:
-        """The originals never change, so each matcher reads them once instead of once an epoch."""
-        if not (self.step.weights.matching and len(self.step.matchers)):
-            return []
-        chunks = np.array_split(np.arange(len(source)), max(1, len(source) // 64))
-        found: list[list[Tensor]] = [[] for _ in self.step.matchers]
-        for _, _, images in Prefetcher(source, chunks):
-            for rows, matcher in zip(found, self.step.matchers, strict=True):
-                rows.append(torch.from_numpy(_embed(matcher, images)))
-        return [torch.cat(rows) for rows in found]
 
     # checkpoints ------------------------------------------------------------------------------------
 
@@ -405,7 +405,20 @@ class SemiAdversarialTrainer:
         return int(state["done"])
 
 
-def _embed(matcher: nn.Module, images: Tensor) -> NDArray[np.float32]:
-    if not isinstance(matcher, Matcher):
-        raise TrainingError(f"{type(matcher).__name__} is not a Matcher.")
-    return matcher.embed(images.numpy())
+def embed_originals(matchers: Sequence[Matcher], source: ImageSource) -> list[Tensor]:
+    """Each matcher's embeddings of all originals, ``(N, D)``.
+
+    The originals never change, so each matcher reads them once instead of once an epoch.
+    """
+    chunks = np.array_split(np.arange(len(source)), max(1, len(source) // 64)) if matchers else []
+    found: list[list[Tensor]] = [[] for _ in matchers]
+    for _, _, images in Prefetcher(source, chunks):
+        for rows, matcher in zip(found, matchers, strict=True):
+            rows.append(torch.from_numpy(matcher.embed(images.numpy())))
+    return [torch.cat(rows) for rows in found]
+
+
+def _matcher(module: nn.Module) -> Matcher:
+    if not isinstance(module, Matcher):
+        raise TrainingError(f"{type(module).__name__} is not a Matcher.")
+    return module

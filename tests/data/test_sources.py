@@ -13,6 +13,7 @@ from privface.data import (
     from_table,
     from_utkface,
     open_source,
+    read_genders,
     require_both_genders,
 )
 from privface.errors import DataError, LabelError
@@ -367,6 +368,26 @@ def test_open_source_refuses_what_it_cannot_name(tmp_path: Path) -> None:
 
 
 # --- require_both_genders -------------------------------------------------------------------------------
+
+
+def test_read_genders_asks_for_no_photo(tmp_path: Path) -> None:
+    path = csv_at(tmp_path / "l.csv", "file,gender,age\na.jpg,F,3\n./b/c.jpg,male,\nd.jpg,,9\n")
+    assert read_genders(path) == {"a.jpg": "female", "b/c.jpg": "male"}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name,gender\na.jpg,f\n", "no 'file' column"),
+        ("file,sex\na.jpg,f\n", "no 'gender' column"),
+        ("file,gender\na.jpg,woman\n", "'a.jpg' has an unknown label 'woman'"),
+        ("file,gender\na.jpg,f\na.jpg,m\n", "twice with different labels"),
+        ("file,gender\na.jpg\n", "line 2 has 1 fields"),
+    ],
+)
+def test_tables_of_genders_in_doubt_are_refused(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(LabelError, match=told):
+        read_genders(csv_at(tmp_path / "l.csv", text))
 
 
 def test_require_both_genders_counts() -> None:

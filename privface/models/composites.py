@@ -1,0 +1,197 @@
+"""Several perturbation networks that act as one: an ensemble of them, or one behind the other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+
+from privface.errors import ModelError
+from privface.models.autoencoders import SemiAdversarialAutoencoder
+from privface.models.family import Autoencoder
+from privface.models.inputs import to_input
+from privface.models.networks import CompactResNet
+from privface.models.parts import Pass
+from privface.records import InputSpec
+
+Single: TypeAlias = SemiAdversarialAutoencoder | Autoencoder
+"""One perturbation network."""
+
+Rule: TypeAlias = Literal["random", "average", "undecided"]
+"""How an ensemble comes to one output, see :class:`EnsembleSan`."""
+
+RULES: Final[tuple[Rule, ...]] = get_args(Rule)
+
+SINGLE: Final[Mapping[str, type[Single]]] = {
+    "semi-adversarial-autoencoder": SemiAdversarialAutoencoder,
+    "autoencoder": Autoencoder,
+}
+"""Networks that others are put together from, by their kind on a card."""
+
+
+class _Several(nn.Module):
+    """Networks with one state dict and one card.
+
+    Args:
+        members: Networks, or what a card says of them: ``{"kind": ..., "config": ...}``.
+    """
+
+    def __init__(self, members: Sequence[Single | Mapping[str, Any]]) -> None:
+        super().__init__()
+        if not members:
+            raise ModelError("There is no network to put together.", hint="Give at least one.")
+        self.members = nn.ModuleList(_built(m) if isinstance(m, Mapping) else m for m in members)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments as plain values, for the card beside the weights."""
+        return {"members": [{"kind": _kind(m), "config": dict(_single(m).config)} for m in self.members]}
+
+
+class Reader(nn.Module):
+    """A frozen gender classifier that an ensemble carries with it.
+
+    Args:
+        config: Keyword arguments of :class:`~privface.models.CompactResNet`.
+        size: Side of its input in pixels; it eats [-1, 1].
+        crop: Part of the 112 x 112 frame that it sees.
+    """
+
+    def __init__(self, *, config: Mapping[str, Any], size: int, crop: Sequence[float]) -> None:
+        super().__init__()
+        x1, y1, x2, y2 = crop
+        self.spec = InputSpec(size=(size, size), value_range=(-1.0, 1.0), crop=(x1, y1, x2, y2))
+        self.network = CompactResNet(**config)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments as plain values."""
+        return {"config": self.network.config, "size": self.spec.size[0], "crop": list(self.spec.crop)}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Log-odds of "male", ``(N,)``, of images ``(N, 3, H, W)`` in [0, 1]."""
+        found: Tensor = self.network(to_input(images, self.spec))[:, 0]
+        return found
+
+
+class EnsembleSan(_Several):
+    """Several networks of which each photo gets one output (Mirjalili, Raschka, Ross, BTAS 2018, arXiv 1807.11936).
+
+    No rule asks for a label, and none looks at other photos.
+
+    Args:
+        members: The networks.
+        rule: ``"random"``: one member, drawn by a hash of the photo's own values, so that a photo always gets the
+            same. ``"average"``: the mean of all outputs. ``"undecided"``: the output that ``readers`` know least of,
+            by their mean absolute log-odds; which gender is the true one is not asked.
+        readers: Gender classifiers for ``"undecided"``: :class:`Reader`, or what a card says of one.
+
+    Raises:
+        ModelError: If the rule is unknown, or ``"undecided"`` has no reader, or another rule has one.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Single | Mapping[str, Any]],
+        *,
+        rule: Rule = "random",
+        readers: Sequence[Reader | Mapping[str, Any]] = (),
+    ) -> None:
+        super().__init__(members)
+        if rule not in RULES or bool(readers) != (rule == "undecided"):
+            raise ModelError(
+                f"rule={rule!r} with {len(readers)} readers.",
+                hint=f"Rules are {', '.join(RULES)}; 'undecided' needs readers, the others none.",
+            )
+        self.rule: Rule = rule
+        self.readers = nn.ModuleList(Reader(**r) if isinstance(r, Mapping) else r for r in readers)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments as plain values, for the card beside the weights."""
+        readers = [reader.config for reader in self.readers if isinstance(reader, Reader)]
+        return {**super().config, "rule": self.rule, "readers": readers}
+
+    def forward(self, images: Tensor, *, strength: float = 1.0) -> Tensor:
+        """Protect a batch.
+
+        Args:
+            images: RGB in [0, 1], ``(N, 3, H, W)``.
+            strength: As of the members.
+
+        Returns:
+            Same shape.
+        """
+        if self.rule == "average":
+            return torch.stack([member(images, strength=strength) for member in self.members]).mean(0)
+        # one at a time: a choice must not change the shape of the batch that other photos are computed in
+        return torch.cat([self._chosen(image[None], strength) for image in images])
+
+    def _chosen(self, image: Tensor, strength: float) -> Tensor:
+        if self.rule == "random":
+            digest = hashlib.blake2b(image.detach().float().cpu().numpy().tobytes(), digest_size=8).digest()
+            drawn = self.members[int.from_bytes(digest, "big") % len(self.members)]
+            found: Tensor = drawn(image, strength=strength)
+            return found
+        outputs = [member(image, strength=strength) for member in self.members]
+        known = torch.stack(
+            [torch.stack([r(out).abs().mean() for r in self.readers]).mean() for out in outputs]
+        )
+        least: Tensor = outputs[int(known.argmin())]
+        return least
+
+
+class FlowSan(_Several):
+    """Networks one behind the other (Mirjalili, Raschka, Ross: FlowSAN, IEEE Access 2019, arXiv 1905.01388).
+
+    Each sees what the one before made of the photo. In training only the last one learns.
+
+    Args:
+        members: The networks, first to last.
+    """
+
+    def __init__(self, members: Sequence[Single | Mapping[str, Any]]) -> None:
+        super().__init__(members)
+        for earlier in self.members[:-1]:
+            earlier.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor, *, strength: float = 1.0) -> Tensor:
+        """Protect a batch.
+
+        Args:
+            images: RGB in [0, 1], ``(N, 3, H, W)``.
+            strength: As of the members; every stage has it.
+
+        Returns:
+            Same shape.
+        """
+        for member in self.members:
+            images = member(images, strength=strength).clamp(0.0, 1.0)
+        return images
+
+    def learn(self, images: Tensor) -> Pass:
+        """The last network's pass behind the others, through which no gradient goes."""
+        with torch.no_grad():
+            for earlier in self.members[:-1]:
+                images = earlier(images).clamp(0.0, 1.0)
+        return _single(self.members[-1]).learn(images)
+
+
+def _built(card: Mapping[str, Any]) -> Single:
+    kind = str(card.get("kind"))
+    if kind not in SINGLE:
+        raise ValueError(f"a member of kind {kind!r}")
+    return SINGLE[kind](**card["config"])
+
+
+def _single(network: nn.Module) -> Single:
+    if not isinstance(network, SemiAdversarialAutoencoder | Autoencoder):
+        raise ModelError(f"{type(network).__name__} cannot be one of several networks.")
+    return network
+
+
+def _kind(network: nn.Module) -> str:
+    return next(kind for kind, made in SINGLE.items() if isinstance(network, made))

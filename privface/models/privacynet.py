@@ -1,0 +1,95 @@
+"""PrivacyNet: one network that hides the attributes it is told to and keeps the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from privface.errors import ConfigError, ModelError
+from privface.models.autoencoders import SemiAdversarialAutoencoder
+from privface.models.parts import Pass
+
+
+class PrivacyNet(nn.Module):
+    """A conditioned generator (Mirjalili, Raschka, Ross: PrivacyNet, IEEE TIP 2020, arXiv 2001.00561).
+
+    The authors tell their generator the value that each attribute shall have, and so must know the values of those to
+    be kept. This one is told which attributes to hide, and asks for no label: a mask of zeros and ones is mapped to
+    one number for each channel of each resolution of the encoder and added there.
+
+    Args:
+        attributes: Names of what it can hide, one or more.
+        body: Keyword arguments of :class:`~privface.models.SemiAdversarialAutoencoder`.
+        hide: Which of the attributes :meth:`forward` hides; :meth:`choose` changes it.
+
+    Attributes:
+        attributes: The names, in the order of a mask's columns.
+        hide: See above.
+
+    Raises:
+        ModelError: If names are missing or repeated.
+        ConfigError: If ``hide`` has an unknown name or none.
+    """
+
+    def __init__(self, *, attributes: Sequence[str], body: Mapping[str, Any], hide: Sequence[str]) -> None:
+        super().__init__()
+        if not attributes or len(set(attributes)) != len(attributes):
+            raise ModelError(f"attributes={list(attributes)}: give at least one name, and each once.")
+        self.attributes = tuple(attributes)
+        self.body = SemiAdversarialAutoencoder(**body)
+        self.conditions = nn.ModuleList(
+            nn.Linear(len(attributes), width, bias=False) for width in self.body.widths
+        )
+        self.hide: tuple[str, ...] = ()
+        self.choose(hide)
+
+    def choose(self, hide: Sequence[str]) -> None:
+        """Hide these attributes from now on.
+
+        Raises:
+            ConfigError: If there is none, or one that the network was not trained to hide.
+        """
+        unknown = [name for name in hide if name not in self.attributes]
+        if unknown or not hide:
+            raise ConfigError(
+                f"Attributes to hide: {', '.join(hide) or 'none'}.",
+                hint=f"Choose among {', '.join(self.attributes)}.",
+            )
+        self.hide = tuple(name for name in self.attributes if name in hide)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments as plain values, for the card beside the weights."""
+        return {"attributes": list(self.attributes), "body": self.body.config, "hide": list(self.hide)}
+
+    def forward(self, images: Tensor, *, strength: float = 1.0) -> Tensor:
+        """Protect a batch: hide :attr:`hide`.
+
+        Args:
+            images: RGB in [0, 1], ``(N, 3, H, W)``.
+            strength: As of the autoencoder.
+
+        Returns:
+            Same shape.
+        """
+        mask = images.new_tensor([[float(name in self.hide) for name in self.attributes]])
+        maps = self._maps(images, mask)
+        return self.body.render(self.body.decode(maps, images), images, strength=strength)
+
+    def learn(self, images: Tensor, mask: Tensor) -> Pass:
+        """One pass in training.
+
+        Args:
+            images: RGB in [0, 1], ``(N, 3, H, W)``.
+            mask: 1 for each attribute to hide, else 0, ``(N, A)``.
+        """
+        maps = self._maps(images, mask)
+        return Pass(self.body.render(self.body.decode(maps, images), images), maps[-1], maps[-1].abs().mean())
+
+    def _maps(self, images: Tensor, mask: Tensor) -> list[Tensor]:
+        return [
+            found + condition(mask)[:, :, None, None]
+            for found, condition in zip(self.body.encode(images), self.conditions, strict=True)
+        ]

@@ -1,0 +1,34 @@
+"""Methods of training by name, one file each; what they share is in ``base``."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from privface.errors import ConfigError
+from privface.pipeline.methods.base import Job, Method, Outcome
+from privface.pipeline.methods.ensemble import ENSEMBLE_SAN
+from privface.pipeline.methods.flow import FLOW_SAN
+from privface.pipeline.methods.privacynet import PRIVACYNET
+from privface.pipeline.methods.san import SAN
+from privface.pipeline.methods.san2018 import SAN_2018
+
+METHODS: Final[Mapping[str, Method]] = {
+    method.name: method for method in (SAN, SAN_2018, ENSEMBLE_SAN, FLOW_SAN, PRIVACYNET)
+}
+"""Every method by its name in a configuration."""
+
+
+def find_method(name: str) -> Method:
+    """A method by its name.
+
+    Raises:
+        ConfigError: If there is none; lists those that there are.
+    """
+    if name not in METHODS:
+        raise ConfigError(
+            f"There is no method {name!r}.",
+            hint=f"Choose among {', '.join(METHODS)}; docs/methods.md says more.",
+        )
+    return METHODS[name]
+
+
+__all__ = ["METHODS", "Job", "Method", "Outcome", "find_method"]

@@ -1,0 +1,421 @@
+"""What a method of training is given, what it gives back, and what all of them are put together from."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from privface.config import OWN_METHOD, AdversarySettings, ClassifierSettings, Settings, TrainSettings
+from privface.data import LoadedFaces
+from privface.images import to_unit
+from privface.losses import AttributeLoss, MatchingLoss, Objective, ReconstructionLoss
+from privface.models import (
+    Autoencoder,
+    CompactResNet,
+    FlowSan,
+    GenderProbe,
+    Matcher,
+    Protector,
+    SemiAdversarialAutoencoder,
+    Single,
+    load_gender_probe,
+    save_network,
+    variant,
+)
+from privface.models.loading import FACE_BOX
+from privface.pipeline.faces import Progress, join, load_aligned, open_data
+from privface.pipeline.methods.watching import AnyProtector, SheetWriter, Validation
+from privface.records import FRAME, Box, InputSpec
+from privface.training import (
+    ArraySource,
+    EmbeddingAdversary,
+    FitSummary,
+    LoopSettings,
+    LossWeights,
+    PixelAdversary,
+    SemiAdversarialStep,
+    SemiAdversarialTrainer,
+    TrainingStep,
+    train_gender_classifier,
+)
+from privface.training.trainer import RESUME_FILE
+
+_WHOLE: Box = (0.0, 0.0, float(FRAME), float(FRAME))
+
+
+class NoOptions(Settings):
+    """A method without settings of its own."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a method is to train.
+
+    Attributes:
+        settings: What was asked for.
+        learn: Aligned faces to learn from.
+        held: Faces of other people, or ``None``.
+        matchers: Frozen matchers, loaded.
+        run: Run folder; exists, and holds ``config.yaml``.
+        resume: Whether an earlier attempt may have left something there to go on with.
+        save_images: Whether contact sheets are wanted.
+        progress: Told about every stage.
+    """
+
+    settings: TrainSettings
+    learn: LoadedFaces
+    held: LoadedFaces | None
+    matchers: list[Matcher]
+    run: Path
+    resume: bool
+    save_images: bool
+    progress: Progress | None
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What every card of this run says beside architecture and weights."""
+        settings = self.settings
+        own = settings.method == OWN_METHOD
+        return {
+            "size": settings.size,
+            "settings": settings.fingerprint(),
+            **({} if own else {"method": settings.method}),
+        }
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What one training loop came to.
+
+    Attributes:
+        summary: Its figures.
+        network: The trained network, on the CPU.
+        precision: Arithmetic it ran in.
+        minutes: Time it took.
+    """
+
+    summary: FitSummary
+    network: Any
+    precision: str
+    minutes: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method did; the protector lies in the run folder by then.
+
+    Attributes:
+        summary: Figures of all its loops together.
+        classifiers: Frozen gender classifiers that it met.
+        precision: Arithmetic of its loops.
+        minutes: Time that they took.
+    """
+
+    summary: FitSummary
+    classifiers: Sequence[GenderProbe]
+    precision: str
+    minutes: float
+
+    @classmethod
+    def of(
+        cls,
+        loops: Sequence[Fitted],
+        classifiers: Sequence[GenderProbe],
+        *,
+        validation: Mapping[str, float] | None = None,
+    ) -> Outcome:
+        """Several loops as one; rates are weighted by steps.
+
+        Args:
+            loops: One or more, in order.
+            classifiers: Those that the loops met.
+            validation: Figures of the protector as a whole; by default those of the last loop.
+        """
+        steps = np.array([loop.summary.steps for loop in loops], np.float64)
+        rate, wait = (
+            float(np.average([getattr(loop.summary, name) for loop in loops], weights=steps))
+            for name in ("images_per_second", "data_wait_share")
+        )
+        last = loops[-1].summary.validation if validation is None else validation
+        summary = FitSummary(int(steps.sum()), rate, wait, dict(last))
+        return cls(summary, classifiers, loops[-1].precision, sum(loop.minutes for loop in loops))
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to train a protector, one file each.
+
+    Attributes:
+        name: What ``method`` in a configuration names.
+        train: Trains with settings of the class ``options`` and leaves a protector in the run folder.
+        options: Class of ``method_options``.
+        needs_genders: Whether the protector asks for the true gender of every photo.
+    """
+
+    name: str
+    train: Callable[[Job, Any], Outcome]
+    options: type[Settings] = NoOptions
+    needs_genders: bool = False
+
+
+# one training loop --------------------------------------------------------------------------------------
+
+
+def fit_network(
+    job: Job,
+    step: TrainingStep[Any],
+    *,
+    classifiers: Sequence[GenderProbe],
+    run: Path | None = None,
+    stage: str = "train",
+    seed: int | None = None,
+    epochs: int | None = None,
+    meta: Mapping[str, Any] | None = None,
+    protector: Callable[[Any], AnyProtector] = Protector,
+    embeddings: Sequence[Tensor] | None = None,
+    labels: NDArray[np.int64] | None = None,
+) -> Fitted:
+    """Run the training loop of ``job`` on one network.
+
+    Args:
+        job: Faces, schedule and the rest.
+        step: Networks and losses.
+        classifiers: Frozen classifiers that validation asks, too.
+        run: Folder for network, log and checkpoint; by default the run folder.
+        stage: Name of the work in progress reports.
+        seed: Of order and views; by default the job's.
+        epochs: By default the job's.
+        meta: Further values for ``model.yaml``.
+        protector: Makes of the network what validation looks at.
+        embeddings: The originals' embeddings, where they are known already.
+        labels: What the step is told of each image instead of its gender.
+    """
+    settings, progress = job.settings, job.progress
+    folder = job.run if run is None else run
+    loop = settings.loop.model_dump() | ({} if epochs is None else {"epochs": epochs})
+    trainer = SemiAdversarialTrainer(
+        step,
+        settings=LoopSettings(**loop, seed=settings.seed if seed is None else seed),
+        progress=None if progress is None else lambda done, total, _: progress(stage, done, total),
+        validate=None if job.held is None else Validation(job.held, job.matchers, list(classifiers)),
+        on_epoch=SheetWriter(folder, job.held or job.learn) if job.save_images else None,
+        tensorboard=settings.tensorboard,
+        protector=protector,
+    )
+    began = time.monotonic()
+    summary = trainer.fit(
+        ArraySource(job.learn.pixels),
+        job.learn.table.genders,
+        identities=job.learn.table.identities,
+        run=folder,
+        meta={**job.meta, **(meta or {})},
+        # a kill before the first checkpoint starts over
+        resume=job.resume and (folder / RESUME_FILE).is_file(),
+        embeddings=embeddings,
+        labels=labels,
+    )
+    return Fitted(summary, trainer.averaged(), trainer.precision, (time.monotonic() - began) / 60)
+
+
+def perturbation(settings: TrainSettings) -> Single:
+    """The network that the settings describe, with weights drawn from torch's global generator."""
+    chosen = settings.autoencoder
+    if chosen.variant == "san":
+        return SemiAdversarialAutoencoder(**chosen.model_dump(exclude={"variant", "options"}))
+    return Autoencoder(variant(chosen.variant, shape=(3, settings.size, settings.size), **chosen.options))
+
+
+def loss_terms(settings: TrainSettings) -> dict[str, Any]:
+    """Reconstruction and matching terms, and the weights, as a :class:`TrainingStep` takes them."""
+    losses = settings.losses
+    return {
+        "weights": LossWeights(**{f.name: getattr(losses, f.name) for f in fields(LossWeights)}),
+        "reconstruction": ReconstructionLoss(l1=losses.l1, l2=losses.l2, ssim=losses.ssim, tone=losses.tone),
+        "matching": MatchingLoss(margin=losses.margin),
+    }
+
+
+def semi_adversarial_step(
+    job: Job,
+    classifiers: Sequence[GenderProbe],
+    *,
+    network: Callable[[], Single | FlowSan] | None = None,
+    objective: Objective | None = None,
+    adversary: float | None = None,
+) -> SemiAdversarialStep:
+    """The step that the settings describe; networks draw their weights from torch's global generator.
+
+    Args:
+        job: Settings and matchers.
+        classifiers: Frozen classifiers.
+        network: Makes what is trained; by default the settings' autoencoder.
+        objective: Instead of the settings'.
+        adversary: Weight of the adversaries on pixels, instead of the settings'.
+    """
+    losses = job.settings.losses
+    if adversary is not None:
+        losses = losses.model_copy(update={"adversary": adversary})
+    probe_images = to_unit(job.learn.pixels[:1])
+    watchers = (
+        [EmbeddingAdversary(inputs=m.embed(probe_images).shape[1]) for m in job.matchers]
+        if losses.embedding
+        else []
+    )
+    chasers = job.settings.adversaries if losses.adversary else ()
+    adversaries = [_adversary(entry, classifiers) for entry in chasers]
+    return SemiAdversarialStep(
+        perturbation(job.settings) if network is None else network(),
+        matchers=job.matchers,
+        classifiers=classifiers,
+        pixel_adversaries=adversaries,
+        embedding_adversaries=watchers,
+        attribute=AttributeLoss(losses.objective if objective is None else objective),
+        **loss_terms(job.settings.model_copy(update={"losses": losses})),
+    )
+
+
+def rank() -> int:
+    """Number of this process among those of ``torchrun``; 0 where there is one. The first one writes."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+
+
+def seed_weights(*numbers: int) -> None:
+    """Seed torch's global generator, which initial weights are drawn from: a run owns its process.
+
+    A method with several networks does so before each, so that one that is resumed draws what it would have drawn.
+    """
+    torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
+
+
+def _adversary(entry: AdversarySettings, classifiers: Sequence[GenderProbe]) -> PixelAdversary:
+    """An adversary; a warm one can read gender from the first step on, so that the protector meets resistance at once."""
+    spec = classifier_spec(size=entry.size, crop=entry.crop)
+    adversary = PixelAdversary(spec=spec, network={"width": entry.width, "stages": entry.stages})
+    if entry.warm_start:
+        for classifier in classifiers:
+            own = classifier.network
+            if (
+                isinstance(own, CompactResNet)
+                and classifier.spec == spec
+                and own.config == adversary.network.config
+            ):
+                adversary.network.load_state_dict(own.state_dict())
+                break
+    return adversary
+
+
+# frozen classifiers -------------------------------------------------------------------------------------
+
+
+def classifier_spec(*, size: int, crop: str) -> InputSpec:
+    """What our own classifiers and adversaries eat: [-1, 1], the whole frame or the plain face box."""
+    return InputSpec(size=(size, size), value_range=(-1.0, 1.0), crop=FACE_BOX if crop == "box" else _WHOLE)
+
+
+def frozen_classifiers(
+    job: Job,
+    entries: Sequence[ClassifierSettings] | None = None,
+    *,
+    resample: Callable[[LoadedFaces, int], LoadedFaces] | None = None,
+) -> list[GenderProbe]:
+    """Classifiers, given or trained here; trained ones lie in ``classifiers/`` and are taken from there again.
+
+    Args:
+        job: Settings, faces and run folder.
+        entries: By default those of the settings.
+        resample: What the k-th that is trained here learns from, as a choice of all faces.
+    """
+    entries = job.settings.classifiers if entries is None else entries
+    own = sum(entry.spec is None for entry in entries)
+    missing = any(not _is_trained(job, k) for k in range(own))
+    # given ones first: a wrong path should not show after an hour of training
+    given = {e.spec: load_gender_probe(e.spec, seen=True) for e in entries if e.spec is not None}
+    faces = _gender_faces(job) if missing else job.learn
+    found: list[GenderProbe] = []
+    trained = 0
+    for entry in entries:
+        if entry.spec is not None:
+            found.append(given[entry.spec])
+            continue
+        chosen = faces if resample is None or not missing else resample(faces, trained)
+        found.append(own_classifier(job, entry, chosen.pixels, chosen.table.genders, trained))
+        trained += 1
+    return found
+
+
+def own_classifier(
+    job: Job, entry: ClassifierSettings, pixels: NDArray[np.uint8], codes: NDArray[np.int64], number: int
+) -> GenderProbe:
+    """The classifier in ``classifiers/NUMBER`` of the run folder, trained first if it is not there.
+
+    Args:
+        job: Settings and run folder.
+        entry: What it is.
+        pixels: Aligned faces, uint8 ``(N, H, W, 3)``.
+        codes: What it shall tell of them, 0 or 1, ``(N,)``.
+        number: Also added to the seed.
+    """
+    if not _is_trained(job, number):
+        _train_classifier(job, entry, pixels, codes, number)
+    probe = load_gender_probe(f"mini:{_classifier_folder(job, number)}", seen=True)
+    probe.name = f"own:{number}"
+    return probe
+
+
+def _classifier_folder(job: Job, number: int) -> Path:
+    return job.run / "classifiers" / str(number)
+
+
+def _is_trained(job: Job, number: int) -> bool:
+    return (_classifier_folder(job, number) / "model.safetensors").is_file()
+
+
+def _gender_faces(job: Job) -> LoadedFaces:
+    parts = [job.learn]
+    for extra in job.settings.gender_data:
+        table = open_data(extra).labelled()
+        parts.append(
+            load_aligned(
+                table,
+                mode=extra.faces,
+                size=job.settings.size,
+                progress=job.progress,
+                stage="align gender data",
+            )
+        )
+    return join(parts)
+
+
+def _train_classifier(
+    job: Job, entry: ClassifierSettings, pixels: NDArray[np.uint8], codes: NDArray[np.int64], number: int
+) -> None:
+    spec = classifier_spec(size=entry.size, crop=entry.crop)
+    progress = job.progress
+    network = train_gender_classifier(
+        ArraySource(pixels),
+        codes,
+        spec=spec,
+        epochs=entry.epochs,
+        epoch_images=entry.epoch_images,
+        width=entry.width,
+        stages=entry.stages,
+        seed=job.settings.seed + number,
+        progress=None
+        if progress is None
+        else lambda done, total, _: progress(f"train gender classifier {number}", done, total),
+    )
+    save_network(
+        _classifier_folder(job, number),
+        network,
+        kind="gender-classifier",
+        meta={"input_size": entry.size, "crop": list(spec.crop)},
+    )

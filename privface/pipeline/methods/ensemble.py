@@ -1,0 +1,64 @@
+"""``ensemble-san``: several networks against different classifiers, of which each photo gets one output."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from privface.errors import ConfigError
+from privface.models import CompactResNet, EnsembleSan, GenderProbe, Protector, Reader, Rule, save_network
+from privface.models.protector import kind_of
+from privface.pipeline.methods.base import Job, Method, Outcome, perturbation, rank
+from privface.pipeline.methods.diverse import Diverse, DiverseOptions
+from privface.pipeline.methods.watching import Validation
+
+
+class EnsembleOptions(DiverseOptions):
+    """What is asked of the method alone."""
+
+    rule: Rule = Field("random", description="How an ensemble comes to one output.")
+
+
+def _train(job: Job, options: EnsembleOptions) -> Outcome:
+    """The networks one by one, into ``members/``, then the ensemble (arXiv 1807.11936)."""
+    parts = Diverse(job, options)
+    readers = [_reader(c) for c in parts.classifiers] if options.rule == "undecided" else []
+    members = [
+        parts.fit(
+            number,
+            network=lambda: perturbation(job.settings),
+            run=job.run / "members" / str(number),
+            validate=[classifier],
+        )
+        for number, classifier in enumerate(parts.classifiers)
+    ]
+    ensemble = EnsembleSan([m.network for m in members], rule=options.rule, readers=readers)
+    validation = (
+        {}
+        if job.held is None
+        else Validation(job.held, job.matchers, parts.classifiers)(
+            Protector(ensemble, size=job.settings.size)
+        )
+    )
+    if rank() == 0:
+        save_network(job.run, ensemble, kind=kind_of(ensemble), meta=job.meta)
+    return Outcome.of(members, parts.classifiers, validation=validation)
+
+
+def _reader(classifier: GenderProbe) -> Reader:
+    """A classifier that the ensemble can carry with it.
+
+    Raises:
+        ConfigError: If it was not trained here.
+    """
+    network = classifier.network
+    if not isinstance(network, CompactResNet):
+        raise ConfigError(
+            f"{classifier.name} cannot be kept in the model, which the rule 'undecided' needs.",
+            hint="Leave `spec` out, so that classifiers are trained here, or choose another rule.",
+        )
+    found = Reader(config=network.config, size=classifier.spec.size[0], crop=classifier.spec.crop)
+    found.network.load_state_dict(network.state_dict())
+    return found
+
+
+ENSEMBLE_SAN = Method("ensemble-san", _train, EnsembleOptions)

@@ -1,0 +1,125 @@
+"""``privacynet``: several attributes; which of them are hidden is chosen when photos are protected."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from privface.config import Settings
+from privface.errors import ConfigError, LabelError
+from privface.losses import AttributeLoss, Objective
+from privface.models import GenderProbe, PrivacyNet, load_gender_probe
+from privface.pipeline.methods.base import (
+    Job,
+    Method,
+    Outcome,
+    classifier_spec,
+    fit_network,
+    loss_terms,
+    own_classifier,
+    seed_weights,
+)
+from privface.records import FaceTable
+from privface.training import PixelAdversary
+from privface.training.privacynet import PrivacyNetStep
+
+GENDER = "gender"
+
+
+class PrivacyNetOptions(Settings):
+    """What is asked of the method alone."""
+
+    attributes: tuple[str, ...] = Field(
+        (GENDER,), min_length=1, description="gender, and columns of the labels with two values."
+    )
+    hide: tuple[str, ...] = Field(
+        (GENDER,), min_length=1, description="What protect hides if nobody chooses."
+    )
+    objective: Objective = Field("flip", description="What is wanted of classifiers of a hidden attribute.")
+    realism: float = Field(0.1, gt=0, description="Weight of the critic that knows originals.")
+    critic_size: int = Field(80, ge=16, le=448)
+    critic_width: int = Field(24, ge=8, le=256)
+    critic_stages: int = Field(4, ge=1, le=6)
+
+
+def _train(job: Job, options: PrivacyNetOptions) -> Outcome:
+    """One generator for all attributes against a critic and frozen classifiers of each (arXiv 2001.00561)."""
+    settings = job.settings
+    if settings.autoencoder.variant != "san":
+        raise ConfigError(
+            f"autoencoder.variant is {settings.autoencoder.variant!r}; privacynet conditions the network san.",
+            hint="Leave the variant out.",
+        )
+    seed_weights(settings.seed)
+    body = settings.autoencoder.model_dump(exclude={"variant", "options"})
+    network = PrivacyNet(attributes=options.attributes, body=body, hide=options.hide)
+    labels = np.stack([_codes(job.learn.table, name) for name in options.attributes], axis=1)
+    found = _classifiers(job, options.attributes, labels)
+    critic = PixelAdversary(
+        spec=classifier_spec(size=options.critic_size, crop="frame"),
+        network={"width": options.critic_width, "stages": options.critic_stages},
+    )
+    step = PrivacyNetStep(
+        network,
+        readers=[place for place, _ in found],
+        critic=critic,
+        realism=options.realism,
+        matchers=job.matchers,
+        classifiers=[classifier for _, classifier in found],
+        attribute=AttributeLoss(options.objective),
+        **loss_terms(settings),
+    )
+    genders = [c for place, c in found if options.attributes[place] == GENDER]
+    fitted = fit_network(job, step, classifiers=genders, labels=labels)
+    return Outcome.of([fitted], [classifier for _, classifier in found])
+
+
+def _codes(table: FaceTable, name: str) -> NDArray[np.int64]:
+    """Labels of an attribute: 0 and 1 in the order of its two values, -1 where there is none.
+
+    Raises:
+        LabelError: If the labels do not have it with two values.
+    """
+    if name == GENDER:
+        return table.genders
+    words = np.array([record.cohorts.get(name, "") for record in table])
+    values = sorted(set(words) - {""})
+    if len(values) != 2:
+        columns = sorted({column for record in table for column in record.cohorts})
+        raise LabelError(
+            f"The attribute {name!r} has {len(values)} values in the labels; two are needed.",
+            hint=f"Columns beside gender: {', '.join(columns) or 'none'}.",
+        )
+    return np.select([words == value for value in values], [0, 1], -1).astype(np.int64)
+
+
+def _classifiers(
+    job: Job, attributes: tuple[str, ...], labels: NDArray[np.int64]
+) -> list[tuple[int, GenderProbe]]:
+    """Frozen classifiers of every attribute, each with the attribute's position; given ones read gender.
+
+    Raises:
+        ConfigError: If an attribute has none.
+    """
+    own = [entry for entry in job.settings.classifiers if entry.spec is None]
+    found: list[tuple[int, GenderProbe]] = []
+    number = 0
+    for place, name in enumerate(attributes):
+        if name == GENDER:
+            given = [entry.spec for entry in job.settings.classifiers if entry.spec is not None]
+            found += [(place, load_gender_probe(spec, seen=True)) for spec in given]
+        rows = np.flatnonzero(labels[:, place] >= 0)
+        for entry in own:
+            codes = labels[rows, place]
+            found.append((place, own_classifier(job, entry, job.learn.pixels[rows], codes, number)))
+            number += 1
+        if all(where != place for where, _ in found):
+            raise ConfigError(
+                f"The attribute {name!r} has no classifier.",
+                hint="Leave `spec` out of one, so that it is trained here.",
+            )
+    return found
+
+
+PRIVACYNET = Method("privacynet", _train, PrivacyNetOptions)

@@ -1,0 +1,22 @@
+"""``san``: our own method, label-free, with adversaries that keep learning."""
+
+from __future__ import annotations
+
+from privface.pipeline.methods.base import (
+    Job,
+    Method,
+    NoOptions,
+    Outcome,
+    fit_network,
+    frozen_classifiers,
+    semi_adversarial_step,
+)
+
+
+def _train(job: Job, _: NoOptions) -> Outcome:
+    classifiers = frozen_classifiers(job) if job.settings.losses.frozen else []
+    fitted = fit_network(job, semi_adversarial_step(job, classifiers), classifiers=classifiers)
+    return Outcome.of([fitted], classifiers)
+
+
+SAN = Method("san", _train)

@@ -1,0 +1,98 @@
+"""``san-2018``: the first semi-adversarial network, in two stages; its protector needs true genders."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from pydantic import Field
+
+from privface.config import Settings
+from privface.errors import ConfigError
+from privface.images import to_unit
+from privface.losses import AttributeLoss
+from privface.models import Prototypes, San2018, San2018Protector, make_prototypes
+from privface.models.san2018 import KIND, PROTOTYPES, Target
+from privface.pipeline.methods.base import (
+    Fitted,
+    Job,
+    Method,
+    Outcome,
+    fit_network,
+    frozen_classifiers,
+    loss_terms,
+    seed_weights,
+)
+from privface.training import LossWeights
+from privface.training.san2018 import San2018Step
+
+_CHUNK = 256
+
+
+class San2018Options(Settings):
+    """What is asked of the method alone."""
+
+    reconstruction_epochs: int = Field(
+        5, ge=1, description="Epochs of the first stage; the loop's are the second's."
+    )
+    target: Target = Field("opposite", description="Prototype that protected photos get.")
+
+
+def _train(job: Job, options: San2018Options) -> Outcome:
+    """First reconstruction alone, then with classifiers and matchers (arXiv 1712.00321)."""
+    terms = loss_terms(job.settings)
+    weights = terms.pop("weights")
+    if not (weights.reconstruction and weights.frozen and weights.matching):
+        raise ConfigError(
+            f"Loss weights reconstruction {weights.reconstruction:g}, frozen {weights.frozen:g}, matching"
+            f" {weights.matching:g}: {KIND} has all three terms.",
+            hint="Give each a weight above 0.",
+        )
+    prototypes = _prototypes(job)
+    classifiers = frozen_classifiers(job)
+
+    def stage(network: San2018, counts: LossWeights, **schedule: Any) -> Fitted:
+        step = San2018Step(
+            network,
+            prototypes=prototypes,
+            matchers=job.matchers,
+            classifiers=classifiers,
+            weights=counts,
+            attribute=AttributeLoss("flip"),
+            **terms,
+        )
+        return fit_network(
+            job,
+            step,
+            classifiers=classifiers,
+            meta={"target": options.target},
+            protector=lambda made: San2018Protector(
+                made, prototypes, target=options.target, size=job.settings.size
+            ),
+            **schedule,
+        )
+
+    seed_weights(job.settings.seed)
+    first = stage(
+        San2018(),
+        replace(weights, matching=0.0, frozen=0.0),
+        run=job.run / "reconstruction",
+        stage="train 1/2: reconstruction",
+        epochs=options.reconstruction_epochs,
+    )
+    second = stage(first.network, weights, stage="train 2/2: all terms")
+    return Outcome.of([first, second], classifiers)
+
+
+def _prototypes(job: Job) -> Prototypes:
+    """Mean faces of the people who train the network, kept in the run folder."""
+    path = job.run / PROTOTYPES
+    if not path.is_file():
+        pixels, genders = job.learn.pixels, job.learn.table.genders
+        rows = range(0, len(pixels), _CHUNK)
+        made = make_prototypes((to_unit(pixels[k : k + _CHUNK]), genders[k : k + _CHUNK]) for k in rows)
+        made.save(path)
+    return Prototypes.load(path)
+
+
+SAN_2018 = Method(KIND, _train, San2018Options, needs_genders=True)

@@ -1,0 +1,101 @@
+"""What is looked at after each epoch of training: held-out people, and a contact sheet where asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privface.audit import EmbeddingProbe, auc, leakage, tmr_at_fmr
+from privface.audit.curves import by_label
+from privface.audit.matching import choose_pairs, cosine_scores
+from privface.data import LoadedFaces
+from privface.errors import PrivfaceError
+from privface.images import encode_image, to_pixels, to_unit, write_atomic
+from privface.models import GenderProbe, Matcher, Protector, San2018Protector
+from privface.report import contact_sheet
+
+AnyProtector: TypeAlias = Protector | San2018Protector
+"""What a method in training can show."""
+
+_VALIDATION_FACES = 800
+
+
+class Validation:
+    """Matching and leakage on held-out people, cheap enough for every epoch.
+
+    A logistic regression is retrained on each matcher's embeddings of half of these people and read on the other half.
+
+    Args:
+        held: Faces of people who train nothing.
+        matchers: Whose embeddings are looked at.
+        classifiers: Frozen ones that are asked, too.
+    """
+
+    def __init__(self, held: LoadedFaces, matchers: list[Matcher], classifiers: list[GenderProbe]) -> None:
+        self._faces = held.take(np.arange(min(len(held), _VALIDATION_FACES)))
+        self._matchers, self._classifiers = matchers, classifiers
+
+    def __call__(self, protector: AnyProtector) -> Mapping[str, float]:
+        """Figures by name."""
+        table, figures = self._faces.table, {}
+        genders, people = table.genders, table.identities
+        parts = np.array_split(np.arange(len(table)), max(1, len(table) // 64))
+        protected = [_protected(protector, self._faces.pixels[rows], genders[rows]) for rows in parts]
+        pairs = choose_pairs(people, seed=0)
+        for matcher in self._matchers:
+            embeddings = np.concatenate([matcher.embed(part) for part in protected])
+            genuine, impostor = (
+                cosine_scores(embeddings, embeddings, rows) for rows in (pairs.genuine, pairs.impostor)
+            )
+            try:
+                figures[f"tmr_p_p_0.01_{matcher.name}"] = tmr_at_fmr(genuine, impostor, fmr=0.01).tmr
+                figures[f"leakage_logistic_{matcher.name}"] = self._retrained(embeddings, genders, people)
+            except PrivfaceError:  # too few people held out for this figure; the log then lacks it
+                continue
+        for classifier in self._classifiers:
+            scores = np.concatenate([classifier.male_scores(part) for part in protected])
+            figures[f"leakage_{classifier.name}"] = leakage(auc(*by_label(scores, genders)))
+        return figures
+
+    @staticmethod
+    def _retrained(embeddings: NDArray[Any], genders: NDArray[Any], people: NDArray[Any]) -> float:
+        codes = np.unique(people, return_inverse=True)[1]
+        train, chosen, test = codes % 5 < 2, codes % 5 == 2, codes % 5 > 2
+        probe = EmbeddingProbe("logistic").fit(
+            embeddings[train], genders[train], people[train], embeddings[chosen], genders[chosen], seed=0
+        )
+        return leakage(auc(*by_label(probe.scores(embeddings[test]), genders[test])))
+
+
+class SheetWriter:
+    """Writes a contact sheet an epoch; only made where images were asked for.
+
+    Args:
+        run: Folder for the sheets.
+        faces: The first ten of them are shown.
+    """
+
+    def __init__(self, run: Path, faces: LoadedFaces) -> None:
+        self._run, self._faces = run, faces.take(np.arange(min(len(faces), 10)))
+
+    def __call__(self, epoch: int, protector: AnyProtector) -> None:
+        """Write ``contact_epoch_NNN.jpg``."""
+        pixels = self._faces.pixels
+        after = _protected(protector, pixels, self._faces.table.genders)
+        sheet = contact_sheet(pixels, to_pixels(after))
+        write_atomic(
+            self._run / f"contact_epoch_{epoch + 1:03d}.jpg", encode_image(sheet, ".jpg", quality=90)
+        )
+
+
+def _protected(
+    protector: AnyProtector, pixels: NDArray[np.uint8], genders: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Protected faces ``(N, 3, S, S)``; methods that ask for the true genders are told."""
+    if isinstance(protector, San2018Protector):
+        return protector(to_unit(pixels), genders)
+    return protector(to_unit(pixels))

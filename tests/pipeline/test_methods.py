@@ -1,0 +1,382 @@
+"""Every method by configuration: it trains, resumes and protects; same seed same bytes, same photo same bytes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from privface.cli.main import app
+from privface.config import ClassifierSettings, parse_settings
+from privface.data import read_genders
+from privface.errors import CheckpointError, ConfigError, LabelError
+from privface.images import decode_image
+from privface.models import LabelledProtector, Protector, San2018Protector
+from privface.models.export import load_protector
+from privface.pipeline import read_provenance, train
+from privface.pipeline.methods import METHODS
+from privface.pipeline.methods.diverse import classifier_of
+from privface.protect import protect_folder, read_manifest
+
+TINY: dict[str, dict[str, Any]] = {
+    "san": {},
+    "san-2018": {
+        "validation_share": 0.0,
+        "loop": {"epochs": 1, "batch_size": 2, "epoch_images": 2},  # its network works at 224 pixels
+        "method_options": {"reconstruction_epochs": 2},
+    },
+    "ensemble-san": {"loop": {"epochs": 1}, "method_options": {"networks": 2}},
+    "flow-san": {"loop": {"epochs": 1}, "method_options": {"networks": 2}},
+    "privacynet": {
+        "loop": {"epochs": 1},
+        "method_options": {"critic_size": 16, "critic_width": 8, "critic_stages": 1},
+    },
+}
+"""What makes a method's run short, on top of the toy world's settings."""
+
+
+def settings(world: Any, method: str, **changes: Any) -> Any:
+    content = copy.deepcopy(world.settings)
+    for key, value in {**TINY[method], **changes}.items():
+        content[key] = {**content.get(key, {}), **value} if isinstance(value, dict) else value
+    return parse_settings({**content, "method": method})
+
+
+def model_of(run: Path) -> dict[str, bytes]:
+    """Everything that decides what a run folder's protector does, its parts' models among it."""
+    kept = {".safetensors", ".yaml"}
+    return {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.suffix in kept}
+
+
+@pytest.fixture(scope="module", params=sorted(METHODS))
+def method(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def runs(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A finished run of each method, made when first asked for; nobody writes into it."""
+    root, made = tmp_path_factory.mktemp("methods"), dict[str, Path]()
+
+    def run(name: str) -> Path:
+        if name not in made:
+            train(settings(world, name), root / name)
+            made[name] = root / name
+        return made[name]
+
+    return run
+
+
+def load(run: Path, world: Any, method: str) -> Any:
+    genders = read_genders(world.audited / "labels.csv") if METHODS[method].needs_genders else None
+    return load_protector(run, genders=genders)
+
+
+def test_every_method_is_tested_here():
+    assert set(TINY) == set(METHODS)
+
+
+def test_a_run_folder_says_what_it_is(world, runs, method):
+    run = runs(method)
+    written = yaml.safe_load((run / "config.yaml").read_text())
+    assert written.get("method", "san") == method
+    found = read_provenance(run)
+    assert found.get("method", "san") == method
+    assert found["steps"] > 0
+    assert found["classifiers"]
+    assert parse_settings(written).fingerprint() == settings(world, method).fingerprint() == found["settings"]
+
+
+def test_same_seed_same_bytes(world, runs, method, tmp_path):
+    train(settings(world, method), tmp_path / "again")
+    assert model_of(tmp_path / "again") == model_of(runs(method))
+    train(settings(world, method, seed=4), tmp_path / "other")
+    other = (tmp_path / "other" / "model.safetensors").read_bytes()
+    assert other != (runs(method) / "model.safetensors").read_bytes()
+
+
+def stages(world: Any, method: str) -> list[str]:
+    """Names of a method's training loops, in order."""
+    several = {
+        "san": ["train"],
+        "privacynet": ["train"],
+        "san-2018": ["train 1/2: reconstruction", "train 2/2: all terms"],
+    }
+    return several.get(method, ["train 1/2", "train 2/2"])
+
+
+def test_resumed_equals_unbroken_wherever_it_was_stopped(world, runs, method, tmp_path):
+    """One run, stopped once in each of its loops and at the end of the first, until nothing stops it."""
+    loops = stages(world, method)
+    stops = [(loops[0], 2), *((loop, 1) for loop in loops[1:])]
+    chosen = settings(world, method, loop={**TINY[method].get("loop", {}), "checkpoint_minutes": 1e-9})
+    seen: list[tuple[str, int]] = []
+
+    def stop(stage: str, done: int, _total: int) -> None:
+        seen.append((stage, done))
+        if stops and (stage, done) == stops[0]:
+            stops.pop(0)
+            raise KeyboardInterrupt
+
+    for attempt in range(1 + len(loops)):
+        if attempt < len(loops):
+            with pytest.raises(KeyboardInterrupt):
+                train(chosen, tmp_path / "r", resume=attempt > 0, progress=stop)
+            assert not (tmp_path / "r" / "model.safetensors").exists()
+        else:
+            train(chosen, tmp_path / "r", resume=True, progress=stop)
+    trained = [one for one in seen if one[0] in loops]
+    assert trained.count((loops[0], 1)) == 1, "it must go on, not begin again"
+    resumed, unbroken = model_of(tmp_path / "r"), model_of(runs(method))
+    weights = [name for name in unbroken if name.endswith(".safetensors")]
+    assert {name: resumed[name] for name in weights} == {name: unbroken[name] for name in weights}
+
+
+def test_protects_a_folder_and_a_rerun_changes_nothing(world, runs, method, tmp_path):
+    protector = load(runs(method), world, method)
+    source = subset(world, tmp_path / "in", 5)
+    summary = protect_folder(source, tmp_path / "out", protector, batch_size=4)
+    assert summary.counts["ok"] == 5
+    assert protect_folder(source, tmp_path / "out", protector, batch_size=4).reused == 5
+    # alone or in company, in this order or another
+    first = sorted(p for p in source.rglob("*.png"))[-1].relative_to(source)
+    alone = tmp_path / "alone" / first
+    alone.parent.mkdir(parents=True)
+    alone.write_bytes((source / first).read_bytes())
+    protect_folder(tmp_path / "alone", tmp_path / "out-alone", protector)
+    a, b = (decode_image((tmp_path / out / first).read_bytes()) for out in ("out", "out-alone"))
+    np.testing.assert_array_equal(a, b)
+
+
+def subset(world: Any, to: Path, count: int) -> Path:
+    """A folder with the first of the audited people's photos."""
+    for path in sorted(world.audited.rglob("*.png"))[:count]:
+        place = to / path.relative_to(world.audited)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(path.read_bytes())
+    return to
+
+
+def test_an_image_gives_the_same_bytes_at_every_place_of_a_batch(world, runs, method, make_images):
+    images = make_images(6, size=32)
+    protector: Any = load(runs(method), world, method)
+    if isinstance(protector, LabelledProtector):
+        keys = sorted(read_genders(world.audited / "labels.csv"))[:6]
+        once, again = protector(images, keys), protector(images[::-1], keys[::-1])
+    else:
+        once, again = protector(images), protector(images[::-1])
+    np.testing.assert_array_equal(once, again[::-1])
+    assert once.dtype == np.float32
+    assert once.shape == images.shape
+    assert float(np.abs(once - images).max()) > 1 / 255
+
+
+def test_unknown_methods_and_options_are_refused_before_anything_is_written(world, tmp_path):
+    content = copy.deepcopy(world.settings)
+    with pytest.raises(ConfigError, match="no method 'sam'") as caught:
+        train(parse_settings({**content, "method": "sam"}), tmp_path / "r")
+    assert all(name in str(caught.value.hint) for name in METHODS)
+    with pytest.raises(ConfigError, match=r"method_options of san: target: .*not permitted"):
+        train(parse_settings({**content, "method_options": {"target": "same"}}), tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_resume_with_another_method_is_refused(world, runs, tmp_path):
+    run = tmp_path / "r"
+    run.mkdir()
+    (run / "config.yaml").write_bytes((runs("san") / "config.yaml").read_bytes())
+    with pytest.raises(CheckpointError, match="method 'san', now 'flow-san'"):
+        train(parse_settings({**copy.deepcopy(world.settings), "method": "flow-san"}), run, resume=True)
+
+
+# --- san-2018: the label ----------------------------------------------------------------------------------
+
+
+def test_the_san_of_2018_learns_its_two_stages(runs):
+    run = runs("san-2018")
+    first, second = ((run / name).read_text() for name in ("reconstruction/log.csv", "log.csv"))
+    assert ",reconstruction," in first
+    assert ",frozen," not in first
+    assert ",matching," not in first
+    assert all(f",{name}," in second for name in ("reconstruction", "frozen", "matching"))
+
+
+def test_without_genders_it_is_not_loaded_and_the_error_says_why(world, runs):
+    run = runs("san-2018")
+    for attempt in (lambda: load_protector(run), lambda: Protector.load(run)):
+        with pytest.raises(LabelError, match="prototype of each photo's own gender") as caught:
+            attempt()
+        assert "--genders" in str(caught.value.hint)
+    with pytest.raises(LabelError, match="prototype of each photo's own gender"):
+        San2018Protector.load(run)(np.zeros((1, 3, 32, 32), np.float32))
+    with pytest.raises(ConfigError, match="has one strength"):
+        load_protector(run, genders={}, strength=0.5)
+    with pytest.raises(ConfigError, match="asks for no gender"):
+        load_protector(world.run, genders={})
+
+
+def test_a_photo_without_a_label_gets_a_row_and_no_output(world, runs, tmp_path):
+    source = subset(world, tmp_path / "in", 3)
+    genders = read_genders(world.audited / "labels.csv")
+    lost = sorted(p.relative_to(source).as_posix() for p in source.rglob("*.png"))[1]
+    del genders[lost]
+    protector = load_protector(runs("san-2018"), genders=genders)
+    assert protect_folder(source, tmp_path / "out", protector).counts == {
+        **dict.fromkeys(protect_folder(source, tmp_path / "out", protector).counts, 0), "ok": 2, "failed": 1,
+    }  # fmt: skip
+    rows = {row.input: row for row in read_manifest(tmp_path / "out")}
+    assert "no gender label for this photo" in str(rows[lost].reason)
+    assert not (tmp_path / "out" / lost).exists()
+
+
+def test_the_label_decides_and_a_corrected_table_is_another_model(world, runs, tmp_path):
+    run = runs("san-2018")
+    genders = read_genders(world.audited / "labels.csv")
+    turned = {key: "male" if gender == "female" else "female" for key, gender in genders.items()}
+    a, b = (load_protector(run, genders=table) for table in (genders, turned))
+    assert a.fingerprint != b.fingerprint
+    key, image = next(iter(genders)), np.full((1, 3, 32, 32), 0.5, np.float32)
+    assert isinstance(a, LabelledProtector)
+    assert isinstance(b, LabelledProtector)
+    assert not np.array_equal(a(image, [key]), b(image, [key]))
+    with pytest.raises(LabelError, match="1 of 2 photos have no gender label, the first is 'nobody'"):
+        a(np.repeat(image, 2, 0), [key, "nobody"])
+    with pytest.raises(LabelError, match="images without keys"):
+        a(image)
+
+
+def test_the_command_line_takes_the_table(world, runs, tmp_path):
+    source, run = subset(world, tmp_path / "in", 2), str(runs("san-2018"))
+    command = ["protect", str(source), str(tmp_path / "out"), "--model", run]
+    without = CliRunner().invoke(app, command)
+    assert isinstance(without.exception, LabelError)
+    assert not (tmp_path / "out").exists()
+    done = CliRunner().invoke(app, [*command, "--genders", str(world.audited / "labels.csv")])
+    assert done.exit_code == 0, done.output
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 2
+
+
+@pytest.mark.parametrize("name", ["reconstruction", "frozen", "matching"])
+def test_the_san_of_2018_has_all_three_terms(world, tmp_path, name):
+    with pytest.raises(ConfigError, match=f"{name} 0"):
+        train(settings(world, "san-2018", losses={name: 0.0}), tmp_path / "r")
+
+
+# --- ensemble-san and flow-san ----------------------------------------------------------------------------
+
+
+def test_every_network_faces_a_classifier_of_its_own():
+    entries = (ClassifierSettings(width=24), ClassifierSettings(size=48, width=16, crop="box"))
+    found = [classifier_of(entries, k) for k in range(5)]
+    assert [(c.size, c.crop, c.width) for c in found] == [
+        (80, "frame", 24), (48, "box", 16), (80, "box", 36), (48, "frame", 24), (80, "frame", 54),
+    ]  # fmt: skip
+    given = ClassifierSettings(spec="onnx:a.onnx")
+    assert classifier_of([given], 3) == given
+    with pytest.raises(ConfigError, match="no classifier"):
+        classifier_of([], 0)
+
+
+@pytest.mark.parametrize("name", ["ensemble-san", "flow-san"])
+def test_classifiers_and_networks_differ(runs, name):
+    run = runs(name)
+    cards = [yaml.safe_load((run / "classifiers" / k / "model.yaml").read_text()) for k in "01"]
+    assert cards[0]["config"]["width"] != cards[1]["config"]["width"]
+    assert cards[0]["meta"]["crop"] != cards[1]["meta"]["crop"]
+    members = Protector.load(run).network.members
+    assert not torch.equal(members[0].head.weight, members[1].head.weight)
+
+
+def test_resampling_changes_what_a_classifier_learns_from(world, runs, tmp_path):
+    plain = settings(world, "flow-san", method_options={"networks": 2, "resample": False})
+    train(plain, tmp_path / "r")
+    weights = "classifiers/0/model.safetensors"
+    assert (tmp_path / "r" / weights).read_bytes() == (world.run / weights).read_bytes(), "as san's own"
+    assert (tmp_path / "r" / weights).read_bytes() != (runs("flow-san") / weights).read_bytes()
+
+
+def test_the_ensemble_is_made_of_its_members(runs, make_images):
+    run, images = runs("ensemble-san"), make_images(8, size=32)
+    outputs = [Protector.load(run / "members" / k)(images) for k in "01"]
+    chosen = Protector.load(run)(images)
+    of = [[np.allclose(chosen[i], out[i], atol=1e-6) for out in outputs] for i in range(8)]
+    assert all(sum(one) == 1 for one in of)
+    assert len({one.index(True) for one in of}) == 2, "both members get a say"
+
+
+def test_an_undecided_ensemble_carries_its_classifiers(world, tmp_path, make_images):
+    options = {"networks": 2, "rule": "undecided"}
+    train(settings(world, "ensemble-san", method_options=options), tmp_path / "r")
+    protector = Protector.load(tmp_path / "r")
+    assert len(protector.network.readers) == 2
+    assert protector(make_images(2, size=32)).shape == (2, 3, 32, 32)
+
+
+def test_a_stage_sees_what_the_one_before_made(runs, make_images):
+    run, images = runs("flow-san"), make_images(3, size=32)
+    first, whole = Protector.load(run / "stages" / "0"), Protector.load(run)
+    stages = whole.network.members
+    assert torch.equal(stages[0].head.weight, first.network.members[0].head.weight), "it learned no more"
+    with torch.no_grad():
+        by_hand = stages[1](torch.from_numpy(first(images))).numpy()
+    np.testing.assert_allclose(whole(images), by_hand, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ensemble-san", "flow-san"])
+def test_diverse_methods_need_frozen_classifiers_and_two_networks(world, tmp_path, name):
+    with pytest.raises(ConfigError, match=r"losses\.frozen is 0"):
+        train(settings(world, name, losses={"frozen": 0.0}), tmp_path / "r")
+    with pytest.raises(ConfigError, match="networks"):
+        train(settings(world, name, method_options={"networks": 1}), tmp_path / "s")
+
+
+# --- privacynet -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_attributes(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that can hide gender and an attribute that half of the people have; some photos have no label for it."""
+    root = tmp_path_factory.mktemp("attributes")
+    header, *lines = (world.learners / "labels.csv").read_text().splitlines()
+    marks = ["", *(["yes", "no"][k // 3 % 2] for k in range(1, len(lines)))]
+    rows = [f"{line},{mark}" for line, mark in zip(lines, marks, strict=True)]
+    (root / "labels.csv").write_text("\n".join([f"{header},glasses", *rows]))
+    options = {**TINY["privacynet"]["method_options"], "attributes": ["gender", "glasses"]}
+    data = {"source": f"table:{world.learners}", "labels": str(root / "labels.csv"), "faces": "aligned"}
+    train(settings(world, "privacynet", data=data, method_options=options), root / "run")
+    return root / "run"
+
+
+def test_what_is_hidden_is_chosen_at_protection_time(two_attributes, make_images):
+    images = make_images(3, size=32)
+    found = {
+        hide: load_protector(two_attributes, hide=hide)
+        for hide in (None, ("gender",), ("glasses",), ("gender", "glasses"))
+    }
+    assert found[None].fingerprint == found["gender",].fingerprint
+    assert len({p.fingerprint for p in found.values()}) == 3
+    outputs = [found[hide](images) for hide in (("gender",), ("glasses",), ("gender", "glasses"))]
+    assert not np.array_equal(outputs[0], outputs[1])
+    assert not np.array_equal(outputs[0], outputs[2])
+    assert len(list((two_attributes / "classifiers").iterdir())) == 2
+
+
+def test_choices_that_a_model_has_not_are_refused(world, two_attributes):
+    with pytest.raises(ConfigError, match="Attributes to hide: age") as caught:
+        load_protector(two_attributes, hide=["age"])
+    assert "gender, glasses" in str(caught.value.hint)
+    with pytest.raises(ConfigError, match="gives no choice"):
+        load_protector(world.run, hide=["gender"])
+
+
+def test_attributes_need_two_values(world, tmp_path):
+    options = {**TINY["privacynet"]["method_options"], "attributes": ["gender", "hat"]}
+    with pytest.raises(LabelError, match="'hat' has 0 values"):
+        train(settings(world, "privacynet", method_options=options), tmp_path / "r")
