@@ -24,6 +24,7 @@ Rule: TypeAlias = Literal["random", "average", "undecided"]
 """How an ensemble comes to one output, see :class:`EnsembleSan`."""
 
 RULES: Final[tuple[Rule, ...]] = get_args(Rule)
+"""All ways in which the members of an ensemble can be combined."""
 
 SINGLE: Final[Mapping[str, type[Single]]] = {
     "semi-adversarial-autoencoder": SemiAdversarialAutoencoder,

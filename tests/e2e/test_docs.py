@@ -167,6 +167,7 @@ def parse(line: str) -> None:
     """Parse as the command line would, without running; options in brackets are taken as given."""
     words = shlex.split(line.replace("[", " ").replace("]", " ").replace(" ... ", " "), comments=True)
     words = [word for word in words[1:] if word != "..."]
+    words = words[: words.index("|")] if "|" in words else words  # what follows belongs to another program
     command = typer.main.get_command(app)
     context = command.make_context("privface", words)
     while hasattr(command, "resolve_command"):
