@@ -139,7 +139,8 @@ def test_points_and_baselines_stand_in_one_document_picture_and_page(done):
     for name in names:
         assert name in page
         assert name in picture
-    assert Image.open(done / "tradeoff.png").size[0] > 1000
+    with Image.open(done / "tradeoff.png") as drawn:
+        assert drawn.size[0] > 1000
     for sentence in sentences(document)[:2]:
         assert sentence.split(",")[0] in page
 
