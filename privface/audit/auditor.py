@@ -38,7 +38,7 @@ from privface.audit.readings import (
 )
 from privface.audit.recovery import Recoverer
 from privface.audit.result import SCHEMA, AuditResult
-from privface.audit.subjects import AuditData, EmbeddingData, People, Subjects, View
+from privface.audit.subjects import SHARES, AuditData, EmbeddingData, People, Subjects, View
 from privface.audit.verdict import write_verdict
 from privface.data.pairs import FoldedPairs
 from privface.data.splits import person_key
@@ -130,7 +130,7 @@ class Auditor:
         embedding_recoverers: Sequence[Recoverer] = (),
         set_sizes: Sequence[int] = (2, 4, 8),
         label_budgets: Sequence[int] = (50, 200, 1000),
-        shares: tuple[float, float, float] = (0.5, 0.15, 0.35),
+        shares: tuple[float, float, float] = SHARES,
         seed: int = 0,
         resamples: int = 1000,
         batch_size: int = 64,

@@ -22,6 +22,9 @@ AGE_BANDS = ((18, "0-17"), (30, "18-29"), (45, "30-44"), (60, "45-59"), (math.in
 MAX_COHORT_VALUES = 20
 """A column with more distinct values than this describes photos, not groups of people."""
 
+SHARES = (0.5, 0.15, 0.35)
+"""Shares of people that train attackers, choose their settings and are their victims."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Subjects:
@@ -251,7 +254,7 @@ class People:
     test: NDArray[np.bool_]
 
     @classmethod
-    def split(cls, subjects: Subjects, shares: tuple[float, float, float], *, seed: int) -> People:
+    def split(cls, subjects: Subjects, shares: tuple[float, float, float] = SHARES, *, seed: int) -> People:
         """Assign people by a hash of their identity, so that no person is on two sides.
 
         Raises:

@@ -26,6 +26,7 @@ import privface
 from privface.audit import AuditResult
 from privface.audit.comparison import standing, trade_off
 from privface.audit.result import figure_data, to_json_data
+from privface.audit.subjects import People, Subjects
 from privface.data import require_disjoint
 from privface.errors import AuditError, ConfigError, OutputError
 from privface.images import write_atomic
@@ -108,8 +109,9 @@ def run_sweep(
     Raises:
         ConfigError: If a setting does not fit data or models, or ``jobs`` or ``devices`` are out of range.
         SplitOverlapError: If a person stands on two sides of training, selection and report.
+        AuditError: If a split has too few people of a gender to be audited, or audits of the folder are of other
+            photos than those of today.
         OutputError: If ``out`` holds something else, is in use or cannot be written.
-        AuditError: If audits of the folder are of other photos than those of today.
     """
     slots = _slots(jobs, devices)
     points = plan(settings)
@@ -213,6 +215,9 @@ def _check(settings: SweepSettings, points: Sequence[Point], out: Path) -> _Chec
         for split, table in tables.items():
             audited = "the audited photos" if split is None else f"the audited split {split!r}"
             require_disjoint(people, table, names=(f"training data {one.data.source}", audited))
+    for table in tables.values():  # too few people for an audit would else show once all points are trained
+        subjects = Subjects(files=tuple(table.files), identities=table.identities, genders=table.genders)
+        People.split(subjects, seed=chosen.seed)
     for spec in dict.fromkeys(spec for p in points if p.training for spec in p.training.matchers):
         met.add(load_matcher(spec).fingerprint)
     matchers = [load_matcher(spec) for spec in chosen.matchers]

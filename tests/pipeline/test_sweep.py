@@ -75,6 +75,7 @@ def place(world, tmp_path_factory) -> Place:
         "audit": {
             "original": str(root / "audited"), "matchers": [f"mini:{world.matcher}", f"mini:{root / 'fresh'}"],
             "effort": "quick", "faces": "aligned", "size": 32, "resamples": 5,
+            "seed": 3,  # divides the few people of either split so that attackers have some of both genders
         },
         "baselines": [{"method": "blur", "sigma": 2.0}, {"method": "pixelation", "cells": 6, "name": "mosaic"}],
         "select": "val",
@@ -224,7 +225,7 @@ def test_a_later_winner_is_told_that_the_report_people_were_looked_at_before(don
 
 def test_a_point_that_fails_is_recorded_and_stops_no_other(done, place, here, tmp_path):
     shutil.copytree(done, tmp_path / "out")
-    points = [{"name": "torn", "settings": {"loop.learning_rate": 1e12, "loop.clip": 1e12}}]
+    points = [{"name": "torn", "settings": {"classifiers.0.spec": "mini:none"}}]
     document = run_sweep(place.settings(tmp_path, points=points), tmp_path / "out")
     (row,) = failed_points(document)
     assert (row["name"], row["stage"]) == ("torn", "train")
@@ -455,6 +456,12 @@ def test_what_does_not_fit_shows_before_the_work(place, tmp_path, changes, optio
     with pytest.raises(error) as caught:
         run_sweep(place.settings(tmp_path, **changes), tmp_path / "out", **options)
     assert fragment in caught.value.message
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_few_people_to_audit_show_before_the_training(place, tmp_path):
+    with pytest.raises(PrivfaceError, match=r"part has \d \w+ people"):
+        run_sweep(place.settings(tmp_path, audit__seed=0), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
