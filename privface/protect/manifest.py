@@ -157,7 +157,9 @@ def read_manifest(path: Path) -> tuple[ManifestRow, ...]:
     file = path / MANIFEST_NAME if path.is_dir() else path
     names = [field.name for field in fields(ManifestRow)]
     try:
-        table = pq.read_table(pa.BufferReader(file.read_bytes()))
+        # Without Arrow's threads: it is small, and a process that ends just afterwards was seen to abort over them.
+        data = pa.BufferReader(file.read_bytes())
+        table = pq.read_table(data, use_threads=False, pre_buffer=False)
         rows = table.select([name for name in names if name in table.column_names]).to_pylist()
         return tuple(ManifestRow(**row) for row in rows)
     except (OSError, pa.ArrowException, TypeError) as error:
