@@ -555,7 +555,7 @@ def _sweep(points: Sequence[Mapping[str, Any]]) -> Figure:
     axes.axvline(0.5, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
     front = sorted((leak.value, match.value) for leak, match, p in known if p.get("dominated_by") is None)
     if front:
-        axes.step(*zip(*front, strict=True), where="post", color=_MIXED, linewidth=1.4, zorder=1)
+        axes.step(*zip(*front, strict=True), where="post", color=_MIXED, linewidth=1.8, zorder=3)
     for leak, match, point in known:
         colour, marker = _KIND_STYLE[point["kind"]]
         if leak.has_interval:
