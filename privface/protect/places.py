@@ -64,13 +64,7 @@ def exists(place: str | Path) -> bool:
     Raises:
         DataError: If its file system cannot be reached.
     """
-    if not is_url(place):
-        return Path(place).exists()
-    system, path = file_system(str(place))
-    try:
-        return bool(system.exists(path))
-    except Exception as error:
-        raise unreachable(place, error) from error
+    return _ask("exists", place) if is_url(place) else Path(place).exists()
 
 
 def is_folder(place: str | Path) -> bool:
@@ -79,13 +73,16 @@ def is_folder(place: str | Path) -> bool:
     Raises:
         DataError: If its file system cannot be reached.
     """
-    if not is_url(place):
-        return Path(place).is_dir()
-    system, path = file_system(str(place))
+    return _ask("isdir", place) if is_url(place) else Path(place).is_dir()
+
+
+def _ask(question: str, url: str | Path) -> bool:
+    """A yes-or-no method of fsspec."""
+    system, path = file_system(str(url))
     try:
-        return bool(system.isdir(path))
+        return bool(getattr(system, question)(path))
     except Exception as error:
-        raise unreachable(place, error) from error
+        raise unreachable(url, error) from error
 
 
 def expand(pattern: str | Path) -> list[str]:

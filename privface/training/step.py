@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -94,7 +95,7 @@ class StepLosses:
     figures: Mapping[str, Tensor]
 
 
-class TrainingStep(nn.Module, Generic[NetworkT]):
+class TrainingStep(nn.Module, ABC, Generic[NetworkT]):
     """A method's networks and terms, and what one batch costs; :class:`SemiAdversarialTrainer` says when.
 
     Args:
@@ -135,6 +136,7 @@ class TrainingStep(nn.Module, Generic[NetworkT]):
             attribute,
         )
 
+    @abstractmethod
     def forward(
         self, images: Tensor, genders: Tensor, embeddings: Sequence[Tensor], *, generator: torch.Generator
     ) -> StepLosses:
@@ -146,7 +148,6 @@ class TrainingStep(nn.Module, Generic[NetworkT]):
             embeddings: Each matcher's embedding of the originals, ``(N, D)``, computed beforehand.
             generator: For the random views that classifiers and adversaries see.
         """
-        raise NotImplementedError
 
 
 class SemiAdversarialStep(TrainingStep[Single | FlowSan]):
