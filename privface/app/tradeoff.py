@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -88,21 +87,10 @@ def _document(upload: Upload) -> Mapping[str, Any]:
             hint="Give the audit.json that `privface audit` wrote.",
         )
     try:
-        document = json.loads(upload.data)
-    except (ValueError, RecursionError) as error:
-        raise UploadError(
-            f"{upload.name} cannot be read as an audit ({error}).",
-            hint="Give an audit.json that privface wrote.",
-        ) from error
-    if not isinstance(document, dict):
-        raise UploadError(
-            f"{upload.name} holds a {type(document).__name__}, not an audit.",
-            hint="Give an audit.json that privface wrote.",
-        )
-    try:
-        return AuditResult(document).to_dict()
+        return AuditResult.parse(upload.data, name=upload.name).to_dict()
     except PrivfaceError as error:
-        raise UploadError(f"{upload.name}: {error.message}", hint=error.hint) from error
+        message = error.message if upload.name in error.message else f"{upload.name}: {error.message}"
+        raise UploadError(message, hint=error.hint) from error
 
 
 def _names(uploads: Sequence[Upload]) -> list[str]:

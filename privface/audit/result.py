@@ -133,15 +133,25 @@ class AuditResult:
             AuditError: If the file is missing, no JSON or of another schema.
         """
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise AuditError(
-                f"{path} cannot be read as an audit ({error}).",
-                hint="Give an audit.json that privface wrote.",
-            ) from error
+            content = path.read_bytes()
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        return cls.parse(content, name=str(path))
+
+    @classmethod
+    def parse(cls, content: bytes, *, name: str) -> AuditResult:
+        """Read an audit from the bytes of its file; ``name`` is for messages.
+
+        Raises:
+            AuditError: If it is no JSON or of another schema.
+        """
+        try:
+            document = json.loads(content.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise _unreadable(name, error) from error
         if not isinstance(document, dict):
             raise AuditError(
-                f"{path} holds {type(document).__name__}, not an audit.",
+                f"{name} holds a {type(document).__name__}, not an audit.",
                 hint="Give an audit.json that privface wrote.",
             )
         return cls(document)
@@ -321,3 +331,9 @@ def to_json_data(value: Any) -> Any:
     if value is None or isinstance(value, str | bool | int):
         return value
     raise AuditError(f"{type(value).__name__} has no JSON form.")
+
+
+def _unreadable(name: object, error: Exception) -> AuditError:
+    return AuditError(
+        f"{name} cannot be read as an audit ({error}).", hint="Give an audit.json that privface wrote."
+    )
