@@ -1,11 +1,12 @@
-"""Per-image adversarial perturbation: fools the gender classifier it is given, and that is all it does.
+"""Per-image adversarial perturbations: each fools the gender classifier it is given, and that is all it does.
 
-The baseline that every adversarial protection has to beat: each photo is changed, within a bound that the eye
-hardly sees, until a fixed classifier no longer tells.
+The baselines that every adversarial protection has to beat: each photo is changed, within a bound that the eye
+hardly sees, until a fixed classifier no longer tells, or tells the other gender.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -46,11 +47,7 @@ class ProjectedGradient:
     def __init__(
         self, classifier: GenderReader, *, epsilon: float = 8 / 255, steps: int = 10, size: int = FRAME
     ) -> None:
-        if not 0.0 < epsilon <= 1.0 or steps < 1:
-            raise ConfigError(
-                f"epsilon is {epsilon:g} and steps {steps}; epsilon must lie in (0, 1], steps be 1 or more.",
-                hint="8/255 and 10 are usual.",
-            )
+        _require_ball(epsilon, steps=steps)
         self._classifier, self._epsilon, self._steps, self.size = classifier, epsilon, steps, size
 
     @property
@@ -64,15 +61,89 @@ class ProjectedGradient:
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Perturb a batch, float32 ``(N, 3, size, size)`` in [0, 1]."""
         check_images(images, size=self.size)
-        original = torch.from_numpy(np.ascontiguousarray(images))
-        moved = original.clone()
-        step = 2.5 * self._epsilon / self._steps
-        for _ in range(self._steps):
-            moved.requires_grad_(True)
-            loss = self._classifier.logit(moved).square().sum()
-            (gradient,) = torch.autograd.grad(loss, moved)
-            with torch.no_grad():
-                moved = moved - step * gradient.sign()
-                moved = torch.clamp(moved, original - self._epsilon, original + self._epsilon).clamp(0.0, 1.0)
-        result: NDArray[np.float32] = moved.detach().numpy()
-        return result
+        return _signed_steps(
+            images,
+            lambda moved: self._classifier.logit(moved).square(),
+            epsilon=self._epsilon,
+            steps=self._steps,
+            length=2.5 * self._epsilon / self._steps,
+        )
+
+
+class FastGradientSign:
+    """One step of the gradient's sign towards the other gender than one classifier reads (Goodfellow et al., ICLR 2015).
+
+    With ``g`` the log-odds of "male", ``y = 1`` where ``g(X) >= 0`` and else ``-1``:
+    ``X' = clip(X - epsilon * y * sign(dg/dX), 0, 1)``. The direction comes from the classifier's own answer and not from the
+    true gender, so no label is needed; where the classifier errs, its error is turned round. A linear classifier's
+    log-odds move by ``epsilon`` times the sum of its absolute weights, as far as no pixel meets black or white.
+
+    Args:
+        classifier: What is fooled.
+        epsilon: How far each value of the photo moves, in units of the [0, 1] range, above 0 and at most 1.
+        size: Side of the aligned faces in pixels.
+
+    Raises:
+        ConfigError: If a number is out of range.
+    """
+
+    def __init__(self, classifier: GenderReader, *, epsilon: float = 8 / 255, size: int = FRAME) -> None:
+        _require_ball(epsilon, steps=1)
+        self._classifier, self._epsilon, self.size = classifier, epsilon, size
+
+    @property
+    def fingerprint(self) -> str:
+        """Name, version, settings and the classifier's weights."""
+        return (
+            f"fast-gradient-sign/1 epsilon={self._epsilon:.6g} size={self.size}"
+            f" classifier={self._classifier.fingerprint}"
+        )
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Perturb a batch, float32 ``(N, 3, size, size)`` in [0, 1]."""
+        check_images(images, size=self.size)
+        return _signed_steps(images, self._confidence, epsilon=self._epsilon, steps=1, length=self._epsilon)
+
+    def _confidence(self, images: Tensor) -> Tensor:
+        """Log-odds of the answer that the classifier gives, shape ``(N,)``; "male" where it cannot tell."""
+        logit = self._classifier.logit(images)
+        return torch.where(
+            logit >= 0.0, logit, -logit
+        )  # abs() has no slope at 0 and would leave the photo as it is
+
+
+def _require_ball(epsilon: float, *, steps: int) -> None:
+    if not 0.0 < epsilon <= 1.0 or steps < 1:
+        raise ConfigError(
+            f"epsilon is {epsilon:g} and steps {steps}; epsilon must lie in (0, 1], steps be 1 or more.",
+            hint="8/255 and 10 are usual.",
+        )
+
+
+def _signed_steps(
+    images: NDArray[np.float32],
+    objective: Callable[[Tensor], Tensor],
+    *,
+    epsilon: float,
+    steps: int,
+    length: float,
+) -> NDArray[np.float32]:
+    """Lower an objective by steps of its gradient's sign, inside a ball around the photos and inside [0, 1].
+
+    Args:
+        images: Shape ``(N, 3, H, W)`` in [0, 1].
+        objective: One number an image, ``(N,)``.
+        epsilon: Radius of the l-infinity ball.
+        steps: How many.
+        length: How far each step moves every value.
+    """
+    original = torch.from_numpy(np.ascontiguousarray(images))
+    moved = original.clone()
+    for _ in range(steps):
+        moved.requires_grad_(True)
+        (gradient,) = torch.autograd.grad(objective(moved).sum(), moved)
+        with torch.no_grad():
+            moved = moved - length * gradient.sign()
+            moved = torch.clamp(moved, original - epsilon, original + epsilon).clamp(0.0, 1.0)
+    result: NDArray[np.float32] = moved.detach().numpy()
+    return result
