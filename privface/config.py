@@ -104,6 +104,10 @@ class LossSettings(Settings):
     embedding: float = Field(0.0, ge=0, description="Adversaries that learn on the matchers' embeddings.")
     code: float = Field(0.0, ge=0, description="L1 on the code.")
     matching_share: float = Field(1.0, gt=0, le=1, description="Share of a batch that the matchers see.")
+    matching_views: bool = Field(
+        False,
+        description="Matchers see flipped and shifted views, so that identity holds for unseen ones, too.",
+    )
     l1: float = Field(1.0, ge=0, description="Share of L1 in the reconstruction.")
     l2: float = Field(0.0, ge=0)
     ssim: float = Field(0.2, ge=0)
@@ -164,6 +168,9 @@ class TrainSettings(Settings):
     classifiers: tuple[ClassifierSettings, ...] = (ClassifierSettings(),)
     adversaries: tuple[AdversarySettings, ...] = (AdversarySettings(),)
     autoencoder: AutoencoderSettings = AutoencoderSettings()
+    start: str | None = Field(
+        None, description="Run folder whose network training begins with, instead of random weights."
+    )
     losses: LossSettings = LossSettings()
     loop: LoopOptions = LoopOptions()
     seed: int = Field(0, ge=0)
@@ -180,10 +187,20 @@ class TrainSettings(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_network_starts(self) -> TrainSettings:
+        if self.start is not None and self.method != OWN_METHOD:
+            raise ValueError(f"start is for the method {OWN_METHOD}; {self.method} makes its networks itself")
+        return self
+
     @model_serializer(mode="wrap")
-    def _without_defaults_of_method(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # configurations are older than this choice: where it is not made, they and their hashes stay as they were
+    def _without_late_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # configurations are older than these choices: where they are not made, they and their hashes stay as they were
         content: dict[str, Any] = serialize(self)
+        if not self.losses.matching_views:
+            content["losses"].pop("matching_views")
+        if self.start is None:
+            content.pop("start")
         if self.method == OWN_METHOD:
             content.pop("method")
         if not self.method_options:

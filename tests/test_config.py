@@ -33,6 +33,13 @@ def test_fingerprint_changes_with_a_value_and_not_with_key_order():
     assert parse_settings({**LEAST, "seed": 2, "size": 64}).fingerprint() != a.fingerprint()
 
 
+def test_settings_older_than_a_choice_keep_their_fingerprint():
+    """Experiments quote fingerprints; a setting that came later must not change them where it is not used."""
+    assert parse_settings(LEAST).fingerprint() == "0ea405b9405bd76c"
+    changed = [{"start": "run"}, {"losses": {"matching_views": True}}]
+    assert len({parse_settings({**LEAST, **c}).fingerprint() for c in [{}, *changed]}) == 3
+
+
 def test_settings_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         parse_settings(LEAST).seed = 3  # type: ignore[misc]
@@ -136,6 +143,11 @@ def test_size_rule_follows_the_stem():
     assert parse_settings({**LEAST, "size": 36, "autoencoder": network}).size == 36
     with pytest.raises(ConfigError, match="not divisible by 8"):
         parse_settings({**LEAST, "size": 36, "autoencoder": {**network, "stem": "unshuffle"}})
+
+
+def test_only_our_own_method_starts_from_a_network():
+    with pytest.raises(ConfigError, match="start is for the method san; flow-san makes"):
+        parse_settings({**LEAST, "method": "flow-san", "start": "run"})
 
 
 def test_defaults_are_those_of_the_training_room():

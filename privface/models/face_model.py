@@ -79,7 +79,8 @@ class FaceModel(nn.Module):
         require_unit_images(batch, what=f"images for {self.name}")
         with torch.inference_mode():
             if self._onnx_path is None:
-                found: NDArray[np.float32] = self(batch).float().numpy()
+                place = next(self.parameters(), batch).device  # training moves its models to where it computes
+                found: NDArray[np.float32] = self(batch.to(place)).float().cpu().numpy()
                 return found
             if self._session is None:
                 self._session = onnx_backend.open_session(self._onnx_path)

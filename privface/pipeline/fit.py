@@ -58,6 +58,7 @@ def train(
         method.options, settings.method_options, where=f"method_options of {method.name}"
     )
     _require_usable(run, settings, resume=resume)
+    before = None if settings.start is None else read_provenance(Path(settings.start))
     torch.manual_seed(settings.seed)  # the run owns the process: initial weights follow from the seed
     faces = _load(settings, progress)
     parts = _split(faces, settings.validation_share)
@@ -73,7 +74,7 @@ def train(
         )
     job = Job(settings, learn, held, matchers, run, resume, save_images, progress)
     outcome = method.train(job, options)
-    provenance = _provenance(settings, learn, held, matchers, outcome)
+    provenance = _provenance(settings, learn, held, matchers, outcome, before)
     write_atomic(run / PROVENANCE_FILE, json.dumps(provenance, indent=2, sort_keys=True).encode())
     return outcome.summary
 
@@ -183,9 +184,20 @@ def _provenance(
     held: LoadedFaces | None,
     matchers: list[Matcher],
     outcome: Outcome,
+    before: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    people = {str(i) for part in (learn, held) if part is not None for i in part.table.identities}
+    """What went into the model; with ``start``, what went into the network that it began with as well."""
+    met = {str(i) for part in (learn, held) if part is not None for i in part.table.identities}
+    people = set(map(person_digest, met))
     summary = outcome.summary
+    models = {
+        "matchers": [{"name": m.name, "sha256": m.fingerprint} for m in matchers],
+        "classifiers": [{"name": c.name, "sha256": c.fingerprint} for c in outcome.classifiers],
+    }
+    if before is not None:
+        people.update(before["people"])
+        for kind, entries in models.items():
+            entries.extend(entry for entry in before[kind] if entry not in entries)
     return {
         **({} if settings.method == OWN_METHOD else {"method": settings.method}),
         "privface": version("privface"),
@@ -200,9 +212,9 @@ def _provenance(
             "validation_images": 0 if held is None else len(held),
             "rejects": len(learn.table.rejects),
         },
-        "matchers": [{"name": m.name, "sha256": m.fingerprint} for m in matchers],
-        "classifiers": [{"name": c.name, "sha256": c.fingerprint} for c in outcome.classifiers],
-        "people": sorted(map(person_digest, people)),
+        **models,
+        "people": sorted(people),
+        **({} if before is None else {"start": {"settings": before["settings"], "steps": before["steps"]}}),
         "steps": summary.steps,
         "images_per_second": round(summary.images_per_second, 2),
         "data_wait_share": round(summary.data_wait_share, 4),

@@ -9,7 +9,7 @@ from privface.training.step import (
     SemiAdversarialStep,
     TrainingStep,
 )
-from privface.training.supervised import train_gender_classifier, train_matcher
+from privface.training.supervised import distil_matcher, train_gender_classifier, train_matcher
 from privface.training.trainer import FitSummary, LoopSettings, SemiAdversarialTrainer, embed_originals
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "SemiAdversarialTrainer",
     "TrainingStep",
     "UnitSource",
+    "distil_matcher",
     "embed_originals",
     "evaluate",
     "train_autoencoder",

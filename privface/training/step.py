@@ -33,6 +33,8 @@ class LossWeights:
         code: The code's own penalty: L1, or the divergence of a variational code.
         matching_share: Share of each batch that the matchers look at: they cost most of a step, and a random
             half of the batch gives the same gradient on average.
+        matching_views: Whether matchers see flipped and shifted views. What holds under views holds better for
+            matchers that were not met, the reverse side of what Xie et al. (CVPR 2019) found for attacks.
     """
 
     reconstruction: float = 1.0
@@ -42,6 +44,7 @@ class LossWeights:
     embedding: float = 0.0
     code: float = 0.0
     matching_share: float = 1.0
+    matching_views: bool = False
 
 
 class PixelAdversary(nn.Module):
@@ -169,11 +172,12 @@ class SemiAdversarialStep(TrainingStep[Single | FlowSan]):
         if weights.reconstruction:
             terms["reconstruction"] = self.reconstruction(protected, images)
         looked_at = max(1, round(weights.matching_share * len(images)))
-        kept = (
-            [matcher(protected[:looked_at]) for matcher in self.matchers]
-            if weights.matching or weights.embedding
-            else []
-        )
+        kept: list[Tensor] = []
+        if weights.matching or weights.embedding:
+            shown = protected[:looked_at]
+            if weights.matching_views:
+                shown = random_view(shown, generator=generator, colour=0.0)
+            kept = [matcher(shown) for matcher in self.matchers]
         if weights.matching and kept:
             terms["matching"] = torch.stack(
                 [self.matching(new, old[:looked_at]) for new, old in zip(kept, embeddings, strict=True)]

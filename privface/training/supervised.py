@@ -154,6 +154,78 @@ def train_matcher(
     return network
 
 
+def distil_matcher(
+    source: ImageSource,
+    embeddings: NDArray[np.float32],
+    *,
+    spec: InputSpec,
+    epochs: int = 10,
+    batch_size: int = 64,
+    width: int = 32,
+    stages: int = 4,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> CompactResNet:
+    """Train a compact matcher to give the embeddings of a larger one (Hinton et al., arXiv 1503.02531).
+
+    A few thousand photos, most people with one, are too few to learn identity from; what a matcher
+    that has seen millions makes of the same photos is not, and needs no names. Two cosines are asked for: of every embedding with its
+    own target, and of all pairs of a batch with the pairs of their targets (Park et al., Relational Knowledge
+    Distillation, CVPR 2019).
+
+    Args:
+        source: Aligned faces.
+        embeddings: The larger matcher's embeddings of them, ``(N, D)``.
+        spec: Part of the frame and size that the matcher sees.
+        epochs: Passes over the data.
+        batch_size: Images a step.
+        width: Channels of the first stage.
+        stages: Residual stages.
+        learning_rate: AdamW's highest rate (one cosine).
+        seed: Initial weights, order and views.
+        progress: Called as ``progress(done, total, loss)``.
+
+    Returns:
+        A network that maps its input to embeddings of size D, in evaluation mode.
+
+    Raises:
+        TrainingError: If there is not one finite embedding for every face.
+    """
+    if embeddings.ndim != 2 or len(embeddings) != len(source) or not np.isfinite(embeddings).all():
+        raise TrainingError(
+            f"Embeddings of shape {embeddings.shape} for {len(source)} faces.",
+            hint="Give one finite row for every face.",
+        )
+    network = _build(outputs=embeddings.shape[1], width=width, stages=stages, seed=seed)
+    targets = F.normalize(torch.from_numpy(np.asarray(embeddings, np.float32)))
+
+    def order(epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng([seed, epoch]).permutation(len(targets)).astype(np.int64)
+
+    def loss(outputs: Tensor, rows: Tensor) -> Tensor:
+        found, wanted = F.normalize(outputs), targets[rows]
+        own = (1 - (found * wanted).sum(1)).mean()
+        pairs = (found @ found.T - wanted @ wanted.T).square().mean()
+        return own + 10 * pairs
+
+    _descend(
+        network,
+        nn.Identity(),
+        source,
+        order,
+        loss,
+        spec,
+        epochs,
+        batch_size,
+        learning_rate,
+        seed,
+        progress,
+        colour=0.0,
+    )
+    return network
+
+
 def _build(*, outputs: int, width: int, stages: int, seed: int) -> CompactResNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

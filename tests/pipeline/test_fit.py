@@ -123,6 +123,28 @@ def test_failed_start_leaves_nothing_that_the_next_try_trips_over(world, tmp_pat
     train(settings(world), tmp_path / "r")
 
 
+def test_start_goes_on_from_a_network_and_from_the_people_it_met(world, tmp_path):
+    still = {"loop__learning_rate": 1e-12, "loop__ema": 0.0}
+    people = read_provenance(world.run)["people"]
+    train(settings(world, start=str(world.run), validation_share=0.0, **still), tmp_path / "r")
+    before, after = (Protector.load(run).network.state_dict() for run in (world.run, tmp_path / "r"))
+    for name, value in before.items():
+        np.testing.assert_allclose(after[name], value, atol=1e-6)
+    found = read_provenance(tmp_path / "r")
+    assert found["people"] == people
+    assert found["start"] == {
+        "settings": parse_settings(world.settings).fingerprint(),
+        "steps": found["steps"],
+    }
+
+
+def test_start_from_another_network_or_from_nowhere_is_refused(world, tmp_path):
+    with pytest.raises(CheckpointError, match=r"no readable provenance\.json"):
+        train(settings(world, start=str(tmp_path / "none")), tmp_path / "r")
+    with pytest.raises(CheckpointError, match="do not fit the architecture"):
+        train(settings(world, start=str(world.run), autoencoder__width=12), tmp_path / "r")
+
+
 def test_used_folder_and_missing_run_are_refused(world, tmp_path):
     (tmp_path / "something.txt").write_text("mine")
     with pytest.raises(OutputError, match="is not an empty folder"):

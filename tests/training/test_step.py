@@ -82,6 +82,22 @@ def test_matchers_look_at_the_share_asked_for(toy):
     assert seen == [4]
 
 
+def test_matchers_see_views_where_asked_for(toy):
+    """Another draw changes what the matchers see, and nothing but a flip and a shift changes it."""
+
+    def seen(views: bool, seed: int) -> torch.Tensor:
+        step, found = toy.step(weights=LossWeights(**{**ONLY, "matching": 1.0}, matching_views=views)), []
+        step.matchers[0].register_forward_hook(lambda _m, inputs, _out: found.append(inputs[0].detach()))
+        run(toy, step, seed=seed)
+        return found[-1]
+
+    plain = seen(False, 0)
+    torch.testing.assert_close(seen(False, 1), plain)
+    views = [seen(True, seed) for seed in range(6)]
+    assert any(not torch.equal(views[0], view) for view in views[1:])
+    assert {float(v.max()) <= float(plain.max()) for v in views} == {True}, "no colour is changed"
+
+
 def test_no_active_term_is_an_error(toy):
     with pytest.raises(TrainingError, match="No loss term is active"):
         run(toy, toy.step(adversaries=0, weights=LossWeights(**{**ONLY, "adversary": 1.0})))

@@ -27,10 +27,12 @@ from privface.models import (
     Protector,
     SemiAdversarialAutoencoder,
     Single,
+    kind_of,
     load_gender_probe,
     save_network,
     variant,
 )
+from privface.models.checkpoint import load_network, restore
 from privface.models.loading import FACE_BOX
 from privface.pipeline.faces import Progress, join, load_aligned, open_data
 from privface.pipeline.methods.watching import AnyProtector, SheetWriter, Validation
@@ -227,11 +229,23 @@ def fit_network(
 
 
 def perturbation(settings: TrainSettings) -> Single:
-    """The network that the settings describe, with weights drawn from torch's global generator."""
+    """The network that the settings describe, with weights drawn from torch's global generator, or those of ``start``.
+
+    Raises:
+        CheckpointError: If the network of ``start`` is another one.
+    """
     chosen = settings.autoencoder
+    network: Single
     if chosen.variant == "san":
-        return SemiAdversarialAutoencoder(**chosen.model_dump(exclude={"variant", "options"}))
-    return Autoencoder(variant(chosen.variant, shape=(3, settings.size, settings.size), **chosen.options))
+        network = SemiAdversarialAutoencoder(**chosen.model_dump(exclude={"variant", "options"}))
+    else:
+        network = Autoencoder(
+            variant(chosen.variant, shape=(3, settings.size, settings.size), **chosen.options)
+        )
+    if settings.start is not None:
+        where = Path(settings.start)
+        restore(network, load_network(where, kind=kind_of(network)), where=where)
+    return network
 
 
 def loss_terms(settings: TrainSettings) -> dict[str, Any]:
