@@ -1,16 +1,23 @@
-"""The protections that experiment 02 compares, each as pixels of the audited photos."""
+"""The protections that experiment 02 compares, each as pixels of the audited photos, and what it audits them with.
+
+Experiment 03 audits the same photos with the same models.
+"""
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from privface.config import DataSettings
+from privface.data import LoadedFaces
 from privface.images import to_pixels, to_unit, write_atomic
-from privface.models import Protector, load_gender_probe
+from privface.models import GenderProbe, Matcher, Protector, load_gender_probe, load_matcher
+from privface.pipeline import load_aligned, open_data
 from privface.protect import (
     DownUpSample,
     GaussianBlur,
@@ -26,6 +33,7 @@ METHODS = ("none", "blur", "pixelation", "noise", "jpeg-10", "down-up", "pgd", "
 """Image methods, in the order of the table. LEACE works on embeddings and is audited apart."""
 
 Gallery = tuple[NDArray[np.uint8], NDArray[np.str_]]
+Progress = Callable[[str, int, int], None]
 
 
 def protector(name: str, run: Path, gallery: Callable[[], Gallery]) -> ImageProtector | None:
@@ -65,7 +73,7 @@ def protected_pixels(
     run: Path,
     out: Path,
     gallery: Callable[[], Gallery],
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> NDArray[np.uint8]:
     """The audited photos protected by one method, rounded to 8 bits as a file would be; kept in ``out``."""
     path = out / "pixels" / f"{name}.npy"
@@ -74,18 +82,58 @@ def protected_pixels(
     method = protector(name, run, gallery)
     if method is None:
         return pixels
+    return kept_pixels(path, lambda images, _: method(images), pixels, title=name, progress=progress)
+
+
+def kept_pixels(
+    path: Path,
+    method: Callable[[NDArray[np.float32], slice], NDArray[np.float32]],
+    pixels: NDArray[np.uint8],
+    *,
+    title: str,
+    progress: Progress | None = None,
+) -> NDArray[np.uint8]:
+    """Photos protected by ``method(images, rows)`` and rounded to 8 bits; taken from ``path`` if it is there."""
+    if path.is_file():
+        return np.asarray(np.load(path, allow_pickle=False))
     after = np.empty_like(pixels)
     for start in range(0, len(pixels), 64):
         part = slice(start, start + 64)
-        after[part] = to_pixels(method(to_unit(pixels[part])))
+        after[part] = to_pixels(method(to_unit(pixels[part]), part))
         if progress is not None:
-            progress(f"protect with {name}", min(start + 64, len(pixels)), len(pixels))
-    import io
-
+            progress(f"protect with {title}", min(start + 64, len(pixels)), len(pixels))
     buffer = io.BytesIO()
     np.save(buffer, after)
     write_atomic(path, buffer.getvalue())
     return after
+
+
+def lfw_faces(split: str, *, progress: Progress, one_each: bool = False) -> LoadedFaces:
+    """Aligned LFW photos of a split; with ``one_each`` the first photo of each person."""
+    data = data_folder()
+    table = open_data(DataSettings(source=f"table:{data}", labels=str(data / "lfw.csv"), split=split))
+    if one_each:
+        _, first = np.unique(table.identities, return_index=True)
+        table = table.take(np.sort(first))
+    return load_aligned(table, mode="landmarks", size=112, progress=progress, stage=f"align {split}")
+
+
+def load_models(run: Path, met: Collection[object] = ()) -> tuple[list[Matcher], list[GenderProbe]]:
+    """Matchers and frozen probes of every audit, those that a method has met marked as seen.
+
+    Args:
+        run: Run folder of experiment 01.
+        met: Letters of matchers, and folders of classifiers below ``run``.
+    """
+    folder = Path(os.environ["PRIVFACE_MODELS"])
+    sidecar = Path(__file__).parent.parent / "01_san_on_lfw" / "gender_tinyxception.yaml"
+    matchers = [
+        load_matcher(f"onnx:{folder}/matcher_mobilefacenet_{letter}.onnx", seen=letter in met)
+        for letter in "ab"
+    ]
+    probes = [load_gender_probe(f"onnx:{folder}/gender_tinyxception.onnx@{sidecar}", seen=False)]
+    probes += [load_gender_probe(f"mini:{path}", seen=path in met) for path in own_classifiers(run)]
+    return matchers, probes
 
 
 def data_folder() -> Path:

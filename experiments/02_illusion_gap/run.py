@@ -14,22 +14,20 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from methods import METHODS, data_folder, own_classifiers, protected_pixels
+from methods import METHODS, lfw_faces, load_models, own_classifiers, protected_pixels
 from numpy.typing import NDArray
 
 from privface.audit import AuditResult, Cache, EmbeddingData
-from privface.config import DataSettings
 from privface.data import LoadedFaces
 from privface.images import to_unit
-from privface.models import GenderProbe, Matcher, load_gender_probe, load_matcher
-from privface.pipeline import AuditOptions, audit_data, build_auditor, load_aligned, open_data
+from privface.models import GenderProbe, Matcher
+from privface.pipeline import AuditOptions, audit_data, build_auditor
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -87,7 +85,7 @@ def main() -> None:
         setup = Setup(
             arguments.run,
             arguments.out,
-            faces("val", progress=progress),
+            lfw_faces("val", progress=progress),
             AuditOptions(effort=arguments.effort, cache=arguments.out / "cache"),
             progress,
         )
@@ -138,19 +136,9 @@ def result(name: str) -> Path:
     return RESULTS / f"{name}.json"
 
 
-def faces(split: str, *, progress: Callable[[str, int, int], None], one_each: bool = False) -> LoadedFaces:
-    """Aligned LFW photos of a split; with ``one_each`` the first photo of each person."""
-    data = data_folder()
-    table = open_data(DataSettings(source=f"table:{data}", labels=str(data / "lfw.csv"), split=split))
-    if one_each:
-        _, first = np.unique(table.identities, return_index=True)
-        table = table.take(np.sort(first))
-    return load_aligned(table, mode="landmarks", size=112, progress=progress, stage=f"align {split}")
-
-
 def audit_images(name: str, setup: Setup) -> AuditResult:
     def gallery() -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
-        people = faces("train", progress=setup.progress, one_each=True)
+        people = lfw_faces("train", progress=setup.progress, one_each=True)
         return people.pixels, people.table.identities
 
     after = protected_pixels(
@@ -163,17 +151,9 @@ def audit_images(name: str, setup: Setup) -> AuditResult:
 
 def models(name: str, run: Path) -> tuple[list[Matcher], list[GenderProbe]]:
     """Matchers and frozen probes, marked with what the method was fitted against."""
-    folder = Path(os.environ["PRIVFACE_MODELS"])
     own = own_classifiers(run)
-    sidecar = HERE.parent / "01_san_on_lfw" / "gender_tinyxception.yaml"
     met = {"san": ("a", *own), "pgd": own[:1]}.get(name, ())
-    matchers = [
-        load_matcher(f"onnx:{folder}/matcher_mobilefacenet_{letter}.onnx", seen=letter in met)
-        for letter in "ab"
-    ]
-    probes = [load_gender_probe(f"onnx:{folder}/gender_tinyxception.onnx@{sidecar}", seen=False)]
-    probes += [load_gender_probe(f"mini:{path}", seen=path in met) for path in own]
-    return matchers, probes
+    return load_models(run, met)
 
 
 def audit_leace(setup: Setup) -> AuditResult:
@@ -182,7 +162,7 @@ def audit_leace(setup: Setup) -> AuditResult:
 
     matchers, _ = models("leace", setup.run)
     cache = Cache(setup.out / "cache")
-    people = faces("train", progress=setup.progress)
+    people = lfw_faces("train", progress=setup.progress)
     sides = {}
     for matcher in matchers:
         before = embed(matcher, setup.faces.pixels, cache, setup.progress)

@@ -1,0 +1,211 @@
+"""Trains, protects and audits a row of experiment 03: on the photos, models and attackers of experiment 02."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from rows import HERE, Row
+
+sys.path.insert(0, str(HERE.parent / "02_illusion_gap"))
+from methods import Progress, kept_pixels, lfw_faces, load_models, own_classifiers
+
+from privface.audit import AuditResult
+from privface.config import TrainSettings, load_settings, parse_settings, put_value, read_mapping
+from privface.data import LoadedFaces
+from privface.images import to_unit, write_atomic
+from privface.models import (
+    Protector,
+    Prototypes,
+    San2018Protector,
+    load_gender_probe,
+    load_released,
+    make_prototypes,
+)
+from privface.pipeline import AuditOptions, audit_data, build_auditor, read_provenance, train
+from privface.pipeline.battery import Effort
+from privface.pipeline.fit import CONFIG_FILE, PROVENANCE_FILE, person_digest
+from privface.protect.adversarial import FastGradientSign
+from privface.protect.output import remove_leftovers
+
+RUN_01 = "runs/01"
+"""What configurations call the run folder of experiment 01."""
+
+Method = Callable[[NDArray[np.float32], slice], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things lie.
+
+    Attributes:
+        run: Run folder of experiment 01.
+        out: Run folders, protected pixels and prototypes of this experiment (biometric data).
+        cache: What experiment 02 has kept of the originals (biometric data), and what the audits here add.
+        models: Folder of third-party weights.
+    """
+
+    run: Path
+    out: Path
+    cache: Path
+    models: Path
+
+
+# training -------------------------------------------------------------------------------------------------
+
+
+def train_row(row: Row, places: Places, *, overrides: Sequence[str], progress: Progress) -> None:
+    """Train a row, or go on with it; a finished one is left alone. Its record goes to ``results/training``."""
+    run = places.out / row.name
+    if not (run / PROVENANCE_FILE).is_file():
+        settings = settings_of(row, places, overrides)
+        run.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(run)
+        train(settings, run, resume=(run / CONFIG_FILE).is_file(), progress=progress)
+    record = json.dumps(training_record(run), indent=2, sort_keys=True) + "\n"
+    write_atomic(row.training, record.encode())
+
+
+def settings_of(row: Row, places: Places, overrides: Sequence[str] = ()) -> TrainSettings:
+    """A row's settings, with experiment 01 where it really lies."""
+    content = moved(
+        read_mapping(row.config, page="docs/training.md", least="`data` and `matchers`"), places.run
+    )
+    for override in overrides:
+        key, _, value = override.partition("=")
+        put_value(content, key, moved(yaml.safe_load(value), places.run), shown=f"--set {override!r}")
+    return parse_settings(content, where=str(row.config))
+
+
+def moved(value: Any, run: Path) -> Any:
+    """Nested settings in which ``runs/01`` is another folder."""
+    if isinstance(value, dict):
+        return {key: moved(part, run) for key, part in value.items()}
+    if isinstance(value, list):
+        return [moved(part, run) for part in value]
+    return value.replace(RUN_01, str(run)) if isinstance(value, str) else value
+
+
+def training_record(run: Path) -> dict[str, Any]:
+    """What a run says of its training, without the list of people, and how many images it went through."""
+    record = {key: value for key, value in read_provenance(run).items() if key != "people"}
+    settings = load_settings(run / CONFIG_FILE)
+    record["batch_size"] = settings.loop.batch_size
+    record["images"] = record["steps"] * settings.loop.batch_size
+    if settings.start is not None:
+        earlier = training_record(Path(settings.start))
+        record["images_before"] = earlier["images"] + earlier.get("images_before", 0)
+    return record
+
+
+# protecting -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Made:
+    """A row's protection.
+
+    Attributes:
+        method: Protects a part of the audited photos.
+        fingerprint: Hash of what it does.
+        met: Hashes of the matchers and classifiers that it was made against.
+        people: Hashes of the people whom it has met.
+    """
+
+    method: Method
+    fingerprint: str
+    met: frozenset[str] = frozenset()
+    people: frozenset[str] = frozenset()
+
+
+def protection(row: Row, faces: LoadedFaces, places: Places, progress: Progress) -> Made:
+    """The protection of a row that is ready or trained."""
+    if row.name == "fgsm":
+        classifier = load_gender_probe(f"mini:{own_classifiers(places.run)[0]}")
+        step = FastGradientSign(classifier, epsilon=8 / 255)
+        people = frozenset(read_provenance(places.run)["people"])
+        return Made(
+            lambda images, _: step(images), step.fingerprint, frozenset({classifier.fingerprint}), people
+        )
+    if row.source == "ready":
+        return _with_labels(released(row, places, progress), faces)
+    run = places.out / row.name
+    provenance = read_provenance(run)
+    met = frozenset(entry["sha256"] for kind in ("matchers", "classifiers") for entry in provenance[kind])
+    people = frozenset(provenance["people"])
+    if row.needs_label:
+        return _with_labels(San2018Protector.load(run), faces, met, people)
+    protector = Protector.load(run)
+    return Made(lambda images, _: protector(images), protector.fingerprint, met, people)
+
+
+def _with_labels(
+    protector: San2018Protector,
+    faces: LoadedFaces,
+    met: frozenset[str] = frozenset(),
+    people: frozenset[str] = frozenset(),
+) -> Made:
+    genders = faces.table.genders
+    return Made(lambda images, rows: protector(images, genders[rows]), protector.fingerprint, met, people)
+
+
+def released(row: Row, places: Places, progress: Progress) -> San2018Protector:
+    """The authors' network behind our alignment, with prototypes of LFW `train`."""
+    path = places.out / "prototypes.safetensors"
+    if not path.is_file():
+        faces = lfw_faces("train", progress=progress)
+        parts = (slice(k, k + 256) for k in range(0, len(faces), 256))
+        made = make_prototypes((to_unit(faces.pixels[part]), faces.table.genders[part]) for part in parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made.save(path)
+    network = load_released(places.models / "san_2018_conv_autoencoder_e20.pkl")
+    return San2018Protector(network, Prototypes.load(path), target=target_of(row))
+
+
+def target_of(row: Row) -> Literal["same", "neutral", "opposite"]:
+    """Which prototype the outputs of a released row get."""
+    if row.name.endswith("-same"):
+        return "same"
+    return "neutral" if row.name.endswith("-neutral") else "opposite"
+
+
+# auditing -------------------------------------------------------------------------------------------------
+
+
+def audit_row(row: Row, places: Places, *, effort: Effort, progress: Progress) -> AuditResult:
+    """Audit a row as experiment 02 does: LFW `val`, the same attackers, seeds and cache."""
+    faces = lfw_faces("val", progress=progress)
+    made = protection(row, faces, places, progress)
+    digest = hashlib.sha256(made.fingerprint.encode()).hexdigest()[:12]  # trained anew, protected anew
+    after = kept_pixels(
+        places.out / "pixels" / f"{row.name}-{digest}.npy",
+        made.method,
+        faces.pixels,
+        title=row.name,
+        progress=progress,
+    )
+    matchers, probes = load_models(places.run)
+    for model in (*matchers, *probes):
+        model.seen = model.fingerprint in made.met
+    auditor = build_auditor(
+        AuditOptions(effort=effort, cache=places.cache),
+        matchers=matchers,
+        probes=probes,
+        exclude_people=[
+            str(person)
+            for person in np.unique(faces.table.identities)
+            if person_digest(str(person)) in made.people
+        ],
+        progress=progress,
+    )
+    result = auditor.run(audit_data(faces, after))
+    result.save(row.result)
+    return result

@@ -1,0 +1,104 @@
+"""The trade-off of experiment 03: how many people are still matched against what the worst attacker reads."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rows import all_rows
+from tables import Audit, Plane, points
+
+from privface.images import write_atomic
+from privface.report.labels import place_labels
+from privface.report.reading import Reading
+
+_OURS, _TRAINED, _READY, _INK, _FAINT = "#d55e00", "#0072b2", "#6b7280", "#1b1f24", "#c9ced6"
+_TITLES: dict[Plane, str] = {
+    "image": "balanced accuracy of the worst attacker on images",
+    "all": "balanced accuracy of the worst attacker on images or embeddings",
+}
+_LIMITS: dict[Plane, float] = {"image": 0.70, "all": 0.80}
+
+
+def draw(path: Path, audits: Sequence[Audit] | None = None) -> None:
+    """Write the PNG: a panel for attackers on images, one for all; shaded is what issue 8 aims at."""
+    everything = [Audit.of(row) for row in all_rows()] if audits is None else audits
+    with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(13.5, 7.0))
+        FigureCanvasAgg(figure)
+        for place, plane in enumerate(_TITLES):
+            axes = figure.add_axes((0.055 + 0.485 * place, 0.13, 0.445, 0.84))
+            _panel(axes, everything, plane)
+        words = "bars: 95 % intervals over people; dotted: 0.95 of what is matched between originals; orange: ours; blue: trained for this comparison; grey: no training"
+        figure.text(0.5, 0.02, words, ha="center", fontsize=9, fontstyle="italic")
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110, facecolor="white", metadata={"Software": None})
+    write_atomic(path, buffer.getvalue())
+
+
+def _panel(axes: Axes, audits: Sequence[Audit], plane: Plane) -> None:
+    rows = {audit.row.name: audit.row for audit in audits}
+    known = [
+        (leak, match, p)
+        for p in points(audits, plane)
+        if (leak := Reading.of(p["leakage"])).known and (match := Reading.of(p["tmr"])).known
+    ]
+    left = min([leak.low if leak.has_interval else leak.value for leak, _, _ in known], default=0.5)
+    axes.set(xlim=(min(0.48, left - 0.01), 1.02), ylim=(-0.04, 1.06), xlabel=_TITLES[plane])
+    axes.set_ylabel("same person recognised by the unseen matcher: TMR at FMR 1e-2, P-P")
+    axes.axvline(0.5, color=_INK, linewidth=1.0, linestyle=(0, (4, 3)))
+    axes.grid(visible=True, color=_FAINT, linewidth=0.5)
+    axes.set_axisbelow(True)
+    before = [Reading.of(p["tmr_before"]).value for _, _, p in known]
+    if before:
+        axes.axhline(0.95 * before[0], color=_OURS, linewidth=0.9, linestyle=":")
+        axes.fill_between(
+            [axes.get_xlim()[0], _LIMITS[plane]], 0.95 * before[0], 1.06, color=_OURS, alpha=0.08, linewidth=0
+        )
+    for leak, match, point in known:
+        row = rows[point["name"]]
+        colour = _OURS if row.ours else _TRAINED if row.source == "trained" else _READY
+        if leak.has_interval:
+            axes.plot([leak.low, leak.high], [match.value] * 2, color=colour, linewidth=1.1, alpha=0.55)
+        if match.has_interval:
+            axes.plot([leak.value] * 2, [match.low, match.high], color=colour, linewidth=1.1, alpha=0.55)
+        axes.plot(leak.value, match.value, "o", markersize=7, color=colour, markeredgecolor="white", zorder=4)
+    _name(axes, [(leak.value, match.value, p) for leak, match, p in known], rows)
+
+
+def _name(
+    axes: Axes, known: Sequence[tuple[float, float, Mapping[str, Any]]], rows: Mapping[str, Any]
+) -> None:
+    """Each method's name beside its point, led to by a line where there is no room beside it."""
+    renderer = axes.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    sizes = []
+    for _, _, point in known:
+        text = axes.text(0, 0, point["name"], fontsize=9)
+        box = text.get_window_extent(renderer)
+        sizes.append((float(box.width) + 4, float(box.height) + 2))
+        text.remove()
+    anchors = [tuple(map(float, axes.transData.transform((x, y)))) for x, y, _ in known]
+    frame = axes.get_window_extent(renderer)
+    places = place_labels(
+        anchors, sizes, marks=anchors, bounds=(frame.x0 + 3, frame.y0 + 3, frame.x1 - 3, frame.y1 - 3)
+    )
+    for (x, y, point), (centre, height, far) in zip(known, places, strict=True):
+        ours = rows[point["name"]].ours
+        axes.annotate(
+            point["name"],
+            (x, y),
+            xytext=tuple(axes.transData.inverted().transform((centre, height))),
+            ha="center",
+            va="center",
+            fontsize=9,
+            fontweight="bold" if ours else "normal",
+            color=_OURS if ours else _INK,
+            arrowprops={"arrowstyle": "-", "color": _INK, "alpha": 0.4, "linewidth": 0.7} if far else None,
+            zorder=5,
+        )
