@@ -1,9 +1,10 @@
-"""The two small models that ship with privface: a matcher that imitates a larger one, and a gender classifier.
+r"""The two small models that ship with privface: a matcher that imitates a larger one, and a gender classifier.
 
     PRIVFACE_DATA=... PRIVFACE_MODELS=... python experiments/03_san_family/small_models.py gender --out runs/small/gender
-    PRIVFACE_DATA=... PRIVFACE_MODELS=... python experiments/03_san_family/small_models.py matcher --out runs/small/matcher
+    PRIVFACE_DATA=... PRIVFACE_MODELS=... python experiments/03_san_family/small_models.py matcher --out runs/small/matcher \
+        --start runs/small/gender
 
-Both learn from the split `train` of LFW and UTKFace; `--check` prints what they do on the people of LFW `val`.
+Both learn from the split `train` of LFW and UTKFace, the matcher on top of the classifier's layers; `--check` prints what they do on the people of LFW `val`.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import numpy as np
 from privface.config import DataSettings
 from privface.data import LoadedFaces
 from privface.images import to_unit
-from privface.models import load_gender_probe, load_matcher, save_network
+from privface.models import CompactResNet, load_gender_probe, load_matcher, save_network
 from privface.pipeline import load_aligned, open_data
 from privface.pipeline.faces import Progress
 from privface.pipeline.methods.base import classifier_spec
 from privface.training import ArraySource, distil_matcher, train_gender_classifier
 
-SIZE = 112
+SIZE, GENDER_SIZE, MATCHER_SIZE = 112, 96, 64
 
 
 def main() -> None:
@@ -33,7 +34,13 @@ def main() -> None:
     )
     parser.add_argument("which", choices=("gender", "matcher"))
     parser.add_argument("--out", type=Path, required=True, help="model folder")
-    parser.add_argument("--epochs", type=int, default=0, help="default: 8 for gender, 10 for the matcher")
+    parser.add_argument("--epochs", type=int, default=8, help="passes over the photos")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        default=Path("runs/small/gender"),
+        help="gender classifier that the matcher begins as",
+    )
     parser.add_argument("--check", action="store_true", help="the model is there already; measure it")
     arguments = parser.parse_args()
     from privface.cli.show import progress_bars
@@ -50,15 +57,16 @@ def gender(arguments: argparse.Namespace, progress: Progress) -> None:
     network = train_gender_classifier(
         ArraySource(np.concatenate([lfw.pixels, utk.pixels])),
         codes,
-        spec=classifier_spec(size=96, crop="frame"),
-        epochs=arguments.epochs or 8,
+        spec=classifier_spec(size=GENDER_SIZE, crop="frame"),
+        epochs=arguments.epochs,
         width=32,
         progress=lambda done, total, _: progress("train the gender classifier", done, total),
     )
-    save(arguments.out, network, kind="gender-classifier", size=96)
+    save(arguments.out, network, kind="gender-classifier", size=GENDER_SIZE)
 
 
 def matcher(arguments: argparse.Namespace, progress: Progress) -> None:
+    start = load_gender_probe(f"mini:{arguments.start}").network
     teacher = load_matcher(f"onnx:{os.environ['PRIVFACE_MODELS']}/matcher_mobilefacenet_a.onnx")
     pixels = np.concatenate(
         [faces("lfw", "train", progress).pixels, faces("utkface", "train", progress).pixels]
@@ -74,11 +82,12 @@ def matcher(arguments: argparse.Namespace, progress: Progress) -> None:
     network = distil_matcher(
         ArraySource(pixels),
         np.concatenate(targets),
-        spec=classifier_spec(size=80, crop="frame"),
-        epochs=arguments.epochs or 10,
+        spec=classifier_spec(size=MATCHER_SIZE, crop="frame"),
+        epochs=arguments.epochs,
+        start=start if isinstance(start, CompactResNet) else None,
         progress=lambda done, total, _: progress("train the matcher", done, total),
     )
-    save(arguments.out, network, kind="matcher", size=80)
+    save(arguments.out, network, kind="matcher", size=MATCHER_SIZE)
 
 
 def faces(name: str, split: str, progress: Progress, *, minimum_age: float | None = None) -> LoadedFaces:

@@ -79,7 +79,9 @@ class FaceModel(nn.Module):
         require_unit_images(batch, what=f"images for {self.name}")
         with torch.inference_mode():
             if self._onnx_path is None:
-                place = next(self.parameters(), batch).device  # training moves its models to where it computes
+                place = next(
+                    self.parameters(), batch
+                ).device  # training moves its models to where it computes
                 found: NDArray[np.float32] = self(batch.to(place)).float().cpu().numpy()
                 return found
             if self._session is None:

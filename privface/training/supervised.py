@@ -163,6 +163,7 @@ def distil_matcher(
     batch_size: int = 64,
     width: int = 32,
     stages: int = 4,
+    start: CompactResNet | None = None,
     learning_rate: float = 2e-3,
     seed: int = 0,
     progress: Progress | None = None,
@@ -170,9 +171,8 @@ def distil_matcher(
     """Train a compact matcher to give the embeddings of a larger one (Hinton et al., arXiv 1503.02531).
 
     A few thousand photos, most people with one, are too few to learn identity from; what a matcher
-    that has seen millions makes of the same photos is not, and needs no names. Two cosines are asked for: of every embedding with its
-    own target, and of all pairs of a batch with the pairs of their targets (Park et al., Relational Knowledge
-    Distillation, CVPR 2019).
+    that has seen millions makes of the same photos tells more, and needs no names. The loss is one minus the cosine with
+    the target.
 
     Args:
         source: Aligned faces.
@@ -182,6 +182,8 @@ def distil_matcher(
         batch_size: Images a step.
         width: Channels of the first stage.
         stages: Residual stages.
+        start: A network of the same width and stages whose layers, all but the last, training begins with: one that knows
+            faces, such as a gender classifier, learns about twice as fast.
         learning_rate: AdamW's highest rate (one cosine).
         seed: Initial weights, order and views.
         progress: Called as ``progress(done, total, loss)``.
@@ -190,7 +192,7 @@ def distil_matcher(
         A network that maps its input to embeddings of size D, in evaluation mode.
 
     Raises:
-        TrainingError: If there is not one finite embedding for every face.
+        TrainingError: If there is not one finite embedding for every face, or ``start`` is of another shape.
     """
     if embeddings.ndim != 2 or len(embeddings) != len(source) or not np.isfinite(embeddings).all():
         raise TrainingError(
@@ -198,16 +200,15 @@ def distil_matcher(
             hint="Give one finite row for every face.",
         )
     network = _build(outputs=embeddings.shape[1], width=width, stages=stages, seed=seed)
+    if start is not None:
+        _copy_layers(start, network)
     targets = F.normalize(torch.from_numpy(np.asarray(embeddings, np.float32)))
 
     def order(epoch: int) -> NDArray[np.int64]:
         return np.random.default_rng([seed, epoch]).permutation(len(targets)).astype(np.int64)
 
     def loss(outputs: Tensor, rows: Tensor) -> Tensor:
-        found, wanted = F.normalize(outputs), targets[rows]
-        own = (1 - (found * wanted).sum(1)).mean()
-        pairs = (found @ found.T - wanted @ wanted.T).square().mean()
-        return own + 10 * pairs
+        return (1 - F.cosine_similarity(outputs, targets[rows])).mean()
 
     _descend(
         network,
@@ -224,6 +225,16 @@ def distil_matcher(
         colour=0.0,
     )
     return network
+
+
+def _copy_layers(source: CompactResNet, network: CompactResNet) -> None:
+    """Take over all layers but the last."""
+    body = {name: value for name, value in source.state_dict().items() if not name.startswith("head.")}
+    try:
+        network.load_state_dict(body, strict=False)
+    except RuntimeError as error:
+        wanted, given = (f"width {n.config['width']}, stages {n.config['stages']}" for n in (network, source))
+        raise TrainingError(f"The network to start from has {given}; it needs {wanted}.") from error
 
 
 def _build(*, outputs: int, width: int, stages: int, seed: int) -> CompactResNet:

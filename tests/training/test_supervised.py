@@ -100,3 +100,16 @@ def test_embeddings_that_do_not_fit_the_faces_are_refused(toy, embeddings):
     pixels, _ = toy.people(4)
     with pytest.raises(TrainingError, match="for 4 faces"):
         distil_matcher(ArraySource(pixels), embeddings, **SMALL)
+
+
+def test_student_may_begin_with_the_layers_of_another_network(toy):
+    pixels, genders = toy.people(32)
+    start = train_gender_classifier(ArraySource(pixels), genders, epochs=1, **SMALL)
+    targets = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
+    still = {**SMALL, "learning_rate": 1e-12, "epochs": 1}
+    network = distil_matcher(ArraySource(pixels), targets, start=start, **still)
+    for name, value in start.state_dict().items():
+        if not name.startswith("head."):
+            torch.testing.assert_close(network.state_dict()[name], value, atol=1e-6, rtol=0)
+    with pytest.raises(TrainingError, match="has width 8, stages 1; it needs width 16, stages 1"):
+        distil_matcher(ArraySource(pixels), targets, start=start, **{**still, "width": 16})
