@@ -131,8 +131,8 @@ def audit_protector(
     after = protected(protector)
     data = audit_data(faces, after)
     if isinstance(protector, Protector) and protector.draw is not None:
-        first = protector.number
-        further = Draws(lambda k: protected(protector.redrawn(first + k)), max(averaging(options).counts))
+        redrawn, first = protector.redrawn, protector.number
+        further = Draws(lambda k: protected(redrawn(first + k)), max(averaging(options).counts))
         data = replace(data, draws=further)
     return run_audit(
         data, matchers=matchers, probes=probes, model=model, options=options, progress=progress
