@@ -36,7 +36,7 @@ class Corner:
         return fields.reshape(len(images), -1).astype(np.float32)
 
 
-def leaking(people: int = 1600, *, sigma: float = SIGMA, count: int = 8, seed: int = 0) -> AuditData:
+def leaking(people: int = 2000, *, sigma: float = SIGMA, count: int = 8, seed: int = 0) -> AuditData:
     """Grey pictures ``128 +- LEAK / 2`` by gender; a draw adds one normal number to all pixels of a photo.
 
     A single draw is told apart at accuracy ``Phi(LEAK / (2 sigma))``, the average of n at ``Phi(LEAK sqrt(n) / (2 sigma))``.
@@ -71,6 +71,8 @@ def auditor(**changes) -> Auditor:
         "resamples": 30,
         "label_budgets": (),
         "set_sizes": (),
+        "shares": (0.25, 0.05, 0.7),  # one number to learn, and many people to measure on
+        "max_impostors": 50_000,
     }
     return Auditor(**{**settings, **changes})
 
