@@ -1,6 +1,7 @@
 """Honest measurement of what a protection hides (leakage) and what it keeps (matching, quality)."""
 
 from privface.audit.auditor import Auditor, Embedder, FrozenProbe
+from privface.audit.averaging import Averaging
 from privface.audit.cache import Cache
 from privface.audit.curves import (
     DetCurve,
@@ -30,16 +31,18 @@ from privface.audit.picture_probes import PixelProbe
 from privface.audit.probes import EmbeddingProbe, RetrainedProbe
 from privface.audit.quality import psnr, ssim
 from privface.audit.result import AuditResult, GateOutcome
-from privface.audit.subjects import AuditData, EmbeddingData
+from privface.audit.subjects import AuditData, Draws, EmbeddingData
 
 __all__ = [
     "AuditData",
     "AuditResult",
     "Auditor",
+    "Averaging",
     "BootstrapParams",
     "CNNProbe",
     "Cache",
     "DetCurve",
+    "Draws",
     "Embedder",
     "EmbeddingData",
     "EmbeddingProbe",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from privface.audit.cache import Cache
 from privface.audit.curves import auc, by_label, leakage
 from privface.audit.intervals import BootstrapParams, leakage_interval, probe_interval, weighted_auc
 from privface.audit.probes import EmbeddingProbe, FittedProbe, RetrainedProbe
-from privface.audit.readings import Reading, take_reading, undefined_reading
+from privface.audit.readings import Reading, leakage_difference, take_reading, undefined_reading
 from privface.audit.recovery import Recoverer
 from privface.audit.subjects import People, Subjects, View
 from privface.records import Measured, Scores
@@ -269,6 +269,84 @@ class Attacks:
         fold = leakage_interval(ends)
         return Measured(leakage(value), fold.low, fold.high, int(rows.sum()))
 
+    # --- parts for attackers who combine scores by themselves
+
+    def lacking(self, ok: NDArray[np.bool_]) -> str | None:
+        """As of :meth:`People.lacking`, for the audited people."""
+        return self._people.lacking(self._subjects.genders, ok)
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Tell the audit's progress."""
+        if self._progress is not None:
+            self._progress(stage, done, total)
+
+    def scores_of(
+        self, probe: RetrainedProbe, view: View, features: NDArray[Any], ok: NDArray[np.bool_], *, title: str
+    ) -> Scores:
+        """Scores ``(N,)`` of a probe trained on ``features`` of other people, in the place of the view's protected side."""
+        if self.lacking(ok) is not None:
+            return np.full(len(self._subjects), np.nan)
+        used = _with_comparator(probe, view)
+        return self._attack(used, features, ok, features, ok, title=title, start=view.original).scores
+
+    def fitted(
+        self, probe: RetrainedProbe, view: View, features: NDArray[Any], ok: NDArray[np.bool_], *, title: str
+    ) -> FittedProbe:
+        """The probe trained on ``features`` of the attacker's people, to score more than one set of images."""
+        train, val = ok & self._people.train, ok & self._people.val
+        used = _with_comparator(probe, view)
+        return self._fit(used, features, train, val, title, _originals(used, features, view.original, train))
+
+    def scored(self, fitted: FittedProbe, features: NDArray[Any], ok: NDArray[np.bool_]) -> Scores:
+        """Scores ``(N,)`` of all but the attacker's own people; NaN where there are none."""
+        rest = ok & ~self._people.train
+        scores = np.full(len(self._subjects), np.nan)
+        scores[rest] = fitted.scores(features[rest])
+        return scores
+
+    def reading_like(self, plain: Reading, protected: Scores) -> Reading:
+        """The reading of the same probe from other scores of the protected side; undefined where the plain one is."""
+        if not plain.original_scores.size:
+            return plain
+        return take_reading(
+            probe=plain.probe,
+            kind=plain.kind,
+            source=plain.source,
+            seen=plain.seen,
+            original=plain.original_scores,
+            protected=protected,
+            val=self._people.val,
+            test=self._people.test,
+            identities=self._subjects.identities,
+            genders=self._subjects.genders,
+            params=self._params,
+        )
+
+    def difference(self, one: Reading, other: Reading) -> Measured:
+        """Leakage of one reading minus that of another, with an interval over the same people."""
+        return leakage_difference(one, other, self._subjects.identities, self._subjects.genders, self._params)
+
+    def _fit(
+        self,
+        probe: RetrainedProbe,
+        features: NDArray[Any],
+        train: NDArray[np.bool_],
+        val: NDArray[np.bool_],
+        title: str,
+        more: Mapping[str, NDArray[Any]],
+    ) -> FittedProbe:
+        subjects = self._subjects
+        fitted: FittedProbe = self._watched(probe, title).fit(
+            features[train],
+            subjects.genders[train],
+            subjects.identities[train],
+            features[val],
+            subjects.genders[val],
+            seed=self._seed,
+            **more,
+        )
+        return fitted
+
     def _attack(
         self,
         probe: RetrainedProbe,
@@ -288,20 +366,10 @@ class Attacks:
         train, val = fit_rows & people.train, fit_rows & people.val
         rest = target_rows & ~people.train
 
-        more = {}
-        if start is not None and start is not features and getattr(probe, "wants_originals", False):
-            more["originals"] = start[train]
+        more = _originals(probe, features, start, train)
 
         def compute() -> dict[str, NDArray[Any]]:
-            fitted: FittedProbe = self._watched(probe, title).fit(
-                features[train],
-                subjects.genders[train],
-                subjects.identities[train],
-                features[val],
-                subjects.genders[val],
-                seed=self._seed,
-                **more,
-            )
+            fitted = self._fit(probe, features, train, val, title, more)
             return {"scores": fitted.scores(targets[rest]), "setting": np.array(fitted.setting)}
 
         labels = (subjects.genders[train], subjects.identities[train], subjects.genders[val])
@@ -328,6 +396,15 @@ class Attacks:
             return attacker
         progress = self._progress
         return dataclasses.replace(attacker, progress=lambda done, total: progress(title, done, total))
+
+
+def _originals(
+    probe: RetrainedProbe, features: NDArray[Any], start: NDArray[Any] | None, train: NDArray[np.bool_]
+) -> dict[str, NDArray[Any]]:
+    """Originals of training people, for attackers who learn from them first."""
+    if start is None or start is features or not getattr(probe, "wants_originals", False):
+        return {}
+    return {"originals": start[train]}
 
 
 def _with_comparator(probe: RetrainedProbe, view: View) -> RetrainedProbe:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from privface.audit import quality
 from privface.audit.attacks import Attacks, library_versions, set_attack
+from privface.audit.averaging import Attackers, Averaging, averaging_rows
 from privface.audit.cache import Cache
 from privface.audit.cohorts import cohort_rows, match_cohorts
 from privface.audit.image_probe import CNNProbe
@@ -91,7 +92,7 @@ class Auditor:
     Each retrained probe is trained twice: on the originals of the attacker's people, to prove that it can
     read gender, and on their protected versions. Both are scored on people that neither has met. The worst
     probe, chosen on validation people, then attacks again: after a learned inversion of the protection, with
-    several photos of a person, and with few labels.
+    several photos of a person, and with few labels. Where the protection is randomised, some attack the average of several draws.
 
     Args:
         matchers: Comparators of images; at least one should not have been seen in training.
@@ -102,6 +103,7 @@ class Auditor:
         embedding_recoverers: The same for embeddings.
         set_sizes: Photos of one person over which the worst probe's scores are averaged.
         label_budgets: Numbers of labelled people that the worst probe is given.
+        averaging: How draws of a randomised protection are averaged, where the data have any.
         shares: Shares of people that train probes, choose settings and are scored; they sum to 1.
         seed: Seed of everything random.
         resamples: Bootstrap resamples of people.
@@ -130,6 +132,7 @@ class Auditor:
         embedding_recoverers: Sequence[Recoverer] = (),
         set_sizes: Sequence[int] = (2, 4, 8),
         label_budgets: Sequence[int] = (50, 200, 1000),
+        averaging: Averaging | None = None,
         shares: tuple[float, float, float] = SHARES,
         seed: int = 0,
         resamples: int = 1000,
@@ -166,6 +169,7 @@ class Auditor:
         self._recoverers = {"image": tuple(image_recoverers), "embedding": tuple(embedding_recoverers)}
         self._set_sizes = tuple(set_sizes)
         self._budgets = tuple(label_budgets)
+        self._averaging = averaging or Averaging()
         self._shares = (float(shares[0]), float(shares[1]), float(shares[2]))
         self._seed = seed
         self._params = BootstrapParams(resamples=resamples, seed=seed)
@@ -227,6 +231,7 @@ class Auditor:
             "frozen_gaps": self._frozen_gaps(data, frozen, worst),
             "recovery": recovery,
             **self._more_data(attacks, data, plain),
+            **self._average(attacks, data, people, plain, frozen),
             "pairs_protocol": self._pairs_protocol(data, templates),
             "battery": self._battery,
             "quality": self._quality(data),
@@ -445,6 +450,34 @@ class Auditor:
                 budget += attacks.label_budget(probe, view, self._budgets)
         return {"set_attack": sets, "label_budget": budget}
 
+    def _average(
+        self,
+        attacks: Attacks,
+        data: AuditData | EmbeddingData,
+        people: People,
+        plain: Sequence[tuple[Reading, RetrainedProbe, View]],
+        frozen: Sequence[Reading],
+    ) -> dict[str, Any]:
+        """What several draws of a randomised protection tell; nothing where there is one draw."""
+        if isinstance(data, EmbeddingData) or data.draws is None:
+            return {}
+        ok = data.enrolled_protected
+        if data.draws.ok is not None:
+            ok = ok & data.draws.ok
+
+        def embedder(matcher: Embedder) -> Callable[[NDArray[np.uint8]], Embeddings]:
+            return lambda images: self._embed(matcher, images, ok, "draw")
+
+        def reader(probe: FrozenProbe) -> Callable[[NDArray[np.uint8]], Scores]:
+            return lambda images: self._frozen_scores(probe, images, ok & ~people.train)
+
+        attackers = Attackers(
+            retrained=[item for item in plain if item[1].name in self._averaging.probes],
+            frozen=[(r, reader(p)) for r, p in zip(frozen, self._frozen, strict=True)],
+            embed={f"embedding:{m.name}": embedder(m) for m in self._matchers},
+        )
+        return {"averaging": averaging_rows(attacks, data, data.draws, attackers, self._averaging)}
+
     def _frozen_gaps(
         self, data: Subjects, frozen: Sequence[Reading], worst: Reading | None
     ) -> dict[str, Any]:
@@ -563,7 +596,7 @@ class Auditor:
 
     def _provenance(self, data: AuditData | EmbeddingData) -> dict[str, Any]:
         versions = library_versions()
-        settings = {
+        settings: dict[str, Any] = {
             "shares": list(self._shares),
             "resamples": self._params.resamples,
             "level": self._params.level,
@@ -579,6 +612,11 @@ class Auditor:
             "max_tmr_loss": self._limits[1],
             "excluded_people": len(self._excluded),
         }
+        if isinstance(data, AuditData) and data.draws is not None:
+            settings["averaging"] = {
+                "draws": list(self._averaging.of(data.draws.count)),
+                "probes": list(self._averaging.probes),
+            }
         matchers = [{"name": m.name, "seen": m.seen, "fingerprint": m.fingerprint} for m in self._matchers]
         if isinstance(data, EmbeddingData):
             matchers = [{"name": n, "seen": data.seen.get(n), "fingerprint": None} for n in data.embeddings]

@@ -28,9 +28,10 @@ _OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
 }
 _GATE = re.compile(r"\s*([A-Za-z][\w.\-]*)\s*(>=|<=|>|<)\s*([0-9.eE+\-]+)\s*")
 _MODES = "(o_o|p_p|p_o)"
+_AVERAGING = ("averaging", "averaging_gain")
 _FIGURE = re.compile(
     r"leakage|worst_(retrained|frozen|frozen_seen|frozen_unseen|image|embedding)|balanced_accuracy|bits"
-    r"|illusion_gap(_seen|_unseen)?|recovery_gain|set_attack|fnmr_ratio|psnr|ssim|tmr|fte"
+    r"|illusion_gap(_seen|_unseen)?|recovery_gain|set_attack|averaging(_gain)?|fnmr_ratio|psnr|ssim|tmr|fte"
     rf"|fte_{_MODES}|(eer|auc|d_prime)_{_MODES}(_same_gender)?|tmr_{_MODES}_0\.(01|001|0001)(_same_gender)?"
 )
 
@@ -57,7 +58,7 @@ def check_gate(expression: str) -> None:
             f"An audit has no figure {name!r}.",
             hint="Figures: leakage, worst_retrained, worst_image, worst_embedding, balanced_accuracy, bits, "
             "worst_frozen, worst_frozen_seen, worst_frozen_unseen, illusion_gap, illusion_gap_seen, "
-            "illusion_gap_unseen, recovery_gain, set_attack, fnmr_ratio, tmr, fte, psnr, ssim, and "
+            "illusion_gap_unseen, recovery_gain, set_attack, averaging, averaging_gain, fnmr_ratio, tmr, fte, psnr, ssim, and "
             "eer_, auc_, d_prime_, tmr_ with a mode, such as eer_p_p or tmr_p_o_0.001.",
         )
 
@@ -106,7 +107,8 @@ class AuditResult:
         Keys: ``schema``, ``mode`` (images or embeddings), ``verdict``, ``data``, ``provenance``,
         ``matching``, ``pairs_protocol``, ``leakage`` (one row a probe), ``worst_retrained``,
         ``worst_upper``, ``worst_frozen``, ``illusion_gap``, ``frozen_gaps``, ``recovery``, ``set_attack``,
-        ``label_budget``, ``battery`` (the self-test), ``quality``, ``cohorts`` and ``curves``. NaN is ``None``;
+        ``label_budget``, ``battery`` (the self-test), ``quality``, ``cohorts`` and ``curves``; where further draws of a
+        randomised protection were given, ``averaging`` (one row for each attacker, way to average and number of draws). NaN is ``None``;
         numbers have six significant digits.
         """
         return copy.deepcopy(dict(self.document))
@@ -168,6 +170,8 @@ class AuditResult:
           met (``_seen``) or did not (``_unseen``);
         - ``recovery_gain``: the most that recovery added on one input; ``set_attack``: the highest leakage of
           several photos of one person; ``fnmr_ratio``: the worst cohort's FNMR after over before;
+        - ``averaging``: the highest leakage when draws of a randomised protection are averaged, ``averaging_gain``: the most that
+          this added to one draw; only where the audit had several draws;
         - ``eer_MODE``, ``auc_MODE``, ``d_prime_MODE`` and ``tmr_MODE_FMR``, with MODE ``o_o``, ``p_p`` or
           ``p_o`` and FMR ``0.01``, ``0.001`` or ``0.0001``: all impostors, the worst matcher; with
           ``_same_gender`` appended, same-gender impostors;
@@ -197,6 +201,8 @@ class AuditResult:
             ConfigError: If there is no such figure; the message lists the names.
         """
         figures = self.figures
+        if name in _AVERAGING and name not in figures:
+            return Measured.undefined("this audit had one draw of the protection")
         if name not in figures:
             raise ConfigError(
                 f"The audit has no figure {name!r}.", hint=f"Figures: {', '.join(sorted(figures))}."
@@ -223,7 +229,7 @@ class AuditResult:
                 hint=f"For example leakage>0.60. Figures: {', '.join(sorted(self.figures))}.",
             )
         name, part = match.group(1), "value"
-        if name not in self.figures and name.endswith((".low", ".high", ".value")):
+        if name not in {*self.figures, *_AVERAGING} and name.endswith((".low", ".high", ".value")):
             name, _, part = name.rpartition(".")
         figure = self.figure(name)
         value = float(getattr(figure, part))
@@ -250,6 +256,10 @@ def _leakage_figures(document: Mapping[str, Any]) -> dict[str, Measured]:
         "recovery_gain": _highest(document.get("recovery", ()), "gain", "nothing was recovered"),
         "set_attack": _highest(document.get("set_attack", ()), "leakage", "no set of photos was attacked"),
     }
+    if averaged := [row for row in document.get("averaging", ()) if row["measurable"] and row["draws"] > 1]:
+        reason = "no probe read the average of several draws"
+        found["averaging"] = _highest(averaged, "leakage", reason)
+        found["averaging_gain"] = _highest(averaged, "gain", reason)
     for medium in ("image", "embedding"):
         rows = [row for row in adaptive if row["input"].partition(":")[0] == medium]
         found[f"worst_{medium}"] = worst(rows, "leakage")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,6 +98,36 @@ def _age_band(text: str) -> str:
     return next((name for end, name in AGE_BANDS if age < end), "")  # NaN is below nothing: no label
 
 
+@dataclass(frozen=True)
+class Draws:
+    """Draws of a randomised protection beside the first one, which is :attr:`AuditData.protected`.
+
+    Attributes:
+        images: Gives draw ``number``, 1 to ``count - 1``: all photos, uint8 of the shape of the first draw.
+        count: How many draws there are, the first one among them; 2 or more.
+        ok: Where every draw has a protected photo with a face in it, shape ``(N,)``; by default where the first one has.
+
+    Raises:
+        AuditError: If there are fewer than two.
+    """
+
+    images: Callable[[int], NDArray[np.uint8]]
+    count: int
+    ok: NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        if self.count < 2:
+            raise AuditError(
+                f"{self.count} draws of the protection, the first one counted: nothing to average.",
+                hint="Give at least one more, or leave draws out.",
+            )
+
+    @classmethod
+    def of(cls, further: Sequence[NDArray[np.uint8]], *, ok: NDArray[np.bool_] | None = None) -> Draws:
+        """Draws that are at hand: all but the first one, each uint8 ``(N, H, W, 3)``."""
+        return cls(lambda number: further[number - 1], len(further) + 1, ok)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AuditData(Subjects):
     """The photos before and after, row by row, with the labels of :class:`Subjects`.
@@ -109,6 +139,7 @@ class AuditData(Subjects):
         enrolled_protected: Where there is a protected photo with a face in it, shape ``(N,)``.
         bytes_original: File sizes in bytes, shape ``(N,)``, where known.
         bytes_protected: The same of the protected files; NaN where there is none.
+        draws: Where the protection is randomised, further draws of it, for an attacker who averages.
     """
 
     original: NDArray[np.uint8]
@@ -117,6 +148,7 @@ class AuditData(Subjects):
     enrolled_protected: NDArray[np.bool_]
     bytes_original: NDArray[np.float64] | None = None
     bytes_protected: NDArray[np.float64] | None = None
+    draws: Draws | None = None
 
     def check(self) -> None:
         """Refuse sets that do not fit together.
@@ -142,6 +174,8 @@ class AuditData(Subjects):
     def _columns(self) -> Iterator[tuple[str, NDArray[Any]]]:
         yield "enrolled_original", self.enrolled_original
         yield "enrolled_protected", self.enrolled_protected
+        if self.draws is not None and self.draws.ok is not None:
+            yield "draws.ok", self.draws.ok
         yield from super()._columns()
 
     @property

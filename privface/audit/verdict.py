@@ -144,6 +144,7 @@ def _sentences(document: Mapping[str, Any], losses: Mapping[str, Measured]) -> l
         for row in document["leakage"]
         if row["kind"] == "frozen" and row["eer"].value > FLIP_EER
     ]
+    out += _averaging_sentences(document.get("averaging", ()))
     out += _matching_sentences(document["matching"], losses)
     out += _cohort_sentences(document["cohorts"])
     out += _probe_sentences(document["leakage"])
@@ -164,6 +165,24 @@ def _probe_sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         (
             f"{len(silent)} of {len(rows)} probes do not count, mostly because they read the originals too poorly"
             f" to prove anything ({', '.join(names)}); the table gives each one's reason and what it read."
+        )
+    ]
+
+
+def _averaging_sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the attacker with the most draws reads who reads most on validation people."""
+    most = max((row["draws"] for row in rows), default=1)
+    known = [row for row in rows if row["draws"] == most and row["measurable"]]
+    if most == 1:
+        return []
+    if not known:
+        return [f"No probe that counts could be sent against the average of {most} draws."]
+    worst = max(known, key=lambda row: row["validation_leakage"])
+    return [
+        (
+            f"The protection is randomised: whoever holds {most} draws of each photo and averages their {worst['combined']}"
+            f" reads {_range(worst['leakage'])} with {worst['probe']} on {_source(worst['input'])},"
+            f" {worst['gain'].value:+.3f} over one draw."
         )
     ]
 

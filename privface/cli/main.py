@@ -211,6 +211,14 @@ def audit(
     pairs: Annotated[
         Path | None, typer.Option(help="LFW-style pairs file: adds its 10-fold accuracy to the report.")
     ] = None,
+    draws: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Another draw of the protected photos, where the protection is randomised (`protect --draw` with another "
+            "seed): adds the attacker who averages draws. Repeatable.",
+        ),
+    ] = None,
     fail_if: Annotated[
         list[str] | None,
         typer.Option(help='Gate, such as "leakage>0.60" or "tmr.low<0.9": exit 3 if it holds. Repeatable.'),
@@ -288,7 +296,7 @@ def audit(
     )
     with progress_bars() as progress:
         if original.suffix.lower() in TABLE_SUFFIXES:
-            _refuse_image_options(matcher=matcher, probe=probe, model=model, pairs=pairs)
+            _refuse_image_options(matcher=matcher, probe=probe, model=model, pairs=pairs, draws=draws)
             result = audit_tables(
                 original,
                 protected,
@@ -312,6 +320,7 @@ def audit(
                 probes=probe or (),
                 model=model,
                 pairs=pairs,
+                draws=draws or (),
                 out=out,
                 options=options,
                 images=images,

@@ -75,6 +75,14 @@ def protect(
             help="What to hide, for a model that has a choice (method privacynet). Repeatable.",
         ),
     ] = None,
+    draw: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SEED",
+            help="Randomised protection, for a variational or denoising backbone: same seed, same output; another seed, "
+            "another output. Keep one draw of a photo: who has several averages them (docs/methods.md).",
+        ),
+    ] = None,
     runtime: Annotated[
         Literal["auto", "torch", "onnx"],
         typer.Option(help="What runs the model; onnx turns a run folder into ONNX first, in memory."),
@@ -177,7 +185,7 @@ def protect(
         require_av()
     true_genders = None if genders is None else read_genders(genders)
     protector = load_protector(
-        model, strength=strength, runtime=runtime, genders=true_genders, hide=hide or None
+        model, strength=strength, runtime=runtime, genders=true_genders, hide=hide or None, draw=draw
     )
     templates, sink = _templates(embeddings, store)
     try:

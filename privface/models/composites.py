@@ -14,7 +14,7 @@ from privface.models.autoencoders import SemiAdversarialAutoencoder
 from privface.models.family import Autoencoder
 from privface.models.inputs import to_input
 from privface.models.networks import CompactResNet
-from privface.models.parts import Pass
+from privface.models.parts import Noise, Pass
 from privface.records import InputSpec
 
 Single: TypeAlias = SemiAdversarialAutoencoder | Autoencoder
@@ -50,6 +50,11 @@ class _Several(nn.Module):
     def config(self) -> dict[str, Any]:
         """Constructor arguments as plain values, for the card beside the weights."""
         return {"members": [{"kind": _kind(m), "config": dict(_single(m).config)} for m in self.members]}
+
+    @property
+    def is_random(self) -> bool:
+        """Whether a member has something to draw outside training."""
+        return any(isinstance(member, Autoencoder) and member.is_random for member in self.members)
 
 
 class Reader(nn.Module):
@@ -116,28 +121,28 @@ class EnsembleSan(_Several):
         readers = [reader.config for reader in self.readers if isinstance(reader, Reader)]
         return {**super().config, "rule": self.rule, "readers": readers}
 
-    def forward(self, images: Tensor, *, strength: float = 1.0) -> Tensor:
+    def forward(self, images: Tensor, *, strength: float = 1.0, noise: Noise | None = None) -> Tensor:
         """Protect a batch.
 
         Args:
             images: RGB in [0, 1], ``(N, 3, H, W)``.
             strength: As of the members.
+            noise: As of the members that have something to draw; the choice of a member is the photo's alone.
 
         Returns:
             Same shape.
         """
         if self.rule == "average":
-            return torch.stack([member(images, strength=strength) for member in self.members]).mean(0)
+            return torch.stack([_run(m, images, strength, noise) for m in self.members]).mean(0)
         # one at a time: a choice must not change the shape of the batch that other photos are computed in
-        return torch.cat([self._chosen(image[None], strength) for image in images])
+        return torch.cat([self._chosen(image[None], strength, noise) for image in images])
 
-    def _chosen(self, image: Tensor, strength: float) -> Tensor:
+    def _chosen(self, image: Tensor, strength: float, noise: Noise | None) -> Tensor:
         if self.rule == "random":
             digest = hashlib.blake2b(image.detach().float().cpu().numpy().tobytes(), digest_size=8).digest()
             drawn = self.members[int.from_bytes(digest, "big") % len(self.members)]
-            found: Tensor = drawn(image, strength=strength)
-            return found
-        outputs = [member(image, strength=strength) for member in self.members]
+            return _run(drawn, image, strength, noise)
+        outputs = [_run(member, image, strength, noise) for member in self.members]
         known = torch.stack(
             [torch.stack([r(out).abs().mean() for r in self.readers]).mean() for out in outputs]
         )
@@ -159,18 +164,19 @@ class FlowSan(_Several):
         for earlier in self.members[:-1]:
             earlier.eval().requires_grad_(False)
 
-    def forward(self, images: Tensor, *, strength: float = 1.0) -> Tensor:
+    def forward(self, images: Tensor, *, strength: float = 1.0, noise: Noise | None = None) -> Tensor:
         """Protect a batch.
 
         Args:
             images: RGB in [0, 1], ``(N, 3, H, W)``.
             strength: As of the members; every stage has it.
+            noise: As of the members that have something to draw.
 
         Returns:
             Same shape.
         """
         for member in self.members:
-            images = member(images, strength=strength).clamp(0.0, 1.0)
+            images = _run(member, images, strength, noise).clamp(0.0, 1.0)
         return images
 
     def learn(self, images: Tensor) -> Pass:
@@ -179,6 +185,13 @@ class FlowSan(_Several):
             for earlier in self.members[:-1]:
                 images = earlier(images).clamp(0.0, 1.0)
         return _single(self.members[-1]).learn(images)
+
+
+def _run(member: nn.Module, images: Tensor, strength: float, noise: Noise | None) -> Tensor:
+    """What a member makes of images; only one of the family has anything to draw."""
+    drawn = {"noise": noise} if noise is not None and isinstance(member, Autoencoder) else {}
+    found: Tensor = member(images, strength=strength, **drawn)
+    return found
 
 
 def _built(card: Mapping[str, Any]) -> Single:

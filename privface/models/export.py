@@ -116,7 +116,8 @@ def export_protector(run: Path, out: Path, *, strength: float = 1.0) -> ExportSu
     """Write a trained model as one ONNX file: input ``images`` float32 ``(N, 3, size, size)`` in [0, 1], output ``protected`` alike.
 
     The file is written only if ONNX Runtime and torch agree on drawn images in several batch sizes. Its metadata
-    tells size, strength, the model's fingerprint and the version that wrote it.
+    tells size, strength, the model's fingerprint and the version that wrote it. The graph draws nothing: a variational code is its
+    mean, an input is not corrupted. A randomised protection needs the run folder.
 
     Args:
         run: Run folder of `privface train`.
@@ -162,6 +163,7 @@ def load_protector(
     runtime: Literal["auto", "torch", "onnx"] = "auto",
     genders: Mapping[str, Gender] | None = None,
     hide: Sequence[str] | None = None,
+    draw: int | None = None,
 ) -> Protector | OnnxProtector | LabelledProtector:
     """A run folder or an exported file.
 
@@ -172,11 +174,13 @@ def load_protector(
             in memory first, with the parity check of :func:`export_protector`.
         genders: True gender of each photo by its key, for a method that needs it (``san-2018``).
         hide: Attributes to hide, for a method that has a choice (``privacynet``).
+        draw: Seed of a randomised protection, for a network with something to draw; runs in torch.
 
     Raises:
         ConfigError: If a strength is given for an exported file that was written with another one, or torch is
             asked to run one; if genders are given to a model that asks for none, or a strength or ONNX is asked of
-            one that does; if ``hide`` is asked of a model that has no choice, or not this one.
+            one that does; if ``hide`` is asked of a model that has no choice, or not this one; if ``draw`` is asked of one that has
+            nothing random, as an exported file has not.
         LabelError: If the model needs true genders and none are given.
         PrivfaceError: As for :class:`OnnxProtector` and :meth:`Protector.load`.
     """
@@ -185,10 +189,16 @@ def load_protector(
             f"{model} has no choice of attributes; asked to hide {', '.join(hide)}.",
             hint="Give the run folder of the method privacynet.",
         )
+    if draw is not None and (genders is not None or runtime == "onnx" or model.suffix.lower() == ".onnx"):
+        what = "needs genders" if genders is not None else "runs in ONNX Runtime"
+        raise ConfigError(
+            f"draw={draw}: {model.name} {what} and has nothing random, so every draw would be the same.",
+            hint="Leave the draw out, or give the run folder of a variational or denoising backbone, in torch.",
+        )
     if genders is not None:
         return _load_labelled(model, genders, strength=strength, runtime=runtime)
     if model.suffix.lower() != ".onnx":
-        protector = Protector.load(model, strength=strength, hide=hide)
+        protector = Protector.load(model, strength=strength, hide=hide, draw=draw)
         if runtime != "onnx":
             return protector
         return OnnxProtector(_exported(protector, strength)[0], name=model.name)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from privface.errors import ModelError
-from privface.models.parts import CODES, CodeKind, Corruption, CorruptionKind, GaussianCode, Pass
+from privface.models.parts import CODES, CodeKind, Corruption, CorruptionKind, GaussianCode, Noise, Pass
 
 Upsampling = Literal["transposed", "nearest", "bilinear"]
 Output = Literal["sigmoid", "linear"]
@@ -245,22 +245,28 @@ class Autoencoder(nn.Module):
         found: Tensor = self.decoder(code)
         return torch.sigmoid(found) if self.settings.output == "sigmoid" else found
 
-    def forward(self, images: Tensor, *, strength: float = 1.0) -> Tensor:
+    @property
+    def is_random(self) -> bool:
+        """Whether there is something to draw outside training: the code, or the corruption of the input."""
+        return self.settings.kind == "variational" or self.corruption.is_random
+
+    def forward(self, images: Tensor, *, strength: float = 1.0, noise: Noise | None = None) -> Tensor:
         """Reproduce a batch; in training mode with corruption, dropout and a drawn code.
 
         Args:
             images: Shape ``(N, C, H, W)``.
             strength: How far to go from the images (0) to what the network makes of them (1).
+            noise: In evaluation mode, where the corruption and the code are drawn from; without it neither is.
 
         Returns:
             Same shape; 3 channels where the network colourises.
         """
-        output = self.learn(images).output
+        output = self.learn(images, noise).output
         return output if strength == 1.0 else images + strength * (output - images)
 
-    def learn(self, images: Tensor) -> Pass:
+    def learn(self, images: Tensor, noise: Noise | None = None) -> Pass:
         """As :meth:`forward` at full strength, with the code and what it costs."""
-        code, penalty = self.code(self.encoder(self.corruption(self.see(images))))
+        code, penalty = self.code(self.encoder(self.corruption(self.see(images), noise)), noise)
         return Pass(self.decode(self.code_dropout(code)), code, penalty)
 
     def cost(self, passed: Pass) -> Tensor:

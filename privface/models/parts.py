@@ -1,14 +1,15 @@
 """What autoencoders are put together from: corruptions of the input, and kinds of code with their penalties.
 
-A corruption acts in training only and leaves the shape alone. A kind of code turns the encoder's last features into
-the code and says what it costs; in evaluation mode every code is deterministic. Its ``weight`` is how much that cost
-usually counts beside a squared error.
+A corruption acts in training and leaves the shape alone. A kind of code turns the encoder's last features into the
+code and says what it costs. In evaluation mode nothing is drawn unless the caller says where from (:class:`Noise`):
+there is no corruption, and every code is deterministic. A code's ``weight`` is how much its cost usually counts beside
+a squared error.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Final, Literal, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,33 @@ class Pass:
     output: Tensor
     code: Tensor
     penalty: Tensor
+
+
+class Noise(Protocol):
+    """Where random numbers come from."""
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Standard normal numbers of the shape, type and device of ``like``."""
+        ...
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Numbers from [0, 1) of the shape, type and device of ``like``."""
+        ...
+
+
+class GlobalNoise:
+    """Numbers from torch's global generator, as in training."""
+
+    def normal(self, like: Tensor) -> Tensor:
+        """As of :class:`Noise`."""
+        return torch.randn_like(like)
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """As of :class:`Noise`."""
+        return torch.rand_like(like)
+
+
+GLOBAL_NOISE: Final = GlobalNoise()
 
 
 class Corruption(nn.Module):
@@ -64,25 +92,31 @@ class Corruption(nn.Module):
             )
         self.kind, self.level, self.spread = kind, level, spread
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Spoil a batch ``(N, ...)`` in training mode; the batch itself in evaluation mode."""
-        return self.apply_noise(images) if self.training else images
+    @property
+    def is_random(self) -> bool:
+        """Whether it changes anything."""
+        return self.kind != "none" and self.level > 0.0
 
-    def apply_noise(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, noise: Noise | None = None) -> Tensor:
+        """Spoil a batch ``(N, ...)`` in training mode, or with ``noise``; else the batch itself."""
+        return self.apply_noise(images, noise) if self.training or noise is not None else images
+
+    def apply_noise(self, images: Tensor, noise: Noise | None = None) -> Tensor:
         """Spoil a batch ``(N, ...)`` whatever the mode; the result is not clipped."""
-        if self.kind == "none" or self.level == 0.0:
+        if not self.is_random:
             return images
+        source = GLOBAL_NOISE if noise is None else noise
         shape = (len(images), *[1] * (images.ndim - 1))
-        level = self.level * (1.0 + self.spread * (2.0 * torch.rand(shape, device=images.device) - 1.0))
+        drawn = source.uniform(torch.empty(shape, device=images.device))
+        level = self.level * (1.0 + self.spread * (2.0 * drawn - 1.0))
         if self.kind == "gaussian":
-            return images + level * torch.randn_like(images)
+            return images + level * source.normal(images)
         if self.kind == "dropout":
             # values that stay are not scaled up: the network has to see the levels it will meet in use
-            return images * (torch.rand_like(images) >= level)
-        places = (
-            torch.rand_like(images[:, :1]) < level if images.ndim > 2 else torch.rand_like(images) < level
-        )
-        salt = (torch.rand_like(images[:, :1] if images.ndim > 2 else images) < 0.5).to(images.dtype)
+            return images * (source.uniform(images) >= level)
+        pixels = images[:, :1] if images.ndim > 2 else images
+        places = source.uniform(pixels) < level
+        salt = (source.uniform(pixels) < 0.5).to(images.dtype)
         return torch.where(places, salt, images)
 
 
@@ -93,8 +127,8 @@ class PlainCode(nn.Module):
     factor: ClassVar[int] = 1
     weight: ClassVar[float] = 0.0
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Code and penalty (0, scalar) for features of any shape."""
+    def forward(self, features: Tensor, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
+        """Code and penalty (0, scalar) for features of any shape; nothing is drawn."""
         return features, features.new_zeros(())
 
 
@@ -111,8 +145,8 @@ class SparseCode(nn.Module):
     factor: ClassVar[int] = 1
     weight: ClassVar[float] = 0.04
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Code and penalty: mean absolute value of all units."""
+    def forward(self, features: Tensor, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
+        """Code and penalty: mean absolute value of all units; nothing is drawn."""
         code = F.softshrink(features, self.threshold)
         return code, code.abs().mean()
 
@@ -121,19 +155,20 @@ class GaussianCode(nn.Module):
     """A Gaussian for every unit, pulled towards the standard one (Kingma and Welling, ICLR 2014).
 
     The encoder gives twice as many features as the code has units: means, then logarithms of the variances. In training
-    mode the code is drawn, in evaluation mode it is the mean.
+    mode, and with a source of noise, the code is drawn; else it is the mean.
     """
 
     kind: ClassVar[CodeKind] = "variational"
     factor: ClassVar[int] = 2
     weight: ClassVar[float] = 0.02
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
         """Code and penalty: divergence from the standard normal in nats, summed over units, mean over the batch."""
         mean, log_variance = self.moments(features)
         code = mean
-        if self.training:
-            code = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        if self.training or noise is not None:
+            drawn = (GLOBAL_NOISE if noise is None else noise).normal(mean)
+            code = mean + torch.exp(0.5 * log_variance) * drawn
         return code, gaussian_divergence(mean, log_variance).mean()
 
     @staticmethod

@@ -14,7 +14,9 @@ from torch import Tensor
 from privface.errors import CheckpointError, ConfigError, LabelError
 from privface.models.checkpoint import SavedNetwork, build, load_network
 from privface.models.composites import SINGLE, EnsembleSan, FlowSan, Single
+from privface.models.draws import ImageNoise, check_draw
 from privface.models.face_model import network_sha256
+from privface.models.family import Autoencoder
 from privface.models.inputs import require_unit_images
 from privface.models.privacynet import PrivacyNet
 from privface.models.san2018 import KIND as SAN_2018
@@ -70,43 +72,81 @@ class Protector:
     ``protector = Protector.load(run); protected = protector(images)``. The object is frozen: calling it
     never changes it, and the same image gives the same bytes whatever batch it stands in.
 
+    A network of the family with a variational code or a corruption of its input can be asked to draw. Each image's random
+    numbers are then a function of seed, number and the image (:class:`~privface.models.draws.ImageNoise`), so that all of the above
+    still holds; another seed gives another output.
+
     Args:
         network: The trained autoencoder; put into evaluation mode.
         size: Side of the aligned images it was trained on, in pixels.
         strength: Scale of the change (residual networks), 0 to 2; 1 is what was trained and audited.
+        draw: Seed of a randomised protection, 0 to 2**64 - 1; ``None`` draws nothing.
+        number: Which of the draws with this seed.
 
     Attributes:
         network: The autoencoder.
-        fingerprint: SHA-256 of the weights, with an ensemble's rule or what a PrivacyNet hides, and with the strength where it is not 1.
+        draw: See above.
+        number: See above.
+        fingerprint: SHA-256 of the weights, with an ensemble's rule or what a PrivacyNet hides, with the seed (and number) of a randomised
+            protection, and with the strength where it is not 1.
+
+    Raises:
+        ConfigError: If strength, seed or number is out of range, or the network has nothing to draw.
     """
 
-    def __init__(self, network: Perturbation, *, size: int = FRAME, strength: float = 1.0) -> None:
+    def __init__(
+        self,
+        network: Perturbation,
+        *,
+        size: int = FRAME,
+        strength: float = 1.0,
+        draw: int | None = None,
+        number: int = 0,
+    ) -> None:
         if not 0.0 <= strength <= 2.0:
             raise ConfigError(
                 f"strength={strength} is outside 0..2.", hint="1 is the strength the model was trained with."
             )
+        if draw is not None:
+            check_draw(draw, number)
+            if not can_draw(network):
+                raise ConfigError(
+                    f"draw={draw}: this network ({kind_of(network)}) has nothing random, so every draw would be the same.",
+                    hint="Leave the draw out, or train a variational or denoising backbone (docs/methods.md).",
+                )
         # On CPUs convolutions are about twice as fast with channels last.
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.size = size
         self.strength = strength
+        self.draw, self.number = draw, number
         digest = network_sha256(network)
         if isinstance(network, EnsembleSan):  # how it comes to one output is no weight
             digest = f"{digest}+{network.rule}"
         if isinstance(network, PrivacyNet):
             digest = f"{digest}+hide:{','.join(network.hide)}"
+        if draw is not None:
+            digest = f"{digest}+draw:{draw}" + (f".{number}" if number else "")
         self.fingerprint = digest if strength == 1.0 else f"{digest}@{strength:g}"
 
     @classmethod
-    def load(cls, run: Path, *, strength: float = 1.0, hide: Sequence[str] | None = None) -> Protector:
+    def load(
+        cls,
+        run: Path,
+        *,
+        strength: float = 1.0,
+        hide: Sequence[str] | None = None,
+        draw: int | None = None,
+    ) -> Protector:
         """Load a run folder written by training.
 
         Args:
             run: The folder.
             strength: As for the class.
             hide: Attributes to hide, for a :class:`~privface.models.PrivacyNet`; by default those of its training.
+            draw: As for the class.
 
         Raises:
-            ConfigError: If the model has no choice of attributes, or not these.
+            ConfigError: If the model has no choice of attributes, or not these, or nothing random.
             CheckpointError: If the folder is incomplete, damaged, a pickle or of another kind.
             LabelError: If its network needs the true gender of every photo.
         """
@@ -119,7 +159,19 @@ class Protector:
                     hint="Leave the choice out, or train with the method privacynet.",
                 )
             network.choose(hide)
-        return cls(network, size=int(saved.meta.get("size", FRAME)), strength=strength)
+        return cls(network, size=int(saved.meta.get("size", FRAME)), strength=strength, draw=draw)
+
+    def redrawn(self, number: int) -> Protector:
+        """The same model and seed, another draw; 0 is the first one.
+
+        Raises:
+            ConfigError: If nothing is drawn, or the number is out of range.
+        """
+        if self.draw is None:
+            raise ConfigError(
+                f"Draw {number} of a protector that draws nothing.", hint="Load it with a seed: draw=SEED."
+            )
+        return Protector(self.network, size=self.size, strength=self.strength, draw=self.draw, number=number)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Protect aligned RGB images ``(N, 3, size, size)`` in [0, 1]; same shape and range out.
@@ -132,7 +184,23 @@ class Protector:
         return np.concatenate(map_parts(self._protect, torch.split(batch, _AT_ONCE)))
 
     def _protect(self, part: Tensor) -> NDArray[np.float32]:
+        if self.draw is not None and len(part):
+            return np.concatenate([self._drawn(image, self.draw) for image in part])
         with torch.inference_mode():
             ready = part.float().contiguous(memory_format=torch.channels_last)
             found: NDArray[np.float32] = self.network(ready, strength=self.strength).clamp(0.0, 1.0).numpy()
         return found
+
+    def _drawn(self, image: Tensor, seed: int) -> NDArray[np.float32]:
+        """One image alone: what it gets must not hang on the shape of a batch."""
+        noise = ImageNoise(image, seed=seed, number=self.number)
+        with torch.inference_mode():
+            ready = image[None].float().contiguous(memory_format=torch.channels_last)
+            output = self.network(ready, strength=self.strength, noise=noise)
+            found: NDArray[np.float32] = output.clamp(0.0, 1.0).numpy()
+        return found
+
+
+def can_draw(network: Perturbation) -> bool:
+    """Whether a network has something to draw: a variational code, or a corruption of its input."""
+    return isinstance(network, Autoencoder | EnsembleSan | FlowSan) and network.is_random

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import nn
 
-from privface.audit import Auditor, Cache, CNNProbe, EmbeddingProbe, PixelProbe, RetrainedProbe
+from privface.audit import Auditor, Averaging, Cache, CNNProbe, EmbeddingProbe, PixelProbe, RetrainedProbe
 from privface.audit.image_probe import BackboneProbe, FineTunedProbe
 from privface.audit.image_recovery import ImageRecoverer
 from privface.audit.picture_probes import HOGProbe
@@ -91,6 +91,7 @@ def build_auditor(
         embedding_probes=embedding_probes(options),
         image_recoverers=image_recoverers(options),
         embedding_recoverers=embedding_recoverers(options),
+        averaging=averaging(options),
         seed=options.seed,
         resamples=options.resamples,
         battery=load_selftest(options.battery),
@@ -188,6 +189,12 @@ class _FamilyRecoverer(nn.Module):
         passed = self.network.learn(padded)
         self.penalty = self.network.code.weight * self.network.cost(passed)
         return passed.output[..., :height, :width]
+
+
+def averaging(options: AuditOptions) -> Averaging:
+    """Who averages the draws of a randomised protection: the shallow attackers, and with full effort the CNN."""
+    shallow = Averaging()
+    return replace(shallow, probes=(*shallow.probes, "cnn")) if options.effort == "full" else shallow
 
 
 def embedding_recoverers(options: AuditOptions) -> list[Recoverer]:

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from privface.audit import AuditData, AuditResult
+from privface.audit import AuditData, AuditResult, Draws
 from privface.audit.comparison import changes
 from privface.config import FaceMode
 from privface.data import FoldedPairs, LoadedFaces, open_source, read_pairs_file
 from privface.errors import AuditError, DataError, OutputError
 from privface.images import encode_image, to_pixels, to_unit, write_atomic
-from privface.models import GenderProbe, Matcher, load_gender_probe, load_matcher
-from privface.pipeline.battery import DEFAULT_OPTIONS, AuditOptions, build_auditor
+from privface.models import GenderProbe, Matcher, Protector, load_gender_probe, load_matcher
+from privface.pipeline.battery import DEFAULT_OPTIONS, AuditOptions, averaging, build_auditor
 from privface.pipeline.faces import Progress, load_aligned, take_split
 from privface.pipeline.fit import person_digest, read_provenance
 from privface.protect.manifest import MANIFEST_NAME, read_manifest
@@ -40,6 +40,7 @@ def audit(
     probes: Sequence[str] = (),
     model: Path | None = None,
     pairs: Path | None = None,
+    draws: Sequence[Path] = (),
     out: Path,
     options: AuditOptions = DEFAULT_OPTIONS,
     images: bool = False,
@@ -57,6 +58,7 @@ def audit(
         probes: Gender classifier specifications.
         model: Run folder of the protector: refuses its training people and marks seen and unseen models.
         pairs: LFW-style pairs file over the originals.
+        draws: Further draws of a randomised protection, folders as ``protected``: they are averaged.
         out: Folder for the results.
         options: Seeds and effort.
         images: Put a contact sheet of 20 people into the report.
@@ -75,6 +77,7 @@ def audit(
     after, found, paths = _load_protected(faces.table, protected, options, progress)
     data = replace(
         audit_data(faces, after, enrolled_protected=found),
+        draws=_load_draws(faces.table, draws, options, progress),
         bytes_original=_file_sizes([record.path for record in faces.table]),
         bytes_protected=_file_sizes(paths),
     )
@@ -115,12 +118,22 @@ def audit_protector(
 ) -> tuple[AuditResult, NDArray[np.uint8]]:
     """Protect aligned faces in memory (rounded to 8 bits as a file would be) and audit them.
 
+    A randomised :class:`~privface.models.Protector` is asked for further draws, which an attacker averages.
+
     Returns:
         The audit, and the protected pixels ``(N, S, S, 3)``.
     """
-    parts = np.array_split(np.arange(len(faces)), max(1, len(faces) // 64))
-    after = np.concatenate([to_pixels(protector(to_unit(faces.pixels[rows]))) for rows in parts])
+
+    def protected(by: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> NDArray[np.uint8]:
+        parts = np.array_split(np.arange(len(faces)), max(1, len(faces) // 64))
+        return np.concatenate([to_pixels(by(to_unit(faces.pixels[rows]))) for rows in parts])
+
+    after = protected(protector)
     data = audit_data(faces, after)
+    if isinstance(protector, Protector) and protector.draw is not None:
+        redrawn, first = protector.redrawn, protector.number
+        further = Draws(lambda k: protected(redrawn(first + k)), max(averaging(options).counts))
+        data = replace(data, draws=further)
     return run_audit(
         data, matchers=matchers, probes=probes, model=model, options=options, progress=progress
     ), after
@@ -327,6 +340,18 @@ def _load_protected(
         after[row[record.file]] = pixels
         found[row[record.file]] = True
     return after, found, paths
+
+
+def _load_draws(
+    table: FaceTable, folders: Sequence[Path], options: AuditOptions, progress: Progress | None
+) -> Draws | None:
+    """Further draws of the protected photos, in the originals' order; ``None`` where there are none."""
+    if not folders:
+        return None
+    loaded = [_load_protected(table, folder, options, progress) for folder in folders]
+    return Draws.of(
+        [pixels for pixels, _, _ in loaded], ok=np.logical_and.reduce([found for _, found, _ in loaded])
+    )
 
 
 def _file_sizes(paths: Sequence[Path]) -> NDArray[np.float64]:

@@ -281,6 +281,7 @@ def _attack_views(document: Mapping[str, Any]) -> dict[str, Any]:
             }
             for row in _rows(document, "recovery")
         ],
+        "averaging": _averaging_view(_rows(document, "averaging")),
         "growth": {
             "sets": inline_svg(set_figure(sets, title="Leakage of several photos of one person"))
             if sets
@@ -304,6 +305,33 @@ def _attack_views(document: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "scores": spread,
     }
+
+
+def _averaging_view(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """One line for each attacker and way to average, one column for each number of draws."""
+    counts = sorted({int(row["draws"]) for row in rows})
+    if not counts:
+        return None
+    lines: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        lines.setdefault(tuple(row.get(key) for key in ("probe", "kind", "input", "combined")), []).append(
+            row
+        )
+    found = []
+    for (probe, kind, medium, combined), mine in lines.items():
+        read = {int(row["draws"]): Reading.of(row.get("leakage")) for row in mine}
+        found.append(
+            {
+                "probe": probe,
+                "kind": kind,
+                "where": _medium(str(medium)),
+                "combined": combined,
+                "measurable": mine[-1].get("measurable") is not False,
+                "leakage": [read.get(count, Reading()) for count in counts],
+                "gain": Reading.of(mine[-1].get("gain")),
+            }
+        )
+    return {"counts": counts, "rows": found}
 
 
 def _growth_view(row: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -35,6 +35,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "Illusion gap",
         "worst retrained leakage minus worst frozen leakage: what a test with ready-made classifiers alone would have missed.",
     ),
+    "draw": (
+        "Draw",
+        "one output of a randomised protection; another seed gives another one of the same photo.",
+    ),
     "interval": (
         "95 % interval",
         (

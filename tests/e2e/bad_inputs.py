@@ -464,6 +464,7 @@ CASES: tuple[Case, ...] = (
     Case("settings file that does not exist", lambda w: _train(w, config=w / "none.yaml"), 2, "No such file"),
     Case("--resume without a run", lambda w: _train(w, "--resume"), 2, "no config.yaml to resume"),
     Case("strength 5", lambda w: _good_then(w, "--strength", "5"), 2, "strength=5.0 is outside 0..2"),
+    Case("draw of a model with nothing random", lambda w: _good_then(w, "--draw", "1"), 2, "draw=1: this network (semi-adversarial-autoencoder) has nothing random"),
     Case("JPEG quality 500", lambda w: _good_then(w, "--quality", "500"), 2, "quality is 500; it must be from 1 to 100"),
     Case("no worker", lambda w: _good_then(w, "--workers", "0"), 2, "workers is 0"),
     Case("no room in a shard", lambda w: _good_then(w, "--to", "parquet", "--shard-size", "0"), 2, "shard_size is 0; it must be at least 1"),

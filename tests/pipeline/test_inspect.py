@@ -21,8 +21,9 @@ from privface.errors import (
     SplitOverlapError,
 )
 from privface.images import decode_image
-from privface.models import CompactResNet, Protector, save_network
+from privface.models import Autoencoder, CompactResNet, Protector, save_network, variant
 from privface.pipeline import AuditOptions, audit, audit_protector, embed, load_aligned, open_data
+from privface.protect import protect_folder
 
 QUICK = AuditOptions(resamples=20, effort="quick", size=32, faces="aligned")
 
@@ -81,6 +82,27 @@ def test_audit_through_folders_equals_audit_in_memory_and_repeats(world, first, 
     for side in ("bytes_original", "bytes_protected"):  # only files have a size
         assert through_folders["quality"].pop(side)["value"] > 100
     assert result.to_dict() == through_folders
+
+
+def test_draws_of_a_randomised_protector_are_averaged_in_memory_and_from_folders(world, models, tmp_path):
+    torch.manual_seed(2)
+    network = Autoencoder(variant("variational", shape=(3, 32, 32), code=24, width=4, depth=2))
+    save_network(tmp_path / "run", network, kind="autoencoder", meta={"size": 32})
+    protector = Protector.load(tmp_path / "run", draw=5)
+    common = {"matchers": models[1:], "probes": [], "model": None, "options": QUICK}
+    faces = load_aligned(open_data(DataSettings(source=str(world.audited))), mode="aligned", size=32)
+    in_memory = audit_protector(faces, protector, **common)[0].to_dict()["averaging"]
+    assert {row["draws"] for row in in_memory} == {1, 2, 4, 8}
+    assert {row["input"] for row in in_memory} == {"image", "embedding:mini:fresh"}
+    plain, _ = audit_protector(faces, Protector.load(tmp_path / "run"), **common)
+    assert "averaging" not in plain.document
+    for number in (0, 1):
+        protect_folder(world.audited, tmp_path / str(number), protector.redrawn(number))
+    found = audit(
+        world.audited, tmp_path / "0", draws=[tmp_path / "1"], out=tmp_path / "audit", **common
+    ).to_dict()["averaging"]
+    assert found == [row for row in in_memory if row["draws"] <= 2]
+    assert 'id="averaging"' in (tmp_path / "audit" / "report.html").read_text()
 
 
 def test_report_stands_beside_the_figures(first):

@@ -300,3 +300,34 @@ def test_what_is_no_audit_is_refused(tmp_path: Path, content: str | None) -> Non
     with pytest.raises(AuditError, match=r"audit"):
         write_report(path, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_draws_of_a_randomised_protection_have_a_table_of_their_own(
+    audit: dict[str, Any], tmp_path: Path
+) -> None:
+    plain, _ = render(audit, tmp_path)
+    assert 'id="averaging"' not in plain
+
+    def measured(value: float) -> dict[str, Any]:
+        return {"value": value, "low": value - 0.02, "high": value + 0.02, "n": 900}
+
+    audit["averaging"] = [
+        {
+            "probe": probe, "kind": kind, "input": medium, "combined": combined, "draws": draws,
+            "leakage": measured(leakage + 0.03 * draws), "gain": measured(0.03 * (draws - 1)),
+            "measurable": kind == "retrained", "reason": None,
+        }
+        for probe, kind, medium, combined, leakage in (
+            ("pixel-svm", "retrained", "image", "pixels", 0.6),
+            ("stock", "frozen", "image", "scores", 0.5),
+            ("rbf-svm", "retrained", "embedding:net-b", "embeddings", 0.7),
+        )
+        for draws in (1, 2, 4)
+    ]  # fmt: skip
+    html, _ = render(audit, tmp_path)
+    assert html.index('id="averaging"') < html.index('id="recovery"')
+    table = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html.split('id="averaging"')[1].split("</table>")[0]))
+    assert "1 draw 2 draws 4 draws Gain" in table
+    assert "rbf-svm on embeddings of net-b, embeddings averaged" in table
+    assert "stock on photos, scores averaged, ready-made, does not count" in table
+    assert re.search(r"pixel-svm on photos, pixels averaged 0.63 .* 0.66 .* 0.72 .* \+0.09", table)

@@ -1,0 +1,205 @@
+"""The attacker who averages: of each photo there are several draws of one randomised protection.
+
+What a draw adds by chance shrinks with the square root of the number of draws, what it leaves of the photo stays. An audit of
+one draw alone would call the difference privacy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privface.audit.attacks import Attacks
+from privface.audit.probes import FittedProbe, RetrainedProbe
+from privface.audit.readings import Reading
+from privface.audit.subjects import AuditData, Draws, View
+from privface.errors import AuditError, ConfigError
+from privface.records import Embeddings, Measured, Scores
+
+Images: TypeAlias = NDArray[np.uint8]
+
+Combined: TypeAlias = Literal["pixels", "scores", "embeddings"]
+"""What is averaged over the draws: the images, before a probe reads them; a probe's scores; a matcher's embeddings."""
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """How an audit averages.
+
+    Attributes:
+        counts: Numbers of draws; one draw, with which the others are compared, is always among them.
+        probes: Names of the retrained probes that attack again, of those that the audit has.
+
+    Raises:
+        ConfigError: If a count is below 1.
+    """
+
+    counts: tuple[int, ...] = (1, 2, 4, 8)
+    probes: tuple[str, ...] = ("pixel-svm", "hog-svm", "logistic", "rbf-svm")
+
+    def __post_init__(self) -> None:
+        if min(self.counts, default=0) < 1:
+            raise ConfigError(
+                f"Averaging over {self.counts} draws: every number must be 1 or more.", hint="1, 2, 4, 8."
+            )
+
+    def of(self, available: int) -> tuple[int, ...]:
+        """The counts that can be taken where so many draws are there; their own number where that is below the largest."""
+        return tuple(
+            sorted({1, min(available, max(self.counts)), *(c for c in self.counts if c <= available)})
+        )
+
+
+@dataclass(frozen=True)
+class Attackers:
+    """Who attacks with several draws.
+
+    Attributes:
+        retrained: Plain readings with their probe and view.
+        frozen: Plain readings of frozen probes with what scores images, ``(N,)``, NaN where not scored.
+        embed: By the source of a view, what gives embeddings of images, ``(N, D)``, NaN where not enrolled.
+    """
+
+    retrained: Sequence[tuple[Reading, RetrainedProbe, View]]
+    frozen: Sequence[tuple[Reading, Callable[[Images], Scores]]]
+    embed: Mapping[str, Callable[[Images], Embeddings]]
+
+
+def averaging_rows(
+    attacks: Attacks, data: AuditData, draws: Draws, attackers: Attackers, settings: Averaging
+) -> list[dict[str, Any]]:
+    """Leakage by number of draws, for every attacker and every way to average.
+
+    A retrained probe that reads averaged images or embeddings is trained on averages of as many draws of other people; one
+    whose scores are averaged is trained on one draw of them. Draws are read one after the other and not kept.
+
+    Args:
+        attacks: Trains probes and takes readings.
+        data: The audited photos; ``data.protected`` is the first draw.
+        draws: The others.
+        attackers: Who attacks.
+        settings: Numbers of draws.
+
+    Raises:
+        AuditError: If a draw has another shape than the first.
+    """
+    ok = data.enrolled_protected if draws.ok is None else data.enrolled_protected & draws.ok
+    counts = settings.of(draws.count)
+    lacking = attacks.lacking(ok)
+    if lacking is not None:
+        return [
+            _undefined(a, counts[-1], f"too few photos enrolled in every draw: no {lacking}")
+            for a in _plain(attackers)
+        ]
+    sums = _Sums(attacks, data, attackers, ok)
+    first: dict[tuple[str, str, Combined], Reading] = {}
+    rows = []
+    for count in range(1, counts[-1] + 1):
+        sums.add(data.protected if count == 1 else _checked(draws.images(count - 1), data.protected, count))
+        attacks.report("average draws", count, counts[-1])
+        if count not in counts:
+            continue
+        for combined, plain, scores in sums.averages(count):
+            reading = attacks.reading_like(plain, scores)
+            one = first.setdefault((reading.probe, reading.source, combined), reading)
+            rows.append(_row(reading, combined, count, attacks.difference(reading, one)))
+    return rows
+
+
+class _Sums:
+    """What all draws so far add up to."""
+
+    def __init__(
+        self, attacks: Attacks, data: AuditData, attackers: Attackers, ok: NDArray[np.bool_]
+    ) -> None:
+        self._attacks, self._attackers, self._ok = attacks, attackers, ok
+        self._pixels = np.zeros(data.protected.shape, np.uint32)
+        self._embeddings: dict[str, NDArray[np.float64]] = {}
+        self._scores: dict[tuple[str, str], Scores] = {}
+        self._fitted: dict[str, FittedProbe] = {
+            probe.name: attacks.fitted(probe, view, data.protected, ok, title=f"{probe.name} on one draw")
+            for _, probe, view in attackers.retrained
+            if view.medium == "image"
+        }
+
+    def add(self, images: Images) -> None:
+        """One more draw, uint8 ``(N, H, W, 3)``."""
+        self._pixels += images
+        for source, embed in self._attackers.embed.items():
+            found = embed(images).astype(np.float64)
+            self._embeddings[source] = self._embeddings.get(source, np.zeros_like(found)) + found
+        for name, fitted in self._fitted.items():
+            self._add_scores(("retrained", name), self._attacks.scored(fitted, images, self._ok))
+        for reading, scorer in self._attackers.frozen:
+            self._add_scores(("frozen", reading.probe), scorer(images))
+
+    def _add_scores(self, key: tuple[str, str], scores: Scores) -> None:
+        self._scores[key] = self._scores.get(key, np.zeros_like(scores)) + scores
+
+    def averages(self, count: int) -> list[tuple[Combined, Reading, Scores]]:
+        """Scores of every attacker after ``count`` draws, with the plain reading of the same attacker."""
+        found: list[tuple[Combined, Reading, Scores]] = []
+        mean = np.rint(self._pixels / count).astype(np.uint8)
+        for reading, scorer in self._attackers.frozen:
+            found.append(("pixels", reading, np.where(self._ok, scorer(mean), np.nan)))
+            found.append(("scores", reading, self._scores["frozen", reading.probe] / count))
+        for reading, probe, view in self._attackers.retrained:
+            title = f"{probe.name} on {view.source}, {count} draws averaged"
+            if view.medium == "embedding":
+                template = (self._embeddings[view.source] / count).astype(np.float32)
+                ok = self._ok & np.isfinite(template).all(axis=1)
+                found.append(
+                    ("embeddings", reading, self._attacks.scores_of(probe, view, template, ok, title=title))
+                )
+                continue
+            scores = self._scores["retrained", probe.name] / count
+            # one draw is its own average: the same probe on the same images
+            alone = (
+                scores if count == 1 else self._attacks.scores_of(probe, view, mean, self._ok, title=title)
+            )
+            found.append(("pixels", reading, alone))
+            found.append(("scores", reading, scores))
+        return found
+
+
+def _plain(attackers: Attackers) -> list[Reading]:
+    return [
+        *(reading for reading, _ in attackers.frozen),
+        *(reading for reading, _, _ in attackers.retrained),
+    ]
+
+
+def _checked(images: Images, like: Images, number: int) -> Images:
+    if images.shape != like.shape or images.dtype != like.dtype:
+        raise AuditError(
+            f"Draw {number} is {images.dtype} {images.shape}; the first is {like.dtype} {like.shape}.",
+            hint="Give draws of the same photos, aligned to the same size.",
+        )
+    return images
+
+
+def _row(reading: Reading, combined: Combined, draws: int, gain: Measured) -> dict[str, Any]:
+    return {
+        "probe": reading.probe,
+        "kind": reading.kind,
+        "input": reading.source,
+        "combined": combined,
+        "draws": draws,
+        "leakage": reading.leakage,
+        "balanced_accuracy": reading.balanced_accuracy,
+        "validation_leakage": reading.val_leakage,
+        "gain": gain,
+        "measurable": reading.measurable,
+        "reason": reading.reason,
+    }
+
+
+def _undefined(reading: Reading, draws: int, reason: str) -> dict[str, Any]:
+    none = Measured.undefined(reason)
+    combined: Combined = "pixels" if reading.source == "image" else "embeddings"
+    row = _row(reading, combined, draws, none)
+    return {**row, "leakage": none, "balanced_accuracy": none, "measurable": False, "reason": reason}
