@@ -26,6 +26,8 @@ def main() -> None:
     if arguments.what in shown:
         show(arguments.what, arguments.row)
         return
+    if arguments.overrides and arguments.what != "train":
+        raise SystemExit("--set is for `train` alone: a row's figures are those of its configuration.")
     rows = [find_row(name) for name in arguments.row]
     if not rows:
         raise SystemExit("Name one row or more; `commands` lists them.")

@@ -112,7 +112,7 @@ def cell(figure: Measured, digits: int = 3) -> str:
         return MISSING if figure.reason == MISSING else f"{MISSING}: {figure.reason or 'no reason given'}"
     text = f"{figure.value:.{digits}f}"
     known = not math.isnan(figure.low) and not math.isnan(figure.high)
-    return f"{text} [{figure.low:.{digits}f}, {figure.high:.{digits}f}]" if known else text
+    return f"{text} [{figure.low:.{digits}f}, {figure.high:.{digits}f}]" if known else f"{text} (no interval)"
 
 
 # tables ---------------------------------------------------------------------------------------------------
@@ -170,7 +170,10 @@ _LOOKS: tuple[Column, ...] = (
 )
 
 TABLES: tuple[tuple[str, tuple[Column, ...]], ...] = (
-    ("Matching, of the unseen matcher *b* at FMR 1e-2:", _MATCHING),
+    (
+        "Matching, of the unseen matcher *b* at FMR 1e-2. A ratio has no interval where too few pairs were missed before:",
+        _MATCHING,
+    ),
     (
         "Leakage. The worst attackers learn from protected photos, plainly or after recovery, and are chosen on validation people:",
         _LEAKAGE,
