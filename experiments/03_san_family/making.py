@@ -22,7 +22,7 @@ from privface.audit import AuditResult
 from privface.config import TrainSettings, load_settings, parse_settings, put_value, read_mapping
 from privface.data import LoadedFaces
 from privface.errors import ConfigError
-from privface.images import to_unit, write_atomic
+from privface.images import encode_image, to_pixels, to_unit, write_atomic
 from privface.models import (
     Protector,
     Prototypes,
@@ -36,6 +36,7 @@ from privface.pipeline.battery import Effort
 from privface.pipeline.fit import CONFIG_FILE, PROVENANCE_FILE, person_digest
 from privface.protect.adversarial import FastGradientSign
 from privface.protect.output import remove_leftovers
+from privface.report import contact_sheet
 
 RUN_01 = "runs/01"
 """What configurations call the run folder of experiment 01."""
@@ -249,3 +250,15 @@ def audit_row(row: Row, places: Places, *, effort: Effort, progress: Progress) -
         write_atomic(row.training, record.encode())
     result.save(row.result)
     return result
+
+
+def sheet_row(row: Row, places: Places, *, progress: Progress) -> Path:
+    """Write 20 audited photos above their protected versions. It shows photos: it stays below ``places.out``."""
+    faces = lfw_faces("val", progress=progress)
+    step = max(1, len(faces) // 20)
+    pick = slice(0, 20 * step, step)
+    before = faces.pixels[pick]
+    after = to_pixels(protection(row, faces, places, progress).method(to_unit(before), pick))
+    path = places.out / "sheets" / f"{row.name}.png"
+    write_atomic(path, encode_image(contact_sheet(before, after), ".png"))
+    return path
