@@ -52,6 +52,7 @@ def reading(probe: str, kind: str, where: str, auc: float, accuracy: float, **ot
         "kind": kind,
         "input": where,
         "seen": False,
+        "original_auc": figure(0.95),
         "auc": figure(auc),
         "leakage": figure(max(auc, 1 - auc)),
         "balanced_accuracy": figure(accuracy),
@@ -231,6 +232,16 @@ def test_the_tables_have_the_same_rows_and_say_what_is_missing(modules):
     assert "| recover+cnn | 0.740 [0.720, 0.760] | 0.690 [0.670, 0.710] |" in leakage
     assert "| quadratic on *b* | 0.780 [0.760, 0.800] |" in leakage
     assert "| 0.800 [0.780, 0.820] | 24.0 [24.0, 24.0] | full | `python experiments" in looks
+
+
+def test_audits_with_other_attackers_are_named(modules):
+    same, other, fewer = audit(), audit(), audit()
+    other["leakage"][1]["original_auc"] = figure(0.93)
+    fewer["leakage"].pop()
+    alike = modules["tables"].alike
+    assert alike(audits(modules, none=audit(), a=same, x=None)).startswith("All attackers of all 2 audits")
+    text = alike(audits(modules, a=same, none=audit(), b=other, c=fewer))
+    assert text.endswith("b by 0.0200, 0 attackers not shared; c by 0.0000, 1 attackers not shared.")
 
 
 def test_a_figure_without_an_interval_says_so(modules):
