@@ -21,7 +21,8 @@ from methods import Progress, kept_pixels, lfw_faces, load_models, own_classifie
 from privface.audit import AuditResult
 from privface.config import TrainSettings, load_settings, parse_settings, put_value, read_mapping
 from privface.data import LoadedFaces
-from privface.images import to_unit, write_atomic
+from privface.errors import ConfigError
+from privface.images import encode_image, to_pixels, to_unit, write_atomic
 from privface.models import (
     Protector,
     Prototypes,
@@ -35,6 +36,7 @@ from privface.pipeline.battery import Effort
 from privface.pipeline.fit import CONFIG_FILE, PROVENANCE_FILE, person_digest
 from privface.protect.adversarial import FastGradientSign
 from privface.protect.output import remove_leftovers
+from privface.report import contact_sheet
 
 RUN_01 = "runs/01"
 """What configurations call the run folder of experiment 01."""
@@ -63,15 +65,14 @@ class Places:
 
 
 def train_row(row: Row, places: Places, *, overrides: Sequence[str], progress: Progress) -> None:
-    """Train a row, or go on with it; a finished one is left alone. Its record goes to ``results/training``."""
+    """Train a row, or go on with it; a finished one is left alone."""
     run = places.out / row.name
-    if not (run / PROVENANCE_FILE).is_file():
-        settings = settings_of(row, places, overrides)
-        run.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(run)
-        train(settings, run, resume=(run / CONFIG_FILE).is_file(), progress=progress)
-    record = json.dumps(training_record(run), indent=2, sort_keys=True) + "\n"
-    write_atomic(row.training, record.encode())
+    if (run / PROVENANCE_FILE).is_file():
+        return
+    settings = settings_of(row, places, overrides)
+    run.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(run)
+    train(settings, run, resume=(run / CONFIG_FILE).is_file(), progress=progress)
 
 
 def settings_of(row: Row, places: Places, overrides: Sequence[str] = ()) -> TrainSettings:
@@ -92,6 +93,41 @@ def moved(value: Any, run: Path) -> Any:
     if isinstance(value, list):
         return [moved(part, run) for part in value]
     return value.replace(RUN_01, str(run)) if isinstance(value, str) else value
+
+
+def require_configured(row: Row, places: Places) -> None:
+    """Refuse a run that was trained otherwise than the row's configuration says: its command would not be true.
+
+    Raises:
+        ConfigError: If they differ in anything but paths and the device.
+    """
+    made, configured = (
+        _counts(s) for s in (load_settings(places.out / row.name / CONFIG_FILE), settings_of(row, places))
+    )
+    changed = sorted(key for key in made if made[key] != configured[key])
+    if changed:
+        raise ConfigError(
+            f"{places.out / row.name} was trained with another {', '.join(changed)} than {row.config.name} says.",
+            hint="Train it anew into another --out, or save its settings as a configuration of another name.",
+        )
+
+
+def _counts(settings: TrainSettings) -> dict[str, Any]:
+    """What must agree, without paths."""
+    content = settings.model_dump(mode="json")
+    loop = {
+        key: content["loop"][key]
+        for key in content["loop"]
+        if key not in {"device", "devices", "checkpoint_minutes"}
+    }
+    names = ("validation_share", "adversaries", "autoencoder", "losses", "seed", "size")
+    return {
+        "loop": loop,
+        "method": settings.method,
+        "method_options": settings.method_options,
+        "start": settings.start is not None,
+        **{name: content[name] for name in names},
+    }
 
 
 def training_record(run: Path) -> dict[str, Any]:
@@ -181,7 +217,9 @@ def target_of(row: Row) -> Literal["same", "neutral", "opposite"]:
 
 
 def audit_row(row: Row, places: Places, *, effort: Effort, progress: Progress) -> AuditResult:
-    """Audit a row as experiment 02 does: LFW `val`, the same attackers, seeds and cache."""
+    """Audit a row as experiment 02 does: LFW `val`, the same attackers, seeds and cache; keeps the training's record, too."""
+    if row.source == "trained":
+        require_configured(row, places)
     faces = lfw_faces("val", progress=progress)
     made = protection(row, faces, places, progress)
     digest = hashlib.sha256(made.fingerprint.encode()).hexdigest()[:12]  # trained anew, protected anew
@@ -207,5 +245,20 @@ def audit_row(row: Row, places: Places, *, effort: Effort, progress: Progress) -
         progress=progress,
     )
     result = auditor.run(audit_data(faces, after))
+    if row.source == "trained":
+        record = json.dumps(training_record(places.out / row.name), indent=2, sort_keys=True) + "\n"
+        write_atomic(row.training, record.encode())
     result.save(row.result)
     return result
+
+
+def sheet_row(row: Row, places: Places, *, progress: Progress) -> Path:
+    """Write 20 audited photos above their protected versions. It shows photos: it stays below ``places.out``."""
+    faces = lfw_faces("val", progress=progress)
+    step = max(1, len(faces) // 20)
+    pick = slice(0, 20 * step, step)
+    before = faces.pixels[pick]
+    after = to_pixels(protection(row, faces, places, progress).method(to_unit(before), pick))
+    path = places.out / "sheets" / f"{row.name}.png"
+    write_atomic(path, encode_image(contact_sheet(before, after), ".png"))
+    return path

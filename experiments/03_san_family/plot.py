@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from rows import all_rows
 from tables import Audit, Plane, points
 
@@ -23,6 +25,7 @@ _TITLES: dict[Plane, str] = {
     "image": "balanced accuracy of the worst attacker on images",
     "all": "balanced accuracy of the worst attacker on images or embeddings",
 }
+Point = tuple[Reading, Reading, Mapping[str, Any]]
 _LIMITS: dict[Plane, float] = {"image": 0.70, "all": 0.80}
 
 
@@ -35,7 +38,7 @@ def draw(path: Path, audits: Sequence[Audit] | None = None) -> None:
         for place, plane in enumerate(_TITLES):
             axes = figure.add_axes((0.055 + 0.485 * place, 0.13, 0.445, 0.84))
             _panel(axes, everything, plane)
-        words = "bars: 95 % intervals over people; dotted: 0.95 of what is matched between originals; orange: ours; blue: trained for this comparison; grey: no training"
+        words = "bars: 95 % intervals over people; dotted: 0.95 of what is matched between originals; shaded: aimed at; orange: ours; blue: trained for this comparison; grey: not trained here"
         figure.text(0.5, 0.02, words, ha="center", fontsize=9, fontstyle="italic")
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110, facecolor="white", metadata={"Software": None})
@@ -69,30 +72,44 @@ def _panel(axes: Axes, audits: Sequence[Audit], plane: Plane) -> None:
         if match.has_interval:
             axes.plot([leak.value] * 2, [match.low, match.high], color=colour, linewidth=1.1, alpha=0.55)
         axes.plot(leak.value, match.value, "o", markersize=7, color=colour, markeredgecolor="white", zorder=4)
-    _name(axes, [(leak.value, match.value, p) for leak, match, p in known], rows)
+    _name(axes, known, rows)
 
 
-def _name(
-    axes: Axes, known: Sequence[tuple[float, float, Mapping[str, Any]]], rows: Mapping[str, Any]
-) -> None:
+def _along_bars(known: Sequence[Point]) -> list[tuple[float, float]]:
+    """Places on the intervals, which names should not lie on either."""
+    found = []
+    for leak, match, _ in known:
+        if leak.has_interval:
+            found += [(float(x), match.value) for x in np.linspace(leak.low, leak.high, 7)]
+        if match.has_interval:
+            found += [(leak.value, float(y)) for y in np.linspace(match.low, match.high, 5)]
+    return found
+
+
+def _name(axes: Axes, known: Sequence[Point], rows: Mapping[str, Any]) -> None:
     """Each method's name beside its point, led to by a line where there is no room beside it."""
     renderer = axes.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    spots = [(leak.value, match.value) for leak, match, _ in known]
     sizes = []
     for _, _, point in known:
         text = axes.text(0, 0, point["name"], fontsize=9)
         box = text.get_window_extent(renderer)
         sizes.append((float(box.width) + 4, float(box.height) + 2))
         text.remove()
-    anchors = [tuple(map(float, axes.transData.transform((x, y)))) for x, y, _ in known]
+    anchors = [tuple(map(float, axes.transData.transform((x, y)))) for x, y in spots]
     frame = axes.get_window_extent(renderer)
+    bars = [tuple(map(float, axes.transData.transform(end))) for end in _along_bars(known)]
     places = place_labels(
-        anchors, sizes, marks=anchors, bounds=(frame.x0 + 3, frame.y0 + 3, frame.x1 - 3, frame.y1 - 3)
+        anchors,
+        sizes,
+        marks=[*anchors, *bars],
+        bounds=(frame.x0 + 3, frame.y0 + 3, frame.x1 - 3, frame.y1 - 3),
     )
-    for (x, y, point), (centre, height, far) in zip(known, places, strict=True):
+    for (_, _, point), spot, (centre, height, far) in zip(known, spots, places, strict=True):
         ours = rows[point["name"]].ours
         axes.annotate(
             point["name"],
-            (x, y),
+            spot,
             xytext=tuple(axes.transData.inverted().transform((centre, height))),
             ha="center",
             va="center",
@@ -100,5 +117,6 @@ def _name(
             fontweight="bold" if ours else "normal",
             color=_OURS if ours else _INK,
             arrowprops={"arrowstyle": "-", "color": _INK, "alpha": 0.4, "linewidth": 0.7} if far else None,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
             zorder=5,
         )

@@ -4,7 +4,7 @@
 
 `make` trains a row (where it is trained here) and audits it; `train` and `audit` do one of the two. Run again after a stop, each goes on;
 what is finished is left alone (`--again` audits once more). Photos, attackers, seeds and cache are those of experiment 02, whose audits of
-nine methods stand in the tables, too. Results go to results/ROW.json and results/training/ROW.json, from which these are printed:
+nine methods stand in the tables, too. `sheet` puts 20 photos above their protected versions into OUT/sheets. Results go to results/ROW.json and results/training/ROW.json, from which these are printed:
 
     python experiments/03_san_family/run.py table | targets [ROW] | dominates | commands | plot
 """
@@ -26,6 +26,8 @@ def main() -> None:
     if arguments.what in shown:
         show(arguments.what, arguments.row)
         return
+    if arguments.overrides and arguments.what != "train":
+        raise SystemExit("--set is for `train` alone: a row's figures are those of its configuration.")
     rows = [find_row(name) for name in arguments.row]
     if not rows:
         raise SystemExit("Name one row or more; `commands` lists them.")
@@ -40,7 +42,8 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "what", choices=("make", "train", "audit", "table", "targets", "dominates", "commands", "plot")
+        "what",
+        choices=("make", "train", "audit", "sheet", "table", "targets", "dominates", "commands", "plot"),
     )
     parser.add_argument("row", nargs="*", help="rows; for `targets` the one that is judged")
     parser.add_argument("--run", type=Path, default=Path("runs/01"), help="run folder of experiment 01")
@@ -81,13 +84,16 @@ def show(what: str, names: list[str]) -> None:
 
 def work(rows: list[Any], arguments: argparse.Namespace) -> None:
     """Train and audit, one row after the other."""
-    from making import Places, audit_row, train_row
+    from making import Places, audit_row, sheet_row, train_row
 
     from privface.cli.show import progress_bars
 
     places = Places(arguments.run, arguments.out, arguments.cache, Path(os.environ["PRIVFACE_MODELS"]))
     with progress_bars() as progress:
         for row in rows:
+            if arguments.what == "sheet":
+                print(sheet_row(row, places, progress=progress))
+                continue
             if arguments.what != "audit" and row.source == "trained":
                 train_row(row, places, overrides=arguments.overrides, progress=progress)
                 print(f"{row.name}: trained", flush=True)

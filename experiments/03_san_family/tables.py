@@ -112,7 +112,7 @@ def cell(figure: Measured, digits: int = 3) -> str:
         return MISSING if figure.reason == MISSING else f"{MISSING}: {figure.reason or 'no reason given'}"
     text = f"{figure.value:.{digits}f}"
     known = not math.isnan(figure.low) and not math.isnan(figure.high)
-    return f"{text} [{figure.low:.{digits}f}, {figure.high:.{digits}f}]" if known else text
+    return f"{text} [{figure.low:.{digits}f}, {figure.high:.{digits}f}]" if known else f"{text} (no interval)"
 
 
 # tables ---------------------------------------------------------------------------------------------------
@@ -170,7 +170,10 @@ _LOOKS: tuple[Column, ...] = (
 )
 
 TABLES: tuple[tuple[str, tuple[Column, ...]], ...] = (
-    ("Matching, of the unseen matcher *b* at FMR 1e-2:", _MATCHING),
+    (
+        "Matching, of the unseen matcher *b* at FMR 1e-2. A ratio has no interval where too few pairs were missed before:",
+        _MATCHING,
+    ),
     (
         "Leakage. The worst attackers learn from protected photos, plainly or after recovery, and are chosen on validation people:",
         _LEAKAGE,
@@ -182,7 +185,35 @@ TABLES: tuple[tuple[str, tuple[Column, ...]], ...] = (
 def tables(audits: Sequence[Audit] | None = None) -> str:
     """All tables of the same rows, as Markdown."""
     audits = [Audit.of(row) for row in all_rows()] if audits is None else audits
-    return "\n\n".join(f"{title}\n\n{_table(columns, audits)}" for title, columns in TABLES)
+    parts = [f"{title}\n\n{_table(columns, audits)}" for title, columns in TABLES]
+    return "\n\n".join([*parts, alike(audits)])
+
+
+def alike(audits: Sequence[Audit]) -> str:
+    """Whether the attackers of all audits are the same: each was trained on the same originals first, and should read them alike."""
+    known = [audit for audit in audits if audit.document is not None]
+    found = {audit.row.name: _on_originals(audit) for audit in known}
+    first = found.get("none", next(iter(found.values()), {}))
+    gaps = {}
+    for name, mine in found.items():
+        shared = [abs(mine[key] - first[key]) for key in mine.keys() & first.keys()]
+        if max(shared, default=0.0) > 0.0 or mine.keys() != first.keys():
+            gaps[name] = (
+                f"{name} by {max(shared, default=0.0):.4f}, {len(mine.keys() ^ first.keys())} attackers not shared"
+            )
+    if not gaps:
+        return f"All attackers of all {len(known)} audits read the originals alike."
+    return f"Attackers read the originals otherwise than those of the first audit, in AUC at most: {'; '.join(gaps.values())}."
+
+
+def _on_originals(audit: Audit) -> dict[tuple[str, str], float]:
+    """AUC on originals of each attacker that was retrained."""
+    rows = (audit.document or {})["leakage"]
+    return {
+        (r["probe"], r["input"]): float(r["original_auc"]["value"])
+        for r in rows
+        if r["kind"] == "retrained" and r["original_auc"]["value"] is not None
+    }
 
 
 def _table(columns: Sequence[Column], audits: Sequence[Audit]) -> str:
