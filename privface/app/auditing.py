@@ -19,6 +19,9 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 RESAMPLES: dict[Effort, int] = {"quick": 200, "standard": 1000, "full": 1000}
 """Bootstrap resamples by effort; fewer make the intervals of a first look rougher."""
 
+_PARQUET = b"PAR1"
+"""Begins such a file. A stranger's could grow to any size in memory, and its footer cannot be believed."""
+
 
 @dataclass(frozen=True)
 class AuditBench:
@@ -85,6 +88,11 @@ def audit_uploads(
         raise UploadError(
             "This server was started without a face matcher, and an audit without one would not show what protection cost.",
             hint="Start it with `privface app --matcher SPEC`.",
+        )
+    if labels is not None and labels.data.startswith(_PARQUET):
+        raise UploadError(
+            f"{labels.name} is a Parquet table; this page reads labels from CSV alone.",
+            hint="Save it as CSV, or run `privface audit` on the command line, which reads both.",
         )
     with work_folder(folder) as work:
         places = {

@@ -76,7 +76,7 @@ def demo(
     """Generated faces, a matcher, a classifier, a protector and an honest audit, in about three minutes, offline."""
     from privface.pipeline.demo import run_demo  # noqa: PLC0415
 
-    with progress_bars(stages=True) as progress:
+    with progress_bars() as progress:
         progress("demo, about three minutes on one core", 0, 1)
         outcome = run_demo(out, seed=seed, progress=progress)
         progress("demo, about three minutes on one core", 1, 1)

@@ -246,6 +246,8 @@ def test_audit_errors_name_no_path_and_leave_nothing(tmp_path, kit):
     assert str(tmp_path) not in str(caught.value)
     with pytest.raises(UploadError, match="without a face matcher"):
         audit_uploads(first, second, None, bench=AuditBench(), folder=tmp_path)
+    with pytest.raises(UploadError, match=r"people\.parquet is a Parquet table.* Save it as CSV"):
+        audit_uploads(first, second, Upload("people.parquet", b"PAR1"), bench=bench, folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
