@@ -130,7 +130,8 @@ def audit_uploads(
             )
             report = (work / "out" / "report.html").read_bytes()
         except PrivfaceError as error:
-            raise _without_paths(error, work) from error
+            _leave_paths_out(error, work)
+            raise
         return Audited(report, result.to_bytes(), _headline(result))
 
 
@@ -138,8 +139,8 @@ def _headline(result: AuditResult) -> str:
     return str(result.document["verdict"]["headline"])
 
 
-def _without_paths(error: PrivfaceError, work: Path) -> PrivfaceError:
-    """The same error for a reader who does not see this machine."""
+def _leave_paths_out(error: PrivfaceError, work: Path) -> None:
+    """Change an error for a reader who does not see this machine; in place, as its kind may be built in its own way."""
 
     def plain(text: str) -> str:
         for place in (work.resolve(), work):
@@ -149,4 +150,5 @@ def _without_paths(error: PrivfaceError, work: Path) -> PrivfaceError:
             text = text.replace(f"{place}/", "")
         return text
 
-    return type(error)(plain(error.message), hint=None if error.hint is None else plain(error.hint))
+    error.message = plain(error.message)
+    error.hint = None if error.hint is None else plain(error.hint)
