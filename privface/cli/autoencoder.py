@@ -26,7 +26,7 @@ app = typer.Typer(
 
 Model = Annotated[Path, typer.Option(help="Model folder written by `privface autoencoder train`.")]
 Source = Annotated[Path, typer.Argument(metavar="INPUT", help="Folder of images; never written to.")]
-Output = Annotated[Path, typer.Argument(help="Folder for the results.")]
+Output = Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder for the results.")]
 
 
 @app.command()
@@ -139,7 +139,7 @@ def denoise(
     source: Annotated[
         Path, typer.Argument(metavar="INPUT", help="Folder of images, or a WAV file with --speech.")
     ],
-    output: Annotated[Path, typer.Argument(help="Folder for the results, or a WAV file.")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder for the results, or a WAV file.")],
     model: Model,
     speech: Annotated[bool, typer.Option("--speech", help="INPUT and OUTPUT are WAV files.")] = False,
     json: AsJson = False,

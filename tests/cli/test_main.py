@@ -47,6 +47,12 @@ def test_help_of_every_command(run, command):
     assert "--help" in out
 
 
+def test_help_lists_commands_in_the_order_of_use(run):
+    _, out, _ = run("--help")
+    shown = re.findall(r"^\W*([a-z]+)  ", out.split("Commands")[1], re.MULTILINE)
+    assert shown == list(entry._ORDER)
+
+
 def test_version(run):
     from importlib.metadata import version
 
