@@ -19,6 +19,9 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 RESAMPLES: dict[Effort, int] = {"quick": 200, "standard": 1000, "full": 1000}
 """Bootstrap resamples by effort; fewer make the intervals of a first look rougher."""
 
+_PARQUET = b"PAR1"
+"""Begins such a file. A stranger's could grow to any size in memory, and its footer cannot be believed."""
+
 
 @dataclass(frozen=True)
 class AuditBench:
@@ -86,6 +89,11 @@ def audit_uploads(
             "This server was started without a face matcher, and an audit without one would not show what protection cost.",
             hint="Start it with `privface app --matcher SPEC`.",
         )
+    if labels is not None and labels.data.startswith(_PARQUET):
+        raise UploadError(
+            f"{labels.name} is a Parquet table; this page reads labels from CSV alone.",
+            hint="Save it as CSV, or run `privface audit` on the command line, which reads both.",
+        )
     with work_folder(folder) as work:
         places = {
             "originals": work / "originals",
@@ -122,7 +130,8 @@ def audit_uploads(
             )
             report = (work / "out" / "report.html").read_bytes()
         except PrivfaceError as error:
-            raise _without_paths(error, work) from error
+            _leave_paths_out(error, work)
+            raise
         return Audited(report, result.to_bytes(), _headline(result))
 
 
@@ -130,8 +139,8 @@ def _headline(result: AuditResult) -> str:
     return str(result.document["verdict"]["headline"])
 
 
-def _without_paths(error: PrivfaceError, work: Path) -> PrivfaceError:
-    """The same error for a reader who does not see this machine."""
+def _leave_paths_out(error: PrivfaceError, work: Path) -> None:
+    """Change an error for a reader who does not see this machine; in place, as its kind may be built in its own way."""
 
     def plain(text: str) -> str:
         for place in (work.resolve(), work):
@@ -141,4 +150,5 @@ def _without_paths(error: PrivfaceError, work: Path) -> PrivfaceError:
             text = text.replace(f"{place}/", "")
         return text
 
-    return type(error)(plain(error.message), hint=None if error.hint is None else plain(error.hint))
+    error.message = plain(error.message)
+    error.hint = None if error.hint is None else plain(error.hint)

@@ -28,6 +28,16 @@ _EFFORTS = (
     ("standard: every attacker but fine-tuned networks", "standard"),
     ("full: those, too; hours", "full"),
 )
+_PLAIN_REFUSALS = """<script>
+new MutationObserver(() => {
+  for (const told of document.querySelectorAll("[data-testid=toast-text]")) {
+    const first = document.createTreeWalker(told, NodeFilter.SHOW_TEXT).nextNode();
+    if (first && /^\\s*HTTP \\d+: /.test(first.data)) first.data = first.data.replace(/^\\s*HTTP \\d+: /, "");
+  }
+}).observe(document, {childList: true, subtree: true});
+</script>"""
+"""Takes the status, which Gradio's client puts before the words of a refused upload, off again."""
+
 _WHOLE, _CROPS = ("Whole photos: find every face", "detect"), ("Face crops, aligned already", "aligned")
 
 
@@ -108,6 +118,7 @@ def application(service: Service) -> ASGIApp:
             primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
         ),
         css=STYLE,
+        head=_PLAIN_REFUSALS,
     )
     return Gate(app, shelf=service.shelf, folder=service.folder, limits=service.limits)
 

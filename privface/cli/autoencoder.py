@@ -26,7 +26,7 @@ app = typer.Typer(
 
 Model = Annotated[Path, typer.Option(help="Model folder written by `privface autoencoder train`.")]
 Source = Annotated[Path, typer.Argument(metavar="INPUT", help="Folder of images; never written to.")]
-Output = Annotated[Path, typer.Argument(help="Folder for the results.")]
+Output = Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder for the results.")]
 
 
 @app.command()
@@ -121,12 +121,17 @@ def train(
 
 
 @app.command()
-def reconstruct(source: Source, output: Output, model: Model) -> None:
-    """Write what an autoencoder makes of each image. This protects nothing by itself: audit before you rely on it."""
+def reconstruct(source: Source, output: Output, model: Model, json: AsJson = False) -> None:
+    """Write what an autoencoder makes of each image. This protects nothing by itself: audit before you rely on it.
+
+    Example: `privface autoencoder reconstruct photos reconstructed --model mymodel`
+    """
     from privface.pipeline.autoencoders import apply_to_folder  # noqa: PLC0415
 
     with progress_bars() as progress:
-        _report(apply_to_folder(model, source, output, progress=progress), output)
+        found = apply_to_folder(model, source, output, progress=progress)
+    Console.document("autoencoder reconstruct", **_content(found, output))
+    _report(found, output)
 
 
 @app.command()
@@ -134,9 +139,10 @@ def denoise(
     source: Annotated[
         Path, typer.Argument(metavar="INPUT", help="Folder of images, or a WAV file with --speech.")
     ],
-    output: Annotated[Path, typer.Argument(help="Folder for the results, or a WAV file.")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder for the results, or a WAV file.")],
     model: Model,
     speech: Annotated[bool, typer.Option("--speech", help="INPUT and OUTPUT are WAV files.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Take noise out of images, or with --speech out of a recording.
 
@@ -146,19 +152,27 @@ def denoise(
 
     if speech:
         seconds = denoise_speech(model, source, output)
+        Console.document("autoencoder denoise", seconds=seconds, files={"speech": output})
         Console.say(f"{seconds:.1f} s of speech; {output}")
         return
     with progress_bars() as progress:
-        _report(apply_to_folder(model, source, output, progress=progress), output)
+        found = apply_to_folder(model, source, output, progress=progress)
+    Console.document("autoencoder denoise", **_content(found, output))
+    _report(found, output)
 
 
 @app.command()
-def colorize(source: Source, output: Output, model: Model) -> None:
-    """Give grey images colours that a network finds likely (train it with --variant colourising)."""
+def colorize(source: Source, output: Output, model: Model, json: AsJson = False) -> None:
+    """Give grey images colours that a network finds likely (train it with --variant colourising).
+
+    Example: `privface autoencoder colorize grey coloured --model colours`
+    """
     from privface.pipeline.autoencoders import apply_to_folder  # noqa: PLC0415
 
     with progress_bars() as progress:
-        _report(apply_to_folder(model, source, output, colourise=True, progress=progress), output)
+        found = apply_to_folder(model, source, output, colourise=True, progress=progress)
+    Console.document("autoencoder colorize", **_content(found, output))
+    _report(found, output)
 
 
 @app.command()
@@ -167,12 +181,22 @@ def sample(
     model: Model,
     count: Annotated[int, typer.Option(help="How many images.")] = 64,
     seed: Annotated[int, typer.Option(help="Same seed, same images.")] = 0,
+    json: AsJson = False,
 ) -> None:
-    """Draw images of nobody from a variational autoencoder, and one sheet of them all."""
+    """Draw images of nobody from a variational autoencoder, and one sheet of them all.
+
+    Example: `privface autoencoder sample drawn --model variational --count 64`
+    """
     from privface.pipeline.autoencoders import sample_images  # noqa: PLC0415
 
     written = sample_images(model, output, count=count, seed=seed)
+    Console.document("autoencoder sample", images=count, files={"sheet": written[0], "images": output})
     Console.say(f"{count} images; {written[0]}")
+
+
+def _content(found: Applied, output: Path) -> dict[str, Any]:
+    """What ``--json`` says of a folder."""
+    return {"written": found.written, "failed": dict(found.failed), "files": {"images": output}}
 
 
 def _report(found: Applied, output: Path) -> None:

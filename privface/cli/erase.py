@@ -137,9 +137,9 @@ def fit(
 
 @app.command()
 def apply(
-    eraser: Annotated[Path, typer.Argument(help="Folder that `privface erase fit` wrote.")],
+    eraser: Annotated[Path, typer.Argument(metavar="ERASER", help="Folder that `privface erase fit` wrote.")],
     table: Annotated[Path, typer.Argument(metavar="EMBEDDINGS", help="Table: .parquet, .npz or .csv.")],
-    out: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Parquet file to write.")],
     keep_labels: Annotated[
         bool,
         typer.Option(
@@ -153,6 +153,8 @@ def apply(
     """Erase a table of embeddings of the same matcher, of any length; memory stays flat.
 
     Rows and keys stay in order. Rows without an embedding stay empty, and then the exit code is 1.
+
+    Example: `privface erase apply erasers/leace emb.parquet erased.parquet`
     """
     from privface.pipeline.erase import apply_eraser  # noqa: PLC0415
 

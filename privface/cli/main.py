@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from privface import __version__
 from privface.cli.app import app as web_page
@@ -20,8 +21,24 @@ from privface.errors import PrivfaceError
 
 EXIT_SOME_FAILED, EXIT_USAGE, EXIT_GATE, EXIT_BUG, EXIT_STOPPED = 1, 2, 3, 70, 130
 
+_ORDER = (
+    "demo", "train", "protect", "audit", "compare", "sweep", "embed", "erase", "match", "export", "app", "autoencoder",
+    "models", "doctor",
+)  # fmt: skip
+
+
+class InOrderOfUse(TyperGroup):
+    """Lists commands as a newcomer meets them, not as the code defines them; what is not in that order comes last."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of the commands."""
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
+
+
 app = typer.Typer(
     name="privface",
+    cls=InOrderOfUse,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -76,7 +93,7 @@ def demo(
     """Generated faces, a matcher, a classifier, a protector and an honest audit, in about three minutes, offline."""
     from privface.pipeline.demo import run_demo  # noqa: PLC0415
 
-    with progress_bars(stages=True) as progress:
+    with progress_bars() as progress:
         progress("demo, about three minutes on one core", 0, 1)
         outcome = run_demo(out, seed=seed, progress=progress)
         progress("demo, about three minutes on one core", 1, 1)
@@ -109,7 +126,10 @@ def train(
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Train a perturbation model on labelled faces against a matcher and gender classifiers."""
+    """Train a perturbation model on labelled faces against a matcher and gender classifiers.
+
+    Example: `privface train --config train.yaml --out runs/mine`
+    """
     from privface.config import load_settings  # noqa: PLC0415
     from privface.pipeline import train as fit  # noqa: PLC0415
     from privface.pipeline.methods import find_method  # noqa: PLC0415
@@ -136,7 +156,7 @@ def train(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder of `privface train`.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `privface train`.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="File to write.")],
     strength: Annotated[
         float, typer.Option(help="Built in, 0 to 2; 1 is what was trained and audited.")
@@ -387,14 +407,17 @@ def compare(
 
 @app.command()
 def embed(
-    images: Annotated[Path, typer.Argument(help="Photos: a folder, or kind:path.")],
-    out: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Photos: a folder, or kind:path.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Parquet file to write.")],
     matcher: Annotated[str, typer.Option(help="facenet:vggface2, onnx:FILE, module:pkg.fn or mini:FOLDER.")],
     labels: Annotated[Path | None, typer.Option(help="CSV or Parquet: file, identity, gender.")] = None,
     faces: Annotated[Faces, typer.Option(help="How photos are aligned.")] = "auto",
     json: AsJson = False,
 ) -> None:
-    """Write face embeddings with their labels to Parquet, one row a photo."""
+    """Write face embeddings with their labels to Parquet, one row a photo.
+
+    Example: `privface embed photos embeddings.parquet --matcher onnx:models/matcher.onnx`
+    """
     from privface.pipeline import embed as run  # noqa: PLC0415
 
     with progress_bars() as progress:

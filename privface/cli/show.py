@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TextIO
@@ -28,6 +29,9 @@ _LONG_WORD = 16  # longer ones, such as paths, may break
 _FIGURE = re.compile(r"[+\-]?[\d,.]+ ?%?( \[.*\])?|n/m")
 _WHOLE = re.compile(rf"{_FIGURE.pattern}|[0-9a-f]{{64}}|yes|no|seen|unseen|\?|")
 """Cells that are never broken."""
+
+_LINE_EVERY = 60.0
+"""Seconds between two lines of a stage in a log."""
 
 
 class Console:
@@ -254,19 +258,13 @@ def audit_content(result: AuditResult, gates: Sequence[GateOutcome] = ()) -> dic
 
 
 @contextmanager
-def progress_bars(*, stages: bool = False) -> Iterator[Progress]:
-    """Rich progress bars with rate and time left, one a stage.
-
-    Args:
-        stages: Where standard error is no terminal that can redraw, name each stage on it as it begins; else
-            nothing is shown there.
-    """
-    plain = not sys.stderr.isatty() or os.environ.get("TERM") == "dumb"
-    if Console.quiet or (plain and not stages):
+def progress_bars() -> Iterator[Progress]:
+    """Rich progress bars on standard error with rate and time left, one a stage; lines for a log where nothing can be redrawn."""
+    if Console.quiet:
         yield lambda _stage, _done, _total: None
         return
-    if plain:
-        yield _stage_lines()
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield StageLines()
         return
     from rich import progress as parts  # noqa: PLC0415
     from rich.console import Console as Terminal  # noqa: PLC0415
@@ -290,16 +288,39 @@ def progress_bars(*, stages: bool = False) -> Iterator[Progress]:
         yield report
 
 
-def _stage_lines() -> Progress:
-    told: set[str] = set()
+class StageLines:
+    """A line on standard error as a stage begins, one a minute while it lasts, and one as it ends.
 
-    def report(stage: str, _done: int, _total: int) -> None:
-        if stage not in told:
-            told.add(stage)
-            sys.stderr.write(f"{stage} ...\n")
-            sys.stderr.flush()
+    Args:
+        clock: Seconds.
+    """
 
-    return report
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._begun: dict[str, float] = {}
+        self._told: dict[str, float] = {}
+        self._ended: set[str] = set()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Take how far a stage is: ``done`` of ``total`` of whatever it counts."""
+        now = self._clock()
+        if stage not in self._begun:
+            self._begun[stage] = self._told[stage] = now
+            self._say(f"{stage} ...")
+        if stage in self._ended:
+            return
+        minutes, seconds = divmod(int(now - self._begun[stage]), 60)
+        if done >= total:
+            self._ended.add(stage)
+            self._say(f"{stage}: {f'all {total:,} ' if total > 1 else ''}done, {minutes}:{seconds:02d}")
+        elif now - self._told[stage] >= _LINE_EVERY:
+            self._told[stage] = now
+            self._say(f"{stage}: {done:,} of {total:,}, {minutes}:{seconds:02d}")
+
+    @staticmethod
+    def _say(line: str) -> None:
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
 
 def _least(cell: str) -> int:

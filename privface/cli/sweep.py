@@ -18,7 +18,8 @@ EXIT_SOME_FAILED = 1
 
 def sweep(
     config: Annotated[
-        Path, typer.Argument(help="YAML: base, grid or points, audit, baselines; docs/sweep.md.")
+        Path,
+        typer.Argument(metavar="CONFIG", help="YAML: base, grid or points, audit, baselines; docs/sweep.md."),
     ],
     out: Annotated[
         Path, typer.Option(help="Folder for all points, sweep.json, sweep.html and tradeoff.svg.")

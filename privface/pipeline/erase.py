@@ -240,7 +240,7 @@ def apply_eraser(
             done += len(part)
             skipped += int((~kept).sum())
             if progress is not None:
-                progress("erase", done, max(total, done))
+                progress("erase", done, total or done + 1)  # an unknown total is never reached
         if writer is None:
             raise DataError(f"{table} has no rows.", hint="It needs one row per photo.")
         writer.close()
@@ -330,7 +330,7 @@ class _Reader:
             kept &= self._within_cap(part, kept)
             self.rows += int(kept.sum())
             if self._progress is not None:
-                self._progress("read", done, max(total, done))
+                self._progress("read", done, total or done + 1)
             if kept.any():
                 self._genders |= set(genders[kept].tolist())
                 yield part.vectors[kept], genders[kept]

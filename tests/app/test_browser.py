@@ -239,12 +239,35 @@ def test_audit_report_and_trade_off(
         page.shot("trade-off")
 
 
+def test_an_audit_is_stopped(
+    server: Any, browse: Callable[..., Browser], archives: tuple[Path, Path]
+) -> None:
+    page = browse(width=390)
+    page.tab("Audit")
+    page.shot("audit-start")
+    page.give("#pf-originals", archives[0])
+    page.give("#pf-protected", archives[1])
+    page.wait("#pf-originals", ".zip")
+    page.wait("#pf-protected", ".zip")
+    page.choose("#pf-audit-faces", "Face crops")
+    page.click(page.wait("#pf-audit"))
+    page.wait("#pf-audit-result .pf-progress")
+    page.click(page.wait("#pf-stop"))
+    page.wait("#pf-audit-result .pf-notice", "Stopped.")
+    page.shot("audit-stopped")
+    assert [p for p in server.files() if p.suffix in {".png", ".zip", ".html", ".json"}] == []
+
+
 def test_refused_uploads_say_why_on_the_page(browse: Callable[..., Browser], tmp_path: Path) -> None:
     page = browse(width=390, dark=True)
     large = tmp_path / "<b>large.png"
     large.write_bytes(b"\0" * 60_000_000)
     page.give("#pf-photos", large)
-    page.wait("[data-testid=toast-body], .toast-body", "60 MB; the limit is 50 MB a file")
+    told = page.wait("[data-testid=toast-text]", "60 MB; the limit is 50 MB a file")
+    until = time.monotonic() + 5
+    while "HTTP" in told.text and time.monotonic() < until:
+        time.sleep(0.1)
+    assert told.text.startswith("<b>large.png: 60 MB"), "words alone, no status, no markup"
     page.shot("refused")
 
 

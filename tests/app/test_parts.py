@@ -8,13 +8,14 @@ import re
 import stat
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from privface.app import markup, protecting
+from privface.app import auditing, markup, protecting
 from privface.app.auditing import AuditBench, audit_uploads
 from privface.app.folder import PREFIX, private_folder, remove_leftovers, work_folder
 from privface.app.gate import upload_token
@@ -246,6 +247,28 @@ def test_audit_errors_name_no_path_and_leave_nothing(tmp_path, kit):
     assert str(tmp_path) not in str(caught.value)
     with pytest.raises(UploadError, match="without a face matcher"):
         audit_uploads(first, second, None, bench=AuditBench(), folder=tmp_path)
+    with pytest.raises(UploadError, match=r"people\.parquet is a Parquet table.* Save it as CSV"):
+        audit_uploads(first, second, Upload("people.parquet", b"PAR1"), bench=bench, folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stopped_audit_says_so_and_leaves_nothing(tmp_path, kit, make_png, monkeypatch):
+    def endless(*_: object, progress, **__: object) -> None:
+        while True:
+            progress("embed", 1, 2)
+            time.sleep(0.01)
+
+    monkeypatch.setattr(auditing, "audit", endless)
+    service = build_service(Settings(matchers=[f"mini:{kit.matcher}"]), tmp_path)
+    photos = zipped(("p1/a.png", make_png(1)))
+    paths = [f"{tmp_path}/{service.shelf.put(Item('x.zip', photos))}/x.zip" for _ in range(2)]
+    shown = service.audit("me", *paths, None, effort="quick", aligned=True, ours=False)
+    service.stop("me")  # nothing runs yet: nothing is stopped
+    next(shown)
+    service.stop("me")
+    last = list(shown)[-1]
+    assert "Stopped." in last, last
+    assert "Nothing of it was kept." in last
     assert list(tmp_path.iterdir()) == []
 
 

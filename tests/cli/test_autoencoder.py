@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -35,8 +37,15 @@ def test_train_then_reconstruct(photos, tmp_path):
     assert told.exit_code == 0, told.output
     assert "best epoch 1 of 1" in told.output
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["model.safetensors", "model.yaml"]
-    done = run("reconstruct", photos, tmp_path / "out", "--model", tmp_path / "m")
+    done = run("reconstruct", photos, tmp_path / "out", "--model", tmp_path / "m", "--json")
     assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == {
+        "schema": "privface.command/1",
+        "command": "autoencoder reconstruct",
+        "written": len(names(photos)),
+        "failed": {},
+        "files": {"images": str(tmp_path / "out")},
+    }
     assert names(tmp_path / "out") == names(photos)
     assert decode_image(tmp_path / "out" / names(photos)[0]).shape == (32, 32, 3)
 
@@ -48,6 +57,10 @@ def test_denoise_keeps_each_size_and_a_broken_file_is_reported(photos, tmp_path)
     (tmp_path / "in" / "a.png").write_bytes(data)
     (tmp_path / "in" / "b.png").write_bytes(data[:200])
     done = run("denoise", tmp_path / "in", tmp_path / "out", "--model", tmp_path / "m")
+    told = run("denoise", tmp_path / "in", tmp_path / "again", "--model", tmp_path / "m", "--json")
+    document = json.loads(told.stdout)
+    assert (told.exit_code, document["command"], document["written"]) == (1, "autoencoder denoise", 1)
+    assert document["failed"].keys() == {"b.png"}
     assert done.exit_code == 1
     assert "1 images written, 1 failed" in done.output
     assert "b.png" in done.output
@@ -57,8 +70,9 @@ def test_denoise_keeps_each_size_and_a_broken_file_is_reported(photos, tmp_path)
 
 def test_colorize_needs_a_colouriser(photos, tmp_path):
     assert run("train", photos, "--out", tmp_path / "c", "--variant", "colourising", *TINY).exit_code == 0
-    done = run("colorize", photos, tmp_path / "out", "--model", tmp_path / "c")
+    done = run("colorize", photos, tmp_path / "out", "--model", tmp_path / "c", "--json")
     assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["written"] == len(names(photos))
     assert run("train", photos, "--out", tmp_path / "d", "--variant", "denoising", *TINY).exit_code == 0
     refused = run("colorize", photos, tmp_path / "out2", "--model", tmp_path / "d")
     assert isinstance(refused.exception, ConfigError)
@@ -68,7 +82,9 @@ def test_colorize_needs_a_colouriser(photos, tmp_path):
 def test_sample_draws_the_same_images_again(photos, tmp_path):
     assert run("train", photos, "--out", tmp_path / "v", "--variant", "variational", *TINY).exit_code == 0
     for name in ("one", "two"):
-        assert run("sample", tmp_path / name, "--model", tmp_path / "v", "--count", 5).exit_code == 0
+        done = run("sample", tmp_path / name, "--model", tmp_path / "v", "--count", 5, "--json")
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout)["files"]["sheet"] == str(tmp_path / name / "sheet.png")
     assert [p.name for p in sorted((tmp_path / "one").iterdir())] == [
         *(f"{k:04d}.png" for k in range(5)),
         "sheet.png",
@@ -94,8 +110,10 @@ def test_speech_is_learnt_and_denoised(tmp_path):
     assert done.exit_code == 0, done.output
     noisy, _ = mix(read_wav(tmp_path / "clean" / "0.wav"), generated_noise(0, 24_000, rng), snr=0.0)
     write_wav(tmp_path / "noisy.wav", noisy)
-    done = run("denoise", "--speech", tmp_path / "noisy.wav", tmp_path / "out.wav", "--model", tmp_path / "m")
+    files = (tmp_path / "noisy.wav", tmp_path / "out.wav")
+    done = run("denoise", "--speech", *files, "--model", tmp_path / "m", "--json")
     assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["seconds"] == 1.5
     assert len(read_wav(tmp_path / "out.wav")) == 24_000
 
 

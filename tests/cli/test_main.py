@@ -47,6 +47,12 @@ def test_help_of_every_command(run, command):
     assert "--help" in out
 
 
+def test_help_lists_commands_in_the_order_of_use(run):
+    _, out, _ = run("--help")
+    shown = re.findall(r"^\W*([a-z]+)  ", out.split("Commands")[1], re.MULTILINE)
+    assert shown == list(entry._ORDER)
+
+
 def test_version(run):
     from importlib.metadata import version
 
@@ -215,9 +221,21 @@ def test_the_demo_says_that_it_began_and_what_it_does(run, monkeypatch, tmp_path
     _, out, err = run("demo", "--out", tmp_path / "d")
     assert out == ""
     assert err.splitlines() == [
-        "demo, about three minutes on one core ...", "train matcher ...", "error: That is enough.",
+        "demo, about three minutes on one core ...", "train matcher ...", "train matcher: all 10 done, 0:00",
+        "error: That is enough.",
     ]  # fmt: skip
     assert run("--quiet", "demo", "--out", tmp_path / "d")[2] == "error: That is enough.\n"
+
+
+def test_the_page_without_gradio_is_one_sentence_and_what_to_install(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "privface.app.page", raising=False)
+    code, _, err = run("app", "--port", "0")
+    assert code == 2
+    assert err.splitlines() == [
+        "error: The page needs gradio, which is not installed.",
+        "hint: Install the extra: pip install 'privface[app]'.",
+    ]
 
 
 def test_completion_is_offered():

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from privface.cli.show import AsJson, Console, progress_bars
+from privface.cli.show import AsJson, Console, StageLines, progress_bars
 
 LEAKAGE = ["probe", "kind", "reads", "seen", "AUC before", "leakage after", "bal. acc. after", ""]
 FIGURE = "0.970 [0.950, 0.990]"
@@ -90,17 +90,34 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize(("kind", "term"), [(io.StringIO, "xterm"), (Terminal, "dumb")])
-def test_stages_are_named_once_each_where_nothing_can_be_redrawn(kind, term, monkeypatch):
+def test_a_log_names_each_stage_as_it_begins_and_ends(kind, term, monkeypatch):
     told = kind()
     monkeypatch.setattr("sys.stderr", told)
     monkeypatch.setenv("TERM", term)
-    with progress_bars(stages=True) as progress:
-        for stage in ("train", "train", "protect"):
-            progress(stage, 1, 2)
-    assert told.getvalue() == "train ...\nprotect ...\n"
     with progress_bars() as progress:
-        progress("other", 1, 2)
+        for done in (0, 1, 2000, 2000):
+            progress("train", done, 2000)
+        progress("protect", 1, 1)
+        progress("audit", 1, 3)  # never ends: what follows is the error
+    expected = ["train ...", "train: all 2,000 done, 0:00", "protect ...", "protect: done, 0:00", "audit ..."]
+    assert told.getvalue().splitlines() == expected
     Console.start(debug=False, quiet=True)
-    with progress_bars(stages=True) as progress:
+    with progress_bars() as progress:
         progress("more", 1, 2)
-    assert told.getvalue() == "train ...\nprotect ...\n"
+    assert told.getvalue().splitlines() == expected
+
+
+def test_a_log_hears_once_a_minute_of_a_long_stage(capsys):
+    now = [0.0]
+    lines = StageLines(clock=lambda: now[0])
+    for done in range(6):
+        lines("train", done, 5)
+        now[0] += 31.0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "train ...",
+        "train: 2 of 5, 1:02",
+        "train: 4 of 5, 2:04",
+        "train: all 5 done, 2:35",
+    ]

@@ -10,21 +10,17 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
 from xml.etree import ElementTree as ET
 
-import numpy as np
-import onnx
-import pandas as pd
 import pytest
 import typer
 import yaml
-from onnx import TensorProto, helper, numpy_helper
 
 from privface.cli.main import app
-from privface.data import generate_faces, write_faces
 from privface.models import CompactResNet, Protector, SemiAdversarialAutoencoder, kind_of, save_network
 from privface.protect import protect_folder
 
@@ -62,19 +58,11 @@ WITH_PYTHON = [page for page in PAGES if any(block["language"] == "python" for b
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(tmp_path_factory: pytest.TempPathFactory, own_photos: Callable[..., None]) -> Path:
     """What the pages assume: labelled photos, matchers, a run folder, and what the demo leaves behind."""
     place = tmp_path_factory.mktemp("docs")
-    faces = generate_faces(people=16, photos_per_person=2, seed=4)
-    table = write_faces(faces, place / "photos")
-    labels = pd.read_csv(place / "photos" / "labels.csv")
-    labels["split"] = ["train" if record.identity < "p00008" else "val" for record in table]
-    labels.to_csv(place / "photos" / "labels.csv", index=False)
-    (place / "face.png").write_bytes(table[0].path.read_bytes())
-    (place / "models").mkdir()
-    for seed, name in enumerate(("matcher", "other_matcher")):
-        onnx.save(tiny_matcher(seed), place / "models" / f"{name}.onnx")
-    write_faces(faces, place / "demo" / "faces")
+    own_photos(place, people=16, learners=8)
+    shutil.copytree(place / "photos", place / "demo" / "faces")
     protector = SemiAdversarialAutoencoder(width=4, depth=1, blocks=1)
     for run in ("runs/mine", "demo/run"):
         save_network(place / run, protector, kind=kind_of(protector), meta={"size": 112})
@@ -88,25 +76,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         network = CompactResNet(outputs=outputs, width=8, stages=2)
         save_network(place / folder, network, kind=kind, meta={"input_size": 32})
     return place
-
-
-def tiny_matcher(seed: int) -> onnx.ModelProto:
-    """Sixteen random filters and their mean responses."""
-    weights = np.random.default_rng(seed).normal(size=(16, 3, 8, 8)).astype(np.float32) / 255
-    nodes = [
-        helper.make_node("Conv", ["rgb", "w"], ["a"], kernel_shape=[8, 8], strides=[8, 8]),
-        helper.make_node("Relu", ["a"], ["b"]),
-        helper.make_node("GlobalAveragePool", ["b"], ["c"]),
-        helper.make_node("Flatten", ["c"], ["out"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info("rgb", TensorProto.FLOAT, ["n", 3, 112, 112])],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["n", 16])],
-        [numpy_helper.from_array(weights, "w")],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
 
 
 @pytest.mark.slow

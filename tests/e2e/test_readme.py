@@ -6,15 +6,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pandas as pd
 import pytest
 import yaml
-from onnx import TensorProto, helper, numpy_helper
 from pydantic import BaseModel
 
 from privface.audit import AuditResult
@@ -26,7 +23,6 @@ from privface.config import (
     LossSettings,
     TrainSettings,
 )
-from privface.data import generate_faces, write_faces
 from privface.erasers import METHODS
 from privface.protect import read_manifest
 
@@ -52,36 +48,14 @@ def commands() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, own_photos: Callable[..., None]) -> Path:
     """What the README asks the reader to have: photos with labels, two matchers, the two YAML files."""
     place = tmp_path_factory.mktemp("readme")
-    table = write_faces(generate_faces(people=84, photos_per_person=2, seed=4), place / "photos")
-    labels = pd.read_csv(place / "photos" / "labels.csv")
-    labels["split"] = ["train" if record.identity < "p00016" else "val" for record in table]
-    labels.to_csv(place / "photos" / "labels.csv", index=False)
-    (place / "face.png").write_bytes(table[0].path.read_bytes())
-    (place / "models").mkdir()
-    for seed, name in enumerate(("matcher", "other_matcher")):
-        onnx.save(tiny_matcher(seed), place / "models" / f"{name}.onnx")
+    own_photos(place, people=84, learners=16)
     side, train = blocks("yaml")
     (place / "models" / "matcher.yaml").write_text(side)
     (place / "train.yaml").write_text(train)
     return place
-
-
-def tiny_matcher(seed: int) -> onnx.ModelProto:
-    """Sixteen random filters and their mean responses: an embedding, if a poor one."""
-    weights = np.random.default_rng(seed).normal(size=(16, 3, 8, 8)).astype(np.float32) / 255
-    image = helper.make_tensor_value_info("rgb", TensorProto.FLOAT, ["n", 3, 112, 112])
-    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["n", 16])
-    nodes = [
-        helper.make_node("Conv", ["rgb", "w"], ["a"], kernel_shape=[8, 8], strides=[8, 8]),
-        helper.make_node("Relu", ["a"], ["b"]),
-        helper.make_node("GlobalAveragePool", ["b"], ["c"]),
-        helper.make_node("Flatten", ["c"], ["out"]),
-    ]
-    graph = helper.make_graph(nodes, "tiny", [image], [out], [numpy_helper.from_array(weights, "w")])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,54 @@
+"""What the documents assume a reader to have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from privface.data import generate_faces, write_faces
+
+
+@pytest.fixture(scope="session")
+def own_photos() -> Callable[..., None]:
+    """Writes into a folder what "Your own photos" of the README asks for."""
+    return write_own_photos
+
+
+def write_own_photos(place: Path, *, people: int, learners: int) -> None:
+    """Photos with labels, one photo beside them, two matchers.
+
+    Args:
+        place: Folder to write into.
+        people: How many, with two photos each.
+        learners: The first so many are of the split ``train``, the others of ``val``.
+    """
+    table = write_faces(generate_faces(people=people, photos_per_person=2, seed=4), place / "photos")
+    labels = pd.read_csv(place / "photos" / "labels.csv")
+    first_other = f"p{learners:05d}"
+    labels["split"] = ["train" if str(record.identity) < first_other else "val" for record in table]
+    labels.to_csv(place / "photos" / "labels.csv", index=False)
+    (place / "face.png").write_bytes(table[0].path.read_bytes())
+    (place / "models").mkdir()
+    for seed, name in enumerate(("matcher", "other_matcher")):
+        onnx.save(_tiny_matcher(seed), place / "models" / f"{name}.onnx")
+
+
+def _tiny_matcher(seed: int) -> onnx.ModelProto:
+    """Sixteen random filters and their mean responses: an embedding, if a poor one."""
+    weights = np.random.default_rng(seed).normal(size=(16, 3, 8, 8)).astype(np.float32) / 255
+    image = helper.make_tensor_value_info("rgb", TensorProto.FLOAT, ["n", 3, 112, 112])
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["n", 16])
+    nodes = [
+        helper.make_node("Conv", ["rgb", "w"], ["a"], kernel_shape=[8, 8], strides=[8, 8]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("GlobalAveragePool", ["b"], ["c"]),
+        helper.make_node("Flatten", ["c"], ["out"]),
+    ]
+    graph = helper.make_graph(nodes, "tiny", [image], [out], [numpy_helper.from_array(weights, "w")])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
