@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from privface.errors import CheckpointError, ConfigError, LabelError
+from privface.models.bundled import model_folder
 from privface.models.checkpoint import SavedNetwork, build, load_network
 from privface.models.composites import SINGLE, EnsembleSan, FlowSan, Single
 from privface.models.face_model import network_sha256
@@ -97,11 +98,11 @@ class Protector:
         self.fingerprint = digest if strength == 1.0 else f"{digest}@{strength:g}"
 
     @classmethod
-    def load(cls, run: Path, *, strength: float = 1.0, hide: Sequence[str] | None = None) -> Protector:
-        """Load a run folder written by training.
+    def load(cls, run: Path | str, *, strength: float = 1.0, hide: Sequence[str] | None = None) -> Protector:
+        """Load a run folder written by training, or a model that comes with the package.
 
         Args:
-            run: The folder.
+            run: The folder, or ``bundled:san``.
             strength: As for the class.
             hide: Attributes to hide, for a :class:`~privface.models.PrivacyNet`; by default those of its training.
 
@@ -109,9 +110,11 @@ class Protector:
             ConfigError: If the model has no choice of attributes, or not these.
             CheckpointError: If the folder is incomplete, damaged, a pickle or of another kind.
             LabelError: If its network needs the true gender of every photo.
+            ModelError: If no model of that name comes with the package.
         """
-        saved = load_network(run)
-        network = rebuild(saved, where=run)
+        folder = model_folder(run)
+        saved = load_network(folder)
+        network = rebuild(saved, where=folder)
         if hide is not None:
             if not isinstance(network, PrivacyNet):
                 raise ConfigError(
