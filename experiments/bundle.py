@@ -206,12 +206,12 @@ def _fingerprint(name: str) -> str:
 
 
 def _facts_of_run(run: Mapping[str, Any]) -> list[list[str]]:
+    data = run["data"]
+    photos = (
+        f"{data['train_images']:,} of {data['name']} to learn from, {data['validation_images']:,} to validate"
+    )
     return [
-        [
-            "photos, people",
-            f"{run['data']['train_images']:,} of {run['data']['name']} to learn from, "
-            f"{run['data']['validation_images']:,} to validate, {run['people_not_listed']:,} people in all",
-        ],
+        ["photos, people", f"{photos}; {run['people_not_listed']:,} people in all"],
         ["matchers met", ", ".join(f"{m['name']} (`{m['sha256'][:12]}`)" for m in run["matchers"])],
         [
             "gender classifiers met",

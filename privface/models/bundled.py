@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from privface.errors import CheckpointError, ModelError
 from privface.models.face_model import file_sha256
@@ -62,25 +62,28 @@ def bundled_models() -> tuple[BundledModel, ...]:
     """
     file = _ROOT / MANIFEST
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if content["schema"] != SCHEMA:
-            raise ValueError(f"schema {content['schema']!r}")
-        return tuple(
-            BundledModel(
-                f"{PREFIX}{name}",
-                entry["role"],
-                _ROOT / name,
-                str(entry["licence"]),
-                str(entry["source"]),
-                dict(entry["files"]),
-            )
-            for name, entry in sorted(content["models"].items())
-        )
+        return _described(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{file}, the list of models that come with privface, is missing or damaged ({error}).",
             hint=_CURE,
         ) from error
+
+
+def _described(manifest: Mapping[str, Any]) -> tuple[BundledModel, ...]:
+    if manifest["schema"] != SCHEMA:
+        raise ValueError(f"schema {manifest['schema']!r}, expected {SCHEMA!r}")
+    return tuple(
+        BundledModel(
+            f"{PREFIX}{name}",
+            entry["role"],
+            _ROOT / name,
+            str(entry["licence"]),
+            str(entry["source"]),
+            dict(entry["files"]),
+        )
+        for name, entry in sorted(manifest["models"].items())
+    )
 
 
 def find_bundled(spec: str | Path) -> BundledModel:
