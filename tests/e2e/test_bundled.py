@@ -108,7 +108,7 @@ def test_a_job_of_the_default_model_goes_on_under_its_folder_s_name_and_no_other
     assert json.loads(run(*again, bundled_folder(DEFAULT_PROTECTOR))[1])["reused"] == 6
     code, _, err = run(*again, world.run)
     assert code == 2
-    assert "--overwrite" in err
+    assert "overwrite this one" in err
 
 
 def test_wrong_names_and_labels_that_are_not_needed_are_refused(
