@@ -21,6 +21,10 @@ OUTSIDE = {
     "CONTRIBUTING.md": "project/contributing.md",
     "CHANGELOG.md": "project/changes.md",
     "SECURITY.md": "project/security.md",
+    **{
+        f"privface/models/weights/{name}/README.md": f"project/bundled-{name}.md"
+        for name in ("san", "matcher", "gender")
+    },
 }
 PICTURES = (".png", ".svg")
 

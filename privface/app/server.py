@@ -33,7 +33,7 @@ class Settings:
     """What the command line asks for.
 
     Attributes:
-        model: Run folder or exported file of a protector; without one, baselines alone are offered.
+        model: Run folder or exported file of a protector; by default the one that comes with the package.
         matchers: Specifications of face matchers.
         probes: Specifications of gender classifiers.
         port: Port of 127.0.0.1; 0 takes a free one.
@@ -136,19 +136,21 @@ def build_service(settings: Settings, folder: Path) -> Service:
     from privface.app.service import Service  # noqa: PLC0415
     from privface.app.shelf import Shelf  # noqa: PLC0415
     from privface.models import load_gender_probe, load_matcher  # noqa: PLC0415
+    from privface.models.bundled import DEFAULT_PROTECTOR, model_folder  # noqa: PLC0415
 
-    limits, model = settings.limits, settings.model
+    limits = settings.limits
+    model = Path(DEFAULT_PROTECTOR) if settings.model is None else settings.model
     return Service(
         desk=PhotoDesk(
             matchers=[load_matcher(spec) for spec in settings.matchers],
             probes=[load_gender_probe(spec) for spec in settings.probes],
             limits=limits,
         ),
-        methods=[*([] if model is None else [model_method(model)]), *baselines()],
+        methods=[model_method(model), *baselines()],
         bench=AuditBench(
             matchers=settings.matchers,
             probes=settings.probes,
-            model=model if model is not None and (model / "provenance.json").is_file() else None,
+            model=model if (model_folder(model) / "provenance.json").is_file() else None,
         ),
         shelf=Shelf(capacity=limits.held_bytes, seconds=limits.held_seconds),
         folder=folder,

@@ -14,17 +14,18 @@ def app(
     model: Annotated[
         Path | None,
         typer.Option(
-            help="Run folder of `privface train`, or an .onnx file of `privface export`. Without it, baselines alone are offered."
+            help="Run folder of `privface train`, or an .onnx file of `privface export`; by default bundled:san, which comes "
+            "with privface."
         ),
     ] = None,
     matcher: Annotated[
         list[str] | None,
         typer.Option(
-            help="Face matcher: facenet:vggface2, onnx:FILE, module:pkg.fn, mini:FOLDER. Repeatable. Audits need one."
+            help="Face matcher: bundled:matcher, facenet:vggface2, onnx:FILE, module:pkg.fn, mini:FOLDER. Repeatable. Audits need one."
         ),
     ] = None,
     probe: Annotated[
-        list[str] | None, typer.Option(help="Gender classifier, same forms. Repeatable.")
+        list[str] | None, typer.Option(help="Gender classifier, same forms; bundled:gender. Repeatable.")
     ] = None,
     port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 7860,
 ) -> None:

@@ -54,6 +54,7 @@ def checks() -> list[Check]:
         _torch(),
         *_extras(),
         _onnx(),
+        *_bundled(),
         *_weights(),
         *_folders(),
         _disk(),
@@ -114,6 +115,24 @@ def _extras() -> Iterator[Check]:
             continue
         cure = f"pip install 'privface[{extra}]'" if extra in offered else f"pip install {' '.join(missing)}"
         yield Check(name, "note", f"not installed: {', '.join(missing)}", f"For {use}: {cure}")
+
+
+def _bundled() -> Iterator[Check]:
+    if not _importable("torch"):  # said above; nothing could load them
+        return
+    bundled, errors = (importlib.import_module(f"privface.{room}") for room in ("models.bundled", "errors"))
+    try:
+        models = bundled.bundled_models()
+    except errors.PrivfaceError as error:
+        yield Check("bundled models", "problem", error.message, error.hint or "")
+        return
+    for model in models:
+        try:
+            folder = bundled.bundled_folder(model.spec)
+        except errors.PrivfaceError as error:
+            yield Check(model.spec, "problem", error.message, error.hint or "")
+        else:
+            yield Check(model.spec, "ok", f"{model.role}, as it was shipped, in {folder}")
 
 
 def _weights() -> Iterator[Check]:

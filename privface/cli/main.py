@@ -44,8 +44,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help=(
         "Hide gender in face images while face matching keeps working - and measure honestly whether it does.\n\n"
-        "Start with `privface demo`. Then `train` a model on labelled faces, `protect` a folder with it, and `audit` the "
-        "result with attackers that are retrained on the protected photos.\n\n"
+        "Start with `privface demo`. Then `protect` a folder, with the model that comes along or with one that you `train` on "
+        "labelled faces, and `audit` the result with attackers that are retrained on the protected photos.\n\n"
         "Exit codes: 0 done, 1 some files failed, 2 wrong usage or input, 3 audit gate not met, 70 a bug of privface, 130 stopped."
     ),
 )
@@ -105,7 +105,9 @@ def demo(
     Console.audit(outcome.result)
     Console.say(
         f"Report: {outcome.report}\nContact sheet: {outcome.sheet}\n\n"
-        "Next: open the report; then train on your own faces with\n"
+        "Next: open the report; then protect photos with the model that comes with privface\n"
+        "  privface protect PHOTOS OUTPUT --faces detect\n"
+        "or train on your own faces with\n"
         "  privface train --config experiments/01_san_on_lfw/config.yaml --out runs/mine\n"
         "after pointing `data` and `matchers` at your files (docs/training.md)."
     )
@@ -156,7 +158,9 @@ def train(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `privface train`.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Run folder of `privface train`, or bundled:san.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="File to write.")],
     strength: Annotated[
         float, typer.Option(help="Built in, 0 to 2; 1 is what was trained and audited.")
@@ -203,15 +207,19 @@ def audit(
     matcher: Annotated[
         list[str] | None,
         typer.Option(
-            help="Face matcher: facenet:vggface2, onnx:FILE, module:pkg.fn, mini:FOLDER. Repeatable."
+            help="Face matcher: bundled:matcher (small), facenet:vggface2, onnx:FILE, module:pkg.fn, mini:FOLDER. Repeatable."
         ),
     ] = None,
     probe: Annotated[
-        list[str] | None, typer.Option(help="Frozen gender classifier, same forms. Repeatable.")
+        list[str] | None,
+        typer.Option(help="Frozen gender classifier, same forms; bundled:gender is small. Repeatable."),
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option(help="The protector's run folder: marks seen models, refuses its training people."),
+        typer.Option(
+            help="The protector's run folder, or bundled:san: marks seen models, refuses its training people (of bundled:san "
+            "they are not known)."
+        ),
     ] = None,
     eraser: Annotated[
         Path | None,
@@ -409,7 +417,9 @@ def compare(
 def embed(
     images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Photos: a folder, or kind:path.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Parquet file to write.")],
-    matcher: Annotated[str, typer.Option(help="facenet:vggface2, onnx:FILE, module:pkg.fn or mini:FOLDER.")],
+    matcher: Annotated[
+        str, typer.Option(help="bundled:matcher, facenet:vggface2, onnx:FILE, module:pkg.fn or mini:FOLDER.")
+    ],
     labels: Annotated[Path | None, typer.Option(help="CSV or Parquet: file, identity, gender.")] = None,
     faces: Annotated[Faces, typer.Option(help="How photos are aligned.")] = "auto",
     json: AsJson = False,
@@ -471,18 +481,32 @@ def models_list(
 @models_app.command("verify")
 def models_verify(
     spec: Annotated[
-        list[str], typer.Argument(help="Matcher or gender classifier specification, or a run folder.")
+        list[str],
+        typer.Argument(help="Matcher or gender classifier specification, bundled:san, or a run folder."),
     ],
     probe: Annotated[bool, typer.Option("--probe", help="These are gender classifiers.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Load models, run a blank face through them, print fingerprint, input and output size."""
+    """Load models, run a blank face through them, print fingerprint, input and output size.
+
+    Files of models that come with privface are first compared with what was shipped.
+    """
     from privface.models.inventory import verify_model  # noqa: PLC0415
 
     columns = ["model", "sha256", "input", "output"]
     rows = [list(verify_model(text, probe=probe)) for text in spec]
     Console.document("models verify", models=[dict(zip(columns, row, strict=True)) for row in rows])
     Console.table(columns, rows)
+
+
+@models_app.command("card")
+def models_card(
+    spec: Annotated[str, typer.Argument(help="A model that comes with privface, such as bundled:san.")],
+) -> None:
+    """Print a model's card: what it is, what it learnt from, what an audit found, what it must not be used for."""
+    from privface.models.bundled import model_card  # noqa: PLC0415
+
+    Console.say(model_card(spec))
 
 
 @app.command()

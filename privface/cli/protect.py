@@ -33,8 +33,12 @@ def protect(
     ],
     output: Annotated[str, typer.Argument(help="Folder for protected photos and manifest.parquet.")],
     model: Annotated[
-        Path, typer.Option(help="Run folder of `privface train`, or an .onnx file of `privface export`.")
-    ],
+        Path,
+        typer.Option(
+            help="Run folder of `privface train`, or an .onnx file of `privface export`. The default comes with privface; its "
+            "card: `privface models card bundled:san`."
+        ),
+    ] = Path("bundled:san"),
     faces: Annotated[
         Literal["aligned", "detect"],
         typer.Option(help="aligned: crops already; detect: protect every face found and paste it back."),
@@ -167,7 +171,7 @@ def protect(
 
     Nothing is ever written for a photo that could not be protected. Run it again to go on after a stop.
 
-    Example: `privface protect photos protected --model runs/mine --faces detect`
+    Example: `privface protect photos protected --faces detect`
     """
     from privface.data import read_genders  # noqa: PLC0415
     from privface.models.export import load_protector  # noqa: PLC0415
@@ -219,7 +223,8 @@ def protect(
         raise typer.Exit(128 + stop.signal) from stop
     counts = ", ".join(f"{count} {status}" for status, count in summary.counts.items() if count)
     Console.say(
-        f"{counts}; {summary.images_per_second:.1f} images/s\nManifest: {summary.manifest}"
+        f"{counts}; {summary.images_per_second:.1f} images/s\nModel: {model} ({protector.fingerprint[:12]})\n"
+        f"Manifest: {summary.manifest}"
         + (f"\nTemplates: {Path(output) / 'embeddings.parquet'}" if templates is not None else "")
         + (f"\nStore: {store}" if store is not None else "")
     )
@@ -228,6 +233,8 @@ def protect(
         files["templates"] = Path(output) / "embeddings.parquet"
     Console.document(
         "protect",
+        model=model,
+        fingerprint=protector.fingerprint,
         counts=summary.counts,
         reused=summary.reused,
         images_per_second=summary.images_per_second,

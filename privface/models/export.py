@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from privface import __version__
 from privface.errors import ConfigError, MissingExtraError, ModelError
 from privface.images import write_atomic
+from privface.models.bundled import model_folder
 from privface.models.checkpoint import load_network
 from privface.models.inputs import require_unit_images
 from privface.models.labelled import LabelledProtector
@@ -112,7 +113,7 @@ def _again(content: bytes, name: str) -> OnnxProtector:
     return OnnxProtector(content, name=name)
 
 
-def export_protector(run: Path, out: Path, *, strength: float = 1.0) -> ExportSummary:
+def export_protector(run: Path | str, out: Path, *, strength: float = 1.0) -> ExportSummary:
     """Write a trained model as one ONNX file: input ``images`` float32 ``(N, 3, size, size)`` in [0, 1], output ``protected`` alike.
 
     The file is written only if ONNX Runtime and torch agree on drawn images in several batch sizes. Its metadata
@@ -120,7 +121,7 @@ def export_protector(run: Path, out: Path, *, strength: float = 1.0) -> ExportSu
     mean, an input is not corrupted. A randomised protection needs the run folder.
 
     Args:
-        run: Run folder of `privface train`.
+        run: Run folder of `privface train`, or ``bundled:san``.
         out: File to write.
         strength: Built into the graph; 1 is what was trained and audited.
 
@@ -157,7 +158,7 @@ def _exported(protector: Protector, strength: float) -> tuple[bytes, float, dict
 
 
 def load_protector(
-    model: Path,
+    model: Path | str,
     *,
     strength: float = 1.0,
     runtime: Literal["auto", "torch", "onnx"] = "auto",
@@ -165,10 +166,10 @@ def load_protector(
     hide: Sequence[str] | None = None,
     draw: int | None = None,
 ) -> Protector | OnnxProtector | LabelledProtector:
-    """A run folder or an exported file.
+    """A run folder, a model that comes with the package, or an exported file.
 
     Args:
-        model: Either.
+        model: The folder, ``bundled:san``, or the ``.onnx`` file.
         strength: Scale of the change; an exported file has its own built in.
         runtime: ``"auto"`` runs a run folder in torch and an exported file in ONNX Runtime; ``"onnx"`` exports a run folder
             in memory first, with the parity check of :func:`export_protector`.
@@ -184,6 +185,7 @@ def load_protector(
         LabelError: If the model needs true genders and none are given.
         PrivfaceError: As for :class:`OnnxProtector` and :meth:`Protector.load`.
     """
+    model = Path(model)
     if hide is not None and (genders is not None or model.suffix.lower() == ".onnx"):
         raise ConfigError(
             f"{model} has no choice of attributes; asked to hide {', '.join(hide)}.",
@@ -219,7 +221,7 @@ def load_protector(
 def _load_labelled(
     model: Path, genders: Mapping[str, Gender], *, strength: float, runtime: str
 ) -> LabelledProtector:
-    if model.suffix.lower() == ".onnx" or load_network(model).kind != SAN_2018:
+    if model.suffix.lower() == ".onnx" or load_network(model_folder(model)).kind != SAN_2018:
         raise ConfigError(
             f"{model} asks for no gender, and a table of genders was given.",
             hint="Leave it out: a label that is not needed should not travel with photos.",

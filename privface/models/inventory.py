@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from privface.errors import ModelError
+from privface.models.bundled import bundled_models, find_bundled, is_bundled
 from privface.models.checkpoint import CARD, WEIGHTS
 from privface.models.face_model import file_sha256
 from privface.models.loading import FACENET_FILES, facenet_file, load_gender_probe, load_matcher
@@ -56,17 +57,25 @@ class ModelEntry:
 
 
 def list_models(folder: Path | None = None) -> list[ModelEntry]:
-    """Models with a name, the ONNX files under ``PRIVFACE_MODELS``, and what privface trained in a folder.
+    """Models of the package, others with a name, the ONNX files under ``PRIVFACE_MODELS``, and what privface trained in a folder.
 
     Args:
         folder: Searched for models of privface, at any depth.
 
     Raises:
         ModelError: If ``folder`` is no folder.
+        CheckpointError: If the package's list of its models is missing or damaged.
     """
     if folder is not None and not folder.is_dir():
         raise ModelError(f"{folder} is no folder.", hint="Give a folder that holds models, such as runs.")
-    return [*_named(), *_third_party(), *(_trained(folder) if folder is not None else ())]
+    return [*_bundled(), *_named(), *_third_party(), *(_trained(folder) if folder is not None else ())]
+
+
+def _bundled() -> Iterator[ModelEntry]:
+    for model in bundled_models():
+        yield _entry(
+            model.spec, model.role, model.folder / WEIGHTS, licence=model.licence, source=model.source
+        )
 
 
 def _named() -> Iterator[ModelEntry]:
@@ -134,18 +143,20 @@ def verify_model(spec: str, *, probe: bool = False) -> tuple[str, str, str, str]
     """Load a model and run one grey image through it.
 
     Args:
-        spec: Specification, or a run folder of a protector.
-        probe: Whether it is a gender classifier.
+        spec: Specification, or a run folder of a protector. Files of a model of the package are compared with what was shipped.
+        probe: Whether it is a gender classifier; of a model of the package this is known.
 
     Returns:
         Name, SHA-256, input and output in words.
 
     Raises:
         ModelError: If it does not load, or refuses the input that its InputSpec describes.
+        CheckpointError: If a file of it is missing or damaged.
     """
+    role = find_bundled(spec).role if is_bundled(spec) else None
     blank = np.full((1, 3, 112, 112), 0.5, np.float32)
-    if ":" not in spec or Path(spec).is_dir():
-        protector = Protector.load(Path(spec))
+    if role == "protector" or (role is None and (":" not in spec or Path(spec).is_dir())):
+        protector = Protector.load(spec)
         out = protector(np.full((1, 3, protector.size, protector.size), 0.5, np.float32))
         return (
             Path(spec).name,
@@ -153,6 +164,7 @@ def verify_model(spec: str, *, probe: bool = False) -> tuple[str, str, str, str]
             f"aligned RGB {protector.size} x {protector.size}",
             f"protected image {out.shape[2]} x {out.shape[3]}",
         )
+    probe = role == "gender classifier" if role is not None else probe
     model = load_gender_probe(spec) if probe else load_matcher(spec)
     size = model.outputs(blank).shape[1]
     what = "gender score" if probe else f"embedding of {size}"

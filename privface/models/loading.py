@@ -1,4 +1,4 @@
-"""Model specifications as people write them: ``facenet:``, ``onnx:``, ``module:``, ``mini:`` and run folders."""
+"""Model specifications as people write them: ``bundled:``, ``facenet:``, ``onnx:``, ``module:`` and ``mini:``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from privface.errors import ModelError
 from privface.models import checkpoint
+from privface.models.bundled import PREFIX, bundled_folder
 from privface.models.face_model import FaceModel, file_sha256, network_sha256
 from privface.models.networks import CompactResNet
 from privface.records import FRAME, InputSpec
@@ -44,9 +45,7 @@ FACENET_FILES = {
     "vggface2": "20180402-114759-vggface2.pt",
     "casia-webface": "20180408-102900-casia-webface.pt",
 }
-_FORMS = (
-    "facenet:vggface2, facenet:casia-webface, onnx:FILE[@SIDECAR.yaml], module:package.function, mini:FOLDER"
-)
+_FORMS = "bundled:NAME, facenet:vggface2, facenet:casia-webface, onnx:FILE[@SIDECAR.yaml], module:package.function, mini:FOLDER"
 
 
 class Matcher(FaceModel):
@@ -103,7 +102,7 @@ def load_matcher(spec: str, *, seen: bool | None = None) -> Matcher:
     """Load a face matcher.
 
     Args:
-        spec: ``facenet:vggface2`` or ``facenet:casia-webface`` (facenet-pytorch, which downloads its weights
+        spec: ``bundled:matcher`` (comes with the package), ``facenet:vggface2`` or ``facenet:casia-webface`` (facenet-pytorch, which downloads its weights
             once), ``onnx:FILE[@SIDECAR.yaml]``, ``module:package.function`` (called without arguments, returns
             an ``nn.Module``; its attribute ``input_spec`` is used if present) or ``mini:FOLDER`` (trained here).
         seen: Whether the protector under audit was trained against it.
@@ -122,7 +121,7 @@ def load_matcher(spec: str, *, seen: bool | None = None) -> Matcher:
 
 
 def load_gender_probe(spec: str, *, seen: bool | None = None) -> GenderProbe:
-    """Load a frozen gender classifier; same forms as :func:`load_matcher`, except ``facenet:``.
+    """Load a frozen gender classifier; same forms as :func:`load_matcher`, except ``facenet:``, and ``bundled:gender``.
 
     A sidecar may add ``output: logit | logits | probabilities`` (default for ONNX: probabilities) and
     ``male: 0 | 1``, the column of the male class (default 1).
@@ -142,6 +141,7 @@ def _load_common(spec: str, kind: str, rest: str, *, mini: str) -> dict[str, Any
         "onnx": _onnx,
         "module": _module,
         "mini": lambda folder: _mini(folder, kind=mini),
+        "bundled": lambda name: _bundled(f"{PREFIX}{name}", kind=mini),
     }
     if kind not in readers or not rest:
         raise ModelError(f"{spec!r} is not a model specification.", hint=f"Use one of: {_FORMS}.")
@@ -270,6 +270,10 @@ def _mini(rest: str, *, kind: str) -> dict[str, Any]:
         "name": f"mini:{Path(rest).name}",
         "fingerprint": network_sha256(network),
     }
+
+
+def _bundled(spec: str, *, kind: str) -> dict[str, Any]:
+    return {**_mini(str(bundled_folder(spec)), kind=kind), "name": spec}
 
 
 def facenet_file(weights: str) -> Path:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from privface.errors import CheckpointError, ConfigError, LabelError
+from privface.models.bundled import model_folder
 from privface.models.checkpoint import SavedNetwork, build, load_network
 from privface.models.composites import SINGLE, EnsembleSan, FlowSan, Single
 from privface.models.draws import ImageNoise, check_draw
@@ -131,16 +132,16 @@ class Protector:
     @classmethod
     def load(
         cls,
-        run: Path,
+        run: Path | str,
         *,
         strength: float = 1.0,
         hide: Sequence[str] | None = None,
         draw: int | None = None,
     ) -> Protector:
-        """Load a run folder written by training.
+        """Load a run folder written by training, or a model that comes with the package.
 
         Args:
-            run: The folder.
+            run: The folder, or ``bundled:san``.
             strength: As for the class.
             hide: Attributes to hide, for a :class:`~privface.models.PrivacyNet`; by default those of its training.
             draw: As for the class.
@@ -149,9 +150,11 @@ class Protector:
             ConfigError: If the model has no choice of attributes, or not these, or nothing random.
             CheckpointError: If the folder is incomplete, damaged, a pickle or of another kind.
             LabelError: If its network needs the true gender of every photo.
+            ModelError: If no model of that name comes with the package.
         """
-        saved = load_network(run)
-        network = rebuild(saved, where=run)
+        folder = model_folder(run)
+        saved = load_network(folder)
+        network = rebuild(saved, where=folder)
         if hide is not None:
             if not isinstance(network, PrivacyNet):
                 raise ConfigError(

@@ -291,7 +291,8 @@ def template_maker(spec: str) -> MatcherTemplates:
         PrivfaceError: If matcher or eraser cannot be loaded, or the eraser was fitted on another matcher.
     """
     matcher, _, folder = spec.rpartition(":")
-    if not matcher or not (Path(folder) / CARD).is_file():
+    # a matcher's name has a colon of its own: "bundled:matcher" is no eraser in a folder "matcher"
+    if ":" not in matcher or not (Path(folder) / CARD).is_file():
         return MatcherTemplates(load_matcher(spec))
     saved, model = load_eraser(Path(folder)), load_matcher(matcher)
     fitted = saved.meta.get("matcher")

@@ -19,6 +19,7 @@ from privface.data.splits import person_key
 from privface.errors import CheckpointError, LabelError, OutputError
 from privface.images import to_unit, write_atomic
 from privface.models import Matcher, load_matcher
+from privface.models.bundled import model_folder
 from privface.pipeline.faces import Progress, load_aligned, open_data
 from privface.pipeline.methods import Job, Outcome, find_method
 from privface.pipeline.methods.base import rank
@@ -79,21 +80,23 @@ def train(
     return outcome.summary
 
 
-def read_provenance(run: Path) -> dict[str, Any]:
-    """What a run was trained on and against.
+def read_provenance(run: Path | str) -> dict[str, Any]:
+    """What a run, or a model that comes with the package, was trained on and against.
 
     Raises:
         CheckpointError: If the file is missing or damaged.
+        ModelError: If no model of that name comes with the package.
     """
+    file = model_folder(run) / PROVENANCE_FILE
     try:
-        content = json.loads((run / PROVENANCE_FILE).read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{run} has no readable {PROVENANCE_FILE}.",
             hint="Give a finished run folder of `privface train`.",
         ) from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{run / PROVENANCE_FILE} is no mapping.", hint="Restore it or train again.")
+        raise CheckpointError(f"{file} is no mapping.", hint="Restore it or train again.")
     return content
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from privface.pipeline.fit import person_digest, read_provenance
 from privface.protect.manifest import MANIFEST_NAME, read_manifest
 from privface.records import FRAME, FaceTable
 from privface.report import contact_sheet, write_report
+
+logger = logging.getLogger(__name__)
 
 _SHEET_FACES = 20
 
@@ -56,7 +59,8 @@ def audit(
         split: Take only rows of this split.
         matchers: Matcher specifications.
         probes: Gender classifier specifications.
-        model: Run folder of the protector: refuses its training people and marks seen and unseen models.
+        model: Run folder of the protector, or ``bundled:san``: refuses its training people, where it lists them, and marks
+            seen and unseen models.
         pairs: LFW-style pairs file over the originals.
         draws: Further draws of a randomised protection, folders as ``protected``: they are averaged.
         out: Folder for the results.
@@ -190,9 +194,15 @@ def _load_models(matchers: Sequence[str], probes: Sequence[str], model: Path | N
     if not matchers:
         raise AuditError(
             "An audit without a matcher would not show what protection cost.",
-            hint="Give at least one --matcher.",
+            hint="Give at least one --matcher; bundled:matcher comes with privface, but it is small and bundled:san may have met it.",
         )
     provenance = read_provenance(model) if model is not None else None
+    if provenance is not None and "people" not in provenance:
+        logger.warning(
+            "%s keeps no list of the people it learnt from, so none of them is refused: audit people of other sets (%s).",
+            model,
+            provenance.get("data", {}).get("name", "its data are not known"),
+        )
     found = _Models(
         [_marked(load_matcher(spec), provenance) for spec in matchers],
         [_marked(load_gender_probe(spec), provenance) for spec in probes],

@@ -1,0 +1,156 @@
+"""Models that come with the package, by name: ``bundled:san``, ``bundled:matcher``, ``bundled:gender``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from privface.errors import CheckpointError, ModelError
+from privface.models.face_model import file_sha256
+
+PREFIX = "bundled:"
+"""How a specification of such a model begins."""
+
+DEFAULT_PROTECTOR = "bundled:san"
+"""What ``privface protect`` and ``privface app`` take where no model is given."""
+
+MANIFEST = "manifest.json"
+MODEL_CARD = "README.md"
+SCHEMA = "privface.bundled/1"
+
+Role: TypeAlias = Literal["protector", "matcher", "gender classifier"]
+
+_ROOT = Path(str(resources.files("privface.models"))) / "weights"
+_CURE = "Install privface again: pip install --force-reinstall --no-deps privface."
+
+
+@dataclass(frozen=True)
+class BundledModel:
+    """A model of the package, as its manifest describes it.
+
+    Attributes:
+        spec: How commands name it, such as ``bundled:san``.
+        role: What it is.
+        folder: Where it lies, laid out like a run folder, with its card beside it.
+        licence: Of the weights, and of the photos that they learnt from.
+        source: Who trained it, and on what.
+        files: SHA-256 of every file that loading reads, by name.
+    """
+
+    spec: str
+    role: Role
+    folder: Path
+    licence: str
+    source: str
+    files: Mapping[str, str]
+
+
+def is_bundled(spec: str | Path) -> bool:
+    """Whether a specification or a path names a model of the package."""
+    return str(spec).startswith(PREFIX)
+
+
+def bundled_models() -> tuple[BundledModel, ...]:
+    """Every model of the package, by name; their files are not looked at.
+
+    Raises:
+        CheckpointError: If the manifest is missing or damaged.
+    """
+    file = _ROOT / MANIFEST
+    try:
+        return _described(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{file}, the list of models that come with privface, is missing or damaged ({error}).",
+            hint=_CURE,
+        ) from error
+
+
+def _described(manifest: Mapping[str, Any]) -> tuple[BundledModel, ...]:
+    if manifest["schema"] != SCHEMA:
+        raise ValueError(f"schema {manifest['schema']!r}, expected {SCHEMA!r}")
+    return tuple(
+        BundledModel(
+            f"{PREFIX}{name}",
+            entry["role"],
+            _ROOT / name,
+            str(entry["licence"]),
+            str(entry["source"]),
+            dict(entry["files"]),
+        )
+        for name, entry in sorted(manifest["models"].items())
+    )
+
+
+def find_bundled(spec: str | Path) -> BundledModel:
+    """A model of the package by its name.
+
+    Args:
+        spec: ``bundled:NAME``.
+
+    Raises:
+        ModelError: If there is no such model; lists those there are.
+        CheckpointError: If the manifest is missing or damaged.
+    """
+    models = bundled_models()
+    for model in models:
+        if model.spec == str(spec):
+            return model
+    raise ModelError(
+        f"{str(spec)!r} does not come with privface.",
+        hint=f"Models that do: {', '.join(model.spec for model in models)}.",
+    )
+
+
+def bundled_folder(spec: str | Path) -> Path:
+    """Folder of a model of the package, its files found to be those that were shipped.
+
+    Args:
+        spec: ``bundled:NAME``.
+
+    Raises:
+        ModelError: If there is no such model.
+        CheckpointError: If one of its files is missing or differs from what was shipped.
+    """
+    model = find_bundled(spec)
+    for name, expected in model.files.items():
+        file = model.folder / name
+        if not file.is_file():
+            raise CheckpointError(f"{model.spec}: {file} is missing.", hint=_CURE)
+        found = file_sha256(file)
+        if found != expected:
+            raise CheckpointError(
+                f"{model.spec}: {file} is not what was shipped; its SHA-256 is {found[:16]}..., expected {expected[:16]}...",
+                hint=_CURE,
+            )
+    return model.folder
+
+
+def model_folder(spec: str | Path) -> Path:
+    """The folder that a specification names: that of a model of the package, or the path itself.
+
+    Args:
+        spec: ``bundled:NAME`` or a path.
+
+    Raises:
+        PrivfaceError: As for :func:`bundled_folder`.
+    """
+    return bundled_folder(spec) if is_bundled(spec) else Path(spec)
+
+
+def model_card(spec: str | Path) -> str:
+    """The model card beside the weights, Markdown.
+
+    Raises:
+        ModelError: If there is no such model.
+        CheckpointError: If the card is missing.
+    """
+    model = find_bundled(spec)
+    try:
+        return (model.folder / MODEL_CARD).read_text(encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"{model.spec} has no card ({error.strerror}).", hint=_CURE) from error

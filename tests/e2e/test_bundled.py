@@ -1,0 +1,266 @@
+"""The first thing that people try: photos in, protected photos out, without a network, a model or a setting."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from privface.cli import main as entry
+from privface.cli.show import Console
+from privface.data import generate_faces, write_faces
+from privface.errors import CheckpointError
+from privface.images import decode_image
+from privface.models import Protector, bundled
+from privface.models.bundled import DEFAULT_PROTECTOR, MANIFEST, bundled_folder
+from privface.models.inventory import verify_model
+from privface.protect import read_manifest
+
+ROOT = Path(__file__).parents[2]
+AUDIT = ROOT / "experiments" / "01_san_on_lfw" / "results" / "audit.json"
+
+ALONE = """
+import socket, sys
+
+def refuse(*_, **__):
+    raise AssertionError("the network was asked for")
+
+socket.socket.connect = socket.getaddrinfo = refuse
+sys.argv = ["privface", *sys.argv[1:]]
+from privface.cli.main import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("bundled") / "photos"
+    write_faces(generate_faces(people=3, photos_per_person=2, seed=4), place)
+    (place / "labels.csv").unlink()
+    return place
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["privface", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            sys.exit(entry.main())
+        said = capsys.readouterr()
+        return int(stop.value.code or 0), said.out, said.err
+
+    yield call
+    Console.start(debug=False, quiet=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--faces", "detect"]], ids=["aligned", "detect"])
+def test_protecting_works_offline_from_an_empty_home(
+    photos: Path, tmp_path: Path, options: list[str]
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    hidden = ("PRIVFACE_", "XDG_", "TORCH_")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, "protect", str(photos), str(tmp_path / "out"), *options],
+        cwd=tmp_path,
+        env={**kept, "HOME": str(home), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+    rows = read_manifest(tmp_path / "out")
+    assert len(rows) == 6, done.stderr
+    protected = [row for row in rows if row.status == "ok"]
+    # a detector need not take every drawing for a face
+    assert done.returncode == (0 if len(protected) == 6 else 1), done.stderr
+    assert len(protected) == 6 if not options else len(protected) >= 3
+    assert {row.model for row in rows} == {Protector.load(DEFAULT_PROTECTOR).fingerprint}
+    for row in protected:
+        before, after = decode_image(photos / row.input), decode_image(tmp_path / "out" / str(row.output))
+        assert before.shape == after.shape
+        assert np.abs(before.astype(int) - after).max() > 2
+    assert "Model: bundled:san" in done.stdout
+
+
+def test_a_job_of_the_default_model_goes_on_under_its_folder_s_name_and_no_other_model_s(
+    run: Any, photos: Path, world: Any, tmp_path: Path
+) -> None:
+    code, out, err = run("protect", photos, tmp_path / "out", "--json")
+    first = json.loads(out)
+    assert (code, first["model"], first["reused"]) == (0, DEFAULT_PROTECTOR, 0), err
+    assert first["fingerprint"] == Protector.load(DEFAULT_PROTECTOR).fingerprint
+    again = ("protect", photos, tmp_path / "out", "--json", "--model")
+    assert json.loads(run(*again, bundled_folder(DEFAULT_PROTECTOR))[1])["reused"] == 6
+    code, _, err = run(*again, world.run)
+    assert code == 2
+    assert "overwrite this one" in err
+
+
+def test_wrong_names_and_labels_that_are_not_needed_are_refused(
+    run: Any, photos: Path, tmp_path: Path
+) -> None:
+    code, _, err = run("protect", photos, tmp_path / "out", "--model", "bundled:sun")
+    assert code == 2
+    assert "'bundled:sun' does not come with privface" in err
+    (tmp_path / "genders.csv").write_text("file,gender\na.png,female\n")
+    code, _, err = run("protect", photos, tmp_path / "out", "--genders", tmp_path / "genders.csv")
+    assert code == 2
+    assert "bundled:san asks for no gender" in err
+    code, _, err = run("protect", photos, tmp_path / "out", "--hide", "race")
+    assert code == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_list_verify_card_and_doctor_know_them(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PRIVFACE_DATA", "PRIVFACE_MODELS"):
+        monkeypatch.delenv(name, raising=False)
+    specs = ["bundled:gender", "bundled:matcher", "bundled:san"]
+    models = json.loads(run("models", "list", "--json")[1])["models"]
+    assert [model["name"] for model in models][:3] == specs
+    code, out, _ = run("models", "verify", *specs, "--json")
+    rows = json.loads(out)["models"]
+    assert (code, [row["model"] for row in rows]) == (0, specs)
+    code, out, _ = run("models", "card", "bundled:san")
+    assert (code, out.startswith("# Model card: bundled:san\n")) == (0, True)
+    checks = {row["name"]: row for row in json.loads(run("doctor", "--json")[1])["checks"]}
+    assert [checks[spec]["state"] for spec in specs] == ["ok"] * 3
+
+
+def test_doctor_and_protect_say_that_a_file_is_damaged(
+    run: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(bundled._ROOT, tmp_path / "weights")
+    monkeypatch.setattr(bundled, "_ROOT", tmp_path / "weights")
+    with (tmp_path / "weights" / "san" / "model.safetensors").open("ab") as file:
+        file.write(b"\0")
+    code, out, _ = run("doctor", "--json")
+    checks = {row["name"]: row for row in json.loads(out)["checks"]}
+    assert code == 1
+    assert checks["bundled:san"]["state"] == "problem"
+    assert "Install privface again" in checks["bundled:san"]["cure"]
+    assert checks["bundled:matcher"]["state"] == "ok"
+    code, _, err = run("protect", photos, tmp_path / "out")
+    assert code == 2
+    assert "is not what was shipped" in err
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "weights" / MANIFEST).unlink()
+    checks = {row["name"]: row for row in json.loads(run("doctor", "--json")[1])["checks"]}
+    assert checks["bundled models"]["state"] == "problem"
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_them(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools", minversion="77", reason="builds the package")
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "privface", source / "privface", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copyfile(ROOT / name, source / name)
+    build = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", build, str(tmp_path)], cwd=source, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        for path in bundled._ROOT.rglob("*"):
+            if path.is_file():
+                name = path.relative_to(ROOT).as_posix()
+                assert archive.read(name) == path.read_bytes(), name
+
+
+# the command that puts them there -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("bundle", ROOT / "experiments" / "bundle.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Cards without models, as before the first use of the command."""
+    for name in ("san", "matcher", "gender"):
+        (tmp_path / "to" / name).mkdir(parents=True)
+        shutil.copyfile(bundled._ROOT / name / "README.md", tmp_path / "to" / name / "README.md")
+    monkeypatch.setattr(bundled, "_ROOT", bundled._ROOT)  # the command changes it; put back afterwards
+    return tmp_path / "to"
+
+
+@pytest.fixture
+def trained(world: Any, tmp_path: Path) -> list[str]:
+    """A run that met what the committed audit calls seen, a matcher and a gender classifier."""
+    shutil.copytree(world.run, tmp_path / "run")
+    file = tmp_path / "run" / "provenance.json"
+    made = json.loads(AUDIT.read_text())["provenance"]
+    seen = {
+        key: [{"name": m["name"], "sha256": m["fingerprint"]} for m in made[audited] if m["seen"]]
+        for key, audited in (("matchers", "matchers"), ("classifiers", "probes"))
+    }
+    file.write_text(json.dumps({**json.loads(file.read_text()), **seen}))
+    return [str(tmp_path / "run"), str(world.matcher), str(world.run / "classifiers" / "0")]
+
+
+def test_one_command_refreshes_weights_hashes_and_cards(
+    script: ModuleType, trained: list[str], target: Path
+) -> None:
+    options = ["--to", str(target), *(f"--data={name}=drawn" for name in ("san", "matcher", "gender"))]
+    script.main([*trained, *options, "--audit", str(AUDIT), "--trained-by", "san=privface train --out RUN"])
+    assert verify_model("bundled:san")[1] == Protector.load(Path(trained[0])).fingerprint
+    run = json.loads((target / "san" / "provenance.json").read_text())
+    assert "people" not in run
+    assert run["people_not_listed"] == len(
+        json.loads((Path(trained[0]) / "provenance.json").read_text())["people"]
+    )
+    card = (target / "san" / "README.md").read_text()
+    audit = json.loads(AUDIT.read_text())
+    assert audit["verdict"]["headline"] in card
+    worst = audit["worst_retrained"]["leakage"]
+    assert f"{worst['value']:.3f} [{worst['low']:.3f}, {worst['high']:.3f}]" in card
+    assert "`privface train --out RUN`" in card
+    assert "drawn people (MIT)" in card
+    assert (
+        "Not measured: the audit of bundled:san was made without it."
+        in (target / "matcher" / "README.md").read_text()
+    )
+    before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    script.main([*trained, *options, "--audit", str(AUDIT), "--trained-by", "san=privface train --out RUN"])
+    assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
+
+
+def test_paths_unknown_data_and_an_audit_of_another_run_are_refused(
+    script: ModuleType, trained: list[str], target: Path, world: Any
+) -> None:
+    options = ["--to", str(target), "--data=san=drawn"]
+    with pytest.raises(SystemExit, match="names a place on a machine: 'privface train --out /somewhere'"):
+        script.main([*trained, *options, "--trained-by", "san=privface train --out /somewhere"])
+    with pytest.raises(KeyError, match="celeba"):
+        script.main([*trained, *options, "--data=gender=celeba"])
+    with pytest.raises(SystemExit, match="The audit is of another run"):
+        script.main([str(world.run), *trained[1:], *options, "--audit", str(AUDIT)])
+    card = Path(trained[0]) / "model.yaml"
+    card.write_text(card.read_text().replace("meta:", "meta:\n  from: /somewhere/run"))
+    with pytest.raises(SystemExit, match="names a place on a machine"):
+        script.main([*trained, *options])
+    (Path(trained[0]) / "model.safetensors").unlink()
+    with pytest.raises((CheckpointError, FileNotFoundError)):
+        script.main([*trained, *options])

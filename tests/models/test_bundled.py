@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import re
+import shutil
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from privface.errors import CheckpointError, ModelError, PrivfaceError
+from privface.models import Protector, bundled, load_gender_probe, load_matcher
+from privface.models.bundled import bundled_folder, bundled_models, model_card, model_folder
+from privface.models.export import load_protector
+from privface.models.inventory import list_models, verify_model
+from privface.pipeline import read_provenance
+
+ROOT = Path(__file__).parents[2]
+SPECS = ["bundled:gender", "bundled:matcher", "bundled:san"]
+LOADERS = {
+    "bundled:san": load_protector,
+    "bundled:matcher": load_matcher,
+    "bundled:gender": load_gender_probe,
+}
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch) -> Path:
+    """A copy of what was shipped, read instead of it."""
+    root = tmp_path / "weights"
+    shutil.copytree(bundled._ROOT, root)
+    monkeypatch.setattr(bundled, "_ROOT", root)
+    return root
+
+
+def test_there_are_three_and_each_runs_as_what_it_is(make_images):
+    assert [model.spec for model in bundled_models()] == SPECS
+    protector = Protector.load("bundled:san")
+    assert protector.size == 112
+    faces = make_images(2, size=112)
+    protected = protector(faces)
+    assert protected.shape == faces.shape
+    assert np.abs(protected - faces).max() > 0.01, "it must change photos"
+    matcher, probe = load_matcher("bundled:matcher"), load_gender_probe("bundled:gender")
+    assert (matcher.name, probe.name) == ("bundled:matcher", "bundled:gender")
+    assert np.isfinite(matcher.embed(faces)).all()
+    assert probe.male_scores(faces).shape == (2,)
+
+
+def test_a_path_and_text_name_the_same_model_as_its_folder():
+    folder = bundled_folder("bundled:san")
+    fingerprints = {Protector.load(run).fingerprint for run in ("bundled:san", Path("bundled:san"), folder)}
+    fingerprints.add(load_protector("bundled:san").fingerprint)
+    assert len(fingerprints) == 1
+    assert model_folder("runs/mine") == Path("runs/mine")
+    assert read_provenance(Path("bundled:san")) == read_provenance(folder)
+
+
+@pytest.mark.parametrize(
+    "use", [*LOADERS.values(), Protector.load, model_card, verify_model, read_provenance]
+)
+def test_an_unknown_name_is_told_which_there_are(use):
+    with pytest.raises(ModelError) as caught:
+        use("bundled:sam")
+    assert "'bundled:sam' does not come with privface" in caught.value.message
+    assert all(spec in str(caught.value.hint) for spec in SPECS)
+
+
+def test_another_kind_of_model_is_refused():
+    for load, spec in ((load_matcher, "bundled:gender"), (load_gender_probe, "bundled:matcher")):
+        with pytest.raises(CheckpointError, match="is needed"):
+            load(spec)
+    with pytest.raises(PrivfaceError, match="is needed"):
+        load_protector("bundled:matcher")
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("file", ["model.safetensors", "model.yaml"])
+def test_a_damaged_file_is_refused_by_all_that_read_it(copy, spec, file):
+    path = copy / spec.removeprefix("bundled:") / file
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1  # one bit: weights that still load, and tell nobody
+    path.write_bytes(content)
+    for use in (LOADERS[spec], verify_model):
+        with pytest.raises(CheckpointError) as caught:
+            use(spec)
+        assert f"{spec}: {path} is not what was shipped; its SHA-256 is" in caught.value.message
+        assert "Install privface again" in str(caught.value.hint)
+    path.unlink()
+    with pytest.raises(CheckpointError, match="is missing"):
+        LOADERS[spec](spec)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"schema": "other", "models": {}}'])
+def test_a_damaged_manifest_is_named(copy, text):
+    (copy / "manifest.json").write_text(text)
+    with pytest.raises(
+        CheckpointError, match="list of models that come with privface, is missing or damaged"
+    ):
+        load_matcher("bundled:matcher")
+
+
+def test_the_list_shows_licence_size_hash_and_origin():
+    rows = {entry.name: entry for entry in list_models()}
+    for spec in SPECS:
+        row = rows[spec]
+        weights = Path(row.where)
+        assert row.present
+        assert row.bytes == weights.stat().st_size
+        assert row.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
+        assert row.licence.startswith("MIT for the weights; learnt from ")
+        assert row.source.startswith("trained by privface")
+    assert [rows[spec].kind for spec in SPECS] == ["gender classifier", "matcher", "protector"]
+
+
+def test_verification_knows_what_each_is():
+    outputs = [verify_model(spec)[3] for spec in SPECS]
+    assert outputs[0] == "gender score"
+    assert outputs[1].startswith("embedding of ")
+    assert outputs[2] == "protected image 112 x 112"
+
+
+def test_the_package_data_hold_every_file_and_nothing_else_lies_there():
+    files = [path for path in bundled._ROOT.rglob("*") if path.is_file()]
+    listed = {bundled._ROOT / "manifest.json"}
+    for model in bundled_models():
+        listed |= {model.folder / name for name in [*model.files, "README.md"]}
+    assert set(files) == listed
+    assert sum(path.stat().st_size for path in files) < 12_000_000
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["privface"]
+    for path in files:
+        name = path.relative_to(ROOT / "privface").as_posix()
+        assert any(fnmatch.fnmatch(name, pattern) for pattern in patterns), name
+
+
+def test_what_is_shipped_names_nobody_and_no_place():
+    run = read_provenance("bundled:san")
+    assert "people" not in run
+    assert run["people_not_listed"] > 0
+    for path in bundled._ROOT.rglob("*"):
+        if path.suffix in {".json", ".yaml"}:
+            text = path.read_text(encoding="utf-8")
+            assert not re.search(r"/(home|root|tmp|work|Users|mnt)/", text), path
+            assert ".jpg" not in text, path
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_card_tells_the_hash_and_what_must_not_be_done(spec):
+    card = model_card(spec)
+    (model,) = [model for model in bundled_models() if model.spec == spec]
+    assert model.files["model.safetensors"] in card
+    titles = re.findall(r"^## (.*)$", card, re.MULTILINE)
+    assert {"For what", "Not for what", "What it learnt from", "What an audit found"} <= set(titles)
+    for name in ("facts", "figures"):
+        (block,) = re.findall(rf"<!-- {name} -->\n(.+?)\n<!-- /{name} -->", card, re.DOTALL)
+        assert block.strip(), name
+
+
+def test_a_folder_that_is_called_like_one_is_no_eraser(tmp_path, monkeypatch):
+    from privface.erasers.storage import CARD
+    from privface.pipeline.erase import template_maker
+
+    (tmp_path / "matcher").mkdir()
+    (tmp_path / "matcher" / CARD).write_text("kind: eraser")
+    monkeypatch.chdir(tmp_path)
+    assert template_maker("bundled:matcher").fingerprint == load_matcher("bundled:matcher").fingerprint
+
+
+def test_an_audit_says_that_it_cannot_refuse_people(caplog):
+    from privface.pipeline.inspect import _load_models
+
+    found = _load_models(["bundled:matcher"], [], Path("bundled:san"))
+    met = {model["sha256"] for model in read_provenance("bundled:san")["matchers"]}
+    assert found.matchers[0].seen is (found.matchers[0].fingerprint in met)
+    assert "bundled:san keeps no list of the people it learnt from" in caplog.text
+
+
+def test_the_manifest_is_plain_and_sorted():
+    text = (bundled._ROOT / "manifest.json").read_text(encoding="utf-8")
+    assert json.dumps(json.loads(text), indent=1, sort_keys=True) + "\n" == text
