@@ -214,12 +214,18 @@ def _protect_tab(service: Service) -> None:
 def _audit_tab(service: Service) -> None:
     size = megabytes(service.limits.file_bytes)
     with gr.Row(elem_classes="pf-columns"):
-        original = _file(label=f"Originals: zip, a folder a person, up to {size}", elem_id="pf-originals")
-        protected = _file(label=f"Protected: zip with the same paths, up to {size}", elem_id="pf-protected")
+        original = _file(label=f"Originals: zip, up to {size}", elem_id="pf-originals")
+        protected = _file(label=f"Protected: zip, up to {size}", elem_id="pf-protected")
         labels = _file(
-            label="Labels: CSV with gender, and file or identity",
+            label="Labels: CSV table",
             elem_id="pf-labels",
         )
+    gr.HTML(
+        markup.hint(
+            "Originals lie in a folder a person, protected photos under the same paths, from any tool. The table has the column "
+            "gender, and file or identity."
+        )
+    )
     with gr.Row(elem_classes="pf-columns"):
         effort = gr.Radio(list(_EFFORTS), value="quick", label="Effort", elem_id="pf-effort")
         with gr.Column(min_width=320):

@@ -19,7 +19,8 @@ STYLE = """
 .pf-three { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 8px; }
 .pf-three figure { margin: 0; } .pf-three img { width: 100%; height: auto; display: block; border-radius: 6px; }
 .pf-three figcaption { font-size: .85rem; color: var(--pf-soft); text-align: center; margin-top: 4px; }
-.pf-readings { display: grid; gap: 8px; margin-top: 10px; }
+.pf-readings { display: grid; gap: 8px; margin-top: 10px; overflow-x: auto; }
+.pf-readings :is(th, td) { overflow-wrap: break-word; }
 .pf-readings table, .pf-table table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 .pf-readings :is(th, td), .pf-table :is(th, td) { text-align: left; padding: 5px 8px; border: 0 !important; border-top: 1px solid var(--border-color-primary) !important; }
 .pf-readings :is(table, thead, tbody, tr), .pf-table :is(table, thead, tbody, tr) { border: 0 !important; background: none !important; }
@@ -40,7 +41,7 @@ a.pf-button:hover { border-color: var(--link-text-color); }
 .pf-tip { visibility: hidden; pointer-events: none; } .pf-tip rect { fill: var(--background-fill-primary); stroke: var(--body-text-color); }
 .pf-point:hover .pf-tip, .pf-point:focus .pf-tip { visibility: visible; }
 .pf-point:focus circle { stroke: var(--body-text-color); stroke-width: 3; }
-.pf-table { overflow-x: auto; } .pf-table tbody :is(td, th) { min-width: 4ch; max-width: 26ch; overflow-wrap: anywhere; } .pf-table td:nth-child(n+3) { min-width: 13ch; }
+.pf-table { overflow-x: auto; } .pf-table :is(td, th) { max-width: 26ch; overflow-wrap: break-word; } .pf-table :is(td, th):nth-child(n+2) { min-width: 11ch; }
 :is(a, button, input, [tabindex]):focus-visible { outline: 3px solid var(--link-text-color) !important; outline-offset: 2px; }
 .gradio-container { padding-left: clamp(8px, 2vw, 32px) !important; padding-right: clamp(8px, 2vw, 32px) !important; }
 @media (max-width: 560px) {
