@@ -43,7 +43,8 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
 def figure(value: float | None, half: float = 0.02) -> dict[str, Any]:
     if value is None:
         return {"value": None, "low": None, "high": None, "n": 0, "reason": "no reason given"}
-    return {"value": value, "low": value - half, "high": value + half, "n": 100}
+    ends = (float(f"{end:.6g}") for end in (value - half, value + half))  # as an audit writes them
+    return {"value": value, **dict(zip(("low", "high"), ends, strict=True)), "n": 100}
 
 
 def reading(probe: str, kind: str, where: str, auc: float, accuracy: float, **other: Any) -> dict[str, Any]:
