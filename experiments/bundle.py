@@ -45,14 +45,14 @@ TERMS = {
 """Data sets and what their terms allow."""
 
 KEPT = ("method", "privface", "torch", "precision", "seed", "settings", "data", "matchers", "classifiers")
-KEPT += ("steps", "minutes")
+KEPT += ("start", "steps", "minutes")
 """What is taken over of a run's provenance; digests of people's names, which a list of names would undo, are not."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     asked = _arguments(arguments)
     sources = {"san": asked.run, "matcher": asked.matcher, "gender": asked.gender}
-    audit = None if asked.audit is None else AuditResult.load(asked.audit).to_dict()
+    audits = [AuditResult.load(file).to_dict() for file in asked.audit]
     data = {"san": _data_of_run(asked.run), "matcher": ["lfw"], "gender": ["lfw"]}
     data |= {name: value.split(",") for name, value in _pairs(asked.data).items()}
     commands = _pairs(asked.trained_by)
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
     manifest = {"schema": SCHEMA, "models": models}
     (asked.to / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    if audit is not None:
+    for audit in audits:
         _require_audit_of(asked.to / "san", audit)
     bundled._ROOT = asked.to  # noqa: SLF001 - checked where they were written, by the package's own reader
     for name in sources:
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _write_card(
             asked.to / name / MODEL_CARD,
             facts=_facts(name, asked.to / name, data[name], commands.get(name)),
-            figures=_figures(name, audit, asked.audited_by),
+            figures=_figures(name, audits, asked.audited_by),
         )
         print(*found, sep="  ")
     total = sum(file.stat().st_size for file in asked.to.rglob("*") if file.is_file())
@@ -93,8 +93,16 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="run folder of `privface train`")
     parser.add_argument("matcher", type=Path, help="folder of a matcher")
     parser.add_argument("gender", type=Path, help="folder of a gender classifier")
-    parser.add_argument("--audit", type=Path, help="audit.json of photos that RUN protected")
-    parser.add_argument("--audited-by", default="", metavar="COMMAND", help="the command that made it")
+    parser.add_argument(
+        "--audit",
+        type=Path,
+        action="append",
+        default=[],
+        help="audit.json of photos that RUN protected; of several, a card takes the first that has its model",
+    )
+    parser.add_argument(
+        "--audited-by", action="append", default=[], metavar="COMMAND", help="what made them, in their order"
+    )
     parser.add_argument("--trained-by", action="append", default=[], metavar="NAME=COMMAND")
     parser.add_argument("--data", action="append", default=[], metavar=f"NAME={','.join(TERMS)}")
     parser.add_argument("--to", type=Path, default=PACKAGE, help="another folder with cards, for trying")
@@ -225,13 +233,16 @@ def _facts_of_run(run: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
-def _figures(name: str, audit: Mapping[str, Any] | None, command: str) -> str:
-    """Figures of an audit as a table; of the matcher and the classifier those on originals."""
-    if audit is None:
+def _figures(name: str, audits: Sequence[Mapping[str, Any]], commands: Sequence[str]) -> str:
+    """Figures of the first audit that has the model, as a table; of the matcher and the classifier those on originals, too."""
+    if not audits:
         return "Not measured."
-    rows = {"san": _of_protector, "matcher": _of_matcher, "gender": _of_classifier}[name](audit)
-    if not rows:
+    read = {"san": _of_protector, "matcher": _of_matcher, "gender": _of_classifier}[name]
+    having = [k for k, audit in enumerate(audits) if read(audit)]
+    if not having:
         return "Not measured: the audit of bundled:san was made without it."
+    audit, rows = audits[having[0]], read(audits[having[0]])
+    command = commands[having[0]] if having[0] < len(commands) else ""
     data, made = audit["data"], audit["provenance"]
     where = (
         f"{data['images']:,} photos of {data['people']:,} people of {data['name']} ({data['female_people']:,} women, "

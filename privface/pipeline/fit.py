@@ -200,7 +200,8 @@ def _provenance(
     if before is not None:
         people.update(before["people"])
         for kind, entries in models.items():
-            entries.extend(entry for entry in before[kind] if entry not in entries)
+            known = {entry["sha256"] for entry in entries}
+            entries.extend(entry for entry in before[kind] if entry["sha256"] not in known)
     return {
         **({} if settings.method == OWN_METHOD else {"method": settings.method}),
         "privface": version("privface"),
