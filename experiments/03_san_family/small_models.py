@@ -3,7 +3,9 @@ r"""The two small models that ship with privface: a matcher that imitates a larg
     PRIVFACE_DATA=... PRIVFACE_MODELS=... python experiments/03_san_family/small_models.py gender --out runs/small/gender
     PRIVFACE_DATA=... PRIVFACE_MODELS=... python experiments/03_san_family/small_models.py matcher --out runs/small/matcher \
         --start runs/small/gender
+    PRIVFACE_DATA=... PRIVFACE_MODELS=... python experiments/03_san_family/small_models.py audit --out results
 
+The last reads LFW `val`, protected by `bundled:san`, with the two as they come with the package: their cards quote it.
 Both learn from the split `train` of LFW and UTKFace, the matcher on top of the classifier's layers; `--check` prints what they do on the people of LFW `val`.
 """
 
@@ -19,8 +21,9 @@ import numpy as np
 from privface.config import DataSettings
 from privface.data import LoadedFaces
 from privface.images import to_unit
-from privface.models import CompactResNet, load_gender_probe, load_matcher, save_network
-from privface.pipeline import load_aligned, open_data
+from privface.models import CompactResNet, Protector, load_gender_probe, load_matcher, save_network
+from privface.models.bundled import bundled_folder
+from privface.pipeline import AuditOptions, audit_protector, load_aligned, open_data
 from privface.pipeline.faces import Progress
 from privface.pipeline.methods.base import classifier_spec
 from privface.training import ArraySource, distil_matcher, train_gender_classifier
@@ -32,8 +35,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("which", choices=("gender", "matcher"))
-    parser.add_argument("--out", type=Path, required=True, help="model folder")
+    parser.add_argument("which", choices=("gender", "matcher", "audit"))
+    parser.add_argument(
+        "--out", type=Path, required=True, help="model folder; for `audit` where small_models.json goes"
+    )
     parser.add_argument("--epochs", type=int, default=8, help="passes over the photos")
     parser.add_argument(
         "--start",
@@ -46,6 +51,9 @@ def main() -> None:
     from privface.cli.show import progress_bars
 
     with progress_bars() as progress:
+        if arguments.which == "audit":
+            audit(arguments.out / "small_models.json", progress)
+            return
         if not arguments.check:
             {"gender": gender, "matcher": matcher}[arguments.which](arguments, progress)
         print(check(arguments.which, arguments.out, progress))
@@ -108,6 +116,21 @@ def faces(name: str, split: str, progress: Progress, *, minimum_age: float | Non
 def save(out: Path, network: Any, *, kind: str, size: int) -> None:
     crop = list(classifier_spec(size=size, crop="frame").crop)
     save_network(out, network, kind=kind, meta={"input_size": size, "crop": crop})
+
+
+def audit(file: Path, progress: Progress) -> None:
+    """What the models of the package read from photos before and after the protector of the package."""
+    model = bundled_folder("bundled:san")
+    result, _ = audit_protector(
+        faces("lfw", "val", progress),
+        Protector.load("bundled:san"),
+        matchers=["bundled:matcher"],
+        probes=["bundled:gender"],
+        model=model,
+        options=AuditOptions(effort="quick"),
+        progress=progress,
+    )
+    result.save(file)
 
 
 def check(which: str, out: Path, progress: Progress) -> str:

@@ -183,10 +183,12 @@ TABLES: tuple[tuple[str, tuple[Column, ...]], ...] = (
 
 
 def tables(audits: Sequence[Audit] | None = None) -> str:
-    """All tables of the same rows, as Markdown."""
+    """All tables of the rows that have a result, as Markdown, and what is missing."""
     audits = [Audit.of(row) for row in all_rows()] if audits is None else audits
-    parts = [f"{title}\n\n{_table(columns, audits)}" for title, columns in TABLES]
-    return "\n\n".join([*parts, alike(audits)])
+    there = [audit for audit in audits if audit.document is not None]
+    parts = [f"{title}\n\n{_table(columns, there)}" for title, columns in TABLES]
+    missing = [f"{a.row.name} (`{a.row.command()}`)" for a in audits if a.document is None]
+    return "\n\n".join([*parts, alike(there), *([f"Not measured: {', '.join(missing)}."] if missing else [])])
 
 
 def alike(audits: Sequence[Audit]) -> str:

@@ -245,6 +245,17 @@ def test_tables_of_experiment_02_are_those_of_its_results() -> None:
         assert printed.stdout.strip() in (ROOT / page).read_text(encoding="utf-8")
 
 
+def test_tables_of_experiment_03_are_those_of_its_results() -> None:
+    page = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
+    for what, least in (("table", 30), ("targets", 17)):
+        script = ROOT / "experiments" / "03_san_family" / "run.py"
+        printed = subprocess.run(
+            [sys.executable, str(script), what], capture_output=True, text=True, check=True
+        ).stdout
+        assert printed.count("|\n") >= least
+        assert printed.strip() in page, what
+
+
 def test_tables_of_experiment_04_are_those_of_its_results() -> None:
     for option, page in (
         ("--summary", "README.md"),
