@@ -39,6 +39,7 @@ LIMIT = 12_000_000
 TERMS = {
     "lfw": "LFW (research use)",
     "utkface": "UTKFace (non-commercial research use)",
+    "mobilefacenet-a": "the embeddings of a MobileFaceNet that states no licence (research use)",
     "drawn": "drawn people (MIT)",
     "nothing": "nothing: initial weights, a placeholder",
 }

@@ -3,7 +3,7 @@ r"""The two small models that ship with privface: a matcher that imitates a larg
     PRIVFACE_DATA=... PRIVFACE_MODELS=... python experiments/03_san_family/small_models.py gender --out runs/small/gender
     PRIVFACE_DATA=... PRIVFACE_MODELS=... python experiments/03_san_family/small_models.py matcher --out runs/small/matcher \
         --start runs/small/gender
-    PRIVFACE_DATA=... PRIVFACE_MODELS=... python experiments/03_san_family/small_models.py audit --out results
+    PRIVFACE_DATA=... PRIVFACE_MODELS=... python experiments/03_san_family/small_models.py audit --out experiments/03_san_family/results
 
 The last reads LFW `val`, protected by `bundled:san`, with the two as they come with the package: their cards quote it.
 Both learn from the split `train` of LFW and UTKFace, the matcher on top of the classifier's layers; `--check` prints what they do on the people of LFW `val`.
@@ -21,7 +21,7 @@ import numpy as np
 from privface.config import DataSettings
 from privface.data import LoadedFaces
 from privface.images import to_unit
-from privface.models import CompactResNet, Protector, load_gender_probe, load_matcher, save_network
+from privface.models import Protector, load_gender_probe, load_matcher, save_network
 from privface.models.bundled import bundled_folder
 from privface.pipeline import AuditOptions, audit_protector, load_aligned, open_data
 from privface.pipeline.faces import Progress
@@ -92,7 +92,7 @@ def matcher(arguments: argparse.Namespace, progress: Progress) -> None:
         np.concatenate(targets),
         spec=classifier_spec(size=MATCHER_SIZE, crop="frame"),
         epochs=arguments.epochs,
-        start=start if isinstance(start, CompactResNet) else None,
+        start=start,
         progress=lambda done, total, _: progress("train the matcher", done, total),
     )
     save(arguments.out, network, kind="matcher", size=MATCHER_SIZE)

@@ -216,10 +216,7 @@ def _audit_tab(service: Service) -> None:
     with gr.Row(elem_classes="pf-columns"):
         original = _file(label=f"Originals: zip, up to {size}", elem_id="pf-originals")
         protected = _file(label=f"Protected: zip, up to {size}", elem_id="pf-protected")
-        labels = _file(
-            label="Labels: CSV table",
-            elem_id="pf-labels",
-        )
+        labels = _file(label="Labels: CSV table", elem_id="pf-labels")
     gr.HTML(
         markup.hint(
             "Originals lie in a folder a person, protected photos under the same paths, from any tool. The table has the column "

@@ -183,7 +183,7 @@ def distil_matcher(
         width: Channels of the first stage.
         stages: Residual stages.
         start: A network of the same width and stages whose layers, all but the last, training begins with: one that knows
-            faces, such as a gender classifier, learns about twice as fast.
+            faces, such as a gender classifier, has less to learn.
         learning_rate: AdamW's highest rate (one cosine).
         seed: Initial weights, order and views.
         progress: Called as ``progress(done, total, loss)``.
