@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from rows import HERE, Row
 sys.path.insert(0, str(HERE.parent / "02_illusion_gap"))
 from methods import Progress, kept_pixels, lfw_faces, load_models, own_classifiers
 
-from privface.audit import AuditResult
+from privface.audit import AuditData, AuditResult, Draws
 from privface.config import TrainSettings, load_settings, parse_settings, put_value, read_mapping
 from privface.data import LoadedFaces
 from privface.errors import ConfigError
@@ -40,6 +40,9 @@ from privface.report import contact_sheet
 
 RUN_01 = "runs/01"
 """What configurations call the run folder of experiment 01."""
+
+DRAW, DRAWS = 1, 8
+"""Seed and number of the draws of a row whose network is random."""
 
 Method = Callable[[NDArray[np.float32], slice], NDArray[np.float32]]
 
@@ -230,6 +233,41 @@ def audit_row(row: Row, places: Places, *, effort: Effort, progress: Progress) -
         title=row.name,
         progress=progress,
     )
+    result = _audited(audit_data(faces, after), made, places, effort=effort, progress=progress)
+    if row.source == "trained":
+        record = json.dumps(training_record(places.out / row.name), indent=2, sort_keys=True) + "\n"
+        write_atomic(row.training, record.encode())
+    result.save(row.result)
+    return result
+
+
+def draws_row(row: Row, places: Places, *, progress: Progress) -> AuditResult:
+    """Eight draws of a row whose network is random: what the attackers who average them read."""
+    require_configured(row, places)
+    faces = lfw_faces("val", progress=progress)
+    protector = Protector.load(places.out / row.name, draw=DRAW)
+    made = protection(row, faces, places, progress)
+
+    def draw(number: int) -> NDArray[np.uint8]:
+        drawn = protector.redrawn(number)
+        digest = hashlib.sha256(drawn.fingerprint.encode()).hexdigest()[:12]
+        return kept_pixels(
+            places.out / "pixels" / f"{row.name}-draw-{digest}.npy",
+            lambda images, _: drawn(images),
+            faces.pixels,
+            title=f"{row.name}, draw {number + 1} of {DRAWS}",
+            progress=progress,
+        )
+
+    data = replace(audit_data(faces, draw(0)), draws=Draws(draw, DRAWS))
+    result = _audited(data, made, places, effort="quick", progress=progress)
+    result.save(row.draws)
+    return result
+
+
+def _audited(
+    data: AuditData, made: Made, places: Places, *, effort: Effort, progress: Progress
+) -> AuditResult:
     matchers, probes = load_models(places.run)
     for model in (*matchers, *probes):
         model.seen = model.fingerprint in made.met
@@ -238,18 +276,11 @@ def audit_row(row: Row, places: Places, *, effort: Effort, progress: Progress) -
         matchers=matchers,
         probes=probes,
         exclude_people=[
-            str(person)
-            for person in np.unique(faces.table.identities)
-            if person_digest(str(person)) in made.people
+            str(person) for person in np.unique(data.identities) if person_digest(str(person)) in made.people
         ],
         progress=progress,
     )
-    result = auditor.run(audit_data(faces, after))
-    if row.source == "trained":
-        record = json.dumps(training_record(places.out / row.name), indent=2, sort_keys=True) + "\n"
-        write_atomic(row.training, record.encode())
-    result.save(row.result)
-    return result
+    return auditor.run(data)
 
 
 def sheet_row(row: Row, places: Places, *, progress: Progress) -> Path:

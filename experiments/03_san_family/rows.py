@@ -51,6 +51,11 @@ class Row:
         return RESULTS / "training" / f"{self.name}.json"
 
     @property
+    def draws(self) -> Path:
+        """The audit of several draws, of a row whose network is random."""
+        return RESULTS / "draws" / f"{self.name}.json"
+
+    @property
     def config(self) -> Path:
         """The training's settings."""
         return CONFIGS / f"{self.name}.yaml"
@@ -58,6 +63,10 @@ class Row:
     def document(self) -> dict[str, Any] | None:
         """The audit, or ``None`` where it was not run."""
         return _read(self.result)
+
+    def draw_document(self) -> dict[str, Any] | None:
+        """The audit of several draws, or ``None`` where there is none."""
+        return _read(self.draws)
 
     def command(self, *, effort: str = "full") -> str:
         """What makes this row's result; run again after a stop, it goes on."""

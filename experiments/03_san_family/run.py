@@ -4,7 +4,9 @@
 
 `make` trains a row (where it is trained here) and audits it; `train` and `audit` do one of the two. Run again after a stop, each goes on;
 what is finished is left alone (`--again` audits once more). Photos, attackers, seeds and cache are those of experiment 02, whose audits of
-nine methods stand in the tables, too. `sheet` puts 20 photos above their protected versions into OUT/sheets. Results go to results/ROW.json and results/training/ROW.json, from which these are printed:
+nine methods stand in the tables, too. `draws` protects the photos eight times by a row whose network is random and sends the attackers who
+average (results/draws/ROW.json). `sheet` puts 20 photos above their protected versions into OUT/sheets. Results go to results/ROW.json and
+results/training/ROW.json, from which these are printed:
 
     python experiments/03_san_family/run.py table | targets [ROW] | dominates | commands | plot
 """
@@ -43,7 +45,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "what",
-        choices=("make", "train", "audit", "sheet", "table", "targets", "dominates", "commands", "plot"),
+        choices=(
+            "make",
+            "train",
+            "audit",
+            "draws",
+            "sheet",
+            "table",
+            "targets",
+            "dominates",
+            "commands",
+            "plot",
+        ),
     )
     parser.add_argument("row", nargs="*", help="rows; for `targets` the one that is judged")
     parser.add_argument("--run", type=Path, default=Path("runs/01"), help="run folder of experiment 01")
@@ -84,7 +97,7 @@ def show(what: str, names: list[str]) -> None:
 
 def work(rows: list[Any], arguments: argparse.Namespace) -> None:
     """Train and audit, one row after the other."""
-    from making import Places, audit_row, sheet_row, train_row
+    from making import Places, audit_row, draws_row, sheet_row, train_row
 
     from privface.cli.show import progress_bars
 
@@ -93,6 +106,10 @@ def work(rows: list[Any], arguments: argparse.Namespace) -> None:
         for row in rows:
             if arguments.what == "sheet":
                 print(sheet_row(row, places, progress=progress))
+                continue
+            if arguments.what == "draws":
+                result = draws_row(row, places, progress=progress)
+                print(f"{row.name}: {result.document['verdict']['headline']}", flush=True)
                 continue
             if arguments.what != "audit" and row.source == "trained":
                 train_row(row, places, overrides=arguments.overrides, progress=progress)

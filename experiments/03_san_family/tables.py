@@ -188,7 +188,40 @@ def tables(audits: Sequence[Audit] | None = None) -> str:
     there = [audit for audit in audits if audit.document is not None]
     parts = [f"{title}\n\n{_table(columns, there)}" for title, columns in TABLES]
     missing = [f"{a.row.name} (`{a.row.command()}`)" for a in audits if a.document is None]
+    drawn = {audit.row.name: document for audit in audits if (document := audit.row.draw_document())}
+    parts += [averaging(drawn)] if drawn else []
     return "\n\n".join([*parts, alike(there), *([f"Not measured: {', '.join(missing)}."] if missing else [])])
+
+
+def averaging(documents: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the average of several draws tells, by the audits of rows whose network is random, as Markdown."""
+    rows = [(name, row) for name, document in documents.items() for row in document["averaging"]]
+    counts = sorted({row["draws"] for _, row in rows})
+    found: dict[tuple[str, str, str], dict[int, Mapping[str, Any]]] = {}
+    for name, row in rows:
+        found.setdefault((name, _name(row), row["combined"]), {})[row["draws"]] = row
+    lines = [
+        _line(
+            [
+                "method",
+                "attacker",
+                "averaged",
+                *(f"leakage, {count}" for count in counts),
+                f"gain of {counts[-1]}",
+            ]
+        ),
+        _line(["---"] * (len(counts) + 4)),
+    ]
+    for (name, attacker, combined), by_count in found.items():
+        figures = [
+            cell(read_figure(by_count[count]["leakage"])) if count in by_count else MISSING
+            for count in counts
+        ]
+        lines.append(
+            _line([name, attacker, combined, *figures, cell(read_figure(by_count[counts[-1]]["gain"]))])
+        )
+    title = "Draws of a randomised protection, and the attackers who average so many of them:"
+    return "\n".join([title, "", *lines])
 
 
 def alike(audits: Sequence[Audit]) -> str:

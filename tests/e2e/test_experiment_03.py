@@ -233,6 +233,20 @@ def test_the_tables_have_the_same_rows_and_say_what_is_missing(modules):
     assert "| 0.800 [0.780, 0.820] | 24.0 [24.0, 24.0] | full | `python experiments" in looks
 
 
+def test_attackers_who_average_stand_by_the_number_of_draws(modules):
+    def row(probe: str, where: str, combined: str, draws: int, auc: float) -> dict[str, Any]:
+        known = {"probe": probe, "input": where, "combined": combined, "draws": draws}
+        return {**known, "leakage": figure(auc), "gain": figure(auc - 0.7)}
+
+    rows = [row("cnn", "image", "pixels", *found) for found in ((1, 0.7), (2, 0.8), (8, 0.9))]
+    rows.append(row("logistic", "embedding:onnx:matcher_mobilefacenet_b", "embeddings", 8, 0.75))
+    lines = modules["tables"].averaging({"variational": {"averaging": rows}}).splitlines()
+    assert lines[2].endswith("| leakage, 1 | leakage, 2 | leakage, 8 | gain of 8 |")
+    assert lines[4].startswith("| variational | cnn | pixels | 0.700 [0.680, 0.720] | 0.800 ")
+    assert lines[4].endswith("| 0.900 [0.880, 0.920] | 0.200 [0.180, 0.220] |")
+    assert "| logistic on *b* | embeddings | not measured | not measured | 0.750 " in lines[5]
+
+
 def test_audits_with_other_attackers_are_named(modules):
     same, other, fewer = audit(), audit(), audit()
     other["leakage"][1]["original_auc"] = figure(0.93)
