@@ -102,6 +102,9 @@ class LossSettings(Settings):
     frozen: float = Field(0.5, ge=0, description="Frozen gender classifiers.")
     adversary: float = Field(0.5, ge=0, description="Adversaries that learn on protected pixels.")
     embedding: float = Field(0.0, ge=0, description="Adversaries that learn on the matchers' embeddings.")
+    alignment: float = Field(
+        0.0, ge=0, description="Likeness of both genders' embeddings in mean and covariance."
+    )
     code: float = Field(0.0, ge=0, description="L1 on the code.")
     matching_share: float = Field(1.0, gt=0, le=1, description="Share of a batch that the matchers see.")
     matching_views: bool = Field(
@@ -127,6 +130,7 @@ class LossSettings(Settings):
             + self.frozen
             + self.adversary
             + self.embedding
+            + self.alignment
             + self.code
         ):
             raise ValueError("all loss weights are 0, so there is nothing to learn")
@@ -199,6 +203,8 @@ class TrainSettings(Settings):
         content: dict[str, Any] = serialize(self)
         if not self.losses.matching_views:
             content["losses"].pop("matching_views")
+        if not self.losses.alignment:
+            content["losses"].pop("alignment")
         if self.start is None:
             content.pop("start")
         if self.method == OWN_METHOD:

@@ -132,6 +132,76 @@ class AttributeLoss(nn.Module):
         return torch.stack([_moment_gap(view, genders) for view in views]).sum()
 
 
+class AlignmentLoss(nn.Module):
+    """Lets a matcher's embeddings of both genders have the same mean and the same covariance.
+
+    An adversary that learns from single batches does not see a difference of covariances, a quadratic probe does. With the
+    difference ``d`` of the class means and ``C`` of the class covariances, both in units of the pooled covariance ``S``::
+
+        loss = (|S^-1/2 d|^2 / 2 + |S^-1/2 C S^-1/2|_F^2 / 4) / D
+
+    to second order the divergence between two normal distributions, per dimension (correlation alignment, Sun and Saenko,
+    ECCV-W 2016, whitened). A batch is too small for moments: they are moving averages over past batches. The gradient runs through
+    the batch at hand alone, scaled as if all batches had moved with it; it is nothing until half of the average is filled.
+
+    Args:
+        size: Embedding size D.
+        decay: Of the moving averages; 0.99 remembers about a hundred batches.
+        shrinkage: Share of the mean variance that is added to each, so that directions without spread do not count.
+    """
+
+    means: Tensor
+    seconds: Tensor
+    filled: Tensor
+
+    def __init__(self, size: int, *, decay: float = 0.99, shrinkage: float = 0.1) -> None:
+        super().__init__()
+        if not 0.0 < decay < 1.0 or shrinkage <= 0.0:
+            raise ConfigError(
+                f"decay={decay}, shrinkage={shrinkage}.", hint="decay in (0, 1), shrinkage above 0."
+            )
+        self.decay, self.shrinkage = decay, shrinkage
+        self.register_buffer("means", torch.zeros(2, size))
+        self.register_buffer("seconds", torch.zeros(2, size, size))
+        self.register_buffer("filled", torch.zeros(2))
+
+    def forward(self, embeddings: Tensor, genders: Tensor) -> Tensor:
+        """Loss of protected embeddings ``(N, D)`` with genders 0 and 1, ``(N,)``; they are added to the averages."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            rows = F.normalize(embeddings.float(), dim=1)
+            means, seconds, filled = self._moved(rows, genders)
+            loss = self._gap(means, seconds, filled) if bool((filled >= 0.5).all()) else rows.sum() * 0.0
+        self.means.copy_(means.detach())
+        self.seconds.copy_(seconds.detach())
+        self.filled.copy_(filled)
+        fixed = loss.detach()
+        return fixed + (loss - fixed) / (1 - self.decay)
+
+    def _moved(self, rows: Tensor, genders: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The averages with this batch; a gender that it lacks keeps its own."""
+        parts = [rows[genders == gender] for gender in (0, 1)]
+        keep = rows.new_tensor([self.decay if len(part) else 1.0 for part in parts])
+        means = torch.stack([part.sum(0) / max(1, len(part)) for part in parts])
+        seconds = torch.stack([part.T @ part / max(1, len(part)) for part in parts])
+        return (
+            keep[:, None] * self.means + (1 - keep)[:, None] * means,
+            keep[:, None, None] * self.seconds + (1 - keep)[:, None, None] * seconds,
+            keep * self.filled + (1 - keep),
+        )
+
+    def _gap(self, means: Tensor, seconds: Tensor, filled: Tensor) -> Tensor:
+        means, seconds = means / filled[:, None], seconds / filled[:, None, None]
+        covariances = seconds - means[:, :, None] * means[:, None, :]
+        pooled = covariances.detach().mean(0)
+        spreads, axes = torch.linalg.eigh(pooled)
+        size = len(spreads)
+        whiten = axes / (spreads.clamp_min(0) + self.shrinkage * pooled.trace() / size).sqrt()
+        apart = (means[1] - means[0]) @ whiten
+        unlike = whiten.T @ (covariances[1] - covariances[0]) @ whiten
+        gap: Tensor = (apart.square().sum() / 2 + unlike.square().sum() / 4) / size
+        return gap
+
+
 def _moment_gap(values: Tensor, genders: Tensor) -> Tensor:
     women, men = values[genders == 0], values[genders == 1]
     if len(women) < 2 or len(men) < 2:

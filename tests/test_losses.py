@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from privface.audit.quality import ssim as audited_ssim
 from privface.errors import ConfigError
-from privface.losses import AttributeLoss, MatchingLoss, ReconstructionLoss, ssim
+from privface.losses import AlignmentLoss, AttributeLoss, MatchingLoss, ReconstructionLoss, ssim
 
 
 def slow_ssim(a: np.ndarray, b: np.ndarray) -> float:
@@ -172,6 +172,72 @@ def test_align_has_finite_gradients_where_features_are_dead_or_a_gender_is_absen
     alone = loss(torch.ones(4, requires_grad=True), torch.ones(4, dtype=torch.int64))
     assert float(alone.detach()) == 0.0
     alone.backward()
+
+
+def _embeddings(kind: str, *, count: int = 40, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows (count, 12) whose genders differ in nothing, in the mean or in the spread of one direction alone."""
+    rng = np.random.default_rng(seed)
+    genders = np.arange(count) % 2
+    rows = rng.normal(size=(count, 12))
+    if kind == "mean":
+        rows[:, 0] += 2.0 * genders
+    elif kind == "spread":
+        rows[:, 0] *= 1.0 + 2.0 * genders
+    return torch.from_numpy(rows).float(), torch.from_numpy(genders)
+
+
+def _aligned_after(kind: str, batches: int = 300) -> tuple[AlignmentLoss, float]:
+    loss, last = AlignmentLoss(12), 0.0
+    for seed in range(batches):
+        last = float(loss(*_embeddings(kind, seed=seed)))
+    return loss, last
+
+
+def test_alignment_sees_means_and_spreads_and_little_where_nothing_differs():
+    figures = {kind: _aligned_after(kind)[1] for kind in ("nothing", "mean", "spread")}
+    assert 0 <= figures["nothing"] < 0.01
+    assert min(figures["mean"], figures["spread"]) > 10 * figures["nothing"]
+
+
+def test_alignment_of_spreads_alone_is_the_formula():
+    """Unit rows along four axes: the moments are known, and the average of equal batches is the batch."""
+    axes = torch.eye(4).repeat(2, 1)
+    genders = torch.tensor([0] * 8 + [1] * 4)
+    rows = torch.cat([torch.cat([axes[:4], -axes[:4]]), torch.cat([axes[:2], -axes[:2]])])
+    loss = AlignmentLoss(4, shrinkage=1e-6)
+    for _ in range(200):
+        value = float(loss(rows, genders))
+    # covariances diag(1/4 x 4) and diag(1/2, 1/2, 0, 0): pooled diag(3/8, 3/8, 1/8, 1/8), whitened difference 2/3, 2/3, -2, -2
+    assert value == pytest.approx((2 * (2 / 3) ** 2 + 2 * 2**2) / 4 / 4, rel=1e-4)
+
+
+def test_alignment_leads_wide_rows_inwards_and_narrow_ones_outwards():
+    loss, _ = _aligned_after("spread")
+    rows, genders = _embeddings("spread", seed=999)
+    rows.requires_grad_()
+    loss(rows, genders).backward()
+    outwards = (rows.grad * rows.detach().sign())[:, 0]  # what descent takes away from |x|
+    assert float(outwards[genders == 1].mean()) > 0 > float(outwards[genders == 0].mean())
+
+
+def test_alignment_says_nothing_until_it_has_seen_enough_of_both():
+    loss = AlignmentLoss(12)
+    rows, genders = _embeddings("mean")
+    rows.requires_grad_()
+    for _ in range(200):  # one gender alone
+        assert float(loss(rows[genders == 1], genders[genders == 1]).detach()) == 0.0
+    for _ in range(68):  # 0.99^69 is the first power below a half
+        assert float(loss(rows, genders).detach()) == 0.0
+    value = loss(rows, genders)
+    assert float(value.detach()) > 0
+    value.backward()
+    assert torch.isfinite(rows.grad).all()
+
+
+@pytest.mark.parametrize("wrong", [{"decay": 1.0}, {"decay": 0.0}, {"shrinkage": 0.0}])
+def test_alignment_refuses_senseless_settings(wrong):
+    with pytest.raises(ConfigError, match="decay"):
+        AlignmentLoss(4, **wrong)
 
 
 def test_unknown_objective_is_refused():

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from privface.errors import TrainingError
-from privface.losses import AttributeLoss, MatchingLoss, ReconstructionLoss
+from privface.losses import AlignmentLoss, AttributeLoss, MatchingLoss, ReconstructionLoss
 from privface.models import CompactResNet, FlowSan, GenderProbe, Matcher, Mlp, Single, to_input
 from privface.records import InputSpec
 from privface.training.source import random_view
@@ -30,6 +30,7 @@ class LossWeights:
         frozen: Frozen gender classifiers (mean over them).
         adversary: Adversaries that keep learning on protected pixels (mean over them).
         embedding: Adversaries that keep learning on the matchers' embeddings of protected images.
+        alignment: Likeness of both genders' embeddings of protected images, in mean and covariance.
         code: The code's own penalty: L1, or the divergence of a variational code.
         matching_share: Share of each batch that the matchers look at: they cost most of a step, and a random
             half of the batch gives the same gradient on average.
@@ -42,6 +43,7 @@ class LossWeights:
     frozen: float = 1.0
     adversary: float = 1.0
     embedding: float = 0.0
+    alignment: float = 0.0
     code: float = 0.0
     matching_share: float = 1.0
     matching_views: bool = False
@@ -107,6 +109,7 @@ class TrainingStep(nn.Module, ABC, Generic[NetworkT]):
         classifiers: Frozen gender classifiers.
         pixel_adversaries: Learning classifiers on pixels.
         embedding_adversaries: Learning classifiers on embeddings, one a matcher, or none.
+        alignments: Likeness of both genders' embeddings, one a matcher, or none.
         weights: Loss weights.
         reconstruction: Reconstruction term.
         matching: Matching term.
@@ -121,6 +124,7 @@ class TrainingStep(nn.Module, ABC, Generic[NetworkT]):
         classifiers: Sequence[GenderProbe],
         pixel_adversaries: Sequence[PixelAdversary] = (),
         embedding_adversaries: Sequence[EmbeddingAdversary] = (),
+        alignments: Sequence[AlignmentLoss] = (),
         weights: LossWeights,
         reconstruction: ReconstructionLoss,
         matching: MatchingLoss,
@@ -132,6 +136,7 @@ class TrainingStep(nn.Module, ABC, Generic[NetworkT]):
         self.classifiers = nn.ModuleList(classifiers)
         self.pixel_adversaries = nn.ModuleList(pixel_adversaries)
         self.embedding_adversaries = nn.ModuleList(embedding_adversaries)
+        self.alignments = nn.ModuleList(alignments)
         self.weights, self.reconstruction, self.matching, self.attribute = (
             weights,
             reconstruction,
@@ -173,7 +178,7 @@ class SemiAdversarialStep(TrainingStep[Single | FlowSan]):
             terms["reconstruction"] = self.reconstruction(protected, images)
         looked_at = max(1, round(weights.matching_share * len(images)))
         kept: list[Tensor] = []
-        if weights.matching or weights.embedding:
+        if weights.matching or weights.embedding or weights.alignment:
             shown = protected[:looked_at]
             if weights.matching_views:
                 shown = random_view(shown, generator=generator, colour=0.0)
@@ -181,6 +186,10 @@ class SemiAdversarialStep(TrainingStep[Single | FlowSan]):
         if weights.matching and kept:
             terms["matching"] = torch.stack(
                 [self.matching(new, old[:looked_at]) for new, old in zip(kept, embeddings, strict=True)]
+            ).mean()
+        if weights.alignment and len(self.alignments):
+            terms["alignment"] = torch.stack(
+                [align(new, genders[:looked_at]) for align, new in zip(self.alignments, kept, strict=True)]
             ).mean()
         if weights.code:
             terms["code"] = passed.penalty

@@ -350,6 +350,7 @@ class SemiAdversarialTrainer:
             "autoencoder": self.step.autoencoder.state_dict(),
             "average": self._average,
             "opponents": self._opponents.state_dict(),
+            "alignments": self.step.alignments.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
         }
 
@@ -400,6 +401,7 @@ class SemiAdversarialTrainer:
         self.step.autoencoder.load_state_dict(state["autoencoder"])
         self._average = {k: v.clone() for k, v in state["average"].items()}
         self._opponents.load_state_dict(state["opponents"])
+        self.step.alignments.load_state_dict(state["alignments"])
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         return int(state["done"])

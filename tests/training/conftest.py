@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from privface.losses import AttributeLoss, MatchingLoss, ReconstructionLoss
+from privface.losses import AlignmentLoss, AttributeLoss, MatchingLoss, ReconstructionLoss
 from privface.models import GenderProbe, Matcher, SemiAdversarialAutoencoder
 from privface.records import InputSpec
 from privface.training import (
@@ -55,6 +55,7 @@ def make_step(
     seed: int = 0,
     adversaries: int = 1,
     watch: bool = False,
+    align: bool = False,
     weights: LossWeights | None = None,
     objective: str = "uninformative",
 ) -> SemiAdversarialStep:
@@ -67,6 +68,7 @@ def make_step(
             PixelAdversary(spec=SPEC, network={"width": 8, "stages": 1}) for _ in range(adversaries)
         ],
         embedding_adversaries=[EmbeddingAdversary(inputs=96)] if watch else [],
+        alignments=[AlignmentLoss(96, decay=0.5)] if align else [],
         weights=weights or LossWeights(),
         reconstruction=ReconstructionLoss(),
         matching=MatchingLoss(),

@@ -32,6 +32,19 @@ def test_total_is_the_weighted_sum_of_the_terms(toy):
     assert float(losses.adversaries.detach()) == pytest.approx(own, rel=1e-5)
 
 
+def test_alignment_needs_the_matchers_alone(toy):
+    """Its moments, the matcher's embeddings of what was looked at and their genders go in; no other term is needed."""
+    step = toy.step(align=True, weights=LossWeights(**{**ONLY, "alignment": 2.0}, matching_share=0.5))
+    torch.nn.init.normal_(step.autoencoder.head.weight, std=0.1)
+    seen = []
+    step.alignments[0].register_forward_hook(lambda _m, inputs, _out: seen.append(inputs))
+    losses = run(toy, step)
+    assert [tuple(part.shape) for part in seen[0]] == [(4, 96), (4,)]
+    assert float(losses.figures["total"]) == pytest.approx(2.0 * float(losses.figures["alignment"]))
+    gradient = torch.autograd.grad(losses.protector, [step.autoencoder.head.weight])[0]
+    assert float(gradient.abs().sum()) > 0
+
+
 @pytest.mark.parametrize("name", ["reconstruction", "matching", "frozen", "adversary", "embedding", "code"])
 def test_weight_of_zero_leaves_a_term_out(toy, name):
     weights = LossWeights(**{**dict.fromkeys(ONLY, 1.0), "embedding": 1.0, "code": 1.0, name: 0.0})

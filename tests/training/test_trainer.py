@@ -75,6 +75,18 @@ def test_stopped_and_resumed_equals_unbroken(toy, tmp_path, unbroken, stop, minu
     assert rows(tmp_path) == rows(unbroken)
 
 
+def test_moments_of_past_batches_survive_a_stop(toy, tmp_path):
+    def step():
+        return toy.step(align=True, weights=LossWeights(alignment=1.0))
+
+    fit(toy, tmp_path / "whole", step=step())
+    with pytest.raises(StopError):
+        fit(toy, tmp_path / "parts", step=step(), progress=stop_after(3))
+    fit(toy, tmp_path / "parts", step=step(), resume=True)
+    assert weights_of(tmp_path / "parts") == weights_of(tmp_path / "whole")
+    assert [row for row in rows(tmp_path / "whole") if row[1] == "alignment" and float(row[2]) > 0]
+
+
 def test_log_is_cut_back_to_the_checkpoint(toy, tmp_path, unbroken):
     with pytest.raises(StopError):
         fit(toy, tmp_path, progress=stop_after(4), refresh_epochs=1)

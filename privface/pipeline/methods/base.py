@@ -17,7 +17,7 @@ from torch import Tensor
 from privface.config import OWN_METHOD, AdversarySettings, ClassifierSettings, Settings, TrainSettings
 from privface.data import LoadedFaces
 from privface.images import to_unit
-from privface.losses import AttributeLoss, MatchingLoss, Objective, ReconstructionLoss
+from privface.losses import AlignmentLoss, AttributeLoss, MatchingLoss, Objective, ReconstructionLoss
 from privface.models import (
     Autoencoder,
     CompactResNet,
@@ -278,12 +278,8 @@ def semi_adversarial_step(
     losses = job.settings.losses
     if adversary is not None:
         losses = losses.model_copy(update={"adversary": adversary})
-    probe_images = to_unit(job.learn.pixels[:1])
-    watchers = (
-        [EmbeddingAdversary(inputs=m.embed(probe_images).shape[1]) for m in job.matchers]
-        if losses.embedding
-        else []
-    )
+    sizes = [matcher.embed(to_unit(job.learn.pixels[:1])).shape[1] for matcher in job.matchers]
+    watchers = [EmbeddingAdversary(inputs=n) for n in sizes] if losses.embedding else ()
     chasers = job.settings.adversaries if losses.adversary else ()
     adversaries = [_adversary(entry, classifiers) for entry in chasers]
     return SemiAdversarialStep(
@@ -292,6 +288,7 @@ def semi_adversarial_step(
         classifiers=classifiers,
         pixel_adversaries=adversaries,
         embedding_adversaries=watchers,
+        alignments=[AlignmentLoss(n) for n in sizes] if losses.alignment else (),
         attribute=AttributeLoss(losses.objective if objective is None else objective),
         **loss_terms(job.settings.model_copy(update={"losses": losses})),
     )
