@@ -12,6 +12,7 @@ from privface.cli.show import AsJson, Console, progress_bars
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from privface.protect import ImageProtector
     from privface.protect.job import Engine, TemplateSink
     from privface.protect.templates import TemplateMaker
 
@@ -36,7 +37,7 @@ def protect(
         Path,
         typer.Option(
             help="Run folder of `privface train`, or an .onnx file of `privface export`. The default comes with privface; its "
-            "card: `privface models card bundled:san`."
+            "card: `privface models card bundled:san`. To compare with: baseline:blur,sigma=3 (docs/methods.md)."
         ),
     ] = Path("bundled:san"),
     faces: Annotated[
@@ -175,7 +176,7 @@ def protect(
     """
     from privface.data import read_genders  # noqa: PLC0415
     from privface.models.export import load_protector  # noqa: PLC0415
-    from privface.protect import protect_folder  # noqa: PLC0415
+    from privface.protect import is_baseline, protect_folder  # noqa: PLC0415
     from privface.protect.folder import StoppedError  # noqa: PLC0415
 
     chosen: Engine | None = None
@@ -188,9 +189,19 @@ def protect(
 
         require_av()
     true_genders = None if genders is None else read_genders(genders)
-    protector = load_protector(
-        model, strength=strength, runtime=runtime, genders=true_genders, hide=hide or None, draw=draw
-    )
+    protector: ImageProtector
+    if is_baseline(str(model)):
+        unfit = {
+            "--strength": strength != 1.0,
+            "--runtime": runtime != "auto",
+            "--genders": genders is not None,
+        }
+        unfit |= {"--hide": bool(hide), "--draw": draw is not None}
+        protector = _baseline(str(model), [name for name, given in unfit.items() if given])
+    else:
+        protector = load_protector(
+            model, strength=strength, runtime=runtime, genders=true_genders, hide=hide or None, draw=draw
+        )
     templates, sink = _templates(embeddings, store)
     try:
         with progress_bars() as progress:
@@ -222,8 +233,9 @@ def protect(
         Console.error("Stopped; what was finished is kept.", "Run the same command again to go on.")
         raise typer.Exit(128 + stop.signal) from stop
     counts = ", ".join(f"{count} {status}" for status, count in summary.counts.items() if count)
+    fingerprint = protector.fingerprint if is_baseline(str(model)) else protector.fingerprint[:12]
     Console.say(
-        f"{counts}; {summary.images_per_second:.1f} images/s\nModel: {model} ({protector.fingerprint[:12]})\n"
+        f"{counts}; {summary.images_per_second:.1f} images/s\nModel: {model} ({fingerprint})\n"
         f"Manifest: {summary.manifest}"
         + (f"\nTemplates: {Path(output) / 'embeddings.parquet'}" if templates is not None else "")
         + (f"\nStore: {store}" if store is not None else "")
@@ -242,6 +254,21 @@ def protect(
     )
     if any(count for status, count in summary.counts.items() if status != "ok"):
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _baseline(spec: str, unfit: list[str]) -> ImageProtector:
+    """A baseline, which has none of the options of a trained model."""
+    from privface.protect import load_baseline  # noqa: PLC0415
+
+    if unfit:
+        raise typer.BadParameter(
+            f"{', '.join(unfit)}: {spec} is no trained model; change its own settings instead."
+        )
+    found = load_baseline(spec)
+    Console.say(
+        f"{spec}: a baseline to compare with. Who was trained on photos changed in the same way reads gender nearly as before."
+    )
+    return found
 
 
 def _templates(embeddings: str | None, store: str | None) -> tuple[TemplateMaker | None, TemplateSink | None]:

@@ -36,17 +36,7 @@ from privface.pipeline.sweep_plan import (
     load_sweep,
     plan,
 )
-from privface.protect import (
-    DownUpSample,
-    GaussianBlur,
-    GaussianNoise,
-    ImageProtector,
-    JPEGCompression,
-    KSameAverage,
-    Pixelate,
-    protect_folder,
-    read_manifest,
-)
+from privface.protect import BASELINES, ImageProtector, KSameAverage, protect_folder, read_manifest
 from privface.protect.folders import read_file
 from privface.protect.inputs import InputFile, Source
 from privface.protect.output import locked, remove_leftovers
@@ -324,20 +314,10 @@ def _protector(
 ) -> ImageProtector:
     if point.baseline is None:
         return Protector.load(folder.run)
-    own, size = point.changes, settings.base.size
-    make: Mapping[str, Callable[[], ImageProtector]] = {
-        "blur": lambda: GaussianBlur(own["sigma"], size=size),
-        "pixelation": lambda: Pixelate(own["cells"], size=size),
-        "noise": lambda: GaussianNoise(own["sigma"], seed=own["seed"], size=size),
-        "jpeg": lambda: JPEGCompression(own["quality"], size=size),
-        "down-up": lambda: DownUpSample(own["side"], size=size),
-        "k-same": lambda: _k_same(own["k"], _one_each(settings, progress)),
-    }
-    return make[point.method]()
-
-
-def _k_same(k: int, gallery: LoadedFaces) -> KSameAverage:
-    return KSameAverage(gallery.pixels, gallery.table.identities, k=k)
+    if point.method == "k-same":
+        gallery = _one_each(settings, progress)
+        return KSameAverage(gallery.pixels, gallery.table.identities, k=point.changes["k"])
+    return BASELINES[point.method](**point.changes, size=settings.base.size)
 
 
 def _one_each(settings: SweepSettings, progress: Progress | None) -> LoadedFaces:

@@ -7,7 +7,8 @@ matching, less leakage. There is no identity protector on purpose: an original n
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -192,6 +193,68 @@ class DownUpSample:
             large = cv2.resize(small, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
             out[index] = np.moveaxis(large, -1, 0)
         return np.clip(out, 0.0, 1.0)
+
+
+Baseline: TypeAlias = GaussianBlur | Pixelate | GaussianNoise | JPEGCompression | DownUpSample
+
+BASELINES: dict[str, type[Baseline]] = {
+    "blur": GaussianBlur,
+    "pixelation": Pixelate,
+    "noise": GaussianNoise,
+    "jpeg": JPEGCompression,
+    "down-up": DownUpSample,
+}
+"""Baselines that need nothing but numbers, by the name that ``privface protect`` and ``privface sweep`` know them by."""
+
+_PREFIX = "baseline:"
+
+
+def is_baseline(spec: str) -> bool:
+    """Whether a specification names a baseline and not a model."""
+    return spec.startswith(_PREFIX)
+
+
+def load_baseline(spec: str) -> Baseline:
+    """A baseline as people write it, such as ``baseline:blur,sigma=3`` or ``baseline:noise,sigma=0.2,seed=7``.
+
+    Raises:
+        ConfigError: If the name, a setting or its value is wrong; the message gives what there is.
+    """
+    name, *settings = spec.removeprefix(_PREFIX).split(",")
+    if name not in BASELINES:
+        raise ConfigError(f"There is no baseline {name!r}.", hint=f"Baselines: {_forms()}.")
+    kind = BASELINES[name]
+    types = {field.name: float if field.type == "float" else int for field in fields(kind)}
+    needed = {field.name for field in fields(kind) if field.default is MISSING}
+    values: dict[str, float] = {}
+    for setting in settings:
+        key, _, text = setting.partition("=")
+        try:
+            values[key] = types[key](text)
+        except (KeyError, ValueError) as error:
+            raise ConfigError(
+                f"{setting!r} in {spec!r} is no setting of {name}.", hint=f"{_form(name)}."
+            ) from error
+    if not needed <= values.keys():
+        raise ConfigError(
+            f"{spec!r} lacks {', '.join(sorted(needed - values.keys()))}.", hint=f"{_form(name)}."
+        )
+    return kind(**values)  # type: ignore[arg-type]  # each value was read as the type of its field
+
+
+def _form(name: str) -> str:
+    parts = [
+        f"{field.name}={field.type.upper()}"
+        if field.default is MISSING
+        else f"[{field.name}={field.default}]"
+        for field in fields(BASELINES[name])
+        if isinstance(field.type, str)
+    ]
+    return f"{_PREFIX}{','.join([name, *parts])}"
+
+
+def _forms() -> str:
+    return "; ".join(_form(name) for name in BASELINES)
 
 
 class KSameAverage:

@@ -72,6 +72,14 @@ def test_protect_ends_with_0_where_all_is_well_and_1_where_a_file_failed(run, wo
     assert (tmp_path / "b" / "manifest.csv").is_file()
 
 
+def test_protect_with_a_baseline_says_what_it_is_worth(run, world, tmp_path):
+    spec = "baseline:pixelation,cells=4,size=32"
+    code, out, _ = run("protect", world.audited / "p00100", tmp_path / "out", "--model", spec)
+    assert code == 0
+    assert "reads gender nearly as before" in out
+    assert "Model: baseline:pixelation,cells=4,size=32 (pixelate/1 cells=4 size=32)" in out
+
+
 def test_audit_prints_figures_and_its_gate_decides_the_exit_code(run, world, protected, tmp_path):
     code, out, err = run(
         *quick(world, protected, tmp_path / "a"), "--fail-if", "psnr>0.0", "--fail-if", "psnr<0"

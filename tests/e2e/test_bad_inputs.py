@@ -35,6 +35,12 @@ def test_bad_input(case, kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert "hint: " in outcome.said, "a message names the cure"
 
 
+def test_the_page_has_every_row() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "bad-inputs.md").read_text(encoding="utf-8")
+    shown = [line.split(" | ")[0].removeprefix("| ") for line in page.splitlines() if line.startswith("| ")]
+    assert shown[2:] == [case.name for case in bad_inputs.CASES]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write into read-only folders")
 def test_read_only_output(kit: Path, tmp_path: Path) -> None:
     locked = tmp_path / "locked"

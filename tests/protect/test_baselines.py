@@ -17,6 +17,8 @@ from privface.protect import (
     JPEGCompression,
     KSameAverage,
     Pixelate,
+    is_baseline,
+    load_baseline,
 )
 
 SIZE = 24
@@ -178,3 +180,42 @@ def test_fingerprints_tell_settings_apart() -> None:
         KSameAverage(GALLERY[1:], PEOPLE[1:], k=3).fingerprint,
     ]
     assert len(set(prints)) == len(prints)
+
+
+@pytest.mark.parametrize(
+    ("spec", "made"),
+    [
+        ("baseline:blur,sigma=3", GaussianBlur(3.0)),
+        ("baseline:blur,size=56,sigma=1.5", GaussianBlur(1.5, size=56)),
+        ("baseline:pixelation,cells=16", Pixelate(16)),
+        ("baseline:noise,sigma=0.2,seed=7", GaussianNoise(0.2, seed=7)),
+        ("baseline:jpeg,quality=10", JPEGCompression(10)),
+        ("baseline:down-up,side=24", DownUpSample(24)),
+    ],
+)
+def test_a_baseline_is_made_from_what_people_write(spec: str, made: ImageProtector) -> None:
+    assert is_baseline(spec)
+    assert load_baseline(spec) == made
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("baseline:smear", "There is no baseline 'smear'"),
+        ("baseline:blur", "lacks sigma"),
+        ("baseline:blur,sigma", "'sigma' in 'baseline:blur,sigma' is no setting of blur"),
+        ("baseline:blur,sigma=wide", "'sigma=wide'"),
+        ("baseline:pixelation,cells=1.5", "'cells=1.5'"),
+        ("baseline:blur,sigma=3,seed=1", "'seed=1'"),
+        ("baseline:blur,sigma=nan", "must be above 0"),
+    ],
+)
+def test_a_baseline_that_cannot_be_made_is_refused_with_its_form(spec: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as error:
+        load_baseline(spec)
+    assert error.value.hint
+
+
+def test_run_folders_and_bundled_models_are_no_baselines() -> None:
+    assert not is_baseline("blur")
+    assert not is_baseline("bundled:san")
