@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from privface.cli.show import Console, progress_bars
+from privface.cli.show import AsJson, Console, progress_bars
 
 if TYPE_CHECKING:
     from privface.pipeline.sweep import PlannedPoint
@@ -34,6 +34,7 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, list the points and the work; write nothing.")
     ] = False,
+    json: AsJson = False,
 ) -> None:
     """Train a grid of settings, protect and audit each, and draw what is kept against what leaks.
 
@@ -58,6 +59,13 @@ def sweep(
     Console.say("\n" + "\n".join(sentences(document)))
     Console.say(
         f"\nReport: {out / 'sweep.html'}\nFigure: {out / 'tradeoff.svg'}\nFigures: {out / 'sweep.json'}"
+    )
+    Console.document(
+        "sweep",
+        points=document["points"],
+        front=document["front"],
+        report=document["report"],
+        files={"report": out / "sweep.html", "figure": out / "tradeoff.svg", "figures": out / "sweep.json"},
     )
     if failed_points(document):
         raise typer.Exit(EXIT_SOME_FAILED)
@@ -98,6 +106,21 @@ def _figure(figure: Mapping[str, Any]) -> str:
 
 
 def _list(found: Sequence[PlannedPoint], *, jobs: int) -> None:
+    Console.document(
+        "sweep",
+        plan=[
+            {
+                "name": planned.point.name,
+                "method": planned.point.method,
+                "state": planned.state,
+                "training_images": planned.training_images,
+                "photos": planned.photos,
+                "minutes": planned.minutes,
+                "folder": planned.point.folder,
+            }
+            for planned in found
+        ],
+    )
     Console.table(
         ["point", "method", "state", "images to train on", "photos to audit", "minutes", "folder"],
         [

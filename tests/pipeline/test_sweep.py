@@ -358,6 +358,27 @@ def test_dry_run_on_the_command_line(place, tmp_path, monkeypatch, capsys):
     assert "matching=4.0" in said
     assert "5 points, 5 to do: 96 images to train on, 640 photos to protect and audit." in said
     assert not out.exists()
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--json"])
+    with pytest.raises(SystemExit):
+        sys.exit(entry.main())
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["schema"], printed["command"]) == ("privface.command/1", "sweep")
+    assert [(row["state"], row["minutes"]) for row in printed["plan"]] == [("new", None)] * 5
+
+
+def test_outcome_as_json(done, place, monkeypatch, capsys, tmp_path):
+    from privface.cli import main as entry
+
+    config, out = place.config(tmp_path), tmp_path / "out"
+    shutil.copytree(done, out)
+    monkeypatch.setattr(sys, "argv", ["privface", "sweep", str(config), "--out", str(out), "--json"])
+    with pytest.raises(SystemExit) as stop:
+        sys.exit(entry.main())
+    assert not stop.value.code
+    printed, document = json.loads(capsys.readouterr().out), read(out)
+    for key in ("points", "front", "report"):
+        assert printed[key] == document[key]
+    assert printed["files"]["figures"] == str(out / "sweep.json")
 
 
 def test_folders_follow_from_what_a_point_is_not_from_its_name_or_device(place, tmp_path):
