@@ -92,6 +92,9 @@ class AutoencoderSettings(Settings):
     skips: bool = True
     stem: Literal["unshuffle", "full"] = "unshuffle"
     output: Literal["residual", "direct"] = "residual"
+    colour: Literal["free", "kept", "dropped"] = Field(
+        "free", description="What the network may do with colour: anything, nothing, or leave it out."
+    )
 
 
 class LossSettings(Settings):
@@ -205,6 +208,8 @@ class TrainSettings(Settings):
             content["losses"].pop("matching_views")
         if not self.losses.alignment:
             content["losses"].pop("alignment")
+        if self.autoencoder.colour == "free":
+            content["autoencoder"].pop("colour")
         if self.start is None:
             content.pop("start")
         if self.method == OWN_METHOD:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from privface.errors import ModelError
+from privface.models.inputs import luminance
 from privface.models.parts import Pass
 
 _LOGIT_EDGE = 0.02
@@ -44,6 +45,8 @@ class SemiAdversarialAutoencoder(nn.Module):
         skips: Add each encoder stage to the decoder stage of the same resolution.
         stem: How the first halving is done: ``"unshuffle"`` (2 x 2 pixels become channels; everything wide
             runs at half resolution) or ``"full"`` (the first stage runs at full resolution).
+        colour: ``"free"`` changes each channel by itself; ``"kept"`` adds one change to all three, so that only light and shade
+            move; ``"dropped"`` does so to the grey photo, so that no colour is left to be read and none to fool with.
         output: ``"residual"`` adds the decoder's output to the photo in logit space, so that zero means
             no change; ``"direct"`` paints the image from the code alone.
 
@@ -61,12 +64,18 @@ class SemiAdversarialAutoencoder(nn.Module):
         skips: bool = True,
         stem: Literal["unshuffle", "full"] = "unshuffle",
         output: Literal["residual", "direct"] = "residual",
+        colour: Literal["free", "kept", "dropped"] = "free",
     ) -> None:
         super().__init__()
         if width < 4 or depth < 1 or blocks < 1:
             raise ModelError(
                 f"width={width}, depth={depth}, blocks={blocks}: too small.",
                 hint="Use width >= 4, depth >= 1, blocks >= 1.",
+            )
+        if output == "direct" and colour == "kept":
+            raise ModelError(
+                "A network that paints the image anew has no colour to keep.",
+                hint='Use output "residual", or colour "free" or "dropped".',
             )
         self.config: dict[str, Any] = {
             "width": width,
@@ -76,7 +85,9 @@ class SemiAdversarialAutoencoder(nn.Module):
             "stem": stem,
             "output": output,
         }
-        self.skips, self.stem, self.output = skips, stem, output
+        if colour != "free":  # cards written before there was a choice stay as they are
+            self.config["colour"] = colour
+        self.skips, self.stem, self.output, self.colour = skips, stem, output, colour
         self.widths = sizes = [width * (k + 2) // 2 for k in range(depth)]
         first = 12 if stem == "unshuffle" else 3
         self.encoder = nn.ModuleList(
@@ -88,7 +99,7 @@ class SemiAdversarialAutoencoder(nn.Module):
         )
         last = 16 if stem == "unshuffle" else width
         self.merge = _Stage(width + 3, last) if stem == "unshuffle" and skips else _Stage(width, last)
-        self.head = nn.Conv2d(last, 3, 3, 1, 1)
+        self.head = nn.Conv2d(last, 3 if colour == "free" else 1, 3, 1, 1)
         if output == "residual":
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(_bias(self.head))
@@ -118,7 +129,7 @@ class SemiAdversarialAutoencoder(nn.Module):
         return maps
 
     def decode(self, maps: list[Tensor], images: Tensor) -> Tensor:
-        """Logits of change (``residual``) or of the image (``direct``), shape of ``images``."""
+        """Logits of change (``residual``) or of the image (``direct``), ``(N, 3, H, W)``, or ``(N, 1, H, W)`` without a colour of their own."""
         x = maps[-1]
         for k, stage in enumerate(self.decoder):
             skip = maps[-2 - k]
@@ -137,8 +148,8 @@ class SemiAdversarialAutoencoder(nn.Module):
 
         Args:
             images: RGB in [0, 1], shape ``(N, 3, H, W)``.
-            strength: Scales the change of a ``residual`` network; 0 gives the photo back up to clipping
-                at 0.02 and 0.98, 1 is what was trained.
+            strength: Scales the change of a ``residual`` network; 0 gives the photo (without its colour, where that is
+                dropped) back up to clipping at 0.02 and 0.98, 1 is what was trained.
 
         Returns:
             Protected images in (0, 1), same shape.
@@ -153,8 +164,9 @@ class SemiAdversarialAutoencoder(nn.Module):
     def render(self, logits: Tensor, images: Tensor, *, strength: float = 1.0) -> Tensor:
         """Turn :meth:`decode`'s logits into the protected image in (0, 1)."""
         if self.output == "direct":
-            return torch.sigmoid(logits)
-        return torch.sigmoid(torch.logit(images, eps=_LOGIT_EDGE) + strength * logits)
+            return torch.sigmoid(logits).expand_as(images)
+        base = luminance(images) if self.colour == "dropped" else images
+        return torch.sigmoid(torch.logit(base, eps=_LOGIT_EDGE) + strength * logits).expand_as(images)
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:

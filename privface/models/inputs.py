@@ -49,6 +49,11 @@ def require_unit_images(images: Tensor, *, what: str = "images") -> None:
         )
 
 
+def luminance(images: Tensor) -> Tensor:
+    """Weighted mean of red, green and blue (ITU-R BT.601), ``(N, 1, H, W)`` of ``(N, 3, H, W)``, differentiably."""
+    return (images * images.new_tensor(_BT601).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
 def to_input(images: Tensor, spec: InputSpec) -> Tensor:
     """Convert aligned images to a model's own input, differentiably.
 
@@ -63,7 +68,7 @@ def to_input(images: Tensor, spec: InputSpec) -> Tensor:
     if spec.channels == "BGR":
         x = x.flip(1)
     elif spec.channels == "GRAY":
-        x = (x * x.new_tensor(_BT601).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        x = luminance(x)
     low, high = spec.value_range
     if (low, high) != (0.0, 1.0):
         x = x * (high - low) + low

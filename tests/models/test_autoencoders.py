@@ -48,6 +48,37 @@ def test_strength_scales_the_change(make_images):
     assert 0 < float((half - none).abs().mean()) < float((whole - none).abs().mean())
 
 
+@pytest.mark.parametrize("output", ["residual", "direct"])
+def test_dropped_colour_leaves_grey_that_forgets_it(output, make_images):
+    images = torch.from_numpy(make_images(2, size=16))
+    with torch.no_grad():
+        out = network(colour="dropped", output=output)(images)
+    assert out.shape == images.shape
+    torch.testing.assert_close(out, out[:, :1].expand_as(out), rtol=0, atol=0)
+    none = SemiAdversarialAutoencoder(width=4, depth=2, colour="dropped")(images)
+    grey = images.clone()
+    grey[:] = 0.299 * images[:, :1] + 0.587 * images[:, 1:2] + 0.114 * images[:, 2:]
+    torch.testing.assert_close(none, grey.clamp(0.02, 0.98), atol=1e-6, rtol=0)
+
+
+def test_kept_colour_moves_all_channels_by_one_logit(make_images):
+    images = torch.from_numpy(make_images(2, size=16))
+    with torch.no_grad():
+        moved = torch.logit(network(colour="kept")(images)) - torch.logit(images.clamp(0.02, 0.98))
+    torch.testing.assert_close(moved, moved[:, :1].expand_as(moved), atol=1e-4, rtol=0)
+    assert float(moved.abs().mean()) > 1e-3
+
+
+def test_a_network_that_paints_anew_has_no_colour_to_keep():
+    with pytest.raises(ModelError, match="no colour to keep"):
+        SemiAdversarialAutoencoder(output="direct", colour="kept")
+
+
+def test_cards_name_colour_where_it_is_chosen():
+    assert "colour" not in SemiAdversarialAutoencoder().config
+    assert SemiAdversarialAutoencoder(colour="kept").config["colour"] == "kept"
+
+
 def test_gradient_reaches_every_weight(make_images):
     made = network(depth=3)
     made(torch.from_numpy(make_images(1, size=16))).mean().backward()
