@@ -226,12 +226,22 @@ def _facts_of_run(run: Mapping[str, Any]) -> list[list[str]]:
             "gender classifiers met",
             ", ".join(f"{c['name']} (`{c['sha256'][:12]}`)" for c in run["classifiers"]),
         ],
-        ["run", f"seed {run['seed']}, {run['steps']:,} steps, {run['minutes']:.0f} minutes"],
+        ["run", f"seed {run['seed']}, {run['steps']:,} steps, {run['minutes']:.0f} minutes{_before(run)}"],
         [
             "settings, versions",
             f"`{run['settings']}`; privface {run['privface']}, torch {run['torch']}, {run['precision']}",
         ],
     ]
+
+
+def _before(run: Mapping[str, Any]) -> str:
+    """What a run began with, where that was not chance."""
+    start = run.get("start")
+    return (
+        f", from the weights of a run of {start['steps']:,} steps (settings `{start['settings']}`)"
+        if start
+        else ""
+    )
 
 
 def _figures(name: str, audits: Sequence[Mapping[str, Any]], commands: Sequence[str]) -> str:
