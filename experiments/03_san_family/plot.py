@@ -26,6 +26,9 @@ _TITLES: dict[Plane, str] = {
     "all": "balanced accuracy of the worst attacker on images or embeddings",
 }
 Point = tuple[Reading, Reading, Mapping[str, Any]]
+_CROWD = 0.85
+"""From this TMR on methods stand close together."""
+
 _LIMITS: dict[Plane, float] = {"image": 0.70, "all": 0.80}
 
 
@@ -64,6 +67,37 @@ def _panel(axes: Axes, audits: Sequence[Audit], plane: Plane) -> None:
         axes.fill_between(
             [axes.get_xlim()[0], _LIMITS[plane]], 0.95 * before[0], 1.06, color=_OURS, alpha=0.08, linewidth=0
         )
+    crowd = [k for k in known if k[1].value >= _CROWD]
+    apart = [k for k in known if k not in crowd] if len(crowd) > 3 else known
+    _mark(axes, known, rows)
+    if apart is not known:
+        _enlarge(axes, crowd, rows)
+    _name(axes, apart, known, rows)
+
+
+def _enlarge(axes: Axes, crowd: Sequence[Point], rows: Mapping[str, Any]) -> None:
+    """The corner where people are still matched once more, larger, in the empty middle of the panel."""
+    ends = [
+        [end for r in readings for end in ((r.low, r.high) if r.has_interval else (r.value, r.value))]
+        for readings in ([leak for leak, _, _ in crowd], [match for _, match, _ in crowd])
+    ]
+    inset = axes.inset_axes((0.05, 0.21, 0.62, 0.58))
+    inset.set(
+        xlim=(min(ends[0]) - 0.01, max(ends[0]) + 0.01), ylim=(min(ends[1]) - 0.01, max(ends[1]) + 0.01)
+    )
+    inset.grid(visible=True, color=_FAINT, linewidth=0.5)
+    inset.set_axisbelow(True)
+    inset.tick_params(labelsize=8)
+    inset.yaxis.tick_right()
+    for spine in inset.spines.values():
+        spine.set(visible=True, color=_FAINT)
+    axes.indicate_inset_zoom(inset, edgecolor=_INK, alpha=0.35)
+    _mark(inset, crowd, rows)
+    _name(inset, crowd, crowd, rows)
+
+
+def _mark(axes: Axes, known: Sequence[Point], rows: Mapping[str, Any]) -> None:
+    """Points with their intervals."""
     for leak, match, point in known:
         row = rows[point["name"]]
         colour = _OURS if row.ours else _TRAINED if row.source == "trained" else _READY
@@ -72,7 +106,6 @@ def _panel(axes: Axes, audits: Sequence[Audit], plane: Plane) -> None:
         if match.has_interval:
             axes.plot([leak.value] * 2, [match.low, match.high], color=colour, linewidth=1.1, alpha=0.55)
         axes.plot(leak.value, match.value, "o", markersize=7, color=colour, markeredgecolor="white", zorder=4)
-    _name(axes, known, rows)
 
 
 def _along_bars(known: Sequence[Point]) -> list[tuple[float, float]]:
@@ -86,12 +119,12 @@ def _along_bars(known: Sequence[Point]) -> list[tuple[float, float]]:
     return found
 
 
-def _name(axes: Axes, known: Sequence[Point], rows: Mapping[str, Any]) -> None:
-    """Each method's name beside its point, led to by a line where there is no room beside it."""
+def _name(axes: Axes, named: Sequence[Point], known: Sequence[Point], rows: Mapping[str, Any]) -> None:
+    """Names beside the points of ``named`` and on none of ``known``, led to by a line where there is no room beside it."""
     renderer = axes.figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    spots = [(leak.value, match.value) for leak, match, _ in known]
+    spots = [(leak.value, match.value) for leak, match, _ in named]
     sizes = []
-    for _, _, point in known:
+    for _, _, point in named:
         text = axes.text(0, 0, point["name"], fontsize=9)
         box = text.get_window_extent(renderer)
         sizes.append((float(box.width) + 4, float(box.height) + 2))
@@ -105,7 +138,7 @@ def _name(axes: Axes, known: Sequence[Point], rows: Mapping[str, Any]) -> None:
         marks=[*anchors, *bars],
         bounds=(frame.x0 + 3, frame.y0 + 3, frame.x1 - 3, frame.y1 - 3),
     )
-    for (_, _, point), spot, (centre, height, far) in zip(known, spots, places, strict=True):
+    for (_, _, point), spot, (centre, height, far) in zip(named, spots, places, strict=True):
         ours = rows[point["name"]].ours
         axes.annotate(
             point["name"],
