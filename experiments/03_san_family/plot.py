@@ -81,7 +81,7 @@ def _enlarge(axes: Axes, crowd: Sequence[Point], rows: Mapping[str, Any]) -> Non
         [end for r in readings for end in ((r.low, r.high) if r.has_interval else (r.value, r.value))]
         for readings in ([leak for leak, _, _ in crowd], [match for _, match, _ in crowd])
     ]
-    inset = axes.inset_axes((0.05, 0.21, 0.62, 0.58))
+    inset = axes.inset_axes((0.05, 0.245, 0.58, 0.52))
     inset.set(
         xlim=(min(ends[0]) - 0.01, max(ends[0]) + 0.01), ylim=(min(ends[1]) - 0.01, max(ends[1]) + 0.01)
     )
