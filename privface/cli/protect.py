@@ -195,8 +195,9 @@ def protect(
             "--strength": strength != 1.0,
             "--runtime": runtime != "auto",
             "--genders": genders is not None,
+            "--hide": bool(hide),
+            "--draw": draw is not None,
         }
-        unfit |= {"--hide": bool(hide), "--draw": draw is not None}
         protector = _baseline(str(model), [name for name, given in unfit.items() if given])
     else:
         protector = load_protector(

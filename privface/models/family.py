@@ -16,13 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from privface.errors import ModelError
+from privface.models.inputs import luminance
 from privface.models.parts import CODES, CodeKind, Corruption, CorruptionKind, GaussianCode, Noise, Pass
 
 Upsampling = Literal["transposed", "nearest", "bilinear"]
 Output = Literal["sigmoid", "linear"]
-
-LUMA: Final = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in the luma of ITU-R BT.601."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +223,7 @@ class Autoencoder(nn.Module):
             )
         if not self.settings.grey or images.shape[1] == 1:
             return images
-        return (images * images.new_tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+        return luminance(images)
 
     def features(self, images: Tensor) -> Tensor:
         """The encoder's output before it becomes a code; for a variational code, means and log variances."""

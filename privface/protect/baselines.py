@@ -244,11 +244,10 @@ def load_baseline(spec: str) -> Baseline:
 
 def _form(name: str) -> str:
     parts = [
-        f"{field.name}={field.type.upper()}"
+        f"{field.name}={str(field.type).upper()}"
         if field.default is MISSING
         else f"[{field.name}={field.default}]"
         for field in fields(BASELINES[name])
-        if isinstance(field.type, str)
     ]
     return f"{_PREFIX}{','.join([name, *parts])}"
 
