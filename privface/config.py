@@ -61,6 +61,7 @@ class ClassifierSettings(Settings):
     )
     width: int = Field(24, ge=8, le=256)
     stages: int = Field(4, ge=1, le=6)
+    separable: bool = Field(False, description="Depthwise separable convolutions.")
     epochs: int = Field(3, ge=1)
     epoch_images: int | None = Field(None, ge=64)
 
@@ -72,6 +73,7 @@ class AdversarySettings(Settings):
     crop: Literal["frame", "box"] = "frame"
     width: int = Field(24, ge=8, le=256)
     stages: int = Field(4, ge=1, le=6)
+    separable: bool = Field(False, description="Depthwise separable convolutions.")
     warm_start: bool = Field(
         True, description="Begin as a copy of a classifier of the same shape trained here, if any."
     )

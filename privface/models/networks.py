@@ -12,14 +12,16 @@ class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with a shortcut (He et al., CVPR 2016), optionally halving the resolution.
 
     GroupNorm instead of BatchNorm: an adversary sees batches of protected images whose statistics drift
-    while the protector learns, and running averages would lag behind them.
+    while the protector learns, and running averages would lag behind them. Separable convolutions filter each
+    channel by itself and then mix the channels of each pixel (Chollet, CVPR 2017).
     """
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, separable: bool = False) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        convolution = _separable if separable else _full
+        self.conv1 = convolution(inputs, outputs, stride)
         self.norm1 = nn.GroupNorm(max(1, outputs // 8), outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.conv2 = convolution(outputs, outputs, 1)
         self.norm2 = nn.GroupNorm(max(1, outputs // 8), outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
@@ -37,6 +39,17 @@ class ResidualBlock(nn.Module):
         return result
 
 
+def _full(inputs: int, outputs: int, stride: int) -> nn.Module:
+    return nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+
+
+def _separable(inputs: int, outputs: int, stride: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False),
+        nn.Conv2d(inputs, outputs, 1, bias=False),
+    )
+
+
 class CompactResNet(nn.Module):
     """A small residual network: strided stem, one block per stage, global average pooling, linear head.
 
@@ -47,6 +60,8 @@ class CompactResNet(nn.Module):
         channels: Input channels.
         stem: Side of the stem's kernel; it has stride 2.
         dropout: Dropout on the pooled features.
+        separable: Whether the blocks' convolutions are depthwise separable: another architecture, which opponents of
+            full convolutions do not stand for.
     """
 
     def __init__(
@@ -58,6 +73,7 @@ class CompactResNet(nn.Module):
         channels: int = 3,
         stem: int = 5,
         dropout: float = 0.0,
+        separable: bool = False,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
@@ -68,12 +84,16 @@ class CompactResNet(nn.Module):
             "stem": stem,
             "dropout": dropout,
         }
+        if (
+            separable
+        ):  # not written otherwise: model folders made before there was a choice describe the same network
+            self.config["separable"] = True
         self.stem = nn.Conv2d(channels, width, stem, 2, stem // 2)
         blocks: list[nn.Module] = []
         size = width
         for _ in range(stages):
             grown = (size * 3 // 2 + 7) // 8 * 8
-            blocks.append(ResidualBlock(size, grown, stride=2))
+            blocks.append(ResidualBlock(size, grown, stride=2, separable=separable))
             size = grown
         self.blocks = nn.Sequential(*blocks)
         self.dropout = nn.Dropout(dropout)

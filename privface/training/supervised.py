@@ -30,6 +30,7 @@ def train_gender_classifier(
     epoch_images: int | None = None,
     width: int = 24,
     stages: int = 4,
+    separable: bool = False,
     learning_rate: float = 2e-3,
     seed: int = 0,
     progress: Progress | None = None,
@@ -45,6 +46,7 @@ def train_gender_classifier(
         epoch_images: Images a pass; ``None`` takes every photo of the larger gender once.
         width: Channels of the first stage.
         stages: Residual stages.
+        separable: Whether its convolutions are depthwise separable.
         learning_rate: AdamW's highest rate (one cosine).
         seed: Initial weights, order and views.
         progress: Called as ``progress(done, total, loss)``.
@@ -52,7 +54,7 @@ def train_gender_classifier(
     Returns:
         A network that maps its input to one male logit, in evaluation mode.
     """
-    network = _build(outputs=1, width=width, stages=stages, seed=seed)
+    network = _build(outputs=1, width=width, stages=stages, separable=separable, seed=seed)
     labels = torch.from_numpy(genders)
 
     def order(epoch: int) -> NDArray[np.int64]:
@@ -237,10 +239,10 @@ def _copy_layers(source: CompactResNet, network: CompactResNet) -> None:
         raise TrainingError(f"The network to start from has {given}; it needs {wanted}.") from error
 
 
-def _build(*, outputs: int, width: int, stages: int, seed: int) -> CompactResNet:
+def _build(*, outputs: int, width: int, stages: int, seed: int, separable: bool = False) -> CompactResNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return CompactResNet(outputs=outputs, width=width, stages=stages)
+        return CompactResNet(outputs=outputs, width=width, stages=stages, separable=separable)
 
 
 def _descend(

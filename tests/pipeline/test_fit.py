@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from privface.config import parse_settings
@@ -18,6 +19,7 @@ from privface.errors import CheckpointError, LabelError, ModelError, OutputError
 from privface.models import VARIANTS, Protector, load_gender_probe, load_matcher
 from privface.pipeline import read_provenance, train
 from privface.pipeline.fit import person_digest
+from privface.pipeline.methods.base import pixel_adversary
 
 
 def settings(world, **changes):
@@ -143,6 +145,23 @@ def test_start_from_another_network_or_from_nowhere_is_refused(world, tmp_path):
         train(settings(world, start=str(tmp_path / "none")), tmp_path / "r")
     with pytest.raises(CheckpointError, match="do not fit the architecture"):
         train(settings(world, start=str(world.run), autoencoder__width=12), tmp_path / "r")
+
+
+def test_opponents_may_be_of_another_architecture_and_adversaries_begin_as_its_copy(world, tmp_path):
+    shape = {"size": 16, "width": 8, "stages": 1, "separable": True}
+    found = settings(world, classifiers=[{**shape, "epochs": 1}], adversaries=[shape], loop__epochs=1)
+    train(found, tmp_path / "run")
+    classifier = load_gender_probe(f"mini:{tmp_path / 'run' / 'classifiers' / '0'}")
+    full = load_gender_probe(f"mini:{world.run / 'classifiers' / '0'}")
+    size = {p.network: sum(w.numel() for w in p.network.parameters()) for p in (classifier, full)}
+    assert size[classifier.network] < size[full.network]
+    card = yaml.safe_load((world.run / "classifiers" / "0" / "model.yaml").read_text())
+    assert "separable" not in card["config"], "full convolutions are described as before there was a choice"
+    copied, fresh = (pixel_adversary(found.adversaries[0], [c]).network for c in (classifier, full))
+    assert all(
+        torch.equal(a, b) for a, b in zip(copied.parameters(), classifier.network.parameters(), strict=True)
+    )
+    assert not torch.equal(fresh.stem.weight, classifier.network.stem.weight)
 
 
 def test_used_folder_and_missing_run_are_refused(world, tmp_path):

@@ -281,7 +281,7 @@ def semi_adversarial_step(
     sizes = [matcher.embed(to_unit(job.learn.pixels[:1])).shape[1] for matcher in job.matchers]
     watchers = [EmbeddingAdversary(inputs=n) for n in sizes] if losses.embedding else ()
     chasers = job.settings.adversaries if losses.adversary else ()
-    adversaries = [_adversary(entry, classifiers) for entry in chasers]
+    adversaries = [pixel_adversary(entry, classifiers) for entry in chasers]
     return SemiAdversarialStep(
         perturbation(job.settings) if network is None else network(),
         matchers=job.matchers,
@@ -307,10 +307,10 @@ def seed_weights(*numbers: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
 
 
-def _adversary(entry: AdversarySettings, classifiers: Sequence[GenderProbe]) -> PixelAdversary:
+def pixel_adversary(entry: AdversarySettings, classifiers: Sequence[GenderProbe]) -> PixelAdversary:
     """An adversary; a warm one can read gender from the first step on, so that the protector meets resistance at once."""
     spec = classifier_spec(size=entry.size, crop=entry.crop)
-    adversary = PixelAdversary(spec=spec, network={"width": entry.width, "stages": entry.stages})
+    adversary = PixelAdversary(spec=spec, network=entry.model_dump(include={"width", "stages", "separable"}))
     if entry.warm_start:
         for classifier in classifiers:
             own = classifier.network
@@ -419,6 +419,7 @@ def _train_classifier(
         epoch_images=entry.epoch_images,
         width=entry.width,
         stages=entry.stages,
+        separable=entry.separable,
         seed=job.settings.seed + number,
         progress=None
         if progress is None
