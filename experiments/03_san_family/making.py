@@ -69,7 +69,7 @@ class Places:
 
 def train_row(row: Row, places: Places, *, overrides: Sequence[str], progress: Progress) -> None:
     """Train a row, or go on with it; a finished one is left alone."""
-    run = places.out / row.name
+    run = places.out / row.network
     if (run / PROVENANCE_FILE).is_file():
         return
     settings = settings_of(row, places, overrides)
@@ -105,12 +105,12 @@ def require_configured(row: Row, places: Places) -> None:
         ConfigError: If they differ in anything but paths and the device.
     """
     made, configured = (
-        _counts(s) for s in (load_settings(places.out / row.name / CONFIG_FILE), settings_of(row, places))
+        _counts(s) for s in (load_settings(places.out / row.network / CONFIG_FILE), settings_of(row, places))
     )
     changed = sorted(key for key in made if made[key] != configured[key])
     if changed:
         raise ConfigError(
-            f"{places.out / row.name} was trained with another {', '.join(changed)} than {row.config.name} says.",
+            f"{places.out / row.network} was trained with another {', '.join(changed)} than {row.config.name} says.",
             hint="Train it anew into another --out, or save its settings as a configuration of another name.",
         )
 
@@ -176,13 +176,13 @@ def protection(row: Row, faces: LoadedFaces, places: Places, progress: Progress)
         )
     if row.source == "ready":
         return _with_labels(released(row, places, progress), faces)
-    run = places.out / row.name
+    run = places.out / row.network
     provenance = read_provenance(run)
     met = frozenset(entry["sha256"] for kind in ("matchers", "classifiers") for entry in provenance[kind])
     people = frozenset(provenance["people"])
     if row.needs_label:
         return _with_labels(San2018Protector.load(run), faces, met, people)
-    protector = Protector.load(run)
+    protector = Protector.load(run, strength=row.strength)
     return Made(lambda images, _: protector(images), protector.fingerprint, met, people)
 
 
@@ -235,7 +235,7 @@ def audit_row(row: Row, places: Places, *, effort: Effort, progress: Progress) -
     )
     result = _audited(audit_data(faces, after), made, places, effort=effort, progress=progress)
     if row.source == "trained":
-        record = json.dumps(training_record(places.out / row.name), indent=2, sort_keys=True) + "\n"
+        record = json.dumps(training_record(places.out / row.network), indent=2, sort_keys=True) + "\n"
         write_atomic(row.training, record.encode())
     result.save(row.result)
     return result
@@ -245,7 +245,7 @@ def draws_row(row: Row, places: Places, *, progress: Progress) -> AuditResult:
     """Eight draws of a row whose network is random: what the attackers who average them read."""
     require_configured(row, places)
     faces = lfw_faces("val", progress=progress)
-    protector = Protector.load(places.out / row.name, draw=DRAW)
+    protector = Protector.load(places.out / row.network, draw=DRAW)
     made = protection(row, faces, places, progress)
 
     def draw(number: int) -> NDArray[np.uint8]:

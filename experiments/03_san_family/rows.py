@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,8 @@ class Row:
         needs_label: Whether protecting a photo takes its true gender.
         ours: Whether it is privface's own method ``san``, in any of its settings.
         images: Images it was trained on, in words; empty where the training's record says it.
+        of: The row whose network it is, at another strength; empty where it has its own.
+        strength: Of the change, as ``privface protect --strength`` takes it.
     """
 
     name: str
@@ -39,6 +41,13 @@ class Row:
     needs_label: bool = False
     ours: bool = False
     images: str = ""
+    of: str = ""
+    strength: float = 1.0
+
+    @property
+    def network(self) -> str:
+        """The row that trains its network."""
+        return self.of or self.name
 
     @property
     def result(self) -> Path:
@@ -48,7 +57,7 @@ class Row:
     @property
     def training(self) -> Path:
         """The record of the training."""
-        return RESULTS / "training" / f"{self.name}.json"
+        return RESULTS / "training" / f"{self.network}.json"
 
     @property
     def draws(self) -> Path:
@@ -58,7 +67,7 @@ class Row:
     @property
     def config(self) -> Path:
         """The training's settings."""
-        return CONFIGS / f"{self.name}.yaml"
+        return CONFIGS / f"{self.network}.yaml"
 
     def document(self) -> dict[str, Any] | None:
         """The audit, or ``None`` where it was not run."""
@@ -102,6 +111,9 @@ BEFORE: tuple[Row, ...] = (
 )
 """What takes no training here, or was trained before, in the order of the tables."""
 
+STRENGTHS: Mapping[str, tuple[str, float]] = {"san-grey-half": ("san-grey", 0.5)}
+"""Rows that are the network of another row at another strength."""
+
 LAST = "san"
 """The method that the targets are about; its configuration is ``configs/san.yaml``."""
 
@@ -117,11 +129,17 @@ _COMPETITORS = (
 
 
 def all_rows() -> list[Row]:
-    """Every row: those of :data:`BEFORE`, then one for each file in ``configs/``; ``san`` is the last, with or without its file."""
+    """Every row: :data:`BEFORE`, one for each file in ``configs/``, :data:`STRENGTHS`; ``san`` is the last, with or without its file."""
     found = {path.stem: _trained(path) for path in sorted(CONFIGS.glob("*.yaml"))}
     last = found.pop(LAST, Row(LAST, "our method", "trained", ours=True))
     first = [found.pop(name) for name in _COMPETITORS if name in found]
-    return [*BEFORE, *first, *found.values(), last]
+    trained = {row.name: row for row in [*first, *found.values(), last]}
+    for name, (of, strength) in STRENGTHS.items():
+        if of in trained:
+            words = f"`{of}` at strength {strength}"
+            trained[name] = replace(trained[of], name=name, words=words, of=of, strength=strength)
+    trained[LAST] = trained.pop(LAST)
+    return [*BEFORE, *trained.values()]
 
 
 def find_row(name: str) -> Row:

@@ -41,15 +41,18 @@ def protect(
         ),
     ] = Path("bundled:san"),
     faces: Annotated[
-        Literal["aligned", "detect"],
-        typer.Option(help="aligned: crops already; detect: protect every face found and paste it back."),
-    ] = "aligned",
+        Literal["auto", "aligned", "detect"],
+        typer.Option(
+            help="detect: protect every face found and paste it back; aligned: all are face crops already; auto: those of "
+            "exactly 112 x 112 or the model's size are, in others faces are looked for."
+        ),
+    ] = "auto",
     crop: Annotated[
-        bool, typer.Option("--crop", help="With --faces detect: write the central face alone, aligned.")
+        bool, typer.Option("--crop", help="Where faces are looked for: write the central one alone, aligned.")
     ] = False,
     max_faces: Annotated[
         int | None,
-        typer.Option(help="With --faces detect: refuse photos with more faces (status many_faces)."),
+        typer.Option(help="Refuse photos in which more faces are found (status many_faces)."),
     ] = None,
     on_no_face: Annotated[
         Literal["skip", "fail"], typer.Option(help="What a photo without a face does to the job.")
@@ -58,7 +61,7 @@ def protect(
         bool,
         typer.Option(
             "--video",
-            help="With --faces detect: videos of the folder, too; frames without a face become black. Extra [video].",
+            help="Videos of the folder, too; frames without a face become black. Extra [video].",
         ),
     ] = False,
     no_sound: Annotated[
@@ -172,7 +175,7 @@ def protect(
 
     Nothing is ever written for a photo that could not be protected. Run it again to go on after a stop.
 
-    Example: `privface protect photos protected --faces detect`
+    Example: `privface protect photos protected`
     """
     from privface.data import read_genders  # noqa: PLC0415
     from privface.models.export import load_protector  # noqa: PLC0415

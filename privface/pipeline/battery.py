@@ -43,8 +43,8 @@ class AuditOptions:
         cnn_epochs: Epochs of the CNN attacker.
         size: Side of the aligned images, in pixels.
         faces: How originals are aligned.
-        protected_faces: How protected images are aligned; ``auto`` takes them as aligned if ``privface
-            protect`` wrote them (a manifest is there), else as ``faces``.
+        protected_faces: How protected images are aligned; ``auto`` takes the crops that ``privface protect`` wrote as aligned
+            (its manifest says which they are), everything else as ``faces``.
         cache: Folder that keeps embeddings and probe scores between audits; they are biometric data.
         battery: Self-test to quote in the report; by default the one that came with this version.
         recoverer: Variant of autoencoder that turns images back, with full effort; by default a U-Net.

@@ -62,7 +62,7 @@ def take_split(table: FaceTable, split: str, *, where: str) -> FaceTable:
 def load_aligned(
     table: FaceTable,
     *,
-    mode: FaceMode = "auto",
+    mode: FaceMode | Callable[[NDArray[np.uint8], FaceRecord], FaceMode] = "auto",
     size: int,
     progress: Progress | None = None,
     stage: str = "align",
@@ -74,7 +74,7 @@ def load_aligned(
         table: The set.
         mode: ``aligned`` resizes crops that are aligned already; ``landmarks`` uses the labels' points;
             ``detect`` finds the most central face of each photo; ``auto`` takes landmarks where a photo has
-            them and detects elsewhere.
+            them and detects elsewhere. Or a function that says which of them it is for a decoded photo and its record.
         size: Side of the aligned faces, in pixels.
         progress: Told about every photo.
         stage: Name of the work in ``progress``.
@@ -96,17 +96,20 @@ def load_aligned(
 class _Aligner:
     """The alignment rule of :func:`load_aligned`, safe to call from several threads."""
 
-    def __init__(self, mode: FaceMode, size: int) -> None:
+    def __init__(
+        self, mode: FaceMode | Callable[[NDArray[np.uint8], FaceRecord], FaceMode], size: int
+    ) -> None:
         self._mode, self._size = mode, size
         self._lock = threading.Lock()
         self._detector: MTCNNDetector | None = None
 
     def __call__(self, pixels: NDArray[np.uint8], record: FaceRecord) -> NDArray[np.uint8]:
-        if self._mode == "aligned":
+        mode = self._mode if isinstance(self._mode, str) else self._mode(pixels, record)
+        if mode == "aligned":
             return as_aligned(pixels, size=self._size)
-        if self._mode != "detect" and record.landmarks is not None:
+        if mode != "detect" and record.landmarks is not None:
             return align_face(pixels, record.landmarks, size=self._size)
-        if self._mode == "landmarks":
+        if mode == "landmarks":
             raise ImageError(f"{record.file}: no landmarks in the labels.", hint="Use faces: auto or detect.")
         with self._lock:  # one network, several decoding threads
             self._detector = self._detector or MTCNNDetector()

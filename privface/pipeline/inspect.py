@@ -23,7 +23,7 @@ from privface.pipeline.battery import DEFAULT_OPTIONS, AuditOptions, averaging, 
 from privface.pipeline.faces import Progress, load_aligned, take_split
 from privface.pipeline.fit import person_digest, read_provenance
 from privface.protect.manifest import MANIFEST_NAME, read_manifest
-from privface.records import FRAME, FaceTable
+from privface.records import FRAME, FaceRecord, FaceTable
 from privface.report import contact_sheet, write_report
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def audit(
     faces = load_aligned(
         table, mode=options.faces, size=options.size, progress=progress, stage="align originals"
     )
-    after, found, paths = _load_protected(faces.table, protected, options, progress)
+    after, found, paths = load_protected(faces.table, protected, options, progress)
     data = replace(
         audit_data(faces, after, enrolled_protected=found),
         draws=_load_draws(faces.table, draws, options, progress),
@@ -320,17 +320,24 @@ def _parquet(frame: pd.DataFrame) -> bytes:
     return data
 
 
-def _load_protected(
+def load_protected(
     table: FaceTable, folder: Path, options: AuditOptions, progress: Progress | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], list[Path]]:
     """Protected faces in the originals' order, and where they were looked for; a missing one fails to enrol."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder.", hint="Give the folder of protected images.")
     ours = (folder / MANIFEST_NAME).is_file()
-    mode = options.protected_faces
-    if mode == "auto":
-        mode = "aligned" if ours else options.faces
-    outputs = _manifest_outputs(folder) if ours else {}
+    rows = {row.input: row for row in read_manifest(folder / MANIFEST_NAME)} if ours else {}
+    outputs = {key: row.output for key, row in rows.items() if row.output}
+
+    def mode(pixels: NDArray[np.uint8], record: FaceRecord) -> FaceMode:
+        """A photo of ours that kept its size has its faces where they were; everything else of ours is an aligned face."""
+        if options.protected_faces != "auto":
+            return options.protected_faces
+        row = rows.get(record.file)
+        pasted = row is None or (row.faces is not None and pixels.shape[:2] == (row.height, row.width))
+        return options.faces if pasted else "aligned"
+
     paths = [folder / outputs.get(record.file, record.file) for record in table]
     records = [
         replace(record, path=path) for record, path in zip(table, paths, strict=True) if path.is_file()
@@ -358,7 +365,7 @@ def _load_draws(
     """Further draws of the protected photos, in the originals' order; ``None`` where there are none."""
     if not folders:
         return None
-    loaded = [_load_protected(table, folder, options, progress) for folder in folders]
+    loaded = [load_protected(table, folder, options, progress) for folder in folders]
     return Draws.of(
         [pixels for pixels, _, _ in loaded], ok=np.logical_and.reduce([found for _, found, _ in loaded])
     )
@@ -367,10 +374,6 @@ def _load_draws(
 def _file_sizes(paths: Sequence[Path]) -> NDArray[np.float64]:
     """Bytes of each file; NaN where there is none."""
     return np.array([path.stat().st_size if path.is_file() else np.nan for path in paths], np.float64)
-
-
-def _manifest_outputs(folder: Path) -> Mapping[str, str]:
-    return {row.input: row.output for row in read_manifest(folder / MANIFEST_NAME) if row.output}
 
 
 def _marked(model: ModelT, provenance: Mapping[str, Any] | None) -> ModelT:

@@ -24,7 +24,7 @@ from privface.protect.sources import open_photos
 from privface.protect.templates import TemplateMaker
 from privface.protect.work import Work
 
-FaceMode: TypeAlias = Literal["aligned", "detect"]
+FaceMode: TypeAlias = Literal["auto", "aligned", "detect"]
 Layout: TypeAlias = Literal["tree", "webdataset", "parquet"]
 
 
@@ -62,7 +62,7 @@ def protect_folder(
     output: str | Path,
     protector: ImageProtector,
     *,
-    faces: FaceMode = "aligned",
+    faces: FaceMode = "auto",
     crop: bool = False,
     detector: FaceDetector | None = None,
     batch_size: int = 32,
@@ -86,9 +86,11 @@ def protect_folder(
 ) -> ProtectSummary:
     """Protect every image of ``source`` into the same tree below ``output``.
 
-    What is written lies under the input's name and in its format, without any metadata. In ``"aligned"`` mode the inputs
-    are face crops already. In ``"detect"`` mode every face that is found is aligned, protected and pasted back
-    into its photo under a soft edge; with ``crop`` only the most central face is written, aligned, at ``protector.size``.
+    What is written lies under the input's name and in its format, without any metadata. In ``"detect"`` mode every face that
+    is found is aligned, protected and pasted back into its photo under a soft edge; with ``crop`` only the most central face
+    is written, aligned, at ``protector.size``. In ``"aligned"`` mode the inputs are face crops already, and no face is
+    looked for. ``"auto"`` takes photos of exactly 112 x 112 (the ArcFace frame) or ``protector.size`` for such crops and looks
+    for faces in all others.
 
     An original never passes through: a file that cannot be read, shows no face, or any of whose protected faces
     is undefined, out of range or equal to the original gets a manifest row with the reason and no output. What a detector
@@ -103,9 +105,9 @@ def protect_folder(
             who then keeps ``output`` apart from them.
         output: Local folder for protected images and manifest; must not overlap ``source``.
         protector: Model or baseline.
-        faces: ``"aligned"`` or ``"detect"``.
-        crop: In ``"detect"`` mode, write the central face alone.
-        detector: Finds faces in ``"detect"`` mode; MTCNN by default.
+        faces: ``"auto"``, ``"aligned"`` or ``"detect"``.
+        crop: Where faces are looked for, write the central one alone.
+        detector: Finds faces; MTCNN by default.
         batch_size: Images per call of the protector.
         workers: Threads that decode ahead of the model and encode behind it.
         quality: JPEG and WebP quality, 1 to 100.
@@ -114,8 +116,8 @@ def protect_folder(
             and ``image``.
         shard_size: Inputs a shard; a shard is held in memory while it fills.
         max_pixels: Larger inputs are not decoded.
-        max_faces: In ``"detect"`` mode, photos with more faces are refused (``many_faces``).
-        videos: In ``"detect"`` mode, protect video files of folders and lists, too (extra ``video``).
+        max_faces: Photos in which more faces are found are refused (``many_faces``); not in ``"aligned"`` mode.
+        videos: Protect video files of folders and lists, too (extra ``video``); not in ``"aligned"`` mode.
         sound: Keep the sound of videos; voices tell gender, too.
         overwrite: Discard what an earlier job with other settings wrote, instead of refusing.
         on_no_face: ``"fail"`` stops at the first photo without a face.
@@ -145,6 +147,7 @@ def protect_folder(
         max_pixels=max_pixels,
         max_faces=max_faces,
         sound=sound,
+        sized_crops=faces == "auto",
     )
     _check_settings(work, faces=faces, layout=layout, shard_size=shard_size, videos=videos)
     engine = engine or LocalEngine(workers=workers)
@@ -162,7 +165,8 @@ def protect_folder(
         items = with_format(photos.items(), image_format)
         if not items:
             raise DataError(f"{source} holds no image.", hint="Hidden files and other suffixes are left out.")
-        if faces == "detect" and detector is None:
+        searched = faces != "aligned"
+        if searched and detector is None:
             detector = MTCNNDetector()
         # What changes an output's bytes; what is not used is left out, so that a new option disturbs no old folder.
         settings = {
@@ -171,8 +175,8 @@ def protect_folder(
             "quality": quality,
             **({} if image_format is None else {"format": image_format.lower().lstrip(".")}),
             "faces": faces,
-            **({"crop": crop} if faces == "detect" else {}),
-            "detector": _detector_name(detector) if faces == "detect" else None,
+            **({"crop": crop} if searched else {}),
+            "detector": _detector_name(detector) if searched else None,
             **({} if max_faces is None else {"max_faces": max_faces}),
             **({} if sound else {"sound": False}),
             **({} if layout == "tree" else {"layout": layout, "shard_size": shard_size}),
@@ -194,7 +198,7 @@ def protect_folder(
                 photos=photos,
                 output=target,
                 protector=protector,
-                detector=detector if faces == "detect" else None,
+                detector=detector if searched else None,
                 work=replace(work, batch_size=min(batch_size, len(items))),
                 templates=templates,
             )
@@ -243,8 +247,8 @@ def _run(
 
 
 def _check_settings(work: Work, *, faces: str, layout: str, shard_size: int, videos: bool) -> None:
-    if faces not in {"aligned", "detect"}:
-        raise ConfigError(f"faces is {faces!r}.", hint="Choose 'aligned' or 'detect'.")
+    if faces not in {"auto", "aligned", "detect"}:
+        raise ConfigError(f"faces is {faces!r}.", hint="Choose 'auto', 'aligned' or 'detect'.")
     if layout not in {"tree", "webdataset", "parquet"}:
         raise ConfigError(f"layout is {layout!r}.", hint="Choose 'tree', 'webdataset' or 'parquet'.")
     least: dict[str, int | None] = {
@@ -260,10 +264,10 @@ def _check_settings(work: Work, *, faces: str, layout: str, shard_size: int, vid
         raise ConfigError(
             f"quality is {work.quality}; it must be from 1 to 100.", hint="95 is a good choice."
         )
-    if faces != "detect" and (videos or work.max_faces is not None):
+    if faces == "aligned" and (videos or work.max_faces is not None):
         raise ConfigError(
             "Videos and a limit of faces need a detector, and the faces are said to be aligned.",
-            hint="Use faces='detect'.",
+            hint="Use faces='auto' or 'detect'.",
         )
 
 

@@ -25,7 +25,7 @@ from privface.protect.output import Output
 from privface.protect.protector import ImageProtector, KeyedProtector, check_batch, face_fault
 from privface.protect.templates import TemplateMaker, check_templates, pack
 from privface.protect.video import MAX_VIDEO_BYTES, protect_video
-from privface.records import Landmarks
+from privface.records import FRAME, Landmarks
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +83,8 @@ class Work:
         max_pixels: Larger inputs are not decoded.
         max_faces: Photos with more faces are refused; ``None`` for no limit.
         sound: Keep the sound of videos.
+        sized_crops: Take a photo of 112 x 112, the ArcFace frame, or of the protector's size for an aligned face, and look
+            for none in it.
     """
 
     crop: bool = False
@@ -91,6 +93,7 @@ class Work:
     max_pixels: int = MAX_PIXELS
     max_faces: int | None = None
     sound: bool = True
+    sized_crops: bool = False
 
 
 class Worker:
@@ -197,7 +200,7 @@ class Worker:
         return None
 
     def _decode(self, item: InputFile, row: ManifestRow, data: bytes) -> Loaded:
-        """Pixels of one file: the face at the protector's size, or the whole photo in detect mode."""
+        """Pixels of one file: the face at the protector's size, or the whole photo where faces are to be looked for."""
         try:
             pixels = decode_image(data, max_pixels=self._work.max_pixels)
         except ImageError as error:
@@ -210,10 +213,12 @@ class Worker:
         if min(pixels.shape[:2]) < MIN_SIDE:
             reason = f"{row.width} x {row.height} pixels, below the shortest side of {MIN_SIDE}"
             return Loaded(item, replace(row, reason=reason))
-        if self._detector is not None:
+        size = self._protector.size
+        sized = self._work.sized_crops and pixels.shape[:2] in {(size, size), (FRAME, FRAME)}
+        if self._detector is not None and not sized:
             return Loaded(item, row, pixels)
         try:
-            face = as_aligned(pixels, size=self._protector.size)
+            face = as_aligned(pixels, size=size)
             return Loaded(item, row, face, faces=(face,))
         except ImageError as error:
             return Loaded(item, replace(row, reason=error.message))
@@ -235,7 +240,8 @@ class Worker:
     def _protect_photos(self, ready: Sequence[Loaded]) -> list[Loaded]:
         """Photos with their protected faces, or with the reason why there is none."""
         if self._detector is not None:
-            ready = self._find_faces(ready, self._detector)
+            crops, photos = ([one for one in ready if bool(one.faces) == known] for known in (True, False))
+            ready = [*crops, *self._find_faces(photos, self._detector)]
         done = [one for one in ready if one.is_final]
         ready = [one for one in ready if not one.is_final]
         if not ready:
@@ -329,7 +335,7 @@ class Worker:
         """What is to be written of a photo."""
         if one.pixels is None:
             raise ProtectError(f"{one.item.key} has no pixels to write.")
-        if self._detector is None or self._work.crop:
+        if not one.landmarks or self._work.crop:
             return one.protected[0]
         written = one.pixels
         for face, points in zip(one.protected, one.landmarks, strict=True):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from privface.audit.result import check_gate
 from privface.config import DataSettings
@@ -20,10 +21,13 @@ from privface.errors import (
     OutputError,
     SplitOverlapError,
 )
+from privface.faces import Detection, align_face
 from privface.images import decode_image
 from privface.models import Autoencoder, CompactResNet, Protector, save_network, variant
 from privface.pipeline import AuditOptions, audit, audit_protector, embed, load_aligned, open_data
-from privface.protect import protect_folder
+from privface.pipeline.inspect import load_protected
+from privface.protect import GaussianBlur, protect_folder
+from privface.records import FaceRecord, FaceTable
 
 QUICK = AuditOptions(resamples=20, effort="quick", size=32, faces="aligned")
 
@@ -166,6 +170,31 @@ def test_photos_without_a_protected_version_count_as_failures(world, protected, 
     }
     assert rows["P-P"] == pytest.approx(16 / 256)
     assert rows["O-O"] == 0.0
+
+
+POINTS = ((42.0, 40.0), (58.0, 40.0), (50.0, 49.0), (43.0, 57.0), (57.0, 57.0))
+
+
+class OneFace:
+    def detect(self, images):
+        return [[Detection((34.0, 28.0, 66.0, 68.0), 0.9, POINTS)] for _ in images]
+
+
+@pytest.mark.parametrize("crop", [False, True])
+def test_a_photo_that_kept_its_size_is_aligned_like_its_original_and_a_crop_is_not(tmp_path, crop):
+    """`privface protect PHOTOS OUT` and then `privface audit`, which reads from the manifest what lies there."""
+    photo = np.random.default_rng(0).integers(0, 256, (90, 100, 3)).astype(np.uint8)  # nearly a square
+    (tmp_path / "in").mkdir()
+    Image.fromarray(photo).save(tmp_path / "in" / "a.png")
+    blur = GaussianBlur(sigma=2.0, size=32)
+    protect_folder(tmp_path / "in", tmp_path / "out", blur, detector=OneFace(), crop=crop)
+    table = FaceTable((FaceRecord("a.png", tmp_path / "in" / "a.png", landmarks=POINTS),))
+    options = dataclasses.replace(QUICK, faces="landmarks")
+    faces, found, _ = load_protected(table, tmp_path / "out", options, None)
+    assert found.all()
+    written = decode_image(tmp_path / "out" / "a.png")
+    expected = written if crop else align_face(written, POINTS, size=32)
+    np.testing.assert_array_equal(faces[0], expected)
 
 
 def test_unrelated_folder_is_refused(world, protected, tmp_path):

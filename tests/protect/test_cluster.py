@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,10 @@ from numpy.typing import NDArray
 
 from privface.errors import ConfigError, MissingExtraError, OutputError
 from privface.images import encode_image
-from privface.protect import GaussianBlur, protect_folder, read_manifest
+from privface.protect import GaussianBlur, read_manifest
+from privface.protect import protect_folder as protect_photos
+
+protect_folder = partial(protect_photos, faces="aligned")  # the patches are, at any size
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:::ray"), pytest.mark.timeout(900)]

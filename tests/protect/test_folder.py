@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,11 @@ from privface.errors import ConfigError, DataError, ModelError, OutputError, Pro
 from privface.faces.align import align_face, as_aligned, paste_back
 from privface.faces.detect import Detection
 from privface.images import decode_image, encode_image, to_pixels, to_unit
-from privface.protect import GaussianBlur, GaussianNoise, Pixelate, protect_folder, read_manifest
+from privface.protect import GaussianBlur, GaussianNoise, Pixelate, read_manifest
+from privface.protect import protect_folder as protect_photos
 from privface.records import Landmarks
+
+protect_folder = partial(protect_photos, faces="aligned")  # the patches are, at any size
 
 SIZE = 32
 BLUR = GaussianBlur(sigma=2.0, size=SIZE)
@@ -414,6 +418,29 @@ def test_with_crop_the_central_face_is_written_aligned_with_its_box(photos: Path
     face = align_face(decode_image(photos / "one.png"), LEFT, size=SIZE)
     expected = to_pixels(BLUR(to_unit(face)[None])[0])
     np.testing.assert_array_equal(decode_image(tmp_path / "out" / "one.png"), expected)
+
+
+def test_auto_takes_what_has_the_model_s_size_for_a_face_and_looks_for_faces_elsewhere(
+    photos: Path, tmp_path: Path, make_patch: MakePatch
+) -> None:
+    crop = np.array(Image.fromarray(make_patch(5)).resize((SIZE, SIZE)))
+    crop[0, 0] = 100  # where the detector looks, there is no face in it
+    Image.fromarray(crop).save(photos / "crop.png")
+    rows = {
+        row.input: row
+        for row in read_manifest(
+            protect_photos(photos, tmp_path / "auto", BLUR, detector=BrightBoxes()).manifest
+        )
+    }
+    assert {name: (row.status, row.faces) for name, row in rows.items()} == {
+        "crop.png": ("ok", None), "none.png": ("no_face", 0), "one.png": ("ok", 1), "two.png": ("ok", 2),
+    }  # fmt: skip
+    protect_folder(photos, tmp_path / "aligned", BLUR)
+    protect_folder(photos, tmp_path / "detect", BLUR, faces="detect", detector=BrightBoxes())
+    for name, like in (("crop", "aligned"), ("one", "detect"), ("two", "detect")):
+        assert (tmp_path / "auto" / f"{name}.png").read_bytes() == (
+            tmp_path / like / f"{name}.png"
+        ).read_bytes()
 
 
 RIGHT = tuple((x + 38.0, y) for x, y in LEFT)

@@ -8,6 +8,7 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +17,10 @@ from PIL import Image
 
 from privface.errors import ConfigError, DataError, OutputError
 from privface.images import decode_image
-from privface.protect import GaussianBlur, protect_folder, read_manifest
+from privface.protect import GaussianBlur, read_manifest
+from privface.protect import protect_folder as protect_photos
+
+protect_folder = partial(protect_photos, faces="aligned")  # the patches are, at any size
 
 SIZE = 32
 BLUR = GaussianBlur(sigma=2.0, size=SIZE)

@@ -10,6 +10,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 
 from privface.errors import ConfigError, OutputError
 from privface.faces.detect import Detection
-from privface.protect import GaussianBlur, protect_folder, read_manifest
+from privface.protect import GaussianBlur, read_manifest
+from privface.protect import protect_folder as protect_photos
 from privface.protect.folder import StoppedError
 from privface.protect.inputs import InputFile
 from privface.protect.job import Ledger
@@ -27,6 +29,8 @@ from privface.protect.journal import Journal
 from privface.protect.manifest import ManifestRow
 from privface.protect.output import OutputTree
 from privface.protect.work import Loaded
+
+protect_folder = partial(protect_photos, faces="aligned")  # the patches are, at any size
 
 BLUR = GaussianBlur(sigma=2.0, size=32)
 POINTS = ((12.0, 20.0), (28.0, 20.0), (20.0, 29.0), (13.0, 37.0), (27.0, 37.0))
@@ -76,7 +80,7 @@ from privface.protect import GaussianBlur, protect_folder
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
 try:
-    protect_folder(Path(sys.argv[1]), Path(sys.argv[2]), GaussianBlur(sigma=2.0, size=32), batch_size=2)
+    protect_folder(Path(sys.argv[1]), Path(sys.argv[2]), GaussianBlur(sigma=2.0, size=32), faces="aligned", batch_size=2)
 except OutputError as error:
     print(error.message, error.hint)
 """

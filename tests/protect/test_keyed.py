@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ from numpy.typing import NDArray
 
 from privface.faces.detect import Detection
 from privface.images import decode_image
-from privface.protect import protect_folder, read_manifest
+from privface.protect import protect_folder as protect_photos
+from privface.protect import read_manifest
 from privface.records import Landmarks
+
+protect_folder = partial(protect_photos, faces="aligned")  # the patches are, at any size
 
 SIZE = 32
 POINTS: Landmarks = ((12.0, 20.0), (28.0, 20.0), (20.0, 29.0), (13.0, 37.0), (27.0, 37.0))

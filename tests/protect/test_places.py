@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import fsspec
@@ -10,8 +11,11 @@ import pandas as pd
 import pytest
 
 from privface.errors import ConfigError, DataError
-from privface.protect import GaussianBlur, protect_folder, read_manifest
+from privface.protect import GaussianBlur, read_manifest
+from privface.protect import protect_folder as protect_photos
 from privface.protect.places import expand, is_url, suffix_of
+
+protect_folder = partial(protect_photos, faces="aligned")  # the patches are, at any size
 
 BLUR = GaussianBlur(sigma=2.0, size=32)
 Snapshot = Callable[[Path], dict[str, str]]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,15 @@ from privface.protect import (
     GaussianNoise,
     ImageProtector,
     Pixelate,
-    protect_folder,
     read_manifest,
+)
+from privface.protect import (
+    protect_folder as protect_photos,
 )
 from privface.protect.journal import JOURNAL_NAME
 from privface.protect.output import locked
+
+protect_folder = partial(protect_photos, faces="aligned")  # the patches are, at any size
 
 SIZE = 32
 NOISE = GaussianNoise(sigma=0.2, size=SIZE)
@@ -197,7 +202,7 @@ class Slow:
         time.sleep(0.3)
         return noise(images)
 
-protect_folder(Path(sys.argv[1]), Path(sys.argv[2]), Slow(), batch_size=2)
+protect_folder(Path(sys.argv[1]), Path(sys.argv[2]), Slow(), faces="aligned", batch_size=2)
 """
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import tarfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,10 @@ from numpy.typing import NDArray
 
 from privface.errors import ConfigError, OutputError
 from privface.images import encode_image
-from privface.protect import GaussianBlur, protect_folder, read_manifest
+from privface.protect import GaussianBlur, read_manifest
+from privface.protect import protect_folder as protect_photos
+
+protect_folder = partial(protect_photos, faces="aligned")  # the patches are, at any size
 
 SIZE = 32
 BLUR = GaussianBlur(sigma=2.0, size=SIZE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,11 @@ from privface.faces.align import as_aligned
 from privface.images import decode_image, to_pixels, to_unit
 from privface.models import CompactResNet, load_matcher, save_network
 from privface.pipeline.erase import template_maker
-from privface.protect import GaussianBlur, protect_folder
+from privface.protect import GaussianBlur
+from privface.protect import protect_folder as protect_photos
 from privface.protect.templates import MatcherTemplates, pack, unpack
+
+protect_folder = partial(protect_photos, faces="aligned")  # the patches are, at any size
 
 SIZE = 32
 BLUR = GaussianBlur(sigma=2.0, size=SIZE)

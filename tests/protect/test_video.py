@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ from numpy.typing import NDArray
 
 from privface.errors import ConfigError, MissingExtraError
 from privface.faces.detect import Detection
-from privface.protect import GaussianBlur, protect_folder, read_manifest
+from privface.protect import GaussianBlur, read_manifest
+from privface.protect import protect_folder as protect_photos
 from privface.protect.video import protect_video, require_av
+
+protect_folder = partial(protect_photos, faces="aligned")  # the patches are, at any size
 
 av = pytest.importorskip("av", reason="the extra [video] is not installed")
 
