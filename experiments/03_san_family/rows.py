@@ -111,7 +111,10 @@ BEFORE: tuple[Row, ...] = (
 )
 """What takes no training here, or was trained before, in the order of the tables."""
 
-STRENGTHS: Mapping[str, tuple[str, float]] = {"san-grey-half": ("san-grey", 0.5)}
+STRENGTHS: Mapping[str, tuple[str, float]] = {
+    "san-grey-quarter": ("san-grey", 0.25),
+    "san-grey-double": ("san-grey", 2.0),
+}
 """Rows that are the network of another row at another strength."""
 
 LAST = "san"

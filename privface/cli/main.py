@@ -106,7 +106,7 @@ def demo(
     Console.say(
         f"Report: {outcome.report}\nContact sheet: {outcome.sheet}\n\n"
         "Next: open the report; then protect photos with the model that comes with privface\n"
-        "  privface protect PHOTOS OUTPUT --faces detect\n"
+        "  privface protect PHOTOS OUTPUT\n"
         "or train on your own faces with\n"
         "  privface train --config experiments/01_san_on_lfw/config.yaml --out runs/mine\n"
         "after pointing `data` and `matchers` at your files (docs/training.md)."

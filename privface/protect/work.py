@@ -187,7 +187,7 @@ class Worker:
         if item.fault is not None:
             return replace(row, status="unreadable", reason=item.fault)
         if item.is_video and (self._detector is None or self._work.crop):
-            return replace(row, reason="videos need --faces detect without --crop")
+            return replace(row, reason="videos need faces to be looked for, and no --crop")
         if item.suffix not in WRITTEN_SUFFIXES and not item.is_video:
             return replace(row, reason=f"{item.suffix} images are not written; convert it first")
         if self._keyed is not None:

@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from privface.data import generate_faces, write_faces
+from privface.images import decode_image, encode_image
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +30,9 @@ def write_own_photos(place: Path, *, people: int, learners: int) -> None:
         learners: The first so many are of the split ``train``, the others of ``val``.
     """
     table = write_faces(generate_faces(people=people, photos_per_person=2, seed=4), place / "photos")
+    for record in table:  # photos, not crops: faces have to be found in them
+        photo = np.pad(decode_image(record.path), ((6, 6), (20, 20), (0, 0)), mode="edge")
+        record.path.write_bytes(encode_image(photo, ".png"))
     labels = pd.read_csv(place / "photos" / "labels.csv")
     first_other = f"p{learners:05d}"
     labels["split"] = ["train" if str(record.identity) < first_other else "val" for record in table]

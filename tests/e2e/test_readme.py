@@ -91,8 +91,8 @@ def test_every_command_for_own_photos_runs_in_order(place: Path) -> None:
         allowed = {0}
         if "--fail-if" in line:
             allowed = {0, EXIT_GATE}
-        elif "--faces detect" in line or line.startswith(
-            ("privface embed", "privface erase apply", "privface match")
+        elif line.startswith(
+            ("privface protect", "privface embed", "privface erase apply", "privface match")
         ):
             allowed = {
                 0,
