@@ -165,7 +165,7 @@ def _photo(work: Path, name: str, data: bytes) -> list[str]:
     return _protect(work)
 
 
-def _pixels(side: int = 48) -> np.ndarray:
+def _pixels(side: int = 112) -> np.ndarray:
     ramp = np.linspace(40, 200, side)
     grid = np.stack(
         [np.add.outer(ramp, ramp) / 2, np.add.outer(ramp, -ramp) / 2 + 128, np.full((side, side), 90)], 2
@@ -173,7 +173,7 @@ def _pixels(side: int = 48) -> np.ndarray:
     return grid.astype(np.uint8)
 
 
-def _encoded(form: str, mode: str = "RGB", side: int = 48, **options: Any) -> bytes:
+def _encoded(form: str, mode: str = "RGB", side: int = 112, **options: Any) -> bytes:
     image = Image.fromarray(_pixels(side))
     buffer = io.BytesIO()
     (image if mode == "RGB" else image.convert(mode)).save(buffer, form, **options)
@@ -472,8 +472,8 @@ CASES: tuple[Case, ...] = (
     Case("JPEG quality 500", lambda w: _good_then(w, "--quality", "500"), 2, "quality is 500; it must be from 1 to 100"),
     Case("no worker", lambda w: _good_then(w, "--workers", "0"), 2, "workers is 0"),
     Case("no room in a shard", lambda w: _good_then(w, "--to", "parquet", "--shard-size", "0"), 2, "shard_size is 0; it must be at least 1"),
-    Case("a limit of faces for aligned faces", lambda w: _good_then(w, "--max-faces", "1"), 2, "need a detector"),
-    Case("videos among aligned faces", lambda w: _good_then(w, "--video"), 2, "need a detector"),
+    Case("a limit of faces for aligned faces", lambda w: _good_then(w, "--faces", "aligned", "--max-faces", "1"), 2, "need a detector"),
+    Case("videos among aligned faces", lambda w: _good_then(w, "--faces", "aligned", "--video"), 2, "need a detector"),
     Case("a store without templates", lambda w: _good_then(w, "--store", "lancedb:x"), 2, "--store keeps the templates of --embeddings"),
     Case("a store of another kind", lambda w: _good_then(w, "--store", "faiss:x", "--embeddings", f"mini:{w / 'kit/matcher'}"), 2, "'faiss:x' is not known"),
     Case("search of a store that is not there", lambda w: _match(w, "--store", f"lancedb:{w / 'none'}"), 2, "none holds no templates"),
