@@ -173,6 +173,11 @@ def to_pixels(images: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.moveaxis(scaled, -3, -1))
 
 
+def without_colour(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The luma (ITU-R BT.601) of an RGB image ``(H, W, 3)`` in all three channels."""
+    return np.asarray(Image.fromarray(pixels).convert("L").convert("RGB"))
+
+
 @contextlib.contextmanager
 def atomic_file(path: Path, *, mode: int = 0o644) -> Iterator[IO[bytes]]:
     """A file to write that a reader sees whole or not at all: temporary file, fsync, rename.

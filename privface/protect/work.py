@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from privface.errors import ImageError, ImageTooLargeError, ProtectError
 from privface.faces.align import align_face, as_aligned, paste_back
 from privface.faces.detect import Detection, FaceDetector, choose_face
-from privface.images import MAX_PIXELS, WRITTEN_SUFFIXES, decode_image, encode_image, to_pixels, to_unit
+from privface.images import (
+    MAX_PIXELS,
+    WRITTEN_SUFFIXES,
+    decode_image,
+    encode_image,
+    to_pixels,
+    to_unit,
+    without_colour,
+)
 from privface.protect.inputs import BYTES_PER_PIXEL, InputFile, Source
 from privface.protect.journal import Entry
 from privface.protect.manifest import ManifestRow, Status
@@ -337,7 +345,10 @@ class Worker:
             raise ProtectError(f"{one.item.key} has no pixels to write.")
         if not one.landmarks or self._work.crop:
             return one.protected[0]
-        written = one.pixels
+        faded = all(
+            (face == face[..., :1]).all() for face in one.protected
+        )  # grey faces in a coloured photo look cut out
+        written = without_colour(one.pixels) if faded else one.pixels
         for face, points in zip(one.protected, one.landmarks, strict=True):
             written = paste_back(written, face, points, size=self._protector.size)
         return written

@@ -19,7 +19,7 @@ from PIL import Image, PngImagePlugin
 from privface.errors import ConfigError, DataError, ModelError, OutputError, ProtectError
 from privface.faces.align import align_face, as_aligned, paste_back
 from privface.faces.detect import Detection
-from privface.images import decode_image, encode_image, to_pixels, to_unit
+from privface.images import decode_image, encode_image, to_pixels, to_unit, without_colour
 from privface.protect import GaussianBlur, GaussianNoise, Pixelate, read_manifest
 from privface.protect import protect_folder as protect_photos
 from privface.records import Landmarks
@@ -477,6 +477,16 @@ def test_every_face_is_protected_and_pasted_back(photos: Path, tmp_path: Path, b
     assert {row.input: row.faces for row in read_manifest(summary.manifest)} == {
         "none.png": 0, "one.png": 1, "two.png": 2,
     }  # fmt: skip
+
+
+def test_a_photo_of_grey_faces_is_grey(photos: Path, tmp_path: Path) -> None:
+    grey = Answering(lambda images: np.repeat(BLUR(images).mean(axis=1, keepdims=True), 3, axis=1))
+    protect_folder(photos, tmp_path / "out", grey, faces="detect", detector=TwoFaces())
+    for name in ("one", "two"):
+        photo, written = (decode_image(root / f"{name}.png") for root in (photos, tmp_path / "out"))
+        assert np.ptp(photo.astype(int), axis=2).max() > 50
+        assert (written == written[..., :1]).all()
+        np.testing.assert_array_equal(written[-1], without_colour(photo)[-1])  # far from any face
 
 
 def test_one_face_that_is_not_protected_holds_its_photo_back(photos: Path, tmp_path: Path) -> None:
