@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ _TITLES: dict[Plane, str] = {
 Point = tuple[Reading, Reading, Mapping[str, Any]]
 _CROWD = 0.85
 """From this TMR on methods stand close together."""
+
+_STEP = 12
+"""Pixels between the places that stand for an area which names must not cover; less than a line of text is high."""
 
 _LIMITS: dict[Plane, float] = {"image": 0.70, "all": 0.80}
 
@@ -70,13 +74,12 @@ def _panel(axes: Axes, audits: Sequence[Audit], plane: Plane) -> None:
     crowd = [k for k in known if k[1].value >= _CROWD]
     apart = [k for k in known if k not in crowd] if len(crowd) > 3 else known
     _mark(axes, known, rows)
-    if apart is not known:
-        _enlarge(axes, crowd, rows)
-    _name(axes, apart, known, rows)
+    taken = _enlarge(axes, crowd, rows) if apart is not known else []
+    _name(axes, apart, known, rows, taken=taken)
 
 
-def _enlarge(axes: Axes, crowd: Sequence[Point], rows: Mapping[str, Any]) -> None:
-    """The corner where people are still matched once more, larger, in the empty middle of the panel."""
+def _enlarge(axes: Axes, crowd: Sequence[Point], rows: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """The corner where people are still matched once more, larger, in the empty middle of the panel; the places in pixels that this covers."""
     ends = [
         [end for r in readings for end in ((r.low, r.high) if r.has_interval else (r.value, r.value))]
         for readings in ([leak for leak, _, _ in crowd], [match for _, match, _ in crowd])
@@ -94,6 +97,9 @@ def _enlarge(axes: Axes, crowd: Sequence[Point], rows: Mapping[str, Any]) -> Non
     axes.indicate_inset_zoom(inset, edgecolor=_INK, alpha=0.35)
     _mark(inset, crowd, rows)
     _name(inset, crowd, crowd, rows)
+    box = inset.get_tightbbox(axes.figure.canvas.get_renderer())  # type: ignore[attr-defined]
+    steps = (np.arange(low, high, _STEP) for low, high in ((box.x0, box.x1), (box.y0, box.y1)))
+    return [(float(x), float(y)) for x, y in product(*steps)]
 
 
 def _mark(axes: Axes, known: Sequence[Point], rows: Mapping[str, Any]) -> None:
@@ -119,8 +125,15 @@ def _along_bars(known: Sequence[Point]) -> list[tuple[float, float]]:
     return found
 
 
-def _name(axes: Axes, named: Sequence[Point], known: Sequence[Point], rows: Mapping[str, Any]) -> None:
-    """Names beside the points of ``named`` and on none of ``known``, led to by a line where there is no room beside it."""
+def _name(
+    axes: Axes,
+    named: Sequence[Point],
+    known: Sequence[Point],
+    rows: Mapping[str, Any],
+    *,
+    taken: Sequence[tuple[float, float]] = (),
+) -> None:
+    """Names beside the points of ``named`` and neither on ``known`` nor on ``taken``, led to by a line where there is no room beside it."""
     renderer = axes.figure.canvas.get_renderer()  # type: ignore[attr-defined]
     spots = [(leak.value, match.value) for leak, match, _ in named]
     sizes = []
@@ -135,7 +148,7 @@ def _name(axes: Axes, named: Sequence[Point], known: Sequence[Point], rows: Mapp
     places = place_labels(
         anchors,
         sizes,
-        marks=[*anchors, *bars],
+        marks=[*anchors, *bars, *taken],
         bounds=(frame.x0 + 3, frame.y0 + 3, frame.x1 - 3, frame.y1 - 3),
     )
     for (_, _, point), spot, (centre, height, far) in zip(named, spots, places, strict=True):

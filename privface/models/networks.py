@@ -84,9 +84,7 @@ class CompactResNet(nn.Module):
             "stem": stem,
             "dropout": dropout,
         }
-        if (
-            separable
-        ):  # not written otherwise: model folders made before there was a choice describe the same network
+        if separable:  # else not written: folders from before there was a choice describe the same network
             self.config["separable"] = True
         self.stem = nn.Conv2d(channels, width, stem, 2, stem // 2)
         blocks: list[nn.Module] = []

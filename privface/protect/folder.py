@@ -88,9 +88,9 @@ def protect_folder(
 
     What is written lies under the input's name and in its format, without any metadata. In ``"detect"`` mode every face that
     is found is aligned, protected and pasted back into its photo under a soft edge; with ``crop`` only the most central face
-    is written, aligned, at ``protector.size``. Where the protector answers without colour, the whole photo goes without. In ``"aligned"`` mode the inputs are face crops already, and no face is
-    looked for. ``"auto"`` takes photos of exactly 112 x 112 (the ArcFace frame) or ``protector.size`` for such crops and looks
-    for faces in all others.
+    is written, aligned, at ``protector.size``. Where the protector answers without colour, the whole photo goes without.
+    In ``"aligned"`` mode the inputs are face crops already, and no face is looked for. ``"auto"`` takes photos of exactly
+    112 x 112 (the ArcFace frame) or ``protector.size`` for such crops and looks for faces in all others.
 
     An original never passes through: a file that cannot be read, shows no face, or any of whose protected faces
     is undefined, out of range or equal to the original gets a manifest row with the reason and no output. What a detector
