@@ -6,7 +6,8 @@
 RUN is a run folder of `privface train`, MATCHER and GENDER are folders of `mini:` models (such as `demo/matcher` and
 `runs/mine/classifiers/0`). Nothing else of them is taken: no photo, no name or digest of a person, no path. Of each card
 (`README.md` beside the weights, written by hand) only what stands between its marks is replaced. A figure of a card is one
-of AUDIT, an audit of photos that RUN protected; without AUDIT the cards say that nothing was measured.
+of AUDIT, an audit of photos that RUN protected; without AUDIT the cards say that nothing was measured. `--grey` takes the
+run folder of a second protector, `bundled:san-grey`, and `--grey-audit` its audit; left out, the one of the package stays.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from privface.models.protector import Protector
 from privface.pipeline.fit import PROVENANCE_FILE
 
 PACKAGE = Path(__file__).parents[1] / "privface" / "models" / "weights"
-ROLES = {"san": "protector", "matcher": "matcher", "gender": "gender classifier"}
+ROLES = {"san": "protector", "san-grey": "protector", "matcher": "matcher", "gender": "gender classifier"}
 LIMIT = 12_000_000
 """Bytes of all files together."""
 
@@ -53,12 +54,20 @@ KEPT += ("start", "steps", "minutes")
 def main(arguments: Sequence[str] | None = None) -> None:
     asked = _arguments(arguments)
     sources = {"san": asked.run, "matcher": asked.matcher, "gender": asked.gender}
-    audits = [AuditResult.load(file).to_dict() for file in asked.audit]
+    audits = {name: [AuditResult.load(file).to_dict() for file in asked.audit] for name in sources}
+    audited_by = dict.fromkeys(sources, asked.audited_by)
     data = {"san": _data_of_run(asked.run), "matcher": ["lfw"], "gender": ["lfw"]}
+    models: dict[str, Any] = {}
+    if asked.grey is not None:
+        sources["san-grey"], data["san-grey"] = asked.grey, _data_of_run(asked.grey)
+        audits["san-grey"] = [AuditResult.load(file).to_dict() for file in asked.grey_audit]
+        audited_by["san-grey"] = asked.grey_audited_by
+    elif (asked.to / MANIFEST).is_file():
+        before = json.loads((asked.to / MANIFEST).read_text(encoding="utf-8"))["models"]
+        models |= {name: entry for name, entry in before.items() if name == "san-grey"}
     data |= {name: value.split(",") for name, value in _pairs(asked.data).items()}
     commands = _pairs(asked.trained_by)
     _refuse_paths(commands, where="--trained-by")
-    models: dict[str, Any] = {}
     for name, source in sources.items():
         terms = [TERMS[one] for one in data[name]]  # a set that is not listed has terms nobody looked up
         files = _copy(name, source, asked.to / name)
@@ -70,15 +79,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
     manifest = {"schema": SCHEMA, "models": models}
     (asked.to / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    for audit in audits:
-        _require_audit_of(asked.to / "san", audit)
+    for name in sources:
+        if ROLES[name] == "protector":
+            for audit in audits[name]:
+                _require_audit_of(asked.to / name, audit)
     bundled._ROOT = asked.to  # noqa: SLF001 - checked where they were written, by the package's own reader
     for name in sources:
         found = verify_model(f"{PREFIX}{name}")
         _write_card(
             asked.to / name / MODEL_CARD,
             facts=_facts(name, asked.to / name, data[name], commands.get(name)),
-            figures=_figures(name, audits, asked.audited_by),
+            figures=_figures(name, audits[name], audited_by[name]),
         )
         print(*found, sep="  ")
     total = sum(file.stat().st_size for file in asked.to.rglob("*") if file.is_file())
@@ -104,6 +115,11 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--audited-by", action="append", default=[], metavar="COMMAND", help="what made them, in their order"
     )
+    parser.add_argument("--grey", type=Path, help="run folder of a protector without colour")
+    parser.add_argument(
+        "--grey-audit", type=Path, action="append", default=[], help="audit.json of its photos"
+    )
+    parser.add_argument("--grey-audited-by", action="append", default=[], metavar="COMMAND")
     parser.add_argument("--trained-by", action="append", default=[], metavar="NAME=COMMAND")
     parser.add_argument("--data", action="append", default=[], metavar=f"NAME={','.join(TERMS)}")
     parser.add_argument("--to", type=Path, default=PACKAGE, help="another folder with cards, for trying")
@@ -148,7 +164,7 @@ def _copy(name: str, source: Path, folder: Path) -> dict[str, str]:
     shutil.copyfile(source / WEIGHTS, folder / WEIGHTS)
     shutil.copyfile(source / CARD, folder / CARD)
     files = [WEIGHTS, CARD]
-    if name == "san":
+    if ROLES[name] == "protector":
         provenance = json.loads((source / PROVENANCE_FILE).read_text(encoding="utf-8"))
         kept = {key: provenance[key] for key in KEPT if key in provenance}
         kept["people_not_listed"] = len(provenance["people"])
@@ -202,14 +218,14 @@ def _facts(name: str, folder: Path, data: Sequence[str], command: str | None) ->
         ["learnt from", ", ".join(TERMS[one] for one in data)],
         ["trained by", f"`{command}`" if command else "not stated"],
     ]
-    if name == "san":
+    if ROLES[name] == "protector":
         rows += _facts_of_run(json.loads((folder / PROVENANCE_FILE).read_text(encoding="utf-8")))
     return _table(["", ""], rows)
 
 
 def _fingerprint(name: str) -> str:
     spec = f"{PREFIX}{name}"
-    if name == "san":
+    if ROLES[name] == "protector":
         return Protector.load(spec).fingerprint
     return (load_matcher(spec) if name == "matcher" else load_gender_probe(spec)).fingerprint
 
@@ -248,7 +264,9 @@ def _figures(name: str, audits: Sequence[Mapping[str, Any]], commands: Sequence[
     """Figures of the first audit that has the model, as a table; of the matcher and the classifier those on originals, too."""
     if not audits:
         return "Not measured."
-    read = {"san": _of_protector, "matcher": _of_matcher, "gender": _of_classifier}[name]
+    read = {"protector": _of_protector, "matcher": _of_matcher, "gender classifier": _of_classifier}[
+        ROLES[name]
+    ]
     having = [k for k, audit in enumerate(audits) if read(audit)]
     if not having:
         return "Not measured: the audit of bundled:san was made without it."

@@ -1,4 +1,4 @@
-"""Models that come with the package, by name: ``bundled:san``, ``bundled:matcher``, ``bundled:gender``."""
+"""Models that come with the package, by name: ``bundled:san``, ``bundled:san-grey``, ``bundled:matcher``, ``bundled:gender``."""
 
 from __future__ import annotations
 

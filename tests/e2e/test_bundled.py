@@ -129,16 +129,16 @@ def test_wrong_names_and_labels_that_are_not_needed_are_refused(
 def test_list_verify_card_and_doctor_know_them(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PRIVFACE_DATA", "PRIVFACE_MODELS"):
         monkeypatch.delenv(name, raising=False)
-    specs = ["bundled:gender", "bundled:matcher", "bundled:san"]
+    specs = ["bundled:gender", "bundled:matcher", "bundled:san", "bundled:san-grey"]
     models = json.loads(run("models", "list", "--json")[1])["models"]
-    assert [model["name"] for model in models][:3] == specs
+    assert [model["name"] for model in models][:4] == specs
     code, out, _ = run("models", "verify", *specs, "--json")
     rows = json.loads(out)["models"]
     assert (code, [row["model"] for row in rows]) == (0, specs)
     code, out, _ = run("models", "card", "bundled:san")
     assert (code, out.startswith("# Model card: bundled:san\n")) == (0, True)
     checks = {row["name"]: row for row in json.loads(run("doctor", "--json")[1])["checks"]}
-    assert [checks[spec]["state"] for spec in specs] == ["ok"] * 3
+    assert [checks[spec]["state"] for spec in specs] == ["ok"] * 4
 
 
 def test_doctor_and_protect_say_that_a_file_is_damaged(
@@ -199,7 +199,7 @@ def script() -> ModuleType:
 @pytest.fixture
 def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Cards without models, as before the first use of the command."""
-    for name in ("san", "matcher", "gender"):
+    for name in ("san", "san-grey", "matcher", "gender"):
         (tmp_path / "to" / name).mkdir(parents=True)
         shutil.copyfile(bundled._ROOT / name / "README.md", tmp_path / "to" / name / "README.md")
     monkeypatch.setattr(bundled, "_ROOT", bundled._ROOT)  # the command changes it; put back afterwards
@@ -224,7 +224,10 @@ def test_one_command_refreshes_weights_hashes_and_cards(
     script: ModuleType, trained: list[str], target: Path
 ) -> None:
     options = ["--to", str(target), *(f"--data={name}=drawn" for name in ("san", "matcher", "gender"))]
-    script.main([*trained, *options, "--audit", str(AUDIT), "--trained-by", "san=privface train --out RUN"])
+    grey = ["--grey", trained[0], "--data=san-grey=drawn", "--grey-audit", str(AUDIT)]
+    asked = [*trained, *options, "--audit", str(AUDIT), "--trained-by", "san=privface train --out RUN"]
+    script.main([*asked, *grey])
+    assert verify_model("bundled:san-grey")[1] == verify_model("bundled:san")[1]
     assert verify_model("bundled:san")[1] == Protector.load(Path(trained[0])).fingerprint
     run = json.loads((target / "san" / "provenance.json").read_text())
     assert "people" not in run
@@ -242,8 +245,9 @@ def test_one_command_refreshes_weights_hashes_and_cards(
         "Not measured: the audit of bundled:san was made without it."
         in (target / "matcher" / "README.md").read_text()
     )
+    assert audit["verdict"]["headline"] in (target / "san-grey" / "README.md").read_text()
     before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
-    script.main([*trained, *options, "--audit", str(AUDIT), "--trained-by", "san=privface train --out RUN"])
+    script.main(asked)  # what was not asked for stays
     assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
 
 

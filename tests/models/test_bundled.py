@@ -19,9 +19,10 @@ from privface.models.inventory import list_models, verify_model
 from privface.pipeline import read_provenance
 
 ROOT = Path(__file__).parents[2]
-SPECS = ["bundled:gender", "bundled:matcher", "bundled:san"]
+SPECS = ["bundled:gender", "bundled:matcher", "bundled:san", "bundled:san-grey"]
 LOADERS = {
     "bundled:san": load_protector,
+    "bundled:san-grey": load_protector,
     "bundled:matcher": load_matcher,
     "bundled:gender": load_gender_probe,
 }
@@ -113,14 +114,14 @@ def test_the_list_shows_licence_size_hash_and_origin():
         assert row.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
         assert row.licence.startswith("MIT for the weights; learnt from ")
         assert row.source.startswith("trained by privface")
-    assert [rows[spec].kind for spec in SPECS] == ["gender classifier", "matcher", "protector"]
+    assert [rows[spec].kind for spec in SPECS] == ["gender classifier", "matcher", "protector", "protector"]
 
 
 def test_verification_knows_what_each_is():
     outputs = [verify_model(spec)[3] for spec in SPECS]
     assert outputs[0] == "gender score"
     assert outputs[1].startswith("embedding of ")
-    assert outputs[2] == "protected image 112 x 112"
+    assert outputs[2] == outputs[3] == "protected image 112 x 112"
 
 
 def test_the_package_data_hold_every_file_and_nothing_else_lies_there():
