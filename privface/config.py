@@ -212,6 +212,9 @@ class TrainSettings(Settings):
             content["losses"].pop("alignment")
         if self.autoencoder.colour == "free":
             content["autoencoder"].pop("colour")
+        for opponent in [*content["classifiers"], *content["adversaries"]]:
+            if not opponent["separable"]:
+                opponent.pop("separable")
         if self.start is None:
             content.pop("start")
         if self.method == OWN_METHOD:

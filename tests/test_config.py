@@ -36,8 +36,13 @@ def test_fingerprint_changes_with_a_value_and_not_with_key_order():
 def test_settings_older_than_a_choice_keep_their_fingerprint():
     """Experiments quote fingerprints; a setting that came later must not change them where it is not used."""
     assert parse_settings(LEAST).fingerprint() == "0ea405b9405bd76c"
-    changed = [{"start": "run"}, {"losses": {"matching_views": True}}]
-    assert len({parse_settings({**LEAST, **c}).fingerprint() for c in [{}, *changed]}) == 3
+    changed = [
+        {"start": "run"},
+        {"losses": {"matching_views": True}},
+        {"classifiers": [{"separable": True}]},
+        {"adversaries": [{"separable": True}]},
+    ]
+    assert len({parse_settings({**LEAST, **c}).fingerprint() for c in [{}, *changed]}) == 5
 
 
 def test_settings_are_frozen():

@@ -181,6 +181,8 @@ def protection(row: Row, faces: LoadedFaces, places: Places, progress: Progress)
     met = frozenset(entry["sha256"] for kind in ("matchers", "classifiers") for entry in provenance[kind])
     people = frozenset(provenance["people"])
     if row.needs_label:
+        if row.strength != 1.0:
+            raise ConfigError(f"{row.name}: {row.network} has no strength.", hint="Take it out of STRENGTHS.")
         return _with_labels(San2018Protector.load(run), faces, met, people)
     protector = Protector.load(run, strength=row.strength)
     return Made(lambda images, _: protector(images), protector.fingerprint, met, people)
@@ -245,7 +247,7 @@ def draws_row(row: Row, places: Places, *, progress: Progress) -> AuditResult:
     """Eight draws of a row whose network is random: what the attackers who average them read."""
     require_configured(row, places)
     faces = lfw_faces("val", progress=progress)
-    protector = Protector.load(places.out / row.network, draw=DRAW)
+    protector = Protector.load(places.out / row.network, strength=row.strength, draw=DRAW)
     made = protection(row, faces, places, progress)
 
     def draw(number: int) -> NDArray[np.uint8]:

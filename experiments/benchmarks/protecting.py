@@ -105,7 +105,8 @@ def aligned(args: argparse.Namespace, place: Path) -> dict[str, Any]:
         found = {
             "plain": len(few) / seconds(plain),
             "model": len(files) // 32 * 32 / seconds(alone),
-            "protect": len(files) / seconds(lambda out=out: protect_folder(source, out, model)),
+            "protect": len(files)
+            / seconds(lambda out=out: protect_folder(source, out, model, faces="aligned")),
         }
         shutil.rmtree(out)
         if number:  # the first warms up
@@ -239,7 +240,7 @@ import json, resource, sys, time
 from pathlib import Path
 from privface.protect import Pixelate, protect_folder
 start = time.perf_counter()
-found = protect_folder(Path(sys.argv[1]), Path(sys.argv[2]), Pixelate(cells=8, size=112))
+found = protect_folder(Path(sys.argv[1]), Path(sys.argv[2]), Pixelate(cells=8, size=112), faces="aligned")
 print(json.dumps({"ok": found.counts["ok"], "seconds": time.perf_counter() - start,
                   "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 """
@@ -303,7 +304,7 @@ def ray(args: argparse.Namespace, place: Path) -> dict[str, Any]:
             cluster.add_node(num_cpus=1)
         framework.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         out, moments, start = place / f"out{nodes}", Moments(), time.perf_counter()
-        protect_folder(source, out, model, engine=RayEngine(chunk=32), progress=moments)
+        protect_folder(source, out, model, faces="aligned", engine=RayEngine(chunk=32), progress=moments)
         (first, begun), (last, done) = moments.seen[0], moments.seen[-1]
         found[f"{nodes} nodes"] = {
             "start_up_seconds": round(first, 1),
@@ -315,7 +316,7 @@ def ray(args: argparse.Namespace, place: Path) -> dict[str, Any]:
         cluster.shutdown()
         trees.append({p.name: p.read_bytes() for p in sorted(out.rglob("*.jpg"))})
     local = place / "local"
-    protect_folder(source, local, model)
+    protect_folder(source, local, model, faces="aligned")
     trees.append({p.name: p.read_bytes() for p in sorted(local.rglob("*.jpg"))})
     found["two_over_one"] = round(
         found["2 nodes"]["images_per_second"] / found["1 nodes"]["images_per_second"], 2

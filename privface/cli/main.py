@@ -217,7 +217,7 @@ def audit(
     model: Annotated[
         Path | None,
         typer.Option(
-            help="The protector's run folder, or bundled:san: marks seen models, refuses its training people (of bundled:san "
+            help="The protector's run folder, or bundled:san: marks seen models, refuses its training people (of bundled models "
             "they are not known)."
         ),
     ] = None,
@@ -234,7 +234,12 @@ def audit(
         ),
     ] = "standard",
     split: Annotated[str | None, typer.Option(help="Take only rows of this split.")] = None,
-    faces: Annotated[Faces, typer.Option(help="How originals are aligned.")] = "auto",
+    faces: Annotated[
+        Faces,
+        typer.Option(
+            help="How originals are aligned; auto: as protect took them, else landmarks of the labels, else detection."
+        ),
+    ] = "auto",
     protected_faces: Annotated[Faces, typer.Option(help="How protected photos are aligned.")] = "auto",
     pairs: Annotated[
         Path | None, typer.Option(help="LFW-style pairs file: adds its 10-fold accuracy to the report.")

@@ -42,7 +42,7 @@ class AuditOptions:
         effort: Which attackers are sent.
         cnn_epochs: Epochs of the CNN attacker.
         size: Side of the aligned images, in pixels.
-        faces: How originals are aligned.
+        faces: How originals are aligned; with ``auto`` those that ``privface protect`` took for aligned faces are taken so.
         protected_faces: How protected images are aligned; ``auto`` takes the crops that ``privface protect`` wrote as aligned
             (its manifest says which they are), everything else as ``faces``.
         cache: Folder that keeps embeddings and probe scores between audits; they are biometric data.

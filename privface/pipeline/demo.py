@@ -149,7 +149,11 @@ def _run(
     train(_settings(out, seed, size), out / "run", progress=progress)
     table = write_faces(groups[2], out / "faces")
     protect_folder(
-        out / "faces", out / "protected", Protector.load(out / "run"), progress=_stage(progress, "protect")
+        out / "faces",
+        out / "protected",
+        Protector.load(out / "run"),
+        faces="aligned",
+        progress=_stage(progress, "protect"),
     )
     result = audit(
         Path(f"folder:{out / 'faces'}"),  # the names would pass for LFW's

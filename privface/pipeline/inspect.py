@@ -22,7 +22,7 @@ from privface.models import GenderProbe, Matcher, Protector, load_gender_probe, 
 from privface.pipeline.battery import DEFAULT_OPTIONS, AuditOptions, averaging, build_auditor
 from privface.pipeline.faces import Progress, load_aligned, take_split
 from privface.pipeline.fit import person_digest, read_provenance
-from privface.protect.manifest import MANIFEST_NAME, read_manifest
+from privface.protect.manifest import MANIFEST_NAME, ManifestRow, read_manifest
 from privface.records import FRAME, FaceRecord, FaceTable
 from privface.report import contact_sheet, write_report
 
@@ -75,9 +75,15 @@ def audit(
     require_folder(out)
     models = _load_models(matchers, probes, model)
     table = open_labelled(original, labels=labels, split=split)
-    faces = load_aligned(
-        table, mode=options.faces, size=options.size, progress=progress, stage="align originals"
-    )
+    rows = _manifest(protected)
+
+    def mode(_: NDArray[np.uint8], record: FaceRecord) -> FaceMode:
+        """What `protect` took for an aligned face is one here, too."""
+        row = rows.get(record.file)
+        crop = row is not None and row.status == "ok" and row.faces is None
+        return "aligned" if crop and options.faces == "auto" else options.faces
+
+    faces = load_aligned(table, mode=mode, size=options.size, progress=progress, stage="align originals")
     after, found, paths = load_protected(faces.table, protected, options, progress)
     data = replace(
         audit_data(faces, after, enrolled_protected=found),
@@ -326,8 +332,7 @@ def load_protected(
     """Protected faces in the originals' order, and where they were looked for; a missing one fails to enrol."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder.", hint="Give the folder of protected images.")
-    ours = (folder / MANIFEST_NAME).is_file()
-    rows = {row.input: row for row in read_manifest(folder / MANIFEST_NAME)} if ours else {}
+    rows = _manifest(folder)
     outputs = {key: row.output for key, row in rows.items() if row.output}
 
     def mode(pixels: NDArray[np.uint8], record: FaceRecord) -> FaceMode:
@@ -357,6 +362,12 @@ def load_protected(
         after[row[record.file]] = pixels
         found[row[record.file]] = True
     return after, found, paths
+
+
+def _manifest(folder: Path) -> Mapping[str, ManifestRow]:
+    """What `privface protect` says of each input, where it wrote the folder."""
+    file = folder / MANIFEST_NAME
+    return {row.input: row for row in read_manifest(file)} if file.is_file() else {}
 
 
 def _load_draws(

@@ -345,9 +345,8 @@ class Worker:
             raise ProtectError(f"{one.item.key} has no pixels to write.")
         if not one.landmarks or self._work.crop:
             return one.protected[0]
-        faded = all(
-            (face == face[..., :1]).all() for face in one.protected
-        )  # grey faces in a coloured photo look cut out
+        # faces that lost their colour would look cut out of a photo that has its own
+        faded = all(map(_is_grey, one.protected)) and not all(map(_is_grey, one.faces))
         written = without_colour(one.pixels) if faded else one.pixels
         for face, points in zip(one.protected, one.landmarks, strict=True):
             written = paste_back(written, face, points, size=self._protector.size)
@@ -401,6 +400,10 @@ def checked(one: Loaded) -> Loaded:
 def stamped(row: ManifestRow) -> ManifestRow:
     """A row with the time; one that has a time keeps it."""
     return row if row.finished else replace(row, finished=datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def _is_grey(face: NDArray[np.uint8]) -> bool:
+    return bool((face == face[..., :1]).all())
 
 
 def _rejected(row: ManifestRow, error: ImageError) -> ManifestRow:

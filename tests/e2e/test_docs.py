@@ -21,6 +21,7 @@ import typer
 import yaml
 
 from privface.cli.main import app
+from privface.data import generate_faces, write_faces
 from privface.models import CompactResNet, Protector, SemiAdversarialAutoencoder, kind_of, save_network
 from privface.protect import protect_folder
 
@@ -62,7 +63,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, own_photos: Callable[..., No
     """What the pages assume: labelled photos, matchers, a run folder, and what the demo leaves behind."""
     place = tmp_path_factory.mktemp("docs")
     own_photos(place, people=16, learners=8)
-    shutil.copytree(place / "photos", place / "demo" / "faces")
+    write_faces(generate_faces(people=16, photos_per_person=2, seed=4), place / "demo" / "faces")
     protector = SemiAdversarialAutoencoder(width=4, depth=1, blocks=1)
     for run in ("runs/mine", "demo/run"):
         save_network(place / run, protector, kind=kind_of(protector), meta={"size": 112})

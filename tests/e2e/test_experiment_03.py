@@ -147,6 +147,7 @@ def test_every_configuration_can_be_trained_with_equal_budgets(modules, monkeypa
             assert config.kind == "plain" or settings.losses.code > 0  # else the penalty is never paid
         assert "matcher_mobilefacenet_b" not in str(settings.matchers)
         assert "tinyxception" not in str(settings.classifiers)
+        assert "runs/01/" not in str(settings.classifiers)
         if row.ours:
             continue
         assert "elsewhere/classifiers/0" in str(settings.classifiers)

@@ -140,7 +140,14 @@ def test_the_make_targets_exist_and_run_what_is_said() -> None:
     assert targets == ["demo", "test"]
     plans = {target: run(f"make --dry-run {target}", ROOT).stdout for target in [*targets, "lint", "clean"]}
     assert "privface demo" in plans["demo"]
-    for tool in ("ruff check", "ruff format --check", "mypy", "lint-imports", "pytest --cov=privface"):
+    for tool in (
+        "ruff check",
+        "ruff format --check",
+        "mypy",
+        "lint-imports",
+        "-m pytest -n 2",
+        "--cov=privface",
+    ):
         assert tool in plans["test"]
     assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert os.access(ROOT / ".ci" / "run", os.X_OK)

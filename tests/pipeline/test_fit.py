@@ -157,11 +157,16 @@ def test_opponents_may_be_of_another_architecture_and_adversaries_begin_as_its_c
     assert size[classifier.network] < size[full.network]
     card = yaml.safe_load((world.run / "classifiers" / "0" / "model.yaml").read_text())
     assert "separable" not in card["config"], "full convolutions are described as before there was a choice"
-    copied, fresh = (pixel_adversary(found.adversaries[0], [c]).network for c in (classifier, full))
+    networks = []
+    cold = found.adversaries[0].model_copy(update={"warm_start": False})
+    for entry, met in ((found.adversaries[0], classifier), (found.adversaries[0], full), (cold, classifier)):
+        torch.manual_seed(0)
+        networks.append(pixel_adversary(entry, [met]).network)
+    copied, other, fresh = networks
     assert all(
         torch.equal(a, b) for a, b in zip(copied.parameters(), classifier.network.parameters(), strict=True)
     )
-    assert not torch.equal(fresh.stem.weight, classifier.network.stem.weight)
+    assert all(torch.equal(a, b) for a, b in zip(other.parameters(), fresh.parameters(), strict=True))
 
 
 def test_used_folder_and_missing_run_are_refused(world, tmp_path):

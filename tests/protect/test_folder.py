@@ -487,6 +487,17 @@ def test_a_photo_of_grey_faces_is_grey(photos: Path, tmp_path: Path) -> None:
         assert np.ptp(photo.astype(int), axis=2).max() > 50
         assert (written == written[..., :1]).all()
         np.testing.assert_array_equal(written[-1], without_colour(photo)[-1])  # far from any face
+    for name in (
+        "one",
+        "two",
+    ):  # grey portraits in coloured photos: what is grey already says nothing of the model
+        photo = decode_image(photos / f"{name}.png")
+        photo[5:45] = without_colour(photo)[5:45]
+        Image.fromarray(photo).save(photos / f"{name}.png")
+    protect_folder(photos, tmp_path / "same", BLUR, faces="detect", detector=TwoFaces())
+    for name in ("one", "two"):
+        photo, written = (decode_image(root / f"{name}.png") for root in (photos, tmp_path / "same"))
+        np.testing.assert_array_equal(written[-1], photo[-1])
 
 
 def test_one_face_that_is_not_protected_holds_its_photo_back(photos: Path, tmp_path: Path) -> None:
