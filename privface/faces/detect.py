@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 
 from privface.errors import InputRangeError
 from privface.records import Box, Landmarks
+
+if TYPE_CHECKING:
+    from privface.faces._mtcnn import Cascade
 
 _MIN_SIDE = 200
 """Photos with a shorter side below this are enlarged: MTCNN's pyramid needs the room."""
@@ -80,11 +84,16 @@ class MTCNNDetector:
                 f"{_MIN_SIDE * _MAX_ASPECT:.0f} and 1.",
                 hint="The defaults suit most photos.",
             )
-        from privface.faces._mtcnn import Cascade  # noqa: PLC0415  # loads torch
-
-        self._cascade = Cascade(device=device, thresholds=thresholds, min_face=min_face)
+        self._device, self._thresholds, self._min_face = device, thresholds, min_face
         self._max_side = max_side
         self._batch_pixels = batch_pixels
+
+    @cached_property
+    def _cascade(self) -> Cascade:
+        """The networks, made when the first photo is looked at: a job of aligned crops never does."""
+        from privface.faces._mtcnn import Cascade  # noqa: PLC0415  # loads torch
+
+        return Cascade(device=self._device, thresholds=self._thresholds, min_face=self._min_face)
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
         """Find the faces of each photo.
@@ -111,8 +120,10 @@ class MTCNNDetector:
                 _Part(members[start : start + step], padded, scaled) for start in range(0, len(members), step)
             ]
 
+        cascade = self._cascade  # before the threads start
+
         def look(part: _Part) -> list[NDArray[np.float64]]:
-            return self._cascade(np.stack([_fit(images[i], part.padded, part.scaled) for i in part.members]))
+            return cascade(np.stack([_fit(images[i], part.padded, part.scaled) for i in part.members]))
 
         from privface.threads import map_parts  # noqa: PLC0415  # loads torch
 

@@ -30,6 +30,7 @@ def write_own_photos(place: Path, *, people: int, learners: int) -> None:
         learners: The first so many are of the split ``train``, the others of ``val``.
     """
     table = write_faces(generate_faces(people=people, photos_per_person=2, seed=4), place / "photos")
+    (place / "face.png").write_bytes(table[0].path.read_bytes())  # an aligned crop
     for record in table:  # photos, not crops: faces have to be found in them
         photo = np.pad(decode_image(record.path), ((6, 6), (20, 20), (0, 0)), mode="edge")
         record.path.write_bytes(encode_image(photo, ".png"))
@@ -37,7 +38,6 @@ def write_own_photos(place: Path, *, people: int, learners: int) -> None:
     first_other = f"p{learners:05d}"
     labels["split"] = ["train" if str(record.identity) < first_other else "val" for record in table]
     labels.to_csv(place / "photos" / "labels.csv", index=False)
-    (place / "face.png").write_bytes(table[0].path.read_bytes())
     (place / "models").mkdir()
     for seed, name in enumerate(("matcher", "other_matcher")):
         onnx.save(_tiny_matcher(seed), place / "models" / f"{name}.onnx")
