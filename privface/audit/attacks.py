@@ -136,7 +136,7 @@ class Attacks:
             probe, view.original, view.original_ok, view.original, view.original_ok, title=probe.name
         )
         found = [self._recovered_reading(f"recover+{probe.name}", view, original.scores, on_recovered)]
-        if view.medium == "embedding":  # images have frozen probes that were trained on originals
+        if view.medium != "image":  # images have frozen probes that were trained on originals
             title = f"{probe.name} of originals after recovery"
             ok = view.original_ok
             on_original = self._attack(probe, view.original, ok, back, both, title=title)

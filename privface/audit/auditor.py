@@ -39,7 +39,7 @@ from privface.audit.readings import (
 )
 from privface.audit.recovery import Recoverer
 from privface.audit.result import SCHEMA, AuditResult
-from privface.audit.subjects import SHARES, AuditData, EmbeddingData, People, Subjects, View
+from privface.audit.subjects import SHARES, WHITE_BOX, AuditData, EmbeddingData, People, Subjects, View
 from privface.audit.verdict import write_verdict
 from privface.data.pairs import FoldedPairs
 from privface.data.splits import person_key
@@ -165,8 +165,9 @@ class Auditor:
                 raise ConfigError(f"Two {title} share a name: {names}.", hint="Name them apart.")
         self._matchers = tuple(matchers)
         self._frozen = tuple(frozen_probes)
-        self._trained = {"image": tuple(image_probes), "embedding": trained}
-        self._recoverers = {"image": tuple(image_recoverers), "embedding": tuple(embedding_recoverers)}
+        turning = tuple(embedding_recoverers)
+        self._trained = {"image": tuple(image_probes), "embedding": trained, WHITE_BOX: trained}
+        self._recoverers = {"image": tuple(image_recoverers), "embedding": turning, WHITE_BOX: turning}
         self._set_sizes = tuple(set_sizes)
         self._budgets = tuple(label_budgets)
         self._averaging = averaging or Averaging()
@@ -201,9 +202,11 @@ class Auditor:
             )
             for name, sides in templates.items()
         ]
+        codes = _codes(data)
+        views += [View(name, True, a, b, enrolled(a), enrolled(b)) for name, (a, b) in codes.items()]
         if isinstance(data, AuditData) and self._trained["image"]:
             views.append(data.view)
-        matching = self._match(data, templates)
+        matching, coded = self._match(data, templates), self._match(data, codes)
         attacks = Attacks(
             data, people, seed=self._seed, params=self._params, cache=self._cache, progress=self._progress
         )
@@ -222,9 +225,10 @@ class Auditor:
             "mode": "images" if isinstance(data, AuditData) else "embeddings",
             "data": self._describe(data, people),
             "provenance": self._provenance(data),
-            "matching": [_matching_row(row) for row in matching],
-            "leakage": [self._leakage_row(r, matching) for r in (*frozen, *adaptive)],
+            "matching": [_matching_row(row) for row in (*matching, *coded)],
+            "leakage": [self._leakage_row(r, (*matching, *coded)) for r in (*frozen, *adaptive)],
             "worst_retrained": _worst_row(worst, "retrained"),
+            **_worst_white_box(adaptive, codes),
             "worst_upper": _upper_row(adaptive),
             "worst_frozen": _worst_row(worst_frozen, "frozen"),
             "illusion_gap": gap,
@@ -261,7 +265,7 @@ class Auditor:
     def _seen(self, data: AuditData | EmbeddingData, name: str) -> bool | None:
         if isinstance(data, EmbeddingData):
             return data.seen.get(name)
-        return next(m.seen for m in self._matchers if m.name == name)
+        return next((m.seen for m in self._matchers if m.name == name), True)  # a code is the model's own
 
     def _templates(self, data: AuditData | EmbeddingData) -> dict[str, tuple[Embeddings, Embeddings]]:
         """Embeddings of both sides by matcher; rows that describe no face are NaN."""
@@ -442,7 +446,7 @@ class Auditor:
         """What more photos of a person, and fewer labels, do to the worst probe on images and on embeddings."""
         sets: list[dict[str, Any]] = []
         budget: list[dict[str, Any]] = []
-        for medium in ("embedding", "image"):
+        for medium in ("embedding", "image", WHITE_BOX):
             mine = [item for item in plain if item[2].medium == medium and item[0].measurable]
             if mine:
                 reading, probe, view = max(mine, key=lambda item: item[0].val_leakage)
@@ -472,7 +476,11 @@ class Auditor:
             return lambda images: self._frozen_scores(probe, images, ok & ~people.train)
 
         attackers = Attackers(
-            retrained=[item for item in plain if item[1].name in self._averaging.probes],
+            retrained=[  # there is one code of a photo, however many faces are drawn from it
+                item
+                for item in plain
+                if item[1].name in self._averaging.probes and item[2].medium != WHITE_BOX
+            ],
             frozen=[(r, reader(p)) for r, p in zip(frozen, self._frozen, strict=True)],
             embed={f"embedding:{m.name}": embedder(m) for m in self._matchers},
         )
@@ -494,10 +502,13 @@ class Auditor:
 
     def _leakage_row(self, reading: Reading, matching: Sequence[MatchingResult]) -> dict[str, Any]:
         """A reading's row with the ratios that papers give; on images, recognition is that of an unseen matcher."""
+        on_code = bool(_white_box(reading.source))
         mine = [
             row
             for row in matching
-            if row.impostors == "all" and reading.source in ("image", f"embedding:{row.matcher}")
+            if row.impostors == "all"
+            and bool(_white_box(row.matcher)) == on_code
+            and reading.source in ("image", row.matcher, f"embedding:{row.matcher}")
         ]
         chosen = next((row.matcher for row in mine if row.seen is False), mine[0].matcher if mine else None)
         eers = {row.mode: row.eer for row in mine if row.matcher == chosen}
@@ -505,6 +516,7 @@ class Auditor:
         gender = (reading.original_eer, reading.eer)
         return {
             **reading.row(),
+            **_white_box(reading.source),
             "privacy_gain": privacy_gain(*gender),
             "pic": pic(gender, (eers["O-O"], eers["P-P"])) if eers else none,
             "suppression_rate": suppression_rate(reading.original_accuracy, reading.balanced_accuracy),
@@ -649,6 +661,17 @@ def _worst_by_view(
     return found
 
 
+def _codes(data: Subjects) -> dict[str, tuple[Embeddings, Embeddings]]:
+    """Codes before and after the eraser, by the name that their rows have."""
+    codes = data.codes if isinstance(data, AuditData) else {}
+    return {f"{WHITE_BOX}:{name}": (_cleared(a), _cleared(b)) for name, (a, b) in codes.items()}
+
+
+def _white_box(source: str) -> dict[str, bool]:
+    """The mark of a row on a code; other rows have none, so audits without a code keep their bytes."""
+    return {"white_box": True} if source.startswith(f"{WHITE_BOX}:") else {}
+
+
 def _comparators(data: Subjects) -> Mapping[str, Comparator]:
     return data.comparators if isinstance(data, EmbeddingData) else {}
 
@@ -656,6 +679,7 @@ def _comparators(data: Subjects) -> Mapping[str, Comparator]:
 def _matching_row(row: MatchingResult) -> dict[str, Any]:
     return {
         "matcher": row.matcher,
+        **_white_box(row.matcher),
         "seen": row.seen,
         "mode": row.mode,
         "impostors": row.impostors,
@@ -702,11 +726,18 @@ def _worst_row(reading: Reading | None, kind: str) -> dict[str, Any]:
     return {
         "probe": reading.probe,
         "input": reading.source,
+        **_white_box(reading.source),
         "seen": reading.seen,
         "leakage": reading.leakage,
         "auc": reading.auc,
         "chosen_by": "leakage on validation people",
     }
+
+
+def _worst_white_box(readings: Sequence[Reading], codes: Collection[str]) -> dict[str, Any]:
+    """Who reads most of what read a code, where there is one; the worst retrained probe may be the same."""
+    worst = worst_by_validation([reading for reading in readings if reading.source in codes])
+    return {"worst_white_box": _worst_row(worst, "white-box")} if codes else {}
 
 
 def _upper_row(readings: Sequence[Reading]) -> dict[str, Any]:

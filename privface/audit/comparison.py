@@ -196,7 +196,7 @@ def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 def _kept_matches(
     document: Mapping[str, Any], matchers: Collection[str] | None
 ) -> tuple[str | None, Any, Any]:
-    rows = [row for row in document["matching"] if row["impostors"] == "all"]
+    rows = [row for row in document["matching"] if row["impostors"] == "all" and not row.get("white_box")]
     if matchers is not None:
         rows = [{**row, "seen": False} for row in rows if row["matcher"] in matchers]
     rates = {(row["matcher"], row["mode"]): row["tmr"][TRADE_OFF_TMR] for row in rows}

@@ -43,7 +43,7 @@ class Reading:
         probe: Name of the probe.
         kind: Whether it was trained on originals elsewhere, retrained on protected photos, or reads what a
             learned inversion of the protection gives back.
-        source: ``"image"`` or ``"embedding:MATCHER"``.
+        source: ``"image"``, ``"embedding:MATCHER"`` or ``"white-box:CODE"``.
         seen: Whether the protector trained against it (against its matcher, for embeddings).
         original_auc: AUC on originals.
         auc: AUC on protected photos.

@@ -28,9 +28,16 @@ _OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
 }
 _GATE = re.compile(r"\s*([A-Za-z][\w.\-]*)\s*(>=|<=|>|<)\s*([0-9.eE+\-]+)\s*")
 _MODES = "(o_o|p_p|p_o)"
-_AVERAGING = ("averaging", "averaging_gain")
+_ONE_DRAW = "this audit had one draw of the protection"
+_SOMETIMES: Final[Mapping[str, str]] = {
+    "averaging": _ONE_DRAW,
+    "averaging_gain": _ONE_DRAW,
+    "worst_white_box": "this audit saw no code of a model",
+}
+"""Figures that not every audit has, and why one may lack them."""
+
 _FIGURE = re.compile(
-    r"leakage|worst_(retrained|frozen|frozen_seen|frozen_unseen|image|embedding)|balanced_accuracy|bits"
+    r"leakage|worst_(retrained|frozen|frozen_seen|frozen_unseen|image|embedding|white_box)|balanced_accuracy|bits"
     r"|illusion_gap(_seen|_unseen)?|recovery_gain|set_attack|averaging(_gain)?|fnmr_ratio|psnr|ssim|tmr|fte"
     rf"|fte_{_MODES}|(eer|auc|d_prime)_{_MODES}(_same_gender)?|tmr_{_MODES}_0\.(01|001|0001)(_same_gender)?"
 )
@@ -56,7 +63,7 @@ def check_gate(expression: str) -> None:
     if not _FIGURE.fullmatch(re.sub(r"\.(low|high|value)$", "", name)):
         raise ConfigError(
             f"An audit has no figure {name!r}.",
-            hint="Figures: leakage, worst_retrained, worst_image, worst_embedding, balanced_accuracy, bits, "
+            hint="Figures: leakage, worst_retrained, worst_image, worst_embedding, worst_white_box, balanced_accuracy, bits, "
             "worst_frozen, worst_frozen_seen, worst_frozen_unseen, illusion_gap, illusion_gap_seen, "
             "illusion_gap_unseen, recovery_gain, set_attack, averaging, averaging_gain, fnmr_ratio, tmr, fte, psnr, ssim, and "
             "eer_, auc_, d_prime_, tmr_ with a mode, such as eer_p_p or tmr_p_o_0.001.",
@@ -108,7 +115,8 @@ class AuditResult:
         ``matching``, ``pairs_protocol``, ``leakage`` (one row a probe), ``worst_retrained``,
         ``worst_upper``, ``worst_frozen``, ``illusion_gap``, ``frozen_gaps``, ``recovery``, ``set_attack``,
         ``label_budget``, ``battery`` (the self-test), ``quality``, ``cohorts`` and ``curves``; where further draws of a
-        randomised protection were given, ``averaging`` (one row for each attacker, way to average and number of draws). NaN is ``None``;
+        randomised protection were given, ``averaging`` (one row for each attacker, way to average and number of draws); where the
+        model's codes were, ``worst_white_box``, and ``"white_box": true`` on rows that read a code. NaN is ``None``;
         numbers have six significant digits.
         """
         return copy.deepcopy(dict(self.document))
@@ -164,7 +172,8 @@ class AuditResult:
 
         - ``worst_retrained``: leakage of the worst attacker who learns from protected data (retrained, or
           after recovery), chosen on validation people; ``worst_image`` and ``worst_embedding``: the same by
-          what it reads; ``balanced_accuracy`` and ``bits`` of the worst one;
+          what it reads; ``balanced_accuracy`` and ``bits`` of the worst one; ``worst_white_box``: of those who read the model's
+          own code, only where the audit had one;
         - ``leakage``: the highest upper bound of any such attacker (its ``value`` is that bound);
         - ``worst_frozen`` and ``illusion_gap``, and both against the frozen probes that the protection
           met (``_seen``) or did not (``_unseen``);
@@ -189,7 +198,10 @@ class AuditResult:
             "psnr": read_figure(document["quality"].get("psnr")),
             "ssim": read_figure(document["quality"].get("ssim")),
         }
-        found.update(_matching_figures(document["matching"]))
+        if "worst_white_box" in document:
+            found["worst_white_box"] = read_figure(document["worst_white_box"].get("leakage"))
+        # people are recognised by faces, so the code decides no matching figure
+        found.update(_matching_figures([row for row in document["matching"] if not row.get("white_box")]))
         for short, long in (("tmr", "tmr_p_p_0.01"), ("fte", "fte_p_p")):
             found[short] = found.get(long, Measured.undefined("no matcher was audited"))
         return found
@@ -201,8 +213,8 @@ class AuditResult:
             ConfigError: If there is no such figure; the message lists the names.
         """
         figures = self.figures
-        if name in _AVERAGING and name not in figures:
-            return Measured.undefined("this audit had one draw of the protection")
+        if name in _SOMETIMES and name not in figures:
+            return Measured.undefined(_SOMETIMES[name])
         if name not in figures:
             raise ConfigError(
                 f"The audit has no figure {name!r}.", hint=f"Figures: {', '.join(sorted(figures))}."
@@ -229,7 +241,7 @@ class AuditResult:
                 hint=f"For example leakage>0.60. Figures: {', '.join(sorted(self.figures))}.",
             )
         name, part = match.group(1), "value"
-        if name not in {*self.figures, *_AVERAGING} and name.endswith((".low", ".high", ".value")):
+        if name not in {*self.figures, *_SOMETIMES} and name.endswith((".low", ".high", ".value")):
             name, _, part = name.rpartition(".")
         figure = self.figure(name)
         value = float(getattr(figure, part))

@@ -25,6 +25,9 @@ MAX_COHORT_VALUES = 20
 SHARES = (0.5, 0.15, 0.35)
 """Shares of people that train attackers, choose their settings and are their victims."""
 
+WHITE_BOX = "white-box"
+"""What somebody reads who holds the model and inverts its decoder without loss: the code itself."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Subjects:
@@ -140,6 +143,8 @@ class AuditData(Subjects):
         bytes_original: File sizes in bytes, shape ``(N,)``, where known.
         bytes_protected: The same of the protected files; NaN where there is none.
         draws: Where the protection is randomised, further draws of it, for an attacker who averages.
+        codes: Where the model draws a face from a code alone, by name that code before and after its eraser, each ``(N, K)``; a
+            row of NaN has none. A drawn face tells no more than the code, so who reads the code is the strongest attacker.
     """
 
     original: NDArray[np.uint8]
@@ -149,6 +154,7 @@ class AuditData(Subjects):
     bytes_original: NDArray[np.float64] | None = None
     bytes_protected: NDArray[np.float64] | None = None
     draws: Draws | None = None
+    codes: Mapping[str, tuple[Embeddings, Embeddings]] = field(default_factory=dict)
 
     def check(self) -> None:
         """Refuse sets that do not fit together.
@@ -169,6 +175,7 @@ class AuditData(Subjects):
                 f"Original images {self.original.shape} and protected images {self.protected.shape} differ.",
                 hint="Align both sets to the same size.",
             )
+        _check_tables(self.codes, count, what="codes")
         super().check()
 
     def _columns(self) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -215,19 +222,23 @@ class EmbeddingData(Subjects):
         count = len(self.files)
         if not self.embeddings:
             raise AuditError("There are no embeddings to audit.", hint="Give one table per matcher.")
-        for name, sides in self.embeddings.items():
-            for title, side in zip(("original", "protected"), sides, strict=True):
-                if side.ndim != 2 or len(side) != count or side.shape[1] < 1:
-                    raise AuditError(
-                        f"{name}: the {title} embeddings have shape {side.shape}; {count} files need ({count}, D).",
-                        hint="Give one row per file.",
-                    )
-                if not enrolled(side).any():
-                    raise AuditError(
-                        f"{name}: no {title} row holds an embedding; all are empty, infinite or zero.",
-                        hint="Check the embedding column.",
-                    )
+        _check_tables(self.embeddings, count, what="embedding column")
         super().check()
+
+
+def _check_tables(tables: Mapping[str, tuple[Embeddings, Embeddings]], count: int, *, what: str) -> None:
+    for name, sides in tables.items():
+        for title, side in zip(("original", "protected"), sides, strict=True):
+            if side.ndim != 2 or len(side) != count or side.shape[1] < 1:
+                raise AuditError(
+                    f"{name}: the {title} embeddings have shape {side.shape}; {count} files need ({count}, D).",
+                    hint="Give one row per file.",
+                )
+            if not enrolled(side).any():
+                raise AuditError(
+                    f"{name}: no {title} row holds an embedding; all are empty, infinite or zero.",
+                    hint=f"Check the {what}.",
+                )
 
 
 @dataclass(frozen=True)
@@ -235,7 +246,7 @@ class View:
     """One thing an attacker can look at, before and after protection.
 
     Attributes:
-        source: ``"image"`` or ``"embedding:MATCHER"``.
+        source: ``"image"``, ``"embedding:MATCHER"`` or ``"white-box:CODE"``.
         seen: Whether the protector trained against it.
         original: What there was, shape ``(N, ...)``.
         protected: What is stored, shape ``(N, ...)``.
@@ -269,7 +280,7 @@ class View:
 
     @property
     def medium(self) -> str:
-        """``"image"`` or ``"embedding"``."""
+        """``"image"``, ``"embedding"`` or ``"white-box"``."""
         return self.source.partition(":")[0]
 
 

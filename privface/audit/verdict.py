@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
+from privface.audit.subjects import WHITE_BOX
 from privface.records import Measured
 
 Status: TypeAlias = Literal["leaks", "matching-lost", "not-measurable", "inconclusive", "no-leak-found"]
@@ -20,6 +21,7 @@ _ATTACKERS: Final = {
     "frozen": "a ready-made classifier",
     "retrained": "an attacker trained on protected data of other people",
     "recovered": "an attacker who first turns the protection back",
+    "white-box": "an attacker who holds the model and turns its faces back into their code without loss",
 }
 _CAVEATS: Final = (
     "The figures hold for these photos, probes and people; another attacker may read more.",
@@ -80,7 +82,9 @@ def _status(
 def _matching_losses(rows: Sequence[Mapping[str, Any]]) -> dict[str, Measured]:
     """TMR at FMR 1e-2 lost between O-O and P-P, all impostors, by matcher."""
     rates: dict[tuple[str, str], Measured] = {
-        (row["matcher"], row["mode"]): row["tmr"]["0.01"] for row in rows if row["impostors"] == "all"
+        (row["matcher"], row["mode"]): row["tmr"]["0.01"]
+        for row in rows
+        if row["impostors"] == "all" and not row.get("white_box")  # people are recognised by faces
     }
     losses = {}
     for matcher, mode in rates:
@@ -99,7 +103,7 @@ def _headline(
     if status == "leaks" and worst is not None:
         return (
             f"Gender can be read at {_range(worst['leakage'])}, where 0.5 is chance, by"
-            f" {_ATTACKERS[worst['kind']]}."
+            f" {_ATTACKERS['white-box' if worst.get('white_box') else worst['kind']]}."
         )
     if status == "matching-lost":
         name, loss = max(
@@ -138,6 +142,7 @@ def _sentences(document: Mapping[str, Any], losses: Mapping[str, Measured]) -> l
         out.append(
             f"The illusion gap, what a test with fixed classifiers alone would have missed, is {_range(gap)}."
         )
+    out += _white_box_sentences(document.get("worst_white_box"))
     out += [
         f"The frozen probe {row['probe']} on {_source(row['input'])} is flipped (EER {row['eer'].value:.3f}): it"
         " calls women men and men women, and who inverts its answer reads gender."
@@ -165,6 +170,20 @@ def _probe_sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         (
             f"{len(silent)} of {len(rows)} probes do not count, mostly because they read the originals too poorly"
             f" to prove anything ({', '.join(names)}); the table gives each one's reason and what it read."
+        )
+    ]
+
+
+def _white_box_sentences(worst: Mapping[str, Any] | None) -> list[str]:
+    """What the code tells from which faces are drawn, where the model has one."""
+    if worst is None:
+        return []
+    if worst["probe"] is None:
+        return ["White box: no probe reads the code before its eraser, so nobody knows what is left in it."]
+    return [
+        (
+            f"White box: who holds the model and could turn each drawn face back into its code without loss reads"
+            f" {_range(worst['leakage'])} with {worst['probe']}. A face is drawn from this code alone and tells no more than it."
         )
     ]
 
@@ -249,6 +268,8 @@ def _matching_sentences(rows: Sequence[Mapping[str, Any]], losses: Mapping[str, 
 
 def _source(source: str) -> str:
     kind, _, name = source.partition(":")
+    if kind == WHITE_BOX:
+        return f"the {name} itself (white box)"
     return f"{name} embeddings" if kind == "embedding" else "images"
 
 

@@ -151,6 +151,8 @@ class Console:
         cls.say(
             f"\nWorst retrained probe: {_named(document['worst_retrained'])}\nIllusion gap: {_figure(document['illusion_gap'])}"
         )
+        if "worst_white_box" in document:
+            cls.say(f"Worst reader of the model's own code: {_named(document['worst_white_box'])}")
 
     @classmethod
     def changes(cls, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -19,16 +19,20 @@ from privface.data import FoldedPairs, LoadedFaces, open_source, read_pairs_file
 from privface.errors import AuditError, DataError, OutputError
 from privface.images import encode_image, to_pixels, to_unit, write_atomic
 from privface.models import GenderProbe, Matcher, Protector, load_gender_probe, load_matcher
+from privface.models.bundled import model_folder
+from privface.models.checkpoint import CARD, load_network
 from privface.pipeline.battery import DEFAULT_OPTIONS, AuditOptions, averaging, build_auditor
 from privface.pipeline.faces import Progress, load_aligned, take_split
 from privface.pipeline.fit import person_digest, read_provenance
 from privface.protect.manifest import MANIFEST_NAME, ManifestRow, read_manifest
-from privface.records import FRAME, FaceRecord, FaceTable
+from privface.records import FRAME, Embeddings, FaceRecord, FaceTable
 from privface.report import contact_sheet, write_report
 
 logger = logging.getLogger(__name__)
 
 _SHEET_FACES = 20
+_CODED = ("erased-code",)
+"""Kinds of models that draw a face from a code alone."""
 
 ModelT = TypeVar("ModelT", Matcher, GenderProbe)
 
@@ -60,7 +64,7 @@ def audit(
         matchers: Matcher specifications.
         probes: Gender classifier specifications.
         model: Run folder of the protector, or ``bundled:san``: refuses its training people, where it lists them, and marks
-            seen and unseen models.
+            seen and unseen models. If it draws faces from a code, attackers read that of the originals, too.
         pairs: LFW-style pairs file over the originals.
         draws: Further draws of a randomised protection, folders as ``protected``: they are averaged.
         out: Folder for the results.
@@ -73,7 +77,7 @@ def audit(
         PrivfaceError: If sets, labels or models do not fit.
     """
     require_folder(out)
-    models = _load_models(matchers, probes, model)
+    models, coder = _load_models(matchers, probes, model), _load_coder(model)
     table = open_labelled(original, labels=labels, split=split)
     rows = _manifest(protected)
 
@@ -91,6 +95,13 @@ def audit(
         bytes_original=_file_sizes([record.path for record in faces.table]),
         bytes_protected=_file_sizes(paths),
     )
+    if coder is not None:
+        seen = faces  # a model looks at faces of its own size
+        if coder.size != options.size:
+            seen = load_aligned(
+                table, mode=mode, size=coder.size, progress=progress, stage="align for the code"
+            )
+        data = replace(data, codes=_codes(coder, seen.pixels, progress))
     listed = None if pairs is None else read_pairs_file(pairs, faces.table)
     result = _run(data, models, options, progress, pairs=listed)
     sheet = _sheet(data) if images else None
@@ -128,7 +139,8 @@ def audit_protector(
 ) -> tuple[AuditResult, NDArray[np.uint8]]:
     """Protect aligned faces in memory (rounded to 8 bits as a file would be) and audit them.
 
-    A randomised :class:`~privface.models.Protector` is asked for further draws, which an attacker averages.
+    A randomised :class:`~privface.models.Protector` is asked for further draws, which an attacker averages; one that draws
+    faces from a code for the codes of the originals, which attackers read.
 
     Returns:
         The audit, and the protected pixels ``(N, S, S, 3)``.
@@ -144,6 +156,8 @@ def audit_protector(
         redrawn, first = protector.redrawn, protector.number
         further = Draws(lambda k: protected(redrawn(first + k)), max(averaging(options).counts))
         data = replace(data, draws=further)
+    if getattr(protector, "has_code", False):
+        data = replace(data, codes=_codes(protector, faces.pixels, progress))
     return run_audit(
         data, matchers=matchers, probes=probes, model=model, options=options, progress=progress
     ), after
@@ -220,6 +234,28 @@ def _load_models(matchers: Sequence[str], probes: Sequence[str], model: Path | N
     for probe in found.probes:
         probe.male_scores(blank)
     return found
+
+
+def _load_coder(model: Path | None) -> Protector | None:
+    """The protector of a run, if it is one that draws faces from a code alone."""
+    if model is None or not (model_folder(model) / CARD).is_file():
+        return None
+    # by its kind: some others cannot be loaded without more, such as true genders
+    return Protector.load(model) if load_network(model_folder(model)).kind in _CODED else None
+
+
+def _codes(
+    coder: Any, pixels: NDArray[np.uint8], progress: Progress | None
+) -> dict[str, tuple[Embeddings, Embeddings]]:
+    """Codes of aligned faces ``(N, S, S, 3)`` before and after the eraser."""
+    found: list[tuple[Embeddings, Embeddings]] = []
+    parts = np.array_split(pixels, max(1, len(pixels) // 64))
+    for part in parts:
+        found.append(coder.codes(to_unit(part)))
+        if progress is not None:
+            progress("read the model's code", len(found), len(parts))
+    before, after = zip(*found, strict=True)
+    return {"code": (np.concatenate(before), np.concatenate(after))}
 
 
 def _run(

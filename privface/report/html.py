@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from privface.audit.subjects import WHITE_BOX
 from privface.audit.verdict import FNMR_GROWTH
 from privface.errors import AuditError, ImageError
 from privface.images import write_atomic
@@ -134,7 +135,9 @@ def _load(audit: Mapping[str, Any] | Path) -> Mapping[str, Any]:
 
 def _view(document: Mapping[str, Any]) -> dict[str, Any]:
     """What the template shows."""
-    matching, leakage = _rows(document, "matching"), _rows(document, "leakage")
+    rows, leakage = _rows(document, "matching"), _rows(document, "leakage")
+    # people are recognised by faces; how well the code would do stands with the code
+    matching = [row for row in rows if not row.get("white_box")]
     verdict = _part(document, "verdict")
     status = str(verdict.get("status", "unknown"))
     data = _part(document, "data")
@@ -154,6 +157,7 @@ def _view(document: Mapping[str, Any]) -> dict[str, Any]:
         "recognition": _recognition(matching),
         "matching": [_matching_view(row) for row in matching],
         "leakage": [_leakage_view(row) for row in sorted(leakage, key=_leakage_order)],
+        "code_recognition": _recognition([row for row in rows if row.get("white_box")]),
         "quality": {
             name: Reading.of(quality.get(name))
             for name in ("psnr", "ssim", "bytes_original", "bytes_protected")
@@ -185,11 +189,14 @@ def _worst(document: Mapping[str, Any], name: str) -> dict[str, Any]:
         "probe": part.get("probe") or "no probe",
         "input": part.get("input"),
         "where": _medium(medium),
+        "white_box": part.get("white_box") is True,
         "leakage": Reading.of(part.get("leakage")),
     }
 
 
 def _medium(medium: str) -> str:
+    if medium.startswith(f"{WHITE_BOX}:"):
+        return f"the {medium.removeprefix(f'{WHITE_BOX}:')} itself (white box)"
     return "photos" if medium == "image" else f"embeddings of {medium.removeprefix('embedding:')}"
 
 
@@ -232,6 +239,7 @@ def _leakage_view(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{key: row.get(key) for key in ("probe", "kind", "seen")},
         "where": _medium(str(row.get("input", "image"))),
+        "white_box": row.get("white_box") is True,
         "original": Reading.of(row.get("original_auc")).leakage,
         "measurable": measurable,
         # What a probe fails to read proves nothing where it cannot read originals either; yet what it

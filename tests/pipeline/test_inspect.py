@@ -25,7 +25,7 @@ from privface.faces import Detection, align_face
 from privface.images import decode_image
 from privface.models import Autoencoder, CompactResNet, Protector, save_network, variant
 from privface.pipeline import AuditOptions, audit, audit_protector, embed, load_aligned, open_data
-from privface.pipeline.inspect import load_protected
+from privface.pipeline.inspect import _load_coder, load_protected
 from privface.protect import GaussianBlur, protect_folder
 from privface.records import FaceRecord, FaceTable
 
@@ -107,6 +107,54 @@ def test_draws_of_a_randomised_protector_are_averaged_in_memory_and_from_folders
     ).to_dict()["averaging"]
     assert found == [row for row in in_memory if row["draws"] <= 2]
     assert 'id="averaging"' in (tmp_path / "audit" / "report.html").read_text()
+
+
+class Coder:
+    """Stands for a protector that draws faces from a code; its code is 8 x 8 pixels, its eraser forgets half of them."""
+
+    has_code, size, draw = True, 32, None
+
+    def __init__(self, size: int = 32) -> None:
+        self.size = size
+
+    def __call__(self, images):
+        return np.full_like(images, 0.5)
+
+    def codes(self, images):
+        assert images.dtype == np.float32
+        assert images.shape[1:] == (3, self.size, self.size)
+        side = self.size // 8
+        code = images.mean(axis=1).reshape(len(images), 8, side, 8, side).mean(axis=(2, 4)).reshape(-1, 64)
+        erased = code.copy()
+        erased[:, 32:] = 0.5
+        return code, erased
+
+
+def test_the_code_of_a_model_is_attacked_in_memory_and_from_folders(world, models, tmp_path, monkeypatch):
+    common = {"matchers": models[1:], "probes": [], "model": None, "options": QUICK}
+    faces = load_aligned(open_data(DataSettings(source=str(world.audited))), mode="aligned", size=32)
+    in_memory = audit_protector(faces, Coder(), **common)[0].to_dict()
+    rows = [row for row in in_memory["leakage"] if row.get("white_box")]
+    assert {row["input"] for row in rows} == {"white-box:code"}
+    protect_folder(world.audited, tmp_path / "out", Protector.load(world.run))
+    found = {}
+    for size in (32, 64):  # a model that looks at larger faces gets larger ones
+        monkeypatch.setattr("privface.pipeline.inspect._load_coder", lambda _, size=size: Coder(size))
+        found[size] = audit(world.audited, tmp_path / "out", out=tmp_path / str(size), **common).to_dict()
+    assert [row for row in found[32]["leakage"] if row.get("white_box")] == rows
+    assert found[32]["worst_white_box"] == in_memory["worst_white_box"]
+    assert "worst_white_box" in found[64]
+    assert 'id="white-box"' in (tmp_path / "32" / "report.html").read_text()
+
+
+def test_only_a_model_that_draws_from_a_code_is_loaded_for_it(world, tmp_path, monkeypatch):
+    assert _load_coder(None) is None
+    assert _load_coder(tmp_path) is None  # such as a folder with nothing but provenance
+    monkeypatch.setattr(Protector, "load", lambda run: ("loaded", run))
+    for spec in (world.run, Path("bundled:san")):
+        assert _load_coder(spec) is None
+    save_network(tmp_path / "coder", CompactResNet(outputs=2, width=8, stages=1), kind="erased-code")
+    assert _load_coder(tmp_path / "coder") == ("loaded", tmp_path / "coder")
 
 
 def test_report_stands_beside_the_figures(first):

@@ -302,6 +302,30 @@ def test_what_is_no_audit_is_refused(tmp_path: Path, content: str | None) -> Non
     assert not (tmp_path / "report.html").exists()
 
 
+def test_readers_of_the_code_have_a_table_of_their_own(audit: dict[str, Any], tmp_path: Path) -> None:
+    plain = write_report(audit, tmp_path / "plain.html").read_text("utf-8")
+    assert "white-box" not in plain
+    mark = {"white_box": True, "input": "white-box:code", "seen": True}
+    row, kept = dict(audit["leakage"][1]), dict(audit["matching"][0])
+    audit["leakage"].append({**row, **mark, "probe": "reader-of-code", "kind": "retrained"})
+    audit["matching"].append({**kept, "white_box": True, "matcher": "white-box:code", "mode": "P-P"})
+    audit["worst_retrained"] = {**audit["worst_retrained"], **mark, "probe": "reader-of-code"}
+    html = write_report(audit, tmp_path / "r.html").read_text("utf-8")
+    shown = html.partition('<script type="application/json"')[0]
+    part = shown.partition('id="white-box"')[2].partition("<h2")[0]
+    assert "can tell no more than this code" in part
+    assert "reader-of-code" in part
+    assert "on the code itself (white box), seen in training" in part
+    assert 'class="worst"' in part
+    assert "of same-person pairs are recognised" in part
+    others = shown.partition('id="leakage"')[2].partition('id="white-box"')[0]
+    assert '<th scope="row">reader-of-code' not in others
+    assert (
+        "white-box:code" not in shown.partition('id="matching"')[2]
+    )  # faces decide how people are recognised
+    assert "holds the model, turns photos back into their code" in shown
+
+
 def test_draws_of_a_randomised_protection_have_a_table_of_their_own(
     audit: dict[str, Any], tmp_path: Path
 ) -> None:
