@@ -37,16 +37,17 @@ def warning(text: str) -> str:
 
 
 def outcomes(rows: Sequence[Outcome], *, archive: str | None, link: Link) -> str:
-    """Photos beside one another, with their readings and downloads.
+    """Faces beside one another, with their readings and downloads.
 
     Args:
-        rows: What became of each photo.
-        archive: Address of the zip of all protected photos; ``None`` where there is none.
-        link: Where pictures and photos are put.
+        rows: What became of each face, and of photos that could not be protected.
+        archive: Address of the zip of all protected faces; ``None`` where there is none.
+        link: Where pictures are put.
     """
     good = sum(row.data is not None for row in rows)
-    word = "photo" if len(rows) == 1 else "photos"
-    said = f"{good} of {len(rows)} {word} protected." if good < len(rows) else f"{good} {word} protected."
+    bad = len(rows) - good
+    said = f"{good} {'face' if good == 1 else 'faces'} protected."
+    said += f" {bad} {'photo' if bad == 1 else 'photos'} not protected." if bad else ""
     button = (
         ""
         if archive is None
@@ -72,10 +73,9 @@ def _card(row: Outcome, link: Link) -> str:
         for number, (caption, data) in enumerate(shown)
     )
     address = escape(link(row.output, row.data, "application/octet-stream", True))
-    several = f"{row.faces} faces protected; readings are of the central one." if row.faces > 1 else ""
     return (
         f'<article class="pf-card">{title}<div class="pf-three">{pictures}</div>{_readings(row)}'
-        f'<p class="pf-foot"><a class="pf-button" href="{address}" download aria-label="Download {_text(row.output)}">Download</a> {several}</p></article>'
+        f'<p class="pf-foot"><a class="pf-button" href="{address}" download aria-label="Download {_text(row.output)}">Download</a></p></article>'
     )
 
 

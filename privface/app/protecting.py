@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,9 +29,6 @@ logger = logging.getLogger(__name__)
 
 Faces: TypeAlias = Literal["detect", "aligned"]
 
-PREVIEW_SIDE = 448
-"""Longer side of the pictures on the page, in pixels."""
-
 DIFFERENCE_GAIN = 3
 """By how much the page's difference picture exaggerates."""
 
@@ -46,7 +42,7 @@ _CURES: dict[Status, str] = {
 
 @dataclass(frozen=True)
 class Reading:
-    """What one model sees in the central face.
+    """What one model sees in a face.
 
     Attributes:
         model: Its name.
@@ -61,7 +57,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Pictures:
-    """JPEG files for the page, no side above :data:`PREVIEW_SIDE`."""
+    """JPEG files for the page, of the protector's size."""
 
     original: bytes
     protected: bytes
@@ -70,14 +66,13 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one photo.
+    """What became of one face of a photo, or of a photo that could not be protected.
 
     Attributes:
-        name: Name of the upload; to be escaped wherever it is shown.
-        reason: Why there is no protected photo; ``None`` where there is one.
-        output: Name for the protected photo.
-        data: The protected photo, without metadata; ``None`` where there is none.
-        faces: Faces that were protected.
+        name: Name of the upload, and which of its faces it is; to be escaped wherever it is shown.
+        reason: Why there is no protected face; ``None`` where there is one.
+        output: Name for the protected face.
+        data: The protected face, without metadata; ``None`` where there is none.
         pictures: What the page shows.
         matches: Similarity of original and protected face, a row a matcher.
         genders: What gender classifiers read, a row a classifier.
@@ -87,7 +82,6 @@ class Outcome:
     reason: str | None = None
     output: str = ""
     data: bytes | None = None
-    faces: int = 0
     pictures: Pictures | None = None
     matches: tuple[Reading, ...] = ()
     genders: tuple[Reading, ...] = ()
@@ -133,30 +127,31 @@ class PhotoDesk:
             uploads: Photos.
             method: What protects them.
             strength: Its strength, above 0.
-            faces: ``"detect"`` protects every face of a photo and pastes it back; ``"aligned"`` takes a photo for a face crop.
-            progress: Called with (done, total).
+            faces: ``"detect"`` protects every face of a photo, each alone; ``"aligned"`` takes a photo for a face crop.
+            progress: Called with (done, total) uploads.
 
         Returns:
-            An outcome an upload, in order; output names are unique.
+            Outcomes in the uploads' order, one a face; output names are unique.
         """
         protector = method.make(strength)
         outcomes: list[Outcome] = []
         taken: set[str] = set()
-        for upload in uploads:
+        for number, upload in enumerate(uploads, 1):
             try:
                 with self._one_at_a_time:
-                    outcome = self._protect(upload, protector, faces, taken)
+                    outcomes += self._protect(upload, protector, faces, taken)
             except ImageError as error:
-                outcome = Outcome(upload.name, reason=str(error))
+                outcomes.append(Outcome(upload.name, reason=str(error)))
             except Exception as error:  # decoders and models raise anything on hostile input
                 logger.warning("Unexpected %s while protecting a photo.", type(error).__name__, exc_info=True)
-                outcome = Outcome(upload.name, reason=f"unexpected {type(error).__name__}")
-            outcomes.append(outcome)
+                outcomes.append(Outcome(upload.name, reason=f"unexpected {type(error).__name__}"))
             if progress is not None:
-                progress(len(outcomes), len(uploads))
+                progress(number, len(uploads))
         return outcomes
 
-    def _protect(self, upload: Upload, protector: ImageProtector, faces: Faces, taken: set[str]) -> Outcome:
+    def _protect(
+        self, upload: Upload, protector: ImageProtector, faces: Faces, taken: set[str]
+    ) -> list[Outcome]:
         suffix = image_suffix(upload.data)
         suffix = suffix if suffix in WRITTEN_SUFFIXES else ".png"
         name = _untaken(safe_name(upload.name, suffix=suffix), taken)
@@ -168,18 +163,26 @@ class PhotoDesk:
             detector=self._found_detector() if faces == "detect" else None,
             work=Work(batch_size=1, max_pixels=self._limits.pixels),
         )
-        loaded = worker.load(InputFile(name, name, name))
-        one = checked(worker.compute([loaded])[0])
+        one = checked(worker.compute([worker.load(InputFile(name, name, name))])[0])
         done = worker.finish(one)
-        if output.data is None or loaded.pixels is None:
-            return Outcome(upload.name, reason=_reason(done.row, name))
-        pair = to_unit(np.stack([one.faces[0], one.protected[0]]))
+        if not one.protected:
+            return [Outcome(upload.name, reason=_reason(done.row, name))]
+        shown, several = [], len(one.faces) > 1
+        for number, (written, data) in enumerate(output.files.items()):
+            pair = np.stack([one.faces[number], one.protected[number]])
+            told = f"{upload.name}, face {number + 1} of {len(one.faces)}" if several else upload.name
+            saved = _untaken(written, taken) if number else name
+            shown.append(self._seen(pair, told, saved, data))
+        return shown
+
+    def _seen(self, faces: NDArray[np.uint8], name: str, output: str, data: bytes) -> Outcome:
+        """A face before and after, as pictures and as models read it."""
+        pair = to_unit(faces)
         return Outcome(
-            upload.name,
-            output=name,
-            data=output.data,
-            faces=len(one.protected),
-            pictures=_pictures(loaded.pixels, output.data, self._limits.pixels),
+            name,
+            output=output,
+            data=data,
+            pictures=_pictures(faces[0], data),
             matches=tuple(Reading(m.name, math.nan, _cosine(*m.embed(pair))) for m in self.matchers),
             genders=tuple(
                 Reading(p.name, *(_probability(float(v)) for v in p.male_scores(pair))) for p in self.probes
@@ -205,21 +208,21 @@ class _OneUpload(Source):
 
 
 class _Kept(Output):
-    """Keeps a protected photo in memory."""
+    """Keeps protected faces in memory."""
 
     def __init__(self) -> None:
-        self.data: bytes | None = None
+        self.files: dict[str, bytes] = {}
 
     def place(self, item: InputFile) -> str:
         return item.output
 
     def write(self, item: InputFile, data: bytes) -> None:
-        self.data = data
+        self.files[item.output] = data
 
     def digest(self, item: InputFile) -> None:
         """Nothing was there before."""
 
-    def settle(self, item: InputFile, *, written: bool) -> None:
+    def settle(self, item: InputFile, *, written: int, before: int) -> None:
         """Nothing is outdated."""
 
     def clear(self, paths: Iterable[str]) -> None:
@@ -242,21 +245,11 @@ def _reason(row: ManifestRow, name: str) -> str:
     return f"{text.rstrip('.')}. {_CURES.get(row.status, '')}".strip()
 
 
-def _pictures(original: NDArray[np.uint8], data: bytes, max_pixels: int) -> Pictures:
-    before = _preview(original)
-    after = _preview(decode_image(data, max_pixels=max_pixels))
-    difference = np.abs(after.astype(np.int16) - before.astype(np.int16)) * DIFFERENCE_GAIN
-    shown = (before, after, np.clip(difference, 0, 255).astype(np.uint8))
+def _pictures(original: NDArray[np.uint8], data: bytes) -> Pictures:
+    after = decode_image(data)
+    difference = np.abs(after.astype(np.int16) - original.astype(np.int16)) * DIFFERENCE_GAIN
+    shown = (original, after, np.clip(difference, 0, 255).astype(np.uint8))
     return Pictures(*(encode_image(pixels, ".jpg", quality=90) for pixels in shown))
-
-
-def _preview(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    height, width = pixels.shape[:2]
-    scale = PREVIEW_SIDE / max(height, width)
-    if scale >= 1.0:
-        return pixels
-    side = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(pixels, side, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

@@ -43,12 +43,16 @@ def protect(
     faces: Annotated[
         Literal["auto", "aligned", "detect"],
         typer.Option(
-            help="detect: protect every face found and paste it back; aligned: all are face crops already; auto: those of "
+            help="detect: look for faces and write each alone; aligned: all are face crops already; auto: those of "
             "exactly 112 x 112 or the model's size are, in others faces are looked for."
         ),
     ] = "auto",
-    crop: Annotated[
-        bool, typer.Option("--crop", help="Where faces are looked for: write the central one alone, aligned.")
+    paste: Annotated[
+        bool,
+        typer.Option(
+            "--paste",
+            help="Paste protected faces back into their photos. Hair, clothes and background stay and give gender away.",
+        ),
     ] = False,
     max_faces: Annotated[
         int | None,
@@ -61,7 +65,7 @@ def protect(
         bool,
         typer.Option(
             "--video",
-            help="Videos of the folder, too; frames without a face become black. Extra [video].",
+            help="Videos of the folder, too, with --paste; frames without a face become black. Extra [video].",
         ),
     ] = False,
     no_sound: Annotated[
@@ -98,7 +102,7 @@ def protect(
     to: Annotated[
         Literal["tree", "webdataset", "parquet"],
         typer.Option(
-            help="tree: a file for each photo. webdataset: .tar shards. parquet: tables of file and image.",
+            help="tree: a file for each face. webdataset: .tar shards. parquet: tables of file and image.",
             rich_help_panel=_OUTPUT,
         ),
     ] = "tree",
@@ -139,8 +143,8 @@ def protect(
         str | None,
         typer.Option(
             metavar="MATCHER[:ERASER]",
-            help="Also write embeddings.parquet, a template for each protected face: of the protected face, or with the folder "
-            "of an eraser (`privface erase fit`) of the original one, gender erased.",
+            help="Also write embeddings.parquet, a template of each photo's central face: of the protected face, or with the "
+            "folder of an eraser (`privface erase fit`) of the original one, gender erased.",
             rich_help_panel=_TEMPLATES,
         ),
     ] = None,
@@ -173,7 +177,8 @@ def protect(
 ) -> None:
     """Protect every photo of a folder, list, archive or table: same tree, no metadata, a manifest row for each file, resumable.
 
-    Nothing is ever written for a photo that could not be protected. Run it again to go on after a stop.
+    Each face is written alone, aligned: the central one under the photo's name, others as NAME.face2.jpg and so on. Nothing is
+    ever written for a photo that could not be protected. Run it again to go on after a stop.
 
     Example: `privface protect photos protected`
     """
@@ -214,7 +219,7 @@ def protect(
                 output,
                 protector,
                 faces=faces,
-                crop=crop,
+                paste=paste,
                 batch_size=batch_size,
                 workers=workers,
                 quality=quality,

@@ -371,12 +371,12 @@ def load_protected(
     rows = _manifest(folder)
     outputs = {key: row.output for key, row in rows.items() if row.output}
 
-    def mode(pixels: NDArray[np.uint8], record: FaceRecord) -> FaceMode:
-        """A photo of ours that kept its size has its faces where they were; everything else of ours is an aligned face."""
+    def mode(_: NDArray[np.uint8], record: FaceRecord) -> FaceMode:
+        """A photo of ours with faces pasted back has them where they were; everything else of ours is an aligned face."""
         if options.protected_faces != "auto":
             return options.protected_faces
         row = rows.get(record.file)
-        pasted = row is None or (row.faces is not None and pixels.shape[:2] == (row.height, row.width))
+        pasted = row is None or (row.faces is not None and row.face is None)
         return options.faces if pasted else "aligned"
 
     paths = [folder / outputs.get(record.file, record.file) for record in table]
@@ -401,9 +401,9 @@ def load_protected(
 
 
 def _manifest(folder: Path) -> Mapping[str, ManifestRow]:
-    """What `privface protect` says of each input, where it wrote the folder."""
+    """What `privface protect` says of each input, or of its central face, where it wrote the folder."""
     file = folder / MANIFEST_NAME
-    return {row.input: row for row in read_manifest(file)} if file.is_file() else {}
+    return {row.input: row for row in read_manifest(file) if row.face in {None, 1}} if file.is_file() else {}
 
 
 def _load_draws(

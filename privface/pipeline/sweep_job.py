@@ -275,7 +275,6 @@ def _audit(
             protected,
             _protector(folder, point, settings, progress),
             faces=settings.protect.faces,
-            crop=settings.protect.crop,
             quality=settings.protect.quality,
             batch_size=settings.protect.batch_size,
             progress=None if progress is None else lambda done, total: progress("protect", done, total),
@@ -300,7 +299,7 @@ def protected_counts(folder: PointFolder, split: str | None) -> dict[str, int]:
     place = folder.protected(split)
     if not (place / "manifest.parquet").is_file():
         return {}
-    statuses = [row.status for row in read_manifest(place)]
+    statuses = [row.status for row in read_manifest(place) if row.face in {None, 1}]
     return {status: statuses.count(status) for status in sorted(set(statuses))}
 
 

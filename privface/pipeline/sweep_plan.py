@@ -76,16 +76,13 @@ class SweepProtect(_Settings):
         description="files: a folder a point, as `privface protect`; memory: no protected photo is kept.",
     )
     faces: Literal["aligned", "detect"] = "aligned"
-    crop: bool = Field(False, description="With faces: detect, write the central face alone.")
     quality: int = Field(95, ge=1, le=100)
     batch_size: int = Field(32, ge=1)
 
     @model_validator(mode="after")
     def _fits(self) -> SweepProtect:
-        if self.crop and self.faces != "detect":
-            raise ValueError("crop needs faces: detect; aligned photos are crops already")
-        if self.store == "memory" and (self.faces != "aligned" or self.crop):
-            raise ValueError("store: memory aligns as audit.faces says; leave protect.faces and crop out")
+        if self.store == "memory" and self.faces != "aligned":
+            raise ValueError("store: memory aligns as audit.faces says; leave protect.faces out")
         return self
 
 
@@ -193,7 +190,7 @@ class SweepSettings(_Settings):
 
     def options(self) -> AuditOptions:
         """The audit's options, the same for every point."""
-        a, p = self.audit, self.protect
+        a = self.audit
         return AuditOptions(
             seed=a.seed,
             resamples=a.resamples,
@@ -201,8 +198,7 @@ class SweepSettings(_Settings):
             cnn_epochs=a.cnn_epochs,
             size=a.size,
             faces=a.faces,
-            # a face that is pasted back into its photo has to be found there again
-            protected_faces=a.faces if p.faces == "detect" and not p.crop else "aligned",
+            protected_faces="aligned",
             cache=None if a.cache is None else Path(a.cache),
             recoverer=a.recoverer,
         )

@@ -15,7 +15,7 @@ import torch
 from privface.errors import ConfigError, MissingExtraError, OutputError, PrivfaceError
 from privface.protect.inputs import InputFile
 from privface.protect.job import Book, Finished, Task
-from privface.protect.journal import Entry
+from privface.protect.journal import Entry, as_record, from_record
 from privface.protect.local import LocalEngine
 from privface.protect.manifest import ManifestRow
 from privface.protect.output import Output, OutputTree
@@ -121,13 +121,23 @@ class RayEngine:
             data = batch["data"].to_pylist()
             finished = []
             for answer, encoded in zip(answers, data, strict=True):
-                if answer.row is None:
-                    continue
                 item = by_key[answer.key]
-                if encoded:
-                    task.output.write(item, encoded)
+                done = from_record(answer.entry)
+                if done is None:
+                    continue
+                start = 0
+                for number, row in enumerate(done.rows if encoded else (), 1):
+                    end = start + (row.output_bytes or 0)
+                    task.output.write(item.face(number), encoded[start:end])
+                    start = end
                 finished.append(
-                    Loaded(item, ManifestRow(**answer.row), reused=answer.reused, template=answer.template)
+                    Loaded(
+                        item,
+                        done.row,
+                        further=done.further,
+                        reused=answer.reused,
+                        template=done.template,
+                    )
                 )
             ledger.commit(finished)
             if errors:
@@ -151,23 +161,22 @@ def _require_ray() -> Any:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What an actor says of one file: its row, or the error after which it could not go on."""
+    """What an actor says of one file: its journal entry, or the error after which it could not go on."""
 
     key: str
-    row: dict[str, Any] | None
+    entry: dict[str, Any] | None
     reused: bool = False
-    template: str | None = None
     error: str | None = None
 
 
 def _order(item: InputFile, output: Output, before: Entry | None) -> str:
     """One file as JSON, which keeps names that are not UTF-8, with what an earlier run left of it."""
     if before is not None and not isinstance(output, OutputTree):  # only we can look into a shard
-        written = before.row.status == "ok"
-        before = None if written and output.digest(item) != before.row.output_sha256 else before
-    return json.dumps(
-        {"item": asdict(item), "place": output.place(item), "before": asdict(before) if before else None}
-    )
+        written = before.rows if before.row.status == "ok" else ()
+        same = all(output.digest(item.face(k)) == row.output_sha256 for k, row in enumerate(written, 1))
+        before = before if same else None
+    lead = output.place(item).removesuffix(item.output)
+    return json.dumps({"item": asdict(item), "lead": lead, "before": as_record(before) if before else None})
 
 
 def _portable(task: Task) -> Task:
@@ -181,20 +190,20 @@ class _Handed(Output):
 
     def __init__(self, root: Any) -> None:
         super().__init__(root)
-        self.places: dict[str, str] = {}
+        self.leads: dict[str, str] = {}
         self.digests: dict[str, str | None] = {}
         self.data: dict[str, bytes] = {}
 
     def place(self, item: InputFile) -> str:
-        return self.places[item.key]
+        return self.leads[item.key] + item.output
 
     def write(self, item: InputFile, data: bytes) -> None:
-        self.data[item.key] = data
+        self.data[self.place(item)] = data
 
     def digest(self, item: InputFile) -> str | None:
-        return self.digests.get(item.key)  # found true before the order was sent
+        return self.digests.get(self.place(item))  # found true before the order was sent
 
-    def settle(self, item: InputFile, *, written: bool) -> None:
+    def settle(self, item: InputFile, *, written: int, before: int) -> None:
         """The ledger of the process that started the job does it."""
 
     def clear(self, paths: Iterable[str]) -> None:
@@ -237,17 +246,13 @@ class _Actor:
     def __call__(self, batch: Mapping[str, Sequence[str]]) -> dict[str, list[Any]]:
         orders = [json.loads(text) for text in batch["order"]]
         items = [InputFile(**order["item"]) for order in orders]
-        before = {
-            order["item"]["key"]: Entry(
-                order["before"]["path"], ManifestRow(**order["before"]["row"]), order["before"]["template"]
-            )
-            for order in orders
-            if order["before"]
-        }
+        found = ((order["item"]["key"], from_record(order["before"])) for order in orders)
+        before = {key: entry for key, entry in found if entry is not None}
         output = self._task.output
         if isinstance(output, _Handed):
-            output.places = {order["item"]["key"]: order["place"] for order in orders}
-            output.digests = {key: entry.row.output_sha256 for key, entry in before.items()}
+            output.leads = {order["item"]["key"]: order["lead"] for order in orders}
+            rows = (row for entry in before.values() for row in entry.rows)
+            output.digests = {row.output: row.output_sha256 for row in rows if row.output is not None}
             output.data = {}
         notes = _Notes(before)
         fatal, reason = None, ""
@@ -259,19 +264,23 @@ class _Actor:
             fatal = error.message
         except Exception as error:  # one chunk's misfortune is not the job's
             reason = f"unexpected {type(error).__name__}: {error}"
-        answers = [_answer(item, notes.finished.get(item.key), self._task, fatal, reason) for item in items]
+        done = [notes.finished.get(item.key) for item in items]
+        answers = [
+            _answer(item, one, self._task, fatal, reason) for item, one in zip(items, done, strict=True)
+        ]
         held = output.data if isinstance(output, _Handed) else {}
         return {
             "answer": [json.dumps(asdict(answer)) for answer in answers],
-            "data": [held.get(item.key, b"") for item in items],
+            "data": [
+                b"".join(held.get(str(row.output), b"") for row in (one.rows if one else ())) for one in done
+            ],
         }
 
 
 def _answer(item: InputFile, done: Loaded | None, task: Task, fatal: str | None, reason: str) -> _Answer:
-    if done is not None:
-        return _Answer(item.key, asdict(done.row), done.reused, done.template)
-    if fatal is not None:
+    if done is None and fatal is not None:
         return _Answer(item.key, None, error=fatal)
-    return _Answer(
-        item.key, asdict(ManifestRow(item.key, "failed", task.protector.fingerprint, reason=reason))
-    )
+    if done is None:
+        done = Loaded(item, ManifestRow(item.key, "failed", task.protector.fingerprint, reason=reason))
+    entry = Entry(item.relative, done.row, done.template, done.further)
+    return _Answer(item.key, as_record(entry), done.reused)

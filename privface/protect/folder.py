@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,7 +13,7 @@ from typing import Literal, TypeAlias
 from privface.errors import ConfigError, DataError, OutputError
 from privface.faces.detect import FaceDetector, MTCNNDetector
 from privface.images import MAX_PIXELS
-from privface.protect.inputs import Source, with_format
+from privface.protect.inputs import InputFile, Source, with_format, with_room_for_faces
 from privface.protect.job import Engine, Ledger, Progress, Task, TemplateSink
 from privface.protect.journal import Journal
 from privface.protect.local import LocalEngine
@@ -22,7 +23,9 @@ from privface.protect.protector import ImageProtector
 from privface.protect.shards import ParquetShards, TarShards
 from privface.protect.sources import open_photos
 from privface.protect.templates import TemplateMaker
-from privface.protect.work import Work
+from privface.protect.work import PASTED, Work
+
+logger = logging.getLogger(__name__)
 
 FaceMode: TypeAlias = Literal["auto", "aligned", "detect"]
 Layout: TypeAlias = Literal["tree", "webdataset", "parquet"]
@@ -63,7 +66,7 @@ def protect_folder(
     protector: ImageProtector,
     *,
     faces: FaceMode = "auto",
-    crop: bool = False,
+    paste: bool = False,
     detector: FaceDetector | None = None,
     batch_size: int = 32,
     workers: int = 2,
@@ -87,14 +90,15 @@ def protect_folder(
     """Protect every image of ``source`` into the same tree below ``output``.
 
     What is written lies under the input's name and in its format, without any metadata. In ``"detect"`` mode every face that
-    is found is aligned, protected and pasted back into its photo under a soft edge; with ``crop`` only the most central face
-    is written, aligned, at ``protector.size``. Where the protector answers without colour, the whole photo goes without.
+    is found is written alone, protected, aligned, at ``protector.size``: the most central one under the photo's name, the
+    others, from left to right, as ``NAME.face2.jpg`` and so on, each with a manifest row of its own. With ``paste`` they are
+    pasted back into their photo under a soft edge instead; where the protector answers without colour, the photo goes without.
     In ``"aligned"`` mode the inputs are face crops already, and no face is looked for. ``"auto"`` takes photos of exactly
     112 x 112 (the ArcFace frame) or ``protector.size`` for such crops and looks for faces in all others.
 
     An original never passes through: a file that cannot be read, shows no face, or any of whose protected faces
     is undefined, out of range or equal to the original gets a manifest row with the reason and no output. What a detector
-    overlooks, and hair and clothes around a face, stay as they are in a pasted photo.
+    overlooks, and hair, clothes and background, stay as they are in a pasted photo and give gender away.
 
     Run again with the same arguments after an interruption, it goes on where it stopped and gives the
     same bytes as an uninterrupted run; files are done again where input or output have changed.
@@ -106,7 +110,7 @@ def protect_folder(
         output: Local folder for protected images and manifest; must not overlap ``source``.
         protector: Model or baseline.
         faces: ``"auto"``, ``"aligned"`` or ``"detect"``.
-        crop: Where faces are looked for, write the central one alone.
+        paste: Where faces are looked for, paste them back into their photo; not in ``"aligned"`` mode.
         detector: Finds faces; MTCNN by default.
         batch_size: Images per call of the protector.
         workers: Threads that decode ahead of the model and encode behind it.
@@ -117,13 +121,13 @@ def protect_folder(
         shard_size: Inputs a shard; a shard is held in memory while it fills.
         max_pixels: Larger inputs are not decoded.
         max_faces: Photos in which more faces are found are refused (``many_faces``); not in ``"aligned"`` mode.
-        videos: Protect video files of folders and lists, too (extra ``video``); not in ``"aligned"`` mode.
+        videos: Protect video files of folders and lists, too (extra ``video``); only with ``paste``.
         sound: Keep the sound of videos; voices tell gender, too.
         overwrite: Discard what an earlier job with other settings wrote, instead of refusing.
         on_no_face: ``"fail"`` stops at the first photo without a face.
         as_csv: Also write ``manifest.csv``.
         times: Note in the manifest when each file was finished; it then differs from run to run.
-        templates: Also write ``embeddings.parquet``, a template for each protected face, under the manifest's input keys.
+        templates: Also write ``embeddings.parquet``, a template of each photo's central face, under the manifest's input keys.
         store: Takes the templates, too, once the job is through.
         engine: Computes the job; by default threads of this process (``workers``).
         progress: Called with (finished, total) after each batch.
@@ -141,7 +145,7 @@ def protect_folder(
             written. A second signal stops at once; the next run repairs what that leaves.
     """
     work = Work(
-        crop=crop,
+        paste=paste,
         batch_size=batch_size,
         quality=quality,
         max_pixels=max_pixels,
@@ -166,6 +170,8 @@ def protect_folder(
         if not items:
             raise DataError(f"{source} holds no image.", hint="Hidden files and other suffixes are left out.")
         searched = faces != "aligned"
+        if searched and not paste:
+            items = with_room_for_faces(items)
         if searched and detector is None:
             detector = MTCNNDetector()
         # What changes an output's bytes; what is not used is left out, so that a new option disturbs no old folder.
@@ -175,13 +181,15 @@ def protect_folder(
             "quality": quality,
             **({} if image_format is None else {"format": image_format.lower().lstrip(".")}),
             "faces": faces,
-            **({"crop": crop} if searched else {}),
+            **({"paste": paste} if searched else {}),
             "detector": _detector_name(detector) if searched else None,
             **({} if max_faces is None else {"max_faces": max_faces}),
             **({} if sound else {"sound": False}),
             **({} if layout == "tree" else {"layout": layout, "shard_size": shard_size}),
             **({} if templates is None else {"templates": templates.fingerprint}),
         }
+        if paste:
+            logger.warning("In pasted photos, %s.", PASTED)
         with locked(output):
             remove_leftovers(output)
             target = _output(output, layout=layout, shard_size=shard_size)
@@ -264,10 +272,15 @@ def _check_settings(work: Work, *, faces: str, layout: str, shard_size: int, vid
         raise ConfigError(
             f"quality is {work.quality}; it must be from 1 to 100.", hint="95 is a good choice."
         )
-    if faces == "aligned" and (videos or work.max_faces is not None):
+    if faces == "aligned" and (work.paste or work.max_faces is not None):
         raise ConfigError(
-            "Videos and a limit of faces need a detector, and the faces are said to be aligned.",
+            "Pasting and a limit of faces need a detector, and the faces are said to be aligned.",
             hint="Use faces='auto' or 'detect'.",
+        )
+    if videos and not work.paste:
+        raise ConfigError(
+            "A video is written whole, its faces pasted back into every frame, and pasting is not asked for.",
+            hint="Add --paste (paste=True), or leave videos out.",
         )
 
 
@@ -306,7 +319,9 @@ def _open_journal(output: Output, settings: Mapping[str, object], *, overwrite: 
         former: Output = OutputTree(root)
         if layout in {"webdataset", "parquet"} and isinstance(size, int):
             former = _output(root, layout=layout, shard_size=size)
-        former.clear(journal.read(place).path for place in journal.index().values())
+        entries = map(journal.read, journal.index().values())
+        files = ((InputFile("", e.path, ""), len(e.rows)) for e in entries)
+        former.clear(file.face(k).relative for file, count in files for k in range(1, count + 1))
         journal.start(settings)
         return journal
     changed = sorted(k for k in before.keys() | settings.keys() if before.get(k) != settings.get(k))

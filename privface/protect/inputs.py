@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -41,6 +42,22 @@ class InputFile:
     def is_video(self) -> bool:
         """Whether it is a video by its name."""
         return self.suffix in VIDEO_SUFFIXES
+
+    def face(self, number: int) -> InputFile:
+        """The same photo, its output named for one of its faces: the first has the photo's name, ``a.face2.jpg`` is the second."""
+        if number == 1:
+            return self
+        return replace(
+            self, relative=_face_name(self.relative, number), output=_face_name(self.output, number)
+        )
+
+
+def _face_name(path: str, number: int) -> str:
+    stem, dot, suffix = path.rpartition(".")
+    return f"{stem}.face{number}{dot}{suffix}"
+
+
+_FACE_NAME = re.compile(r"(.+)\.face(?:[2-9]|[1-9]\d+)(\.[^./]+)", re.DOTALL)
 
 
 class Source(ABC):
@@ -97,6 +114,23 @@ def with_format(items: Iterable[InputFile], name: str | None) -> list[InputFile]
             taken.add(relative)
         output = str(PurePosixPath(item.output).with_suffix(suffix))
         found.append(replace(item, relative=relative, output=output, fault=fault))
+    return found
+
+
+def with_room_for_faces(items: Iterable[InputFile]) -> list[InputFile]:
+    """The same photos, but those refused that have the name that a further face of another photo would get.
+
+    Refused by name alone: whether that photo shows a second face, and when it is looked at, must not matter.
+    """
+    found = list(items)
+    named = {item.relative for item in found if item.fault is None}
+    for place, item in enumerate(found):
+        match = _FACE_NAME.fullmatch(item.relative)
+        if item.fault is None and match is not None and "".join(match.groups()) in named:
+            fault = (
+                "the second or a further face of another photo would be written to the same file; rename it"
+            )
+            found[place] = replace(item, fault=fault)
     return found
 
 

@@ -180,7 +180,13 @@ class Ledger:
         for one in finished:
             try:
                 loaded = one.result() if isinstance(one, Future) else one
-                self._output.settle(loaded.item, written=loaded.row.status == "ok")
+                rows = loaded.rows
+                earlier = None if loaded.reused else self.before(loaded.item)
+                self._output.settle(
+                    loaded.item,
+                    written=len(rows) if loaded.row.status == "ok" else 0,
+                    before=0 if earlier is None else len(earlier.rows),
+                )
             except OutputError as caught:
                 error = error or caught
                 continue
@@ -196,7 +202,7 @@ class Ledger:
                 self._places[row.input] = self._known[row.input]
                 self.reused += 1
             else:
-                entries.append(Entry(loaded.item.relative, row, loaded.template))
+                entries.append(Entry(loaded.item.relative, row, loaded.template, loaded.further))
         places = self._journal.append(entries)
         self._places.update((e.row.input, place) for e, place in zip(entries, places, strict=True))
         if error is not None:
@@ -223,7 +229,7 @@ class Ledger:
             OutputError: If they cannot be written.
         """
         rows = heapq.merge(
-            (entry.row for entry in self._entries()),
+            (row for entry in self._entries() for row in entry.rows),
             sorted(self._refused, key=manifest_order),
             key=manifest_order,
         )

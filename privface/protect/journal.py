@@ -33,13 +33,20 @@ class Entry:
 
     Attributes:
         path: Its path below the roots, POSIX, with surrogate escapes for bytes that are not UTF-8.
-        row: Its manifest row.
+        row: Its manifest row, that of the central face.
         template: Its packed template, where the job makes them (``privface.protect.templates.pack``).
+        further: The rows of its further faces.
     """
 
     path: str
     row: ManifestRow
     template: str | None = None
+    further: tuple[ManifestRow, ...] = ()
+
+    @property
+    def rows(self) -> tuple[ManifestRow, ...]:
+        """All of its rows."""
+        return (self.row, *self.further)
 
 
 class Journal:
@@ -89,7 +96,7 @@ class Journal:
         with self.path.open("rb") as file:
             place = len(file.readline())
             for line in file:
-                entry = _entry(_parse(line))
+                entry = from_record(_parse(line))
                 if entry is not None:
                     found[entry.row.input] = place
                 place += len(line)
@@ -110,7 +117,7 @@ class Journal:
             if not part:
                 break
             line += part
-        entry = _entry(_parse(line.split(b"\n", 1)[0]))
+        entry = from_record(_parse(line.split(b"\n", 1)[0]))
         if entry is None:
             raise OutputError(f"{self.path} has been changed by another program.", hint="Run the job again.")
         return entry
@@ -125,10 +132,7 @@ class Journal:
             OutputError: If they cannot be written.
         """
         # ensure_ascii keeps surrogate escapes (names that are not UTF-8) intact through JSON.
-        lines = [
-            json.dumps({"path": e.path, "template": e.template, **asdict(e.row)}, sort_keys=True)
-            for e in entries
-        ]
+        lines = [json.dumps(as_record(e), sort_keys=True) for e in entries]
         if not lines:
             return []
         # The leading newline seals off a line that a crash may have torn; empty lines are skipped.
@@ -160,8 +164,15 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _entry(value: dict[str, Any] | None) -> Entry | None:
-    if value is None or not {"path", *_NAMES} <= value.keys():
+def as_record(entry: Entry) -> dict[str, Any]:
+    """An entry as :func:`from_record` takes it, fit for JSON."""
+    further = [asdict(row) for row in entry.further]
+    return {"path": entry.path, "template": entry.template, "further": further, **asdict(entry.row)}
+
+
+def from_record(value: dict[str, Any] | None) -> Entry | None:
+    """The entry of a line of JSON; ``None`` where it is none."""
+    if value is None or not {"path", "input", "status", "model"} <= value.keys():
         return None
     path = value["path"]
     if not isinstance(path, str) or not isinstance(value["input"], str) or value["status"] not in STATUSES:
@@ -171,4 +182,12 @@ def _entry(value: dict[str, Any] | None) -> Entry | None:
     template = value.get("template")
     if template is not None and not isinstance(template, str):
         return None
-    return Entry(path, ManifestRow(**{name: value[name] for name in _NAMES}), template)
+    try:
+        rows = [_row(found) for found in (value, *value.get("further", ()))]
+    except TypeError:
+        return None
+    return Entry(path, rows[0], template, tuple(rows[1:]))
+
+
+def _row(value: dict[str, Any]) -> ManifestRow:
+    return ManifestRow(**{name: value[name] for name in _NAMES if name in value})

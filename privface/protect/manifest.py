@@ -1,4 +1,4 @@
-"""The manifest: one row for every input file of a protection job, written as Parquet (and CSV on request)."""
+"""The manifest: a row for every input file of a job, and for every further face of one; Parquet, CSV on request."""
 
 from __future__ import annotations
 
@@ -25,21 +25,23 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 
 MANIFEST_NAME = "manifest.parquet"
 CSV_NAME = "manifest.csv"
-FORMAT = "privface.manifest/2"
+FORMAT = "privface.manifest/3"
 _ROWS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestRow:
-    """What became of one input file.
+    """What became of one input file, or of one further face of it.
 
     Attributes:
         input: Key of the input: POSIX path below the input root (``privface.images.file_key``).
         output: Key of the protected image below the output root; ``None`` unless ``status`` is ``ok``.
         status: See ``Status``.
-        reason: Why there is no output, in words; for a video with an output, what became of frames without a face.
+        reason: Why there is no output, in words; beside an output, what is to be known of it.
         faces: Faces that the detector found, in a video over all frames; ``None`` where none was run (aligned input).
-        box_x1: Left edge of the protected face in pixels of the input; ``None`` for aligned input.
+        face: Which of them the output shows, alone: 1 is the central one, the others follow from left to right, each in a row
+            of its own. ``None`` where the output is not one face of several that were looked for.
+        box_x1: Left edge of that face, else of the central one, in pixels of the input; ``None`` for aligned input.
         box_y1: Top edge.
         box_x2: Right edge.
         box_y2: Bottom edge.
@@ -59,6 +61,7 @@ class ManifestRow:
     output: str | None = None
     reason: str | None = None
     faces: int | None = None
+    face: int | None = None
     box_x1: float | None = None
     box_y1: float | None = None
     box_x2: float | None = None
@@ -79,6 +82,7 @@ _SCHEMA = pa.schema(
         pa.field("status", pa.string(), nullable=False),
         pa.field("reason", pa.string()),
         pa.field("faces", pa.int32()),
+        pa.field("face", pa.int32()),
         *(pa.field(f"box_{edge}", pa.float64()) for edge in ("x1", "y1", "x2", "y2")),
         pa.field("model", pa.string(), nullable=False),
         pa.field("input_sha256", pa.string()),
@@ -92,9 +96,9 @@ _SCHEMA = pa.schema(
 )
 
 
-def manifest_order(row: ManifestRow) -> tuple[str, str, str]:
+def manifest_order(row: ManifestRow) -> tuple[str, str, int, str]:
     """Sort key of a manifest's rows."""
-    return row.input, row.status, row.reason or ""
+    return row.input, row.status, row.face or 0, row.reason or ""
 
 
 def write_manifest(
@@ -104,7 +108,7 @@ def write_manifest(
 
     Args:
         root: Output root.
-        rows: One row per input file.
+        rows: Those of every input file.
         complete: Whether the job went through; ``False`` marks a manifest of an interrupted job in the
             file's metadata (``privface.complete``).
         as_csv: Also write ``manifest.csv``.

@@ -129,8 +129,13 @@ class Output(ABC):
         """SHA-256 of what an earlier run wrote for an item; ``None`` where there is nothing. Called from several threads."""
 
     @abstractmethod
-    def settle(self, item: InputFile, *, written: bool) -> None:
-        """An item has its final row; ``written`` tells whether it has an output, new or of an earlier run.
+    def settle(self, item: InputFile, *, written: int, before: int) -> None:
+        """An item has its final rows.
+
+        Args:
+            item: The photo.
+            written: How many outputs it has, new or of an earlier run, each named by :meth:`InputFile.face`.
+            before: How many an earlier run noted; what is too many of them is removed.
 
         Raises:
             OutputError: If an outdated output cannot be removed, or a shard not be written.
@@ -138,7 +143,7 @@ class Output(ABC):
 
     @abstractmethod
     def clear(self, paths: Iterable[str]) -> None:
-        """Remove all that an earlier job wrote; ``paths`` are its items' paths.
+        """Remove all that an earlier job wrote; ``paths`` are its outputs' paths.
 
         Raises:
             OutputError: If something cannot be deleted.
@@ -178,10 +183,11 @@ class OutputTree(Output):
         except OSError:
             return None
 
-    def settle(self, item: InputFile, *, written: bool) -> None:
+    def settle(self, item: InputFile, *, written: int, before: int) -> None:
         """See :meth:`Output.settle`."""
-        if not written and item.fault is None:  # what a refused name points at is not ours
-            self.remove(item.relative)
+        if item.fault is None:  # what a refused name points at is not ours
+            for number in range(written + 1, max(before, 1) + 1):  # the first may be there unnoted
+                self.remove(item.face(number).relative)
 
     def clear(self, paths: Iterable[str]) -> None:
         """See :meth:`Output.clear`."""

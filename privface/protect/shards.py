@@ -70,17 +70,16 @@ class ShardedOutput(Output):
             data = self._shard(self._number(item)).old.get(item.output)
         return None if data is None else hashlib.sha256(data).hexdigest()
 
-    def settle(self, item: InputFile, *, written: bool) -> None:
+    def settle(self, item: InputFile, *, written: int, before: int) -> None:
         """See :meth:`Output.settle`."""
         if item.fault is not None:
             return
         number = self._number(item)
+        names = [item.face(k).output for k in range(1, max(written, before, 1) + 1)]
         with self._lock:
             shard = self._shard(number)
-            if written:
-                shard.kept[self._order[item.key]] = item.output
-            else:
-                shard.dropped.add(item.output)
+            shard.kept[self._order[item.key]] = names[:written]
+            shard.settled.update(names)
             self._left[number] -= 1
             if self._left[number]:
                 return
@@ -92,7 +91,7 @@ class ShardedOutput(Output):
         """Write what an interrupted job has of its last shards; what those held before and is not yet settled stays."""
         for number, shard in sorted(self._open.items()):
             if shard.new:
-                waiting = [n for n in shard.old if n not in shard.dropped and n not in shard.kept.values()]
+                waiting = [name for name in shard.old if name not in shard.settled]
                 self._store(number, shard.names() + waiting, shard)
         self._open.clear()
 
@@ -144,12 +143,12 @@ class _Shard:
     def __init__(self, old: dict[str, bytes]) -> None:
         self.old = old
         self.new: dict[str, bytes] = {}
-        self.kept: dict[int, str] = {}
-        self.dropped: set[str] = set()
+        self.kept: dict[int, Sequence[str]] = {}
+        self.settled: set[str] = set()
 
     def names(self) -> list[str]:
-        """What is settled and has an output, in input order."""
-        return [self.kept[place] for place in sorted(self.kept)]
+        """The outputs of what is settled, in input order."""
+        return [name for place in sorted(self.kept) for name in self.kept[place]]
 
 
 class TarShards(ShardedOutput):

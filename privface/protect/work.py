@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -35,10 +36,16 @@ from privface.protect.templates import TemplateMaker, check_templates, pack
 from privface.protect.video import MAX_VIDEO_BYTES, protect_video
 from privface.records import FRAME, Landmarks
 
+PASTED = "hair, clothes and background outside the face stay as they are and give gender away"
+"""What is to be known of a photo into which protected faces are pasted."""
+
 logger = logging.getLogger(__name__)
 
 MIN_SIDE = 16
 """Shortest side in pixels of an input; below it there is no face to protect."""
+
+_LONGEST_NAME = 255
+"""Bytes that file systems allow a name."""
 
 _REUSED: frozenset[Status] = frozenset({"ok", "no_face", "many_faces"})
 """Results that a rerun takes over; the others are cheap to find again and may have had a passing cause."""
@@ -57,9 +64,10 @@ class Loaded:
         landmarks: Theirs.
         answers: What the protector gave for them, ``(K, 3, size, size)``, not yet looked at.
         protected: Their protected versions, fit to be written.
-        encoded: The protected file, not yet written.
+        encoded: The protected files, not yet written, one a row.
         reused: Whether an earlier run did it.
         template: Its packed template, where the job makes them.
+        further: The rows of its further faces, where each face is written alone.
     """
 
     item: InputFile
@@ -70,9 +78,15 @@ class Loaded:
     landmarks: tuple[Landmarks, ...] = ()
     answers: NDArray[np.float32] | None = None
     protected: tuple[NDArray[np.uint8], ...] = ()
-    encoded: bytes | None = None
+    encoded: tuple[bytes, ...] = ()
     reused: bool = False
     template: str | None = None
+    further: tuple[ManifestRow, ...] = ()
+
+    @property
+    def rows(self) -> tuple[ManifestRow, ...]:
+        """All of its rows."""
+        return (self.row, *self.further)
 
     @property
     def is_final(self) -> bool:
@@ -85,7 +99,7 @@ class Work:
     """Settings of a :class:`Worker`.
 
     Attributes:
-        crop: Write the central face alone.
+        paste: Where faces are looked for, paste them back into their photo instead of writing each alone.
         batch_size: Images per call of the protector; shorter batches are filled up.
         quality: JPEG and WebP quality.
         max_pixels: Larger inputs are not decoded.
@@ -95,7 +109,7 @@ class Work:
             for none in it.
     """
 
-    crop: bool = False
+    paste: bool = False
     batch_size: int = 32
     quality: int = 95
     max_pixels: int = MAX_PIXELS
@@ -152,7 +166,7 @@ class Worker:
             return Loaded(item, _rejected(row, error))
         row = replace(row, input_sha256=hashlib.sha256(data).hexdigest(), input_bytes=len(data))
         if before is not None and self._still_valid(before, item, row):
-            return Loaded(item, before.row, reused=True, template=before.template)
+            return Loaded(item, before.row, reused=True, template=before.template, further=before.further)
         if item.is_video:
             return Loaded(item, row, video=data)
         return self._decode(item, row, data)
@@ -168,34 +182,35 @@ class Worker:
         return [*done, *found]
 
     def finish(self, one: Loaded) -> Loaded:
-        """Encode and write one protected file; rows that are final pass.
+        """Encode and write what is protected of one file; rows that are final pass.
 
         Raises:
             OutputError: If it cannot be written.
         """
         one = checked(one)
+        encoded, rows = one.encoded, list(one.rows)
         if one.protected:
-            encoded = encode_image(self._pasted(one), one.item.suffix, quality=self._work.quality)
-            one = replace(one, encoded=encoded)
-        data = one.encoded
-        if data is None:
-            return Loaded(one.item, stamped(one.row), reused=one.reused, template=one.template)
-        self._output.write(one.item, data)
-        row = replace(
-            one.row,
-            status="ok",
-            output=self._output.place(one.item),
-            output_sha256=hashlib.sha256(data).hexdigest(),
-            output_bytes=len(data),
-        )
-        return Loaded(one.item, stamped(row), template=one.template)
+            shown = (self._pasted(one),) if one.landmarks and self._work.paste else one.protected
+            encoded = tuple(encode_image(p, one.item.suffix, quality=self._work.quality) for p in shown)
+        for number, data in enumerate(encoded):
+            item = one.item.face(number + 1)
+            self._output.write(item, data)
+            rows[number] = replace(
+                rows[number],
+                status="ok",
+                output=self._output.place(item),
+                output_sha256=hashlib.sha256(data).hexdigest(),
+                output_bytes=len(data),
+            )
+        row, *further = map(stamped, rows)
+        return Loaded(one.item, row, reused=one.reused, template=one.template, further=tuple(further))
 
     def _refusal(self, item: InputFile, row: ManifestRow) -> ManifestRow | None:
         """The final row of a file that is not even read."""
         if item.fault is not None:
             return replace(row, status="unreadable", reason=item.fault)
-        if item.is_video and (self._detector is None or self._work.crop):
-            return replace(row, reason="videos need faces to be looked for, and no --crop")
+        if item.is_video and (self._detector is None or not self._work.paste):
+            return replace(row, reason="a video needs faces to be looked for and pasted back (--paste)")
         if item.suffix not in WRITTEN_SUFFIXES and not item.is_video:
             return replace(row, reason=f"{item.suffix} images are not written; convert it first")
         if self._keyed is not None:
@@ -239,10 +254,12 @@ class Worker:
             return False
         if before.row.status != "ok":
             return True
-        if before.row.output != self._output.place(item):
-            return False
-        if self._output.digest(item) != before.row.output_sha256:
-            return False
+        for number, written in enumerate(before.rows, 1):
+            face = item.face(number)
+            if written.output != self._output.place(face):
+                return False
+            if self._output.digest(face) != written.output_sha256:
+                return False
         return self._templates is None or before.template is not None or item.is_video
 
     def _protect_photos(self, ready: Sequence[Loaded]) -> list[Loaded]:
@@ -290,19 +307,17 @@ class Worker:
                 reason = "no face was found"
                 loaded.append(Loaded(one.item, replace(row, status="no_face", reason=reason)))
                 continue
-            x1, y1, x2, y2 = (float(edge) for edge in central.box)
-            row = replace(row, box_x1=x1, box_y1=y1, box_x2=x2, box_y2=y2)
+            row = _boxed(row, central)
             limit = self._work.max_faces
             if limit is not None and len(detections) > limit:
                 reason = f"{len(detections)} faces, the limit is {limit}"
                 loaded.append(Loaded(one.item, replace(row, status="many_faces", reason=reason)))
                 continue
-            chosen = [central]
-            if not self._work.crop:
-                chosen += [face for face in detections if face is not central]
-            if len(chosen) > 1 and self._keyed is not None:
-                reason = f"{len(chosen)} faces, and the one label of a photo, which this model needs, fits one face"
-                loaded.append(Loaded(one.item, replace(row, reason=reason)))
+            # from left to right, so that a face keeps its number if the detector's confidence changes a little
+            chosen = [central, *sorted((f for f in detections if f is not central), key=lambda f: f.box)]
+            refused = self._too_many(one.item, len(chosen))
+            if refused is not None:
+                loaded.append(Loaded(one.item, replace(row, reason=refused)))
                 continue
             points = tuple(face.landmarks for face in chosen)
             try:
@@ -310,8 +325,20 @@ class Worker:
             except ImageError as error:  # one face that cannot be protected, and the photo is not written
                 loaded.append(Loaded(one.item, replace(row, reason=error.message)))
                 continue
-            loaded.append(replace(one, row=row, faces=faces, landmarks=points))
+            rows = [replace(row, reason=PASTED)]
+            if not self._work.paste:
+                rows = [_boxed(replace(row, face=k), face) for k, face in enumerate(chosen, 1)]
+            loaded.append(replace(one, row=rows[0], further=tuple(rows[1:]), faces=faces, landmarks=points))
         return loaded
+
+    def _too_many(self, item: InputFile, faces: int) -> str | None:
+        """Why a photo with so many faces cannot be protected; ``None`` where it can."""
+        if faces > 1 and self._keyed is not None:
+            return f"{faces} faces, and the one label of a photo, which this model needs, fits one face"
+        last = item.face(faces).relative.rpartition("/")[2]
+        if not self._work.paste and len(os.fsencode(last)) > _LONGEST_NAME:
+            return f"{faces} faces, and the name is too long to be that of each; shorten it"
+        return None
 
     def _call(self, faces: NDArray[np.uint8], keys: Sequence[str]) -> NDArray[np.float32]:
         """The protector on uint8 ``(N, size, size, 3)`` of the photos of these keys, always in batches of one shape.
@@ -340,11 +367,9 @@ class Worker:
         return full
 
     def _pasted(self, one: Loaded) -> NDArray[np.uint8]:
-        """What is to be written of a photo."""
+        """A photo with its protected faces in their places."""
         if one.pixels is None:
             raise ProtectError(f"{one.item.key} has no pixels to write.")
-        if not one.landmarks or self._work.crop:
-            return one.protected[0]
         # faces that lost their colour would look cut out of a photo that has its own
         faded = all(map(_is_grey, one.protected)) and not all(map(_is_grey, one.faces))
         written = without_colour(one.pixels) if faded else one.pixels
@@ -378,12 +403,14 @@ class Worker:
             )
         except ImageError as error:
             return Loaded(one.item, _rejected(one.row, error))
-        row = replace(one.row, faces=made.faces, width=made.width, height=made.height)
+        row = replace(one.row, reason=PASTED, faces=made.faces, width=made.width, height=made.height)
         if made.blank == made.frames:
             reason = f"no face was found in any of {made.frames} frames"
             return Loaded(one.item, replace(row, status="no_face", reason=reason))
-        gaps = f"{made.blank} of {made.frames} frames have no protected face and are black"
-        return Loaded(one.item, replace(row, reason=gaps if made.blank else None), encoded=made.data)
+        if made.blank:
+            gaps = f"{made.blank} of {made.frames} frames have no protected face and are black"
+            row = replace(row, reason=f"{gaps}; {PASTED}")
+        return Loaded(one.item, row, encoded=(made.data,))
 
 
 def checked(one: Loaded) -> Loaded:
@@ -393,13 +420,18 @@ def checked(one: Loaded) -> Loaded:
     faults = (face_fault(answer, face) for answer, face in zip(one.answers, one.faces, strict=True))
     reason = next((fault for fault in faults if fault is not None), None)
     if reason is not None:
-        return Loaded(one.item, replace(one.row, status="failed", reason=reason))
+        return Loaded(one.item, replace(one.row, status="failed", reason=reason, face=None))
     return replace(one, answers=None, protected=tuple(to_pixels(one.answers)))
 
 
 def stamped(row: ManifestRow) -> ManifestRow:
     """A row with the time; one that has a time keeps it."""
     return row if row.finished else replace(row, finished=datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def _boxed(row: ManifestRow, face: Detection) -> ManifestRow:
+    x1, y1, x2, y2 = (float(edge) for edge in face.box)
+    return replace(row, box_x1=x1, box_y1=y1, box_x2=x2, box_y2=y2)
 
 
 def _is_grey(face: NDArray[np.uint8]) -> bool:

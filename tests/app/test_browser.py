@@ -162,7 +162,7 @@ def test_protect_show_download_clear(
     shutil.copy(photos[0], odd)
     page.choose("#pf-faces", "Face crops")
     page.give("#pf-photos", *photos, odd)
-    page.wait("#pf-result .pf-summary", "3 photos protected.")
+    page.wait("#pf-result .pf-summary", "3 faces protected.")
     cards = page.all("#pf-result .pf-card")
     assert [len(card.find_elements("css selector", "img")) for card in cards] == [3, 3, 3]
     loaded = (
@@ -277,7 +277,7 @@ def test_keyboard_reaches_everything(kit: Any, browse: Callable[..., Browser]) -
     page = browse(width=1280)
     page.choose("#pf-faces", "Face crops")
     page.give("#pf-photos", min(kit.faces.rglob("*.png")))
-    page.wait("#pf-result .pf-summary", "1 photo protected.")
+    page.wait("#pf-result .pf-summary", "1 face protected.")
     page.driver.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
     reached: list[str] = []
     for _ in range(60):

@@ -34,7 +34,7 @@ from privface.app.uploads import (
     unpack_photos,
 )
 from privface.errors import ConfigError, DataError
-from privface.faces import Detection
+from privface.faces import Detection, align_face
 from privface.images import decode_image, encode_image
 from privface.protect import check_images
 from privface.records import ARCFACE_TEMPLATE
@@ -174,34 +174,48 @@ def test_every_baseline_works_over_the_slider_and_says_what_it_is_worth(method, 
         assert not np.array_equal(out, images)
 
 
-class OneFace:
-    """A detector that finds one face in the middle of each photo."""
+class TwoFaces:
+    """A detector that finds a face in the middle of each photo, and one aside."""
 
     def detect(self, images):
-        points = tuple((x + 44.0, y + 44.0) for x, y in ARCFACE_TEMPLATE)
-        return [[Detection((44.0, 44.0, 156.0, 156.0), 1.0, points)] for _ in images]
+        points = [tuple((x + shift, y + 44.0) for x, y in ARCFACE_TEMPLATE) for shift in (44.0, 80.0)]
+        boxes = (44.0, 44.0, 156.0, 156.0), (80.0, 44.0, 192.0, 156.0)
+        return [[Detection(box, 1.0, p) for box, p in zip(boxes, points, strict=True)] for _ in images]
 
 
-def test_whole_photo_is_protected_where_its_face_is(make_png, kit):
+def test_every_face_of_a_photo_is_shown_alone(kit):
     service = build_service(
         Settings(model=kit.run, matchers=[f"mini:{kit.matcher}"], probes=[f"mini:{kit.probe}"]), Path()
     )
-    desk = PhotoDesk(matchers=service.desk.matchers, probes=service.desk.probes, detector=OneFace())
+    desk = PhotoDesk(matchers=service.desk.matchers, probes=service.desk.probes, detector=TwoFaces())
     photo = encode_image(np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8), ".png")
     told: list[tuple[int, int]] = []
     outcomes = desk.protect(
-        [Upload("a.png", photo), Upload("A.png", photo), Upload("x.png", b"x")],
+        [Upload("a.png", photo), Upload("A.FACE2.png", photo), Upload("x.png", b"x")],
         service.methods[0],
         progress=lambda done, total: told.append((done, total)),
     )
     assert told == [(1, 3), (2, 3), (3, 3)]
-    assert [o.output for o in outcomes] == ["a.png", "A-2.png", ""]
-    assert "not an image" in (outcomes[2].reason or "")
-    after, before = decode_image(outcomes[0].data or b""), decode_image(photo)
-    assert (after[:30] == before[:30]).all()
-    assert (after[80:120, 80:120] != before[80:120, 80:120]).any()
-    assert -1 <= outcomes[0].matches[0].after <= 1
-    assert 0 <= outcomes[0].genders[0].before <= 1
+    assert [(o.name, o.output) for o in outcomes] == [
+        ("a.png, face 1 of 2", "a.png"),
+        ("a.png, face 2 of 2", "a.face2.png"),
+        ("A.FACE2.png, face 1 of 2", "A.FACE2-2.png"),
+        ("A.FACE2.png, face 2 of 2", "A.FACE2-2.face2.png"),
+        ("x.png", ""),
+    ]
+    assert "not an image" in (outcomes[4].reason or "")
+    for outcome, left in zip(outcomes[:2], (44.0, 80.0), strict=True):
+        points = tuple((x + left, y + 44.0) for x, y in ARCFACE_TEMPLATE)
+        after = decode_image(outcome.data or b"")
+        before = align_face(decode_image(photo), points, size=len(after))
+        shown = decode_image(outcome.pictures.original)
+        assert after.shape == before.shape == shown.shape
+        assert np.abs(after.astype(int) - before).max() > 2
+        assert np.abs(shown.astype(int) - before).mean() < 25, "this face, but for JPEG"
+        assert -1 <= outcome.matches[0].after <= 1
+        assert 0 <= outcome.genders[0].before <= 1
+    said = markup.outcomes(outcomes, archive=None, link=lambda *_: "")
+    assert "4 faces protected. 1 photo not protected." in said
 
 
 def test_strength_changes_the_model(kit, make_png):
@@ -290,7 +304,7 @@ def test_a_stopped_or_failed_request_is_told_in_words(tmp_path, make_png, monkey
     token = service.shelf.put(Item("a.png", make_png(1)))
     path = f"{tmp_path}/{token}/a.png"
     options = {"method": "Blur (baseline)", "strength": 1.0, "faces": "aligned"}
-    assert "1 photo protected" in list(service.protect("me", [path], **options))[-1]
+    assert "1 face protected" in list(service.protect("me", [path], **options))[-1]
     assert "is no longer held" in list(service.protect("me", [path.replace(token, "0" * 32)], **options))[-1]
 
     def broken(*_: object, **__: object) -> None:

@@ -182,12 +182,12 @@ CASES: dict[str, tuple[Case, str]] = {
         photos((SCRIPT, b"\0" * (60 * MB))),
         "&lt;img src=x onerror=alert(1)&gt;.png: 60 MB",
     ),
-    "template as a name": (photos(("${alert(1)}{{constructor}}.png", GOOD)), "1 photo protected"),
+    "template as a name": (photos(("${alert(1)}{{constructor}}.png", GOOD)), "1 face protected"),
     "name that leads elsewhere": (photos(("../../../etc/passwd.png", GOOD)), "<h3>passwd.png</h3>"),
     "name of 5,000 letters": (photos(("a" * 5000 + ".png", GOOD)), "The upload cannot be read"),
-    "name of 250 letters": (photos(("a" * 250 + ".png", GOOD)), "1 photo protected"),
-    "name of control characters": (photos(("a\u202egnp.exe\x07.png", GOOD)), "1 photo protected"),
-    "98 megapixels": (photos(("a.png", black_png(9_900))), "1 photo protected"),
+    "name of 250 letters": (photos(("a" * 250 + ".png", GOOD)), "1 face protected"),
+    "name of control characters": (photos(("a\u202egnp.exe\x07.png", GOOD)), "1 face protected"),
+    "98 megapixels": (photos(("a.png", black_png(9_900))), "1 face protected"),
     "no form": (raw(b"x" * 100, "text/plain"), "cannot be read"),
     "form without boundary": (raw(b"x" * 100, "multipart/form-data"), "cannot be read"),
     "garbled form": (raw(b"x" * 100, "multipart/form-data; boundary=zzz"), "cannot be read"),
@@ -254,7 +254,7 @@ def test_bad_upload_is_answered_in_words(server: Any, client: Any, make_png: Any
 def test_after_all_of_them_it_works_and_its_memory_is_bounded(
     server: Any, client: Any, make_png: Any
 ) -> None:
-    assert "1 photo protected" in client.protect(client.paths(("a.png", make_png(1))))
+    assert "1 face protected" in client.protect(client.paths(("a.png", make_png(1))))
     assert [p for p in server.files() if p.suffix in {".png", ".jpg", ".zip", ".csv"}] == []
     sys.stdout.write(f"peak resident memory: {server.peak_memory() / 1e6:.0f} MB\n")  # pytest -s shows it
     assert server.peak_memory() < LARGEST_MEMORY
@@ -335,7 +335,7 @@ def test_sigterm_ends_it_and_wipes_its_folder(start: Any, make_png: Any) -> None
     client = server.client()
     folder = next(server.temporary.glob("privface-app-*"))
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert "1 photo protected" in client.protect(client.paths(("a.png", make_png(1))))
+    assert "1 face protected" in client.protect(client.paths(("a.png", make_png(1))))
     client.http.close()
     assert server.stop() in {0, -15, 143}
     assert list(server.temporary.iterdir()) == []

@@ -223,25 +223,32 @@ def test_photos_without_a_protected_version_count_as_failures(world, protected, 
 POINTS = ((42.0, 40.0), (58.0, 40.0), (50.0, 49.0), (43.0, 57.0), (57.0, 57.0))
 
 
-class OneFace:
+class TwoFaces:
+    """The central face, and one aside."""
+
     def detect(self, images):
-        return [[Detection((34.0, 28.0, 66.0, 68.0), 0.9, POINTS)] for _ in images]
+        aside = Detection((64.0, 28.0, 96.0, 68.0), 0.9, tuple((x + 30.0, y) for x, y in POINTS))
+        return [[aside, Detection((34.0, 28.0, 66.0, 68.0), 0.9, POINTS)] for _ in images]
 
 
-@pytest.mark.parametrize("crop", [False, True])
-def test_a_photo_that_kept_its_size_is_aligned_like_its_original_and_a_crop_is_not(tmp_path, crop):
+@pytest.mark.parametrize("paste", [False, True])
+@pytest.mark.parametrize("side", [32, 100])
+def test_a_pasted_photo_is_aligned_like_its_original_and_a_face_alone_is_not(tmp_path, paste, side):
     """`privface protect PHOTOS OUT` and then `privface audit`, which reads from the manifest what lies there."""
-    photo = np.random.default_rng(0).integers(0, 256, (90, 100, 3)).astype(np.uint8)  # nearly a square
+    photo = np.random.default_rng(0).integers(0, 256, (100, 100, 3)).astype(np.uint8)
     (tmp_path / "in").mkdir()
     Image.fromarray(photo).save(tmp_path / "in" / "a.png")
-    blur = GaussianBlur(sigma=2.0, size=32)
-    protect_folder(tmp_path / "in", tmp_path / "out", blur, detector=OneFace(), crop=crop)
+    blur = GaussianBlur(sigma=2.0, size=side)  # a face alone may be as large as its photo
+    protect_folder(
+        tmp_path / "in", tmp_path / "out", blur, faces="detect", detector=TwoFaces(), paste=paste
+    )
     table = FaceTable((FaceRecord("a.png", tmp_path / "in" / "a.png", landmarks=POINTS),))
-    options = dataclasses.replace(QUICK, faces="landmarks")
-    faces, found, _ = load_protected(table, tmp_path / "out", options, None)
+    options = dataclasses.replace(QUICK, faces="landmarks", size=side)
+    faces, found, paths = load_protected(table, tmp_path / "out", options, None)
     assert found.all()
+    assert paths == [tmp_path / "out" / "a.png"], "the central face's row counts"
     written = decode_image(tmp_path / "out" / "a.png")
-    expected = written if crop else align_face(written, POINTS, size=32)
+    expected = align_face(written, POINTS, size=side) if paste else written
     np.testing.assert_array_equal(faces[0], expected)
 
 

@@ -22,6 +22,7 @@ from privface.faces.detect import Detection
 from privface.images import decode_image, encode_image, to_pixels, to_unit, without_colour
 from privface.protect import GaussianBlur, GaussianNoise, Pixelate, read_manifest
 from privface.protect import protect_folder as protect_photos
+from privface.protect.work import PASTED
 from privface.records import Landmarks
 
 protect_folder = partial(protect_photos, faces="aligned")  # the patches are, at any size
@@ -398,28 +399,6 @@ def photos(tmp_path: Path, make_patch: MakePatch) -> Path:
     return root
 
 
-def test_with_crop_the_central_face_is_written_aligned_with_its_box(photos: Path, tmp_path: Path) -> None:
-    detect = {"faces": "detect", "crop": True, "detector": BrightBoxes()}
-    summary = protect_folder(photos, tmp_path / "out", BLUR, **detect)  # type: ignore[arg-type]
-    rows = {row.input: row for row in read_manifest(summary.manifest)}
-    assert summary.counts == {
-        "ok": 2,
-        "no_face": 1,
-        "many_faces": 0,
-        "unreadable": 0,
-        "too_large": 0,
-        "failed": 0,
-    }
-    assert (rows["none.png"].faces, rows["none.png"].status) == (0, "no_face")
-    assert not (tmp_path / "out" / "none.png").exists()
-    assert rows["two.png"].faces == 2
-    one = rows["one.png"]
-    assert (one.box_x1, one.box_y1, one.box_x2, one.box_y2) == (4.0, 8.0, 36.0, 48.0)
-    face = align_face(decode_image(photos / "one.png"), LEFT, size=SIZE)
-    expected = to_pixels(BLUR(to_unit(face)[None])[0])
-    np.testing.assert_array_equal(decode_image(tmp_path / "out" / "one.png"), expected)
-
-
 def test_auto_takes_what_has_the_model_s_size_for_a_face_and_looks_for_faces_elsewhere(
     photos: Path, tmp_path: Path, make_patch: MakePatch
 ) -> None:
@@ -457,9 +436,58 @@ class TwoFaces(BrightBoxes):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
-def test_every_face_is_protected_and_pasted_back(photos: Path, tmp_path: Path, batch_size: int) -> None:
+def test_every_face_is_written_alone_with_its_box(photos: Path, tmp_path: Path, batch_size: int) -> None:
     out = tmp_path / "out"
-    detect = {"faces": "detect", "detector": TwoFaces(), "batch_size": batch_size}
+    summary = protect_photos(photos, out, BLUR, detector=TwoFaces(), batch_size=batch_size)
+    assert (summary.counts["ok"], summary.counts["no_face"]) == (2, 1), "counts are of photos"
+    rows = read_manifest(summary.manifest)
+    assert [(r.input, r.output, r.status, r.faces, r.face, r.reason) for r in rows] == [
+        ("none.png", None, "no_face", 0, None, "no face was found"),
+        ("one.png", "one.png", "ok", 1, 1, None),
+        ("two.png", "two.png", "ok", 2, 1, None),
+        ("two.png", "two.face2.png", "ok", 2, 2, None),
+    ]
+    assert sorted(p.name for p in out.glob("*.png")) == ["one.png", "two.face2.png", "two.png"]
+    for row, points in zip(rows[1:], (LEFT, LEFT, RIGHT), strict=True):
+        assert row.box_x1 == (4.0 if points is LEFT else 70.0)
+        assert (row.width, row.height) == (60 if row.input == "one.png" else 80, 60)
+        face = align_face(decode_image(photos / row.input), points, size=SIZE)
+        written = out / str(row.output)
+        np.testing.assert_array_equal(decode_image(written), to_pixels(BLUR(to_unit(face[None])))[0])
+        assert row.output_bytes == written.stat().st_size
+
+
+def test_a_name_that_a_further_face_needs_is_refused(photos: Path, tmp_path: Path) -> None:
+    for name in ("two.face2.png", "one.face02.png", "three.face2.png", "two.face2.jpg"):
+        (photos / name).write_bytes((photos / "one.png").read_bytes())
+    reasons = {}
+    for out, more in (("alone", {}), ("png", {"image_format": "png"}), ("pasted", {"paste": True})):
+        found = protect_photos(photos, tmp_path / out, BLUR, detector=TwoFaces(), **more)  # type: ignore[arg-type]
+        reasons[out] = {
+            r.input: str(r.reason) for r in read_manifest(found.manifest) if r.status == "unreadable"
+        }
+    assert reasons["alone"].keys() == {"two.face2.png"}
+    assert "rename it" in reasons["alone"]["two.face2.png"]
+    assert reasons["png"].keys() == {"two.face2.png", "two.face2.jpg"}
+    assert reasons["pasted"] == {}
+    row = read_manifest(tmp_path / "alone")[-1]
+    assert (row.input, row.output) == ("two.png", "two.face2.png")
+    long = photos / ("l" * 246 + ".png")
+    long.write_bytes((photos / "two.png").read_bytes())
+    rows = read_manifest(protect_photos(photos, tmp_path / "long", BLUR, detector=TwoFaces()).manifest)
+    (row,) = (r for r in rows if r.input == long.name)
+    assert (row.status, row.reason) == (
+        "failed",
+        "2 faces, and the name is too long to be that of each; shorten it",
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_every_face_is_pasted_back_and_the_manifest_says_what_that_leaves(
+    photos: Path, tmp_path: Path, batch_size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    detect = {"faces": "detect", "paste": True, "detector": TwoFaces(), "batch_size": batch_size}
     summary = protect_folder(photos, out, BLUR, **detect)  # type: ignore[arg-type]
     assert (summary.counts["ok"], summary.counts["no_face"]) == (2, 1)
     for name, all_points in (("one", [LEFT]), ("two", [LEFT, RIGHT])):
@@ -474,14 +502,16 @@ def test_every_face_is_protected_and_pasted_back(photos: Path, tmp_path: Path, b
         assert written.shape == photo.shape
         changed = (written != photo).any(axis=2)
         assert 0.05 < changed.mean() < 0.9
-    assert {row.input: row.faces for row in read_manifest(summary.manifest)} == {
-        "none.png": 0, "one.png": 1, "two.png": 2,
+    assert {r.input: (r.faces, r.face, r.reason) for r in read_manifest(summary.manifest)} == {
+        "none.png": (0, None, "no face was found"), "one.png": (1, None, PASTED), "two.png": (2, None, PASTED),
     }  # fmt: skip
+    assert [record.getMessage() for record in caplog.records] == [f"In pasted photos, {PASTED}."]
 
 
 def test_a_photo_of_grey_faces_is_grey(photos: Path, tmp_path: Path) -> None:
     grey = Answering(lambda images: np.repeat(BLUR(images).mean(axis=1, keepdims=True), 3, axis=1))
-    protect_folder(photos, tmp_path / "out", grey, faces="detect", detector=TwoFaces())
+    pasted = {"faces": "detect", "paste": True, "detector": TwoFaces()}
+    protect_folder(photos, tmp_path / "out", grey, **pasted)  # type: ignore[arg-type]
     for name in ("one", "two"):
         photo, written = (decode_image(root / f"{name}.png") for root in (photos, tmp_path / "out"))
         assert np.ptp(photo.astype(int), axis=2).max() > 50
@@ -494,7 +524,7 @@ def test_a_photo_of_grey_faces_is_grey(photos: Path, tmp_path: Path) -> None:
         photo = decode_image(photos / f"{name}.png")
         photo[5:45] = without_colour(photo)[5:45]
         Image.fromarray(photo).save(photos / f"{name}.png")
-    protect_folder(photos, tmp_path / "same", BLUR, faces="detect", detector=TwoFaces())
+    protect_folder(photos, tmp_path / "same", BLUR, **pasted)  # type: ignore[arg-type]
     for name in ("one", "two"):
         photo, written = (decode_image(root / f"{name}.png") for root in (photos, tmp_path / "same"))
         np.testing.assert_array_equal(written[-1], photo[-1])
@@ -514,14 +544,19 @@ def test_one_face_that_is_not_protected_holds_its_photo_back(photos: Path, tmp_p
     summary = protect_folder(photos, tmp_path / "out", Answering(lazy), **detect)  # type: ignore[arg-type]
     rows = {row.input: row for row in read_manifest(summary.manifest)}
     assert (rows["one.png"].status, rows["two.png"].status) == ("ok", "failed")
-    assert rows["two.png"].reason == "protector returned the original"
-    assert not (tmp_path / "out" / "two.png").exists()
+    assert (rows["two.png"].reason, rows["two.png"].face) == ("protector returned the original", None)
+    assert not list((tmp_path / "out").glob("two*"))
 
 
-def test_photos_and_crops_do_not_mix_in_one_folder(photos: Path, tmp_path: Path) -> None:
-    protect_folder(photos, tmp_path / "out", BLUR, faces="detect", detector=BrightBoxes())
-    with pytest.raises(OutputError, match="crop False, now True"):
-        protect_folder(photos, tmp_path / "out", BLUR, faces="detect", crop=True, detector=BrightBoxes())
+def test_pasted_photos_and_faces_alone_do_not_mix_in_one_folder(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    protect_photos(photos, out, BLUR, detector=TwoFaces())
+    with pytest.raises(OutputError, match="paste False, now True"):
+        protect_photos(photos, out, BLUR, detector=TwoFaces(), paste=True)
+    protect_photos(photos, out, BLUR, detector=TwoFaces(), paste=True, overwrite=True)
+    assert sorted(p.name for p in out.glob("*.png")) == ["one.png", "two.png"]
+    with pytest.raises(ConfigError, match="Pasting and a limit of faces need a detector"):
+        protect_folder(photos, tmp_path / "x", BLUR, paste=True)
 
 
 def test_a_photo_without_a_face_can_stop_the_job(photos: Path, tmp_path: Path) -> None:
@@ -569,8 +604,8 @@ def test_real_photos_are_found_by_default(tmp_path: Path) -> None:
         photo = min(person.iterdir())
         (tmp_path / "in" / person.name / photo.name).write_bytes(photo.read_bytes())
     blur = GaussianBlur(sigma=3.0)
-    crops = protect_folder(tmp_path / "in", tmp_path / "crops", blur, faces="detect", crop=True)
-    summary = protect_folder(tmp_path / "in", tmp_path / "out", blur, faces="detect")
+    crops = protect_photos(tmp_path / "in", tmp_path / "crops", blur)
+    summary = protect_photos(tmp_path / "in", tmp_path / "out", blur, paste=True)
     assert crops.counts["ok"] == summary.counts["ok"] == 4
     for row in read_manifest(summary.manifest):
         assert decode_image(tmp_path / "crops" / row.input).shape == (112, 112, 3)

@@ -46,7 +46,7 @@ def test_an_unfinished_manifest_says_so(tmp_path: Path) -> None:
     for complete in (True, False):
         metadata = pq.read_metadata(write_manifest(tmp_path, ROWS, complete=complete)).metadata
         assert metadata[b"privface.complete"] == (b"true" if complete else b"false")
-        assert metadata[b"privface.format"] == b"privface.manifest/2"
+        assert metadata[b"privface.format"] == b"privface.manifest/3"
 
 
 def test_an_empty_manifest_keeps_its_columns(tmp_path: Path) -> None:

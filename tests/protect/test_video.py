@@ -16,6 +16,7 @@ from privface.faces.detect import Detection
 from privface.protect import GaussianBlur, read_manifest
 from privface.protect import protect_folder as protect_photos
 from privface.protect.video import protect_video, require_av
+from privface.protect.work import PASTED
 
 protect_folder = partial(protect_photos, faces="aligned")  # the patches are, at any size
 
@@ -75,7 +76,7 @@ def read(path: Path) -> tuple[list[NDArray[np.uint8]], int]:
 
 
 def protect(source: Path, out: Path, **more: object):  # type: ignore[no-untyped-def]
-    more = {"detector": BrightFrames(), "faces": "detect", "videos": True, **more}
+    more = {"detector": BrightFrames(), "faces": "detect", "videos": True, "paste": True, **more}
     return protect_folder(source, out, BLUR, **more)  # type: ignore[arg-type]
 
 
@@ -86,7 +87,7 @@ def test_faces_are_blurred_gaps_are_black_and_the_rest_stays(tmp_path: Path, suf
     write(source)
     row = read_manifest(protect(tmp_path / "in", tmp_path / "out").manifest)[0]
     assert (row.status, row.faces, row.width, row.height) == ("ok", 5, 96, 64)
-    assert row.reason == "1 of 6 frames have no protected face and are black"
+    assert row.reason == f"1 of 6 frames have no protected face and are black; {PASTED}"
     before, sound_before = read(source)
     after, sound_after = read(tmp_path / "out" / f"film{suffix}")
     assert len(after) == len(before) == 6
@@ -183,11 +184,16 @@ def test_a_film_held_upright_is_seen_upright(tmp_path: Path) -> None:
     assert set(seen) == {(96, 64, 3)}
 
 
-def test_videos_need_a_detector_and_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_videos_need_pasting_a_detector_and_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "in").mkdir()
     write(tmp_path / "in" / "film.mp4")
-    with pytest.raises(ConfigError, match="Videos and a limit of faces need a detector"):
-        protect_folder(tmp_path / "in", tmp_path / "out", BLUR, videos=True)
+    with pytest.raises(ConfigError, match="A video is written whole") as caught:
+        protect_photos(tmp_path / "in", tmp_path / "out", BLUR, videos=True)
+    assert "--paste" in str(caught.value.hint)
+    with pytest.raises(ConfigError, match="need a detector"):
+        protect_folder(tmp_path / "in", tmp_path / "out", BLUR, videos=True, paste=True)
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(MissingExtraError, match="PyAV"):
         require_av()
