@@ -49,6 +49,11 @@ class FaceModel(nn.Module):
         self._onnx_path = onnx_path
         self._session: Any = None
 
+    @property
+    def onnx_path(self) -> Path | None:
+        """The ONNX file that it came as, if it did."""
+        return self._onnx_path
+
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes over: all but the ONNX Runtime session, which cannot be copied and is reopened."""
         return {**self.__dict__, "_session": None}

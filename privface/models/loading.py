@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from privface.errors import ModelError
-from privface.models import checkpoint
+from privface.models import checkpoint, encoder
 from privface.models.bundled import PREFIX, bundled_folder
 from privface.models.face_model import FaceModel, file_sha256, network_sha256
 from privface.models.networks import CompactResNet
@@ -258,8 +258,11 @@ def _module(rest: str) -> dict[str, Any]:
 
 
 def _mini(rest: str, *, kind: str) -> dict[str, Any]:
-    saved = checkpoint.load_network(Path(rest), kind=kind)
-    network = checkpoint.build(CompactResNet, saved, where=Path(rest))
+    saved = checkpoint.load_network(Path(rest))
+    student = kind == "matcher" and saved.kind == encoder.KIND
+    if not student:
+        saved = checkpoint.load_network(Path(rest), kind=kind)
+    network = checkpoint.build(encoder.FaceEncoder if student else CompactResNet, saved, where=Path(rest))
     network.eval().requires_grad_(False)
     size = int(saved.meta.get("input_size", FRAME))
     crop = tuple(float(v) for v in saved.meta.get("crop", (0, 0, FRAME, FRAME)))

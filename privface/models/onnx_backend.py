@@ -65,8 +65,8 @@ def session_outputs(session: Any, x: NDArray[np.float32], *, name: str) -> NDArr
     return np.asarray(out, dtype=np.float32)
 
 
-def to_torch(path: Path) -> nn.Module:
-    """Convert an ONNX graph to a frozen differentiable module (onnx2torch).
+def to_torch(model: Path | bytes) -> nn.Module:
+    """Convert an ONNX graph, a file or its content, to a frozen differentiable module (onnx2torch).
 
     Raises:
         MissingExtraError: If onnx2torch is not installed.
@@ -85,10 +85,44 @@ def to_torch(path: Path) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            network: nn.Module = onnx2torch.convert(str(path))
+            import onnx  # noqa: PLC0415 - comes with onnx2torch
+
+            graph = onnx.load_model_from_string(model) if isinstance(model, bytes) else onnx.load(str(model))
+            network: nn.Module = onnx2torch.convert(graph)
     except Exception as error:  # converters raise whatever their operator raised
         raise ModelError(
-            f"{path.name} cannot be converted for training ({error}).",
+            f"{'The model' if isinstance(model, bytes) else model.name} cannot be converted for training ({error}).",
             hint="It can still be used to score; train against another matcher.",
         ) from error
     return network.eval().requires_grad_(False)
+
+
+def graph_bytes(model: Path | nn.Module, size: tuple[int, int]) -> bytes:
+    """One self-contained ONNX graph: of a file, its external weights included, or of a network in torch.
+
+    Args:
+        model: The file, or a network that maps ``(N, 3, *size)`` to ``(N, D)``.
+        size: Height and width of its input.
+
+    Raises:
+        MissingExtraError: If onnx is not installed.
+        ModelError: If the file cannot be read or the network has no ONNX form.
+    """
+    try:
+        import onnx  # noqa: PLC0415 - optional and heavy
+    except ImportError as error:
+        raise MissingExtraError("Keeping a matcher in a run folder needs onnx, which is not installed.", hint=_EXTRA) from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if isinstance(model, Path):
+                return bytes(onnx.load(str(model)).SerializeToString())
+            example = torch.rand(2, 3, *size)
+            dynamic = ({0: torch.export.Dim("n", min=1)},)
+            program: Any = torch.onnx.export(model, (example,), dynamo=True, dynamic_shapes=dynamic, verbose=False)
+            return bytes(program.model_proto.SerializeToString())
+    except Exception as error:  # both raise whatever an operator raised
+        raise ModelError(
+            f"The matcher cannot be kept as ONNX ({str(error).splitlines()[0][:160]}).",
+            hint="Export it to ONNX yourself and give onnx:FILE.",
+        ) from error

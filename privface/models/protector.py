@@ -16,6 +16,7 @@ from privface.models.bundled import model_folder
 from privface.models.checkpoint import SavedNetwork, build, load_network
 from privface.models.composites import SINGLE, EnsembleSan, FlowSan, Single
 from privface.models.draws import ImageNoise, check_draw
+from privface.models.erased_code import ErasedCode
 from privface.models.face_model import network_sha256
 from privface.models.family import Autoencoder
 from privface.models.inputs import require_unit_images
@@ -25,7 +26,7 @@ from privface.models.san2018 import WHY_GENDERS, San2018
 from privface.records import FRAME
 from privface.threads import map_parts
 
-Perturbation: TypeAlias = Single | EnsembleSan | FlowSan | PrivacyNet
+Perturbation: TypeAlias = Single | EnsembleSan | FlowSan | PrivacyNet | ErasedCode
 """A network that turns an image, and nothing but an image, into a protected one."""
 
 _AT_ONCE = 16
@@ -36,6 +37,7 @@ KINDS: Mapping[str, type[Perturbation]] = {
     "ensemble-san": EnsembleSan,
     "flow-san": FlowSan,
     "privacynet": PrivacyNet,
+    "erased-code": ErasedCode,
 }
 
 
@@ -108,6 +110,11 @@ class Protector:
             raise ConfigError(
                 f"strength={strength} is outside 0..2.", hint="1 is the strength the model was trained with."
             )
+        if strength != 1.0 and isinstance(network, ErasedCode):
+            raise ConfigError(
+                f"strength={strength:g}: a face drawn from an erased code has no strength.",
+                hint="Leave it out; a smaller code hides more (`--code-size`).",
+            )
         if draw is not None:
             check_draw(draw, number)
             if not can_draw(network):
@@ -125,6 +132,8 @@ class Protector:
             digest = f"{digest}+{network.rule}"
         if isinstance(network, PrivacyNet):
             digest = f"{digest}+hide:{','.join(network.hide)}"
+        if isinstance(network, ErasedCode):
+            digest = f"{digest}+code:{network.chosen}"
         if draw is not None:
             digest = f"{digest}+draw:{draw}" + (f".{number}" if number else "")
         self.fingerprint = digest if strength == 1.0 else f"{digest}@{strength:g}"
@@ -137,6 +146,7 @@ class Protector:
         strength: float = 1.0,
         hide: Sequence[str] | None = None,
         draw: int | None = None,
+        code_size: int | None = None,
     ) -> Protector:
         """Load a run folder written by training, or a model that comes with the package.
 
@@ -145,9 +155,10 @@ class Protector:
             strength: As for the class.
             hide: Attributes to hide, for a :class:`~privface.models.PrivacyNet`; by default those of its training.
             draw: As for the class.
+            code_size: Width of the code, for an :class:`~privface.models.erased_code.ErasedCode`; by default its largest.
 
         Raises:
-            ConfigError: If the model has no choice of attributes, or not these, or nothing random.
+            ConfigError: If the model has no choice of attributes, or not these, or nothing random, or no code of that size.
             CheckpointError: If the folder is incomplete, damaged, a pickle or of another kind.
             LabelError: If its network needs the true gender of every photo.
             ModelError: If no model of that name comes with the package.
@@ -162,6 +173,13 @@ class Protector:
                     hint="Leave the choice out, or train with the method privacynet.",
                 )
             network.choose(hide)
+        if code_size is not None:
+            if not isinstance(network, ErasedCode):
+                raise ConfigError(
+                    f"{run} has no code size to choose; asked for {code_size}.",
+                    hint="Leave it out, or train with the method erased-code.",
+                )
+            network.choose(code_size)
         return cls(network, size=int(saved.meta.get("size", FRAME)), strength=strength, draw=draw)
 
     def redrawn(self, number: int) -> Protector:
@@ -175,6 +193,32 @@ class Protector:
                 f"Draw {number} of a protector that draws nothing.", hint="Load it with a seed: draw=SEED."
             )
         return Protector(self.network, size=self.size, strength=self.strength, draw=self.draw, number=number)
+
+    @property
+    def has_code(self) -> bool:
+        """Whether faces are drawn from a code and from nothing else."""
+        return isinstance(self.network, ErasedCode)
+
+    def codes(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Code before and after erasing, unit rows ``(N, K)``, of aligned RGB images ``(N, 3, size, size)`` in [0, 1].
+
+        Raises:
+            ConfigError: If the model has no code.
+            InputRangeError: If shape, type or range break the contract.
+        """
+        network = self.network
+        if not isinstance(network, ErasedCode):
+            raise ConfigError(f"A {kind_of(network)} has no code.", hint="Train with the method erased-code.")
+        batch = torch.from_numpy(np.ascontiguousarray(images))
+        require_unit_images(batch, what="images to encode")
+
+        def read(part: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.inference_mode():
+                return network.codes(part.float().contiguous(memory_format=torch.channels_last))
+
+        found = map_parts(read, torch.split(batch, _AT_ONCE))
+        code, erased = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+        return code, erased
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Protect aligned RGB images ``(N, 3, size, size)`` in [0, 1]; same shape and range out.

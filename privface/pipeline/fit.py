@@ -191,10 +191,11 @@ def _provenance(
 ) -> dict[str, Any]:
     """What went into the model; with ``start``, what went into the network that it began with as well."""
     met = {str(i) for part in (learn, held) if part is not None for i in part.table.identities}
-    people = set(map(person_digest, met))
+    people = set(map(person_digest, met | set(outcome.people)))
     summary = outcome.summary
+    further = {m.fingerprint: m for m in (*matchers, *outcome.matchers)}
     models = {
-        "matchers": [{"name": m.name, "sha256": m.fingerprint} for m in matchers],
+        "matchers": [{"name": m.name, "sha256": m.fingerprint} for m in further.values()],
         "classifiers": [{"name": c.name, "sha256": c.fingerprint} for c in outcome.classifiers],
     }
     if before is not None:

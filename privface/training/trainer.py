@@ -114,6 +114,7 @@ class SemiAdversarialTrainer:
         on_epoch: Called as ``on_epoch(epoch, protector)`` after each epoch (contact sheets).
         tensorboard: Also write TensorBoard event files.
         protector: Makes the protector that those two are shown of the network as it stands.
+        whole: Makes of what is trained the network that is kept, where it is a part of one.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class SemiAdversarialTrainer:
         on_epoch: Callable[[int, Any], None] | None = None,
         tensorboard: bool = False,
         protector: Callable[[Any], Any] = Protector,
+        whole: Callable[[Any], Any] | None = None,
     ) -> None:
         self.step, self.settings = step, settings
         self._progress, self._validate, self._on_epoch, self._tensorboard = (
@@ -134,7 +136,7 @@ class SemiAdversarialTrainer:
             on_epoch,
             tensorboard,
         )
-        self._protector = protector
+        self._protector, self._whole = protector, whole
         accelerator = (
             settings.device if settings.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
         )
@@ -341,7 +343,7 @@ class SemiAdversarialTrainer:
         """The network with averaged weights, on the CPU: what :meth:`fit` saves."""
         network = type(self.step.autoencoder)(**self.step.autoencoder.config)
         network.load_state_dict({k: v.cpu() for k, v in self._average.items()})
-        return network
+        return network if self._whole is None else self._whole(network)
 
     # checkpoints ------------------------------------------------------------------------------------
 

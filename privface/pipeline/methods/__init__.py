@@ -6,13 +6,14 @@ from typing import Final
 from privface.errors import ConfigError
 from privface.pipeline.methods.base import Job, Method, Outcome
 from privface.pipeline.methods.ensemble import ENSEMBLE_SAN
+from privface.pipeline.methods.erased_code import ERASED_CODE
 from privface.pipeline.methods.flow import FLOW_SAN
 from privface.pipeline.methods.privacynet import PRIVACYNET
 from privface.pipeline.methods.san import SAN
 from privface.pipeline.methods.san2018 import SAN_2018
 
 METHODS: Final[Mapping[str, Method]] = {
-    method.name: method for method in (SAN, SAN_2018, ENSEMBLE_SAN, FLOW_SAN, PRIVACYNET)
+    method.name: method for method in (ERASED_CODE, SAN, SAN_2018, ENSEMBLE_SAN, FLOW_SAN, PRIVACYNET)
 }
 """Every method by its name in a configuration."""
 

@@ -120,12 +120,16 @@ class Outcome:
         classifiers: Frozen gender classifiers that it met.
         precision: Arithmetic of its loops.
         minutes: Time that they took.
+        matchers: Matchers that it met beside the job's.
+        people: People that it learnt from beside the job's.
     """
 
     summary: FitSummary
     classifiers: Sequence[GenderProbe]
     precision: str
     minutes: float
+    matchers: Sequence[Matcher] = ()
+    people: Sequence[str] = ()
 
     @classmethod
     def of(
@@ -183,6 +187,7 @@ def fit_network(
     epochs: int | None = None,
     meta: Mapping[str, Any] | None = None,
     protector: Callable[[Any], AnyProtector] = Protector,
+    whole: Callable[[Any], Any] | None = None,
     embeddings: Sequence[Tensor] | None = None,
     labels: NDArray[np.int64] | None = None,
 ) -> Fitted:
@@ -198,6 +203,7 @@ def fit_network(
         epochs: By default the job's.
         meta: Further values for ``model.yaml``.
         protector: Makes of the network what validation looks at.
+        whole: Makes of what is trained the network that is kept; by default it is that.
         embeddings: The originals' embeddings, where they are known already.
         labels: What the step is told of each image instead of its gender.
     """
@@ -212,6 +218,7 @@ def fit_network(
         on_epoch=SheetWriter(folder, job.held or job.learn) if job.save_images else None,
         tensorboard=settings.tensorboard,
         protector=protector,
+        whole=whole,
     )
     began = time.monotonic()
     summary = trainer.fit(

@@ -1,0 +1,253 @@
+"""A face drawn anew from a narrow code that gender was taken out of; the code is the only way through."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from privface.errors import ConfigError, ModelError
+from privface.models import onnx_backend
+from privface.models.decoder import FaceDecoder
+from privface.models.encoder import FaceEncoder
+from privface.models.face_model import FaceModel
+from privface.models.frozen import Precision, frozen
+from privface.models.inputs import to_input
+from privface.models.networks import CompactResNet
+from privface.records import FRAME, InputSpec
+
+_NATIVE: Mapping[str, type[nn.Module]] = {"encoder": FaceEncoder, "compact": CompactResNet}
+
+
+class FrozenReader(nn.Module):
+    """A matcher that is kept inside a model file, as weights of ours or as the bytes of an ONNX graph.
+
+    Args:
+        form: ``"encoder"`` (:class:`~privface.models.encoder.FaceEncoder`), ``"compact"``
+            (:class:`~privface.models.CompactResNet`) or ``"onnx"``.
+        spec: Fields of the :class:`~privface.records.InputSpec` that it expects.
+        outputs: Size of its embedding.
+        network: Keyword arguments of the network, for forms of ours.
+        length: Bytes of the ONNX graph.
+
+    Attributes:
+        precision: What it computes in: ``"fp32"``, or ``"auto"`` for bf16 where the CPU has units for it.
+    """
+
+    content: Tensor
+
+    def __init__(
+        self,
+        *,
+        form: str,
+        spec: Mapping[str, Any],
+        outputs: int,
+        network: Mapping[str, Any] | None = None,
+        length: int = 0,
+    ) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.config: dict[str, Any] = {
+            "form": form,
+            "spec": dict(spec),
+            "outputs": outputs,
+            "network": network,
+            "length": length,
+        }
+        self.spec = InputSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()})
+        self.network = _NATIVE[form](**(network or {})) if form in _NATIVE else None
+        if self.network is None:
+            self.register_buffer("content", torch.zeros(length, dtype=torch.uint8))
+        self.precision: Precision = "fp32"
+        self._fast: dict[Precision, nn.Module] = {}  # in a mapping: no part of the state
+
+    @classmethod
+    def of(cls, matcher: FaceModel) -> FrozenReader:
+        """Take over a loaded matcher; one that is neither ONNX nor ours is turned into ONNX.
+
+        Raises:
+            ModelError: If it cannot be.
+        """
+        outputs = matcher(torch.full((1, 3, FRAME, FRAME), 0.5)).shape[1]
+        spec = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(matcher.spec).items()}
+        for form, kind in _NATIVE.items():
+            if isinstance(matcher.network, kind):
+                config: Any = matcher.network.config
+                reader = cls(form=form, spec=spec, outputs=outputs, network=config)
+                assert reader.network is not None  # noqa: S101 - narrows the type
+                reader.network.load_state_dict(matcher.network.state_dict())
+                return reader
+        content = onnx_backend.graph_bytes(matcher.onnx_path or matcher.network, matcher.spec.size)
+        reader = cls(form="onnx", spec=spec, outputs=outputs, length=len(content))
+        reader.content.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        return reader
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_fast": {}}  # converted graphs cannot be copied to another process
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embeddings ``(N, D)``, not normalised, of aligned RGB ``(N, 3, H, W)`` in [0, 1]."""
+        if self.precision not in self._fast:
+            network = self.network or onnx_backend.to_torch(self.content.numpy().tobytes())
+            self._fast[self.precision] = frozen(network.eval(), precision=self.precision)
+        result: Tensor = self._fast[self.precision](to_input(images, self.spec))
+        return result
+
+
+class CodeEraser(nn.Module):
+    """Transports of :class:`~privface.erasers.GaussianTransport` one after another, in torch.
+
+    Args:
+        size: Values of the code.
+        rounds: How many transports.
+    """
+
+    means: Tensor
+    maps: Tensor
+    middle: Tensor
+    gate: Tensor
+    slope: Tensor
+    offset: Tensor
+
+    def __init__(self, *, size: int, rounds: int) -> None:
+        super().__init__()
+        self.config = {"size": size, "rounds": rounds}
+        shapes = {
+            "means": (2, size),
+            "maps": (2, size, size),
+            "middle": (size,),
+            "gate": (size, size),
+            "slope": (size,),
+            "offset": (1,),
+        }
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(rounds, *shape))
+
+    def adopt(self, fitted: Sequence[Mapping[str, NDArray[np.float64]]]) -> None:
+        """Take over the arrays of fitted transports, in order."""
+        for round_, arrays in enumerate(fitted):
+            for name, array in arrays.items():
+                getattr(self, name.rstrip("_"))[round_] = torch.from_numpy(array).float()
+
+    def forward(self, units: Tensor) -> Tensor:
+        """Unit rows ``(N, size)`` to unit rows, each moved by the map of the side that the gate sees it on."""
+        for k in range(len(self.offset)):
+            side = ((units @ self.gate[k]) * units).sum(1) + units @ self.slope[k] + self.offset[k]
+            first, second = ((units - self.means[k, c]) @ self.maps[k, c].T for c in (0, 1))
+            units = F.normalize(torch.where(side[:, None] > 0, second, first) + self.middle[k], dim=1)
+        return units
+
+
+class ErasedCode(nn.Module):
+    """Photo to code, gender out of the code, code to face.
+
+    Each encoder's embedding, at unit length and less its mean, side by side; principal components of that, at unit length,
+    are the code. Nothing but the erased code reaches the decoder: what can be learnt from a drawn face can be learnt from
+    the erased code (data-processing inequality; Cover and Thomas, 2006, section 2.8).
+
+    Args:
+        encoders: Frozen matchers (:class:`FrozenReader`), or what a card says of them.
+        sizes: Widths of the code, ascending. The decoder draws from each of them: a smaller one hides more and keeps fewer
+            matches.
+        rounds: Transports of the eraser.
+        decoder: Keyword arguments of :class:`~privface.models.decoder.FaceDecoder`, or the decoder.
+        chosen: Width in use; by default the largest.
+
+    Raises:
+        ConfigError: If a width is out of range.
+    """
+
+    centres: Tensor
+    middle: Tensor
+    axes: Tensor
+
+    def __init__(
+        self,
+        *,
+        encoders: Sequence[FrozenReader | Mapping[str, Any]],
+        sizes: Sequence[int],
+        rounds: int,
+        decoder: FaceDecoder | Mapping[str, Any],
+        chosen: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(FrozenReader(**e) if isinstance(e, Mapping) else e for e in encoders)
+        dimensions = sum(self._lengths)
+        widths = sorted(sizes)
+        if not widths or widths[0] < 2 or widths[-1] > dimensions:
+            raise ConfigError(
+                f"A code of {list(sizes)} values cannot be made of embeddings of {dimensions} values.",
+                hint=f"Choose code sizes from 2 to {dimensions}.",
+            )
+        self.erasers = nn.ModuleDict({str(k): CodeEraser(size=k, rounds=rounds) for k in widths})
+        self.decoder = FaceDecoder(**decoder) if isinstance(decoder, Mapping) else decoder
+        self.sizes, self.rounds = widths, rounds
+        self.register_buffer("centres", torch.zeros(dimensions))
+        self.register_buffer("middle", torch.zeros(dimensions))
+        self.register_buffer("axes", torch.zeros(dimensions, widths[-1]))
+        self.choose(widths[-1] if chosen is None else chosen)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments as plain values, for the card beside the weights."""
+        return {
+            "encoders": [e.config for e in self.encoders if isinstance(e, FrozenReader)],
+            "sizes": self.sizes,
+            "rounds": self.rounds,
+            "decoder": self.decoder.config,
+            "chosen": self.chosen,
+        }
+
+    def choose(self, size: int) -> None:
+        """Use a code of ``size`` values.
+
+        Raises:
+            ConfigError: If the model has no such code; lists those it has.
+        """
+        if size not in self.sizes:
+            raise ConfigError(
+                f"code size {size}: this model has codes of {', '.join(map(str, self.sizes))} values.",
+                hint="Choose one of them, or train with method_options.code_sizes.",
+            )
+        self.chosen = size
+
+    def read(self, images: Tensor) -> Tensor:
+        """All embeddings, each at unit length, side by side: ``(N, D)`` of images ``(N, 3, H, W)`` in [0, 1].
+        """
+        return torch.cat([F.normalize(encoder(images).float(), dim=1) for encoder in self.encoders], 1)
+
+    def project(self, read: Tensor) -> Tensor:
+        """The code before erasing, unit rows ``(N, chosen)``, of what :meth:`read` gives."""
+        parts = (read - self.centres).split(self._lengths, 1)
+        centred = torch.cat([F.normalize(part, dim=1) for part in parts], 1) / len(parts) ** 0.5
+        return F.normalize((centred - self.middle) @ self.axes[:, : self.chosen], dim=1)
+
+    @property
+    def _lengths(self) -> list[int]:
+        return [e.outputs for e in self.encoders if isinstance(e, FrozenReader)]
+
+    @property
+    def eraser(self) -> CodeEraser:
+        """What takes gender out of codes of the width in use, unit rows ``(N, chosen)``."""
+        found: CodeEraser = self.erasers[str(self.chosen)]  # type: ignore[assignment]
+        return found
+
+    def draw(self, erased: Tensor) -> Tensor:
+        """Faces ``(N, 3, size, size)`` in [0, 1] of erased codes ``(N, chosen)``."""
+        result: Tensor = self.decoder(F.pad(erased, (0, self.sizes[-1] - erased.shape[1])))
+        return result
+
+    def codes(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The code of images ``(N, 3, H, W)`` in [0, 1] and the erased code, both ``(N, chosen)``."""
+        code = self.project(self.read(images))
+        return code, self.eraser(code)
+
+    def forward(self, images: Tensor, *, strength: float = 1.0) -> Tensor:
+        """Protected faces of aligned RGB images ``(N, 3, H, W)`` in [0, 1]; their strength is always 1."""
+        return self.draw(self.codes(images)[1])

@@ -1,0 +1,215 @@
+"""``erased-code``: a narrow code from which gender is erased, and a decoder that draws the face anew from it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import Field
+
+from privface.config import DataSettings, Settings
+from privface.data import LoadedFaces, require_both_genders
+from privface.erasers import GaussianTransport
+from privface.erasers.base import unit_rows
+from privface.errors import DataError, ModelError
+from privface.images import to_unit
+from privface.losses import AttributeLoss
+from privface.models import Matcher, load_matcher
+from privface.models.decoder import FaceDecoder
+from privface.models.erased_code import ErasedCode, FrozenReader
+from privface.pipeline.faces import join, load_aligned, open_data
+from privface.pipeline.methods.base import Job, Method, Outcome, fit_network, loss_terms, seed_weights
+from privface.training.erased_code import ErasedCodeStep
+
+_BATCH = 64
+_PER_PERSON = 5
+"""Photos of one person that the eraser is fitted on, at most."""
+
+
+class ErasedCodeOptions(Settings):
+    """What is asked of the method alone."""
+
+    encoders: tuple[str, ...] = Field((), description="Matchers that make the code; by default those of `matchers`.")
+    code_sizes: tuple[int, ...] = Field(
+        (64,), min_length=1, description="Widths of the code; `protect --code-size` chooses one. Smaller hides more."
+    )
+    rounds: int = Field(3, ge=1, le=20, description="Transports of the eraser, one after another.")
+    more_data: tuple[DataSettings, ...] = Field(
+        (), description="Further labelled sets. Eraser and decoder learn from all sets, each set balanced."
+    )
+    channels: tuple[int, ...] = Field(
+        (256, 192, 112, 48, 16), min_length=5, max_length=5, description="Channels of the decoder, coarse to fine."
+    )
+
+
+def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
+    """Code, eraser and decoder, in this order; each needs the one before it."""
+    encoders = [load_matcher(spec, seen=True) for spec in options.encoders] or job.matchers
+    faces, sets = _pooled(job, options)
+    readers = [FrozenReader.of(encoder) for encoder in encoders]
+    seed_weights(job.settings.seed)
+    decoder = FaceDecoder(code=max(options.code_sizes), size=job.settings.size, channels=options.channels)
+    network = ErasedCode(encoders=readers, sizes=options.code_sizes, rounds=options.rounds, decoder=decoder)
+    embedded = {e.fingerprint: _embed(job, e, r, faces) for e, r in zip(encoders, readers, strict=True)}
+    adopt_axes(network, [embedded[encoder.fingerprint] for encoder in encoders])
+    rows = fitting_rows(faces.table.genders, faces.table.identities, sets, seed=job.settings.seed)
+    labels = faces.table.genders
+    codes = [_erase(network, size, embedded, encoders, labels, rows) for size in network.sizes]
+    aims, centres = [], []
+    for matcher in job.matchers:
+        known = embedded.get(matcher.fingerprint)
+        units = _embed(job, matcher, FrozenReader.of(matcher), faces) if known is None else known
+        centres.append(units.mean(axis=0))
+        centred = unit_rows(units - centres[-1])
+        aims.append(erase_in_rounds(centred, labels, rows, rounds=options.rounds)[1])
+    step = ErasedCodeStep(
+        decoder,
+        sizes=network.sizes,
+        centres=[torch.from_numpy(centre) for centre in centres],
+        matchers=job.matchers,
+        attribute=AttributeLoss(job.settings.losses.objective),
+        **loss_terms(job.settings),
+    )
+
+    def assembled(trained: FaceDecoder) -> ErasedCode:
+        network.decoder = trained
+        network.choose(network.sizes[-1])
+        return network
+
+    fitted = fit_network(
+        replace(job, learn=faces),
+        step,
+        classifiers=(),
+        whole=assembled,
+        embeddings=[torch.from_numpy(table) for table in (*codes, *aims)],
+    )
+    met = [*job.matchers, *(e for e in encoders if e not in job.matchers)]
+    return replace(Outcome.of([fitted], ()), matchers=met, people=tuple(map(str, faces.table.identities)))
+
+
+def _pooled(job: Job, options: ErasedCodeOptions) -> tuple[LoadedFaces, NDArray[np.int64]]:
+    """All sets behind one another, and which set each face is of.
+
+    Raises:
+        LabelError: If a set lacks a gender.
+    """
+    parts = [job.learn]
+    for settings in options.more_data:
+        table = open_data(settings).labelled()
+        require_both_genders(table)
+        stage = f"align {settings.labels or settings.source}"
+        parts.append(
+            load_aligned(table, mode=settings.faces, size=job.settings.size, progress=job.progress, stage=stage)
+        )
+    return join(parts), np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+
+
+def _embed(job: Job, matcher: Matcher, reader: FrozenReader, faces: LoadedFaces) -> NDArray[np.float32]:
+    """Unit embeddings ``(N, D)`` of all faces.
+
+    Raises:
+        ModelError: If one is not finite.
+    """
+    reader.precision = "auto"
+    found = []
+    with torch.inference_mode():
+        for start in range(0, len(faces), _BATCH):
+            images = torch.from_numpy(to_unit(faces.pixels[start : start + _BATCH]))
+            found.append(F.normalize(reader(images.contiguous(memory_format=torch.channels_last)), dim=1).numpy())
+            if job.progress is not None:
+                job.progress(f"embed with {matcher.name}", start + len(images), len(faces))
+    reader.precision = "fp32"
+    units = np.concatenate(found)
+    bad = np.flatnonzero(~np.isfinite(units).all(axis=1))
+    if len(bad):
+        raise ModelError(
+            f"{matcher.name} gave embeddings that are not finite for {len(bad)} of {len(units)} faces, the first is "
+            f"{faces.table.files[bad[0]]}.",
+            hint="Check its weights and the input range in its sidecar or input_spec.",
+        )
+    return units
+
+
+def adopt_axes(network: ErasedCode, parts: Sequence[NDArray[np.float32]]) -> None:
+    """Means and principal components of the encoders' unit embeddings, one array ``(N, D)`` each.
+
+    Raises:
+        DataError: If there are fewer faces than the code has values.
+    """
+    size = network.sizes[-1]
+    if len(parts[0]) < size:
+        raise DataError(
+            f"{len(parts[0])} faces do not give a code of {size} values.",
+            hint="Give more photos, or smaller method_options.code_sizes.",
+        )
+    centres = [part.mean(axis=0) for part in parts]
+    joined = np.concatenate([unit_rows(part - c) for part, c in zip(parts, centres, strict=True)], axis=1)
+    joined = joined.astype(np.float64) / len(parts) ** 0.5
+    middle = joined.mean(axis=0)
+    _, axes = np.linalg.eigh(np.cov(joined - middle, rowvar=False))
+    axes = axes[:, ::-1][:, :size]
+    axes = axes * np.where(axes.sum(axis=0) < 0, -1.0, 1.0)  # an eigenvector's sign is free
+    for buffer, values in ((network.centres, np.concatenate(centres)), (network.middle, middle), (network.axes, axes)):
+        buffer.copy_(torch.from_numpy(np.ascontiguousarray(values)))
+
+
+def fitting_rows(
+    genders: NDArray[np.int64], people: NDArray[np.str_], sets: NDArray[np.int64], *, seed: int
+) -> NDArray[np.int64]:
+    """Rows that an eraser is fitted on: at most five photos a person, equally many of each gender in each set.
+
+    A set in which one gender is rare would else teach the eraser to tell sets apart.
+    """
+    order = np.random.default_rng(seed).permutation(len(genders))
+    taken: Counter[str] = Counter()
+    few = []
+    for row in order:
+        taken[people[row]] += 1
+        if taken[people[row]] <= _PER_PERSON:
+            few.append(row)
+    chosen = np.array(few)
+    kept = []
+    for number in np.unique(sets):
+        sides = [chosen[(sets[chosen] == number) & (genders[chosen] == gender)] for gender in (0, 1)]
+        kept += [side[: min(map(len, sides))] for side in sides]
+    return np.sort(np.concatenate(kept))
+
+
+def erase_in_rounds(
+    units: NDArray[Any], genders: NDArray[np.int64], rows: NDArray[np.int64], *, rounds: int
+) -> tuple[list[GaussianTransport], NDArray[np.float32]]:
+    """Transports fitted on ``rows``, each on the output of the one before, and all units ``(N, D)`` erased."""
+    found = []
+    erased = np.asarray(units, np.float64)
+    for _ in range(rounds):
+        transport = GaussianTransport().fit(erased[rows], genders[rows])
+        erased = transport.transform(erased)
+        found.append(transport)
+    return found, erased.astype(np.float32)
+
+
+def _erase(
+    network: ErasedCode,
+    size: int,
+    embedded: Mapping[str, NDArray[np.float32]],
+    encoders: Sequence[Matcher],
+    genders: NDArray[np.int64],
+    rows: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """Fit the eraser of one width; gives the erased codes ``(N, size)``."""
+    network.choose(size)
+    read = torch.cat([torch.from_numpy(embedded[encoder.fingerprint]) for encoder in encoders], 1)
+    with torch.inference_mode():
+        code = network.project(read).numpy()
+    fitted, erased = erase_in_rounds(code, genders, rows, rounds=network.rounds)
+    network.eraser.adopt([transport.state() for transport in fitted])
+    return erased
+
+
+ERASED_CODE = Method("erased-code", _train, ErasedCodeOptions)

@@ -1,0 +1,170 @@
+"""A student encoder, taught by regression: photos in, the code that larger matchers give them out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from privface.errors import CheckpointError, TrainingError
+from privface.images import write_atomic
+from privface.models.encoder import FaceEncoder
+from privface.threads import has_bf16
+from privface.training.source import ImageSource, Prefetcher, step_generator
+
+CHECKPOINT = "encoder.ckpt"
+_EVERY = 500
+"""Steps between checkpoints."""
+
+
+def train_encoder(
+    source: ImageSource,
+    targets: NDArray[np.float32],
+    *,
+    images: int = 256_000,
+    batch_size: int = 64,
+    learning_rate: float = 2e-3,
+    relation: float = 4.0,
+    network: FaceEncoder | None = None,
+    seed: int = 0,
+    folder: Path | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> FaceEncoder:
+    """Train a :class:`~privface.models.encoder.FaceEncoder` to give the targets (Hinton et al., arXiv 1503.02531).
+
+    The loss is one minus the cosine, and the squared difference of the batch's cosine matrices (relational distillation,
+    Park et al., CVPR 2019). Half of each batch are mixtures of two photos with mixed targets (Zhang et al., ICLR 2018):
+    endless people from a few thousand photos.
+
+    Args:
+        source: Aligned faces of 112 x 112.
+        targets: Code of each face, ``(N, K)``; directions count.
+        images: Faces shown in all.
+        batch_size: Faces a step, half of them mixtures.
+        learning_rate: AdamW's highest rate (one cosine).
+        relation: Weight of the cosine matrices.
+        network: What is trained; by default a new one of ``K`` outputs.
+        seed: Initial weights, order, views and mixtures.
+        folder: Where a checkpoint is kept; one that is there is gone on with.
+        progress: Called as ``progress(done, total, loss)``.
+
+    Returns:
+        The average of the last weights, in evaluation mode.
+
+    Raises:
+        TrainingError: If there is not one finite target for every face, or the loss is not finite.
+        CheckpointError: If the checkpoint is damaged or of other settings.
+    """
+    if targets.ndim != 2 or len(targets) != len(source) or not np.isfinite(targets).all():
+        raise TrainingError(
+            f"Targets of shape {targets.shape} for {len(source)} faces, or not finite.",
+            hint="Give one finite row for every face.",
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = network or FaceEncoder(outputs=targets.shape[1])
+    wanted = F.normalize(torch.from_numpy(np.asarray(targets, np.float32)))
+    network.train().to(memory_format=torch.channels_last)
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.02)
+    batches = _batches(len(source), images, batch_size, seed)
+    key = [images, batch_size, learning_rate, relation, seed, network.config, len(source)]
+    done = _resume(folder, key, network, average, optimizer)
+    for position, index, photos in Prefetcher(source, batches, start=done):
+        for group in optimizer.param_groups:
+            warm = min(1.0, (position + 1) / 200)
+            group["lr"] = learning_rate * warm * (0.01 + 0.495 * (1 + np.cos(np.pi * position / len(batches))))
+        generator = step_generator(seed=seed, epoch=0, step=position)
+        shown, aim = mixed(views(photos, generator), wanted[torch.from_numpy(index)], generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16()):
+            given = network(shown.to(memory_format=torch.channels_last) * 2 - 1)
+        given = F.normalize(given.float())
+        loss = (1 - (given * aim).sum(1)).mean() + relation * (given @ given.T - aim @ aim.T).square().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+        average.update_parameters(network)
+        if progress is not None:
+            progress(position + 1, len(batches), float(loss.detach()))
+        if not torch.isfinite(loss):
+            raise TrainingError(f"The loss is {float(loss)} in step {position + 1}.", hint="Lower learning_rate.")
+        if folder is not None and (position + 1) % _EVERY == 0:
+            _keep(folder, key, position + 1, network, average, optimizer)
+    result: FaceEncoder = average.module
+    return result.eval()
+
+
+def views(photos: Tensor, generator: torch.Generator, *, soften: bool = True) -> Tensor:
+    """Each photo flipped or not, turned, moved and scaled by up to 6 %, with other contrast and colours; differentiable.
+
+    Args:
+        photos: ``(N, 3, H, W)`` in [0, 1].
+        generator: Source of randomness.
+        soften: Also take detail from some, and colour from a tenth, as photos of other kinds lack them.
+    """
+    count = len(photos)
+
+    def draw(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand((count, *shape), generator=generator)
+
+    flip = torch.where(draw(0, 1) < 0.5, -1.0, 1.0)
+    angle, size = draw(-0.09, 0.09), draw(0.94, 1.06)
+    cosine, sine = torch.cos(angle) * size, torch.sin(angle) * size
+    rows = [cosine * flip, -sine, draw(-0.06, 0.06), sine * flip, cosine, draw(-0.06, 0.06)]
+    grid = F.affine_grid(torch.stack(rows, 1).view(count, 2, 3), list(photos.shape), align_corners=False)
+    turned = F.grid_sample(photos, grid, padding_mode="border", align_corners=False)
+    if soften:
+        soft = F.interpolate(F.avg_pool2d(turned, 2), size=photos.shape[-2:], mode="bilinear")
+        turned = torch.lerp(turned, soft, draw(-1, 1, 1, 1, 1).clamp_min(0))
+        grey = turned.mean(1, keepdim=True)
+        turned = torch.lerp(turned, grey.expand_as(turned), (draw(0, 1, 1, 1, 1) < 0.1).float())
+    middle = turned.mean((1, 2, 3), keepdim=True)
+    coloured = (turned - middle) * draw(0.75, 1.25, 1, 1, 1) + middle * draw(0.85, 1.15, 1, 1, 1)
+    return (coloured * draw(0.93, 1.07, 3, 1, 1)).clamp(0, 1)
+
+
+def mixed(photos: Tensor, aims: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The second half of a batch mixed with the first: photos ``(N, ...)`` and unit aims ``(N, K)``."""
+    half = len(photos) // 2
+    share = 0.3 + 0.4 * torch.rand(half, generator=generator)
+    first, second = photos[:half], photos[-half:]
+    image = torch.lerp(first, second, share.view(-1, *[1] * (photos.ndim - 1)))
+    aim = F.normalize(torch.lerp(aims[:half], aims[-half:], share[:, None]))
+    return torch.cat([photos[:-half], image]), torch.cat([aims[:-half], aim])
+
+
+def _batches(count: int, images: int, size: int, seed: int) -> list[NDArray[np.int64]]:
+    passes = -(-images // count)
+    order = np.concatenate([np.random.default_rng([seed, k]).permutation(count) for k in range(passes)])
+    return [order[start : start + size] for start in range(0, images - size + 1, size)]
+
+
+def _keep(folder: Path, key: Any, done: int, *parts: Any) -> None:
+    buffer = io.BytesIO()
+    torch.save({"done": done, "key": str(key), "parts": [part.state_dict() for part in parts]}, buffer)
+    write_atomic(folder / CHECKPOINT, buffer.getvalue())
+
+
+def _resume(folder: Path | None, key: Any, *parts: Any) -> int:
+    """Steps done by an earlier attempt, whose weights are put into ``parts``."""
+    if folder is None or not (folder / CHECKPOINT).is_file():
+        return 0
+    path = folder / CHECKPOINT
+    try:
+        state = torch.load(path, weights_only=True)
+    except Exception as error:  # torch.load raises zipfile, pickle and runtime errors alike
+        raise CheckpointError(f"{path} is damaged ({type(error).__name__}).", hint="Delete it and start again.") from error
+    if state["key"] != str(key):
+        raise CheckpointError(f"{path} was made with other settings.", hint="Give the same ones, or another folder.")
+    for part, saved in zip(parts, state["parts"], strict=True):
+        part.load_state_dict(saved)
+    return int(state["done"])
