@@ -1,9 +1,9 @@
 """Frozen networks made fast to differentiate with respect to their input.
 
 A generator is trained against matchers whose weights never change. Autograd's general formulas are slow there on a
-CPU: the backward passes of PReLU and of depthwise convolutions leave the fast path, and bf16 makes it worse.
-:func:`frozen` rewrites such a network: convolutions compute their input's gradient as a forward convolution with
-flipped weights, PReLU needs two passes over its input instead of many, batch norm goes into the convolution beside it.
+CPU: the backward passes of PReLU and of depthwise convolutions leave the fast path, above all in bf16.
+:func:`frozen` rewrites a network: convolutions compute the gradient of their input as a forward convolution with
+flipped weights, PReLU's takes two passes, batch norm goes into the convolution beside it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from __future__ import annotations
 import copy
 import operator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,17 +19,21 @@ from torch import Tensor, fx, nn
 from torch.autograd.function import once_differentiable
 
 from privface.errors import ModelError
+from privface.models.face_model import FaceModel
+from privface.records import FRAME
 
 Precision = Literal["auto", "bf16", "fp32"]
+Model = TypeVar("Model", bound=FaceModel)
 
-_BF16_UNITS = {"amx_bf16", "avx512_bf16", "avx_ne_convert", "bf16"}  # Intel's and AMD's flags, and Arm's
-_ANY_TYPE = {  # what keeps bf16 as it is, without losing more than the rounding of its output
-    *("ReLU", "LeakyReLU", "MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d", "Flatten", "Identity", "Dropout", "Dropout2d"),
-    *("OnnxConcat", "OnnxSlice", "OnnxReshape", "OnnxTranspose", "OnnxShape", "OnnxExpand", "OnnxTile", "OnnxPadStatic"),
-    *("OnnxPadDynamic", "OnnxBinaryMathOperation", "OnnxGlobalAveragePool", "OnnxGlobalAveragePoolWithKnownInputShape"),
-    *("relu", "add", "iadd", "cat", "flatten", "size", "reshape", "view", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"),
-    *("relu_", "getattr", "getitem", "float"),
-}  # fmt: skip
+_BF16_UNITS = {"amx_bf16", "avx512_bf16", "bf16"}  # flags of x86, and of Arm
+# fmt: off
+_ANY_TYPE = {  # what may see bf16: it only moves numbers or loses no more than the rounding of its output
+    "ReLU", "LeakyReLU", "MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d", "Flatten", "Identity", "Dropout",
+    "OnnxConcat", "OnnxSlice", "OnnxReshape", "OnnxTranspose", "OnnxShape", "OnnxExpand", "OnnxTile", "OnnxPadStatic",
+    "OnnxPadDynamic", "OnnxBinaryMathOperation", "relu", "relu_", "add", "iadd", "cat", "flatten", "reshape", "view",
+    "size", "getattr", "getitem", "float", "max_pool2d", "avg_pool2d", "_Convolution", "_Prelu", "_Affine",
+}
+# fmt: on
 
 
 def frozen(network: nn.Module, *, precision: Precision = "auto") -> nn.Module:
@@ -39,11 +42,11 @@ def frozen(network: nn.Module, *, precision: Precision = "auto") -> nn.Module:
     No gradient of a weight is ever computed. What the rewriting does not know stays as it is and runs in fp32.
 
     Args:
-        network: Any network in eval mode, maps ``(N, C, H, W)`` to one tensor, such as ``(N, K)``.
+        network: In eval mode; maps ``(N, C, H, W)`` to one tensor, such as ``(N, K)``.
         precision: What convolutions compute in. ``auto`` takes bf16 where the CPU has units for it, else fp32.
 
     Returns:
-        A module with the same input and output in float32; it stays in eval mode.
+        A module with input and output in float32. It stays in eval mode and holds most weights as buffers.
 
     Raises:
         ModelError: If the network is in training mode or the precision is unknown.
@@ -53,19 +56,35 @@ def frozen(network: nn.Module, *, precision: Precision = "auto") -> nn.Module:
     if network.training:
         raise ModelError("A network in training mode cannot be frozen.", hint="Call network.eval() first.")
     low = precision == "bf16" or (precision == "auto" and _fast_bf16())
-    kind = torch.bfloat16 if low else torch.float32
-    with torch.no_grad():
-        return _Frozen(_rewritten(copy.deepcopy(network).requires_grad_(False), kind))
+    with torch.inference_mode(mode=False), torch.no_grad():
+        body = _rewritten(
+            copy.deepcopy(network).requires_grad_(False), torch.bfloat16 if low else torch.float32
+        )
+        return _Frozen(body)
+
+
+def frozen_model(model: Model, *, precision: Precision = "auto") -> Model:
+    """A copy of a matcher or a gender classifier whose network is :func:`frozen`.
+
+    Calling it uses the fast network. :meth:`FaceModel.outputs` of an ONNX model still asks ONNX Runtime.
+    """
+    model = copy.deepcopy(model)
+    if model.network is None:
+        with torch.no_grad():
+            model(torch.zeros(1, 3, FRAME, FRAME))  # an ONNX model is converted when it is first called
+    assert model.network is not None  # noqa: S101 - or the call has raised
+    model.network = frozen(model.network, precision=precision)
+    return model
 
 
 def _fast_bf16() -> bool:
-    """Whether bf16 is computed by units of its own: oneDNN also takes it where it is several times slower."""
+    """Whether the CPU has units for bf16: oneDNN supports it also where it has to emulate it slowly."""
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # noqa: SLF001 - no public query
         return False
     try:
         words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
     except OSError:
-        return True  # no such file: another system, where oneDNN's word is all there is
+        return False  # another system, which does not say
     return bool(words & _BF16_UNITS)
 
 
@@ -75,11 +94,10 @@ class _Frozen(nn.Module):
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = body
-        super().train(False)
+        super().train(mode=False)
 
     def train(self, mode: bool = True) -> _Frozen:
         """Stay in eval mode: batch norm is folded."""
-        del mode
         return self
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,9 +105,6 @@ class _Frozen(nn.Module):
         with torch.autocast(x.device.type, enabled=False):  # the precision is chosen already
             out: Tensor = self.body(x.float()).float()
             return out
-
-
-# --- what replaces slow modules -----------------------------------------------------------------------
 
 
 class _ConvolutionOfInput(torch.autograd.Function):
@@ -109,11 +124,12 @@ class _ConvolutionOfInput(torch.autograd.Function):
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         if ctx.conv.relu:
             gradient = torch.ops.aten.threshold_backward(gradient, ctx.saved_tensors[0], 0)
-        return ctx.conv.input_gradient(gradient, ctx.size), None
+        with torch.autocast(gradient.device.type, enabled=False):
+            return ctx.conv.input_gradient(gradient, ctx.size), None
 
 
 class _Convolution(nn.Module):
-    """A frozen convolution, its ReLU with it if it has one; weights are held in both directions."""
+    """A frozen convolution, with its ReLU if it has one; the weights are held for both directions."""
 
     weight: Tensor
     flipped: Tensor
@@ -121,35 +137,22 @@ class _Convolution(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, kind: torch.dtype) -> None:
         super().__init__()
-        self.stride, self.padding, self.groups = conv.stride, conv.padding, conv.groups
+        self.stride, self.groups = conv.stride, conv.groups
+        self.padding = tuple(int(p) for p in conv.padding)
         self.relu, self.widen = False, False
-        weight = conv.weight.detach().to(kind)
-        grouped = weight.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(0, 1)
-        flipped = grouped.flip(2, 3)
+        weight = conv.weight.to(kind)
+        flipped = _by_group(weight, conv.groups).transpose(1, 2).flatten(0, 1).flip(2, 3)
         for name, value in (("weight", weight), ("flipped", flipped)):
             packed = value.contiguous(memory_format=torch.channels_last)
             self.register_buffer(name, packed, persistent=False)
         bias = None if conv.bias is None else conv.bias.detach().to(kind)
         self.register_buffer("bias", bias, persistent=False)
 
-    @staticmethod
-    def fits(conv: nn.Module) -> bool:
-        """Whether the rewriting covers this convolution; autograd keeps the rest."""
-        return (
-            type(conv) is nn.Conv2d
-            and tuple(conv.dilation) == (1, 1)
-            and conv.padding_mode == "zeros"
-            and not isinstance(conv.padding, str)
-            and all(p < k for p, k in zip(conv.padding, conv.kernel_size, strict=True))
-        )
-
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to the convolution's output, in the precision of the weights."""
         x = x.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
-        if not (torch.is_grad_enabled() and x.requires_grad):
-            out = self.direct(x)
-        else:
-            out = _ConvolutionOfInput.apply(x, self)
+        tracked = torch.is_grad_enabled() and x.requires_grad
+        out: Tensor = _ConvolutionOfInput.apply(x, self) if tracked else self.direct(x)
         return out.float() if self.widen else out
 
     def direct(self, x: Tensor) -> Tensor:
@@ -158,25 +161,19 @@ class _Convolution(nn.Module):
         return F.relu_(out) if self.relu else out
 
     def input_gradient(self, gradient: Tensor, size: torch.Size) -> Tensor:
-        """The gradient of an input of ``(H, W) = size`` from that of the output."""
-        kernel = self.weight.shape[-2:]
-        spread = [n + 2 * p - k + 1 for n, p, k in zip(size, self.padding, kernel, strict=True)]
-        if tuple(self.stride) != (1, 1):
-            if self.groups == 1 or gradient.dtype == torch.float32:
-                rest = [(n - 1) % s for n, s in zip(spread, self.stride, strict=True)]
-                return F.conv_transpose2d(
-                    gradient, self.weight, None, self.stride, self.padding, rest, self.groups
-                )
-            # transposed convolutions of many groups in bf16 are fifteen times slower than this
-            wide = torch.empty(
-                (*gradient.shape[:2], *spread),
-                dtype=gradient.dtype,
-                device=gradient.device,
-                memory_format=torch.channels_last,
-            ).zero_()
-            wide[:, :, :: self.stride[0], :: self.stride[1]] = gradient
-            gradient = wide
-        around = [k - 1 - p for k, p in zip(kernel, self.padding, strict=True)]
+        """The gradient of an input of ``(H, W) = size`` from that of the output, both channels last."""
+        sides = list(zip(size, self.weight.shape[2:], self.padding, strict=True))
+        spread = [n + 2 * p - k + 1 for n, k, p in sides]  # the size of an output of stride 1
+        if self.stride != (1, 1) and (self.groups == 1 or gradient.dtype == torch.float32):
+            rest = [(n - 1) % s for n, s in zip(spread, self.stride, strict=True)]
+            return F.conv_transpose2d(
+                gradient, self.weight, None, self.stride, self.padding, rest, self.groups
+            )
+        if self.stride != (1, 1):  # bf16 of many groups: transposed convolutions take fifteen times as long
+            sparse = gradient.new_zeros((len(gradient), *spread, gradient.shape[1])).permute(0, 3, 1, 2)
+            sparse[:, :, :: self.stride[0], :: self.stride[1]] = gradient
+            gradient = sparse
+        around = [k - 1 - p for _, k, p in sides]
         return F.conv2d(gradient, self.flipped, None, 1, around, 1, self.groups)
 
 
@@ -192,9 +189,8 @@ class _PreluOfInput(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         x, slope = ctx.saved_tensors
-        shape = (1, -1, *[1] * (x.ndim - 2)) if slope.numel() > 1 else (1,) * x.ndim
-        passed = torch.ops.aten.threshold_backward(gradient, x, 0)
-        return torch.lerp(passed, gradient, slope.view(shape)), None
+        passed = torch.ops.aten.threshold_backward(gradient, x, 0)  # torch.where is many times slower in bf16
+        return passed.lerp_(gradient, _by_channel(slope, x)), None
 
 
 class _Prelu(nn.Module):
@@ -204,210 +200,198 @@ class _Prelu(nn.Module):
 
     def __init__(self, slope: Tensor) -> None:
         super().__init__()
-        self.register_buffer("slope", slope.detach().float().reshape(-1), persistent=False)
+        self.register_buffer("slope", slope.detach().float().flatten(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, C, ...)`` to the same shape and type."""
         slope = self.slope.to(x.dtype)
-        if not (torch.is_grad_enabled() and x.requires_grad):
-            return F.prelu(x, slope)
-        out: Tensor = _PreluOfInput.apply(x, slope)
+        tracked = torch.is_grad_enabled() and x.requires_grad
+        out: Tensor = _PreluOfInput.apply(x, slope) if tracked else F.prelu(x, slope)
         return out
 
 
 class _Affine(nn.Module):
-    """Batch norm that no convolution could take in: a factor and a shift a channel."""
+    """Batch norm in eval mode, made of running mean, running variance, weight and bias: a factor and a shift."""
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+    def __init__(self, mean: Tensor, variance: Tensor, weight: Any, bias: Any, eps: float) -> None:
         super().__init__()
-        self.register_buffer("scale", scale, persistent=False)
-        self.register_buffer("shift", shift, persistent=False)
+        scale = torch.rsqrt(variance + eps) * (1 if weight is None else weight)
+        shift = (0 if bias is None else bias) - mean * scale
+        self.register_buffer("scale", scale.detach(), persistent=False)
+        self.register_buffer("shift", shift.detach(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, C, ...)`` to the same shape and type."""
-        shape = (1, -1, *[1] * (x.ndim - 2))
-        scale, shift = (v.to(x.dtype).view(shape) for v in (self.scale, self.shift))
+        scale, shift = (_by_channel(v.to(x.dtype), x) for v in (self.scale, self.shift))
         return torch.addcmul(shift, x, scale)
 
 
-# --- rewriting ----------------------------------------------------------------------------------------
+def _by_channel(values: Tensor, x: Tensor) -> Tensor:
+    return values.view(1, -1, *[1] * (x.ndim - 2))
+
+
+def _by_group(weight: Tensor, groups: int) -> Tensor:
+    """A convolution's weights as ``(groups, outputs, inputs, height, width)``."""
+    return weight.view(groups, -1, *weight.shape[1:])
+
+
+def _fast(module: nn.Module | None, kind: torch.dtype) -> nn.Module | None:
+    """What replaces a module; ``None`` if it stays."""
+    if type(module) is nn.PReLU:
+        return _Prelu(module.weight)
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_mean is not None:
+        return _Affine(module.running_mean, module.running_var, module.weight, module.bias, module.eps)  # type: ignore[arg-type]
+    if (
+        type(module) is nn.Conv2d
+        and module.dilation == (1, 1)
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+        and all(p < k for p, k in zip(module.padding, module.kernel_size, strict=True))
+    ):
+        return _Convolution(module, kind)
+    return None
+
+
+def _swapped(network: nn.Module, kind: torch.dtype) -> nn.Module:
+    """Replace modules one by one where the graph is not known: what stands between them sees fp32 only."""
+    fast = _fast(network, kind)
+    if isinstance(fast, _Convolution):
+        fast.widen = True
+    for name, child in network.named_children():
+        setattr(network, name, _swapped(child, kind))
+    return network if fast is None else fast
 
 
 def _rewritten(network: nn.Module, kind: torch.dtype) -> nn.Module:
     """The network with fast modules in place of slow ones; works on the given copy."""
     try:
-        graph = network if isinstance(network, fx.GraphModule) else fx.symbolic_trace(network)
-    except Exception:  # a forward that cannot be traced may fail in any way
+        traced = network if isinstance(network, fx.GraphModule) else fx.symbolic_trace(network)
+    except Exception:  # a forward that cannot be traced fails in many ways
         return _swapped(network, kind)
-    _fold_constants(graph)
-    for node in list(graph.graph.nodes):
-        _fold_norm(graph, node)
-    for node in list(graph.graph.nodes):
-        _replace(graph, node, kind)
+    work = _Rewriting(traced)
+    work.fold_constants()
+    for step in (work.replace_onnx, work.fold_norm):
+        for node in list(traced.graph.nodes):
+            step(node)
+    for node in list(traced.graph.nodes):
+        work.replace(node, kind)
     if kind != torch.float32:
-        _guard(graph)
-    graph.graph.eliminate_dead_code()
-    graph.delete_all_unused_submodules()
-    graph.recompile()
-    return graph
+        work.guard()
+    traced.graph.eliminate_dead_code()
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced
 
 
-def _swapped(network: nn.Module, kind: torch.dtype) -> nn.Module:
-    """Replace modules one by one, for a network whose graph is not known: what is between them meets fp32 only."""
-    fast = _fast(network, kind)
-    if isinstance(fast, _Convolution):
-        fast.widen = True
-    if fast is not None:
-        return fast
-    for name, child in network.named_children():
-        setattr(network, name, _swapped(child, kind))
-    return network
+class _Rewriting:
+    """The passes over a network's graph, in the order of their use."""
 
+    def __init__(self, network: fx.GraphModule) -> None:
+        self.network, self.graph = network, network.graph
 
-def _fast(module: nn.Module | None, kind: torch.dtype) -> nn.Module | None:
-    """What replaces a module; ``None`` if it stays."""
-    if isinstance(module, nn.Conv2d) and _Convolution.fits(module):
-        return _Convolution(module, kind)
-    if type(module) is nn.PReLU:
-        return _Prelu(module.weight)
-    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_mean is not None:
-        return _Affine(*_scale_and_shift(module, module.eps))
-    return None
+    def fold_constants(self) -> None:
+        """Compute once what does not depend on the input: ONNX has nodes for slopes, shapes and paddings."""
+        known: dict[fx.Node, Tensor] = {}
+        for node in list(self.graph.nodes):
+            module, inputs, value = self.module(node), node.all_input_nodes, self.constant(node)
+            if type(module).__name__ == "OnnxConstant" or (inputs and known.keys() >= set(inputs)):
+                call = module if node.op == "call_module" else node.target
+                if callable(call):
+                    args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
+                    value = call(*args, **kwargs)
+            if isinstance(value, Tensor):
+                known[node] = value
+                if node.op != "get_attr":
+                    self.network.register_buffer(f"known_{node.name}", value, persistent=False)
+                    node.op, node.target, node.args, node.kwargs = "get_attr", f"known_{node.name}", (), {}
 
-
-def _scale_and_shift(norm: Any, eps: float) -> tuple[Tensor, Tensor]:
-    scale = torch.rsqrt(norm.running_var + eps)
-    if norm.weight is not None:
-        scale = scale * norm.weight
-    shift = -norm.running_mean * scale
-    return scale, shift if norm.bias is None else shift + norm.bias
-
-
-def _module(graph: fx.GraphModule, node: Any) -> nn.Module | None:
-    is_module = isinstance(node, fx.Node) and node.op == "call_module"
-    return graph.get_submodule(str(node.target)) if is_module else None
-
-
-def _name(graph: fx.GraphModule, node: fx.Node) -> str:
-    """What a node computes: the class of its module, the name of its function or method."""
-    module = _module(graph, node)
-    if module is not None:
-        return type(module).__name__
-    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-
-
-def _constant(graph: fx.GraphModule, node: Any) -> Tensor | None:
-    if not (isinstance(node, fx.Node) and node.op == "get_attr"):
-        return None
-    value = operator.attrgetter(str(node.target))(graph)
-    return value.detach() if isinstance(value, Tensor) else None
-
-
-def _set_module(graph: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
-    """Let a node call a module of its own: the old one may also be called elsewhere."""
-    name = f"fast_{node.name}"
-    graph.add_submodule(name, module)
-    node.op, node.target, node.args, node.kwargs = "call_module", name, node.args[:1], {}
-
-
-def _fold_constants(graph: fx.GraphModule) -> None:
-    """Compute what does not depend on the input once; ONNX spells out slopes, shapes and paddings as nodes."""
-    known: dict[fx.Node, Tensor] = {}
-    for node in list(graph.graph.nodes):
-        module, inputs = _module(graph, node), node.all_input_nodes
-        value = _constant(graph, node)
-        if value is None and (
-            type(module).__name__ == "OnnxConstant" or (inputs and known.keys() >= set(inputs))
-        ):
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
-            if module is not None:
-                value = module(*args, **kwargs)
-            elif node.op == "call_function":
-                value = node.target(*args, **kwargs)
-        if not isinstance(value, Tensor):
-            continue
-        known[node] = value
-        if node.op != "get_attr":
-            graph.register_buffer(f"known_{node.name}", value, persistent=False)
-            node.op, node.target, node.args, node.kwargs = "get_attr", f"known_{node.name}", (), {}
-
-
-def _fold_norm(graph: fx.GraphModule, node: fx.Node) -> None:
-    """Put a batch norm into the convolution before it, else into the one after it, else make it one pass."""
-    module = _module(graph, node)
-    if type(module).__name__ == "OnnxBatchNorm":
-        values = [_constant(graph, a) for a in node.args[1:]]
-        if len(values) != 4 or any(v is None for v in values):
+    def replace_onnx(self, node: fx.Node) -> None:
+        """Give onnx2torch's PReLU and batch norm, and torch's function, their constants as weights."""
+        name, values = self.name(node), [self.constant(a) for a in node.args[1:]]
+        if not values or any(v is None for v in values):
             return
-        names = ("weight", "bias", "running_mean", "running_var")
-        scale, shift = _scale_and_shift(
-            SimpleNamespace(**dict(zip(names, values, strict=True))), module.epsilon
-        )  # type: ignore[union-attr, arg-type]
-    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_mean is not None:
-        scale, shift = _scale_and_shift(module, module.eps)
-    else:
-        return
-    source = node.args[0] if node.args else None
-    if not isinstance(source, fx.Node):
-        return
-    before, follower = _module(graph, source), next(iter(node.users), None)
-    after = _module(graph, follower)
-    if type(before) is nn.Conv2d and len(source.users) == 1:
-        conv = _conv_like(before, before.weight * scale.view(-1, 1, 1, 1))
-        conv.bias = _fixed(shift if before.bias is None else shift + before.bias * scale)
-        _set_module(graph, source, conv)
-        node.replace_all_uses_with(source)
-    elif type(after) is nn.Conv2d and len(node.users) == 1 and tuple(after.padding) == (0, 0):
-        parts = after.weight.unflatten(0, (after.groups, -1))  # (groups, outputs, inputs, kh, kw)
-        weight = parts * scale.view(after.groups, 1, -1, 1, 1)
-        extra = (parts.sum((3, 4)) * shift.view(after.groups, 1, -1)).sum(2).flatten()
-        conv = _conv_like(after, weight.flatten(0, 1))
-        conv.bias = _fixed(extra if after.bias is None else extra + after.bias)
-        _set_module(graph, follower, conv)  # type: ignore[arg-type]
-        node.replace_all_uses_with(source)
-    else:
-        _set_module(graph, node, _Affine(scale, shift))
+        if name in {"OnnxPReLU", "prelu"} and values[0].numel() in {1, len(values[0])}:  # type: ignore[union-attr, arg-type]
+            self.put(node, _Prelu(values[0]))  # type: ignore[arg-type]
+        elif name == "OnnxBatchNorm":
+            weight, bias, mean, variance = values
+            self.put(node, _Affine(mean, variance, weight, bias, self.module(node).epsilon))  # type: ignore[arg-type, union-attr]
+
+    def fold_norm(self, node: fx.Node) -> None:
+        """Put a batch norm into the convolution before it, or into one after it that adds no zeros around."""
+        norm, source = self.module(node), node.args[0] if node.args else None
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            norm = _fast(norm, torch.float32)
+        if not isinstance(norm, _Affine) or not isinstance(source, fx.Node):
+            return
+        follower = next(iter(node.users), None)
+        before, after = self.module(source), self.module(follower)
+        if type(before) is nn.Conv2d and len(source.users) == 1:
+            old = 0 if before.bias is None else before.bias * norm.scale
+            self.put(source, _like(before, before.weight * norm.scale.view(-1, 1, 1, 1), old + norm.shift))
+            node.replace_all_uses_with(source)
+        elif type(after) is nn.Conv2d and len(node.users) == 1 and not any(map(int, after.padding)):
+            parts = _by_group(after.weight, after.groups)
+            scale, shift = (v.view(after.groups, 1, -1, 1, 1) for v in (norm.scale, norm.shift))
+            bias = (parts * shift).sum((2, 3, 4)).flatten() + (0 if after.bias is None else after.bias)
+            self.put(follower, _like(after, (parts * scale).flatten(0, 1), bias))  # type: ignore[arg-type]
+            node.replace_all_uses_with(source)
+
+    def replace(self, node: fx.Node, kind: torch.dtype) -> None:
+        """Let a node call its fast module if there is one; a ReLU after a convolution goes into it."""
+        fast = _fast(self.module(node), kind) if node.args else None
+        if fast is None:
+            return
+        self.put(node, fast)
+        if isinstance(fast, _Convolution) and len(node.users) == 1:
+            follower = next(iter(node.users))
+            if self.name(follower) in {"ReLU", "relu", "relu_"}:
+                fast.relu = True
+                follower.replace_all_uses_with(node)
+
+    def guard(self) -> None:
+        """Show fp32 to whatever may not know bf16, or would lose too much in it."""
+        for node in list(self.graph.nodes):
+            if node.op.startswith("call_") and self.name(node) not in _ANY_TYPE:
+                for source in node.all_input_nodes:
+                    with self.graph.inserting_before(node):
+                        node.replace_input_with(source, self.graph.call_function(_wide, (source,)))
+
+    def module(self, node: Any) -> nn.Module | None:
+        """The module that a node calls."""
+        calls = isinstance(node, fx.Node) and node.op == "call_module"
+        return self.network.get_submodule(str(node.target)) if calls else None
+
+    def name(self, node: fx.Node) -> str:
+        """The class of a node's module, or the name of its function or method."""
+        module = self.module(node)
+        if module is not None:
+            return type(module).__name__
+        return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+
+    def constant(self, node: Any) -> Tensor | None:
+        """The tensor that a node stands for, if it does not depend on the input."""
+        if not (isinstance(node, fx.Node) and node.op == "get_attr"):
+            return None
+        value = operator.attrgetter(str(node.target))(self.network)
+        return value if isinstance(value, Tensor) else None
+
+    def put(self, node: fx.Node, module: nn.Module) -> None:
+        """Let a node call a module of its own; its old one may have other callers."""
+        name = f"own_{node.name}"
+        self.network.add_submodule(name, module)
+        node.op, node.target, node.args, node.kwargs = "call_module", name, node.args[:1], {}
 
 
-def _conv_like(conv: nn.Conv2d, weight: Tensor) -> nn.Conv2d:
+def _like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
     made = copy.copy(conv)
-    made._parameters = {"weight": _fixed(weight), "bias": conv.bias}  # noqa: SLF001 - a shallow copy shares the dictionary
+    made.__dict__["_parameters"] = {
+        n: nn.Parameter(v, False) for n, v in (("weight", weight), ("bias", bias))
+    }
     return made
-
-
-def _fixed(value: Tensor) -> nn.Parameter:
-    return nn.Parameter(value.detach(), requires_grad=False)
-
-
-def _replace(graph: fx.GraphModule, node: fx.Node, kind: torch.dtype) -> None:
-    """Let a node call its fast module if there is one."""
-    fast = _fast(_module(graph, node), kind)
-    if fast is None and _name(graph, node) in {"OnnxPReLU", "prelu"} and len(node.args) == 2:
-        slope = _constant(graph, node.args[1])
-        if slope is not None and slope.numel() in {1, slope.shape[0] if slope.ndim else 1}:
-            fast = _Prelu(slope)
-    if fast is None:
-        return
-    _set_module(graph, node, fast)
-    follower = next(iter(node.users), None)
-    if isinstance(fast, _Convolution) and len(node.users) == 1 and _name(graph, follower) in {"ReLU", "relu"}:  # type: ignore[arg-type]
-        fast.relu = True
-        follower.replace_all_uses_with(node)  # type: ignore[union-attr]
 
 
 def _wide(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) and value.dtype == torch.bfloat16 else value
-
-
-def _guard(graph: fx.GraphModule) -> None:
-    """Have what may not know bf16, or loses too much in it, see fp32."""
-    for node in list(graph.graph.nodes):
-        fast = isinstance(_module(graph, node), _Convolution | _Prelu | _Affine)
-        if not node.op.startswith("call_") or fast or _name(graph, node) in _ANY_TYPE:
-            continue
-        for source in node.all_input_nodes:
-            with graph.graph.inserting_before(node):
-                node.replace_input_with(source, graph.graph.call_function(_wide, (source,)))
