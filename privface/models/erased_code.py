@@ -230,7 +230,7 @@ class ErasedCode(nn.Module):
 
     @property
     def _lengths(self) -> list[int]:
-        return [e.outputs for e in self.encoders if isinstance(e, FrozenReader)]
+        return [int(encoder.outputs) for encoder in self.encoders]  # type: ignore[arg-type]
 
     @property
     def eraser(self) -> CodeEraser:

@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 from privface.cli.main import app
 from privface.config import ClassifierSettings, parse_settings
 from privface.data import read_genders
-from privface.errors import CheckpointError, ConfigError, LabelError
+from privface.errors import CheckpointError, ConfigError, DataError, LabelError
 from privface.images import decode_image
 from privface.models import LabelledProtector, Protector, San2018Protector
+from privface.models.erased_code import ErasedCode
 from privface.models.export import load_protector
 from privface.pipeline import read_provenance, train
 from privface.pipeline.methods import METHODS
@@ -26,6 +27,10 @@ from privface.pipeline.methods.diverse import classifier_of
 from privface.protect import protect_folder, read_manifest
 
 TINY: dict[str, dict[str, Any]] = {
+    "erased-code": {
+        "loop": {"epochs": 2, "learning_rate": 1e-3},
+        "method_options": {"code_sizes": [6, 12], "rounds": 2, "channels": [8, 8, 8, 8, 8]},
+    },
     "san": {},
     "san-2018": {
         "validation_share": 0.0,
@@ -90,7 +95,7 @@ def test_a_run_folder_says_what_it_is(world, runs, method):
     found = read_provenance(run)
     assert found.get("method", "san") == method
     assert found["steps"] > 0
-    assert found["classifiers"]
+    assert bool(found["classifiers"]) == (method != "erased-code"), "its opponents play on the code"
     assert parse_settings(written).fingerprint() == settings(world, method).fingerprint() == found["settings"]
 
 
@@ -105,6 +110,7 @@ def test_same_seed_same_bytes(world, runs, method, tmp_path):
 def stages(world: Any, method: str) -> list[str]:
     """Names of a method's training loops, in order."""
     several = {
+        "erased-code": ["train"],
         "san": ["train"],
         "privacynet": ["train"],
         "san-2018": ["train 1/2: reconstruction", "train 2/2: all terms"],
@@ -194,6 +200,82 @@ def test_resume_with_another_method_is_refused(world, runs, tmp_path):
     (run / "config.yaml").write_bytes((runs("san") / "config.yaml").read_bytes())
     with pytest.raises(CheckpointError, match="method 'san', now 'flow-san'"):
         train(parse_settings({**copy.deepcopy(world.settings), "method": "flow-san"}), run, resume=True)
+
+
+# --- erased-code ------------------------------------------------------------------------------------------
+
+
+def test_a_face_is_drawn_from_the_erased_code_and_from_nothing_else(runs, make_images):
+    protector = Protector.load(runs("erased-code"))
+    network = protector.network
+    assert isinstance(network, ErasedCode)
+    images = make_images(4, size=32)
+    erased = torch.from_numpy(protector.codes(images)[1])
+    with torch.inference_mode():
+        np.testing.assert_allclose(network.draw(erased).numpy(), protector(images), atol=1e-5)
+    # other photos with the same erased code give the same faces
+    network.encoders = torch.nn.ModuleList([_Fixed(network.encoders[0], torch.from_numpy(images))])
+    np.testing.assert_array_equal(protector(images), protector(1 - images))
+
+
+class _Fixed(torch.nn.Module):
+    def __init__(self, encoder: Any, images: torch.Tensor) -> None:
+        super().__init__()
+        with torch.inference_mode():
+            self.outputs, self.given = encoder.outputs, encoder(images)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.given[: len(images)]
+
+
+def test_its_run_folder_needs_no_other_file_and_its_widths_are_a_dial(world, runs, tmp_path, make_images):
+    run = tmp_path / "moved"
+    run.mkdir()
+    for name in ("model.safetensors", "model.yaml"):
+        (run / name).write_bytes((runs("erased-code") / name).read_bytes())
+    images = make_images(3, size=32)
+    wide, narrow = Protector.load(run), Protector.load(run, code_size=6)
+    assert wide.fingerprint != narrow.fingerprint
+    assert narrow.codes(images)[1].shape == (3, 6)
+    np.testing.assert_allclose(np.linalg.norm(wide.codes(images)[1], axis=1), 1, atol=1e-5)
+    assert not np.array_equal(wide(images), narrow(images))
+    with pytest.raises(ConfigError, match="codes of 6, 12 values"):
+        Protector.load(run, code_size=7)
+    with pytest.raises(ConfigError, match="has no strength"):
+        Protector.load(run, strength=0.5)
+    with pytest.raises(ConfigError, match="no code size"):
+        Protector.load(world.run, code_size=6)
+    with pytest.raises(ConfigError, match="has no code"):
+        Protector.load(world.run).codes(images)
+
+
+def test_other_sets_are_learnt_from_and_their_people_refused_in_audits(world, tmp_path):
+    more = {"source": f"folder:{world.audited}", "labels": str(world.audited / "labels.csv"), "faces": "aligned"}
+    options = {**TINY["erased-code"]["method_options"], "more_data": [more]}
+    train(settings(world, "erased-code", method_options=options), tmp_path / "r")
+    assert len(read_provenance(tmp_path / "r")["people"]) == 24 + 64
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"code_sizes": [0]}, ConfigError, "greater than or equal to 2"),
+        ({"code_sizes": [4096]}, ConfigError, "embeddings of"),
+        ({"encoders": ["mini:nowhere"]}, CheckpointError, "has no model.safetensors"),
+        ({"more_data": [{"source": "folder:nowhere"}]}, DataError, "nowhere"),
+        ({"more_data": "one gender"}, LabelError, "female"),
+    ],
+)
+def test_what_it_cannot_work_with_is_refused(world, tmp_path, options, error, words):
+    if options.get("more_data") == "one gender":
+        labels = tmp_path / "women.csv"
+        rows = (world.audited / "labels.csv").read_text().splitlines()
+        labels.write_text("\n".join([rows[0], *(row for row in rows[1:] if "female" in row)]))
+        more = {"source": f"folder:{world.audited}", "labels": str(labels), "faces": "aligned"}
+        options, words = {"more_data": [more]}, "male"
+    chosen = {**TINY["erased-code"]["method_options"], **options}
+    with pytest.raises(error, match=words):
+        train(settings(world, "erased-code", method_options=chosen), tmp_path / "r")
 
 
 # --- san-2018: the label ----------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class ErasedCodeOptions(Settings):
     """What is asked of the method alone."""
 
     encoders: tuple[str, ...] = Field((), description="Matchers that make the code; by default those of `matchers`.")
-    code_sizes: tuple[int, ...] = Field(
+    code_sizes: tuple[Annotated[int, Field(ge=2)], ...] = Field(
         (64,), min_length=1, description="Widths of the code; `protect --code-size` chooses one. Smaller hides more."
     )
     rounds: int = Field(3, ge=1, le=20, description="Transports of the eraser, one after another.")
