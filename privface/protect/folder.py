@@ -188,12 +188,12 @@ def protect_folder(
             **({} if layout == "tree" else {"layout": layout, "shard_size": shard_size}),
             **({} if templates is None else {"templates": templates.fingerprint}),
         }
-        if paste:
-            logger.warning("In pasted photos, %s.", PASTED)
         with locked(output):
             remove_leftovers(output)
             target = _output(output, layout=layout, shard_size=shard_size)
             journal = _open_journal(target, settings, overwrite=overwrite)
+            if paste:
+                logger.warning("In pasted photos, %s.", PASTED)
             ledger = Ledger(
                 journal,
                 target,

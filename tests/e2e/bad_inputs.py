@@ -473,7 +473,7 @@ CASES: tuple[Case, ...] = (
     Case("no worker", lambda w: _good_then(w, "--workers", "0"), 2, "workers is 0"),
     Case("no room in a shard", lambda w: _good_then(w, "--to", "parquet", "--shard-size", "0"), 2, "shard_size is 0; it must be at least 1"),
     Case("a limit of faces for aligned faces", lambda w: _good_then(w, "--faces", "aligned", "--max-faces", "1"), 2, "need a detector"),
-    Case("videos among aligned faces", lambda w: _good_then(w, "--faces", "aligned", "--video"), 2, "need a detector"),
+    Case("videos without --paste", lambda w: _good_then(w, "--video"), 2, "A video is written whole"),
     Case("a store without templates", lambda w: _good_then(w, "--store", "lancedb:x"), 2, "--store keeps the templates of --embeddings"),
     Case("a store of another kind", lambda w: _good_then(w, "--store", "faiss:x", "--embeddings", f"mini:{w / 'kit/matcher'}"), 2, "'faiss:x' is not known"),
     Case("search of a store that is not there", lambda w: _match(w, "--store", f"lancedb:{w / 'none'}"), 2, "none holds no templates"),

@@ -66,7 +66,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [[], ["--faces", "detect"]], ids=["aligned", "detect"])
+@pytest.mark.parametrize("options", [[], ["--faces", "detect", "--paste"]], ids=["aligned", "detect"])
 def test_protecting_works_offline_from_an_empty_home(
     photos: Path, tmp_path: Path, options: list[str]
 ) -> None:

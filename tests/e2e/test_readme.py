@@ -99,7 +99,7 @@ def test_every_command_for_own_photos_runs_in_order(place: Path) -> None:
                 EXIT_SOME_FAILED,
             }  # a detector need not take every drawing for a face, and what has no embedding stays empty
         assert done.returncode in allowed, f"{line}\n{done.stdout}\n{done.stderr}"
-    statuses = [row.status for row in read_manifest(place / "protected")]
+    statuses = [row.status for row in read_manifest(place / "protected") if row.face in {None, 1}]
     assert len(statuses) == 168
     assert set(statuses) <= {"ok", "no_face"}
     assert statuses.count("ok") > 158

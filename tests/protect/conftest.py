@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import zoom
+
+from privface.faces.detect import Detection
 
 SIZE = 32
 
@@ -35,6 +37,43 @@ def faces(tmp_path: Path) -> Path:
         path = root / f"person{index % 2}" / f"face{index:02d}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(patch(index)).save(path)
+    return root
+
+
+class Crowd:
+    """Finds one to three faces, as many as the photo's upper left value says; the central one is in the middle."""
+
+    fingerprint = "crowd"
+
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
+        points = ((18.0, 20.0), (30.0, 20.0), (24.0, 26.0), (19.0, 32.0), (29.0, 32.0))
+        found = []
+        for image in images:
+            shifts = (8.0, 0.0, -8.0)[: 1 + int(image[0, 0, 0]) % 3]
+            found.append(
+                [
+                    Detection((12 + s, 12, 36 + s, 36), 0.9, tuple((x + s, y) for x, y in points))
+                    for s in shifts
+                ]
+            )
+        return found
+
+
+@pytest.fixture
+def crowd() -> Crowd:
+    return Crowd()
+
+
+@pytest.fixture
+def groups(tmp_path: Path) -> Path:
+    """Nine photos of one, two and three faces in turn, as :class:`Crowd` finds them."""
+    root = tmp_path / "groups"
+    for index in range(9):
+        photo = patch(index)
+        photo[0, 0, 0] = index
+        path = root / f"day{index % 2}" / f"photo{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo).save(path)
     return root
 
 

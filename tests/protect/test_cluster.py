@@ -18,6 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from privface.errors import ConfigError, MissingExtraError, OutputError
+from privface.faces.detect import FaceDetector
 from privface.images import encode_image
 from privface.protect import GaussianBlur, read_manifest
 from privface.protect import protect_folder as protect_photos
@@ -98,6 +99,22 @@ def test_same_bytes_as_the_local_engine_though_an_actor_is_killed(
     assert 0 < summary.reused < 7
     assert snapshot(tmp_path / "ray") == snapshot(tmp_path / "local")
     assert not list((tmp_path / "ray").rglob("*.privface-tmp"))
+
+
+@pytest.mark.parametrize("layout", ["tree", "webdataset"])
+def test_photos_of_several_faces(
+    cluster: None, groups: Path, crowd: FaceDetector, tmp_path: Path, snapshot: Snapshot, layout: str
+) -> None:
+    ray.cloudpickle.register_pickle_by_value(sys.modules[type(crowd).__module__])
+    more = {"layout": layout, "shard_size": 4, "batch_size": 2, "faces": "detect", "detector": crowd}
+    protect_folder(groups, tmp_path / "ray", BLUR, engine=engine(), **more)  # type: ignore[arg-type]
+    protect_folder(groups, tmp_path / "local", BLUR, **more)  # type: ignore[arg-type]
+    assert snapshot(tmp_path / "ray") == snapshot(tmp_path / "local")
+    (groups / "day0" / "photo2.png").write_bytes((groups / "day0" / "photo0.png").read_bytes())
+    again = protect_folder(groups, tmp_path / "ray", BLUR, engine=engine(), **more)  # type: ignore[arg-type]
+    protect_folder(groups, tmp_path / "local", BLUR, **more)  # type: ignore[arg-type]
+    assert again.reused == 8
+    assert snapshot(tmp_path / "ray") == snapshot(tmp_path / "local")
 
 
 def test_an_unforeseen_fault_costs_a_chunk_not_the_job(cluster: None, faces: Path, tmp_path: Path) -> None:

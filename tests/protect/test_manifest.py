@@ -108,6 +108,25 @@ def test_journal_ignores_paths_that_leave_the_output(tmp_path: Path, path: objec
     assert set(journal.index()) == {"a.jpg"}
 
 
+def test_journal_keeps_the_rows_of_further_faces_and_reads_lines_without_them(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.start({})
+    one = entry("a.jpg")
+    further = tuple(ManifestRow("a.jpg", "ok", "m", face=number) for number in (2, 3))
+    (place,) = journal.append([Entry("a.jpg", one.row, None, further)])
+    assert journal.read(place).rows == (one.row, *further)
+    record = json.loads(journal.path.read_text().splitlines()[-1])
+    for odd in ({"further": 7}, {"further": [7]}, {"further": [{}]}):
+        with journal.path.open("a") as file:
+            file.write(json.dumps({**record, "input": "odd", **odd}) + "\n")
+    del record["further"], record["face"]  # as an earlier version wrote it
+    with journal.path.open("a") as file:
+        file.write(json.dumps({**record, "input": "old"}) + "\n")
+    index = journal.index()
+    assert index.keys() == {"a.jpg", "old"}
+    assert journal.read(index["old"]).rows == (ManifestRow("old", "ok", "m"),)
+
+
 def test_a_foreign_journal_is_refused(tmp_path: Path) -> None:
     (tmp_path / JOURNAL_NAME).write_text("hello\n")
     with pytest.raises(OutputError, match=r"is not a privface.journal/2 journal"):

@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from privface.errors import OutputError
+from privface.faces.detect import FaceDetector
 from privface.images import encode_image
 from privface.protect import (
     GaussianBlur,
@@ -113,6 +114,43 @@ def test_an_output_does_not_outlive_an_input_that_became_unreadable(faces: Path,
     assert (out / "person0" / "face00.png").exists()
     assert protect_folder(faces, out, NOISE).counts["unreadable"] == 1
     assert not (out / "person0" / "face00.png").exists()
+
+
+def test_photos_of_several_faces_are_taken_over_whole_or_done_again(
+    groups: Path, crowd: FaceDetector, tmp_path: Path, snapshot: Snapshot
+) -> None:
+    out, run = tmp_path / "out", {"faces": "detect", "detector": crowd, "batch_size": 2}
+    stop = Watched(out_of_memory, before_call=5)
+    with pytest.raises(MemoryError):
+        protect_folder(groups, out, stop, **run)  # type: ignore[arg-type]
+    protect_folder(groups, tmp_path / "one", NOISE, **run)  # type: ignore[arg-type]
+    assert 0 < protect_folder(groups, out, NOISE, **run).reused < 9  # type: ignore[arg-type]
+    assert len(read_manifest(out)) == 3 * (1 + 2 + 3)
+    assert snapshot(out) == snapshot(tmp_path / "one")
+    (out / "day0" / "photo2.face3.png").write_bytes(b"damaged")
+    (out / "day0" / "photo8.face2.png").unlink()
+    (out / "day1" / "photo1.png").unlink()
+    assert protect_folder(groups, out, NOISE, **run).reused == 6  # type: ignore[arg-type]
+    assert snapshot(out) == snapshot(tmp_path / "one")
+    assert protect_folder(groups, out, NOISE, **run).reused == 9  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("layout", ["tree", "parquet"])
+def test_no_face_outlives_its_photo(
+    groups: Path, crowd: FaceDetector, tmp_path: Path, snapshot: Snapshot, layout: str
+) -> None:
+    out, run = tmp_path / "out", {"faces": "detect", "detector": crowd, "layout": layout, "shard_size": 4}
+    protect_folder(groups, out, NOISE, **run)  # type: ignore[arg-type]
+    one_face = (groups / "day0" / "photo0.png").read_bytes()
+    (groups / "day0" / "photo2.png").write_bytes(one_face)  # of three faces before
+    (groups / "day1" / "photo5.png").write_bytes(b"no image")
+    (groups / "day0" / "photo6.png").write_bytes((groups / "day0" / "photo8.png").read_bytes())
+    assert protect_folder(groups, out, NOISE, **run).reused == 6  # type: ignore[arg-type]
+    protect_folder(groups, tmp_path / "fresh", NOISE, **run)  # type: ignore[arg-type]
+    assert snapshot(out) == snapshot(tmp_path / "fresh")
+    protect_folder(groups, out, NOISE, **{**run, "paste": True, "overwrite": True})  # type: ignore[arg-type]
+    protect_folder(groups, tmp_path / "pasted", NOISE, **{**run, "paste": True})  # type: ignore[arg-type]
+    assert snapshot(out) == snapshot(tmp_path / "pasted")
 
 
 def test_a_link_put_in_place_of_an_output_is_replaced(faces: Path, tmp_path: Path) -> None:

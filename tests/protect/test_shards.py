@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from privface.errors import ConfigError, OutputError
+from privface.faces.detect import FaceDetector
 from privface.images import encode_image
 from privface.protect import GaussianBlur, read_manifest
 from privface.protect import protect_folder as protect_photos
@@ -67,8 +68,8 @@ def run_out() -> None:
     raise MemoryError("out of device memory")
 
 
-def protect(faces: Path, out: Path, layout: str, *, protector: object = BLUR, **more: object):  # type: ignore[no-untyped-def]
-    return protect_folder(faces, out, protector, layout=layout, shard_size=4, batch_size=2, **more)  # type: ignore[arg-type]
+def protect(source: Path, out: Path, layout: str, *, protector: object = BLUR, **more: object):  # type: ignore[no-untyped-def]
+    return protect_folder(source, out, protector, layout=layout, shard_size=4, batch_size=2, **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -93,6 +94,23 @@ def test_shards_hold_the_bytes_of_the_tree_and_the_manifest_says_where(
             assert (tmp_path / "out" / shard).is_file()
         else:
             assert (row.input, row.output) == ("broken.png", None)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_face_of_a_photo_is_in_its_shard(
+    groups: Path, crowd: FaceDetector, tmp_path: Path, layout: str
+) -> None:
+    protect(groups, tmp_path / "out", layout, faces="detect", detector=crowd)
+    protect_folder(groups, tmp_path / "tree", BLUR, batch_size=2, faces="detect", detector=crowd)
+    found = images(tmp_path / "out", layout)
+    rows = read_manifest(tmp_path / "out")
+    assert len(found) == len(rows) == 18
+    for row in rows:
+        shard, _, name = str(row.output).partition("/")
+        assert found[name] == (tmp_path / "tree" / name).read_bytes()
+        assert (tmp_path / "out" / shard).is_file()
+        assert row.output_sha256 == hashlib.sha256(found[name]).hexdigest()
+    assert list(found)[:4] == ["day0/photo0.png", *(f"day0/photo2{k}.png" for k in ("", ".face2", ".face3"))]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -16,6 +16,7 @@ from privface.data import read_embeddings
 from privface.erasers import LEACE, SavedEraser, save_eraser
 from privface.errors import ConfigError, ModelError, OutputError
 from privface.faces.align import as_aligned
+from privface.faces.detect import FaceDetector
 from privface.images import decode_image, to_pixels, to_unit
 from privface.models import CompactResNet, load_matcher, save_network
 from privface.pipeline.erase import template_maker
@@ -82,6 +83,18 @@ def test_a_rerun_takes_templates_over_and_other_templates_do_not_mix(
         protect_folder(faces, out, BLUR, templates=Means(fingerprint="others"))
     with pytest.raises(OutputError, match="templates 'means', now None"):
         protect_folder(faces, out, BLUR)
+
+
+def test_a_photo_of_several_faces_has_the_template_of_its_central_one(
+    groups: Path, crowd: FaceDetector, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    protect_photos(groups, out, BLUR, detector=crowd, templates=Means())
+    table = read_embeddings(out / "embeddings.parquet")
+    files = table.labels["file"].tolist()
+    assert files == sorted(p.relative_to(groups).as_posix() for p in groups.rglob("*.png"))
+    shown = [Means()(to_unit(decode_image(out / file))[None])[0] for file in files]
+    np.testing.assert_allclose(table.vectors, shown, atol=1e-6)
 
 
 def test_a_matcher_that_answers_nonsense_stops_the_job(faces: Path, tmp_path: Path) -> None:
