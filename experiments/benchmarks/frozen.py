@@ -1,9 +1,10 @@
 """Benchmark: a frozen matcher as converted from ONNX against `privface.models.frozen` in fp32 and in bf16.
 
 One step is what training a generator does with a matcher: forward of a batch, and the gradient of the cosine similarities with
-respect to the pixels. The variants take turns in one process; printed are the least seconds a step of each, medians, and the
-median of the paired ratios, with the cosines of outputs and of gradients to the plain network's. The pixels are smooth noise:
-speed does not depend on them, agreement on photos is in tests/models/test_frozen.py.
+respect to the pixels. The variants take turns in one process; printed are the least seconds a step of each by the clock and of
+CPU time (which other work on the same cores disturbs less), the median of the paired ratios of CPU time, and the cosines of
+outputs and of gradients to the plain network's. The pixels are smooth noise: speed does not depend on them, and agreement on
+photos is in tests/models/test_frozen.py.
 
     python experiments/benchmarks/frozen.py onnx:FILE [onnx:FILE ...] [--threads 1]
 """
@@ -22,16 +23,16 @@ from torch import Tensor
 from privface.models import Matcher, load_matcher
 from privface.models.frozen import frozen_model
 
-Result = tuple[float, Tensor, Tensor]
+Result = tuple[float, float, Tensor, Tensor]
 
 
 def step(matcher: Matcher, images: Tensor, target: Tensor) -> Result:
-    """Seconds, outputs and gradients of one step."""
+    """Seconds by the clock, seconds of CPU time, outputs and gradients of one step."""
     images = images.clone().requires_grad_()
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     out = matcher(images)
     (gradient,) = torch.autograd.grad(F.cosine_similarity(out, target).sum(), images)
-    return time.perf_counter() - began, out.detach(), gradient.flatten(1)
+    return time.perf_counter() - began, time.process_time() - busy, out.detach(), gradient.flatten(1)
 
 
 def compare(spec: str, *, batch: int, rounds: int) -> None:
@@ -49,17 +50,16 @@ def compare(spec: str, *, batch: int, rounds: int) -> None:
     for matcher in variants.values():
         step(matcher, images, target)  # first calls build kernels
     turns = [{name: step(m, images, target) for name, m in variants.items()} for _ in range(rounds)]
-    _, out, gradient = turns[-1]["plain fp32"]
+    known = turns[-1]["plain fp32"][2:]
     for name in variants:
-        times = [turn[name][0] for turn in turns]
-        ratio = statistics.median(turn["plain fp32"][0] / turn[name][0] for turn in turns)
-        alike = [
-            float(F.cosine_similarity(found, known).mean())
-            for found, known in zip(turns[-1][name][1:], (out, gradient), strict=True)
-        ]
+        clock, busy = (min(turn[name][i] for turn in turns) for i in (0, 1))
+        ratio = statistics.median(turn["plain fp32"][1] / turn[name][1] for turn in turns)
+        out, gradient = (
+            float(F.cosine_similarity(*pair).mean()) for pair in zip(turns[-1][name][2:], known, strict=True)
+        )
         print(
-            f"{plain.name:<32} {name:<12} least {min(times):.3f} s  median {statistics.median(times):.3f} s  "
-            f"{ratio:.2f} times as fast  cosine of outputs {alike[0]:.5f}, of gradients {alike[1]:.4f}",
+            f"{plain.name:<30} {name:<11} clock {clock:.3f} s  CPU {busy:.3f} s  {ratio:.2f} times as fast  "
+            f"cosine of outputs {out:.5f}, of gradients {gradient:.4f}",
             flush=True,
         )
 
