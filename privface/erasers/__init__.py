@@ -10,6 +10,7 @@ from privface.erasers.leace import LEACE
 from privface.erasers.pemiu import PEMIU
 from privface.erasers.pfrnet import PFRNet
 from privface.erasers.projection import MeanProjection
+from privface.erasers.regional import RegionalTransport
 from privface.erasers.rlace import RLACE
 from privface.erasers.storage import CARD, SavedEraser, save_eraser
 from privface.erasers.storage import load_eraser as _load
@@ -29,6 +30,7 @@ METHODS: dict[str, type[Eraser]] = {
         PFRNet,
         VLEED,
         GaussianTransport,
+        RegionalTransport,
         AdversarialEraser,
     )
 }
@@ -60,6 +62,7 @@ __all__ = [
     "MultiIVE",
     "PFRNet",
     "Promise",
+    "RegionalTransport",
     "SavedEraser",
     "load_eraser",
     "save_eraser",

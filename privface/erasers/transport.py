@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -89,48 +91,96 @@ class GaussianTransport(OneToOneFeatureMixin, Eraser):  # type: ignore[misc]  # 
 
     def side(self, X: NDArray[Any]) -> NDArray[np.float64]:  # noqa: N803
         """The gate's log-odds for the second label, shape ``(N,)``, of unit rows ``(N, D)``."""
-        rows = np.asarray(X, np.float64)
-        return np.asarray(
-            np.einsum("nd,nd->n", rows @ self.gate_, rows) + rows @ self.slope_ + self.offset_[0]
+        return self._fitted.side(np.asarray(X, np.float64))
+
+    @property
+    def _fitted(self) -> GaussianMap:
+        return GaussianMap(
+            self.means_, self.maps_, self.middle_, self.gate_, self.slope_, float(self.offset_[0])
         )
 
     def _solve(self) -> None:
-        size = self._moments.means.shape[1]
-        first, second = (self._moments.covariance(label) for label in (0, 1))
-        means = self._moments.means
+        covariances = [self._moments.covariance(label) for label in (0, 1)]
+        solved = GaussianMap.between(
+            self._moments.means, covariances, shrinkage=self.shrinkage, ridge=self.ridge
+        )
+        self.means_, self.maps_, self.middle_ = solved.means, solved.maps, solved.middle
+        self.gate_, self.slope_, self.offset_ = solved.gate, solved.slope, np.array([solved.offset])
+
+    def move(self, units: NDArray[np.float64], sides: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Transport unit rows ``(N, D)`` from the sides ``(N,)`` that they are on; unit rows again."""
+        return self._fitted.move(units, sides)
+
+    def _erase(self, rows: NDArray[Any]) -> NDArray[Any]:
+        return self._fitted.move(unit_rows(rows.astype(np.float64))).astype(rows.dtype)
+
+
+@dataclass(frozen=True)
+class GaussianMap:
+    """Transport of two Gaussians onto their barycentre, and the gate that says which one a row is of.
+
+    Attributes:
+        means: Mean of each label, shape ``(2, D)``.
+        maps: Linear part of each label's transport, shape ``(2, D, D)``.
+        middle: Mean of the barycentre, shape ``(D,)``.
+        gate: Quadratic form of the gate, shape ``(D, D)``.
+        slope: Linear part of the gate, shape ``(D,)``.
+        offset: Its constant.
+    """
+
+    means: NDArray[np.float64]
+    maps: NDArray[np.float64]
+    middle: NDArray[np.float64]
+    gate: NDArray[np.float64]
+    slope: NDArray[np.float64]
+    offset: float
+
+    @classmethod
+    def between(
+        cls,
+        means: NDArray[np.float64],
+        covariances: Sequence[NDArray[np.float64]],
+        *,
+        shrinkage: float,
+        ridge: float,
+    ) -> GaussianMap:
+        """Solve for two labels' means ``(2, D)`` and covariances, each ``(D, D)``; settings as for :class:`GaussianTransport`."""
+        size = means.shape[1]
+        first, second = covariances
         level = max(float(np.trace(first + second)) / (2 * size), 1e-12)
-        gates = [
-            (1 - self.shrinkage) * c + (self.shrinkage + 1e-9) * level * np.eye(size) for c in (first, second)
-        ]
+        gates = [(1 - shrinkage) * c + (shrinkage + 1e-9) * level * np.eye(size) for c in (first, second)]
         inverses = [np.linalg.inv(c) for c in gates]
-        self.gate_ = 0.5 * (inverses[0] - inverses[1])
-        self.slope_ = inverses[1] @ means[1] - inverses[0] @ means[0]
         constants = [
             float(mean @ inverse @ mean + np.linalg.slogdet(gate)[1])
             for mean, inverse, gate in zip(means, inverses, gates, strict=True)
         ]
-        self.offset_ = np.array([0.5 * (constants[0] - constants[1])])
-        first, second = (c + self.ridge * level * np.eye(size) for c in (first, second))
+        first, second = (c + ridge * level * np.eye(size) for c in (first, second))
         # the map from the second label to the first; the inverse leads back, and half-way is the barycentre
         root = _root(second)
         back = np.linalg.inv(root)
         over = back @ _root(root @ first @ root) @ back
         eye = np.eye(size)
-        self.maps_ = np.stack([0.5 * (eye + np.linalg.inv(over)), 0.5 * (eye + over)])
-        self.means_ = means.copy()
-        self.middle_ = means.mean(axis=0)
+        return cls(
+            means.copy(),
+            np.stack([0.5 * (eye + np.linalg.inv(over)), 0.5 * (eye + over)]),
+            means.mean(axis=0),
+            0.5 * (inverses[0] - inverses[1]),
+            inverses[1] @ means[1] - inverses[0] @ means[0],
+            0.5 * (constants[0] - constants[1]),
+        )
 
-    def move(self, units: NDArray[np.float64], sides: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Transport unit rows ``(N, D)`` from the sides ``(N,)`` that they are on; unit rows again."""
+    def side(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The gate's log-odds for the second label, shape ``(N,)``, of unit rows ``(N, D)``."""
+        return np.asarray(np.einsum("nd,nd->n", rows @ self.gate, rows) + rows @ self.slope + self.offset)
+
+    def move(self, units: NDArray[np.float64], sides: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+        """Transport unit rows ``(N, D)`` from the sides ``(N,)`` that they are on, by default the gate's; unit rows again."""
+        chosen = (self.side(units) > 0).astype(np.int64) if sides is None else sides
         moved = np.empty_like(units)
         for label in (0, 1):
-            chosen = sides == label
-            moved[chosen] = (units[chosen] - self.means_[label]) @ self.maps_[label].T + self.middle_
+            part = chosen == label
+            moved[part] = (units[part] - self.means[label]) @ self.maps[label].T + self.middle
         return unit_rows(moved)
-
-    def _erase(self, rows: NDArray[Any]) -> NDArray[Any]:
-        units = unit_rows(rows.astype(np.float64))
-        return self.move(units, (self.side(units) > 0).astype(np.int64)).astype(rows.dtype)
 
 
 def _root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,7 +43,7 @@ class FaceDecoder(nn.Module):
         self.first = nn.Linear(code, channels[0] * self.side**2)
         self.stages = nn.ModuleList(
             _Stage(inputs, outputs, code=code, small=k == 3)
-            for k, (inputs, outputs) in enumerate(zip(channels[:-1], channels[1:], strict=True))
+            for k, (inputs, outputs) in enumerate(itertools.pairwise(channels))
         )
         self.last = nn.Conv2d(channels[-1], 3, 3, 1, 1)
 

@@ -48,7 +48,11 @@ class FaceEncoder(nn.Module):
     """
 
     def __init__(
-        self, *, outputs: int = 256, channels: Sequence[int] = (64, 128, 192), blocks: Sequence[int] = (3, 3, 2)
+        self,
+        *,
+        outputs: int = 256,
+        channels: Sequence[int] = (64, 128, 192),
+        blocks: Sequence[int] = (3, 3, 2),
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {

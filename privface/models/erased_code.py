@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from privface.errors import ConfigError, ModelError
+from privface.errors import ConfigError
 from privface.models import onnx_backend
 from privface.models.decoder import FaceDecoder
 from privface.models.encoder import FaceEncoder
@@ -64,6 +64,7 @@ class FrozenReader(nn.Module):
         self.network = _NATIVE[form](**(network or {})) if form in _NATIVE else None
         if self.network is None:
             self.register_buffer("content", torch.zeros(length, dtype=torch.uint8))
+        self.plain: nn.Module | None = None
         self.precision: Precision = "fp32"
         self._fast: dict[Precision, nn.Module] = {}  # in a mapping: no part of the state
 
@@ -75,7 +76,9 @@ class FrozenReader(nn.Module):
             ModelError: If it cannot be.
         """
         outputs = matcher(torch.full((1, 3, FRAME, FRAME), 0.5)).shape[1]
-        spec = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(matcher.spec).items()}
+        spec = {
+            k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(matcher.spec).items()
+        }
         for form, kind in _NATIVE.items():
             if isinstance(matcher.network, kind):
                 config: Any = matcher.network.config
@@ -93,55 +96,93 @@ class FrozenReader(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings ``(N, D)``, not normalised, of aligned RGB ``(N, 3, H, W)`` in [0, 1]."""
+        if self.plain is not None:
+            seen: Tensor = self.plain(to_input(images, self.spec))
+            return seen
         if self.precision not in self._fast:
-            network = self.network or onnx_backend.to_torch(self.content.numpy().tobytes())
-            self._fast[self.precision] = frozen(network.eval(), precision=self.precision)
+            self._fast[self.precision] = frozen(self._converted(), precision=self.precision)
         result: Tensor = self._fast[self.precision](to_input(images, self.spec))
         return result
 
+    def unpack(self) -> None:
+        """Compute with the network as it came from now on, and keep it as a part, as torch's exporter must see it."""
+        self.plain = self._converted()
+
+    def _converted(self) -> nn.Module:
+        return (self.network or onnx_backend.to_torch(self.content.numpy().tobytes())).eval()
+
 
 class CodeEraser(nn.Module):
-    """Transports of :class:`~privface.erasers.GaussianTransport` one after another, in torch.
+    """A fitted :class:`~privface.erasers.RegionalTransport` in torch.
 
     Args:
         size: Values of the code.
-        rounds: How many transports.
+        keep: Values that are left of it.
+        regions: Regions with a map of their own; 1 has none beside the one for all.
+        bits: Signs that are told; 0 gives the moved rows themselves.
     """
 
+    axes: Tensor
     means: Tensor
     maps: Tensor
     middle: Tensor
     gate: Tensor
     slope: Tensor
     offset: Tensor
+    centres: Tensor
+    projection: Tensor
+    thresholds: Tensor
 
-    def __init__(self, *, size: int, rounds: int) -> None:
+    def __init__(self, *, size: int, keep: int, regions: int, bits: int) -> None:
         super().__init__()
-        self.config = {"size": size, "rounds": rounds}
+        regions = regions if regions > 1 else 0
+        self.bits, count = bits, 1 + regions
         shapes = {
-            "means": (2, size),
-            "maps": (2, size, size),
-            "middle": (size,),
-            "gate": (size, size),
-            "slope": (size,),
-            "offset": (1,),
+            "axes": (size, keep),
+            "means": (count, 2, keep),
+            "maps": (count, 2, keep, keep),
+            "middle": (count, keep),
+            "gate": (count, keep, keep),
+            "slope": (count, keep),
+            "offset": (count,),
+            "centres": (regions, keep),
+            "projection": (keep, bits),
+            "thresholds": (bits,),
         }
         for name, shape in shapes.items():
-            self.register_buffer(name, torch.zeros(rounds, *shape))
+            self.register_buffer(name, torch.zeros(shape))
 
-    def adopt(self, fitted: Sequence[Mapping[str, NDArray[np.float64]]]) -> None:
-        """Take over the arrays of fitted transports, in order."""
-        for round_, arrays in enumerate(fitted):
-            for name, array in arrays.items():
-                getattr(self, name.rstrip("_"))[round_] = torch.from_numpy(array).float()
+    def adopt(self, fitted: Mapping[str, NDArray[np.float64]]) -> None:
+        """Take over the arrays of a fitted eraser."""
+        for name, array in fitted.items():
+            getattr(self, name.rstrip("_")).copy_(torch.from_numpy(array))
 
-    def forward(self, units: Tensor) -> Tensor:
-        """Unit rows ``(N, size)`` to unit rows, each moved by the map of the side that the gate sees it on."""
-        for k in range(len(self.offset)):
-            side = ((units @ self.gate[k]) * units).sum(1) + units @ self.slope[k] + self.offset[k]
-            first, second = ((units - self.means[k, c]) @ self.maps[k, c].T for c in (0, 1))
-            units = F.normalize(torch.where(side[:, None] > 0, second, first) + self.middle[k], dim=1)
-        return units
+    def move(self, codes: Tensor) -> Tensor:
+        """Unit rows ``(N, size)`` to unit rows ``(N, keep)`` in which both labels are distributed alike."""
+        kept = F.normalize(codes @ self.axes, dim=1)
+        moved = self._by(kept, torch.zeros(len(kept), dtype=torch.int64))
+        if not len(self.centres):
+            return moved
+        nearest = (moved @ self.centres.T - 0.5 * self.centres.square().sum(1)).argmax(1)
+        return self._by(kept, nearest + 1)
+
+    def _by(self, kept: Tensor, number: Tensor) -> Tensor:
+        """Each row moved by the map of that number, from the side that its gate sees it on."""
+        bent = torch.einsum("nd,nde,ne->n", kept, self.gate[number], kept)
+        side = (bent + (kept * self.slope[number]).sum(1) + self.offset[number] > 0).long()
+        moved = torch.einsum("ned,nd->ne", self.maps[number, side], kept - self.means[number, side])
+        return F.normalize(moved + self.middle[number], dim=1)
+
+    def tell(self, moved: Tensor) -> Tensor:
+        """What the decoder is told of moved rows ``(N, keep)``: signs of projections ``(N, bits)``, unit rows."""
+        if not self.bits:
+            return moved
+        signs = torch.where(moved @ self.projection > self.thresholds, 1.0, -1.0)
+        return signs / self.bits**0.5
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Unit rows ``(N, size)`` to erased unit rows ``(N, bits)``, or ``(N, keep)`` without signs."""
+        return self.tell(self.move(codes))
 
 
 class ErasedCode(nn.Module):
@@ -153,14 +194,16 @@ class ErasedCode(nn.Module):
 
     Args:
         encoders: Frozen matchers (:class:`FrozenReader`), or what a card says of them.
-        sizes: Widths of the code, ascending. The decoder draws from each of them: a smaller one hides more and keeps fewer
-            matches.
-        rounds: Transports of the eraser.
+        sizes: Values of the code that the eraser leaves, one number or several. The decoder draws from each of them: a
+            smaller one hides more and keeps fewer matches.
+        drop: Values more that the code has before the eraser projects out those that tell most.
+        regions: Maps of the eraser.
+        bits: Signs that the decoder is told; 0 for the values themselves.
         decoder: Keyword arguments of :class:`~privface.models.decoder.FaceDecoder`, or the decoder.
-        chosen: Width in use; by default the largest.
+        chosen: Size in use; by default the largest.
 
     Raises:
-        ConfigError: If a width is out of range.
+        ConfigError: If a size is out of range.
     """
 
     centres: Tensor
@@ -172,7 +215,9 @@ class ErasedCode(nn.Module):
         *,
         encoders: Sequence[FrozenReader | Mapping[str, Any]],
         sizes: Sequence[int],
-        rounds: int,
+        drop: int,
+        regions: int,
+        bits: int,
         decoder: FaceDecoder | Mapping[str, Any],
         chosen: int | None = None,
     ) -> None:
@@ -180,17 +225,19 @@ class ErasedCode(nn.Module):
         self.encoders = nn.ModuleList(FrozenReader(**e) if isinstance(e, Mapping) else e for e in encoders)
         dimensions = sum(self._lengths)
         widths = sorted(sizes)
-        if not widths or widths[0] < 2 or widths[-1] > dimensions:
+        if not widths or widths[0] < 2 or widths[-1] + drop > dimensions:
             raise ConfigError(
-                f"A code of {list(sizes)} values cannot be made of embeddings of {dimensions} values.",
-                hint=f"Choose code sizes from 2 to {dimensions}.",
+                f"Codes of {list(sizes)} values, {drop} more dropped, cannot be made of embeddings of {dimensions} values.",
+                hint=f"Choose code sizes from 2 to {dimensions - drop}.",
             )
-        self.erasers = nn.ModuleDict({str(k): CodeEraser(size=k, rounds=rounds) for k in widths})
+        self.erasers = nn.ModuleDict(
+            {str(k): CodeEraser(size=k + drop, keep=k, regions=regions, bits=bits) for k in widths}
+        )
         self.decoder = FaceDecoder(**decoder) if isinstance(decoder, Mapping) else decoder
-        self.sizes, self.rounds = widths, rounds
+        self.sizes, self.drop, self.regions, self.bits = widths, drop, regions, bits
         self.register_buffer("centres", torch.zeros(dimensions))
         self.register_buffer("middle", torch.zeros(dimensions))
-        self.register_buffer("axes", torch.zeros(dimensions, widths[-1]))
+        self.register_buffer("axes", torch.zeros(dimensions, widths[-1] + drop))
         self.choose(widths[-1] if chosen is None else chosen)
 
     @property
@@ -199,7 +246,9 @@ class ErasedCode(nn.Module):
         return {
             "encoders": [e.config for e in self.encoders if isinstance(e, FrozenReader)],
             "sizes": self.sizes,
-            "rounds": self.rounds,
+            "drop": self.drop,
+            "regions": self.regions,
+            "bits": self.bits,
             "decoder": self.decoder.config,
             "chosen": self.chosen,
         }
@@ -218,33 +267,37 @@ class ErasedCode(nn.Module):
         self.chosen = size
 
     def read(self, images: Tensor) -> Tensor:
-        """All embeddings, each at unit length, side by side: ``(N, D)`` of images ``(N, 3, H, W)`` in [0, 1].
-        """
+        """All embeddings, each at unit length, side by side: ``(N, D)`` of images ``(N, 3, H, W)`` in [0, 1]."""
         return torch.cat([F.normalize(encoder(images).float(), dim=1) for encoder in self.encoders], 1)
 
     def project(self, read: Tensor) -> Tensor:
-        """The code before erasing, unit rows ``(N, chosen)``, of what :meth:`read` gives."""
+        """The code before erasing, unit rows ``(N, chosen + drop)``, of what :meth:`read` gives."""
         parts = (read - self.centres).split(self._lengths, 1)
         centred = torch.cat([F.normalize(part, dim=1) for part in parts], 1) / len(parts) ** 0.5
-        return F.normalize((centred - self.middle) @ self.axes[:, : self.chosen], dim=1)
+        return F.normalize((centred - self.middle) @ self.axes[:, : self.chosen + self.drop], dim=1)
 
     @property
     def _lengths(self) -> list[int]:
         return [int(encoder.outputs) for encoder in self.encoders]  # type: ignore[arg-type]
 
     @property
+    def told(self) -> int:
+        """Values that the decoder is given."""
+        return self.bits or self.sizes[-1]
+
+    @property
     def eraser(self) -> CodeEraser:
-        """What takes gender out of codes of the width in use, unit rows ``(N, chosen)``."""
+        """What takes gender out of codes of the size in use."""
         found: CodeEraser = self.erasers[str(self.chosen)]  # type: ignore[assignment]
         return found
 
     def draw(self, erased: Tensor) -> Tensor:
-        """Faces ``(N, 3, size, size)`` in [0, 1] of erased codes ``(N, chosen)``."""
-        result: Tensor = self.decoder(F.pad(erased, (0, self.sizes[-1] - erased.shape[1])))
+        """Faces ``(N, 3, size, size)`` in [0, 1] of erased codes."""
+        result: Tensor = self.decoder(F.pad(erased, (0, self.told - erased.shape[1])))
         return result
 
     def codes(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The code of images ``(N, 3, H, W)`` in [0, 1] and the erased code, both ``(N, chosen)``."""
+        """The code of images ``(N, 3, H, W)`` in [0, 1] and the erased code, unit rows."""
         code = self.project(self.read(images))
         return code, self.eraser(code)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import logging
@@ -22,6 +23,7 @@ from privface.errors import ConfigError, MissingExtraError, ModelError
 from privface.images import write_atomic
 from privface.models.bundled import model_folder
 from privface.models.checkpoint import load_network
+from privface.models.erased_code import FrozenReader
 from privface.models.inputs import require_unit_images
 from privface.models.labelled import LabelledProtector
 from privface.models.onnx_backend import open_session, session_outputs
@@ -237,7 +239,10 @@ def _load_labelled(
 class _Exported(nn.Module):
     def __init__(self, network: Perturbation, strength: float) -> None:
         super().__init__()
-        self.network, self.strength = network, strength
+        self.network, self.strength = copy.deepcopy(network), strength
+        for part in self.network.modules():
+            if isinstance(part, FrozenReader):
+                part.unpack()
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.as_tensor(self.network(images, strength=self.strength)).clamp(0.0, 1.0)

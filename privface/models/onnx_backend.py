@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import fx, nn
 
 from privface.errors import MissingExtraError, ModelError
 
@@ -94,7 +95,51 @@ def to_torch(model: Path | bytes) -> nn.Module:
             f"{'The model' if isinstance(model, bytes) else model.name} cannot be converted for training ({error}).",
             hint="It can still be used to score; train against another matcher.",
         ) from error
+    if isinstance(network, fx.GraphModule):
+        _settle(network)
     return network.eval().requires_grad_(False)
+
+
+def _settle(network: fx.GraphModule) -> None:
+    """Put fixed bounds and shapes into the graph: onnx2torch looks at the numbers at each call, which no exporter can follow."""
+    for node in network.graph.nodes:
+        kind = type(network.get_submodule(node.target)).__name__ if node.op == "call_module" else ""
+        numbers = [_constant(network, argument) for argument in node.args[1:]]
+        if kind not in {"OnnxSlice", "OnnxReshape"} or any(n is None for n in numbers):
+            continue
+        first, *rest = numbers
+        call: Any = _reshaped
+        if kind == "OnnxSlice":
+            call, first = operator.getitem, _cut(first, *rest)
+        if first is not None:
+            node.op, node.target, node.args, node.kwargs = "call_function", call, (node.args[0], first), {}
+    network.recompile()
+
+
+def _reshaped(x: torch.Tensor, shape: list[int]) -> torch.Tensor:
+    """ONNX's Reshape: a zero stands for what was there."""
+    return x.reshape([x.shape[k] if n == 0 else n for k, n in enumerate(shape)])
+
+
+def _constant(network: fx.GraphModule, node: Any) -> Any:
+    """A list of numbers that the graph holds; ``None`` where it is computed."""
+    if not isinstance(node, fx.Node) or node.op not in {"get_attr", "call_module"}:
+        return None
+    held = operator.attrgetter(str(node.target))(network)
+    value = held if node.op == "get_attr" else getattr(held, "value", None)
+    return value.tolist() if isinstance(value, torch.Tensor) else None
+
+
+def _cut(
+    starts: list[int], ends: list[int], axes: list[int] | None = None, steps: list[int] | None = None
+) -> tuple[slice, ...] | None:
+    """Indices of a slice; ``None`` where it counts from the end."""
+    axes = axes or list(range(len(starts)))
+    steps = steps or [1] * len(starts)
+    if min(axes) < 0 or min(steps) < 0:
+        return None
+    bounds = {axis: slice(*cut) for axis, *cut in zip(axes, starts, ends, steps, strict=True)}
+    return tuple(bounds.get(axis, slice(None)) for axis in range(max(axes) + 1))
 
 
 def graph_bytes(model: Path | nn.Module, size: tuple[int, int]) -> bytes:
@@ -111,7 +156,9 @@ def graph_bytes(model: Path | nn.Module, size: tuple[int, int]) -> bytes:
     try:
         import onnx  # noqa: PLC0415 - optional and heavy
     except ImportError as error:
-        raise MissingExtraError("Keeping a matcher in a run folder needs onnx, which is not installed.", hint=_EXTRA) from error
+        raise MissingExtraError(
+            "Keeping a matcher in a run folder needs onnx, which is not installed.", hint=_EXTRA
+        ) from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -119,7 +166,9 @@ def graph_bytes(model: Path | nn.Module, size: tuple[int, int]) -> bytes:
                 return bytes(onnx.load(str(model)).SerializeToString())
             example = torch.rand(2, 3, *size)
             dynamic = ({0: torch.export.Dim("n", min=1)},)
-            program: Any = torch.onnx.export(model, (example,), dynamo=True, dynamic_shapes=dynamic, verbose=False)
+            program: Any = torch.onnx.export(
+                model, (example,), dynamo=True, dynamic_shapes=dynamic, verbose=False
+            )
             return bytes(program.model_proto.SerializeToString())
     except Exception as error:  # both raise whatever an operator raised
         raise ModelError(

@@ -81,7 +81,9 @@ def train_encoder(
     for position, index, photos in Prefetcher(source, batches, start=done):
         for group in optimizer.param_groups:
             warm = min(1.0, (position + 1) / 200)
-            group["lr"] = learning_rate * warm * (0.01 + 0.495 * (1 + np.cos(np.pi * position / len(batches))))
+            group["lr"] = (
+                learning_rate * warm * (0.01 + 0.495 * (1 + np.cos(np.pi * position / len(batches))))
+            )
         generator = step_generator(seed=seed, epoch=0, step=position)
         shown, aim = mixed(views(photos, generator), wanted[torch.from_numpy(index)], generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16()):
@@ -96,7 +98,9 @@ def train_encoder(
         if progress is not None:
             progress(position + 1, len(batches), float(loss.detach()))
         if not torch.isfinite(loss):
-            raise TrainingError(f"The loss is {float(loss)} in step {position + 1}.", hint="Lower learning_rate.")
+            raise TrainingError(
+                f"The loss is {float(loss)} in step {position + 1}.", hint="Lower learning_rate."
+            )
         if folder is not None and (position + 1) % _EVERY == 0:
             _keep(folder, key, position + 1, network, average, optimizer)
     result: FaceEncoder = average.module
@@ -162,9 +166,13 @@ def _resume(folder: Path | None, key: Any, *parts: Any) -> int:
     try:
         state = torch.load(path, weights_only=True)
     except Exception as error:  # torch.load raises zipfile, pickle and runtime errors alike
-        raise CheckpointError(f"{path} is damaged ({type(error).__name__}).", hint="Delete it and start again.") from error
+        raise CheckpointError(
+            f"{path} is damaged ({type(error).__name__}).", hint="Delete it and start again."
+        ) from error
     if state["key"] != str(key):
-        raise CheckpointError(f"{path} was made with other settings.", hint="Give the same ones, or another folder.")
+        raise CheckpointError(
+            f"{path} was made with other settings.", hint="Give the same ones, or another folder."
+        )
     for part, saved in zip(parts, state["parts"], strict=True):
         part.load_state_dict(saved)
     return int(state["done"])

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from privface.models import to_input
 from privface.models.decoder import FaceDecoder
-from privface.models.frozen import frozen
+from privface.models.frozen import frozen_model
 from privface.training.encoder import mixed, views
 from privface.training.step import StepLosses, TrainingStep
 
@@ -25,22 +24,25 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
 
     Args:
         decoder: What learns.
-        sizes: Widths of the codes that come first among the embeddings of :meth:`forward`; each batch draws one of them.
+        tell: For each code that comes first among the embeddings of :meth:`forward`, what makes of it what the decoder is
+            told; each batch draws one of them.
         centres: Mean of each matcher's unit embeddings, ``(D,)``; cosines are taken from there.
         options: As for :class:`~privface.training.TrainingStep`; its matchers are copied and made fast.
     """
 
     def __init__(
-        self, decoder: FaceDecoder, *, sizes: Sequence[int], centres: Sequence[Tensor], **options: Any
+        self,
+        decoder: FaceDecoder,
+        *,
+        tell: Sequence[Callable[[Tensor], Tensor]],
+        centres: Sequence[Tensor],
+        **options: Any,
     ) -> None:
         super().__init__(decoder, classifiers=(), **options)
-        self.sizes = list(sizes)
+        self.tell = list(tell)
         for k, centre in enumerate(centres):
             self.register_buffer(f"centre_{k}", centre)
-        blank = torch.full((1, 3, decoder.config["size"], decoder.config["size"]), 0.5)
-        for matcher in self.matchers:
-            matcher(blank)  # one that came as ONNX is converted when it is first called
-        self.fast = nn.ModuleList(frozen(matcher.network) for matcher in self.matchers)  # type: ignore[arg-type]
+        self.fast = nn.ModuleList(frozen_model(matcher) for matcher in self.matchers)
 
     def forward(
         self, images: Tensor, genders: Tensor, embeddings: Sequence[Tensor], *, generator: torch.Generator
@@ -50,11 +52,11 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
         Args:
             images: Originals.
             genders: Not looked at.
-            embeddings: The erased code at each width, then each matcher's erased embedding from
+            embeddings: The moved code of each size, then each matcher's erased embedding from
                 its centre on; unit rows.
-            generator: For widths, mixtures and views.
+            generator: For sizes, mixtures and views.
         """
-        weights, count = self.weights, len(self.sizes)
+        weights, count = self.weights, len(self.tell)
         chosen = int(torch.randint(count, (), generator=generator))
         state = generator.get_state()
         originals, codes = mixed(images, embeddings[chosen], generator)
@@ -62,7 +64,8 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
         for embedding in embeddings[count:]:
             generator.set_state(state)  # codes and all aims are mixed alike
             aims.append(mixed(images[:, :1, :1, :1], embedding, generator)[1])
-        drawn = self.autoencoder(F.pad(codes, (0, self.sizes[-1] - codes.shape[1])))
+        told = self.tell[chosen](codes)
+        drawn = self.autoencoder(F.pad(told, (0, self.autoencoder.config["code"] - told.shape[1])))
         whole = len(images) - len(images) // 2
         with torch.autocast(images.device.type, enabled=False):
             coarse = F.avg_pool2d(drawn - originals, 4).abs().mean()
@@ -71,7 +74,10 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
                 shown = views(drawn, generator, soften=False)
                 given = [self._embed(k, shown[k :: len(aims)]) for k in range(len(aims))]
                 terms["matching"] = torch.stack(
-                    [self.matching(new, aim[k :: len(aims)]) for k, (new, aim) in enumerate(zip(given, aims, strict=True))]
+                    [
+                        self.matching(new, aim[k :: len(aims)])
+                        for k, (new, aim) in enumerate(zip(given, aims, strict=True))
+                    ]
                 ).mean()
         total = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
         figures = {name: term.detach() for name, term in terms.items()}
@@ -79,5 +85,4 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
 
     def _embed(self, number: int, faces: Tensor) -> Tensor:
         """One matcher's embeddings of faces ``(N, 3, H, W)``, seen from its centre."""
-        found = self.fast[number](to_input(faces, self.matchers[number].spec))  # type: ignore[arg-type]
-        return F.normalize(found, dim=1) - self.get_buffer(f"centre_{number}")
+        return F.normalize(self.fast[number](faces), dim=1) - self.get_buffer(f"centre_{number}")

@@ -29,7 +29,7 @@ from privface.protect import protect_folder, read_manifest
 TINY: dict[str, dict[str, Any]] = {
     "erased-code": {
         "loop": {"epochs": 2, "learning_rate": 1e-3},
-        "method_options": {"code_sizes": [6, 12], "rounds": 2, "channels": [8, 8, 8, 8, 8]},
+        "method_options": {"code_sizes": [6, 12], "drop": 2, "regions": 2, "bits": 24, "channels": [8, 8, 8, 8, 8]},
     },
     "san": {},
     "san-2018": {
@@ -236,7 +236,8 @@ def test_its_run_folder_needs_no_other_file_and_its_widths_are_a_dial(world, run
     images = make_images(3, size=32)
     wide, narrow = Protector.load(run), Protector.load(run, code_size=6)
     assert wide.fingerprint != narrow.fingerprint
-    assert narrow.codes(images)[1].shape == (3, 6)
+    assert narrow.codes(images)[0].shape == (3, 6 + 2)
+    assert narrow.codes(images)[1].shape == (3, 24)
     np.testing.assert_allclose(np.linalg.norm(wide.codes(images)[1], axis=1), 1, atol=1e-5)
     assert not np.array_equal(wide(images), narrow(images))
     with pytest.raises(ConfigError, match="codes of 6, 12 values"):

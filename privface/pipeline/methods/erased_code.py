@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
+from torch import Tensor
 
 from privface.config import DataSettings, Settings
 from privface.data import LoadedFaces, require_both_genders
-from privface.erasers import GaussianTransport
+from privface.erasers import RegionalTransport
 from privface.erasers.base import unit_rows
 from privface.errors import DataError, ModelError
 from privface.images import to_unit
@@ -35,16 +36,29 @@ _PER_PERSON = 5
 class ErasedCodeOptions(Settings):
     """What is asked of the method alone."""
 
-    encoders: tuple[str, ...] = Field((), description="Matchers that make the code; by default those of `matchers`.")
-    code_sizes: tuple[Annotated[int, Field(ge=2)], ...] = Field(
-        (64,), min_length=1, description="Widths of the code; `protect --code-size` chooses one. Smaller hides more."
+    encoders: tuple[str, ...] = Field(
+        (), description="Matchers that make the code; by default those of `matchers`."
     )
-    rounds: int = Field(3, ge=1, le=20, description="Transports of the eraser, one after another.")
+    code_sizes: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        (80,),
+        min_length=1,
+        description="Values of the code; `protect --code-size` chooses one. Fewer hide more.",
+    )
+    drop: int = Field(
+        48, ge=0, description="Values more that the code has before those that tell most are dropped."
+    )
+    regions: int = Field(16, ge=1, le=256, description="Groups of people that have a transport of their own.")
+    bits: int = Field(
+        256, ge=0, le=4096, description="Signs that the decoder is told of the code; 0: its values."
+    )
     more_data: tuple[DataSettings, ...] = Field(
         (), description="Further labelled sets. Eraser and decoder learn from all sets, each set balanced."
     )
     channels: tuple[int, ...] = Field(
-        (256, 192, 112, 48, 16), min_length=5, max_length=5, description="Channels of the decoder, coarse to fine."
+        (256, 192, 112, 48, 16),
+        min_length=5,
+        max_length=5,
+        description="Channels of the decoder, coarse to fine.",
     )
 
 
@@ -54,23 +68,33 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
     faces, sets = _pooled(job, options)
     readers = [FrozenReader.of(encoder) for encoder in encoders]
     seed_weights(job.settings.seed)
-    decoder = FaceDecoder(code=max(options.code_sizes), size=job.settings.size, channels=options.channels)
-    network = ErasedCode(encoders=readers, sizes=options.code_sizes, rounds=options.rounds, decoder=decoder)
+    told = options.bits or max(options.code_sizes)
+    decoder = FaceDecoder(code=told, size=job.settings.size, channels=options.channels)
+    network = ErasedCode(
+        encoders=readers,
+        sizes=options.code_sizes,
+        drop=options.drop,
+        regions=options.regions,
+        bits=options.bits,
+        decoder=decoder,
+    )
     embedded = {e.fingerprint: _embed(job, e, r, faces) for e, r in zip(encoders, readers, strict=True)}
     adopt_axes(network, [embedded[encoder.fingerprint] for encoder in encoders])
-    rows = fitting_rows(faces.table.genders, faces.table.identities, sets, seed=job.settings.seed)
+    rows = few_of_each(faces.table.identities, seed=job.settings.seed)
     labels = faces.table.genders
-    codes = [_erase(network, size, embedded, encoders, labels, rows) for size in network.sizes]
+    read = torch.from_numpy(np.concatenate([embedded[encoder.fingerprint] for encoder in encoders], axis=1))
+    codes = [_erase(network, size, read, labels, rows, sets, job.settings.seed) for size in network.sizes]
     aims, centres = [], []
     for matcher in job.matchers:
         known = embedded.get(matcher.fingerprint)
         units = _embed(job, matcher, FrozenReader.of(matcher), faces) if known is None else known
         centres.append(units.mean(axis=0))
         centred = unit_rows(units - centres[-1])
-        aims.append(erase_in_rounds(centred, labels, rows, rounds=options.rounds)[1])
+        aims.append(erase_embeddings(centred, labels, rows, sets))
+    erasers = [network.erasers[str(size)] for size in network.sizes]
     step = ErasedCodeStep(
         decoder,
-        sizes=network.sizes,
+        tell=[eraser.tell for eraser in erasers],
         centres=[torch.from_numpy(centre) for centre in centres],
         matchers=job.matchers,
         attribute=AttributeLoss(job.settings.losses.objective),
@@ -105,7 +129,9 @@ def _pooled(job: Job, options: ErasedCodeOptions) -> tuple[LoadedFaces, NDArray[
         require_both_genders(table)
         stage = f"align {settings.labels or settings.source}"
         parts.append(
-            load_aligned(table, mode=settings.faces, size=job.settings.size, progress=job.progress, stage=stage)
+            load_aligned(
+                table, mode=settings.faces, size=job.settings.size, progress=job.progress, stage=stage
+            )
         )
     return join(parts), np.repeat(np.arange(len(parts)), [len(part) for part in parts])
 
@@ -121,7 +147,9 @@ def _embed(job: Job, matcher: Matcher, reader: FrozenReader, faces: LoadedFaces)
     with torch.inference_mode():
         for start in range(0, len(faces), _BATCH):
             images = torch.from_numpy(to_unit(faces.pixels[start : start + _BATCH]))
-            found.append(F.normalize(reader(images.contiguous(memory_format=torch.channels_last)), dim=1).numpy())
+            found.append(
+                F.normalize(reader(images.contiguous(memory_format=torch.channels_last)), dim=1).numpy()
+            )
             if job.progress is not None:
                 job.progress(f"embed with {matcher.name}", start + len(images), len(faces))
     reader.precision = "fp32"
@@ -142,7 +170,7 @@ def adopt_axes(network: ErasedCode, parts: Sequence[NDArray[np.float32]]) -> Non
     Raises:
         DataError: If there are fewer faces than the code has values.
     """
-    size = network.sizes[-1]
+    size = network.axes.shape[1]
     if len(parts[0]) < size:
         raise DataError(
             f"{len(parts[0])} faces do not give a code of {size} values.",
@@ -155,61 +183,52 @@ def adopt_axes(network: ErasedCode, parts: Sequence[NDArray[np.float32]]) -> Non
     _, axes = np.linalg.eigh(np.cov(joined - middle, rowvar=False))
     axes = axes[:, ::-1][:, :size]
     axes = axes * np.where(axes.sum(axis=0) < 0, -1.0, 1.0)  # an eigenvector's sign is free
-    for buffer, values in ((network.centres, np.concatenate(centres)), (network.middle, middle), (network.axes, axes)):
+    for buffer, values in (
+        (network.centres, np.concatenate(centres)),
+        (network.middle, middle),
+        (network.axes, axes),
+    ):
         buffer.copy_(torch.from_numpy(np.ascontiguousarray(values)))
 
 
-def fitting_rows(
-    genders: NDArray[np.int64], people: NDArray[np.str_], sets: NDArray[np.int64], *, seed: int
-) -> NDArray[np.int64]:
-    """Rows that an eraser is fitted on: at most five photos a person, equally many of each gender in each set.
-
-    A set in which one gender is rare would else teach the eraser to tell sets apart.
-    """
-    order = np.random.default_rng(seed).permutation(len(genders))
+def few_of_each(people: NDArray[np.str_], *, seed: int) -> NDArray[np.int64]:
+    """Rows that an eraser is fitted on: at most five photos a person."""
     taken: Counter[str] = Counter()
-    few = []
-    for row in order:
+    kept = []
+    for row in np.random.default_rng(seed).permutation(len(people)):
         taken[people[row]] += 1
         if taken[people[row]] <= _PER_PERSON:
-            few.append(row)
-    chosen = np.array(few)
-    kept = []
-    for number in np.unique(sets):
-        sides = [chosen[(sets[chosen] == number) & (genders[chosen] == gender)] for gender in (0, 1)]
-        kept += [side[: min(map(len, sides))] for side in sides]
-    return np.sort(np.concatenate(kept))
+            kept.append(row)
+    return np.sort(np.array(kept))
 
 
-def erase_in_rounds(
-    units: NDArray[Any], genders: NDArray[np.int64], rows: NDArray[np.int64], *, rounds: int
-) -> tuple[list[GaussianTransport], NDArray[np.float32]]:
-    """Transports fitted on ``rows``, each on the output of the one before, and all units ``(N, D)`` erased."""
-    found = []
-    erased = np.asarray(units, np.float64)
-    for _ in range(rounds):
-        transport = GaussianTransport().fit(erased[rows], genders[rows])
-        erased = transport.transform(erased)
-        found.append(transport)
-    return found, erased.astype(np.float32)
+def erase_embeddings(
+    units: NDArray[np.float32], genders: NDArray[np.int64], rows: NDArray[np.int64], sets: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """A matcher's unit embeddings ``(N, D)`` without gender: what drawn faces aim at."""
+    eraser = RegionalTransport(regions=1).fit(units[rows], genders[rows], sets=sets[rows])
+    return np.asarray(eraser.transform(units))
 
 
 def _erase(
     network: ErasedCode,
     size: int,
-    embedded: Mapping[str, NDArray[np.float32]],
-    encoders: Sequence[Matcher],
+    read: Tensor,
     genders: NDArray[np.int64],
     rows: NDArray[np.int64],
+    sets: NDArray[np.int64],
+    seed: int,
 ) -> NDArray[np.float32]:
-    """Fit the eraser of one width; gives the erased codes ``(N, size)``."""
+    """Fit the eraser of one size; gives all moved codes ``(N, size)``."""
     network.choose(size)
-    read = torch.cat([torch.from_numpy(embedded[encoder.fingerprint]) for encoder in encoders], 1)
     with torch.inference_mode():
         code = network.project(read).numpy()
-    fitted, erased = erase_in_rounds(code, genders, rows, rounds=network.rounds)
-    network.eraser.adopt([transport.state() for transport in fitted])
-    return erased
+    eraser = RegionalTransport(
+        drop=network.drop, regions=network.regions, bits=network.bits, random_state=seed
+    )
+    eraser.fit(code[rows], genders[rows], sets=sets[rows])
+    network.eraser.adopt(eraser.state())
+    return eraser.transported(code).astype(np.float32)
 
 
 ERASED_CODE = Method("erased-code", _train, ErasedCodeOptions)
