@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from privface.errors import CheckpointError, TrainingError
 from privface.images import write_atomic
@@ -73,7 +74,7 @@ def train_encoder(
         network = network or FaceEncoder(outputs=targets.shape[1])
     wanted = F.normalize(torch.from_numpy(np.asarray(targets, np.float32)))
     network.train().to(memory_format=torch.channels_last)
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
+    average = AveragedModel(network, multi_avg_fn=_average, use_buffers=True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.02)
     batches = _batches(len(source), images, batch_size, seed)
     key = [images, batch_size, learning_rate, relation, seed, network.config, len(source)]
@@ -81,9 +82,8 @@ def train_encoder(
     for position, index, photos in Prefetcher(source, batches, start=done):
         for group in optimizer.param_groups:
             warm = min(1.0, (position + 1) / 200)
-            group["lr"] = (
-                learning_rate * warm * (0.01 + 0.495 * (1 + np.cos(np.pi * position / len(batches))))
-            )
+            cosine = 0.01 + 0.495 * (1 + math.cos(math.pi * position / len(batches)))
+            group["lr"] = learning_rate * warm * cosine
         generator = step_generator(seed=seed, epoch=0, step=position)
         shown, aim = mixed(views(photos, generator), wanted[torch.from_numpy(index)], generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16()):
@@ -144,6 +144,16 @@ def mixed(photos: Tensor, aims: Tensor, generator: torch.Generator) -> tuple[Ten
     image = torch.lerp(first, second, share.view(-1, *[1] * (photos.ndim - 1)))
     aim = F.normalize(torch.lerp(aims[:half], aims[-half:], share[:, None]))
     return torch.cat([photos[:-half], image]), torch.cat([aims[:-half], aim])
+
+
+def _average(averages: Any, values: Any, steps: Tensor | int) -> None:
+    """Moving average with a short memory at first, so that the untrained start does not linger."""
+    decay = min(0.999, (float(steps) + 1) / (float(steps) + 10))
+    for average, value in zip(averages, values, strict=True):
+        if average.is_floating_point():
+            average.lerp_(value, 1 - decay)
+        else:
+            average.copy_(value)
 
 
 def _batches(count: int, images: int, size: int, seed: int) -> list[NDArray[np.int64]]:

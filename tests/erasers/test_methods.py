@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.svm import SVC
 
 from privface.erasers import (
     IVE,
@@ -18,6 +20,7 @@ from privface.erasers import (
     GaussianTransport,
     MultiIVE,
     PFRNet,
+    RegionalTransport,
 )
 
 
@@ -220,3 +223,64 @@ def test_settings_out_of_range_are_refused(eraser, message):
     x, y = clouds(100)
     with pytest.raises(ValueError, match=message):
         eraser.fit(x, y)
+
+
+# regional ------------------------------------------------------------------------------------------------
+
+
+def two_kinds_of_people(count: int = 6000, size: int = 12):
+    """Labels that differ in opposite ways in neighbouring groups: one quadratic gate and map cannot mend all of them."""
+    rng = np.random.default_rng(1)
+    labels, group = rng.integers(0, 2, count), rng.integers(0, 3, count)
+    rows = rng.normal(size=(count, size))
+    rows[:, 0] += 6.0 * (group - 1)
+    rows[:, 1] += np.where(group == 1, 1.0, -1.0) * (2 * labels - 1) * 1.5
+    rows[:, 2] += 12.0
+    return rows, labels
+
+
+def worst_of(rows, labels):
+    half = len(rows) // 2
+    probe = SVC(class_weight="balanced").fit(rows[:half], labels[:half])
+    return roc_auc_score(labels[half:], probe.decision_function(rows[half:]))
+
+
+def test_regions_hide_what_one_map_cannot():
+    rows, labels = two_kinds_of_people()
+    assert worst_of(rows, labels) > 0.9
+    single, several = (
+        RegionalTransport(regions=regions, prior=0.0).fit(rows[:4000], labels[:4000]).transform(rows)[4000:]
+        for regions in (1, 3)
+    )
+    assert worst_of(several, labels[4000:]) < worst_of(single, labels[4000:]) - 0.1
+    assert worst_of(several, labels[4000:]) < 0.65
+
+
+def test_one_region_without_anything_else_is_the_gaussian_transport():
+    rows, labels = two_kinds_of_people(2000)
+    keep = np.sort(np.concatenate([np.flatnonzero(labels == label)[:900] for label in (0, 1)]))
+    ours = RegionalTransport(regions=1).fit(rows[keep], labels[keep]).transform(rows)
+    np.testing.assert_allclose(
+        ours, GaussianTransport().fit(rows[keep], labels[keep]).transform(rows), atol=1e-8
+    )
+
+
+def test_signs_are_bits_and_dropped_directions_are_gone():
+    rows, labels = two_kinds_of_people(2000)
+    eraser = RegionalTransport(drop=2, regions=2, bits=32).fit(rows, labels)
+    told = eraser.transform(rows)
+    assert told.shape == (2000, 32)
+    np.testing.assert_allclose(np.abs(told), 32**-0.5)
+    np.testing.assert_allclose(told.mean(0), 0, atol=0.01, err_msg="thresholds are medians")
+    assert eraser.axes_.shape == (12, 10)
+    np.testing.assert_allclose(eraser.axes_.T @ eraser.axes_, np.eye(10), atol=1e-10)
+
+
+def test_sets_weigh_the_same_and_need_both_labels():
+    rows, labels = two_kinds_of_people(2000)
+    sets = np.arange(2000) % 2
+    np.testing.assert_array_equal(
+        RegionalTransport(regions=1).fit(rows, labels, sets=sets).maps_.shape, (1, 2, 12, 12)
+    )
+    with pytest.raises(ValueError, match="one label alone"):
+        RegionalTransport().fit(rows, labels, sets=labels)

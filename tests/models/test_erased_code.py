@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from privface.erasers import RegionalTransport
+from privface.errors import ConfigError
+from privface.models.decoder import FaceDecoder
+from privface.models.erased_code import CodeEraser
+
+
+@pytest.mark.parametrize(("regions", "bits"), [(1, 0), (3, 0), (3, 32)])
+def test_the_eraser_in_torch_is_the_one_that_was_fitted(regions, bits):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    rows = rng.normal(size=(400, 8)) * (1 + 0.5 * labels[:, None]) + labels[:, None] * np.eye(8)[0]
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    fitted = RegionalTransport(drop=2, regions=regions, bits=bits).fit(rows, labels)
+    eraser = CodeEraser(size=8, keep=6, regions=regions, bits=bits)
+    eraser.adopt(fitted.state())
+    given = eraser(torch.from_numpy(rows).float()).numpy()
+    wanted = fitted.transform(rows)
+    same = np.isclose(given, wanted, atol=1e-4)
+    assert same.mean() > 0.999, "single signs may turn on rounding"
+    moved = eraser.move(torch.from_numpy(rows).float()).numpy()
+    np.testing.assert_allclose(moved, fitted.transported(rows), atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [32, 112, 160])
+def test_a_decoder_draws_faces_of_its_size_in_range(size):
+    decoder = FaceDecoder(code=5, size=size, channels=(8, 8, 8, 8, 8))
+    faces = decoder(torch.randn(2, 5))
+    assert faces.shape == (2, 3, size, size)
+    assert 0 <= float(faces.detach().min()) <= float(faces.detach().max()) <= 1
+    again = FaceDecoder(**copy.deepcopy(decoder.config))
+    again.load_state_dict(decoder.state_dict())
+
+
+@pytest.mark.parametrize("wrong", [{"code": 0}, {"code": 5, "size": 100}, {"code": 5, "channels": (8, 8)}])
+def test_a_decoder_that_cannot_be_built_is_refused(wrong):
+    with pytest.raises(ConfigError, match="cannot be built"):
+        FaceDecoder(**wrong)
+
+
+def test_no_checkerboard_in_what_an_untrained_decoder_draws():
+    torch.manual_seed(0)
+    faces = FaceDecoder(code=16, size=112).eval()(torch.nn.functional.normalize(torch.randn(4, 16))).detach()
+    spectrum = torch.fft.rfft2(faces - faces.mean((2, 3), keepdim=True)).abs().mean((0, 1))
+    assert float(spectrum[56, 56]) < 0.01 * float(spectrum.max()), "energy at one pixel's period"
+    assert float(spectrum[28, 28]) < 0.02 * float(spectrum.max()), "energy at two pixels' period"
