@@ -165,6 +165,9 @@ def export(
     strength: Annotated[
         float, typer.Option(help="Built in, 0 to 2; 1 is what was trained and audited.")
     ] = 1.0,
+    code_size: Annotated[
+        int | None, typer.Option(help="Built in: values of the code, for a model trained with several.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Write a model as one ONNX file, after checking that ONNX Runtime and torch agree.
@@ -173,7 +176,7 @@ def export(
     """
     from privface.models.export import export_protector  # noqa: PLC0415
 
-    found = export_protector(run, out, strength=strength)
+    found = export_protector(run, out, strength=strength, code_size=code_size)
     Console.document(
         "export",
         bytes=found.bytes,

@@ -87,6 +87,13 @@ def protect(
             help="What to hide, for a model that has a choice (method privacynet). Repeatable.",
         ),
     ] = None,
+    code_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Values of the code that faces are drawn from, for a model trained with several (method erased-code). Fewer "
+            "hide more and keep fewer matches."
+        ),
+    ] = None,
     draw: Annotated[
         int | None,
         typer.Option(
@@ -205,11 +212,18 @@ def protect(
             "--genders": genders is not None,
             "--hide": bool(hide),
             "--draw": draw is not None,
+            "--code-size": code_size is not None,
         }
         protector = _baseline(str(model), [name for name, given in unfit.items() if given])
     else:
         protector = load_protector(
-            model, strength=strength, runtime=runtime, genders=true_genders, hide=hide or None, draw=draw
+            model,
+            strength=strength,
+            runtime=runtime,
+            genders=true_genders,
+            hide=hide or None,
+            draw=draw,
+            code_size=code_size,
         )
     templates, sink = _templates(embeddings, store)
     try:

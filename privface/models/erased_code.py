@@ -22,6 +22,9 @@ from privface.models.inputs import to_input
 from privface.models.networks import CompactResNet
 from privface.records import FRAME, InputSpec
 
+KIND = "erased-code"
+"""What :func:`~privface.models.checkpoint.save_network` writes on the card."""
+
 _NATIVE: Mapping[str, type[nn.Module]] = {"encoder": FaceEncoder, "compact": CompactResNet}
 
 

@@ -115,7 +115,9 @@ def _again(content: bytes, name: str) -> OnnxProtector:
     return OnnxProtector(content, name=name)
 
 
-def export_protector(run: Path | str, out: Path, *, strength: float = 1.0) -> ExportSummary:
+def export_protector(
+    run: Path | str, out: Path, *, strength: float = 1.0, code_size: int | None = None
+) -> ExportSummary:
     """Write a trained model as one ONNX file: input ``images`` float32 ``(N, 3, size, size)`` in [0, 1], output ``protected`` alike.
 
     The file is written only if ONNX Runtime and torch agree on drawn images in several batch sizes. Its metadata
@@ -126,6 +128,7 @@ def export_protector(run: Path | str, out: Path, *, strength: float = 1.0) -> Ex
         run: Run folder of `privface train`, or ``bundled:san``.
         out: File to write.
         strength: Built into the graph; 1 is what was trained and audited.
+        code_size: As for :func:`load_protector`; built into the graph.
 
     Raises:
         ConfigError: If ``out`` does not end in ``.onnx``.
@@ -136,7 +139,9 @@ def export_protector(run: Path | str, out: Path, *, strength: float = 1.0) -> Ex
     """
     if out.suffix.lower() != ".onnx":
         raise ConfigError(f"{out} does not end in .onnx.", hint="Name the file so.")
-    content, difference, metadata = _exported(Protector.load(run, strength=strength), strength)
+    content, difference, metadata = _exported(
+        Protector.load(run, strength=strength, code_size=code_size), strength
+    )
     write_atomic(out, content)
     return ExportSummary(out, len(content), difference, metadata)
 
@@ -167,6 +172,7 @@ def load_protector(
     genders: Mapping[str, Gender] | None = None,
     hide: Sequence[str] | None = None,
     draw: int | None = None,
+    code_size: int | None = None,
 ) -> Protector | OnnxProtector | LabelledProtector:
     """A run folder, a model that comes with the package, or an exported file.
 
@@ -178,6 +184,7 @@ def load_protector(
         genders: True gender of each photo by its key, for a method that needs it (``san-2018``).
         hide: Attributes to hide, for a method that has a choice (``privacynet``).
         draw: Seed of a randomised protection, for a network with something to draw; runs in torch.
+        code_size: Size of the code, for a model that was trained with several (``erased-code``); by default the largest.
 
     Raises:
         ConfigError: If a strength is given for an exported file that was written with another one, or torch is
@@ -199,10 +206,15 @@ def load_protector(
             f"draw={draw}: {model.name} {what} and has nothing random, so every draw would be the same.",
             hint="Leave the draw out, or give the run folder of a variational or denoising backbone, in torch.",
         )
+    if code_size is not None and (genders is not None or model.suffix.lower() == ".onnx"):
+        raise ConfigError(
+            f"{model} has no code size to choose; asked for {code_size}.",
+            hint="Give the run folder of the method erased-code; `privface export --code-size` builds one in.",
+        )
     if genders is not None:
         return _load_labelled(model, genders, strength=strength, runtime=runtime)
     if model.suffix.lower() != ".onnx":
-        protector = Protector.load(model, strength=strength, hide=hide, draw=draw)
+        protector = Protector.load(model, strength=strength, hide=hide, draw=draw, code_size=code_size)
         if runtime != "onnx":
             return protector
         return OnnxProtector(_exported(protector, strength)[0], name=model.name)

@@ -16,6 +16,7 @@ from privface.models.bundled import model_folder
 from privface.models.checkpoint import SavedNetwork, build, load_network
 from privface.models.composites import SINGLE, EnsembleSan, FlowSan, Single
 from privface.models.draws import ImageNoise, check_draw
+from privface.models.erased_code import KIND as ERASED_CODE
 from privface.models.erased_code import ErasedCode
 from privface.models.face_model import network_sha256
 from privface.models.family import Autoencoder
@@ -37,7 +38,7 @@ KINDS: Mapping[str, type[Perturbation]] = {
     "ensemble-san": EnsembleSan,
     "flow-san": FlowSan,
     "privacynet": PrivacyNet,
-    "erased-code": ErasedCode,
+    ERASED_CODE: ErasedCode,
 }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from privface.images import encode_image, to_pixels, to_unit, write_atomic
 from privface.models import GenderProbe, Matcher, Protector, load_gender_probe, load_matcher
 from privface.models.bundled import model_folder
 from privface.models.checkpoint import CARD, load_network
+from privface.models.erased_code import KIND
 from privface.pipeline.battery import DEFAULT_OPTIONS, AuditOptions, averaging, build_auditor
 from privface.pipeline.faces import Progress, load_aligned, take_split
 from privface.pipeline.fit import person_digest, read_provenance
@@ -31,8 +33,6 @@ from privface.report import contact_sheet, write_report
 logger = logging.getLogger(__name__)
 
 _SHEET_FACES = 20
-_CODED = ("erased-code",)
-"""Kinds of models that draw a face from a code alone."""
 
 ModelT = TypeVar("ModelT", Matcher, GenderProbe)
 
@@ -77,9 +77,9 @@ def audit(
         PrivfaceError: If sets, labels or models do not fit.
     """
     require_folder(out)
-    models, coder = _load_models(matchers, probes, model), _load_coder(model)
+    models, rows = _load_models(matchers, probes, model), _manifest(protected)
+    coder = _load_coder(model, {row.model for row in rows.values()})
     table = open_labelled(original, labels=labels, split=split)
-    rows = _manifest(protected)
 
     def mode(_: NDArray[np.uint8], record: FaceRecord) -> FaceMode:
         """What `protect` took for an aligned face is one here, too."""
@@ -236,12 +236,15 @@ def _load_models(matchers: Sequence[str], probes: Sequence[str], model: Path | N
     return found
 
 
-def _load_coder(model: Path | None) -> Protector | None:
-    """The protector of a run, if it is one that draws faces from a code alone."""
+def _load_coder(model: Path | None, made_by: Collection[str]) -> Protector | None:
+    """The protector of a run, if it is one that draws faces from a code alone, with the code of those that the fingerprints name."""
     if model is None or not (model_folder(model) / CARD).is_file():
         return None
     # by its kind: some others cannot be loaded without more, such as true genders
-    return Protector.load(model) if load_network(model_folder(model)).kind in _CODED else None
+    if load_network(model_folder(model)).kind != KIND:
+        return None
+    sizes = {int(size) for name in made_by for size in re.findall(r"\+code:(\d+)", name)}
+    return Protector.load(model, code_size=max(sizes, default=None))
 
 
 def _codes(
