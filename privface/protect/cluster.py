@@ -131,13 +131,7 @@ class RayEngine:
                     task.output.write(item.face(number), encoded[start:end])
                     start = end
                 finished.append(
-                    Loaded(
-                        item,
-                        done.row,
-                        further=done.further,
-                        reused=answer.reused,
-                        template=done.template,
-                    )
+                    Loaded(item, done.row, reused=answer.reused, template=done.template, further=done.further)
                 )
             ledger.commit(finished)
             if errors:

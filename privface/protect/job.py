@@ -25,7 +25,7 @@ from privface.protect.manifest import (
     STATUSES,
     ManifestRow,
     manifest_order,
-    stream_manifest,
+    write_manifest,
 )
 from privface.protect.output import Output, unlink
 from privface.protect.protector import ImageProtector
@@ -234,7 +234,7 @@ class Ledger:
             key=manifest_order,
         )
         shown = (row if times else replace(row, finished=None) for row in rows)
-        path = stream_manifest(self._output.root, shown, complete=self.done == self._total, as_csv=as_csv)
+        path = write_manifest(self._output.root, shown, complete=self.done == self._total, as_csv=as_csv)
         if templates is not None:
             write_templates(self._output.root, self._templates(), maker=templates)
             if store is not None:

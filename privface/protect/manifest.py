@@ -104,11 +104,11 @@ def manifest_order(row: ManifestRow) -> tuple[str, str, int, str]:
 def write_manifest(
     root: Path, rows: Iterable[ManifestRow], *, complete: bool = True, as_csv: bool = False
 ) -> Path:
-    """Write ``manifest.parquet`` at an output root, atomically, rows sorted by input key.
+    """Write ``manifest.parquet`` at an output root, atomically.
 
     Args:
         root: Output root.
-        rows: Those of every input file.
+        rows: Those of every input file in :func:`manifest_order`; few are in memory at a time.
         complete: Whether the job went through; ``False`` marks a manifest of an interrupted job in the
             file's metadata (``privface.complete``).
         as_csv: Also write ``manifest.csv``.
@@ -119,13 +119,6 @@ def write_manifest(
     Raises:
         OutputError: If it cannot be written.
     """
-    return stream_manifest(root, sorted(rows, key=manifest_order), complete=complete, as_csv=as_csv)
-
-
-def stream_manifest(
-    root: Path, rows: Iterable[ManifestRow], *, complete: bool = True, as_csv: bool = False
-) -> Path:
-    """:func:`write_manifest` for rows that come in :func:`manifest_order`, few of them in memory at a time."""
     metadata = {"privface.format": FORMAT, "privface.complete": str(complete).lower()}
     schema = _SCHEMA.with_metadata(metadata)
     path = root / MANIFEST_NAME

@@ -44,9 +44,6 @@ logger = logging.getLogger(__name__)
 MIN_SIDE = 16
 """Shortest side in pixels of an input; below it there is no face to protect."""
 
-_LONGEST_NAME = 255
-"""Bytes that file systems allow a name."""
-
 _REUSED: frozenset[Status] = frozenset({"ok", "no_face", "many_faces"})
 """Results that a rerun takes over; the others are cheap to find again and may have had a passing cause."""
 
@@ -336,7 +333,7 @@ class Worker:
         if faces > 1 and self._keyed is not None:
             return f"{faces} faces, and the one label of a photo, which this model needs, fits one face"
         last = item.face(faces).relative.rpartition("/")[2]
-        if not self._work.paste and len(os.fsencode(last)) > _LONGEST_NAME:
+        if not self._work.paste and len(os.fsencode(last)) > 255:  # what file systems allow
             return f"{faces} faces, and the name is too long to be that of each; shorten it"
         return None
 
