@@ -1,4 +1,4 @@
-"""A narrow code without its most telling directions, transported region by region and told as sign bits."""
+"""A narrow code without its most telling directions, transported region by region and put together again from signs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
     2. Optimal transport of both labels onto their middle, as :class:`~privface.erasers.GaussianTransport` does it, but with a
        map for each region of the code (k-means on what one map for all gives). Labels differ otherwise in one group of
        people than in another, and one map cannot mend both.
-    3. Signs of random orthogonal projections (as in locality-sensitive hashing, Charikar, STOC 2002). Angles between people
-       survive, small differences between two clouds do not.
+    3. Nothing but the signs of random orthogonal projections is kept (as in locality-sensitive hashing, Charikar, STOC 2002), and
+       the row is put together again from them. Angles between people survive, small differences between two clouds do not.
 
     Promise: empirical. An attacker with thousands of labelled people still reads a little.
 
@@ -31,7 +31,7 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         drop: Directions to project out.
         regions: Maps; 1 is one map for all.
         prior: Weight, in [0, 1], that rows of other regions have in a region's map.
-        bits: Projections of which the sign is told; 0 gives the transported rows themselves.
+        bits: Projections of which the sign is kept; 0 gives the transported rows themselves.
         shrinkage: As for :class:`~privface.erasers.GaussianTransport`.
         ridge: As for :class:`~privface.erasers.GaussianTransport`.
         random_state: Seed of regions and projections.
@@ -157,11 +157,11 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         if not self.bits:
             return moved.astype(rows.dtype)
         signs = np.where(moved @ self.projection_ > self.thresholds_, 1.0, -1.0)
-        return (signs / self.bits**0.5).astype(rows.dtype)
+        return unit_rows(signs @ self.projection_.T).astype(rows.dtype)
 
     @property
     def _n_features_out(self) -> int:
-        return self.bits or self.axes_.shape[1]
+        return int(self.axes_.shape[1])
 
 
 def _weights(codes: NDArray[np.int64], sets: NDArray[Any]) -> NDArray[np.float64]:

@@ -16,35 +16,57 @@ from privface.errors import ConfigError
 class FaceDecoder(nn.Module):
     """A code to a face: a coarse map, then stages that double the resolution, each told the code again.
 
-    The first convolution's channels of a stage are scaled and shifted by the code (feature-wise modulation, Perez et al., AAAI 2018). Maps
-    are enlarged by bilinear interpolation and the last layer is smooth across blocks, as transposed convolutions and plain
-    pixel shuffles leave a checkerboard (Odena et al., Distill 2016).
+    Channels of a stage are scaled and shifted by the code (feature-wise modulation, Perez et al., AAAI 2018). The last
+    doubling turns channels into pixels (Shi et al., CVPR 2016) and is followed by a convolution across the blocks; it begins
+    with equal weights for all pixels of a block, as it would else leave a checkerboard (Aitken et al., arXiv 1707.02937).
 
     Args:
         code: Size of the code.
         size: Side of the faces in pixels; divisible by 16.
         channels: Channels at sides ``size / 16``, ``/ 8``, ``/ 4``, ``/ 2`` and ``size``.
+        blocks: Residual blocks at each side but the last.
 
     Raises:
         ConfigError: If a number is out of range.
     """
 
     def __init__(
-        self, *, code: int, size: int = 112, channels: Sequence[int] = (256, 192, 112, 48, 16)
+        self,
+        *,
+        code: int,
+        size: int = 112,
+        channels: Sequence[int] = (256, 192, 112, 48, 16),
+        blocks: Sequence[int] = (2, 2, 1, 1),
     ) -> None:
         super().__init__()
-        if code < 1 or size < 32 or size % 16 or len(channels) != 5 or min(channels) < 1:
+        if (
+            code < 1
+            or size < 32
+            or size % 16
+            or (len(channels), len(blocks)) != (5, 4)
+            or min(*channels, *blocks) < 1
+        ):
             raise ConfigError(
-                f"A decoder with code={code}, size={size}, channels={list(channels)} cannot be built.",
-                hint="code >= 1, size >= 32 and divisible by 16, five numbers of channels.",
+                f"A decoder with code={code}, size={size}, channels={list(channels)}, blocks={list(blocks)} cannot be built.",
+                hint="code >= 1, size >= 32 and divisible by 16, five numbers of channels, four of blocks.",
             )
-        self.config: dict[str, Any] = {"code": code, "size": size, "channels": list(channels)}
+        self.config: dict[str, Any] = {
+            "code": code,
+            "size": size,
+            "channels": list(channels),
+            "blocks": list(blocks),
+        }
         self.side = size // 16
         self.first = nn.Linear(code, channels[0] * self.side**2)
-        self.stages = nn.ModuleList(
-            _Stage(inputs, outputs, code=code, small=k == 3)
-            for k, (inputs, outputs) in enumerate(itertools.pairwise(channels))
-        )
+        self.stages = nn.ModuleList()
+        for width, count in zip(channels, blocks, strict=False):
+            self.stages.append(nn.ModuleList(_Block(width, code=code) for _ in range(count)))
+        self.enlarge = nn.ModuleList(nn.Conv2d(a, b, 3, 1, 1) for a, b in itertools.pairwise(channels[:-1]))
+        self.norm = _norm(channels[-2])
+        self.pixels = nn.Conv2d(channels[-2], 4 * channels[-1], 3, 1, 1)
+        with torch.no_grad():
+            for parameter in (self.pixels.weight, self.pixels.bias):
+                parameter.copy_(parameter[::4].repeat_interleave(4, 0))
         self.last = nn.Conv2d(channels[-1], 3, 3, 1, 1)
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -52,32 +74,36 @@ class FaceDecoder(nn.Module):
         codes = codes * codes.shape[1] ** 0.5
         x = self.first(codes).view(len(codes), -1, self.side, self.side)
         x = x.contiguous(memory_format=torch.channels_last)
-        for stage in self.stages:
-            x = stage(x, codes)
+        for number, stage in enumerate(self.stages):
+            if number:
+                x = self.enlarge[number - 1](F.interpolate(x, scale_factor=2.0, mode="nearest"))
+            for block in stage:  # type: ignore[attr-defined]
+                x = block(x, codes)
+        x = F.leaky_relu(F.pixel_shuffle(self.pixels(F.leaky_relu(self.norm(x), 0.2)), 2), 0.2)
         return torch.sigmoid(self.last(x).float())
 
 
-class _Stage(nn.Module):
-    """Twice the resolution: two convolutions with a shortcut, the first one told the code; at full size one, untold."""
+class _Block(nn.Module):
+    """Two convolutions with a shortcut; the first one is told the code."""
 
-    def __init__(self, inputs: int, outputs: int, *, code: int, small: bool) -> None:
+    def __init__(self, width: int, *, code: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, 1, 1)
-        self.conv2 = None if small else nn.Conv2d(outputs, outputs, 3, 1, 1)
-        self.told = None if small else nn.Linear(code, 2 * outputs)
-        if self.told is not None:
-            nn.init.normal_(self.told.weight, std=0.3 / code**0.5)
-            nn.init.zeros_(self.told.bias)
-        self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.norm1, self.norm2 = _norm(width), _norm(width)
+        self.conv1 = nn.Conv2d(width, width, 3, 1, 1)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1)
+        self.told = nn.Linear(code, 2 * width)
+        nn.init.normal_(self.told.weight, std=0.3 / code**0.5)
+        nn.init.zeros_(self.told.bias)
 
     def forward(self, x: Tensor, codes: Tensor) -> Tensor:
-        x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
-        out = self.conv1(x)
-        if self.told is not None:
-            scale, shift = self.told(codes)[:, :, None, None].chunk(2, 1)
-            out = torch.addcmul(out + shift, out, scale)
-        out = F.leaky_relu(out, 0.2)
-        if self.conv2 is not None:
-            out = F.leaky_relu(self.conv2(out), 0.2)
-        result: Tensor = out + self.shortcut(x)
+        scale, shift = self.told(codes)[:, :, None, None].chunk(2, 1)
+        inner = self.norm1(x)
+        inner = self.conv1(F.leaky_relu(torch.addcmul(inner + shift, inner, scale), 0.2))
+        result: Tensor = x + self.conv2(F.leaky_relu(self.norm2(inner), 0.2))
         return result
+
+
+def _norm(width: int) -> nn.GroupNorm:
+    """Groups of eight channels or more."""
+    groups = next(n for n in (16, 8, 4, 2, 1) if width % n == 0 and (width // n >= 8 or n == 1))
+    return nn.GroupNorm(groups, width)

@@ -122,7 +122,7 @@ class CodeEraser(nn.Module):
         size: Values of the code.
         keep: Values that are left of it.
         regions: Regions with a map of their own; 1 has none beside the one for all.
-        bits: Signs that are told; 0 gives the moved rows themselves.
+        bits: Signs that are taken; 0 gives the moved rows themselves.
     """
 
     axes: Tensor
@@ -177,14 +177,14 @@ class CodeEraser(nn.Module):
         return F.normalize(moved + self.middle[number], dim=1)
 
     def tell(self, moved: Tensor) -> Tensor:
-        """What the decoder is told of moved rows ``(N, keep)``: signs of projections ``(N, bits)``, unit rows."""
+        """What the decoder is told of moved rows ``(N, keep)``: what the signs of their projections say of them, unit rows."""
         if not self.bits:
             return moved
         signs = torch.where(moved @ self.projection > self.thresholds, 1.0, -1.0)
-        return signs / self.bits**0.5
+        return F.normalize(signs @ self.projection.T, dim=1)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Unit rows ``(N, size)`` to erased unit rows ``(N, bits)``, or ``(N, keep)`` without signs."""
+        """Unit rows ``(N, size)`` to erased unit rows ``(N, keep)``."""
         return self.tell(self.move(codes))
 
 
@@ -201,7 +201,7 @@ class ErasedCode(nn.Module):
             smaller one hides more and keeps fewer matches.
         drop: Values more that the code has before the eraser projects out those that tell most.
         regions: Maps of the eraser.
-        bits: Signs that the decoder is told; 0 for the values themselves.
+        bits: Signs that the eraser takes; 0 for none.
         decoder: Keyword arguments of :class:`~privface.models.decoder.FaceDecoder`, or the decoder.
         chosen: Size in use; by default the largest.
 
@@ -284,11 +284,6 @@ class ErasedCode(nn.Module):
         return [int(encoder.outputs) for encoder in self.encoders]  # type: ignore[arg-type]
 
     @property
-    def told(self) -> int:
-        """Values that the decoder is given."""
-        return self.bits or self.sizes[-1]
-
-    @property
     def eraser(self) -> CodeEraser:
         """What takes gender out of codes of the size in use."""
         found: CodeEraser = self.erasers[str(self.chosen)]  # type: ignore[assignment]
@@ -296,7 +291,7 @@ class ErasedCode(nn.Module):
 
     def draw(self, erased: Tensor) -> Tensor:
         """Faces ``(N, 3, size, size)`` in [0, 1] of erased codes."""
-        result: Tensor = self.decoder(F.pad(erased, (0, self.told - erased.shape[1])))
+        result: Tensor = self.decoder(F.pad(erased, (0, self.sizes[-1] - erased.shape[1])))
         return result
 
     def codes(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -107,13 +107,13 @@ def train_encoder(
     return result.eval()
 
 
-def views(photos: Tensor, generator: torch.Generator, *, soften: bool = True) -> Tensor:
-    """Each photo flipped or not, turned, moved and scaled by up to 6 %, with other contrast and colours; differentiable.
+def views(photos: Tensor, generator: torch.Generator, *, gentle: bool = False) -> Tensor:
+    """Each photo flipped or not, turned, moved, scaled and with other contrast and colours; differentiable.
 
     Args:
         photos: ``(N, 3, H, W)`` in [0, 1].
         generator: Source of randomness.
-        soften: Also take detail from some, and colour from a tenth, as photos of other kinds lack them.
+        gentle: Half as much of it, and no photo loses detail or colour, as photos of other kinds have lost.
     """
     count = len(photos)
 
@@ -121,19 +121,22 @@ def views(photos: Tensor, generator: torch.Generator, *, soften: bool = True) ->
         return low + (high - low) * torch.rand((count, *shape), generator=generator)
 
     flip = torch.where(draw(0, 1) < 0.5, -1.0, 1.0)
-    angle, size = draw(-0.09, 0.09), draw(0.94, 1.06)
+    much = 0.5 if gentle else 1.0
+    angle, size = draw(-0.09, 0.09) * much, 1 + draw(-0.06, 0.06) * much
     cosine, sine = torch.cos(angle) * size, torch.sin(angle) * size
-    rows = [cosine * flip, -sine, draw(-0.06, 0.06), sine * flip, cosine, draw(-0.06, 0.06)]
+    across, down = draw(-0.06, 0.06) * much, draw(-0.06, 0.06) * much
+    rows = [cosine * flip, -sine, across, sine * flip, cosine, down]
     grid = F.affine_grid(torch.stack(rows, 1).view(count, 2, 3), list(photos.shape), align_corners=False)
     turned = F.grid_sample(photos, grid, padding_mode="border", align_corners=False)
-    if soften:
+    if not gentle:
         soft = F.interpolate(F.avg_pool2d(turned, 2), size=photos.shape[-2:], mode="bilinear")
         turned = torch.lerp(turned, soft, draw(-1, 1, 1, 1, 1).clamp_min(0))
         grey = turned.mean(1, keepdim=True)
         turned = torch.lerp(turned, grey.expand_as(turned), (draw(0, 1, 1, 1, 1) < 0.1).float())
     middle = turned.mean((1, 2, 3), keepdim=True)
-    coloured = (turned - middle) * draw(0.75, 1.25, 1, 1, 1) + middle * draw(0.85, 1.15, 1, 1, 1)
-    return (coloured * draw(0.93, 1.07, 3, 1, 1)).clamp(0, 1)
+    contrast, light = 1 + draw(-0.25, 0.25, 1, 1, 1) * much, 1 + draw(-0.15, 0.15, 1, 1, 1) * much
+    cast = 1 + draw(-0.07, 0.07, 3, 1, 1) * much
+    return (((turned - middle) * contrast + middle * light) * cast).clamp(0, 1)
 
 
 def mixed(photos: Tensor, aims: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

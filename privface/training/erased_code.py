@@ -71,7 +71,7 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
             coarse = F.avg_pool2d(drawn - originals, 4).abs().mean()
             terms = {"reconstruction": self.reconstruction(drawn[:whole], originals[:whole]) + 2 * coarse}
             if weights.matching and len(self.matchers):
-                shown = views(drawn, generator, soften=False)
+                shown = views(drawn, generator, gentle=True)
                 given = [self._embed(k, shown[k :: len(aims)]) for k in range(len(aims))]
                 terms["matching"] = torch.stack(
                     [

@@ -265,14 +265,17 @@ def test_one_region_without_anything_else_is_the_gaussian_transport():
     )
 
 
-def test_signs_are_bits_and_dropped_directions_are_gone():
+def test_rows_are_put_together_from_signs_and_dropped_directions_are_gone():
     rows, labels = two_kinds_of_people(2000)
-    eraser = RegionalTransport(drop=2, regions=2, bits=32).fit(rows, labels)
-    told = eraser.transform(rows)
-    assert told.shape == (2000, 32)
-    np.testing.assert_allclose(np.abs(told), 32**-0.5)
-    np.testing.assert_allclose(told.mean(0), 0, atol=0.01, err_msg="thresholds are medians")
-    assert eraser.axes_.shape == (12, 10)
+    eraser = RegionalTransport(drop=2, regions=2, bits=40).fit(rows, labels)
+    told, moved = eraser.transform(rows), eraser.transported(rows)
+    assert told.shape == moved.shape == (2000, 10)
+    np.testing.assert_allclose(np.linalg.norm(told, axis=1), 1)
+    assert (told * moved).sum(1).mean() > 0.9
+    signs = moved @ eraser.projection_ > eraser.thresholds_
+    np.testing.assert_allclose(signs.mean(0), 0.5, atol=0.01, err_msg="thresholds are medians")
+    same = np.flatnonzero((signs == signs[0]).all(1))
+    np.testing.assert_array_equal(told[same], np.broadcast_to(told[0], (len(same), 10)))
     np.testing.assert_allclose(eraser.axes_.T @ eraser.axes_, np.eye(10), atol=1e-10)
 
 

@@ -70,7 +70,7 @@ def test_targets_that_do_not_fit_are_refused():
 
 def test_views_stay_images_and_have_a_gradient():
     photos = torch.rand(6, 3, 32, 32, requires_grad=True)
-    seen = views(photos, torch.Generator().manual_seed(0), soften=False)
+    seen = views(photos, torch.Generator().manual_seed(0), gentle=True)
     assert seen.shape == photos.shape
     assert float(seen.detach().min()) >= 0
     assert float(seen.detach().max()) <= 1

@@ -68,8 +68,7 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
     faces, sets = _pooled(job, options)
     readers = [FrozenReader.of(encoder) for encoder in encoders]
     seed_weights(job.settings.seed)
-    told = options.bits or max(options.code_sizes)
-    decoder = FaceDecoder(code=told, size=job.settings.size, channels=options.channels)
+    decoder = FaceDecoder(code=max(options.code_sizes), size=job.settings.size, channels=options.channels)
     network = ErasedCode(
         encoders=readers,
         sizes=options.code_sizes,
