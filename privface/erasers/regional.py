@@ -134,7 +134,7 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
 
     def transported(self, X: ArrayLike) -> NDArray[np.float64]:  # noqa: N803  # scikit-learn's names
         """Rows ``(N, D)`` before their signs are taken: unit rows ``(N, K)``."""
-        rows = validate_data(self, X, dtype=np.float64, reset=False)
+        rows: NDArray[np.float64] = validate_data(self, X, dtype=np.float64, reset=False)
         return self._transported(unit_rows(unit_rows(rows) @ self.axes_))
 
     def _transported(self, kept: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -173,7 +173,7 @@ def _weights(codes: NDArray[np.int64], sets: NDArray[Any]) -> NDArray[np.float64
             raise ValueError(f"The set {name!r} has rows of one label alone; both are needed in each.")
         for label in (0, 1):
             weights[(sets == name) & (codes == label)] = 1 / counts[label]
-    return weights / weights.mean()
+    return np.asarray(weights / weights.mean())
 
 
 def _moments(

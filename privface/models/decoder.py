@@ -65,7 +65,7 @@ class FaceDecoder(nn.Module):
         self.norm = _norm(channels[-2])
         self.pixels = nn.Conv2d(channels[-2], 4 * channels[-1], 3, 1, 1)
         with torch.no_grad():
-            for parameter in (self.pixels.weight, self.pixels.bias):
+            for parameter in self.pixels.parameters():
                 parameter.copy_(parameter[::4].repeat_interleave(4, 0))
         self.last = nn.Conv2d(channels[-1], 3, 3, 1, 1)
 

@@ -63,7 +63,8 @@ class FrozenReader(nn.Module):
             "network": network,
             "length": length,
         }
-        self.spec = InputSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()}
+        self.spec = InputSpec(**fields)
         self.network = _NATIVE[form](**(network or {})) if form in _NATIVE else None
         if self.network is None:
             self.register_buffer("content", torch.zeros(length, dtype=torch.uint8))
@@ -89,7 +90,9 @@ class FrozenReader(nn.Module):
                 assert reader.network is not None  # noqa: S101 - narrows the type
                 reader.network.load_state_dict(matcher.network.state_dict())
                 return reader
-        content = onnx_backend.graph_bytes(matcher.onnx_path or matcher.network, matcher.spec.size)
+        source = matcher.onnx_path or matcher.network
+        assert source is not None  # noqa: S101 - the call above has converted it
+        content = onnx_backend.graph_bytes(source, matcher.spec.size)
         reader = cls(form="onnx", spec=spec, outputs=outputs, length=len(content))
         reader.content.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
         return reader
@@ -275,7 +278,7 @@ class ErasedCode(nn.Module):
 
     def project(self, read: Tensor) -> Tensor:
         """The code before erasing, unit rows ``(N, chosen + drop)``, of what :meth:`read` gives."""
-        parts = (read - self.centres).split(self._lengths, 1)
+        parts = torch.split(read - self.centres, self._lengths, 1)
         centred = torch.cat([F.normalize(part, dim=1) for part in parts], 1) / len(parts) ** 0.5
         return F.normalize((centred - self.middle) @ self.axes[:, : self.chosen + self.drop], dim=1)
 
@@ -286,7 +289,11 @@ class ErasedCode(nn.Module):
     @property
     def eraser(self) -> CodeEraser:
         """What takes gender out of codes of the size in use."""
-        found: CodeEraser = self.erasers[str(self.chosen)]  # type: ignore[assignment]
+        return self.eraser_of(self.chosen)
+
+    def eraser_of(self, size: int) -> CodeEraser:
+        """What takes gender out of codes of ``size`` values."""
+        found: CodeEraser = self.erasers[str(size)]  # type: ignore[assignment]
         return found
 
     def draw(self, erased: Tensor) -> Tensor:

@@ -103,8 +103,8 @@ def train_encoder(
             )
         if folder is not None and (position + 1) % _EVERY == 0:
             _keep(folder, key, position + 1, network, average, optimizer)
-    result: FaceEncoder = average.module
-    return result.eval()
+    result: Any = average.module
+    return result.eval()  # type: ignore[no-any-return]
 
 
 def views(photos: Tensor, generator: torch.Generator, *, gentle: bool = False) -> Tensor:

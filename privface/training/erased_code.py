@@ -42,7 +42,7 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
         self.tell = list(tell)
         for k, centre in enumerate(centres):
             self.register_buffer(f"centre_{k}", centre)
-        self.fast = nn.ModuleList(frozen_model(matcher) for matcher in self.matchers)
+        self.fast = nn.ModuleList(frozen_model(matcher) for matcher in options["matchers"])
 
     def forward(
         self, images: Tensor, genders: Tensor, embeddings: Sequence[Tensor], *, generator: torch.Generator

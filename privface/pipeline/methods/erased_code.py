@@ -90,10 +90,9 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
         centres.append(units.mean(axis=0))
         centred = unit_rows(units - centres[-1])
         aims.append(erase_embeddings(centred, labels, rows, sets))
-    erasers = [network.erasers[str(size)] for size in network.sizes]
     step = ErasedCodeStep(
         decoder,
-        tell=[eraser.tell for eraser in erasers],
+        tell=[network.eraser_of(size).tell for size in network.sizes],
         centres=[torch.from_numpy(centre) for centre in centres],
         matchers=job.matchers,
         attribute=AttributeLoss(job.settings.losses.objective),
