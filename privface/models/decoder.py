@@ -72,7 +72,7 @@ class FaceDecoder(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         """Map codes ``(N, code)`` of unit length to faces ``(N, 3, size, size)`` in [0, 1]."""
         codes = codes * codes.shape[1] ** 0.5
-        x = self.first(codes).view(len(codes), -1, self.side, self.side)
+        x = self.first(codes).unflatten(1, (-1, self.side, self.side))
         x = x.contiguous(memory_format=torch.channels_last)
         for number, stage in enumerate(self.stages):
             if number:

@@ -166,7 +166,7 @@ class CodeEraser(nn.Module):
     def move(self, codes: Tensor) -> Tensor:
         """Unit rows ``(N, size)`` to unit rows ``(N, keep)`` in which both labels are distributed alike."""
         kept = F.normalize(codes @ self.axes, dim=1)
-        moved = self._by(kept, torch.zeros(len(kept), dtype=torch.int64))
+        moved = self._by(kept, torch.zeros_like(kept[:, 0], dtype=torch.int64))
         if not len(self.centres):
             return moved
         nearest = (moved @ self.centres.T - 0.5 * self.centres.square().sum(1)).argmax(1)

@@ -20,7 +20,7 @@ from privface.errors import CheckpointError, ConfigError, DataError, LabelError
 from privface.images import decode_image
 from privface.models import LabelledProtector, Protector, San2018Protector
 from privface.models.erased_code import ErasedCode
-from privface.models.export import load_protector
+from privface.models.export import export_protector, load_protector
 from privface.pipeline import read_provenance, train
 from privface.pipeline.methods import METHODS
 from privface.pipeline.methods.diverse import classifier_of
@@ -248,6 +248,16 @@ def test_its_run_folder_needs_no_other_file_and_its_widths_are_a_dial(world, run
         Protector.load(world.run, code_size=6)
     with pytest.raises(ConfigError, match="has no code"):
         Protector.load(world.run).codes(images)
+
+
+def test_it_is_one_onnx_file_from_photo_to_drawn_face(runs, tmp_path, make_images):
+    summary = export_protector(runs("erased-code"), tmp_path / "p.onnx", code_size=6)
+    assert summary.difference < 1e-4
+    images = make_images(3, size=32)
+    exported, narrow = load_protector(tmp_path / "p.onnx"), Protector.load(runs("erased-code"), code_size=6)
+    np.testing.assert_allclose(exported(images), narrow(images), atol=1e-4)
+    with pytest.raises(ConfigError, match="no code size to choose"):
+        load_protector(tmp_path / "p.onnx", code_size=6)
 
 
 def test_other_sets_are_learnt_from_and_their_people_refused_in_audits(world, tmp_path):
