@@ -15,12 +15,17 @@ from privface.training.encoder import mixed, views
 from privface.training.step import StepLosses, TrainingStep
 
 
+_FIRST, _RISEN = 0.15, 0.5
+"""Share of its weight that matching begins with, and share of the training after which it has all of it."""
+
+
 class ErasedCodeStep(TrainingStep[FaceDecoder]):
     """Losses of one batch for the decoder.
 
     Reconstruction asks for the photo, matching for each matcher's *erased* embedding of it, so no term asks for gender. Half of
     a batch are mixtures of two people with mixed aims, of whom only the coarse picture is compared. Each face is
-    shown to one of the matchers, which costs a share of showing it to all and has the same gradient on average.
+    shown to one of the matchers, which costs a share of showing it to all and has the same gradient on average. The weight of
+    matching rises: before there are faces, matchers pull towards noise.
 
     Args:
         decoder: What learns.
@@ -79,7 +84,9 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
                         for k, (new, aim) in enumerate(zip(given, aims, strict=True))
                     ]
                 ).mean()
-        total = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
+        rise = min(1.0, _FIRST + (1 - _FIRST) * self.done_share / _RISEN)
+        share = {"reconstruction": weights.reconstruction, "matching": weights.matching * rise}
+        total = torch.stack([share[name] * term for name, term in terms.items()]).sum()
         figures = {name: term.detach() for name, term in terms.items()}
         return StepLosses(total, None, {**figures, "total": total.detach()})
 

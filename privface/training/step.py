@@ -114,6 +114,9 @@ class TrainingStep(nn.Module, ABC, Generic[NetworkT]):
         reconstruction: Reconstruction term.
         matching: Matching term.
         attribute: What the protector wants from classifiers.
+
+    Attributes:
+        done_share: How much of the training is done, 0 to 1; the trainer keeps it.
     """
 
     def __init__(
@@ -132,6 +135,7 @@ class TrainingStep(nn.Module, ABC, Generic[NetworkT]):
     ) -> None:
         super().__init__()
         self.autoencoder = autoencoder
+        self.done_share = 0.0
         self.matchers = nn.ModuleList(matchers)
         self.classifiers = nn.ModuleList(classifiers)
         self.pixel_adversaries = nn.ModuleList(pixel_adversaries)

@@ -204,6 +204,7 @@ class SemiAdversarialTrainer:
             feed = Prefetcher(source, batches, start=done - epoch * len(batches))
             for position, index, images in feed:
                 self._set_rate(done, total)
+                self.step.done_share = done / total
                 figures = self._one_step(images, index, told, embeddings, epoch, position, done)
                 done += 1
                 log.write(done, figures)
