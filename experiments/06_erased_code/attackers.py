@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
 from sklearn.utils.class_weight import compute_sample_weight
 
 from privface.audit import auc, balanced_accuracy
 from privface.data import open_source
-from privface.erasers.base import unit_rows
 from privface.images import to_unit
 from privface.models import load_matcher
 from privface.pipeline import load_aligned
@@ -90,7 +90,12 @@ def in_parts(
 def _models(seed: int) -> dict[str, Any]:
     return {
         "rbf-svm": SVC(class_weight="balanced", cache_size=500),  # its gamma follows size and variance
-        "quadratic": QuadraticDiscriminantAnalysis(priors=[0.5, 0.5], reg_param=0.1),
+        "quadratic": GridSearchCV(
+            QuadraticDiscriminantAnalysis(priors=[0.5, 0.5]),
+            {"reg_param": [0.1, 0.3, 0.6, 0.9]},
+            scoring="roc_auc",
+            cv=3,
+        ),
         "logistic": LogisticRegression(class_weight="balanced", max_iter=500),
         "mlp": MLPClassifier((256,), alpha=1e-3, early_stopping=True, max_iter=60, random_state=seed),
     }
@@ -100,8 +105,8 @@ def male_scores(
     train: Rows, read: Sequence[NDArray[Any]], *, seed: int, count: int = 4
 ) -> dict[str, list[NDArray[np.float64]]]:
     """Scores of each table that is read, positive for men, by attacker: the first ``count`` of them, who learn from other people."""
-    size, found = train[0].shape[1], {}
-    x, *tables = (unit_rows(np.asarray(part, np.float64)) * size**0.5 for part in (train[0], *read))
+    centre, scale, found = train[0].mean(axis=0), train[0].var(axis=0).mean() ** 0.5, {}
+    x, *tables = ((np.asarray(part, np.float64) - centre) / scale for part in (train[0], *read))
     chosen = np.random.default_rng([seed, 6]).permutation(len(x))
     for kind, model in list(_models(seed).items())[:count]:
         rows = chosen[: SVM_ROWS if kind == "rbf-svm" else None]
