@@ -1,13 +1,13 @@
-"""Puts trained models into the package: copies them, writes their hashes and cards, checks that they load.
+"""Puts trained models into the package: halves their weights, writes hashes and cards, checks that they load.
 
-    python experiments/bundle.py RUN MATCHER GENDER --audit AUDIT/audit.json \
-        --trained-by san="privface train --config ... --out ..." --data gender=lfw,utkface
+    python experiments/bundle.py RUN [GENDER] --audit AUDIT/audit.json --trained-by erased="privface train --config ... --out ..."
 
-RUN is a run folder of `privface train`, MATCHER and GENDER are folders of `mini:` models (such as `demo/matcher` and
-`runs/mine/classifiers/0`). Nothing else of them is taken: no photo, no name or digest of a person, no path. Of each card
-(`README.md` beside the weights, written by hand) only what stands between its marks is replaced. A figure of a card is one
-of AUDIT, an audit of photos that RUN protected; without AUDIT the cards say that nothing was measured. `--grey` takes the
-run folder of a second protector, `bundled:san-grey`, and `--grey-audit` its audit; left out, the one of the package stays.
+RUN is a run folder of `privface train` with the method erased-code and one encoder, a network of ours (`bundled:erased`, and its
+encoder is `bundled:matcher`); GENDER is the folder of a `mini:` gender classifier, by default the one in the package. Kernels
+and matrices are kept in half precision, an eraser's arrays as they are. Nothing else of the folders is taken: no photo, no name
+or digest of a person, no path. Of each card (`README.md` in the model's folder, written by hand) only what stands between its
+marks is replaced. A figure of a card is one of AUDIT, an audit of photos that `bundled:erased` protected; without AUDIT the
+cards say that nothing was measured. So: once without, audit with `--model bundled:erased`, once with.
 """
 
 from __future__ import annotations
@@ -16,86 +16,91 @@ import argparse
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+import yaml
+from safetensors.torch import save
+from torch import Tensor
 
 from privface.audit import AuditResult
 from privface.audit.result import read_figure
+from privface.audit.subjects import WHITE_BOX
 from privface.models import bundled, load_gender_probe, load_matcher
 from privface.models.bundled import MANIFEST, MODEL_CARD, PREFIX, SCHEMA
-from privface.models.checkpoint import CARD, WEIGHTS, load_network
+from privface.models.checkpoint import CARD, WEIGHTS, SavedNetwork, load_network
+from privface.models.erased_code import KIND
+from privface.models.face_model import network_sha256
 from privface.models.inventory import verify_model
 from privface.models.protector import Protector
-from privface.pipeline.fit import PROVENANCE_FILE
+from privface.pipeline.fit import CONFIG_FILE, PROVENANCE_FILE
 
 PACKAGE = Path(__file__).parents[1] / "privface" / "models" / "weights"
-ROLES = {"san": "protector", "san-grey": "protector", "matcher": "matcher", "gender": "gender classifier"}
+ROLES = {"erased": "protector", "matcher": "matcher", "gender": "gender classifier"}
 LIMIT = 12_000_000
 """Bytes of all files together."""
 
 TERMS = {
     "lfw": "LFW (research use)",
     "utkface": "UTKFace (non-commercial research use)",
-    "mobilefacenet-a": "the embeddings of a MobileFaceNet that states no licence (research use)",
+    "extra": "crops of further web photos (CelebA and UTKFace, non-commercial research use)",
+    "mobilefacenet_a": "the embeddings of a MobileFaceNet that states no licence (research use)",
+    "facefeature": "the embeddings of a matcher under the MIT licence",
+    "dlib_resnet": "the embeddings of dlib's face recognition network (public domain)",
     "drawn": "drawn people (MIT)",
     "nothing": "nothing: initial weights, a placeholder",
 }
-"""Data sets and what their terms allow."""
+"""Data sets and teachers, and what their terms allow."""
+
+EXACT = ("erasers.", "axes")
+"""What of an erased-code network keeps its precision, by the beginning of its name: the verdict hangs on it."""
 
 KEPT = ("method", "privface", "torch", "precision", "seed", "settings", "data", "matchers", "classifiers")
-KEPT += ("start", "steps", "minutes")
+KEPT += ("steps", "minutes")
 """What is taken over of a run's provenance; digests of people's names, which a list of names would undo, are not."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     asked = _arguments(arguments)
-    sources = {"san": asked.run, "matcher": asked.matcher, "gender": asked.gender}
-    audits = {name: [AuditResult.load(file).to_dict() for file in asked.audit] for name in sources}
-    audited_by = dict.fromkeys(sources, asked.audited_by)
-    data = {"san": _data_of_run(asked.run), "matcher": ["lfw"], "gender": ["lfw"]}
-    models: dict[str, Any] = {}
-    if asked.grey is not None:
-        sources["san-grey"], data["san-grey"] = asked.grey, _data_of_run(asked.grey)
-        audits["san-grey"] = [AuditResult.load(file).to_dict() for file in asked.grey_audit]
-        audited_by["san-grey"] = asked.grey_audited_by
-    elif (asked.to / MANIFEST).is_file():
-        before = json.loads((asked.to / MANIFEST).read_text(encoding="utf-8"))["models"]
-        models |= {name: entry for name, entry in before.items() if name == "san-grey"}
-    data |= {name: value.split(",") for name, value in _pairs(asked.data).items()}
+    audits = [AuditResult.load(file).to_dict() for file in asked.audit]
+    data = _pairs(asked.data)
+    learnt = {
+        "erased": data["erased"].split(",") if "erased" in data else _learnt_from(asked.run),
+        "gender": data.get("gender", "lfw,utkface").split(","),
+    }
+    learnt["matcher"] = data["matcher"].split(",") if "matcher" in data else learnt["erased"]
     commands = _pairs(asked.trained_by)
     _refuse_paths(commands, where="--trained-by")
-    for name, source in sources.items():
-        terms = [TERMS[one] for one in data[name]]  # a set that is not listed has terms nobody looked up
-        files = _copy(name, source, asked.to / name)
-        models[name] = {
+    terms = {name: ", ".join(TERMS[one] for one in learnt[name]) for name in ROLES}
+    files = _copy(asked)
+    models = {
+        name: {
             "role": ROLES[name],
-            "licence": "MIT for the weights; learnt from " + ", ".join(terms),
-            "source": f"trained by privface on {', '.join(data[name])}",
-            "files": files,
+            "licence": f"MIT for the weights; learnt from {terms[name]}",
+            "source": f"trained by privface on {', '.join(learnt[name])}",
+            "files": files[name],
         }
+        for name in ROLES
+    }
+    models["matcher"]["folder"] = "erased"
     manifest = {"schema": SCHEMA, "models": models}
     (asked.to / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    for name in sources:
-        if ROLES[name] == "protector":
-            for audit in audits[name]:
-                _require_audit_of(asked.to / name, audit)
+    for audit in audits:
+        _require_audit_of(asked.to / "erased", audit)
     bundled._ROOT = asked.to  # noqa: SLF001 - checked where they were written, by the package's own reader
-    for name in sources:
+    for name in ROLES:
         found = verify_model(f"{PREFIX}{name}")
         _write_card(
             asked.to / name / MODEL_CARD,
-            facts=_facts(name, asked.to / name, data[name], commands.get(name)),
-            figures=_figures(name, audits[name], audited_by[name]),
+            facts=_facts(name, learnt[name], commands.get(name)),
+            figures=_figures(name, audits, asked.audited_by),
         )
         print(*found, sep="  ")
     total = sum(file.stat().st_size for file in asked.to.rglob("*") if file.is_file())
     if total > LIMIT:
         raise SystemExit(f"All files together have {total:,} bytes; the limit is {LIMIT:,}.")
-    print(f"{asked.to}: {total:,} bytes")
+    print(f"{asked.to.name}: {total:,} bytes")
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -103,23 +108,19 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="run folder of `privface train`")
-    parser.add_argument("matcher", type=Path, help="folder of a matcher")
-    parser.add_argument("gender", type=Path, help="folder of a gender classifier")
+    parser.add_argument(
+        "gender", type=Path, nargs="?", default=PACKAGE / "gender", help="folder of a gender classifier"
+    )
     parser.add_argument(
         "--audit",
         type=Path,
         action="append",
         default=[],
-        help="audit.json of photos that RUN protected; of several, a card takes the first that has its model",
+        help="audit.json of photos that bundled:erased protected; of several, a card takes the first that has its model",
     )
     parser.add_argument(
         "--audited-by", action="append", default=[], metavar="COMMAND", help="what made them, in their order"
     )
-    parser.add_argument("--grey", type=Path, help="run folder of a protector without colour")
-    parser.add_argument(
-        "--grey-audit", type=Path, action="append", default=[], help="audit.json of its photos"
-    )
-    parser.add_argument("--grey-audited-by", action="append", default=[], metavar="COMMAND")
     parser.add_argument("--trained-by", action="append", default=[], metavar="NAME=COMMAND")
     parser.add_argument("--data", action="append", default=[], metavar=f"NAME={','.join(TERMS)}")
     parser.add_argument("--to", type=Path, default=PACKAGE, help="another folder with cards, for trying")
@@ -133,9 +134,17 @@ def _pairs(given: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _data_of_run(run: Path) -> list[str]:
-    provenance = json.loads((run / PROVENANCE_FILE).read_text(encoding="utf-8"))
-    return [str(provenance["data"]["name"])]
+def _learnt_from(run: Path) -> list[str]:
+    """Sets, by the names of their tables, and matchers of others that taught."""
+    settings = yaml.safe_load((run / CONFIG_FILE).read_text(encoding="utf-8"))
+    sets = [settings["data"], *settings.get("method_options", {}).get("more_data", ())]
+    met = json.loads((run / PROVENANCE_FILE).read_text(encoding="utf-8"))["matchers"]
+    teachers = [
+        name.removeprefix("onnx:").removeprefix("matcher_")
+        for name in (model["name"] for model in met)
+        if not name.startswith("mini:")
+    ]
+    return [*(Path(one["labels"] or one["source"]).stem for one in sets), *teachers]
 
 
 def _require_audit_of(folder: Path, audit: Mapping[str, Any]) -> None:
@@ -146,33 +155,51 @@ def _require_audit_of(folder: Path, audit: Mapping[str, Any]) -> None:
     for model in audited:
         if model["seen"] is not (model["fingerprint"] in met):
             raise SystemExit(
-                f"The audit is of another run: it says of {model['name']} seen={model['seen']}. Audit with --model RUN."
+                f"The audit is of another run: it says of {model['name']} seen={model['seen']}. Audit with --model bundled:erased."
             )
 
 
 # files ----------------------------------------------------------------------------------------------------
 
 
-def _copy(name: str, source: Path, folder: Path) -> dict[str, str]:
-    """Weights, their description and, of a run, what it was trained on and against; gives their hashes."""
-    with safe_open(source / WEIGHTS, framework="pt") as weights:
-        if weights.metadata():
-            raise SystemExit(f"{source / WEIGHTS} holds text beside the weights: {weights.metadata()}")
-    description = load_network(source)  # refuses what is no model of ours
-    _refuse_paths({"config": description.config, "meta": description.meta}, where=str(source / CARD))
+def _copy(asked: argparse.Namespace) -> dict[str, dict[str, str]]:
+    """Weights, their descriptions and what the run was trained on and against; gives their hashes."""
+    run = load_network(asked.run)
+    if run.kind != KIND or [one["form"] == "onnx" for one in run.config["encoders"]] != [False]:
+        raise SystemExit(
+            f"{asked.run.name} is no erased-code with one encoder of ours; a network of others is not passed on."
+        )
+    _write_halved(asked.run, run, asked.to / "erased")
+    _write_halved(asked.gender, load_network(asked.gender), asked.to / "gender")
+    encoder = Protector.load(asked.to / "erased").network.get_submodule("encoders.0.network")
+    provenance = json.loads((asked.run / PROVENANCE_FILE).read_text(encoding="utf-8"))
+    kept = {key: provenance[key] for key in KEPT if key in provenance}
+    kept["people_not_listed"] = len(provenance["people"])
+    # rounded weights have a fingerprint of their own
+    ours = {"name": f"{PREFIX}matcher", "sha256": network_sha256(encoder)}
+    kept["matchers"] = [*kept["matchers"], ours]
+    _refuse_paths(kept, where=str(asked.run / PROVENANCE_FILE))
+    text = json.dumps(kept, indent=1, sort_keys=True) + "\n"
+    (asked.to / "erased" / PROVENANCE_FILE).write_text(text, encoding="utf-8")
+    files = {"erased": [WEIGHTS, CARD, PROVENANCE_FILE], "gender": [WEIGHTS, CARD]}
+    hashes = {
+        name: {file: hashlib.sha256((asked.to / name / file).read_bytes()).hexdigest() for file in held}
+        for name, held in files.items()
+    }
+    return {**hashes, "matcher": {file: hashes["erased"][file] for file in (WEIGHTS, CARD)}}
+
+
+def _write_halved(source: Path, saved: SavedNetwork, folder: Path) -> None:
+    _refuse_paths({"config": saved.config, "meta": saved.meta}, where=str(source / CARD))
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source / WEIGHTS, folder / WEIGHTS)
-    shutil.copyfile(source / CARD, folder / CARD)
-    files = [WEIGHTS, CARD]
-    if ROLES[name] == "protector":
-        provenance = json.loads((source / PROVENANCE_FILE).read_text(encoding="utf-8"))
-        kept = {key: provenance[key] for key in KEPT if key in provenance}
-        kept["people_not_listed"] = len(provenance["people"])
-        _refuse_paths(kept, where=str(source / PROVENANCE_FILE))
-        text = json.dumps(kept, indent=1, sort_keys=True) + "\n"
-        (folder / PROVENANCE_FILE).write_text(text, encoding="utf-8")
-        files.append(PROVENANCE_FILE)
-    return {file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in files}
+    (folder / CARD).write_bytes((source / CARD).read_bytes())
+    (folder / WEIGHTS).write_bytes(save({name: _halved(name, one) for name, one in saved.weights.items()}))
+
+
+def _halved(name: str, weights: Tensor) -> Tensor:
+    """Kernels and matrices in half precision; a running variance, a row of its own, would become 0."""
+    keeps = weights.ndim < 2 or not weights.is_floating_point() or name.startswith(EXACT)
+    return weights if keeps else weights.half()
 
 
 def _refuse_paths(content: Any, *, where: str) -> None:
@@ -205,17 +232,19 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _facts(name: str, folder: Path, data: Sequence[str], command: str | None) -> str:
+def _facts(name: str, learnt: Sequence[str], command: str | None) -> str:
     spec = f"{PREFIX}{name}"
-    saved = load_network(folder)
-    parameters = sum(tensor.numel() for tensor in saved.weights.values())
+    folder = bundled.find_bundled(spec).folder
     weights = folder / WEIGHTS
+    kind = "encoder of `bundled:erased`" if name == "matcher" else load_network(folder).kind
+    model = {"erased": Protector.load, "matcher": load_matcher, "gender": load_gender_probe}[name](spec)
+    numbers = sum(tensor.numel() for tensor in model.network.state_dict().values())
     rows = [
-        ["network", f"{saved.kind}, {parameters:,} numbers, {weights.stat().st_size:,} bytes"],
+        ["network", f"{kind}, {numbers:,} numbers; the file has {weights.stat().st_size:,} bytes"],
         ["input, output", " → ".join(verify_model(spec)[2:])],
         ["SHA-256 of `model.safetensors`", f"`{hashlib.sha256(weights.read_bytes()).hexdigest()}`"],
-        ["fingerprint", f"`{_fingerprint(name)}`"],
-        ["learnt from", ", ".join(TERMS[one] for one in data)],
+        ["fingerprint", f"`{model.fingerprint}`"],
+        ["learnt from", "; ".join(TERMS[one] for one in learnt)],
         ["trained by", f"`{command}`" if command else "not stated"],
     ]
     if ROLES[name] == "protector":
@@ -223,41 +252,25 @@ def _facts(name: str, folder: Path, data: Sequence[str], command: str | None) ->
     return _table(["", ""], rows)
 
 
-def _fingerprint(name: str) -> str:
-    spec = f"{PREFIX}{name}"
-    if ROLES[name] == "protector":
-        return Protector.load(spec).fingerprint
-    return (load_matcher(spec) if name == "matcher" else load_gender_probe(spec)).fingerprint
-
-
 def _facts_of_run(run: Mapping[str, Any]) -> list[list[str]]:
     data = run["data"]
-    photos = (
-        f"{data['train_images']:,} of {data['name']} to learn from, {data['validation_images']:,} to validate"
-    )
+    photos = f"{data['train_images']:,} of {data['name']} to learn from, {data['validation_images']:,} to validate, and all of the further sets"
     return [
-        ["photos, people", f"{photos}; {run['people_not_listed']:,} people in all"],
+        [
+            "photos, people",
+            f"{photos}; {run['people_not_listed']:,} people in all, a photo without a name counted as one",
+        ],
         ["matchers met", ", ".join(f"{m['name']} (`{m['sha256'][:12]}`)" for m in run["matchers"])],
         [
             "gender classifiers met",
-            ", ".join(f"{c['name']} (`{c['sha256'][:12]}`)" for c in run["classifiers"]),
+            ", ".join(f"{c['name']} (`{c['sha256'][:12]}`)" for c in run["classifiers"]) or "none",
         ],
-        ["run", f"seed {run['seed']}, {run['steps']:,} steps, {run['minutes']:.0f} minutes{_before(run)}"],
+        ["run", f"seed {run['seed']}, {run['steps']:,} steps, {run['minutes']:.0f} minutes"],
         [
             "settings, versions",
             f"`{run['settings']}`; privface {run['privface']}, torch {run['torch']}, {run['precision']}",
         ],
     ]
-
-
-def _before(run: Mapping[str, Any]) -> str:
-    """What a run began with, where that was not chance."""
-    start = run.get("start")
-    return (
-        f", from the weights of a run of {start['steps']:,} steps (settings `{start['settings']}`)"
-        if start
-        else ""
-    )
 
 
 def _figures(name: str, audits: Sequence[Mapping[str, Any]], commands: Sequence[str]) -> str:
@@ -269,7 +282,7 @@ def _figures(name: str, audits: Sequence[Mapping[str, Any]], commands: Sequence[
     ]
     having = [k for k, audit in enumerate(audits) if read(audit)]
     if not having:
-        return "Not measured: the audit of bundled:san was made without it."
+        return "Not measured: the audit of bundled:erased was made without it."
     audit, rows = audits[having[0]], read(audits[having[0]])
     command = commands[having[0]] if having[0] < len(commands) else ""
     data, made = audit["data"], audit["provenance"]
@@ -294,6 +307,14 @@ def _seen(row: Mapping[str, Any]) -> str:
     return {True: "met in training", False: "never met", None: "not known whether met"}[row["seen"]]
 
 
+ATTACKS = {
+    "image": "protected photos",
+    "embedding": "embeddings of protected photos",
+    WHITE_BOX: "the code inside the model, which it holds, from original photos",
+}
+"""What an attacker reads, by how an audit's rows call it."""
+
+
 def _of_protector(audit: Mapping[str, Any]) -> list[list[str]]:
     rows = [["**verdict**", audit["verdict"]["headline"]]]
     rows += [
@@ -302,18 +323,22 @@ def _of_protector(audit: Mapping[str, Any]) -> list[list[str]]:
             _cell(row["tmr"].get("0.01")),
         ]
         for row in audit["matching"]
+        if not row.get("white_box")  # people are recognised by faces
     ]
     rows += [
         [f"frozen probe {row['probe']} ({_seen(row)}), AUC before → leakage after", _before_after(row)]
         for row in audit["leakage"]
         if row["kind"] == "frozen"
     ]
-    for medium, reads in (("image", "protected photos"), ("embedding", "embeddings of protected photos")):
+    for medium, reads in ATTACKS.items():
         row = _worst(audit, medium)
-        if row is not None:
-            what = f"worst attacker trained on {reads} of other people: {row['probe']} on {row['input']}"
-            rows.append([f"{what}, AUC before → leakage after", _before_after(row)])
-            rows.append([f"{what}, balanced accuracy", _cell(row["balanced_accuracy"])])
+        what = f"worst attacker trained on {reads} of other people"
+        if row is None:
+            rows.append([what, "not measured"])
+            continue
+        what += f": {row['probe']} on {row['input']}"
+        rows.append([f"{what}, AUC before → leakage after", _before_after(row)])
+        rows.append([f"{what}, balanced accuracy", _cell(row["balanced_accuracy"])])
     rows.append(["illusion gap", _cell(audit["illusion_gap"])])
     rows += [
         [
@@ -363,7 +388,7 @@ def _of_classifier(audit: Mapping[str, Any]) -> list[list[str]]:
         for row in ours
         for line in (
             ["AUC on originals", _cell(row["original_auc"])],
-            [f"leakage on photos protected by bundled:san ({_seen(row)})", _cell(row["leakage"])],
+            [f"leakage on photos protected by bundled:erased ({_seen(row)})", _cell(row["leakage"])],
         )
     ]
 

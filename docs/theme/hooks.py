@@ -23,7 +23,7 @@ OUTSIDE = {
     "SECURITY.md": "project/security.md",
     **{
         f"privface/models/weights/{name}/README.md": f"project/bundled-{name}.md"
-        for name in ("san", "san-grey", "matcher", "gender")
+        for name in ("erased", "matcher", "gender")
     },
 }
 PICTURES = (".png", ".svg")

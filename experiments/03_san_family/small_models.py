@@ -1,11 +1,12 @@
-r"""The two small models that ship with privface: a matcher that imitates a larger one, and a gender classifier.
+r"""Two small models: a matcher that imitates a larger one, and a gender classifier, which comes with privface as `bundled:gender`.
 
     PRIVFACE_DATA=... PRIVFACE_MODELS=... python experiments/03_san_family/small_models.py gender --out runs/small/gender
     PRIVFACE_DATA=... PRIVFACE_MODELS=... python experiments/03_san_family/small_models.py matcher --out runs/small/matcher \
         --start runs/small/gender
-    PRIVFACE_DATA=... PRIVFACE_MODELS=... python experiments/03_san_family/small_models.py audit --out experiments/03_san_family/results
+    PRIVFACE_DATA=... PRIVFACE_MODELS=... python experiments/03_san_family/small_models.py audit --out experiments/03_san_family/results \
+        --run runs/03/san
 
-The last reads LFW `val`, protected by `bundled:san`, with the two as they come with the package: their cards quote it.
+The last reads LFW `val`, protected by the run `san` of `run.py`, with the two; it was made when all three came with the package.
 Both learn from the split `train` of LFW and UTKFace, the matcher on top of the classifier's layers; `--check` prints what they do on the people of LFW `val`.
 """
 
@@ -22,7 +23,6 @@ from privface.config import DataSettings
 from privface.data import LoadedFaces
 from privface.images import to_unit
 from privface.models import Protector, load_gender_probe, load_matcher, save_network
-from privface.models.bundled import bundled_folder
 from privface.pipeline import AuditOptions, audit_protector, load_aligned, open_data
 from privface.pipeline.faces import Progress
 from privface.pipeline.methods.base import classifier_spec
@@ -46,13 +46,14 @@ def main() -> None:
         default=Path("runs/small/gender"),
         help="gender classifier that the matcher begins as",
     )
+    parser.add_argument("--run", type=Path, default=Path("runs/03/san"), help="protector to audit")
     parser.add_argument("--check", action="store_true", help="the model is there already; measure it")
     arguments = parser.parse_args()
     from privface.cli.show import progress_bars
 
     with progress_bars() as progress:
         if arguments.which == "audit":
-            audit(arguments.out / "small_models.json", progress)
+            audit(arguments.out / "small_models.json", arguments.run, progress)
             return
         if not arguments.check:
             {"gender": gender, "matcher": matcher}[arguments.which](arguments, progress)
@@ -118,15 +119,14 @@ def save(out: Path, network: Any, *, kind: str, size: int) -> None:
     save_network(out, network, kind=kind, meta={"input_size": size, "crop": crop})
 
 
-def audit(file: Path, progress: Progress) -> None:
-    """What the models of the package read from photos before and after the protector of the package."""
-    model = bundled_folder("bundled:san")
+def audit(file: Path, run: Path, progress: Progress) -> None:
+    """What the two models read from photos before and after a protector."""
     result, _ = audit_protector(
         faces("lfw", "val", progress),
-        Protector.load("bundled:san"),
-        matchers=["bundled:matcher"],
-        probes=["bundled:gender"],
-        model=model,
+        Protector.load(run),
+        matchers=["mini:runs/small/matcher"],
+        probes=["mini:runs/small/gender"],
+        model=run,
         options=AuditOptions(effort="quick"),
         progress=progress,
     )

@@ -14,7 +14,7 @@ def app(
     model: Annotated[
         Path | None,
         typer.Option(
-            help="Run folder of `privface train`, or an .onnx file of `privface export`; by default bundled:san, which comes "
+            help="Run folder of `privface train`, or an .onnx file of `privface export`; by default bundled:erased, which comes "
             "with privface."
         ),
     ] = None,

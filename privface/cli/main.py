@@ -159,7 +159,7 @@ def train(
 @app.command()
 def export(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Run folder of `privface train`, or bundled:san.")
+        Path, typer.Argument(metavar="RUN", help="Run folder of `privface train`, or bundled:erased.")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="File to write.")],
     strength: Annotated[
@@ -220,7 +220,7 @@ def audit(
     model: Annotated[
         Path | None,
         typer.Option(
-            help="The protector's run folder, or bundled:san: marks seen models, refuses its training people (of bundled models "
+            help="The protector's run folder, or bundled:erased: marks seen models, refuses its training people (of bundled models "
             "they are not known)."
         ),
     ] = None,
@@ -490,7 +490,7 @@ def models_list(
 def models_verify(
     spec: Annotated[
         list[str],
-        typer.Argument(help="Matcher or gender classifier specification, bundled:san, or a run folder."),
+        typer.Argument(help="Matcher or gender classifier specification, bundled:erased, or a run folder."),
     ],
     probe: Annotated[bool, typer.Option("--probe", help="These are gender classifiers.")] = False,
     json: AsJson = False,
@@ -509,7 +509,7 @@ def models_verify(
 
 @models_app.command("card")
 def models_card(
-    spec: Annotated[str, typer.Argument(help="A model that comes with privface, such as bundled:san.")],
+    spec: Annotated[str, typer.Argument(help="A model that comes with privface, such as bundled:erased.")],
 ) -> None:
     """Print a model's card: what it is, what it learnt from, what an audit found, what it must not be used for."""
     from privface.models.bundled import model_card  # noqa: PLC0415

@@ -37,9 +37,9 @@ def protect(
         Path,
         typer.Option(
             help="Run folder of `privface train`, or an .onnx file of `privface export`. The default comes with privface; its "
-            "card: `privface models card bundled:san`. To compare with: baseline:blur,sigma=3 (docs/methods.md)."
+            "card: `privface models card bundled:erased`. To compare with: baseline:blur,sigma=3 (docs/methods.md)."
         ),
-    ] = Path("bundled:san"),
+    ] = Path("bundled:erased"),
     faces: Annotated[
         Literal["auto", "aligned", "detect"],
         typer.Option(

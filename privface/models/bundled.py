@@ -1,4 +1,4 @@
-"""Models that come with the package, by name: ``bundled:san``, ``bundled:san-grey``, ``bundled:matcher``, ``bundled:gender``."""
+"""Models that come with the package, by name: ``bundled:erased``, ``bundled:matcher``, ``bundled:gender``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from privface.models.face_model import file_sha256
 PREFIX = "bundled:"
 """How a specification of such a model begins."""
 
-DEFAULT_PROTECTOR = "bundled:san"
+DEFAULT_PROTECTOR = "bundled:erased"
 """What ``privface protect`` and ``privface app`` take where no model is given."""
 
 MANIFEST = "manifest.json"
@@ -25,6 +25,8 @@ SCHEMA = "privface.bundled/1"
 Role: TypeAlias = Literal["protector", "matcher", "gender classifier"]
 
 _ROOT = Path(str(resources.files("privface.models"))) / "weights"
+_LEFT = {f"{PREFIX}san", f"{PREFIX}san-grey"}
+_WHY_LEFT = "It left: attackers who are trained on its photos read gender from them with an AUC above 0.95."
 _CURE = "Install privface again: pip install --force-reinstall --no-deps privface."
 
 
@@ -33,9 +35,10 @@ class BundledModel:
     """A model of the package, as its manifest describes it.
 
     Attributes:
-        spec: How commands name it, such as ``bundled:san``.
+        spec: How commands name it, such as ``bundled:erased``.
         role: What it is.
-        folder: Where it lies, laid out like a run folder, with its card beside it.
+        folder: Where it lies, laid out like a run folder. The matcher lies in the protector's, as the encoder of its network.
+        card: What is known of it, Markdown.
         licence: Of the weights, and of the photos that they learnt from.
         source: Who trained it, and on what.
         files: SHA-256 of every file that loading reads, by name.
@@ -44,6 +47,7 @@ class BundledModel:
     spec: str
     role: Role
     folder: Path
+    card: Path
     licence: str
     source: str
     files: Mapping[str, str]
@@ -77,7 +81,8 @@ def _described(manifest: Mapping[str, Any]) -> tuple[BundledModel, ...]:
         BundledModel(
             f"{PREFIX}{name}",
             entry["role"],
-            _ROOT / name,
+            _ROOT / entry.get("folder", name),
+            _ROOT / name / MODEL_CARD,
             str(entry["licence"]),
             str(entry["source"]),
             dict(entry["files"]),
@@ -100,9 +105,10 @@ def find_bundled(spec: str | Path) -> BundledModel:
     for model in models:
         if model.spec == str(spec):
             return model
+    there = f"Models that do: {', '.join(model.spec for model in models)}."
     raise ModelError(
         f"{str(spec)!r} does not come with privface.",
-        hint=f"Models that do: {', '.join(model.spec for model in models)}.",
+        hint=f"{_WHY_LEFT} {there}" if str(spec) in _LEFT else there,
     )
 
 
@@ -131,19 +137,26 @@ def bundled_folder(spec: str | Path) -> Path:
 
 
 def model_folder(spec: str | Path) -> Path:
-    """The folder that a specification names: that of a model of the package, or the path itself.
+    """The folder of a protector: that of one of the package, or the path itself.
 
     Args:
         spec: ``bundled:NAME`` or a path.
 
     Raises:
-        PrivfaceError: As for :func:`bundled_folder`.
+        PrivfaceError: As for :func:`bundled_folder`, or if that model is no protector.
     """
-    return bundled_folder(spec) if is_bundled(spec) else Path(spec)
+    if not is_bundled(spec):
+        return Path(spec)
+    role = find_bundled(spec).role
+    if role != "protector":
+        raise ModelError(
+            f"{spec} is a {role}; a protector is needed.", hint=f"{DEFAULT_PROTECTOR} comes with privface."
+        )
+    return bundled_folder(spec)
 
 
 def model_card(spec: str | Path) -> str:
-    """The model card beside the weights, Markdown.
+    """The model card, Markdown.
 
     Raises:
         ModelError: If there is no such model.
@@ -151,6 +164,6 @@ def model_card(spec: str | Path) -> str:
     """
     model = find_bundled(spec)
     try:
-        return (model.folder / MODEL_CARD).read_text(encoding="utf-8")
+        return model.card.read_text(encoding="utf-8")
     except OSError as error:
         raise CheckpointError(f"{model.spec} has no card ({error.strerror}).", hint=_CURE) from error

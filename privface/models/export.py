@@ -125,7 +125,7 @@ def export_protector(
     mean, an input is not corrupted. A randomised protection needs the run folder.
 
     Args:
-        run: Run folder of `privface train`, or ``bundled:san``.
+        run: Run folder of `privface train`, or ``bundled:erased``.
         out: File to write.
         strength: Built into the graph; 1 is what was trained and audited.
         code_size: As for :func:`load_protector`; built into the graph.
@@ -177,7 +177,7 @@ def load_protector(
     """A run folder, a model that comes with the package, or an exported file.
 
     Args:
-        model: The folder, ``bundled:san``, or the ``.onnx`` file.
+        model: The folder, ``bundled:erased``, or the ``.onnx`` file.
         strength: Scale of the change; an exported file has its own built in.
         runtime: ``"auto"`` runs a run folder in torch and an exported file in ONNX Runtime; ``"onnx"`` exports a run folder
             in memory first, with the parity check of :func:`export_protector`.

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from privface.errors import ModelError
-from privface.models import checkpoint, encoder
-from privface.models.bundled import PREFIX, bundled_folder
+from privface.models import checkpoint, encoder, erased_code
+from privface.models.bundled import PREFIX, bundled_folder, find_bundled
 from privface.models.face_model import FaceModel, file_sha256, network_sha256
 from privface.models.networks import CompactResNet
 from privface.records import FRAME, InputSpec
@@ -276,7 +276,19 @@ def _mini(rest: str, *, kind: str) -> dict[str, Any]:
 
 
 def _bundled(spec: str, *, kind: str) -> dict[str, Any]:
-    return {**_mini(str(bundled_folder(spec)), kind=kind), "name": spec}
+    folder = bundled_folder(spec)
+    if kind != "matcher" or folder == find_bundled(spec).card.parent:
+        return {**_mini(str(folder), kind=kind), "name": spec}
+    # in the protector's folder, as its encoder: weights need not come twice
+    saved = checkpoint.load_network(folder, kind=erased_code.KIND)
+    reader: Any = checkpoint.build(erased_code.ErasedCode, saved, where=folder).encoders[0]
+    network = reader.network.eval().requires_grad_(False)
+    return {
+        "network": network,
+        "spec": reader.spec,
+        "name": spec,
+        "fingerprint": network_sha256(network),
+    }
 
 
 def facenet_file(weights: str) -> Path:

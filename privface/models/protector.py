@@ -152,7 +152,7 @@ class Protector:
         """Load a run folder written by training, or a model that comes with the package.
 
         Args:
-            run: The folder, or ``bundled:san``.
+            run: The folder, or ``bundled:erased``.
             strength: As for the class.
             hide: Attributes to hide, for a :class:`~privface.models.PrivacyNet`; by default those of its training.
             draw: As for the class.

@@ -63,7 +63,7 @@ def audit(
         split: Take only rows of this split.
         matchers: Matcher specifications.
         probes: Gender classifier specifications.
-        model: Run folder of the protector, or ``bundled:san``: refuses its training people, where it lists them, and marks
+        model: Run folder of the protector, or ``bundled:erased``: refuses its training people, where it lists them, and marks
             seen and unseen models. If it draws faces from a code, attackers read that of the originals, too.
         pairs: LFW-style pairs file over the originals.
         draws: Further draws of a randomised protection, folders as ``protected``: they are averaged.
@@ -214,7 +214,7 @@ def _load_models(matchers: Sequence[str], probes: Sequence[str], model: Path | N
     if not matchers:
         raise AuditError(
             "An audit without a matcher would not show what protection cost.",
-            hint="Give at least one --matcher; bundled:matcher comes with privface, but it is small and bundled:san may have met it.",
+            hint="Give at least one --matcher; bundled:matcher comes with privface, but it is small and makes the code of bundled:erased.",
         )
     provenance = read_provenance(model) if model is not None else None
     if provenance is not None and "people" not in provenance:

@@ -300,7 +300,7 @@ def test_ports_are_checked_first():
 
 def test_a_stopped_or_failed_request_is_told_in_words(tmp_path, make_png, monkeypatch):
     service = build_service(Settings(), tmp_path)
-    assert service.methods[0].name == "Model bundled:san", "the model that comes along is preselected"
+    assert service.methods[0].name == "Model bundled:erased", "the model that comes along is preselected"
     token = service.shelf.put(Item("a.png", make_png(1)))
     path = f"{tmp_path}/{token}/a.png"
     options = {"method": "Blur (baseline)", "strength": 1.0, "faces": "aligned"}

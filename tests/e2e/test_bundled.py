@@ -15,15 +15,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from privface.cli import main as entry
 from privface.cli.show import Console
+from privface.config import parse_settings
 from privface.data import generate_faces, write_faces
 from privface.errors import CheckpointError
 from privface.images import decode_image
 from privface.models import Protector, bundled
 from privface.models.bundled import DEFAULT_PROTECTOR, MANIFEST, bundled_folder
+from privface.models.checkpoint import load_network
 from privface.models.inventory import verify_model
+from privface.pipeline import train
 from privface.protect import read_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +98,7 @@ def test_protecting_works_offline_from_an_empty_home(
         before, after = decode_image(photos / row.input), decode_image(tmp_path / "out" / str(row.output))
         assert before.shape == after.shape
         assert np.abs(before.astype(int) - after).max() > 2
-    assert "Model: bundled:san" in done.stdout
+    assert "Model: bundled:erased" in done.stdout
 
 
 def test_a_job_of_the_default_model_goes_on_under_its_folder_s_name_and_no_other_model_s(
@@ -120,7 +124,7 @@ def test_wrong_names_and_labels_that_are_not_needed_are_refused(
     (tmp_path / "genders.csv").write_text("file,gender\na.png,female\n")
     code, _, err = run("protect", photos, tmp_path / "out", "--genders", tmp_path / "genders.csv")
     assert code == 2
-    assert "bundled:san asks for no gender" in err
+    assert "bundled:erased asks for no gender" in err
     code, _, err = run("protect", photos, tmp_path / "out", "--hide", "race")
     assert code == 2
     assert not (tmp_path / "out").exists()
@@ -129,16 +133,16 @@ def test_wrong_names_and_labels_that_are_not_needed_are_refused(
 def test_list_verify_card_and_doctor_know_them(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PRIVFACE_DATA", "PRIVFACE_MODELS"):
         monkeypatch.delenv(name, raising=False)
-    specs = ["bundled:gender", "bundled:matcher", "bundled:san", "bundled:san-grey"]
+    specs = ["bundled:erased", "bundled:gender", "bundled:matcher"]
     models = json.loads(run("models", "list", "--json")[1])["models"]
-    assert [model["name"] for model in models][:4] == specs
+    assert [model["name"] for model in models][:3] == specs
     code, out, _ = run("models", "verify", *specs, "--json")
     rows = json.loads(out)["models"]
     assert (code, [row["model"] for row in rows]) == (0, specs)
-    code, out, _ = run("models", "card", "bundled:san")
-    assert (code, out.startswith("# Model card: bundled:san\n")) == (0, True)
+    code, out, _ = run("models", "card", "bundled:erased")
+    assert (code, out.startswith("# Model card: bundled:erased\n")) == (0, True)
     checks = {row["name"]: row for row in json.loads(run("doctor", "--json")[1])["checks"]}
-    assert [checks[spec]["state"] for spec in specs] == ["ok"] * 4
+    assert [checks[spec]["state"] for spec in specs] == ["ok"] * 3
 
 
 def test_doctor_and_protect_say_that_a_file_is_damaged(
@@ -146,14 +150,14 @@ def test_doctor_and_protect_say_that_a_file_is_damaged(
 ) -> None:
     shutil.copytree(bundled._ROOT, tmp_path / "weights")
     monkeypatch.setattr(bundled, "_ROOT", tmp_path / "weights")
-    with (tmp_path / "weights" / "san" / "model.safetensors").open("ab") as file:
+    with (tmp_path / "weights" / "erased" / "model.safetensors").open("ab") as file:
         file.write(b"\0")
     code, out, _ = run("doctor", "--json")
     checks = {row["name"]: row for row in json.loads(out)["checks"]}
     assert code == 1
-    assert checks["bundled:san"]["state"] == "problem"
-    assert "Install privface again" in checks["bundled:san"]["cure"]
-    assert checks["bundled:matcher"]["state"] == "ok"
+    assert checks["bundled:erased"]["state"] == "problem"
+    assert "Install privface again" in checks["bundled:erased"]["cure"]
+    assert checks["bundled:gender"]["state"] == "ok"
     code, _, err = run("protect", photos, tmp_path / "out")
     assert code == 2
     assert "is not what was shipped" in err
@@ -199,72 +203,97 @@ def script() -> ModuleType:
 @pytest.fixture
 def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Cards without models, as before the first use of the command."""
-    for name in ("san", "san-grey", "matcher", "gender"):
+    for name in ("erased", "matcher", "gender"):
         (tmp_path / "to" / name).mkdir(parents=True)
         shutil.copyfile(bundled._ROOT / name / "README.md", tmp_path / "to" / name / "README.md")
     monkeypatch.setattr(bundled, "_ROOT", bundled._ROOT)  # the command changes it; put back afterwards
     return tmp_path / "to"
 
 
-@pytest.fixture
-def trained(world: Any, tmp_path: Path) -> list[str]:
-    """A run that met what the committed audit calls seen, a matcher and a gender classifier."""
-    shutil.copytree(world.run, tmp_path / "run")
-    file = tmp_path / "run" / "provenance.json"
+@pytest.fixture(scope="module")
+def coded(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with one encoder of ours that met what the committed audit calls seen; nobody writes into it."""
+    run = tmp_path_factory.mktemp("coded") / "run"
+    options = {"code_sizes": [8], "drop": 2, "regions": 2, "bits": 24, "channels": [8, 8, 8, 8, 8]}
+    loop = {**world.settings["loop"], "epochs": 1}
+    changes = {"method": "erased-code", "method_options": options, "loop": loop}
+    train(parse_settings({**world.settings, **changes}), run)
+    file = run / "provenance.json"
     made = json.loads(AUDIT.read_text())["provenance"]
     seen = {
         key: [{"name": m["name"], "sha256": m["fingerprint"]} for m in made[audited] if m["seen"]]
         for key, audited in (("matchers", "matchers"), ("classifiers", "probes"))
     }
     file.write_text(json.dumps({**json.loads(file.read_text()), **seen}))
-    return [str(tmp_path / "run"), str(world.matcher), str(world.run / "classifiers" / "0")]
+    return run
 
 
 def test_one_command_refreshes_weights_hashes_and_cards(
-    script: ModuleType, trained: list[str], target: Path
+    script: ModuleType, coded: Path, world: Any, target: Path
 ) -> None:
-    options = ["--to", str(target), *(f"--data={name}=drawn" for name in ("san", "matcher", "gender"))]
-    grey = ["--grey", trained[0], "--data=san-grey=drawn", "--grey-audit", str(AUDIT)]
-    asked = [*trained, *options, "--audit", str(AUDIT), "--trained-by", "san=privface train --out RUN"]
-    script.main([*asked, *grey])
-    assert verify_model("bundled:san-grey")[1] == verify_model("bundled:san")[1]
-    assert verify_model("bundled:san")[1] == Protector.load(Path(trained[0])).fingerprint
-    run = json.loads((target / "san" / "provenance.json").read_text())
+    asked = [str(coded), str(world.run / "classifiers" / "0"), "--to", str(target), "--data=erased=drawn"]
+    asked += ["--audit", str(AUDIT), "--trained-by", "erased=privface train --out RUN"]
+    script.main(asked)
+    made = load_network(target / "erased").weights
+    was = load_network(coded).weights
+    for name, tensor in made.items():
+        half = tensor.ndim > 1 and not name.startswith(("erasers.", "axes"))
+        assert tensor.dtype == (torch.float16 if half else was[name].dtype), name
+        torch.testing.assert_close(tensor.float(), was[name].float(), atol=1e-4, rtol=1e-3)
+    assert not (target / "matcher" / "model.safetensors").exists()
+    assert verify_model("bundled:erased")[3] == "protected image 32 x 32"
+    run = json.loads((target / "erased" / "provenance.json").read_text())
     assert "people" not in run
-    assert run["people_not_listed"] == len(
-        json.loads((Path(trained[0]) / "provenance.json").read_text())["people"]
-    )
-    card = (target / "san" / "README.md").read_text()
+    assert run["people_not_listed"] == len(json.loads((coded / "provenance.json").read_text())["people"])
+    assert run["matchers"][-1] == {"name": "bundled:matcher", "sha256": verify_model("bundled:matcher")[1]}
+    card = (target / "erased" / "README.md").read_text()
     audit = json.loads(AUDIT.read_text())
     assert audit["verdict"]["headline"] in card
     worst = audit["worst_retrained"]["leakage"]
     assert f"{worst['value']:.3f} [{worst['low']:.3f}, {worst['high']:.3f}]" in card
+    assert "from original photos of other people | not measured" in card, "that audit saw no code"
     assert "`privface train --out RUN`" in card
     assert "drawn people (MIT)" in card
     assert (
-        "Not measured: the audit of bundled:san was made without it."
+        "Not measured: the audit of bundled:erased was made without it."
         in (target / "matcher" / "README.md").read_text()
     )
-    assert audit["verdict"]["headline"] in (target / "san-grey" / "README.md").read_text()
     before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
-    script.main(asked)  # what was not asked for stays
+    asked[1] = str(target / "gender")  # as by default: what is there is halved in its place
+    script.main(asked)
     assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
 
 
+def test_sets_and_teachers_are_read_from_the_run(script: ModuleType, coded: Path, tmp_path: Path) -> None:
+    assert script._learnt_from(coded) == ["learners", "mobilefacenet_a"]
+    more = [{"source": "table:faces", "labels": f"faces/{name}.csv"} for name in ("utkface", "extra")]
+    config = {"data": {"source": "faces", "labels": "lfw.csv"}, "method_options": {"more_data": more}}
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    met = [{"name": "onnx:matcher_dlib_resnet"}, {"name": "mini:student"}]
+    (tmp_path / "provenance.json").write_text(json.dumps({"matchers": met}))
+    assert script._learnt_from(tmp_path) == ["lfw", "utkface", "extra", "dlib_resnet"]
+
+
 def test_paths_unknown_data_and_an_audit_of_another_run_are_refused(
-    script: ModuleType, trained: list[str], target: Path, world: Any
+    script: ModuleType, coded: Path, target: Path, world: Any, tmp_path: Path
 ) -> None:
-    options = ["--to", str(target), "--data=san=drawn"]
+    gender, options = str(world.run / "classifiers" / "0"), ["--to", str(target), "--data=erased=drawn"]
     with pytest.raises(SystemExit, match="names a place on a machine: 'privface train --out /somewhere'"):
-        script.main([*trained, *options, "--trained-by", "san=privface train --out /somewhere"])
+        script.main([str(coded), gender, *options, "--trained-by", "erased=privface train --out /somewhere"])
     with pytest.raises(KeyError, match="celeba"):
-        script.main([*trained, *options, "--data=gender=celeba"])
+        script.main([str(coded), gender, *options, "--data=gender=celeba"])
+    with pytest.raises(SystemExit, match="is no erased-code with one encoder of ours"):
+        script.main([str(world.run), gender, *options])
+    run = tmp_path / "run"
+    shutil.copytree(coded, run)
+    provenance = json.loads((run / "provenance.json").read_text())
+    (run / "provenance.json").write_text(json.dumps({**provenance, "matchers": []}))
     with pytest.raises(SystemExit, match="The audit is of another run"):
-        script.main([str(world.run), *trained[1:], *options, "--audit", str(AUDIT)])
-    card = Path(trained[0]) / "model.yaml"
+        script.main([str(run), gender, *options, "--audit", str(AUDIT)])
+    card = run / "model.yaml"
     card.write_text(card.read_text().replace("meta:", "meta:\n  from: /somewhere/run"))
     with pytest.raises(SystemExit, match="names a place on a machine"):
-        script.main([*trained, *options])
-    (Path(trained[0]) / "model.safetensors").unlink()
-    with pytest.raises((CheckpointError, FileNotFoundError)):
-        script.main([*trained, *options])
+        script.main([str(run), gender, *options])
+    (run / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError):
+        script.main([str(run), gender, *options])

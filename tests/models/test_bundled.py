@@ -10,19 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from privface.errors import CheckpointError, ModelError, PrivfaceError
 from privface.models import Protector, bundled, load_gender_probe, load_matcher
-from privface.models.bundled import bundled_folder, bundled_models, model_card, model_folder
+from privface.models.bundled import bundled_folder, bundled_models, find_bundled, model_card, model_folder
 from privface.models.export import load_protector
 from privface.models.inventory import list_models, verify_model
 from privface.pipeline import read_provenance
 
 ROOT = Path(__file__).parents[2]
-SPECS = ["bundled:gender", "bundled:matcher", "bundled:san", "bundled:san-grey"]
+SPECS = ["bundled:erased", "bundled:gender", "bundled:matcher"]
 LOADERS = {
-    "bundled:san": load_protector,
-    "bundled:san-grey": load_protector,
+    "bundled:erased": load_protector,
     "bundled:matcher": load_matcher,
     "bundled:gender": load_gender_probe,
 }
@@ -39,7 +39,7 @@ def copy(tmp_path, monkeypatch) -> Path:
 
 def test_there_are_three_and_each_runs_as_what_it_is(make_images):
     assert [model.spec for model in bundled_models()] == SPECS
-    protector = Protector.load("bundled:san")
+    protector = Protector.load("bundled:erased")
     assert protector.size == 112
     faces = make_images(2, size=112)
     protected = protector(faces)
@@ -52,12 +52,14 @@ def test_there_are_three_and_each_runs_as_what_it_is(make_images):
 
 
 def test_a_path_and_text_name_the_same_model_as_its_folder():
-    folder = bundled_folder("bundled:san")
-    fingerprints = {Protector.load(run).fingerprint for run in ("bundled:san", Path("bundled:san"), folder)}
-    fingerprints.add(load_protector("bundled:san").fingerprint)
+    folder = bundled_folder("bundled:erased")
+    fingerprints = {
+        Protector.load(run).fingerprint for run in ("bundled:erased", Path("bundled:erased"), folder)
+    }
+    fingerprints.add(load_protector("bundled:erased").fingerprint)
     assert len(fingerprints) == 1
     assert model_folder("runs/mine") == Path("runs/mine")
-    assert read_provenance(Path("bundled:san")) == read_provenance(folder)
+    assert read_provenance(Path("bundled:erased")) == read_provenance(folder)
 
 
 @pytest.mark.parametrize(
@@ -68,20 +70,43 @@ def test_an_unknown_name_is_told_which_there_are(use):
         use("bundled:sam")
     assert "'bundled:sam' does not come with privface" in caught.value.message
     assert all(spec in str(caught.value.hint) for spec in SPECS)
+    assert "It left" not in str(caught.value.hint)
 
 
-def test_another_kind_of_model_is_refused():
-    for load, spec in ((load_matcher, "bundled:gender"), (load_gender_probe, "bundled:matcher")):
-        with pytest.raises(CheckpointError, match="is needed"):
-            load(spec)
+@pytest.mark.parametrize("spec", ["bundled:san", "bundled:san-grey"])
+def test_what_left_is_told_why_and_what_there_is_now(spec):
+    with pytest.raises(ModelError, match="does not come with privface") as caught:
+        load_protector(spec)
+    assert "It left: attackers who are trained on its photos read gender" in str(caught.value.hint)
+    assert all(there in str(caught.value.hint) for there in SPECS)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("load", [load_matcher, load_gender_probe, load_protector])
+def test_another_kind_of_model_is_refused(load, spec):
+    if LOADERS[spec] is load:
+        return
     with pytest.raises(PrivfaceError, match="is needed"):
-        load_protector("bundled:matcher")
+        load(spec)
+
+
+def test_the_matcher_is_the_protector_s_encoder_and_an_audit_marks_it_as_seen(make_images):
+    from privface.pipeline.inspect import _load_models
+
+    matcher, network = load_matcher("bundled:matcher"), Protector.load("bundled:erased").network
+    faces = make_images(2, size=112)
+    with torch.inference_mode():
+        read = network.read(torch.from_numpy(faces)).numpy()
+    rows = matcher.embed(faces)
+    np.testing.assert_allclose(rows / np.linalg.norm(rows, axis=1, keepdims=True), read, atol=1e-4)
+    assert _load_models(["bundled:matcher"], [], Path("bundled:erased")).matchers[0].seen is True
+    assert _load_models(["bundled:matcher"], [], bundled_folder("bundled:erased")).matchers[0].seen is True
 
 
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("file", ["model.safetensors", "model.yaml"])
 def test_a_damaged_file_is_refused_by_all_that_read_it(copy, spec, file):
-    path = copy / spec.removeprefix("bundled:") / file
+    path = find_bundled(spec).folder / file
     content = bytearray(path.read_bytes())
     content[-1] ^= 1  # one bit: weights that still load, and tell nobody
     path.write_bytes(content)
@@ -114,23 +139,23 @@ def test_the_list_shows_licence_size_hash_and_origin():
         assert row.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
         assert row.licence.startswith("MIT for the weights; learnt from ")
         assert row.source.startswith("trained by privface")
-    assert [rows[spec].kind for spec in SPECS] == ["gender classifier", "matcher", "protector", "protector"]
+    assert [rows[spec].kind for spec in SPECS] == ["protector", "gender classifier", "matcher"]
 
 
 def test_verification_knows_what_each_is():
     outputs = [verify_model(spec)[3] for spec in SPECS]
-    assert outputs[0] == "gender score"
-    assert outputs[1].startswith("embedding of ")
-    assert outputs[2] == outputs[3] == "protected image 112 x 112"
+    assert outputs[0] == "protected image 112 x 112"
+    assert outputs[1] == "gender score"
+    assert outputs[2].startswith("embedding of ")
 
 
 def test_the_package_data_hold_every_file_and_nothing_else_lies_there():
     files = [path for path in bundled._ROOT.rglob("*") if path.is_file()]
     listed = {bundled._ROOT / "manifest.json"}
     for model in bundled_models():
-        listed |= {model.folder / name for name in [*model.files, "README.md"]}
+        listed |= {model.card, *(model.folder / name for name in model.files)}
     assert set(files) == listed
-    assert sum(path.stat().st_size for path in files) < 12_000_000
+    assert sum(path.stat().st_size for path in files) <= 12_000_000
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     patterns = project["tool"]["setuptools"]["package-data"]["privface"]
     for path in files:
@@ -139,7 +164,7 @@ def test_the_package_data_hold_every_file_and_nothing_else_lies_there():
 
 
 def test_what_is_shipped_names_nobody_and_no_place():
-    run = read_provenance("bundled:san")
+    run = read_provenance("bundled:erased")
     assert "people" not in run
     assert run["people_not_listed"] > 0
     for path in bundled._ROOT.rglob("*"):
@@ -174,10 +199,8 @@ def test_a_folder_that_is_called_like_one_is_no_eraser(tmp_path, monkeypatch):
 def test_an_audit_says_that_it_cannot_refuse_people(caplog):
     from privface.pipeline.inspect import _load_models
 
-    found = _load_models(["bundled:matcher"], [], Path("bundled:san"))
-    met = {model["sha256"] for model in read_provenance("bundled:san")["matchers"]}
-    assert found.matchers[0].seen is (found.matchers[0].fingerprint in met)
-    assert "bundled:san keeps no list of the people it learnt from" in caplog.text
+    _load_models(["bundled:matcher"], [], Path("bundled:erased"))
+    assert "bundled:erased keeps no list of the people it learnt from" in caplog.text
 
 
 def test_the_manifest_is_plain_and_sorted():

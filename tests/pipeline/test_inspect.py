@@ -139,7 +139,7 @@ def test_the_code_of_a_model_is_attacked_in_memory_and_from_folders(world, model
     protect_folder(world.audited, tmp_path / "out", Protector.load(world.run))
     found = {}
     for size in (32, 64):  # a model that looks at larger faces gets larger ones
-        monkeypatch.setattr("privface.pipeline.inspect._load_coder", lambda _, size=size: Coder(size))
+        monkeypatch.setattr("privface.pipeline.inspect._load_coder", lambda *_, size=size: Coder(size))
         found[size] = audit(world.audited, tmp_path / "out", out=tmp_path / str(size), **common).to_dict()
     assert [row for row in found[32]["leakage"] if row.get("white_box")] == rows
     assert found[32]["worst_white_box"] == in_memory["worst_white_box"]
@@ -148,13 +148,13 @@ def test_the_code_of_a_model_is_attacked_in_memory_and_from_folders(world, model
 
 
 def test_only_a_model_that_draws_from_a_code_is_loaded_for_it(world, tmp_path, monkeypatch):
-    assert _load_coder(None) is None
-    assert _load_coder(tmp_path) is None  # such as a folder with nothing but provenance
-    monkeypatch.setattr(Protector, "load", lambda run: ("loaded", run))
-    for spec in (world.run, Path("bundled:san")):
-        assert _load_coder(spec) is None
-    save_network(tmp_path / "coder", CompactResNet(outputs=2, width=8, stages=1), kind="erased-code")
-    assert _load_coder(tmp_path / "coder") == ("loaded", tmp_path / "coder")
+    assert _load_coder(None, ()) is None
+    assert _load_coder(tmp_path, ()) is None  # such as a folder with nothing but provenance
+    monkeypatch.setattr(Protector, "load", lambda run, *, code_size: ("loaded", run, code_size))
+    assert _load_coder(world.run, ()) is None
+    erased = Path("bundled:erased")
+    assert _load_coder(erased, ()) == ("loaded", erased, None)
+    assert _load_coder(erased, {"", "0a+code:32", "0a+code:64"}) == ("loaded", erased, 64)
 
 
 def test_report_stands_beside_the_figures(first):
@@ -239,9 +239,7 @@ def test_a_pasted_photo_is_aligned_like_its_original_and_a_face_alone_is_not(tmp
     (tmp_path / "in").mkdir()
     Image.fromarray(photo).save(tmp_path / "in" / "a.png")
     blur = GaussianBlur(sigma=2.0, size=side)  # a face alone may be as large as its photo
-    protect_folder(
-        tmp_path / "in", tmp_path / "out", blur, faces="detect", detector=TwoFaces(), paste=paste
-    )
+    protect_folder(tmp_path / "in", tmp_path / "out", blur, faces="detect", detector=TwoFaces(), paste=paste)
     table = FaceTable((FaceRecord("a.png", tmp_path / "in" / "a.png", landmarks=POINTS),))
     options = dataclasses.replace(QUICK, faces="landmarks", size=side)
     faces, found, paths = load_protected(table, tmp_path / "out", options, None)

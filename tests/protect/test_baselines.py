@@ -218,4 +218,4 @@ def test_a_baseline_that_cannot_be_made_is_refused_with_its_form(spec: str, said
 
 def test_run_folders_and_bundled_models_are_no_baselines() -> None:
     assert not is_baseline("blur")
-    assert not is_baseline("bundled:san")
+    assert not is_baseline("bundled:erased")
