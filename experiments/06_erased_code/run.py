@@ -151,17 +151,15 @@ def further(row: Row, path: Path, first: int | None, progress: Any) -> None:
     from privface.models import Protector, load_gender_probe, load_matcher
 
     protector, matcher = Protector.load(Path(row.run)), load_matcher(model("matcher_mobilefacenet_b"))
+    probe = load_gender_probe(model("gender_tinyxception"))
     digest = hashlib.sha256(protector.fingerprint.encode()).hexdigest()[:12]
     found: dict[str, Any] = {"row": row.name, "seed": row.seed, "leakage": {}, "frozen_auc": {}}
     for name, words in READ.items():
         pixels, table = prepare(name, progress)
-        rows = np.flatnonzero((table["split"] == "val") if name == "extra" else table["read"])[:first]
-        pixels, people, male = (
-            pixels[rows],
-            table["identity"].to_numpy(str)[rows],
-            table["male"].to_numpy()[rows],
-        )
-        file = Path(f"runs/06/pixels/{row.name}-{name}-{len(rows)}-{digest}.npy")
+        keep = (table["split"] == "val") if name == "extra" else table["read"]  # all cfp people are matched
+        pixels, table = np.asarray(pixels[np.flatnonzero(keep)[:first]]), table[keep][:first]
+        people, male = table["identity"].to_numpy(str), table["male"].to_numpy()
+        file = Path(f"runs/06/pixels/{row.name}-{name}-{len(male)}-{digest}.npy")
         after = kept_pixels(file, lambda x, _: protector(x), pixels, title=row.name, progress=progress)
         if name == "lfw":
             found["ssim"] = float(ssim(pixels, after).mean())
@@ -170,14 +168,12 @@ def further(row: Row, path: Path, first: int | None, progress: Any) -> None:
         shown = in_parts(matcher.embed, after, f"b on protected {words}", progress)
         if name == "extra":
             original = in_parts(matcher.embed, pixels, f"b on {words}", progress)
-            pairs = {"matcher": "b", "max_impostors": len(rows) ** 2}  # all of them
-            results = evaluate_matching(original, shown, people, male, **pairs)
+            every = {"max_impostors": len(male) ** 2}
+            results = evaluate_matching(original, shown, people, male, matcher="b", **every)
             found["cfp_matching"] = {r.mode: r.tmr[1e-2] for r in results if r.impostors == "all"}
         known = male >= 0
         people, male = people[known], male[known]
-        scores = in_parts(
-            load_gender_probe(model("gender_tinyxception")).male_scores, after[known], "frozen", progress
-        )
+        scores = in_parts(probe.male_scores, after[known], f"frozen on {words}", progress)
         found["frozen_auc"][words] = float(auc(scores[male == 1], scores[male == 0]))
         code = in_parts(lambda x: protector.codes(x)[1], pixels[known], f"code of {words}", progress)
         seen = {"b": shown[known], "code": code}
