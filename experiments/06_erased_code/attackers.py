@@ -91,8 +91,8 @@ def _models(seed: int) -> dict[str, Any]:
     return {
         "rbf-svm": SVC(class_weight="balanced", cache_size=500),  # its gamma follows size and variance
         "quadratic": GridSearchCV(
-            QuadraticDiscriminantAnalysis(priors=[0.5, 0.5]),
-            {"reg_param": [0.1, 0.3, 0.6, 0.9]},
+            QuadraticDiscriminantAnalysis(solver="eigen", priors=[0.5, 0.5]),
+            {"shrinkage": [0.1, 0.3, 0.6, 0.9]},
             scoring="roc_auc",
             cv=3,
         ),

@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="halves of `white-box`")
     parser.add_argument("--only", default="", help="`white-box`: variants whose name has these words")
     parser.add_argument("--run", help="another run folder, for a trial")
-    parser.add_argument("--photos", type=int, help="a trial with the first photos of each set")
+    parser.add_argument("--photos", type=int, help="a trial with about so many of each set")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where a trial's figures go")
     arguments = parser.parse_args()
     if arguments.what in {"table", "dominates", "plot"}:
@@ -157,7 +157,8 @@ def further(row: Row, path: Path, first: int | None, progress: Any) -> None:
     for name, words in READ.items():
         pixels, table = prepare(name, progress)
         keep = (table["split"] == "val") if name == "extra" else table["read"]  # all cfp people are matched
-        pixels, table = np.asarray(pixels[np.flatnonzero(keep)[:first]]), table[keep][:first]
+        step = max(1, int(keep.sum()) // (first or len(keep)))
+        pixels, table = np.asarray(pixels[np.flatnonzero(keep)[::step]]), table[keep][::step]
         people, male = table["identity"].to_numpy(str), table["male"].to_numpy()
         file = Path(f"runs/06/pixels/{row.name}-{name}-{len(male)}-{digest}.npy")
         after = kept_pixels(file, lambda x, _: protector(x), pixels, title=row.name, progress=progress)

@@ -105,6 +105,59 @@ def test_the_halves_share_nobody(modules):
     assert people.loc[others].groupby("identity").size().max() == 5
 
 
+def test_the_further_figures_of_a_protector(modules, monkeypatch, tmp_path):
+    """With a protector, a matcher and a classifier that look at mean colours."""
+    import privface.faces
+    import privface.models
+
+    rng = np.random.default_rng(0)
+
+    def look(images):
+        return images.mean(axis=(2, 3))
+
+    def prepare(name, _progress):
+        pixels = rng.integers(0, 255, (80, 1, 1, 3)).astype(np.uint8).repeat(16, 1).repeat(16, 2)
+        male = np.where(np.arange(80) < 8, -1, np.arange(80) % 2)
+        people = [f"{name}-{k // 4}" for k in range(80)]
+        table = {"identity": people, "male": male, "read": male >= 0, "split": "val"}
+        return pixels, pd.DataFrame(table)
+
+    class Stub:
+        fingerprint, name = "stub", "stub"
+
+        def __call__(self, images):
+            return images
+
+        def codes(self, images):
+            return look(images), look(images)
+
+        embed = staticmethod(look)
+
+        def male_scores(self, images):
+            return look(images)[:, 0]
+
+        def detect(self, images):
+            return [[1]] * 36 + [[]] * (len(images) - 36)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PRIVFACE_MODELS", "models")
+    monkeypatch.setattr(modules["attackers"], "prepare", prepare)
+    monkeypatch.setattr(privface.models.Protector, "load", lambda _: Stub())
+    for name in ("load_matcher", "load_gender_probe"):
+        monkeypatch.setattr(privface.models, name, lambda _: Stub())
+    monkeypatch.setattr(privface.faces, "MTCNNDetector", Stub)
+    row = modules["run"].ROWS["strong-0"]
+    modules["run"].further(row, tmp_path / "out.json", None, lambda *_: None)
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["faces_found"] == {"after": 0.5, "before": 0.5}
+    assert found["ssim"] == 1.0
+    assert set(found["leakage"]) == set(found["frozen_auc"]) == {"utkface adults", "cfp"}
+    assert (
+        found["leakage"]["cfp"]["code"]["photos"] == 72
+    )  # cfp photos without a label are matched, not attacked
+    assert found["cfp_matching"]["P-P"] == found["cfp_matching"]["O-O"]
+
+
 def test_attackers_read_what_is_there_and_nothing_else(modules):
     rng = np.random.default_rng(0)
     male = np.arange(600) % 2
