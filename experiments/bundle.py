@@ -310,7 +310,7 @@ def _seen(row: Mapping[str, Any]) -> str:
 ATTACKS = {
     "image": "protected photos",
     "embedding": "embeddings of protected photos",
-    WHITE_BOX: "the code inside the model, which it holds, from original photos",
+    WHITE_BOX: "the model's erased codes (whoever holds the model can have them)",
 }
 """What an attacker reads, by how an audit's rows call it."""
 
