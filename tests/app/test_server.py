@@ -50,10 +50,11 @@ def png_header(width: int, height: int) -> bytes:
     )
 
 
-def black_png(side: int) -> bytes:
-    """A real PNG of one bit a pixel."""
+def plain_png(side: int) -> bytes:
+    """A real PNG of one bit a pixel, half white, half black."""
     buffer = io.BytesIO()
     pixels = Image.new("1", (side, side))
+    pixels.paste(1, (0, 0, side // 2, side))  # a model may leave plain black as it is, which is refused
     pixels.save(buffer, "PNG")
     return buffer.getvalue()
 
@@ -157,7 +158,7 @@ CASES: dict[str, tuple[Case, str]] = {
         photos(("a.jpg", b"\xff\xd8\xff\xe0" + b"\0" * 500)),
         "not an image that can be decoded",
     ),
-    "30,000 x 30,000, real": (photos(("a.png", black_png(30_000))), "(900000000 pixels) exceeds limit"),
+    "30,000 x 30,000, real": (photos(("a.png", plain_png(30_000))), "(900000000 pixels) exceeds limit"),
     "60,000 x 60,000, announced": (
         photos(("a.png", png_header(60_000, 60_000))),
         "exceeds limit",
@@ -168,7 +169,7 @@ CASES: dict[str, tuple[Case, str]] = {
     ),
     "nothing behind a header": (photos(("a.png", png_header(64, 64))), "damaged image"),
     "animation": (photos(("a.gif", animation())), "an animation or stack of 3 frames"),
-    "four pixels": (photos(("a.png", black_png(4))), "below the shortest side of 16"),
+    "four pixels": (photos(("a.png", plain_png(4))), "below the shortest side of 16"),
     "60 MB": (photos(("a.png", b"\0" * (60 * MB))), "a.png: 60 MB; the limit is 50 MB a file"),
     "200 MB": (photos(("a.png", b"\0" * (200 * MB))), "200 MB at once; the limit is 100 MB"),
     "three times 40 MB": (
@@ -187,7 +188,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "name of 5,000 letters": (photos(("a" * 5000 + ".png", GOOD)), "The upload cannot be read"),
     "name of 250 letters": (photos(("a" * 250 + ".png", GOOD)), "1 face protected"),
     "name of control characters": (photos(("a\u202egnp.exe\x07.png", GOOD)), "1 face protected"),
-    "98 megapixels": (photos(("a.png", black_png(9_900))), "1 face protected"),
+    "98 megapixels": (photos(("a.png", plain_png(9_900))), "1 face protected"),
     "no form": (raw(b"x" * 100, "text/plain"), "cannot be read"),
     "form without boundary": (raw(b"x" * 100, "multipart/form-data"), "cannot be read"),
     "garbled form": (raw(b"x" * 100, "multipart/form-data; boundary=zzz"), "cannot be read"),

@@ -71,7 +71,7 @@ def auditor(**changes) -> Auditor:
         "resamples": 30,
         "label_budgets": (),
         "set_sizes": (),
-        "shares": (0.25, 0.05, 0.7),  # one number to learn, and many people to measure on
+        "shares": (0.25, 0.15, 0.6),  # one number to learn, and many people to measure on
         "max_impostors": 50_000,
     }
     return Auditor(**{**settings, **changes})
