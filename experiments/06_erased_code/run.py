@@ -46,7 +46,7 @@ class Row:
         made_by = [Path(spec).stem for spec in options.get("encoders") or settings["matchers"]]
         sizes = {
             "size": max(options["code_sizes"]),
-            "drop": options.get("drop", 48),
+            "drop": options.get("drop", 32),
             "bits": options.get("bits", 256),
         }
         return {"made_by": made_by, **sizes}
@@ -56,7 +56,7 @@ ROWS = {
     row.name: row
     for row in (
         *(Row(f"strong-{seed}", f"runs/06/strong-{seed}", "strong.yaml", seed) for seed in range(3)),
-        Row("bundled", "runs/06/bundled", "bundled.yaml"),
+        Row("bundled", "bundled:erased", "bundled.yaml"),
     )
 }
 
@@ -97,7 +97,7 @@ def work(row: Row, arguments: argparse.Namespace, progress: Any) -> None:
 
         from privface.config import load_settings
 
-        settings = load_settings(Path(row.run) / "config.yaml")
+        settings = load_settings(HERE / "configs" / row.config)
         specs = settings.method_options.get("encoders") or settings.matchers
         path, seeds = arguments.results / "white_box.json", arguments.seeds
         white_box(specs, path, seeds=seeds, only=arguments.only, progress=progress)

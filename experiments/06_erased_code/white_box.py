@@ -27,7 +27,7 @@ class Variant:
 
     encoders: int = 3
     size: int = 64
-    drop: int = 48
+    drop: int = 32
     bits: int = 256
     pooled: bool = True
     rounds: int = 0
@@ -44,7 +44,7 @@ BEST = Variant()
 VARIANTS = (
     *(replace(BEST, size=size) for size in (64, 80, 48, 96, 128)),
     *(replace(BEST, encoders=count, size=size) for count in (1, 2) for size in (64, 80)),
-    replace(BEST, encoders=1, drop=32),
+    replace(BEST, drop=48),
     *(replace(BEST, size=size, bits=0) for size in (64, 80, 96)),
     *(replace(BEST, drop=0), replace(BEST, drop=0, bits=0), replace(BEST, pooled=False)),
     *(replace(BEST, drop=0, bits=0, rounds=n, pooled=p) for n in (1, 3) for p in (True, False)),
