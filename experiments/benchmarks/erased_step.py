@@ -47,7 +47,9 @@ def main() -> None:
             seconds.append((pair[0], pair[1]))
     ratio = statistics.median(slow / fast for fast, slow in seconds)
     fast, slow = (statistics.median(column) for column in zip(*seconds, strict=True))
-    print(f"bf16 units: {has_bf16()}; a step of {BATCH}: {fast:.2f} s, plain fp32 {slow:.2f} s, ratio {ratio:.2f}")
+    print(
+        f"bf16 units: {has_bf16()}; a step of {BATCH}: {fast:.2f} s, plain fp32 {slow:.2f} s, ratio {ratio:.2f}"
+    )
 
 
 def _step(*, plain: bool) -> ErasedCodeStep:

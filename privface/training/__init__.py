@@ -1,5 +1,6 @@
 """Training: the semi-adversarial loop, and plain training of classifiers, matchers and autoencoders."""
 
+from privface.training.encoder import train_encoder
 from privface.training.reconstruction import Epoch, FitSettings, UnitSource, evaluate, train_autoencoder
 from privface.training.source import ArraySource, DecodingSource, ImageSource
 from privface.training.step import (
@@ -9,7 +10,7 @@ from privface.training.step import (
     SemiAdversarialStep,
     TrainingStep,
 )
-from privface.training.supervised import distil_matcher, train_gender_classifier, train_matcher
+from privface.training.supervised import train_gender_classifier, train_matcher
 from privface.training.trainer import FitSummary, LoopSettings, SemiAdversarialTrainer, embed_originals
 
 __all__ = [
@@ -27,10 +28,10 @@ __all__ = [
     "SemiAdversarialTrainer",
     "TrainingStep",
     "UnitSource",
-    "distil_matcher",
     "embed_originals",
     "evaluate",
     "train_autoencoder",
+    "train_encoder",
     "train_gender_classifier",
     "train_matcher",
 ]

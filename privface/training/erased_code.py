@@ -14,7 +14,6 @@ from privface.models.frozen import frozen_model
 from privface.training.encoder import mixed, views
 from privface.training.step import StepLosses, TrainingStep
 
-
 _FIRST, _RISEN = 0.15, 0.5
 """Share of its weight that matching begins with, and share of the training after which it has all of it."""
 

@@ -29,7 +29,13 @@ from privface.protect import protect_folder, read_manifest
 TINY: dict[str, dict[str, Any]] = {
     "erased-code": {
         "loop": {"epochs": 2, "learning_rate": 1e-3},
-        "method_options": {"code_sizes": [6, 12], "drop": 2, "regions": 2, "bits": 24, "channels": [8, 8, 8, 8, 8]},
+        "method_options": {
+            "code_sizes": [6, 12],
+            "drop": 2,
+            "regions": 2,
+            "bits": 24,
+            "channels": [8, 8, 8, 8, 8],
+        },
     },
     "san": {},
     "san-2018": {
@@ -261,7 +267,11 @@ def test_it_is_one_onnx_file_from_photo_to_drawn_face(runs, tmp_path, make_image
 
 
 def test_other_sets_are_learnt_from_and_their_people_refused_in_audits(world, tmp_path):
-    more = {"source": f"folder:{world.audited}", "labels": str(world.audited / "labels.csv"), "faces": "aligned"}
+    more = {
+        "source": f"folder:{world.audited}",
+        "labels": str(world.audited / "labels.csv"),
+        "faces": "aligned",
+    }
     options = {**TINY["erased-code"]["method_options"], "more_data": [more]}
     train(settings(world, "erased-code", method_options=options), tmp_path / "r")
     assert len(read_provenance(tmp_path / "r")["people"]) == 24 + 64

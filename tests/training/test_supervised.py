@@ -8,7 +8,7 @@ from privface.audit import auc
 from privface.errors import TrainingError
 from privface.images import to_unit
 from privface.records import InputSpec
-from privface.training import ArraySource, distil_matcher, train_gender_classifier, train_matcher
+from privface.training import ArraySource, train_gender_classifier, train_matcher
 
 SPEC = InputSpec(size=(16, 16), value_range=(-1.0, 1.0))
 SMALL = {"spec": SPEC, "batch_size": 16, "width": 8, "stages": 1}
@@ -74,42 +74,3 @@ def test_one_person_cannot_train_a_matcher(toy):
     pixels, _ = toy.people(4)
     with pytest.raises(TrainingError, match="1 person cannot train a matcher"):
         train_matcher(ArraySource(pixels), np.zeros(4, np.int64), **SMALL)
-
-
-def test_student_gives_the_teachers_cosines_for_faces_that_it_has_not_met():
-    """The teacher is linear in the mean colour, which this small a network can see."""
-    rng = np.random.default_rng(0)
-    colours = rng.uniform(40, 215, (300, 3))
-    pixels = np.clip(colours[:, None, None] + rng.normal(0, 20, (300, 32, 32, 3)), 0, 255).astype(np.uint8)
-    teacher = (colours - 127.5) @ rng.normal(size=(3, 6))
-    network = distil_matcher(
-        ArraySource(pixels[:200]), teacher[:200].astype(np.float32), epochs=12, learning_rate=1e-2, **SMALL
-    )
-    from privface.models import to_input
-
-    with torch.no_grad():
-        found = network(to_input(torch.from_numpy(to_unit(pixels[200:])), SPEC))
-    own = torch.nn.functional.cosine_similarity(found, torch.from_numpy(teacher[200:]).float())
-    assert float(own.mean()) > 0.9
-
-
-@pytest.mark.parametrize(
-    "embeddings", [np.zeros((3, 8), np.float32), np.zeros(4, np.float32), np.full((4, 8), np.nan, np.float32)]
-)
-def test_embeddings_that_do_not_fit_the_faces_are_refused(toy, embeddings):
-    pixels, _ = toy.people(4)
-    with pytest.raises(TrainingError, match="for 4 faces"):
-        distil_matcher(ArraySource(pixels), embeddings, **SMALL)
-
-
-def test_student_may_begin_with_the_layers_of_another_network(toy):
-    pixels, genders = toy.people(32)
-    start = train_gender_classifier(ArraySource(pixels), genders, epochs=1, **SMALL)
-    targets = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
-    still = {**SMALL, "learning_rate": 1e-12, "epochs": 1}
-    network = distil_matcher(ArraySource(pixels), targets, start=start, **still)
-    for name, value in start.state_dict().items():
-        if not name.startswith("head."):
-            torch.testing.assert_close(network.state_dict()[name], value, atol=1e-6, rtol=0)
-    with pytest.raises(TrainingError, match="has width 8, stages 1; it needs width 16, stages 1"):
-        distil_matcher(ArraySource(pixels), targets, start=start, **{**still, "width": 16})
