@@ -44,12 +44,7 @@ class Row:
         settings = yaml.safe_load((HERE / "configs" / self.config).read_text(encoding="utf-8"))
         options = settings["method_options"]
         made_by = [Path(spec).stem for spec in options.get("encoders") or settings["matchers"]]
-        sizes = {
-            "size": max(options["code_sizes"]),
-            "drop": options.get("drop", 32),
-            "bits": options.get("bits", 256),
-        }
-        return {"made_by": made_by, **sizes}
+        return {"made_by": made_by, "size": max(options["code_sizes"]), "drop": options["drop"], "bits": options["bits"]}
 
 
 ROWS = {

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from privface.losses import AttributeLoss, MatchingLoss, ReconstructionLoss
 from privface.models import load_matcher
@@ -59,6 +59,7 @@ def _step(*, plain: bool) -> ErasedCodeStep:
     step = ErasedCodeStep(
         FaceDecoder(code=CODE).to(memory_format=torch.channels_last),
         tell=[lambda codes: codes],
+        aims=[[torch.eye(CODE, size) for size in sizes]],
         centres=[torch.zeros(size) for size in sizes],
         matchers=matchers,
         weights=LossWeights(reconstruction=1.0, matching=16.0),
@@ -74,14 +75,10 @@ def _step(*, plain: bool) -> ErasedCodeStep:
 def _seconds(step: ErasedCodeStep, optimizer: torch.optim.Optimizer, number: int, *, low: bool) -> float:
     generator = torch.Generator().manual_seed(number)
     images = torch.rand(BATCH, 3, 112, 112, generator=generator)
-
-    def units(size: int) -> Tensor:
-        return nn.functional.normalize(torch.randn(BATCH, size, generator=generator))
-
-    embeddings = [units(CODE), *(units(len(centre)) for centre in step.buffers(recurse=False))]
+    codes = nn.functional.normalize(torch.randn(BATCH, CODE, generator=generator))
     began = time.process_time()
     with torch.autocast("cpu", torch.bfloat16, enabled=low):
-        losses = step(images, torch.zeros(BATCH), embeddings, generator=generator)
+        losses = step(images, torch.zeros(BATCH), [codes], generator=generator)
     optimizer.zero_grad()
     losses.protector.backward()
     optimizer.step()

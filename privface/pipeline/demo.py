@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,9 +36,9 @@ MARKER = ".privface-demo"
 
 _PARTS = (
     "matcher",
+    "matcher-second",
     "matcher-unseen",
     "classifier",
-    "classifier-unseen",
     "training-faces",
     "run",
     "faces",
@@ -48,6 +48,8 @@ _PARTS = (
     "contact_sheet.png",
 )
 _SHEET_PEOPLE = 20
+_MATCHERS = (("matcher", 48, 24), ("matcher-second", 44, 16), ("matcher-unseen", 40, 16))
+"""Name, input size and width."""
 _GENDER_CUE = 1.5  # clear enough for classifiers that train for seconds
 
 
@@ -56,13 +58,15 @@ class DemoSize:
     """How much work the demo does; the default takes two to three minutes on one core.
 
     Attributes:
-        model_people: People who train the matchers and the classifier that the protector does not meet.
+        model_people: People who train the matchers and the gender classifier.
         model_photos: Photos of each.
         matcher_epochs: Epochs of either matcher.
-        classifier_epochs: Epochs of either gender classifier.
+        classifier_epochs: Epochs of the gender classifier.
         train_people: People who train the protector.
         train_photos: Photos of each.
         train_epochs: Epochs of the protector.
+        code: Values of the protector's code.
+        drop: Values more that its eraser drops.
         audit_people: People who are protected and audited.
         audit_photos: Photos of each.
         cnn_epochs: Epochs of the audit's CNN attacker.
@@ -70,13 +74,15 @@ class DemoSize:
         side: Side of the protected images, in pixels.
     """
 
-    model_people: int = 200
-    model_photos: int = 7
-    matcher_epochs: int = 10
+    model_people: int = 400
+    model_photos: int = 4
+    matcher_epochs: int = 20
     classifier_epochs: int = 4
-    train_people: int = 200
-    train_photos: int = 6
-    train_epochs: int = 4
+    train_people: int = 1500
+    train_photos: int = 2
+    train_epochs: int = 3
+    code: int = 24
+    drop: int = 24
     audit_people: int = 180
     audit_photos: int = 4
     cnn_epochs: int = 7
@@ -104,9 +110,8 @@ def run_demo(
 ) -> DemoOutcome:
     """Train, protect and audit on generated people, three groups of whom no two share a person.
 
-    The first group trains two matchers and a gender classifier, the second the protector (against one
-    of the matchers and a classifier of its own), the third is protected and audited. The other matcher
-    and classifier are the audit's unseen ones.
+    The first group trains three matchers and a gender classifier, the second the protector, with two of the matchers; the
+    third is protected and audited. The last matcher and the classifier are the audit's unseen ones.
 
     Args:
         out: New, empty or earlier demo folder; an earlier demo's own files are replaced, others kept.
@@ -144,7 +149,7 @@ def _run(
     progress: Progress | None,
 ) -> DemoOutcome:
     _train_matchers(out, groups[0], seed, size, progress)
-    _train_classifiers(out, groups[0], groups[1], seed, size, progress)
+    _train_classifier(out, groups[0], seed, size, progress)
     write_faces(groups[1], out / "training-faces")
     train(_settings(out, seed, size), out / "run", progress=progress)
     table = write_faces(groups[2], out / "faces")
@@ -158,8 +163,8 @@ def _run(
     result = audit(
         Path(f"folder:{out / 'faces'}"),  # the names would pass for LFW's
         out / "protected",
-        matchers=[f"mini:{out / 'matcher'}", f"mini:{out / 'matcher-unseen'}"],
-        probes=[f"mini:{out / 'classifier'}", f"mini:{out / 'classifier-unseen'}"],
+        matchers=[f"mini:{out / name}" for name, _, _ in _MATCHERS],
+        probes=[f"mini:{out / 'classifier'}"],
         model=out / "run",
         out=out,
         options=AuditOptions(
@@ -226,9 +231,9 @@ def _start_afresh(out: Path) -> None:
 def _train_matchers(
     out: Path, faces: GeneratedFaces, seed: int, size: DemoSize, progress: Progress | None
 ) -> None:
-    """Two that differ in input size, width and initial weights; the protector meets the first alone."""
+    """Three that differ in input size, width and initial weights; the protector never meets the last."""
     source = ArraySource(_resized(faces.pixels, size.side))
-    for number, (name, side, width) in enumerate((("matcher", 40, 24), ("matcher-unseen", 44, 16))):
+    for number, (name, side, width) in enumerate(_MATCHERS):
         spec = classifier_spec(size=side, crop="frame")
         network = train_matcher(
             source,
@@ -242,32 +247,22 @@ def _train_matchers(
         _save(out / name, network, "matcher", spec)
 
 
-def _train_classifiers(
-    out: Path,
-    strangers: GeneratedFaces,
-    learn: GeneratedFaces,
-    seed: int,
-    size: DemoSize,
-    progress: Progress | None,
+def _train_classifier(
+    out: Path, faces: GeneratedFaces, seed: int, size: DemoSize, progress: Progress | None
 ) -> None:
-    """The protector's own gender classifier, and one of other people, size and crop that it never meets."""
-    plans: tuple[tuple[str, GeneratedFaces, int, Literal["frame", "box"]], ...] = (
-        ("classifier", learn, 32, "frame"),
-        ("classifier-unseen", strangers, 36, "box"),
+    """A gender classifier that the protector never meets."""
+    spec = classifier_spec(size=36, crop="box")
+    network = train_gender_classifier(
+        ArraySource(_resized(faces.pixels, size.side)),
+        faces.genders,
+        spec=spec,
+        epochs=size.classifier_epochs,
+        batch_size=32,
+        width=16,
+        seed=seed,
+        progress=_with_loss(progress, "train classifier"),
     )
-    for number, (name, faces, side, crop) in enumerate(plans):
-        spec = classifier_spec(size=side, crop=crop)
-        network = train_gender_classifier(
-            ArraySource(_resized(faces.pixels, size.side)),
-            faces.genders,
-            spec=spec,
-            epochs=size.classifier_epochs,
-            batch_size=32,
-            width=16,
-            seed=seed + number,
-            progress=_with_loss(progress, f"train {name}"),
-        )
-        _save(out / name, network, "gender-classifier", spec)
+    _save(out / "classifier", network, "gender-classifier", spec)
 
 
 def _save(folder: Path, network: nn.Module, kind: str, spec: InputSpec) -> None:
@@ -278,15 +273,20 @@ def _settings(out: Path, seed: int, size: DemoSize) -> TrainSettings:
     content: dict[str, Any] = {
         "data": {"source": f"folder:{out / 'training-faces'}", "faces": "aligned"},
         "size": size.side,
-        "matchers": [f"mini:{out / 'matcher'}"],
-        "classifiers": [{"spec": f"mini:{out / 'classifier'}"}],
-        "adversaries": [{"size": 32, "width": 16}],  # the shape of the classifier, so it begins as its copy
-        "autoencoder": {"width": 16, "blocks": 1},
-        "losses": {"reconstruction": 1.0, "matching": 4.0, "frozen": 3.0, "adversary": 3.0, "tone": 1.0},
+        "matchers": [f"mini:{out / name}" for name, _, _ in _MATCHERS[:-1]],
+        "method": "erased-code",
+        "method_options": {
+            "code_sizes": [size.code],
+            "drop": size.drop,
+            "regions": 4,  # so few people do not fill more
+            "bits": 0,
+            "channels": [64, 48, 32, 24, 12],
+        },
+        "losses": {"reconstruction": 1.0, "matching": 4.0, "ssim": 0, "tone": 0},
         "loop": {
             "epochs": size.train_epochs,
-            "batch_size": 8,
-            "learning_rate": 0.0025,
+            "batch_size": 16,
+            "learning_rate": 0.002,
             "warmup_steps": 20,
             "ema": 0.9,  # the default would still remember the start after so few steps
             "precision": "32-true",

@@ -21,16 +21,18 @@ _FIRST, _RISEN = 0.15, 0.5
 class ErasedCodeStep(TrainingStep[FaceDecoder]):
     """Losses of one batch for the decoder.
 
-    Reconstruction asks for the photo, matching for each matcher's *erased* embedding of it, so no term asks for gender. Half of
-    a batch are mixtures of two people with mixed aims, of whom only the coarse picture is compared. Each face is
+    Reconstruction asks for the photo. Matching asks each matcher's embedding for the code itself: people are to lie around each
+    other as their codes do. So each aim is known from what the decoder is told, and no term asks for gender. Half of
+    a batch are mixtures of two people, of whom only the coarse picture is compared. Each face is
     shown to one of the matchers, which costs a share of showing it to all and has the same gradient on average. The weight of
     matching rises: before there are faces, matchers pull towards noise.
 
     Args:
         decoder: What learns.
-        tell: For each code that comes first among the embeddings of :meth:`forward`, what makes of it what the decoder is
-            told; each batch draws one of them.
-        centres: Mean of each matcher's unit embeddings, ``(D,)``; cosines are taken from there.
+        tell: For each code that :meth:`forward` is given, what makes of it what the decoder is told; each batch draws one
+            of them.
+        aims: For each of these codes and each matcher, what turns the told code into the embedding to be reached, ``(K, D)``.
+        centres: Mean of each matcher's unit embeddings, ``(D,)``; aims are seen from there.
         options: As for :class:`~privface.training.TrainingStep`; its matchers are copied and made fast.
     """
 
@@ -39,13 +41,16 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
         decoder: FaceDecoder,
         *,
         tell: Sequence[Callable[[Tensor], Tensor]],
+        aims: Sequence[Sequence[Tensor]],
         centres: Sequence[Tensor],
         **options: Any,
     ) -> None:
         super().__init__(decoder, classifiers=(), **options)
         self.tell = list(tell)
         for k, centre in enumerate(centres):
-            self.register_buffer(f"centre_{k}", centre)
+            self.register_buffer(f"centre_{k}", centre, persistent=False)
+            for chosen, maps in enumerate(aims):
+                self.register_buffer(f"aim_{chosen}_{k}", maps[k], persistent=False)
         self.fast = nn.ModuleList(frozen_model(matcher) for matcher in options["matchers"])
 
     def forward(
@@ -56,19 +61,14 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
         Args:
             images: Originals.
             genders: Not looked at.
-            embeddings: The moved code of each size, then each matcher's erased embedding from
-                its centre on; unit rows.
+            embeddings: The moved code of each size; unit rows.
             generator: For sizes, mixtures and views.
         """
-        weights, count = self.weights, len(self.tell)
-        chosen = int(torch.randint(count, (), generator=generator))
-        state = generator.get_state()
+        weights = self.weights
+        chosen = int(torch.randint(len(self.tell), (), generator=generator))
         originals, codes = mixed(images, embeddings[chosen], generator)
-        aims = []
-        for embedding in embeddings[count:]:
-            generator.set_state(state)  # codes and all aims are mixed alike
-            aims.append(mixed(images[:, :1, :1, :1], embedding, generator)[1])
-        told = self.tell[chosen](codes)
+        with torch.autocast(images.device.type, enabled=False):
+            told = self.tell[chosen](codes)
         drawn = self.autoencoder(F.pad(told, (0, self.autoencoder.config["code"] - told.shape[1])))
         whole = len(images) - len(images) // 2
         with torch.autocast(images.device.type, enabled=False):
@@ -76,12 +76,9 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
             terms = {"reconstruction": self.reconstruction(drawn[:whole], originals[:whole]) + 2 * coarse}
             if weights.matching and len(self.matchers):
                 shown = views(drawn, generator, gentle=True)
-                given = [self._embed(k, shown[k :: len(aims)]) for k in range(len(aims))]
+                aims = [told @ self.get_buffer(f"aim_{chosen}_{k}") for k in range(len(self.matchers))]
                 terms["matching"] = torch.stack(
-                    [
-                        self.matching(new, aim[k :: len(aims)])
-                        for k, (new, aim) in enumerate(zip(given, aims, strict=True))
-                    ]
+                    [self._apart(k, shown, aim) for k, aim in enumerate(aims)]
                 ).mean()
         rise = min(1.0, _FIRST + (1 - _FIRST) * self.done_share / _RISEN)
         share = {"reconstruction": weights.reconstruction, "matching": weights.matching * rise}
@@ -89,6 +86,8 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
         figures = {name: term.detach() for name, term in terms.items()}
         return StepLosses(total, None, {**figures, "total": total.detach()})
 
-    def _embed(self, number: int, faces: Tensor) -> Tensor:
-        """One matcher's embeddings of faces ``(N, 3, H, W)``, seen from its centre."""
-        return F.normalize(self.fast[number](faces), dim=1) - self.get_buffer(f"centre_{number}")
+    def _apart(self, number: int, faces: Tensor, aims: Tensor) -> Tensor:
+        """How far one matcher's embeddings of its share of the faces ``(N, 3, H, W)`` are from their aims."""
+        share = slice(number, None, len(self.matchers))
+        given = F.normalize(self.fast[number](faces[share]), dim=1) - self.get_buffer(f"centre_{number}")
+        return self.matching(given, aims[share])

@@ -73,7 +73,6 @@ def world(tmp_path_factory: pytest.TempPathFactory, own_photos: Callable[..., No
         ("demo/matcher", "matcher", 16),
         ("demo/matcher-unseen", "matcher", 16),
         ("demo/classifier", "gender-classifier", 1),
-        ("demo/classifier-unseen", "gender-classifier", 1),
     ):
         network = CompactResNet(outputs=outputs, width=8, stages=2)
         save_network(place / folder, network, kind=kind, meta={"input_size": 32})

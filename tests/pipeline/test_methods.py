@@ -234,6 +234,17 @@ class _Fixed(torch.nn.Module):
         return self.given[: len(images)]
 
 
+def test_an_aim_keeps_the_angles_of_codes_and_lies_by_the_embeddings():
+    rng = np.random.default_rng(0)
+    codes = rng.normal(size=(500, 6)).astype(np.float32)
+    codes /= np.linalg.norm(codes, axis=1, keepdims=True)
+    hidden = np.linalg.qr(rng.normal(size=(20, 6)))[0].T
+    embeddings = (codes @ hidden + rng.normal(size=(500, 20))).astype(np.float32)
+    aims = codes @ turn(codes, embeddings)
+    np.testing.assert_allclose(aims @ aims.T, codes @ codes.T, atol=1e-5)
+    assert (aims * (codes @ hidden)).sum(1).mean() > 0.9
+
+
 def test_its_run_folder_needs_no_other_file_and_its_widths_are_a_dial(world, runs, tmp_path, make_images):
     run = tmp_path / "moved"
     run.mkdir()
