@@ -44,7 +44,12 @@ class Row:
         settings = yaml.safe_load((HERE / "configs" / self.config).read_text(encoding="utf-8"))
         options = settings["method_options"]
         made_by = [Path(spec).stem for spec in options.get("encoders") or settings["matchers"]]
-        return {"made_by": made_by, "size": max(options["code_sizes"]), "drop": options["drop"], "bits": options["bits"]}
+        return {
+            "made_by": made_by,
+            "size": max(options["code_sizes"]),
+            "drop": options["drop"],
+            "bits": options["bits"],
+        }
 
 
 ROWS = {

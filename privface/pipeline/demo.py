@@ -80,9 +80,9 @@ class DemoSize:
     classifier_epochs: int = 4
     train_people: int = 1500
     train_photos: int = 2
-    train_epochs: int = 3
-    code: int = 24
-    drop: int = 24
+    train_epochs: int = 4
+    code: int = 32
+    drop: int = 16
     audit_people: int = 180
     audit_photos: int = 4
     cnn_epochs: int = 7
@@ -280,13 +280,13 @@ def _settings(out: Path, seed: int, size: DemoSize) -> TrainSettings:
             "drop": size.drop,
             "regions": 4,  # so few people do not fill more
             "bits": 0,
-            "channels": [64, 48, 32, 24, 12],
+            "channels": [64, 64, 48, 24, 12],
         },
-        "losses": {"reconstruction": 1.0, "matching": 4.0, "ssim": 0, "tone": 0},
+        "losses": {"reconstruction": 2.0, "matching": 2.0, "ssim": 0, "tone": 0},
         "loop": {
             "epochs": size.train_epochs,
             "batch_size": 16,
-            "learning_rate": 0.002,
+            "learning_rate": 0.004,
             "warmup_steps": 20,
             "ema": 0.9,  # the default would still remember the start after so few steps
             "precision": "32-true",

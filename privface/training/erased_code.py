@@ -90,4 +90,5 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
         """How far one matcher's embeddings of its share of the faces ``(N, 3, H, W)`` are from their aims."""
         share = slice(number, None, len(self.matchers))
         given = F.normalize(self.fast[number](faces[share]), dim=1) - self.get_buffer(f"centre_{number}")
-        return self.matching(given, aims[share])
+        apart: Tensor = self.matching(given, aims[share])
+        return apart

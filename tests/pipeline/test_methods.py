@@ -24,6 +24,7 @@ from privface.models.export import export_protector, load_protector
 from privface.pipeline import read_provenance, train
 from privface.pipeline.methods import METHODS
 from privface.pipeline.methods.diverse import classifier_of
+from privface.pipeline.methods.erased_code import turn
 from privface.protect import protect_folder, read_manifest
 
 TINY: dict[str, dict[str, Any]] = {
