@@ -21,7 +21,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     said = "".join(
         out.get("text", "") for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs
     )
-    assert "attacker" in said.splitlines()[0]  # the verdict
+    assert said.startswith("Matching is lost")  # the verdict: networks this small draw blurred faces
     assert "{'ok': 12," in said
     assert "LEACE" in said
 
