@@ -29,7 +29,7 @@ from privface.records import FRAME
 Effort: TypeAlias = Literal["demo", "quick", "standard", "full"]
 """``quick``: a first look in minutes. ``standard``: every attacker that needs no deep network but the CNN.
 ``full``: also fine-tuned networks and recovery of images; for what is published. ``demo``: one attacker of each
-kind, so that the demo ends in three minutes."""
+kind, so that the demo ends in minutes."""
 
 
 @dataclass(frozen=True)
