@@ -31,7 +31,8 @@ _ANY_TYPE = {  # what may see bf16: it only moves numbers or loses no more than 
     "ReLU", "LeakyReLU", "MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d", "Flatten", "Identity", "Dropout",
     "OnnxConcat", "OnnxSlice", "OnnxReshape", "OnnxTranspose", "OnnxShape", "OnnxExpand", "OnnxTile", "OnnxPadStatic",
     "OnnxPadDynamic", "OnnxBinaryMathOperation", "relu", "relu_", "add", "iadd", "cat", "flatten", "reshape", "view",
-    "size", "getattr", "getitem", "float", "max_pool2d", "avg_pool2d", "_Convolution", "_Prelu", "_Affine",
+    "_reshaped", "_expanded", "_padded", "repeat", "size", "getattr", "getitem", "float", "max_pool2d", "avg_pool2d",
+    "_Convolution", "_Prelu", "_Affine",
 }
 # fmt: on
 

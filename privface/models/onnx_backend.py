@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import operator
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import fx, nn
 
@@ -101,24 +103,112 @@ def to_torch(model: Path | bytes) -> nn.Module:
 
 
 def _settle(network: fx.GraphModule) -> None:
-    """Put fixed bounds and shapes into the graph: onnx2torch looks at the numbers at each call, which no exporter can follow."""
+    """Put fixed numbers into the graph: onnx2torch looks at them at each call, which no exporter can follow."""
+    known = _known(network)
     for node in network.graph.nodes:
-        kind = type(network.get_submodule(node.target)).__name__ if node.op == "call_module" else ""
-        numbers = [_constant(network, argument) for argument in node.args[1:]]
-        if kind not in {"OnnxSlice", "OnnxReshape"} or any(n is None for n in numbers):
+        kind = _kind(network, node)
+        numbers = [known[argument].tolist() if argument in known else None for argument in node.args[1:]]
+        if kind == "OnnxReshape" and numbers == [None]:
+            numbers = [_as_it_was(network, known, *node.args)]
+        if kind not in _SETTLED or node in known or not numbers or any(n is None for n in numbers):
             continue
-        first, *rest = numbers
-        call: Any = _reshaped
+        if kind == "OnnxPadDynamic" and network.get_submodule(node.target).mode != "constant":
+            continue
         if kind == "OnnxSlice":
-            call, first = operator.getitem, _cut(first, *rest)
-        if first is not None:
-            node.op, node.target, node.args, node.kwargs = "call_function", call, (node.args[0], first), {}
+            numbers = [_cut(*numbers)]
+        if numbers[0] is not None:
+            node.op, node.target, node.kwargs = "call_function", _SETTLED[kind], {}
+            node.args = (node.args[0], *numbers)
+    network.graph.eliminate_dead_code()
     network.recompile()
+
+
+def _known(network: fx.GraphModule) -> dict[Any, torch.Tensor]:
+    """Values of the nodes that do not depend on the input; those that are computed become buffers."""
+    known: dict[Any, torch.Tensor] = {}
+    for node in network.graph.nodes:
+        if node.op == "get_attr":
+            known[node] = operator.attrgetter(node.target)(network)
+        elif node.op == "call_module" and all(argument in known for argument in node.args):
+            with torch.no_grad():
+                known[node] = network.get_submodule(node.target)(*(known[argument] for argument in node.args))
+            name = f"known_{node.name}"
+            network.register_buffer(name, known[node].clone())
+            node.op, node.target, node.args = "get_attr", name, ()
+    return known
+
+
+def _kind(network: fx.GraphModule, node: Any) -> str:
+    """Name of the module that a node calls; empty where it calls none."""
+    calls = isinstance(node, fx.Node) and node.op == "call_module"
+    return type(network.get_submodule(str(node.target))).__name__ if calls else ""
+
+
+def _as_it_was(
+    network: fx.GraphModule, known: Mapping[Any, torch.Tensor], x: Any, shape: Any
+) -> list[int] | None:
+    """What ``x.view(x.size(0), -1)`` becomes in ONNX, with zeros for sides that stay; ``None`` where it is anything else."""
+    if _kind(network, shape) != "OnnxConcat":
+        return None
+    sides: list[int] = []
+    for side, part in enumerate(shape.args):
+        if part in known:
+            sides += known[part].tolist()
+            continue
+        taken = part.args[0]  # Unsqueeze(Gather(Shape(x), side))
+        if not _kind(network, taken).startswith("OnnxGather") or known.get(taken.args[1]) != side:
+            return None
+        if _kind(network, taken.args[0]) != "OnnxShape" or taken.args[0].args[0] is not x:
+            return None
+        sides.append(0)
+    return sides
 
 
 def _reshaped(x: torch.Tensor, shape: list[int]) -> torch.Tensor:
     """ONNX's Reshape: a zero stands for what was there."""
     return x.reshape([x.shape[k] if n == 0 else n for k, n in enumerate(shape)])
+
+
+def _expanded(x: torch.Tensor, shape: list[int]) -> torch.Tensor:
+    """ONNX's Expand: both sides may be the wider one."""
+    return x * x.new_ones(shape)
+
+
+def _padded(x: torch.Tensor, pads: list[int], value: float = 0.0) -> torch.Tensor:
+    """ONNX's Pad with a constant: all beginnings, then all ends; torch wants pairs, last axis first."""
+    half = len(pads) // 2
+    pairs = zip(reversed(pads[:half]), reversed(pads[half:]), strict=True)
+    return F.pad(x, [n for pair in pairs for n in pair], value=value)
+
+
+_SETTLED: Mapping[str, Callable[..., Any]] = {
+    "OnnxSlice": operator.getitem,
+    "OnnxReshape": _reshaped,
+    "OnnxExpand": _expanded,
+    "OnnxTile": torch.Tensor.repeat,
+    "OnnxPadDynamic": _padded,
+}
+
+
+def _expanded(x: torch.Tensor, shape: list[int]) -> torch.Tensor:
+    """ONNX's Expand: both sides may be the wider one."""
+    return x * x.new_ones(shape)
+
+
+def _padded(x: torch.Tensor, pads: list[int], value: float = 0.0) -> torch.Tensor:
+    """ONNX's Pad with a constant: all beginnings, then all ends; torch wants pairs, last axis first."""
+    half = len(pads) // 2
+    pairs = zip(reversed(pads[:half]), reversed(pads[half:]), strict=True)
+    return F.pad(x, [n for pair in pairs for n in pair], value=value)
+
+
+_SETTLED: Mapping[str, Callable[..., Any]] = {
+    "OnnxSlice": operator.getitem,
+    "OnnxReshape": _reshaped,
+    "OnnxExpand": _expanded,
+    "OnnxTile": torch.Tensor.repeat,
+    "OnnxPadDynamic": _padded,
+}
 
 
 def _constant(network: fx.GraphModule, node: Any) -> Any:

@@ -22,8 +22,10 @@ from privface.models import (
     Protector,
     SemiAdversarialAutoencoder,
     export,
+    load_matcher,
     save_network,
 )
+from privface.models.erased_code import FrozenReader
 from privface.models.export import OnnxProtector, export_protector, load_protector
 from privface.protect import read_manifest
 
@@ -147,3 +149,17 @@ def test_a_copy_opens_its_own_session(run: Path) -> None:
     assert again is not protector
     assert again.fingerprint == protector.fingerprint
     np.testing.assert_array_equal(again(images(2)), protector(images(2)))
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dlib_resnet", "mobilefacenet_b"])  # the two whose graphs compute shapes
+def test_real_matchers_can_be_encoders_of_an_exported_protector(name: str, real_models: Path) -> None:
+    matcher = load_matcher(f"onnx:{real_models / f'matcher_{name}.onnx'}")
+    reader = FrozenReader.of(matcher)
+    reader.unpack()
+    session = onnxruntime.InferenceSession(export._graph(reader, 112, {}))
+    for count in (1, 3):
+        photos = np.random.default_rng(count).random((count, 3, 112, 112), np.float32)
+        (answer,) = session.run(None, {"images": photos})
+        np.testing.assert_allclose(answer, matcher.embed(photos), atol=1e-4)
