@@ -92,13 +92,13 @@ def to_torch(model: Path | bytes) -> nn.Module:
 
             graph = onnx.load_model_from_string(model) if isinstance(model, bytes) else onnx.load(str(model))
             network: nn.Module = onnx2torch.convert(graph)
+            if isinstance(network, fx.GraphModule):
+                _settle(network)
     except Exception as error:  # converters raise whatever their operator raised
         raise ModelError(
             f"{'The model' if isinstance(model, bytes) else model.name} cannot be converted for training ({error}).",
             hint="It can still be used to score; train against another matcher.",
         ) from error
-    if isinstance(network, fx.GraphModule):
-        _settle(network)
     return network.eval().requires_grad_(False)
 
 

@@ -263,7 +263,6 @@ def real_faces(real_data):
 
 @pytest.mark.realdata
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # onnx2torch 1.5.15 slices by a list
 @pytest.mark.parametrize(
     "name", ["mobilefacenet_a", "facefeature", "dlib_resnet", "mobilefacenet_b"]
 )  # as read-only oracles: nothing is trained or chosen here
