@@ -20,6 +20,7 @@ from torch import nn
 from privface.losses import AttributeLoss, MatchingLoss, ReconstructionLoss
 from privface.models import load_matcher
 from privface.models.decoder import FaceDecoder
+from privface.models.erased_code import CodeEraser
 from privface.threads import has_bf16
 from privface.training.erased_code import ErasedCodeStep
 from privface.training.step import LossWeights
@@ -58,7 +59,7 @@ def _step(*, plain: bool) -> ErasedCodeStep:
     torch.manual_seed(0)
     step = ErasedCodeStep(
         FaceDecoder(code=CODE).to(memory_format=torch.channels_last),
-        tell=[lambda codes: codes],
+        erasers=[CodeEraser(size=CODE, keep=CODE, regions=1, bits=0)],
         aims=[[torch.eye(CODE, size) for size in sizes]],
         centres=[torch.zeros(size) for size in sizes],
         matchers=matchers,

@@ -107,7 +107,9 @@ def _settle(network: fx.GraphModule) -> None:
     known = _known(network)
     for node in network.graph.nodes:
         kind = _kind(network, node)
-        numbers = [known[argument].tolist() if argument in known else None for argument in node.args[1:]]
+        numbers: list[Any] = [
+            known[argument].tolist() if argument in known else None for argument in node.args[1:]
+        ]
         if kind == "OnnxReshape" and numbers == [None]:
             numbers = [_as_it_was(network, known, *node.args)]
         if kind not in _SETTLED or node in known or not numbers or any(n is None for n in numbers):
@@ -188,36 +190,6 @@ _SETTLED: Mapping[str, Callable[..., Any]] = {
     "OnnxTile": torch.Tensor.repeat,
     "OnnxPadDynamic": _padded,
 }
-
-
-def _expanded(x: torch.Tensor, shape: list[int]) -> torch.Tensor:
-    """ONNX's Expand: both sides may be the wider one."""
-    return x * x.new_ones(shape)
-
-
-def _padded(x: torch.Tensor, pads: list[int], value: float = 0.0) -> torch.Tensor:
-    """ONNX's Pad with a constant: all beginnings, then all ends; torch wants pairs, last axis first."""
-    half = len(pads) // 2
-    pairs = zip(reversed(pads[:half]), reversed(pads[half:]), strict=True)
-    return F.pad(x, [n for pair in pairs for n in pair], value=value)
-
-
-_SETTLED: Mapping[str, Callable[..., Any]] = {
-    "OnnxSlice": operator.getitem,
-    "OnnxReshape": _reshaped,
-    "OnnxExpand": _expanded,
-    "OnnxTile": torch.Tensor.repeat,
-    "OnnxPadDynamic": _padded,
-}
-
-
-def _constant(network: fx.GraphModule, node: Any) -> Any:
-    """A list of numbers that the graph holds; ``None`` where it is computed."""
-    if not isinstance(node, fx.Node) or node.op not in {"get_attr", "call_module"}:
-        return None
-    held = operator.attrgetter(str(node.target))(network)
-    value = held if node.op == "get_attr" else getattr(held, "value", None)
-    return value.tolist() if isinstance(value, torch.Tensor) else None
 
 
 def _cut(

@@ -118,7 +118,8 @@ def views(photos: Tensor, generator: torch.Generator, *, gentle: bool = False) -
     count = len(photos)
 
     def draw(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand((count, *shape), generator=generator)
+        drawn = torch.rand((count, *shape), generator=generator).to(photos.device)
+        return low + (high - low) * drawn
 
     flip = torch.where(draw(0, 1) < 0.5, -1.0, 1.0)
     much = 0.5 if gentle else 1.0
@@ -142,7 +143,7 @@ def views(photos: Tensor, generator: torch.Generator, *, gentle: bool = False) -
 def mixed(photos: Tensor, aims: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """The second half of a batch mixed with the first: photos ``(N, ...)`` and unit aims ``(N, K)``."""
     half = len(photos) // 2
-    share = 0.3 + 0.4 * torch.rand(half, generator=generator)
+    share = (0.3 + 0.4 * torch.rand(half, generator=generator)).to(photos.device)
     first, second = photos[:half], photos[-half:]
     image = torch.lerp(first, second, share.view(-1, *[1] * (photos.ndim - 1)))
     aim = F.normalize(torch.lerp(aims[:half], aims[-half:], share[:, None]))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from privface.models.decoder import FaceDecoder
+from privface.models.erased_code import CodeEraser
 from privface.models.frozen import frozen_model
 from privface.training.encoder import mixed, views
 from privface.training.step import StepLosses, TrainingStep
@@ -29,8 +31,8 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
 
     Args:
         decoder: What learns.
-        tell: For each code that :meth:`forward` is given, what makes of it what the decoder is told; each batch draws one
-            of them.
+        erasers: For each code that :meth:`forward` is given, the eraser that it comes from: what the decoder is told is
+            made by its ``tell``. Copied; each batch draws one of them.
         aims: For each of these codes and each matcher, what turns the told code into the embedding to be reached, ``(K, D)``.
         centres: Mean of each matcher's unit embeddings, ``(D,)``; aims are seen from there.
         options: As for :class:`~privface.training.TrainingStep`; its matchers are copied and made fast.
@@ -40,13 +42,13 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
         self,
         decoder: FaceDecoder,
         *,
-        tell: Sequence[Callable[[Tensor], Tensor]],
+        erasers: Sequence[CodeEraser],
         aims: Sequence[Sequence[Tensor]],
         centres: Sequence[Tensor],
         **options: Any,
     ) -> None:
         super().__init__(decoder, classifiers=(), **options)
-        self.tell = list(tell)
+        self.erasers = nn.ModuleList(copy.deepcopy(eraser) for eraser in erasers)
         for k, centre in enumerate(centres):
             self.register_buffer(f"centre_{k}", centre, persistent=False)
             for chosen, maps in enumerate(aims):
@@ -65,17 +67,17 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
             generator: For sizes, mixtures and views.
         """
         weights = self.weights
-        chosen = int(torch.randint(len(self.tell), (), generator=generator))
+        chosen = int(torch.randint(len(self.erasers), (), generator=generator))
         originals, codes = mixed(images, embeddings[chosen], generator)
         with torch.autocast(images.device.type, enabled=False):
-            told = self.tell[chosen](codes)
+            told: Tensor = self.erasers[chosen].tell(codes)  # type: ignore[operator]
         drawn = self.autoencoder(F.pad(told, (0, self.autoencoder.config["code"] - told.shape[1])))
         whole = len(images) - len(images) // 2
         with torch.autocast(images.device.type, enabled=False):
             coarse = F.avg_pool2d(drawn - originals, 4).abs().mean()
             terms = {"reconstruction": self.reconstruction(drawn[:whole], originals[:whole]) + 2 * coarse}
             if weights.matching and len(self.matchers):
-                shown = views(drawn, generator, gentle=True)
+                shown = _softened(views(_light(drawn), generator, gentle=True), generator)
                 aims = [told @ self.get_buffer(f"aim_{chosen}_{k}") for k in range(len(self.matchers))]
                 terms["matching"] = torch.stack(
                     [self._apart(k, shown, aim) for k, aim in enumerate(aims)]
@@ -92,3 +94,17 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
         given = F.normalize(self.fast[number](faces[share]), dim=1) - self.get_buffer(f"centre_{number}")
         apart: Tensor = self.matching(given, aims[share])
         return apart
+
+
+def _light(faces: Tensor) -> Tensor:
+    """The same faces, whose colours have no gradient: matchers are not to paint."""
+    light = faces.mean(1, keepdim=True)
+    return faces.detach() + (light - light.detach())
+
+
+def _softened(faces: Tensor, generator: torch.Generator) -> Tensor:
+    """Each face a little out of focus, more or less: what only the finest detail says is not relied on."""
+    soft = F.pad(faces, (1, 1, 1, 1), mode="replicate")
+    soft = F.avg_pool2d(F.avg_pool2d(soft, 2, 1), 2, 1)
+    share = torch.rand((len(faces), 1, 1, 1), generator=generator)
+    return torch.lerp(faces, soft, share.to(faces.device))

@@ -83,8 +83,8 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
     labels = faces.table.genders
     read = torch.from_numpy(np.concatenate([embedded[encoder.fingerprint] for encoder in encoders], axis=1))
     codes = [_erase(network, size, read, labels, rows, sets, job.settings.seed) for size in network.sizes]
-    tell = [network.eraser_of(size).tell for size in network.sizes]
-    told = [function(torch.from_numpy(code)).numpy() for function, code in zip(tell, codes, strict=True)]
+    erasers = [network.eraser_of(size) for size in network.sizes]
+    told = [eraser.tell(torch.from_numpy(code)).numpy() for eraser, code in zip(erasers, codes, strict=True)]
     aims: list[list[Tensor]] = [[] for _ in told]
     centres = []
     for matcher in job.matchers:
@@ -96,7 +96,7 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
             maps.append(torch.from_numpy(turn(code, wanted)))
     step = ErasedCodeStep(
         decoder,
-        tell=tell,
+        erasers=erasers,
         aims=aims,
         centres=centres,
         matchers=job.matchers,
