@@ -15,6 +15,9 @@ from privface.errors import ConfigError
 _FILTER = (-1 / 16, 4 / 16, 10 / 16, 4 / 16, -1 / 16)
 """Taps of a half-band filter: 1 at frequency zero and flat there, 0 at the highest."""
 
+_TINTED = 2
+"""Stage that colours are drawn from; its side is a quarter of the face's."""
+
 
 class FaceDecoder(nn.Module):
     """A code to a face: a coarse map, then stages that double the resolution, each told the code again.
@@ -22,7 +25,8 @@ class FaceDecoder(nn.Module):
     Channels of a stage are scaled and shifted by the code (feature-wise modulation, Perez et al., AAAI 2018). The last
     doubling turns channels into pixels (Shi et al., CVPR 2016) and is followed by a convolution across the blocks; it begins
     with equal weights for all pixels of a block, as it would else leave a checkerboard (Aitken et al., arXiv 1707.02937).
-    A fixed filter that lets no pattern of two pixels through comes last: matchers reward such patterns.
+    Colours and coarse lightness are drawn at a quarter of the side, fine lightness at the whole. A fixed filter that lets
+    no pattern of two pixels through comes last: matchers reward such patterns.
 
     Args:
         code: Size of the code.
@@ -71,7 +75,8 @@ class FaceDecoder(nn.Module):
         with torch.no_grad():
             for parameter in self.pixels.parameters():
                 parameter.copy_(parameter[::4].repeat_interleave(4, 0))
-        self.last = nn.Conv2d(channels[-1], 3, 3, 1, 1)
+        self.last = nn.Conv2d(channels[-1], 1, 3, 1, 1)
+        self.tint = nn.Sequential(_norm(channels[2]), nn.LeakyReLU(0.2), nn.Conv2d(channels[2], 3, 3, 1, 1))
 
     def forward(self, codes: Tensor) -> Tensor:
         """Map codes ``(N, code)`` of unit length to faces ``(N, 3, size, size)`` in [0, 1]."""
@@ -83,8 +88,10 @@ class FaceDecoder(nn.Module):
                 x = self.enlarge[number - 1](F.interpolate(x, scale_factor=2.0, mode="nearest"))
             for block in stage:  # type: ignore[attr-defined]
                 x = block(x, codes)
+            if number == _TINTED:
+                tint = F.interpolate(self.tint(x).float(), scale_factor=4.0, mode="bilinear")
         x = F.leaky_relu(F.pixel_shuffle(self.pixels(F.leaky_relu(self.norm(x), 0.2)), 2), 0.2)
-        return torch.sigmoid(_smoothed(self.last(x).float()))
+        return torch.sigmoid(_smoothed(self.last(x).float() + tint))
 
 
 class _Block(nn.Module):
