@@ -113,14 +113,14 @@ class AdversarialEraser(OneToOneFeatureMixin, NetworkEraser):  # type: ignore[mi
 
     def _crossed(self, data: FittingSets, whole: GaussianTransport) -> NDArray[np.int64]:
         """The side of each row; rows that fitted the gate are judged by a gate of other rows."""
-        sides = (whole.side(data.units) > 0).astype(np.int64)
+        sides = whole.judge(data.units)
         first = np.flatnonzero(data.sets == 0)
         fold = np.random.default_rng(self.random_state).permutation(len(first)) % _FOLDS
         for number in range(_FOLDS):
             held, others = first[fold == number], first[fold != number]
             if min(np.bincount(data.codes[others], minlength=2)) > 0:
                 gate = GaussianTransport().fit(data.units[others], data.codes[others])
-                sides[held] = gate.side(data.units[held]) > 0
+                sides[held] = gate.judge(data.units[held])
         return sides
 
 
@@ -136,8 +136,8 @@ class _Sided(nn.Module):
                 "means_": (2, dimensions),
                 "maps_": (2, dimensions, dimensions),
                 "middle_": (dimensions,),
-                "gate_": (dimensions, dimensions),
-                "slope_": (dimensions,),
+                "gate_": (1, dimensions, dimensions),
+                "slope_": (1, dimensions),
                 "offset_": (1,),
             }
             for name, size in sizes.items():
@@ -162,7 +162,7 @@ class _Sided(nn.Module):
         arrays = {name: getattr(self, name).numpy() for name in GaussianTransport.arrays}
         fitted = GaussianTransport().restore(arrays, dimensions=units.shape[1])
         rows = units.numpy()
-        sides = (fitted.side(rows) > 0).astype(np.int64)
+        sides = fitted.judge(rows)
         return self.on_sides(torch.from_numpy(fitted.move(rows, sides)), torch.from_numpy(sides))
 
 

@@ -47,9 +47,12 @@ class Eraser(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
     arrays: ClassVar[tuple[str, ...]]
     """Fitted attributes that ``transform`` needs."""
 
+    several: ClassVar[bool] = False
+    """Whether it takes labels of more than two classes."""
+
     @abstractmethod
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's names
-        """Fit on embeddings ``(N, D)`` with two labels ``(N,)``."""
+        """Fit on embeddings ``(N, D)`` with labels ``(N,)`` of two classes, or of more where :attr:`several` says so."""
 
     def _labelled(self, X: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:  # noqa: N803
         """Checked rows ``(N, D)`` and labels as 0 and 1; sets ``classes_``."""
@@ -95,7 +98,7 @@ class Eraser(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
-        tags.classifier_tags = ClassifierTags(multi_class=False)  # y holds two labels
+        tags.classifier_tags = ClassifierTags(multi_class=self.several)
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
@@ -124,8 +127,22 @@ def require_two(classes: NDArray[Any]) -> None:
         )
 
 
+def require_several(classes: NDArray[Any]) -> None:
+    """Refuse a single label.
+
+    Raises:
+        ValueError: If there are fewer than two.
+    """
+    if len(classes) < 2:
+        raise ValueError(
+            f"y holds 1 class: {classes[:1].tolist()}. Give labels of 2 classes or more."
+            if len(classes)
+            else "y is empty. Give labels of 2 classes or more."
+        )
+
+
 def known_codes(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.int64]:
-    """Labels as 0 and 1.
+    """Labels as their places in the sorted ``classes``.
 
     Raises:
         ValueError: If a label is none of ``classes``.
@@ -133,7 +150,7 @@ def known_codes(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.int64
     unknown = np.setdiff1d(labels, classes).tolist()
     if unknown:
         raise ValueError(f"y holds {unknown[0]!r}; the labels are {classes.tolist()}.")
-    return np.asarray(labels == classes[1], np.int64)
+    return np.searchsorted(classes, labels).astype(np.int64)
 
 
 def require_range(name: str, value: float, low: float, high: float) -> None:

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import validate_data
 
-from privface.erasers.base import BLOCK, Promise, known_codes, require_two
+from privface.erasers.base import BLOCK, Promise, known_codes, require_several
 from privface.erasers.linear import LinearEraser
 
 
 class LEACE(LinearEraser):
-    """Least-squares concept erasure with a linear guarantee on the data it was fitted on.
+    """Least-squares concept erasure with a linear guarantee on the data it was fitted on, for two labels or more (``C``).
 
     Promise: on the fitting data, the erased embeddings have zero covariance with the label, so every linear
     classifier with a convex loss does no better than a constant. Nothing is promised about curved probes (an
@@ -32,10 +32,10 @@ class LEACE(LinearEraser):
 
     Attributes:
         mean_: Mean of the embeddings, shape ``(D,)``.
-        left_: Columns that are subtracted, shape ``(D, 1)``.
-        right_: What each row is multiplied with, shape ``(D, 1)``; ``transform`` is
+        left_: Columns that are subtracted, shape ``(D, R)`` with ``R < C``.
+        right_: What each row is multiplied with, shape ``(D, R)``; ``transform`` is
             ``x - (x - mean_) @ right_ @ left_.T``.
-        classes_: The two labels.
+        classes_: The labels.
         n_features_in_: ``D``.
     """
 
@@ -45,21 +45,23 @@ class LEACE(LinearEraser):
         "On the fitting data no linear classifier reads the label (Belrose et al., 2023); curved probes still do.",
     )
 
+    several: ClassVar[bool] = True
+
     def __init__(self, *, tolerance: float = 1e-10, normalize: bool = False) -> None:
         self.tolerance, self.normalize = tolerance, normalize
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's names
-        """Fit on embeddings ``(N, D)`` with two labels ``(N,)``.
+        """Fit on embeddings ``(N, D)`` with labels ``(N,)`` of two classes or more.
 
         Raises:
-            ValueError: If shapes do not fit, values are not finite or there are not exactly two labels.
+            ValueError: If shapes do not fit, values are not finite or there is one label alone.
         """
         if hasattr(self, "_count"):
             del self._count
         return self.partial_fit(X, y, classes=np.unique(np.asarray(y)))
 
     def partial_fit(self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Add rows; the first call names both labels in ``classes``, as a part may hold only one.
+        """Add rows; the first call names all labels in ``classes``, as a part may lack some.
 
         Raises:
             ValueError: As for :meth:`fit`.
@@ -68,11 +70,12 @@ class LEACE(LinearEraser):
         rows, labels = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=first)
         if first:
             self.classes_ = np.unique(np.asarray(labels if classes is None else classes))
-            require_two(self.classes_)
-            self._count, self._cross = 0, np.zeros(rows.shape[1])
-            self.mean_, self._label_mean = np.zeros(rows.shape[1]), 0.0
+            require_several(self.classes_)
+            self._count, self._cross = 0, np.zeros((rows.shape[1], len(self.classes_) - 1))
+            self.mean_, self._label_mean = np.zeros(rows.shape[1]), np.zeros(len(self.classes_) - 1)
             self._scatter = np.zeros((rows.shape[1], rows.shape[1]))
-        codes = known_codes(labels, self.classes_).astype(np.float64)
+        # one column for each label but the first, whose share follows from the others'
+        codes = np.eye(len(self.classes_))[known_codes(labels, self.classes_)][:, 1:]
         for start in range(0, len(rows), BLOCK):  # float32 rows are widened block by block, not all at once
             part = slice(start, start + BLOCK)
             self._add(rows[part].astype(np.float64), codes[part])
@@ -81,13 +84,13 @@ class LEACE(LinearEraser):
 
     def _add(self, rows: NDArray[np.float64], labels: NDArray[np.float64]) -> None:
         """Merge means and centred products of a part (Chan, Golub and LeVeque, 1983)."""
-        count, mean, label_mean = len(rows), rows.mean(axis=0), float(labels.mean())
+        count, mean, label_mean = len(rows), rows.mean(axis=0), labels.mean(axis=0)
         centred = rows - mean
         total = self._count + count
         weight = self._count * count / total
         shift, label_shift = mean - self.mean_, label_mean - self._label_mean
         self._scatter += centred.T @ centred + weight * np.outer(shift, shift)
-        self._cross += centred.T @ (labels - label_mean) + weight * shift * label_shift
+        self._cross += centred.T @ (labels - label_mean) + weight * np.outer(shift, label_shift)
         self.mean_ = self.mean_ + shift * (count / total)
         self._label_mean += label_shift * (count / total)
         self._count = total
@@ -97,8 +100,8 @@ class LEACE(LinearEraser):
         kept = values > self.tolerance * max(float(values[-1]), 0.0)
         root = np.sqrt(values[kept])
         basis = vectors[:, kept]
-        direction = (basis.T @ self._cross) / root  # the label's covariance in whitened coordinates
-        norm = float(np.linalg.norm(direction))
-        unit = direction / norm if norm > 0 else np.zeros_like(direction)
-        self.left_ = (basis @ (root * unit))[:, None]
-        self.right_ = (basis @ (unit / root))[:, None]
+        # the covariance with the labels in whitened coordinates, and a basis of its columns
+        columns, lengths, _ = np.linalg.svd((basis.T @ self._cross) / root[:, None], full_matrices=False)
+        columns = columns[:, lengths > 1e-12 * max(float(lengths.max(initial=0.0)), 1e-300)]
+        self.left_ = basis @ (root[:, None] * columns)
+        self.right_ = basis @ (columns / root[:, None])

@@ -11,20 +11,21 @@ class ClassMoments:
 
     Args:
         dimensions: Values a row.
+        labels: How many labels there are.
 
     Attributes:
-        counts: Rows of each label so far, shape ``(2,)``.
-        means: Shape ``(2, D)``.
+        counts: Rows of each label so far, shape ``(C,)``.
+        means: Shape ``(C, D)``.
     """
 
-    def __init__(self, dimensions: int) -> None:
-        self.counts = np.zeros(2)
-        self.means = np.zeros((2, dimensions))
-        self._scatters = np.zeros((2, dimensions, dimensions))
+    def __init__(self, dimensions: int, *, labels: int = 2) -> None:
+        self.counts = np.zeros(labels)
+        self.means = np.zeros((labels, dimensions))
+        self._scatters = np.zeros((labels, dimensions, dimensions))
 
     def add(self, rows: NDArray[np.float64], codes: NDArray[np.int64]) -> None:
-        """Add rows ``(N, D)`` with labels 0 and 1, ``(N,)``."""
-        for label in (0, 1):
+        """Add rows ``(N, D)`` with labels 0 to C - 1, ``(N,)``."""
+        for label in range(len(self.counts)):
             part = rows[codes == label]
             if not len(part):
                 continue

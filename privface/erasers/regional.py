@@ -112,8 +112,10 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
                 self._map(kept, codes, weights * np.where(region == number, 1.0, self.prior))
                 for number in range(regions)
             ]
-        for name in ("means", "maps", "middle", "gate", "slope", "offset"):
-            setattr(self, f"{name}_", np.stack([np.asarray(getattr(one, name)) for one in maps]))
+        for name in ("means", "maps", "middle"):
+            setattr(self, f"{name}_", np.stack([getattr(one, name) for one in maps]))
+        for name in ("gate", "slope", "offset"):  # two labels have one gate
+            setattr(self, f"{name}_", np.concatenate([getattr(one, name) for one in maps]))
         self._draw_projections(self._transported(kept))
         return self
 
@@ -139,8 +141,8 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
 
     def _transported(self, kept: NDArray[np.float64]) -> NDArray[np.float64]:
         maps = [
-            GaussianMap(*parts)
-            for parts in zip(
+            GaussianMap(*parts, gate[None], slope[None], offset[None])
+            for *parts, gate, slope, offset in zip(
                 self.means_, self.maps_, self.middle_, self.gate_, self.slope_, self.offset_, strict=True
             )
         ]

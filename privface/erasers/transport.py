@@ -1,4 +1,4 @@
-"""Optimal transport of both labels' embeddings onto their common middle, chosen row by row by a quadratic gate."""
+"""Optimal transport of all labels' embeddings onto their common middle, chosen row by row by a quadratic gate."""
 
 from __future__ import annotations
 
@@ -11,64 +11,72 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import OneToOneFeatureMixin
 from sklearn.utils.validation import validate_data
 
-from privface.erasers.base import BLOCK, Eraser, Promise, known_codes, require_range, require_two, unit_rows
+from privface.erasers.base import (
+    BLOCK,
+    Eraser,
+    Promise,
+    known_codes,
+    require_range,
+    require_several,
+    unit_rows,
+)
 from privface.erasers.moments import ClassMoments
 
 
 class GaussianTransport(OneToOneFeatureMixin, Eraser):  # type: ignore[misc]  # scikit-learn has no types
-    """Gives both labels the same mean and the same covariance, moving rows as little as possible.
+    """Gives all labels the same mean and the same covariance, moving rows as little as possible.
 
     Strong matchers keep gender less in a direction than in the *shape* of two clouds: a quadratic probe reads it where a
     linear one hardly does. Each row is judged by a quadratic discriminant (no true label is asked for) and then moved by
-    the optimal transport map of its side, from that side's Gaussian to the Wasserstein barycentre of both (Knott and
-    Smith, 1984; Agueh and Carlier, 2011). Two rows of one side keep their similarity almost unchanged, so
+    the optimal transport map of its label, from that label's Gaussian to the Wasserstein barycentre of all, which weigh the
+    same (Knott and Smith, 1984; Agueh and Carlier, 2011). Two rows of one label keep their similarity almost unchanged, so
     matching does.
 
     Promise: empirical. First and second moments agree on the fitting data where the gate is right; what is left is of
     third order, and an attacker with very many labelled people reads some of it.
 
     Works on directions: rows are brought to unit length before and after, so a norm cannot leak. Streams as
-    :class:`~privface.erasers.LEACE` does.
+    :class:`~privface.erasers.LEACE` does. Takes two labels or more (``C``).
 
     Args:
         shrinkage: Share of the identity mixed into the gate's covariances, in [0, 1].
         ridge: Added to the variances of the maps, relative to the mean variance; larger than 0.
 
     Attributes:
-        means_: Mean of each label, shape ``(2, D)``.
-        maps_: Linear part of each label's transport, shape ``(2, D, D)``.
+        means_: Mean of each label, shape ``(C, D)``.
+        maps_: Linear part of each label's transport, shape ``(C, D, D)``.
         middle_: Mean of the barycentre, shape ``(D,)``.
-        gate_: Quadratic form of the gate, shape ``(D, D)``.
-        slope_: Linear part of the gate, shape ``(D,)``.
-        offset_: Its constant, shape ``(1,)``.
-        classes_: The two labels.
+        gate_: Quadratic forms of the log-odds for each label but the first, against the first; shape ``(C - 1, D, D)``.
+        slope_: Their linear parts, shape ``(C - 1, D)``.
+        offset_: Their constants, shape ``(C - 1,)``.
+        classes_: The labels.
         n_features_in_: ``D``.
     """
 
     method: ClassVar[str] = "transport"
     promise: ClassVar[Promise] = Promise(
         "empirical",
-        "Means and covariances of both labels agree on the fitting data; an attacker with thousands of labelled people "
+        "Means and covariances of all labels agree on the fitting data; an attacker with thousands of labelled people "
         "reads what is left.",
     )
+    several: ClassVar[bool] = True
     arrays: ClassVar[tuple[str, ...]] = ("means_", "maps_", "middle_", "gate_", "slope_", "offset_")
 
     def __init__(self, *, shrinkage: float = 0.1, ridge: float = 1e-3) -> None:
         self.shrinkage, self.ridge = shrinkage, ridge
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's names
-        """Fit on embeddings ``(N, D)`` with two labels ``(N,)``.
+        """Fit on embeddings ``(N, D)`` with labels ``(N,)`` of two classes or more.
 
         Raises:
-            ValueError: If shapes do not fit, values are not finite, there are not exactly two labels, one has a
-                single row, or a setting is out of range.
+            ValueError: If shapes do not fit, values are not finite, there is one label alone, or a setting is out of range.
         """
         if hasattr(self, "_moments"):
             del self._moments
         return self.partial_fit(X, y, classes=np.unique(np.asarray(y)))
 
     def partial_fit(self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Add rows; the first call names both labels in ``classes``, as a part may hold only one.
+        """Add rows; the first call names all labels in ``classes``, as a part may lack some.
 
         Raises:
             ValueError: As for :meth:`fit`.
@@ -79,8 +87,8 @@ class GaussianTransport(OneToOneFeatureMixin, Eraser):  # type: ignore[misc]  # 
         rows, labels = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=first)
         if first:
             self.classes_ = np.unique(np.asarray(labels if classes is None else classes))
-            require_two(self.classes_)
-            self._moments = ClassMoments(rows.shape[1])
+            require_several(self.classes_)
+            self._moments = ClassMoments(rows.shape[1], labels=len(self.classes_))
         codes = known_codes(labels, self.classes_)
         for start in range(0, len(rows), BLOCK):
             part = slice(start, start + BLOCK)
@@ -89,27 +97,25 @@ class GaussianTransport(OneToOneFeatureMixin, Eraser):  # type: ignore[misc]  # 
             self._solve()
         return self
 
-    def side(self, X: NDArray[Any]) -> NDArray[np.float64]:  # noqa: N803
-        """The gate's log-odds for the second label, shape ``(N,)``, of unit rows ``(N, D)``."""
-        return self._fitted.side(np.asarray(X, np.float64))
+    def judge(self, X: NDArray[Any]) -> NDArray[np.int64]:  # noqa: N803
+        """Which label the gate sees in unit rows ``(N, D)``: places in ``classes_``, shape ``(N,)``."""
+        return self._fitted.judge(np.asarray(X, np.float64))
 
     @property
     def _fitted(self) -> GaussianMap:
-        return GaussianMap(
-            self.means_, self.maps_, self.middle_, self.gate_, self.slope_, float(self.offset_[0])
-        )
+        return GaussianMap(*(getattr(self, name) for name in self.arrays))
 
     def _solve(self) -> None:
-        covariances = [self._moments.covariance(label) for label in (0, 1)]
+        covariances = [self._moments.covariance(label) for label in range(len(self.classes_))]
         solved = GaussianMap.between(
             self._moments.means, covariances, shrinkage=self.shrinkage, ridge=self.ridge
         )
-        self.means_, self.maps_, self.middle_ = solved.means, solved.maps, solved.middle
-        self.gate_, self.slope_, self.offset_ = solved.gate, solved.slope, np.array([solved.offset])
+        for name in self.arrays:
+            setattr(self, name, getattr(solved, name.rstrip("_")))
 
-    def move(self, units: NDArray[np.float64], sides: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Transport unit rows ``(N, D)`` from the sides ``(N,)`` that they are on; unit rows again."""
-        return self._fitted.move(units, sides)
+    def move(self, units: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Transport unit rows ``(N, D)`` of labels ``(N,)``, as places in ``classes_``; unit rows again."""
+        return self._fitted.move(units, labels)
 
     def _erase(self, rows: NDArray[Any]) -> NDArray[Any]:
         return self._fitted.move(unit_rows(rows.astype(np.float64))).astype(rows.dtype)
@@ -117,15 +123,15 @@ class GaussianTransport(OneToOneFeatureMixin, Eraser):  # type: ignore[misc]  # 
 
 @dataclass(frozen=True)
 class GaussianMap:
-    """Transport of two Gaussians onto their barycentre, and the gate that says which one a row is of.
+    """Transport of some Gaussians onto their barycentre, and the gate that says which one a row is of.
 
     Attributes:
-        means: Mean of each label, shape ``(2, D)``.
-        maps: Linear part of each label's transport, shape ``(2, D, D)``.
+        means: Mean of each label, shape ``(C, D)``.
+        maps: Linear part of each label's transport, shape ``(C, D, D)``.
         middle: Mean of the barycentre, shape ``(D,)``.
-        gate: Quadratic form of the gate, shape ``(D, D)``.
-        slope: Linear part of the gate, shape ``(D,)``.
-        offset: Its constant.
+        gate: Quadratic forms of the log-odds for each label but the first, against the first; shape ``(C - 1, D, D)``.
+        slope: Their linear parts, shape ``(C - 1, D)``.
+        offset: Their constants, shape ``(C - 1,)``.
     """
 
     means: NDArray[np.float64]
@@ -133,7 +139,7 @@ class GaussianMap:
     middle: NDArray[np.float64]
     gate: NDArray[np.float64]
     slope: NDArray[np.float64]
-    offset: float
+    offset: NDArray[np.float64]
 
     @classmethod
     def between(
@@ -144,43 +150,88 @@ class GaussianMap:
         shrinkage: float,
         ridge: float,
     ) -> GaussianMap:
-        """Solve for two labels' means ``(2, D)`` and covariances, each ``(D, D)``; settings as for :class:`GaussianTransport`."""
-        size = means.shape[1]
-        first, second = covariances
-        level = max(float(np.trace(first + second)) / (2 * size), 1e-12)
-        gates = [(1 - shrinkage) * c + (shrinkage + 1e-9) * level * np.eye(size) for c in (first, second)]
+        """Solve for means ``(C, D)`` and covariances, each ``(D, D)``; settings as for :class:`GaussianTransport`."""
+        count, size = means.shape
+        level = max(float(np.trace(sum(covariances))) / (count * size), 1e-12)
+        gates = [(1 - shrinkage) * c + (shrinkage + 1e-9) * level * np.eye(size) for c in covariances]
         inverses = [np.linalg.inv(c) for c in gates]
         constants = [
             float(mean @ inverse @ mean + np.linalg.slogdet(gate)[1])
             for mean, inverse, gate in zip(means, inverses, gates, strict=True)
         ]
-        first, second = (c + ridge * level * np.eye(size) for c in (first, second))
-        # the map from the second label to the first; the inverse leads back, and half-way is the barycentre
-        root = _root(second)
-        back = np.linalg.inv(root)
-        over = back @ _root(root @ first @ root) @ back
-        eye = np.eye(size)
+        others = range(1, count)
         return cls(
             means.copy(),
-            np.stack([0.5 * (eye + np.linalg.inv(over)), 0.5 * (eye + over)]),
+            transport_maps([c + ridge * level * np.eye(size) for c in covariances]),
             means.mean(axis=0),
-            0.5 * (inverses[0] - inverses[1]),
-            inverses[1] @ means[1] - inverses[0] @ means[0],
-            0.5 * (constants[0] - constants[1]),
+            np.stack([0.5 * (inverses[0] - inverses[k]) for k in others]),
+            np.stack([inverses[k] @ means[k] - inverses[0] @ means[0] for k in others]),
+            np.array([0.5 * (constants[0] - constants[k]) for k in others]),
         )
 
-    def side(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The gate's log-odds for the second label, shape ``(N,)``, of unit rows ``(N, D)``."""
-        return np.asarray(np.einsum("nd,nd->n", rows @ self.gate, rows) + rows @ self.slope + self.offset)
+    def judge(self, rows: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The label that the gate sees in unit rows ``(N, D)``, shape ``(N,)``."""
+        odds = [
+            np.einsum("nd,nd->n", rows @ gate, rows) + rows @ slope + offset
+            for gate, slope, offset in zip(self.gate, self.slope, self.offset, strict=True)
+        ]
+        return np.argmax([np.zeros(len(rows)), *odds], axis=0).astype(np.int64)
 
-    def move(self, units: NDArray[np.float64], sides: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
-        """Transport unit rows ``(N, D)`` from the sides ``(N,)`` that they are on, by default the gate's; unit rows again."""
-        chosen = (self.side(units) > 0).astype(np.int64) if sides is None else sides
+    def move(
+        self, units: NDArray[np.float64], labels: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float64]:
+        """Transport unit rows ``(N, D)`` of labels ``(N,)``, by default those that the gate sees; unit rows again."""
+        chosen = self.judge(units) if labels is None else labels
         moved = np.empty_like(units)
-        for label in (0, 1):
+        for label in range(len(self.means)):
             part = chosen == label
             moved[part] = (units[part] - self.means[label]) @ self.maps[label].T + self.middle
         return unit_rows(moved)
+
+
+def transport_maps(covariances: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Optimal maps ``(C, D, D)`` from centred Gaussians to their Wasserstein barycentre; all weigh the same.
+
+    Args:
+        covariances: ``C`` positive definite matrices ``(D, D)``.
+    """
+    if len(covariances) == 2:  # half of the way from one to the other; no iteration is needed
+        over = _map_between(covariances[1], covariances[0])
+        eye = np.eye(len(over))
+        return np.stack([0.5 * (eye + np.linalg.inv(over)), 0.5 * (eye + over)])
+    middle = barycentre(covariances)
+    return np.stack([_map_between(covariance, middle) for covariance in covariances])
+
+
+def barycentre(
+    covariances: Sequence[NDArray[np.float64]], *, tolerance: float = 1e-12, iterations: int = 1000
+) -> NDArray[np.float64]:
+    """Covariance ``(D, D)`` of the Wasserstein barycentre of centred Gaussians, by the fixed point of Alvarez-Esteban et al.
+
+    "A fixed-point approach to barycenters in Wasserstein space", Journal of Mathematical Analysis and Applications, 2016.
+
+    Args:
+        covariances: ``C`` positive definite matrices ``(D, D)``, which weigh the same.
+        tolerance: Change, relative to the largest value, at which it stops.
+        iterations: Steps after which it stops in any case.
+    """
+    middle = np.mean(covariances, axis=0)
+    for _ in range(iterations):
+        root = _root(middle)
+        back = np.linalg.inv(root)
+        inner = np.mean([_root(root @ covariance @ root) for covariance in covariances], axis=0)
+        before, middle = middle, back @ inner @ inner @ back
+        middle = (middle + middle.T) / 2
+        if np.abs(middle - before).max() <= tolerance * np.abs(middle).max():
+            break
+    return middle
+
+
+def _map_between(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Optimal map from one centred Gaussian to another (Knott and Smith, 1984)."""
+    root = _root(source)
+    back = np.linalg.inv(root)
+    return np.asarray(back @ _root(root @ target @ root) @ back)
 
 
 def _root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
