@@ -141,8 +141,8 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
 
     def _transported(self, kept: NDArray[np.float64]) -> NDArray[np.float64]:
         maps = [
-            GaussianMap(*parts, gate[None], slope[None], offset[None])
-            for *parts, gate, slope, offset in zip(
+            GaussianMap(means, linear, middle, gate[None], slope[None], offset[None])
+            for means, linear, middle, gate, slope, offset in zip(
                 self.means_, self.maps_, self.middle_, self.gate_, self.slope_, self.offset_, strict=True
             )
         ]

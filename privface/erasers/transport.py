@@ -175,7 +175,7 @@ class GaussianMap:
             np.einsum("nd,nd->n", rows @ gate, rows) + rows @ slope + offset
             for gate, slope, offset in zip(self.gate, self.slope, self.offset, strict=True)
         ]
-        return np.argmax([np.zeros(len(rows)), *odds], axis=0).astype(np.int64)
+        return np.asarray(np.argmax([np.zeros(len(rows)), *odds], axis=0), np.int64)
 
     def move(
         self, units: NDArray[np.float64], labels: NDArray[np.int64] | None = None
@@ -224,7 +224,7 @@ def barycentre(
         middle = (middle + middle.T) / 2
         if np.abs(middle - before).max() <= tolerance * np.abs(middle).max():
             break
-    return middle
+    return np.asarray(middle)
 
 
 def _map_between(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
