@@ -66,15 +66,28 @@ def engine():  # type: ignore[no-untyped-def]
 
 
 class Killing:
-    """Kills an actor as soon as something is finished."""
+    """Kills an actor of this process's own cluster as soon as something is finished."""
 
     killed = 0
 
     def __call__(self, done: int, total: int) -> None:
         found = subprocess.run(["pgrep", "-f", "ray::MapWorker"], capture_output=True, text=True, check=False)
-        if not self.killed and found.stdout:  # refused files are noted before there is an actor
-            self.killed = int(found.stdout.split()[0])
+        ours = [number for number in map(int, found.stdout.split()) if os.getpid() in ancestors(number)]
+        if not self.killed and ours:  # refused files are noted before there is an actor
+            self.killed = ours[0]
             os.kill(self.killed, signal.SIGKILL)
+
+
+def ancestors(number: int) -> list[int]:
+    """The processes above one, nearest first."""
+    found = []
+    while number > 1:
+        status = Path(f"/proc/{number}/status")
+        if not status.exists():
+            break
+        number = int(next(line.split()[1] for line in status.read_text().splitlines() if "PPid" in line))
+        found.append(number)
+    return found
 
 
 @pytest.mark.parametrize("layout", ["tree", "webdataset"])
