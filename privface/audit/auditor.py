@@ -61,7 +61,7 @@ class Embedder(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of its weights."""
+        """Changes whenever its answers change; cached answers go by it."""
 
     def embed(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Embeddings ``(N, D)`` of float32 RGB ``(N, 3, H, W)`` in [0, 1]; a row of NaN failed to enrol."""
@@ -80,7 +80,7 @@ class FrozenProbe(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of its weights."""
+        """Changes whenever its answers change; cached answers go by it."""
 
     def male_scores(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
         """Scores ``(N,)``, higher is more male, of float32 RGB ``(N, 3, H, W)`` in [0, 1]."""
@@ -623,17 +623,28 @@ class Auditor:
                 "draws": list(self._averaging.of(data.draws.count)),
                 "probes": list(self._averaging.probes),
             }
-        matchers = [{"name": m.name, "seen": m.seen, "fingerprint": m.fingerprint} for m in self._matchers]
+        matchers = [_model_row(matcher) for matcher in self._matchers]
         if isinstance(data, EmbeddingData):
-            matchers = [{"name": n, "seen": data.seen.get(n), "fingerprint": None} for n in data.embeddings]
+            none = {"fingerprint": None, "weights_sha256": None}
+            matchers = [{"name": n, "seen": data.seen.get(n), **none} for n in data.embeddings]
         return {
             "privface": versions.pop("privface"),
             "libraries": versions,
             "seed": self._seed,
             "settings": settings,
             "matchers": matchers,
-            "probes": [{"name": p.name, "seen": p.seen, "fingerprint": p.fingerprint} for p in self._frozen],
+            "probes": [_model_row(probe) for probe in self._frozen],
         }
+
+
+def _model_row(model: Embedder | FrozenProbe) -> dict[str, Any]:
+    """What is said of a model; models of others need not know the hash of their weights."""
+    return {
+        "name": model.name,
+        "seen": model.seen,
+        "fingerprint": model.fingerprint,
+        "weights_sha256": getattr(model, "weights_sha256", None),
+    }
 
 
 def _cleared(embeddings: Embeddings) -> Embeddings:

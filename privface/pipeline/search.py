@@ -168,7 +168,7 @@ def _require_made_by(maker: MatcherTemplates, made: str, *, where: Path) -> None
     if made and made != maker.fingerprint:
         raise ConfigError(
             f"{where} was made with other models ({made[:16]}..., not {maker.fingerprint[:16]}...).",
-            hint="Give the matcher and the eraser of `protect --embeddings`.",
+            hint="Give the matcher, with its sidecar, and the eraser of `protect --embeddings`.",
         )
 
 
