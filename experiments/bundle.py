@@ -153,7 +153,8 @@ def _require_audit_of(folder: Path, audit: Mapping[str, Any]) -> None:
     met = {model["sha256"] for key in ("matchers", "classifiers") for model in run[key]}
     audited = [model for key in ("matchers", "probes") for model in audit["provenance"][key]]
     for model in audited:
-        if model["seen"] is not (model["fingerprint"] in met):
+        # audits made before a fingerprint covered the input had the hash of the weights there
+        if model["seen"] is not ((model.get("weights_sha256") or model["fingerprint"]) in met):
             raise SystemExit(
                 f"The audit is of another run: it says of {model['name']} seen={model['seen']}. Audit with --model bundled:erased."
             )
@@ -175,7 +176,7 @@ def _copy(asked: argparse.Namespace) -> dict[str, dict[str, str]]:
     provenance = json.loads((asked.run / PROVENANCE_FILE).read_text(encoding="utf-8"))
     kept = {key: provenance[key] for key in KEPT if key in provenance}
     kept["people_not_listed"] = len(provenance["people"])
-    # rounded weights have a fingerprint of their own
+    # rounded weights have a hash of their own
     ours = {"name": f"{PREFIX}matcher", "sha256": network_sha256(encoder)}
     kept["matchers"] = [*kept["matchers"], ours]
     _refuse_paths(kept, where=str(asked.run / PROVENANCE_FILE))
@@ -243,7 +244,9 @@ def _facts(name: str, learnt: Sequence[str], command: str | None) -> str:
         ["network", f"{kind}, {numbers:,} numbers; the file has {weights.stat().st_size:,} bytes"],
         ["input, output", " → ".join(verify_model(spec)[2:])],
         ["SHA-256 of `model.safetensors`", f"`{hashlib.sha256(weights.read_bytes()).hexdigest()}`"],
-        ["fingerprint", f"`{model.fingerprint}`"],
+        ["fingerprint", f"`{model.fingerprint}`"]
+        if name == "erased"
+        else ["hash of the weights", f"`{model.weights_sha256}`"],
         ["learnt from", "; ".join(TERMS[one] for one in learnt)],
         ["trained by", f"`{command}`" if command else "not stated"],
     ]

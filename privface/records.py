@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -23,9 +23,6 @@ Scores: TypeAlias = NDArray[np.float64]
 
 Embeddings: TypeAlias = NDArray[np.float32]
 """Face embeddings, float32, shape ``(N, D)``; rows of NaN mark images that failed to enrol."""
-
-Comparator: TypeAlias = Callable[[Embeddings, Embeddings, NDArray[np.int64]], Scores]
-"""Similarity of ``gallery[i]`` and ``probe[j]`` for pairs ``(K, 2)``, shape ``(K,)``; rows of NaN give NaN."""
 
 Landmarks: TypeAlias = tuple[
     tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]

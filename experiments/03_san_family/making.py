@@ -172,7 +172,7 @@ def protection(row: Row, faces: LoadedFaces, places: Places, progress: Progress)
         step = FastGradientSign(classifier, epsilon=8 / 255)
         people = frozenset(read_provenance(places.run)["people"])
         return Made(
-            lambda images, _: step(images), step.fingerprint, frozenset({classifier.fingerprint}), people
+            lambda images, _: step(images), step.fingerprint, frozenset({classifier.weights_sha256}), people
         )
     if row.source == "ready":
         return _with_labels(released(row, places, progress), faces)
@@ -272,7 +272,7 @@ def _audited(
 ) -> AuditResult:
     matchers, probes = load_models(places.run)
     for model in (*matchers, *probes):
-        model.seen = model.fingerprint in made.met
+        model.seen = model.weights_sha256 in made.met
     auditor = build_auditor(
         AuditOptions(effort=effort, cache=places.cache),
         matchers=matchers,

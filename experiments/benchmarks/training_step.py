@@ -43,7 +43,10 @@ BATCH = 32
 def own_matcher() -> Matcher:
     network = CompactResNet(outputs=128, width=32, stages=4).eval().requires_grad_(False)
     return Matcher(
-        network, spec=InputSpec(value_range=(-1.0, 1.0)), name="random", fingerprint=network_sha256(network)
+        network,
+        spec=InputSpec(value_range=(-1.0, 1.0)),
+        name="random",
+        weights_sha256=network_sha256(network),
     )
 
 
@@ -54,7 +57,7 @@ def parts(matcher: Matcher) -> tuple[SemiAdversarialAutoencoder, list[GenderProb
         spec = classifier_spec(size=shape.size, crop=shape.crop)
         network = {"width": shape.width, "stages": shape.stages}
         frozen = CompactResNet(**network).eval().requires_grad_(False)
-        probes.append(GenderProbe(frozen, spec=spec, name="frozen", fingerprint=network_sha256(frozen)))
+        probes.append(GenderProbe(frozen, spec=spec, name="frozen", weights_sha256=network_sha256(frozen)))
         adversaries.append(PixelAdversary(spec=spec, network=network))
     return SemiAdversarialAutoencoder(width=24, depth=4, blocks=1), probes, adversaries
 

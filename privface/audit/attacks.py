@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from privface.audit.cache import Cache
 from privface.audit.curves import auc, by_label, leakage
 from privface.audit.intervals import BootstrapParams, leakage_interval, probe_interval, weighted_auc
-from privface.audit.probes import EmbeddingProbe, FittedProbe, RetrainedProbe
+from privface.audit.probes import FittedProbe, RetrainedProbe
 from privface.audit.readings import Reading, leakage_difference, take_reading, undefined_reading
 from privface.audit.recovery import Recoverer
 from privface.audit.subjects import People, Subjects, View
@@ -82,8 +82,7 @@ class Attacks:
                     probe=probe.name, kind="retrained", source=view.source, seen=view.seen, reason=reason
                 )
             title = f"{probe.name} on {view.source}, {side}"
-            used = probe if side == "original" else _with_comparator(probe, view)
-            found.append(self._attack(used, features, ok, features, ok, title=title, start=view.original))
+            found.append(self._attack(probe, features, ok, features, ok, title=title, start=view.original))
         return take_reading(
             probe=probe.name,
             kind="retrained",
@@ -226,7 +225,7 @@ class Attacks:
                 parts.append(kept)
             title = f"{probe.name} with {budget} labelled people"
             attack = self._attack(
-                _with_comparator(probe, view),
+                probe,
                 view.protected,
                 parts[0] | parts[1],
                 view.protected,
@@ -286,16 +285,15 @@ class Attacks:
         """Scores ``(N,)`` of a probe trained on ``features`` of other people, in the place of the view's protected side."""
         if self.lacking(ok) is not None:
             return np.full(len(self._subjects), np.nan)
-        used = _with_comparator(probe, view)
-        return self._attack(used, features, ok, features, ok, title=title, start=view.original).scores
+        return self._attack(probe, features, ok, features, ok, title=title, start=view.original).scores
 
     def fitted(
         self, probe: RetrainedProbe, view: View, features: NDArray[Any], ok: NDArray[np.bool_], *, title: str
     ) -> FittedProbe:
         """The probe trained on ``features`` of the attacker's people, to score more than one set of images."""
         train, val = ok & self._people.train, ok & self._people.val
-        used = _with_comparator(probe, view)
-        return self._fit(used, features, train, val, title, _originals(used, features, view.original, train))
+        more = _originals(probe, features, view.original, train)
+        return self._fit(probe, features, train, val, title, more)
 
     def scored(self, fitted: FittedProbe, features: NDArray[Any], ok: NDArray[np.bool_]) -> Scores:
         """Scores ``(N,)`` of all but the attacker's own people; NaN where there are none."""
@@ -405,13 +403,6 @@ def _originals(
     if start is None or start is features or not getattr(probe, "wants_originals", False):
         return {}
     return {"originals": start[train]}
-
-
-def _with_comparator(probe: RetrainedProbe, view: View) -> RetrainedProbe:
-    """The attacker as it is let loose on what is stored: who compares, compares as the system does."""
-    if isinstance(probe, EmbeddingProbe) and probe.kind == "similarity":
-        return dataclasses.replace(probe, compare=view.compare)
-    return probe
 
 
 def set_attack(

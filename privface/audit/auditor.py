@@ -45,7 +45,7 @@ from privface.data.pairs import FoldedPairs
 from privface.data.splits import person_key
 from privface.errors import AuditError, ConfigError, SplitOverlapError
 from privface.images import to_unit
-from privface.records import Comparator, Embeddings, Measured, Scores
+from privface.records import Embeddings, Measured, Scores
 
 
 class Embedder(Protocol):
@@ -61,7 +61,7 @@ class Embedder(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of its weights."""
+        """Changes whenever its answers change; cached answers go by it."""
 
     def embed(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Embeddings ``(N, D)`` of float32 RGB ``(N, 3, H, W)`` in [0, 1]; a row of NaN failed to enrol."""
@@ -80,7 +80,7 @@ class FrozenProbe(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of its weights."""
+        """Changes whenever its answers change; cached answers go by it."""
 
     def male_scores(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
         """Scores ``(N,)``, higher is more male, of float32 RGB ``(N, 3, H, W)`` in [0, 1]."""
@@ -197,10 +197,7 @@ class Auditor:
         people = People.split(data, self._shares, seed=self._seed)
         templates = self._templates(data)
         views = [
-            View.of_embeddings(
-                name, *sides, seen=self._seen(data, name), compare=_comparators(data).get(name)
-            )
-            for name, sides in templates.items()
+            View.of_embeddings(name, *sides, seen=self._seen(data, name)) for name, sides in templates.items()
         ]
         codes = _codes(data)
         views += [View(name, True, a, b, enrolled(a), enrolled(b)) for name, (a, b) in codes.items()]
@@ -326,7 +323,6 @@ class Auditor:
                 params=self._params,
                 max_impostors=self._max_impostors,
                 seed=self._seed,
-                compare=_comparators(data).get(name),
                 progress=lambda done, total, name=name: self._report(f"match with {name}", done, total),  # type: ignore[misc]
             )
         return rows
@@ -339,14 +335,13 @@ class Auditor:
         if self._pairs is None:
             return rows
         for name, (original, protected) in templates.items():
-            compare = _comparators(data).get(name, cosine_scores)
-            for mode, sides, comparator in (
-                ("O-O", (original, original), cosine_scores),
-                ("P-P", (protected, protected), compare),
-                ("P-O", (protected, original), compare),
+            for mode, sides in (
+                ("O-O", (original, original)),
+                ("P-P", (protected, protected)),
+                ("P-O", (protected, original)),
             ):
                 if sides[0].shape[1] == sides[1].shape[1]:
-                    scores = comparator(*sides, self._pairs.pairs)
+                    scores = cosine_scores(*sides, self._pairs.pairs)
                     accuracy = fold_accuracy(scores, self._pairs.same, self._pairs.folds)
                     folds = len(np.unique(self._pairs.folds))
                     row = {"matcher": name, "mode": mode, "accuracy": accuracy, "folds": folds}
@@ -574,7 +569,6 @@ class Auditor:
             name,
             None if name is None else templates[name],
             data,
-            compare=None if name is None else _comparators(data).get(name),
             max_impostors=self._max_impostors,
             seed=self._seed,
         )
@@ -629,17 +623,28 @@ class Auditor:
                 "draws": list(self._averaging.of(data.draws.count)),
                 "probes": list(self._averaging.probes),
             }
-        matchers = [{"name": m.name, "seen": m.seen, "fingerprint": m.fingerprint} for m in self._matchers]
+        matchers = [_model_row(matcher) for matcher in self._matchers]
         if isinstance(data, EmbeddingData):
-            matchers = [{"name": n, "seen": data.seen.get(n), "fingerprint": None} for n in data.embeddings]
+            none = {"fingerprint": None, "weights_sha256": None}
+            matchers = [{"name": n, "seen": data.seen.get(n), **none} for n in data.embeddings]
         return {
             "privface": versions.pop("privface"),
             "libraries": versions,
             "seed": self._seed,
             "settings": settings,
             "matchers": matchers,
-            "probes": [{"name": p.name, "seen": p.seen, "fingerprint": p.fingerprint} for p in self._frozen],
+            "probes": [_model_row(probe) for probe in self._frozen],
         }
+
+
+def _model_row(model: Embedder | FrozenProbe) -> dict[str, Any]:
+    """What is said of a model; models of others need not know the hash of their weights."""
+    return {
+        "name": model.name,
+        "seen": model.seen,
+        "fingerprint": model.fingerprint,
+        "weights_sha256": getattr(model, "weights_sha256", None),
+    }
 
 
 def _cleared(embeddings: Embeddings) -> Embeddings:
@@ -670,10 +675,6 @@ def _codes(data: Subjects) -> dict[str, tuple[Embeddings, Embeddings]]:
 def _white_box(source: str) -> dict[str, bool]:
     """The mark of a row on a code; other rows have none, so audits without a code keep their bytes."""
     return {"white_box": True} if source.startswith(f"{WHITE_BOX}:") else {}
-
-
-def _comparators(data: Subjects) -> Mapping[str, Comparator]:
-    return data.comparators if isinstance(data, EmbeddingData) else {}
 
 
 def _matching_row(row: MatchingResult) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from privface.audit.intervals import (
     percentile_interval,
     rate_interval,
 )
-from privface.audit.matching import choose_pairs, cohort_fnmr, cosine_scores
+from privface.audit.matching import choose_pairs, cohort_fnmr
 from privface.audit.readings import Reading, leakage_within
 from privface.audit.subjects import Subjects
-from privface.records import Comparator, Embeddings, Measured
+from privface.records import Embeddings, Measured
 
 MIN_COHORT = 30
 """Photos below which a cohort is not reported."""
@@ -79,7 +79,6 @@ def match_cohorts(
     embeddings: tuple[Embeddings, Embeddings] | None,
     subjects: Subjects,
     *,
-    compare: Comparator | None = None,
     max_impostors: int,
     seed: int,
 ) -> CohortMatching:
@@ -89,7 +88,6 @@ def match_cohorts(
         matcher: Its name; ``None`` if none was audited.
         embeddings: Original and protected, rows as in ``subjects``.
         subjects: Labels.
-        compare: How protected embeddings are compared, where that is not by cosine.
         max_impostors: Cap of impostor pairs for the threshold.
         seed: Seed of the caps.
     """
@@ -99,7 +97,7 @@ def match_cohorts(
     _, person = np.unique(subjects.identities, return_inverse=True)
     original, protected = embeddings
     before = cohort_fnmr(original, original, pairs, fmr=COHORT_FMR)
-    after = cohort_fnmr(protected, protected, pairs, fmr=COHORT_FMR, compare=compare or cosine_scores)
+    after = cohort_fnmr(protected, protected, pairs, fmr=COHORT_FMR)
     if before is None or after is None:
         reason = f"too few genuine or impostor pairs for FMR {COHORT_FMR:g}"
         return CohortMatching(matcher, None, None, None, None, reason)

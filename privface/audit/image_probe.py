@@ -101,7 +101,7 @@ class FineTunedProbe:
         base: Name of the network.
         make: Gives a fresh trainable module from float32 RGB ``(N, 3, H, W)`` in [0, 1] to ``(N, K)``, where
             ``K`` is 1 for a male logit.
-        fingerprint: Hash of the network's weights.
+        fingerprint: Changes whenever the answers of the finished network change: weights, input, which output.
         epochs: Passes over as many draws as there are training images.
         batch_size: Images per optimiser step.
         learning_rate: Peak of the schedule.

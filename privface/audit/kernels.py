@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from privface.records import Comparator, Scores
+from privface.records import Scores
 
 _BLOCK = 2_048
 
@@ -74,11 +74,10 @@ class SimilarityClassifier:
 
     Args:
         k: Neighbours of each gender that are averaged.
-        compare: The system's own comparator, where that is not the cosine.
     """
 
-    def __init__(self, k: int, compare: Comparator | None = None) -> None:
-        self._k, self._compare = k, compare
+    def __init__(self, k: int) -> None:
+        self._k = k
 
     def fit(self, x: NDArray[np.float64], y: NDArray[np.int64]) -> Self:
         """Keep the labelled rows."""
@@ -92,16 +91,9 @@ class SimilarityClassifier:
         parts = []
         for start in range(0, len(rows), _BLOCK):
             block = rows[start : start + _BLOCK]
-            women, men = (_nearest(self._similarity(block, side), self._k) for side in self._sides)
+            women, men = (_nearest(block @ side.T, self._k) for side in self._sides)
             parts.append(men - women)
         return np.concatenate(parts)
-
-    def _similarity(self, block: NDArray[np.float64], side: NDArray[np.float64]) -> NDArray[np.float64]:
-        if self._compare is None:
-            return np.asarray(block @ side.T)
-        pairs = np.indices((len(block), len(side))).reshape(2, -1).T
-        scores = self._compare(block.astype(np.float32), side.astype(np.float32), pairs)
-        return scores.reshape(len(block), len(side))
 
 
 def _nearest(similarity: NDArray[np.float64], k: int) -> NDArray[np.float64]:

@@ -35,7 +35,7 @@ from privface.audit.intervals import (
 )
 from privface.audit.streaming import ImpostorScores, Rows, bin_centres, stream_impostors
 from privface.errors import AuditError
-from privface.records import Comparator, Embeddings, Measured, Scores
+from privface.records import Embeddings, Measured, Scores
 
 Mode: TypeAlias = Literal["O-O", "P-P", "P-O"]
 """Gallery - probe: O original, P protected."""
@@ -256,7 +256,6 @@ def evaluate_matching(
     max_genuine_per_person: int = 45,
     max_impostors: int = 2_000_000,
     seed: int = 0,
-    compare: Comparator | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[MatchingResult]:
     """Matching figures in the modes O-O, P-P and P-O, against all and against same-gender impostors.
@@ -280,7 +279,6 @@ def evaluate_matching(
         max_genuine_per_person: Cap of genuine pairs.
         max_impostors: Impostor pairs up to which all scores are held at once.
         seed: Seed of the cap and of the sample.
-        compare: How protected embeddings are compared, where that is not by cosine; such scores are not streamed.
         progress: Called with (work done, all work).
 
     Returns:
@@ -320,12 +318,8 @@ def evaluate_matching(
                 (None, None),
                 "protected templates have a dimension of their own",
             )
-        elif compare is not None and mode != "O-O" and not comparison.held:
-            scores, kinds = np.empty(0), (None, None)
-            reason = f"{possible} impostor pairs are more than {max_impostors}, and a comparator of its own is not streamed"
         else:
-            own = cosine_scores if compare is None or mode == "O-O" else compare
-            (scores, kinds), reason = comparison.run(gallery, probe, own, tell), None
+            (scores, kinds), reason = comparison.run(gallery, probe, tell), None
         for kind, impostor in zip(IMPOSTORS, kinds, strict=True):
             figures = _measure(scores, person[genuine[:, 0]], impostor, comparison.people, params, reason)
             size = 0 if impostor is None else impostor.size
@@ -400,11 +394,10 @@ class _Comparison:
         self,
         gallery: Embeddings,
         probe: Embeddings,
-        compare: Comparator,
         progress: Callable[[int, int], None],
     ) -> tuple[Scores, tuple[_Impostors | None, _Impostors | None]]:
         """Genuine scores, and impostor scores of all and of same-gender pairs."""
-        genuine = compare(gallery, probe, self.genuine)
+        genuine = cosine_scores(gallery, probe, self.genuine)
         genuine = np.where(np.isnan(genuine), -np.inf, genuine)
         if not genuine.size:
             return genuine, (None, None)
@@ -412,7 +405,7 @@ class _Comparison:
             rows = Rows.build(gallery, probe, self.person, self.genders)
             return genuine, stream_impostors(rows, genuine, fmrs=FMRS, seed=self.seed, progress=progress)
         pairs, _ = _choose_impostors(self.person, len(self.person) ** 2, np.random.default_rng(0))
-        scores = compare(gallery, probe, pairs)
+        scores = cosine_scores(gallery, probe, pairs)
         made = ~np.isnan(scores)
         scores, people = scores[made], self.person[pairs[made]]
         same = self.genders[pairs[made, 0]] == self.genders[pairs[made, 1]]
@@ -534,7 +527,6 @@ def cohort_fnmr(
     *,
     fmr: float,
     min_false_matches: int = RULE_OF_30,
-    compare: Comparator = cosine_scores,
 ) -> tuple[NDArray[np.bool_], float] | None:
     """Which genuine pairs fail at the threshold that keeps ``fmr`` over all impostors, and that threshold.
 
@@ -546,14 +538,13 @@ def cohort_fnmr(
         pairs: From :func:`choose_pairs`.
         fmr: False match rate, in (0, 1).
         min_false_matches: Expected false matches that are needed.
-        compare: Gives the scores.
 
     Returns:
         Failures, shape ``(G,)``, and the threshold; ``None`` if it cannot be measured.
     """
-    genuine = compare(gallery, probe, pairs.genuine)
+    genuine = cosine_scores(gallery, probe, pairs.genuine)
     genuine = np.where(np.isnan(genuine), -np.inf, genuine)
-    impostor = compare(gallery, probe, pairs.impostor)
+    impostor = cosine_scores(gallery, probe, pairs.impostor)
     impostor = impostor[~np.isnan(impostor)]
     if not genuine.size or impostor.size * fmr < min_false_matches - 1e-9:
         return None

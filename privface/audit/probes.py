@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from privface.audit.curves import auc, by_label
 from privface.audit.kernels import KernelSVM, RBFKernel, SimilarityClassifier
 from privface.errors import AuditError, ConfigError
-from privface.records import Comparator, Embeddings, Scores
+from privface.records import Embeddings, Scores
 
 ProbeKind: TypeAlias = Literal[
     "logistic", "linear-svm", "rbf-svm", "quadratic", "knn", "mlp", "boosted-trees", "similarity"
@@ -90,11 +90,9 @@ class EmbeddingProbe:
 
     Attributes:
         kind: Which classifier.
-        compare: For ``"similarity"``: the system's own comparator, where that is not the cosine.
     """
 
     kind: ProbeKind
-    compare: Comparator | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in PROBE_KINDS:
@@ -146,7 +144,7 @@ class EmbeddingProbe:
             again = _balance(y, seed)
             x, y = x[again], y[again]
         best: FittedEmbeddingProbe | None = None
-        for setting, model in self._candidates(x, y, seed):
+        for setting, model in _candidates(self.kind, x, y, seed):
             with warnings.catch_warnings():
                 # a candidate that has not converged is a weaker attacker, and validation judges it
                 warnings.simplefilter("ignore", ConvergenceWarning)
@@ -160,13 +158,6 @@ class EmbeddingProbe:
         if best is None:  # pragma: no cover  # every kind has candidates
             raise AuditError(f"{self.kind}: no candidate setting.")
         return best
-
-    def _candidates(
-        self, x: NDArray[np.float64], y: NDArray[np.int64], seed: int
-    ) -> Iterator[tuple[str, Any]]:
-        if self.kind == "similarity":
-            return ((f"k={k}", SimilarityClassifier(k, self.compare)) for k in (1, 5, 20, 60))
-        return _candidates(self.kind, x, y, seed)
 
 
 @dataclass(frozen=True)
@@ -233,6 +224,9 @@ def _candidates(
             kernel = RBFKernel(factor / x.shape[1])
             for c in (1.0, 10.0):
                 yield f"C={c:g},gamma={factor:g}/D", KernelSVM(kernel, c)
+    elif kind == "similarity":
+        for k in (1, 5, 20, 60):
+            yield f"k={k}", SimilarityClassifier(k)
     else:
         for setting, model in _PLAIN[kind](
             _Extent(len(x), x.shape[1], int(np.bincount(y, minlength=2).min())), seed

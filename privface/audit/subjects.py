@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from privface.audit.matching import enrolled
 from privface.data.splits import person_bucket
 from privface.errors import AuditError
-from privface.records import GENDERS, Comparator, Embeddings
+from privface.records import GENDERS, Embeddings
 
 AGE_BANDS = ((18, "0-17"), (30, "18-29"), (45, "30-44"), (60, "45-59"), (math.inf, "60+"))
 """Upper end (exclusive) and name of the age bands that cohorts are reported in."""
@@ -206,12 +206,10 @@ class EmbeddingData(Subjects):
         embeddings: Original and protected embeddings by matcher, each ``(N, D)``; the two may differ in
             ``D``, then protected are not compared with originals. A row of NaN failed to enrol.
         seen: Whether the protection was fitted on this matcher's embeddings; ``None`` if unknown.
-        comparators: How protected templates are compared, by matcher, where that is not by cosine.
     """
 
     embeddings: Mapping[str, tuple[Embeddings, Embeddings]]
     seen: Mapping[str, bool | None] = field(default_factory=dict)
-    comparators: Mapping[str, Comparator] = field(default_factory=dict)
 
     def check(self) -> None:
         """Refuse tables that do not fit together.
@@ -252,7 +250,6 @@ class View:
         protected: What is stored, shape ``(N, ...)``.
         original_ok: Rows of ``original`` that hold something, shape ``(N,)``.
         protected_ok: Rows of ``protected`` that hold something, shape ``(N,)``.
-        compare: How what is stored is compared, where that is not by cosine.
     """
 
     source: str
@@ -261,22 +258,13 @@ class View:
     protected: NDArray[Any]
     original_ok: NDArray[np.bool_]
     protected_ok: NDArray[np.bool_]
-    compare: Comparator | None = None
 
     @classmethod
     def of_embeddings(
-        cls,
-        name: str,
-        original: Embeddings,
-        protected: Embeddings,
-        *,
-        seen: bool | None,
-        compare: Comparator | None = None,
+        cls, name: str, original: Embeddings, protected: Embeddings, *, seen: bool | None
     ) -> View:
         """The view of an attacker on a matcher's embeddings."""
-        return cls(
-            f"embedding:{name}", seen, original, protected, enrolled(original), enrolled(protected), compare
-        )
+        return cls(f"embedding:{name}", seen, original, protected, enrolled(original), enrolled(protected))
 
     @property
     def medium(self) -> str:

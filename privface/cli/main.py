@@ -495,7 +495,7 @@ def models_verify(
     probe: Annotated[bool, typer.Option("--probe", help="These are gender classifiers.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Load models, run a blank face through them, print fingerprint, input and output size.
+    """Load models, run a blank face through them, print the hash of their weights, input and output size.
 
     Files of models that come with privface are first compared with what was shipped.
     """

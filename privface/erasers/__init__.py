@@ -7,7 +7,6 @@ from privface.erasers.base import Eraser, Promise
 from privface.erasers.elimination import IVE, MultiIVE
 from privface.erasers.inlp import INLP
 from privface.erasers.leace import LEACE
-from privface.erasers.pemiu import PEMIU
 from privface.erasers.pfrnet import PFRNet
 from privface.erasers.projection import MeanProjection
 from privface.erasers.regional import RegionalTransport
@@ -26,7 +25,6 @@ METHODS: dict[str, type[Eraser]] = {
         RLACE,
         IVE,
         MultiIVE,
-        PEMIU,
         PFRNet,
         VLEED,
         GaussianTransport,
@@ -52,7 +50,6 @@ __all__ = [
     "IVE",
     "LEACE",
     "METHODS",
-    "PEMIU",
     "RLACE",
     "VLEED",
     "AdversarialEraser",

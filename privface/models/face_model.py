@@ -28,7 +28,7 @@ class FaceModel(nn.Module):
         network: Maps ``(N, C, *spec.size)`` to ``(N, K)``; ``None`` for an ONNX model not converted yet.
         spec: What the network expects.
         name: Short name for tables, such as ``onnx:matcher_a``.
-        fingerprint: SHA-256 of the weights, for provenance.
+        weights_sha256: SHA-256 of the weights, in hexadecimal. Says whether a protector has met this model, however it is used.
         seen: Whether the audited protector was trained against it; ``None`` if unknown.
         onnx_path: The ONNX file, if there is one.
     """
@@ -39,15 +39,24 @@ class FaceModel(nn.Module):
         *,
         spec: InputSpec,
         name: str,
-        fingerprint: str,
+        weights_sha256: str,
         seen: bool | None = None,
         onnx_path: Path | None = None,
     ) -> None:
         super().__init__()
         self.network = network
-        self.spec, self.name, self.fingerprint, self.seen = spec, name, fingerprint, seen
+        self.spec, self.name, self.weights_sha256, self.seen = spec, name, weights_sha256, seen
         self._onnx_path = onnx_path
         self._session: Any = None
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over weights, InputSpec and which output is read: what its answers depend on. Names what is kept of them."""
+        return hashlib.sha256(repr((self.weights_sha256, self.spec, *self._reads())).encode()).hexdigest()
+
+    def _reads(self) -> tuple[object, ...]:
+        """Which output is read, and how."""
+        return ()
 
     @property
     def onnx_path(self) -> Path | None:

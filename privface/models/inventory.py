@@ -147,7 +147,7 @@ def verify_model(spec: str, *, probe: bool = False) -> tuple[str, str, str, str]
         probe: Whether it is a gender classifier; of a model of the package this is known.
 
     Returns:
-        Name, SHA-256, input and output in words.
+        Name; SHA-256 of the weights, or a protector's fingerprint; input and output in words.
 
     Raises:
         ModelError: If it does not load, or refuses the input that its InputSpec describes.
@@ -170,7 +170,7 @@ def verify_model(spec: str, *, probe: bool = False) -> tuple[str, str, str, str]
     what = "gender score" if probe else f"embedding of {size}"
     return (
         model.name,
-        model.fingerprint,
+        model.weights_sha256,
         f"{model.spec.channels} {model.spec.size[0]} x {model.spec.size[1]}",
         what,
     )

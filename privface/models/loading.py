@@ -75,6 +75,9 @@ class GenderProbe(FaceModel):
             )
         self.output, self.male = output, male
 
+    def _reads(self) -> tuple[object, ...]:
+        return self.output, self.male
+
     def logit(self, images: Tensor) -> Tensor:
         """Log-odds of "male", shape ``(N,)``, differentiable."""
         return self._log_odds(self(images))
@@ -113,7 +116,9 @@ def load_matcher(spec: str, *, seen: bool | None = None) -> Matcher:
     kind, _, rest = spec.partition(":")
     if kind == "facenet":
         network = _facenet(rest)
-        return Matcher(network, spec=FACENET_SPEC, name=spec, fingerprint=network_sha256(network), seen=seen)
+        return Matcher(
+            network, spec=FACENET_SPEC, name=spec, weights_sha256=network_sha256(network), seen=seen
+        )
     loaded = _load_common(spec, kind, rest, mini="matcher")
     loaded.pop("output", None)
     loaded.pop("male", None)
@@ -165,7 +170,7 @@ def _onnx(rest: str) -> dict[str, Any]:
     return {
         "network": None,
         "name": f"onnx:{path.stem}",
-        "fingerprint": file_sha256(path),
+        "weights_sha256": file_sha256(path),
         "onnx_path": path,
         **settings,
     }
@@ -253,7 +258,7 @@ def _module(rest: str) -> dict[str, Any]:
         "network": network,
         "spec": spec,
         "name": f"module:{function}",
-        "fingerprint": network_sha256(network),
+        "weights_sha256": network_sha256(network),
     }
 
 
@@ -271,7 +276,7 @@ def _mini(rest: str, *, kind: str) -> dict[str, Any]:
         "network": network,
         "spec": spec,
         "name": f"mini:{Path(rest).name}",
-        "fingerprint": network_sha256(network),
+        "weights_sha256": network_sha256(network),
     }
 
 
@@ -287,7 +292,7 @@ def _bundled(spec: str, *, kind: str) -> dict[str, Any]:
         "network": network,
         "spec": reader.spec,
         "name": spec,
-        "fingerprint": network_sha256(network),
+        "weights_sha256": network_sha256(network),
     }
 
 

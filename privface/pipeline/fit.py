@@ -193,10 +193,10 @@ def _provenance(
     met = {str(i) for part in (learn, held) if part is not None for i in part.table.identities}
     people = set(map(person_digest, met | set(outcome.people)))
     summary = outcome.summary
-    further = {m.fingerprint: m for m in (*matchers, *outcome.matchers)}
+    further = {m.weights_sha256: m for m in (*matchers, *outcome.matchers)}
     models = {
-        "matchers": [{"name": m.name, "sha256": m.fingerprint} for m in further.values()],
-        "classifiers": [{"name": c.name, "sha256": c.fingerprint} for c in outcome.classifiers],
+        "matchers": [{"name": m.name, "sha256": m.weights_sha256} for m in further.values()],
+        "classifiers": [{"name": c.name, "sha256": c.weights_sha256} for c in outcome.classifiers],
     }
     if before is not None:
         people.update(before["people"])

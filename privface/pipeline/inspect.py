@@ -429,7 +429,7 @@ def _file_sizes(paths: Sequence[Path]) -> NDArray[np.float64]:
 def _marked(model: ModelT, provenance: Mapping[str, Any] | None) -> ModelT:
     if provenance is not None:
         seen = {entry["sha256"] for key in ("matchers", "classifiers") for entry in provenance.get(key, ())}
-        model.seen = model.fingerprint in seen
+        model.seen = model.weights_sha256 in seen
     return model
 
 

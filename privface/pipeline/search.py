@@ -21,7 +21,7 @@ from privface.pipeline.erase import has_embedding, template_maker
 from privface.pipeline.faces import Progress, load_aligned
 from privface.protect.store import TemplateStore
 from privface.protect.templates import MatcherTemplates
-from privface.records import FRAME, Comparator, FaceRecord, FaceTable
+from privface.records import FRAME, FaceRecord, FaceTable
 
 _AT_ONCE = 64
 
@@ -91,11 +91,6 @@ def search(
     maker = template_maker(templates)
     if isinstance(gallery, TemplateStore):
         _require_made_by(maker, gallery.fingerprint(), where=gallery.path)
-        if maker.compare is not None:
-            raise ConfigError(
-                "These templates are compared by a rule of their own, which a store does not know.",
-                hint="Search embeddings.parquet with --gallery.",
-            )
         probes, names, failed = _enrol(probe, maker, faces, progress)
         lists = [gallery.nearest(row, top=top) for row in probes]
         searched = len(gallery)
@@ -103,7 +98,7 @@ def search(
         _require_made_by(maker, _said_of(gallery), where=gallery)
         vectors, files = _read_gallery(gallery)
         probes, names, failed = _enrol(probe, maker, faces, progress)
-        lists = _rank_all(probes, vectors, files, compare=maker.compare or cosine_scores, top=top)
+        lists = _rank_all(probes, vectors, files, top=top)
         searched = len(vectors)
     found = [
         Candidate(name, rank, file, similarity)
@@ -127,7 +122,6 @@ def _rank_all(
     vectors: NDArray[np.float32],
     files: NDArray[np.str_],
     *,
-    compare: Comparator,
     top: int,
 ) -> list[list[tuple[str, float]]]:
     """For each probe the most similar templates, best first."""
@@ -139,7 +133,7 @@ def _rank_all(
     pairs = np.column_stack([np.arange(len(vectors)), np.zeros(len(vectors), np.int64)])
     lists = []
     for row in probes:
-        scores = compare(vectors, row[None], pairs)
+        scores = cosine_scores(vectors, row[None], pairs)
         best = np.argsort(-scores, kind="stable")[:top]
         lists.append([(str(files[place]), float(scores[place])) for place in best])
     return lists
@@ -174,7 +168,7 @@ def _require_made_by(maker: MatcherTemplates, made: str, *, where: Path) -> None
     if made and made != maker.fingerprint:
         raise ConfigError(
             f"{where} was made with other models ({made[:16]}..., not {maker.fingerprint[:16]}...).",
-            hint="Give the matcher and the eraser of `protect --embeddings`.",
+            hint="Give the matcher, with its sidecar, and the eraser of `protect --embeddings`.",
         )
 
 

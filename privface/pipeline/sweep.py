@@ -219,14 +219,14 @@ def _check(settings: SweepSettings, points: Sequence[Point], out: Path) -> _Chec
         subjects = Subjects(files=tuple(table.files), identities=table.identities, genders=table.genders)
         People.split(subjects, seed=chosen.seed)
     for spec in dict.fromkeys(spec for p in points if p.training for spec in p.training.matchers):
-        met.add(load_matcher(spec).fingerprint)
+        met.add(load_matcher(spec).weights_sha256)
     matchers = [load_matcher(spec) for spec in chosen.matchers]
     names_ = [matcher.name for matcher in matchers]
     if len(set(names_)) != len(names_):
         raise ConfigError(
             f"audit.matchers: two matchers share a name: {names_}.", hint="Rename a file or folder."
         )
-    unseen = tuple(matcher.name for matcher in matchers if matcher.fingerprint not in met)
+    unseen = tuple(matcher.name for matcher in matchers if matcher.weights_sha256 not in met)
     if not unseen:
         raise ConfigError(
             f"audit.matchers: {', '.join(names_)}: a point is trained against every one of them, so what matching loses with others would not show.",

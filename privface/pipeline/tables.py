@@ -41,8 +41,7 @@ def audit_tables(
         split: Take only rows whose label ``split`` has this value.
         out: Folder for the results.
         options: Seeds and effort.
-        eraser: Folder of the eraser that protected the table: its people are refused, its matcher counts as seen, and
-            its comparator, if it has one, compares.
+        eraser: Folder of the eraser that protected the table: its people are refused, and its matcher counts as seen.
         baseline: An earlier audit to compare with in the report.
         progress: Told about every stage.
 
@@ -131,13 +130,11 @@ def people_met(data: EmbeddingData, saved: SavedEraser) -> list[str]:
 
 def _of_eraser(data: EmbeddingData, saved: SavedEraser) -> EmbeddingData:
     fitted = saved.meta.get("matcher")
-    compare = getattr(saved.eraser, "compare", None)
     return replace(
         data,
         seen={
             name: fitted is None or name == fitted or len(data.embeddings) == 1 for name in data.embeddings
         },
-        comparators={} if compare is None else dict.fromkeys(data.embeddings, compare),
     )
 
 

@@ -52,7 +52,7 @@ class ProjectedGradient:
 
     @property
     def fingerprint(self) -> str:
-        """Name, version, settings and the classifier's weights."""
+        """Name, version, settings and the classifier's own fingerprint."""
         return (
             f"projected-gradient/1 epsilon={self._epsilon:.6g} steps={self._steps} size={self.size}"
             f" classifier={self._classifier.fingerprint}"
@@ -93,7 +93,7 @@ class FastGradientSign:
 
     @property
     def fingerprint(self) -> str:
-        """Name, version, settings and the classifier's weights."""
+        """Name, version, settings and the classifier's own fingerprint."""
         return (
             f"fast-gradient-sign/1 epsilon={self._epsilon:.6g} size={self.size}"
             f" classifier={self._classifier.fingerprint}"

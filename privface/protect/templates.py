@@ -18,7 +18,6 @@ from privface.erasers import SavedEraser
 from privface.errors import ConfigError, ModelError
 from privface.images import atomic_file
 from privface.models import Matcher
-from privface.records import Comparator
 
 TEMPLATES_NAME = "embeddings.parquet"
 _ROWS_AT_ONCE = 4096
@@ -61,12 +60,6 @@ class MatcherTemplates:
             state = eraser.eraser.state()
             parts = [name.encode() + np.ascontiguousarray(state[name]).tobytes() for name in sorted(state)]
             self.fingerprint += "+" + _short_digest([repr(eraser.eraser).encode(), *parts])
-
-    @property
-    def compare(self) -> Comparator | None:
-        """How its templates are compared, where that is not by cosine."""
-        found: Comparator | None = getattr(self._eraser.eraser, "compare", None) if self._eraser else None
-        return found
 
     def __call__(self, faces: NDArray[np.float32]) -> NDArray[np.float32]:
         """Templates ``(N, D)``, rows of NaN where the matcher gave nothing.

@@ -18,7 +18,6 @@ QUICK = {
     "rlace": {"steps": 40, "check": 20},
     "ive": {"trees": 5, "share": 0.3},
     "multi-ive": {"trees": 5, "share": 0.3},
-    "pe-miu": {"block": 1},
     "pfrnet": {"steps": 5, "batch_size": 16},
     "vleed": {"steps": 5, "batch_size": 16},
     "adversarial": {"steps": 5, "batch_size": 16},

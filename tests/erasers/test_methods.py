@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
@@ -13,7 +11,6 @@ from sklearn.svm import SVC
 
 from privface.erasers import (
     IVE,
-    PEMIU,
     RLACE,
     VLEED,
     AdversarialEraser,
@@ -91,29 +88,6 @@ def test_multi_ive_serves_several_attributes_at_once():
     assert not {1, 5} & set(kept.tolist())
     with pytest.raises(ValueError, match="domain='fft'"):
         MultiIVE(domain="fft").fit(x, genders)
-
-
-def test_pe_miu_shuffles_blocks_and_its_comparator_finds_the_best_assignment():
-    rng = np.random.default_rng(3)
-    x = rng.normal(size=(40, 12)).astype(np.float32)
-    y = np.arange(40) % 2
-    eraser = PEMIU(block=3).fit(x, y)
-    out = eraser.transform(x)
-    blocks = [{tuple(b) for b in row.reshape(-1, 3)} for row in x]
-    assert [{tuple(b) for b in row.reshape(-1, 3)} for row in out] == blocks
-    assert len({tuple(np.argsort(row)) for row in out}) > 30
-    assert not np.array_equal(PEMIU(block=3, random_state=1).fit(x, y).transform(x), out)
-    pairs = np.array([[0, 0], [0, 1], [2, 5]])
-    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
-    for (i, j), score in zip(pairs, eraser.compare(out, out, pairs), strict=True):
-        a, b = unit[i].reshape(4, 3), unit[j].reshape(4, 3)
-        best = max(
-            sum(float(a[k] @ b[order[k]]) for k in range(4)) for order in itertools.permutations(range(4))
-        )
-        assert score == pytest.approx(best, abs=1e-6)
-    assert np.isnan(eraser.compare(x * np.nan, x, pairs)).all()
-    with pytest.raises(ValueError, match="block=5 does not divide the 12"):
-        PEMIU(block=5).fit(x, y)
 
 
 def test_transport_makes_means_and_covariances_agree():

@@ -107,12 +107,39 @@ def test_onnx_gender_probe_gives_log_odds_of_its_probabilities(tmp_path, make_im
     np.testing.assert_allclose(logit.detach().numpy(), probe.male_scores(images), atol=1e-4)
 
 
-def test_fingerprint_is_the_files_hash_and_names_are_short(matcher_file):
+def test_weights_go_by_the_files_hash_and_names_are_short(matcher_file):
     import hashlib
 
     matcher = load_matcher(f"onnx:{matcher_file}", seen=True)
-    assert matcher.fingerprint == hashlib.sha256(matcher_file.read_bytes()).hexdigest()
+    assert matcher.weights_sha256 == hashlib.sha256(matcher_file.read_bytes()).hexdigest()
     assert (matcher.name, matcher.seen) == ("onnx:tiny", True)
+
+
+def test_a_fingerprint_covers_input_and_output_and_the_weights_hash_does_not(tmp_path):
+    file = write_onnx(tmp_path / "m.onnx", outputs=2)
+    side = file.with_suffix(".yaml")
+    seen = {}
+    for load in (load_matcher, load_gender_probe):
+        for line in (
+            "",
+            "channels: BGR",
+            "crop: [10, 10, 100, 100]",
+            "value_range: [-1, 1]",
+            "male: 0",
+            "output: logits",
+        ):
+            side.write_text(f"size: [{SIDE}, {SIDE}]\n{line}\n")
+            model = load(f"onnx:{file}")
+            assert model.weights_sha256 == load_matcher(f"onnx:{file}").weights_sha256
+            assert model.fingerprint == load(f"onnx:{file}").fingerprint
+            seen[load.__name__, line] = model.fingerprint
+    other = write_onnx(tmp_path / "other.onnx", outputs=2, seed=1)
+    seen["other", ""] = load_matcher(f"onnx:{other}").fingerprint
+    # a matcher has no column of the male class
+    assert (
+        seen["load_matcher", "male: 0"] == seen["load_matcher", "output: logits"] == seen["load_matcher", ""]
+    )
+    assert len(set(seen.values())) == len(seen) - 2
 
 
 def test_onnx_without_sidecar_eats_0_to_255(tmp_path):
@@ -319,7 +346,7 @@ def test_two_logits_are_a_difference(make_images):
             return torch.stack([x.mean((1, 2, 3)), 2 * x.amax((1, 2, 3))], 1)
 
     probe = GenderProbe(
-        Two(), output="logits", male=1, spec=InputSpec(size=(8, 8)), name="two", fingerprint="f"
+        Two(), output="logits", male=1, spec=InputSpec(size=(8, 8)), name="two", weights_sha256="f"
     )
     raw = probe.outputs(make_images(3))
     np.testing.assert_allclose(probe.male_scores(make_images(3)), raw[:, 1] - raw[:, 0], atol=1e-6)
@@ -331,7 +358,7 @@ def test_images_of_the_wrong_range_are_refused_by_every_model(matcher_file, make
 
 
 def test_model_without_network_or_file_says_so(make_images):
-    model = FaceModel(None, spec=InputSpec(), name="empty", fingerprint="f")
+    model = FaceModel(None, spec=InputSpec(), name="empty", weights_sha256="f")
     with pytest.raises(ModelError, match="neither a network nor an ONNX file"):
         model.outputs(make_images(1))
 

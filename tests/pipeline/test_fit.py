@@ -45,10 +45,10 @@ def test_run_folder_holds_what_it_should_and_no_image(world):
 def test_provenance_names_models_by_hash_and_people_not_at_all(world):
     found = read_provenance(world.run)
     assert found["matchers"] == [
-        {"name": "mini:matcher", "sha256": load_matcher(f"mini:{world.matcher}").fingerprint}
+        {"name": "mini:matcher", "sha256": load_matcher(f"mini:{world.matcher}").weights_sha256}
     ]
     classifier = load_gender_probe(f"mini:{world.run / 'classifiers' / '0'}")
-    assert found["classifiers"] == [{"name": "own:0", "sha256": classifier.fingerprint}]
+    assert found["classifiers"] == [{"name": "own:0", "sha256": classifier.weights_sha256}]
     assert len(found["people"]) == 24, "validation people are met too"
     assert person_digest("P00003") in found["people"], "spelling does not hide a person"
     assert "p00003" not in json.dumps(found)

@@ -23,8 +23,10 @@ from privface.errors import (
 )
 from privface.faces import Detection, align_face
 from privface.images import decode_image
-from privface.models import Autoencoder, CompactResNet, Protector, save_network, variant
+from privface.models import Autoencoder, CompactResNet, Protector, load_matcher, save_network, variant
 from privface.pipeline import AuditOptions, audit, audit_protector, embed, load_aligned, open_data
+from privface.pipeline.battery import image_probes
+from privface.pipeline.erase import template_maker
 from privface.pipeline.inspect import _load_coder, load_protected
 from privface.protect import GaussianBlur, protect_folder
 from privface.records import FaceRecord, FaceTable
@@ -60,7 +62,7 @@ def first(world, protected, models, tmp_path_factory) -> Path:
     return out
 
 
-def test_seen_is_marked_by_fingerprint_not_by_path(first):
+def test_seen_is_marked_by_weights_not_by_path(first):
     document = json.loads((first / "audit.json").read_text())
     assert {row["matcher"]: row["seen"] for row in document["matching"]} == {
         "mini:copy": True,
@@ -68,6 +70,44 @@ def test_seen_is_marked_by_fingerprint_not_by_path(first):
     }
     frozen = [row for row in document["leakage"] if row["kind"] == "frozen"]
     assert [(row["probe"], row["seen"]) for row in frozen] == [("mini:0", True)]
+
+
+def write_thumbnails(path: Path) -> Path:
+    """An ONNX matcher: 4 x 4 means of the 32 x 32 pixels that it is given."""
+    onnx = pytest.importorskip("onnx")
+    make = onnx.helper
+    nodes = [
+        make.make_node("AveragePool", ["rgb"], ["small"], kernel_shape=[8, 8], strides=[8, 8]),
+        make.make_node("Flatten", ["small"], ["out"]),
+    ]
+    ends = [
+        [make.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)]
+        for name, shape in (("rgb", ["N", 3, 32, 32]), ("out", ["N", 48]))
+    ]
+    graph = make.make_graph(nodes, "thumbnails", *ends)
+    onnx.save(make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=9), str(path))
+    return path
+
+
+def test_a_corrected_sidecar_is_not_answered_from_the_cache(world, protected, tmp_path):
+    matcher = f"onnx:{write_thumbnails(tmp_path / 'm.onnx')}"
+
+    def audited(name: str, cache: Path | None) -> bytes:
+        options = dataclasses.replace(QUICK, effort="demo", cache=cache)
+        audit(world.audited, protected, matchers=[matcher], out=tmp_path / name, options=options)
+        return (tmp_path / name / "audit.json").read_bytes()
+
+    def made_from_it() -> list[str]:
+        model = load_matcher(matcher)
+        tuned = image_probes(dataclasses.replace(QUICK, effort="full"), [model], [])[-1]
+        return [template_maker(matcher).fingerprint, tuned.fingerprint]
+
+    (tmp_path / "m.yaml").write_text("size: [32, 32]\ncrop: [0, 0, 20, 20]\n")
+    wrong, names = audited("wrong", tmp_path / "cache"), made_from_it()
+    assert audited("again", tmp_path / "cache") == wrong
+    (tmp_path / "m.yaml").write_text("size: [32, 32]\n")
+    assert audited("cached", tmp_path / "cache") == audited("plain", None) != wrong
+    assert not set(made_from_it()) & set(names)
 
 
 def test_audit_through_folders_equals_audit_in_memory_and_repeats(world, first, models):

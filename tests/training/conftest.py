@@ -62,8 +62,8 @@ def make_step(
     torch.manual_seed(seed)
     return SemiAdversarialStep(
         SemiAdversarialAutoencoder(width=8, depth=2, blocks=1),
-        matchers=[Matcher(Upper(), spec=SPEC, name="upper", fingerprint="u")],
-        classifiers=[GenderProbe(Lower(), spec=SPEC, name="lower", fingerprint="l")],
+        matchers=[Matcher(Upper(), spec=SPEC, name="upper", weights_sha256="u")],
+        classifiers=[GenderProbe(Lower(), spec=SPEC, name="lower", weights_sha256="l")],
         pixel_adversaries=[
             PixelAdversary(spec=SPEC, network={"width": 8, "stages": 1}) for _ in range(adversaries)
         ],

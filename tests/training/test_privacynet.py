@@ -25,7 +25,7 @@ def step(toy):
         critic=PixelAdversary(spec=toy.spec, network={"width": 8, "stages": 1}),
         realism=0.5,
         matchers=[],
-        classifiers=[GenderProbe(toy.lower(), spec=toy.spec, name=n, fingerprint=n) for n in "ab"],
+        classifiers=[GenderProbe(toy.lower(), spec=toy.spec, name=n, weights_sha256=n) for n in "ab"],
         weights=LossWeights(matching=0.0),
         reconstruction=ReconstructionLoss(),
         matching=MatchingLoss(),
