@@ -64,6 +64,11 @@ def classes(network: nn.Module) -> list[str]:
     return [type(layer).__name__ for layer in network.modules()]
 
 
+@pytest.fixture(autouse=True)
+def _same_weights_each_time():
+    torch.manual_seed(0)
+
+
 def pixels(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(2))
 
