@@ -21,12 +21,8 @@ def sweep(
         Path, typer.Option(help="Folder for all points, sweep.json, sweep.html and tradeoff.svg.")
     ],
     jobs: Annotated[
-        int | None,
-        typer.Option(help="Points at once, each in a process of its own; by default one a device, else one."),
-    ] = None,
-    devices: Annotated[
-        str | None, typer.Option(help="Where points are trained, handed out in turn: cuda:0,cuda:1 or cpu.")
-    ] = None,
+        int, typer.Option(help="Points at once, each in a process with its share of the threads and GPUs.")
+    ] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and list the points; write nothing.")
     ] = False,
@@ -42,7 +38,6 @@ def sweep(
     from privface.pipeline.sweep_plan import load_sweep  # noqa: PLC0415
 
     settings = load_sweep(config)
-    chosen = [name.strip() for name in devices.split(",")] if devices is not None else []
     if dry_run:
         rows = plan_sweep(settings, out)
         Console.document("sweep", plan=rows)
@@ -51,12 +46,11 @@ def sweep(
         Console.say(f"\n{len(rows)} points, {left} to do.")
         return
     with progress_bars() as progress:
-        at_once = jobs if jobs is not None else max(1, len(chosen))
-        document = run_sweep(settings, out, jobs=at_once, devices=chosen, progress=progress)
+        document = run_sweep(settings, out, jobs=jobs, progress=progress)
     for part in filter(None, (document, document["report"])):
+        Console.say(f"\nPeople: {part['split'] or 'all'}")
         Console.comparison([row for row in part["points"] if row["status"] == "done"])
-        Console.say("")
-    Console.say("\n".join(sentences(document)))
+    Console.say("\n" + "\n".join(sentences(document)))
     files = {"report": out / "sweep.html", "figure": out / "tradeoff.svg", "figures": out / "sweep.json"}
     Console.say("\n" + "\n".join(f"{name.capitalize()}: {path}" for name, path in files.items()))
     found = {key: document[key] for key in ("points", "front", "report")}

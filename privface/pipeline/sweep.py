@@ -46,12 +46,7 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def run_sweep(
-    settings: SweepSettings,
-    out: Path,
-    *,
-    jobs: int = 1,
-    devices: Sequence[str] = (),
-    progress: Progress | None = None,
+    settings: SweepSettings, out: Path, *, jobs: int = 1, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Train, protect and audit every point, then compare them.
 
@@ -60,8 +55,7 @@ def run_sweep(
     Args:
         settings: What to train, audit and compare with.
         out: New, empty, or of an earlier sweep; one process at a time may work on it. docs/sweep.md lists what it gets.
-        jobs: Points that are worked on at once, each in a process with its share of the threads.
-        devices: Where points are trained, ``cpu`` or ``cuda:N``, handed out in turn; by default as the settings say.
+        jobs: Points that are worked on at once, 1 to 256, each in a process with its share of the threads and GPUs.
         progress: Told how many points are through.
 
     Returns:
@@ -71,7 +65,9 @@ def run_sweep(
     Raises:
         PrivfaceError: If settings, data, people, models or ``out`` do not fit; most of it before anything is trained.
     """
-    slots, points = _slots(jobs, devices), plan(settings, out)
+    if not 1 <= jobs <= 256:
+        raise ConfigError(f"jobs is {jobs}; it must be from 1 to 256.", hint="One a GPU, or a few on a CPU.")
+    points = plan(settings, out)
     unseen = _check(settings, points)
     require_folder(out)
     with locked(out):
@@ -81,21 +77,21 @@ def run_sweep(
             )
         text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         write_atomic(out / SETTINGS_FILE, text.encode())
-        _work(points, settings.compared_on, slots, progress)
+        _work(points, settings.compared_on, jobs, progress)
         compared = _compare(points, settings.compared_on, unseen)
         selection, report = None, None
         if settings.select is not None:
             chosen = choose(compared["points"], max_tmr_loss=settings.choose.max_tmr_loss)
             selection = {"split": settings.select, **chosen}
-        if selection is not None and selection["winner"] is not None:
-            # only now is anything of the report split opened but its labels
-            points = [p for p in points if p.method != TRAINED or p.name == selection["winner"]]
-            _work(points, settings.report, slots, progress)
-            report = {
-                **_compare(points, settings.report, unseen),
-                "winner": selection["winner"],
-                "earlier_looks": _earlier_looks(points[-1], settings.report),
-            }
+            winner = next((point for point in points if point.name == chosen["winner"]), None)
+            if winner is not None:  # only now is anything of the report split opened but its labels
+                few = [point for point in points if point.method != TRAINED or point is winner]
+                _work(few, settings.report, jobs, progress)
+                report = {
+                    **_compare(few, settings.report, unseen),
+                    "winner": winner.name,
+                    "earlier_looks": _earlier_looks(winner, settings.report),
+                }
         document: dict[str, Any] = to_json_data(
             {
                 "schema": SCHEMA,
@@ -110,7 +106,7 @@ def run_sweep(
                 "report": report,
             }
         )
-        _write(document, plan(settings, out), out)
+        _write(document, points, out)
         return document
 
 
@@ -131,11 +127,9 @@ def plan_sweep(settings: SweepSettings, out: Path) -> list[dict[str, str]]:
     _check(settings, points)
     rows = []
     for point in points:
-        state = "begun" if point.path.is_dir() else "new"
+        state = "failed before" if point.failure else "begun" if point.path.is_dir() else "new"
         if point.result(settings.compared_on) is not None:
             state = "done"
-        elif point.failure is not None:
-            state = "failed before"
         rows.append({"name": point.name, "method": point.method, "state": state, "folder": point.path.name})
     return rows
 
@@ -178,39 +172,23 @@ def _check(settings: SweepSettings, points: Sequence[Point]) -> list[str]:
     return unseen
 
 
-def _slots(jobs: int, devices: Sequence[str]) -> list[str | None]:
-    """The device of each job that may run at once."""
-    if not 1 <= jobs <= 256:
-        raise ConfigError(f"jobs is {jobs}; it must be from 1 to 256.", hint="One a GPU, or a few on a CPU.")
-    there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
-    for device in devices:
-        if device not in there:
-            raise ConfigError(
-                f"There is no device {device!r}; there is {', '.join(there)}.",
-                hint="Such as --devices cuda:0,cuda:1; left out, points are trained where the settings say.",
-            )
-    return [devices[number % len(devices)] if devices else None for number in range(jobs)]
-
-
 # the work ---------------------------------------------------------------------------------------------------
 
 
-def _work(
-    points: Sequence[Point], split: str | None, slots: Sequence[str | None], progress: Progress | None
-) -> None:
-    """Do all points that are not done on a split, as many at once as there are slots."""
+def _work(points: Sequence[Point], split: str | None, jobs: int, progress: Progress | None) -> None:
+    """Do all points that are not done on a split, as many at once as there may be jobs."""
     pending = [point for point in points if point.result(split) is None]
-    free, running = list(slots), dict[subprocess.Popen[bytes], tuple[Point, str | None]]()
+    free, running = _shares(jobs), dict[subprocess.Popen[bytes], tuple[Point, dict[str, str]]]()
     stage = "points" if split is None else f"points on {split}"
     try:
         while pending or running:
             while pending and free:
-                point, device = pending.pop(0), free.pop(0)
-                running[_start(point, split, device, jobs=len(slots))] = point, device
+                point, share = pending.pop(0), free.pop(0)
+                running[_start(point, split, share)] = point, share
             for process in [process for process in running if process.poll() is not None]:
-                point, device = running.pop(process)
+                point, share = running.pop(process)
                 process.communicate()  # closes our end of its standard input
-                free.append(device)
+                free.append(share)
                 if point.result(split) is None and point.failure is None:  # it could not say why
                     code = process.returncode
                     ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
@@ -225,23 +203,24 @@ def _work(
             process.communicate()
 
 
-def _start(point: Point, split: str | None, device: str | None, *, jobs: int) -> subprocess.Popen[bytes]:
+def _shares(jobs: int) -> list[dict[str, str]]:
+    """What each job that may run at once gets of the threads and GPUs, as environment variables."""
+    threads = dict.fromkeys(_THREADS, str(max(1, torch.get_num_threads() // jobs)))
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = told.split(",") if told else [str(number) for number in range(torch.cuda.device_count())]
+    few = [gpus[job::jobs] or gpus[job % len(gpus) :][:1] if gpus else [] for job in range(jobs)]
+    return [{**threads, "CUDA_VISIBLE_DEVICES": ",".join(mine)} for mine in few]
+
+
+def _start(point: Point, split: str | None, share: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """A process for one point; it ends when the other end of its standard input is gone, so it never outlives us."""
-    threads = max(1, torch.get_num_threads() // jobs)
-    environment = {**os.environ, **dict.fromkeys(_THREADS, str(threads))}
-    kind, _, number = (device or "").partition(":")
-    if device is not None:  # our own number may already be one of a part
-        ours = os.environ.get("CUDA_VISIBLE_DEVICES")
-        visible = ours.split(",")[int(number)] if ours and number else number
-        environment["CUDA_VISIBLE_DEVICES"] = visible
-    out = point.path.parents[1].absolute()
-    job = json.dumps([str(out), point.path.name, split, kind or None])
+    job = json.dumps([str(point.path.parents[1].absolute()), point.path.name, split])
     point.path.mkdir(parents=True, exist_ok=True)
     (point.path / FAILED_FILE).unlink(missing_ok=True)
     with (point.path / LOG_FILE).open("ab") as log:
         return subprocess.Popen(  # noqa: S603  # our own module
             [sys.executable, "-m", "privface.pipeline.sweep_job", job],
-            stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=log, stderr=log, env={**os.environ, **share}, start_new_session=True,
         )  # fmt: skip
 
 
@@ -313,15 +292,12 @@ def choose(points: Sequence[Mapping[str, Any]], *, max_tmr_loss: float) -> dict[
                 known.append((point["name"], (leakage, -tmr), before - tmr))
     eligible = [(name, rank) for name, rank, loss in known if loss <= max_tmr_loss + 1e-9]
     winner, best = min(eligible, key=lambda entry: entry[1], default=(None, None))
-    reason = None
-    if winner is None:
-        least = f"the least loss is {min(e[2] for e in known):.3f}" if known else "none has both figures"
-        reason = f"no trained point loses at most {max_tmr_loss:g} of TMR: {least}"
+    least = f"the least loss is {min(e[2] for e in known):.3f}" if known else "none has both figures"
     return {
         "rule": f"lowest leakage among trained points that lose at most {max_tmr_loss:g} of TMR; a tie goes to the higher TMR, then to the first listed",
         "winner": winner,
         "tied": [name for name, rank in eligible if rank == best and name != winner],
-        "reason": reason,
+        "reason": None if winner else f"no trained point loses at most {max_tmr_loss:g} of TMR: {least}",
     }
 
 
@@ -342,9 +318,10 @@ def _write(document: Mapping[str, Any], points: Sequence[Point], out: Path) -> N
     for page, part in (("sweep.html", document), ("report-split.html", document["report"])):
         if part is None:
             continue
-        found = [(point.name, point.result(part["split"])) for point in points]
-        named = [(name, result.to_dict()) for name, result in found if result is not None]
         rows = [row for row in part["points"] if row["status"] == "done"]
+        shown = {row["name"] for row in rows}
+        found = [(point.name, point.result(part["split"])) for point in points if point.name in shown]
+        named = [(name, result.to_dict()) for name, result in found if result is not None]
         if rows:
             title = f"Recognition against gender leakage, people: {part['split'] or 'all'}"
             figure = sweep_figure(rows, title=title)
@@ -368,41 +345,32 @@ def sentences(document: Mapping[str, Any]) -> list[str]:
     said = [
         f"Recognition: {axes['tmr']}, of {', '.join(axes['matchers'])}, which no point was trained against.",
         f"On the front, beaten by no other point: {', '.join(document['front']) or 'none'}.",
-        *map(_standing, document["against"]),
+        *(f"On the compared people, {_standing(row)}" for row in document["against"]),
         *(f"{row['name']} failed ({row['stage']}): {row['reason']}" for row in failed_points(document)),
     ]
     if selection is None:
-        said.append(
-            "All points were compared on the same people. To take the best of them for its figure would be tuning on these "
-            "people: give select and report, two splits of different people."
-        )
-    elif report is None:
-        said.append(
-            f"No winner on {selection['split']!r}: {selection['reason']}. Nobody of the report split was looked at."
-        )
-    else:
-        tied = f" (tied with {', '.join(selection['tied'])})" if selection["tied"] else ""
-        said.append(f"Chosen on {selection['split']!r}: {selection['winner']}{tied}, by {selection['rule']}.")
-        row = next(row for row in report["points"] if row["name"] == report["winner"])
-        if row["status"] == "failed":
-            return [*said, f"On the people of {report['split']!r} it could not be audited."]
-        leakage, tmr = (Reading.of(row[key]).text for key in ("leakage", "tmr"))
-        said.append(
-            f"On the people of {report['split']!r}, whom the choice has not seen: leakage {leakage}, TMR {tmr}."
-        )
-        said += map(_standing, report["against"])
-        if report["earlier_looks"]:
-            said.append(
-                f"{len(report['earlier_looks'])} other trained points were shown on these people before; each look makes the best figure a little more flattering."
-            )
+        tuned = "All points were compared on the same people. To take the best of them for its figure would be tuning on them"
+        return [*said, f"{tuned}: give select and report, two splits of different people."]
+    if report is None:
+        no_winner = f"No winner on {selection['split']!r}: {selection['reason']}."
+        return [*said, f"{no_winner} Nobody of the report split was looked at."]
+    tied = f" (tied with {', '.join(selection['tied'])})" if selection["tied"] else ""
+    said.append(f"Chosen on {selection['split']!r}: {selection['winner']}{tied}, by {selection['rule']}.")
+    where = f"On the people of {report['split']!r}, whom the choice has not seen"
+    for row in report["points"]:
+        if row["name"] == report["winner"] and row["status"] == "done":
+            leakage, tmr = (Reading.of(row[key]).text for key in ("leakage", "tmr"))
+            said.append(f"{where}: leakage {leakage}, TMR {tmr}.")
+    said += [f"{where}: {_standing(row)}" for row in report["against"]]
+    if report["earlier_looks"]:
+        looks = f"{len(report['earlier_looks'])} other trained points were shown on these people before"
+        said.append(f"{looks}; each look makes the best figure a little more flattering.")
     return said
 
 
 def _standing(row: Mapping[str, Any]) -> str:
-    ours = f"Of {row['ours']} trained points, one or another dominates"
     unmeasured = f", {row['unmeasured']} not measurable" if row["unmeasured"] else ""
     return (
-        f"{'The trained point dominates' if row['ours'] == 1 else ours} {row['method']} at {row['dominated']} of {row['points']} points "
-        f"({row['clearly']} of them beyond the 95 % intervals, {row['tied']} tied{unmeasured}); "
-        f"{row['method']} dominates {row['dominates']} of {row['ours']}."
+        f"trained points dominate {row['method']} at {row['dominated']} of {row['points']} points ({row['clearly']} of them beyond "
+        f"the 95 % intervals, {row['tied']} tied{unmeasured}); {row['method']} dominates {row['dominates']} of {row['ours']}."
     )

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privface.config import TrainSettings
 from privface.errors import PrivfaceError
 from privface.models import Protector
 from privface.pipeline.faces import load_aligned, open_data
@@ -34,13 +33,12 @@ SETTINGS_FILE = "sweep.yaml"
 _logger = logging.getLogger(__name__)
 
 
-def run_job(point: Point, split: str | None, *, device: str | None = None) -> bool:
+def run_job(point: Point, split: str | None) -> bool:
     """Do what is still to do for one point on one split; a failure is noted in its folder.
 
     Args:
         point: The point.
         split: Whose people are audited; ``None`` for all.
-        device: Where to train, ``cpu`` or ``cuda``; by default as the point's settings say.
 
     Returns:
         Whether the audit is there.
@@ -59,7 +57,9 @@ def run_job(point: Point, split: str | None, *, device: str | None = None) -> bo
             run = point.path / RUN
             if point.training is not None and not (run / PROVENANCE_FILE).is_file():  # written last
                 begin("train")
-                _train(point.training, run, device)
+                run.mkdir(exist_ok=True)
+                remove_leftovers(run)
+                train(point.training, run, resume=(run / CONFIG_FILE).is_file())
             protected = None
             if point.method != ORIGINALS and point.settings.protect.store == "files":
                 begin("protect")
@@ -72,14 +72,6 @@ def run_job(point: Point, split: str | None, *, device: str | None = None) -> bo
         point.fail(stage, reason)
         return False
     return True
-
-
-def _train(settings: TrainSettings, run: Path, device: str | None) -> None:
-    if device is not None:
-        settings = settings.model_copy(update={"loop": settings.loop.model_copy(update={"device": device})})
-    run.mkdir(exist_ok=True)
-    remove_leftovers(run)
-    train(settings, run, resume=(run / CONFIG_FILE).is_file())
 
 
 def _protect(point: Point, split: str | None) -> Path:
@@ -141,13 +133,13 @@ def _protector(point: Point) -> ImageProtector:
 
 
 def main() -> None:
-    """The process of a job: ``python -m privface.pipeline.sweep_job JOB``, where JOB is a JSON list of folder, point, split, device."""
-    out, name, split, device = json.loads(sys.argv[1])
+    """The process of a job: ``python -m privface.pipeline.sweep_job JOB``, where JOB is a JSON list of folder, point and split."""
+    out, name, split = json.loads(sys.argv[1])
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     points = plan(load_sweep(Path(out) / SETTINGS_FILE), Path(out))
     point = next(point for point in points if point.path.name == name)
-    sys.exit(0 if run_job(point, split, device=device) else 1)
+    sys.exit(0 if run_job(point, split) else 1)
 
 
 def _end_with_parent() -> None:

@@ -210,7 +210,7 @@ def plan(settings: SweepSettings, out: Path) -> list[Point]:
     home = out / "points"
     points = [Point(settings, ORIGINALS, ORIGINALS, {}, home / ORIGINALS)]
     points += [_baseline(spec, settings, home) for spec in settings.baselines]
-    points += [_trained(name, changes, settings, home) for name, changes in _changes(settings)]
+    points += _trained(settings, home)
     for one, other in itertools.combinations(points, 2):
         if one.name == other.name:
             raise ConfigError(f"Two points are called {one.name!r}.", hint="Name them apart.")
@@ -227,16 +227,6 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def _changes(settings: SweepSettings) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name and changes of every trained point."""
-    if settings.grid:
-        for values in itertools.product(*settings.grid.values()):
-            changes = dict(zip(settings.grid, values, strict=True))
-            yield _name(changes), changes
-    for point in settings.points:
-        yield point.name or _name(point.settings), point.settings
-
-
 def _name(changes: Mapping[str, Any]) -> str:
     """The changes as text, each setting by its last word where that is enough to tell them apart."""
     words = [key.rpartition(".")[2] for key in changes]
@@ -246,13 +236,19 @@ def _name(changes: Mapping[str, Any]) -> str:
     return ", ".join(f"{word}={value}" for word, value in zip(words, shown, strict=True)) or "base"
 
 
-def _trained(name: str, changes: Mapping[str, Any], settings: SweepSettings, home: Path) -> Point:
-    content = settings.base.model_dump(mode="json")
-    for key, value in changes.items():
-        put_value(content, key, value, shown=f"point {name!r}, {key}")
-    found = parse_settings(content, where=f"point {name!r}")
-    counts = found.model_dump(mode="json", exclude={"tensorboard": True, "loop": _FREE})
-    return Point(settings, name, TRAINED, changes, home / f"{TRAINED}-{_digest(counts)}", training=found)
+def _trained(settings: SweepSettings, home: Path) -> Iterator[Point]:
+    """The grid's points, then the further ones."""
+    combined = itertools.product(*settings.grid.values()) if settings.grid else ()
+    wanted = [(None, dict(zip(settings.grid, values, strict=True))) for values in combined]
+    for given, changes in [*wanted, *((point.name, point.settings) for point in settings.points)]:
+        name = given or _name(changes)
+        content = settings.base.model_dump(mode="json")
+        for key, value in changes.items():
+            put_value(content, key, value, shown=f"point {name!r}, {key}")
+        found = parse_settings(content, where=f"point {name!r}")
+        counts = found.model_dump(mode="json", exclude={"tensorboard": True, "loop": _FREE})
+        path = home / f"{TRAINED}-{_digest(counts)}"
+        yield Point(settings, name, TRAINED, changes, path, training=found)
 
 
 def _baseline(spec: str, settings: SweepSettings, home: Path) -> Point:

@@ -204,7 +204,7 @@ BASELINES: dict[str, type[Baseline]] = {
     "jpeg": JPEGCompression,
     "down-up": DownUpSample,
 }
-"""Baselines that need nothing but numbers, by the name that ``privface protect`` and ``privface sweep`` know them by."""
+"""Baselines that need nothing but numbers, by their name in a specification."""
 
 _PREFIX = "baseline:"
 

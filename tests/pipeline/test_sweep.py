@@ -86,7 +86,7 @@ def place(world, tmp_path_factory) -> Place:
     return Place(root, content)
 
 
-def work_here(points: list[Point], split: str | None, slots: Any, progress: Any) -> None:
+def work_here(points: list[Point], split: str | None, jobs: int, progress: Any) -> None:
     """The work of a sweep without processes, which take seconds each to start."""
     for point in points:
         run_job(point, split)
@@ -352,12 +352,11 @@ def test_grid_is_the_product_and_points_come_after_it(place, tmp_path):
     ]  # fmt: skip
     assert found[-1].training.classifiers[0].width == 16
     assert found[3].training.losses.matching == 3.0
-
-
-def test_settings_with_the_same_last_word_are_named_in_full(place, tmp_path):
     grid = {"losses.matching": [1], "loop.epochs": [2], "classifiers.0.epochs": [1]}
-    (found,) = (p.name for p in plan(place.settings(tmp_path, grid=grid), tmp_path) if p.method == "trained")
-    assert found == "losses.matching=1, loop.epochs=2, classifiers.0.epochs=1"
+    found = plan(place.settings(tmp_path, grid=grid), tmp_path)
+    assert found[-1].name == "losses.matching=1, loop.epochs=2, classifiers.0.epochs=1", (
+        "the last words do not do"
+    )
 
 
 @pytest.mark.parametrize(
@@ -404,23 +403,16 @@ def test_faulty_configurations_are_named_with_a_cure(place, tmp_path, monkeypatc
     ("changes", "options", "error", "fragment"),
     [
         ({}, {"jobs": 0}, ConfigError, "jobs is 0"),
-        ({}, {"devices": ["gpu"]}, ConfigError, "There is no device 'gpu'"),
-        ({}, {"devices": ["cuda:99"]}, ConfigError, "There is no device 'cuda:99'"),
         ({"audit__resamples": 1}, {}, ConfigError, "resamples is 1"),
         ({"report": "none"}, {}, PrivfaceError, "in the split 'none'"),
         ({"audit__probes": ["mini:none"]}, {}, PrivfaceError, "none"),
+        ({"audit__seed": 0}, {}, PrivfaceError, "part has"),  # too few people in one part
     ],
 )
 def test_what_does_not_fit_shows_before_the_work(place, tmp_path, changes, options, error, fragment):
     with pytest.raises(error) as caught:
         run_sweep(place.settings(tmp_path, **changes), tmp_path / "out", **options)
     assert fragment in caught.value.message
-    assert not (tmp_path / "out").exists()
-
-
-def test_too_few_people_to_audit_show_before_the_training(place, tmp_path):
-    with pytest.raises(PrivfaceError, match=r"part has \d \w+ people"):
-        run_sweep(place.settings(tmp_path, audit__seed=0), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -451,19 +443,23 @@ def test_a_folder_that_holds_something_else_is_refused(place, tmp_path):
             run_sweep(place.settings(tmp_path), folder)
 
 
-def test_threads_and_devices_are_shared_out(place, tmp_path, monkeypatch):
-    started = []
-    monkeypatch.setattr(subprocess, "Popen", lambda command, **how: started.append((command, how["env"])))
+def test_threads_and_gpus_are_shared_out(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    slots = room._slots(3, ["cuda:1", "cpu"])
-    assert slots == ["cuda:1", "cpu", "cuda:1"]
-    for device in (*slots[:2], None):
-        room._start(plan(place.settings(tmp_path), tmp_path)[-1], None, device, jobs=3)
-    assert [environment["CUDA_VISIBLE_DEVICES"] for _, environment in started] == ["6", "", "4,6"]
-    assert {environment["OMP_NUM_THREADS"] for _, environment in started} == {"2"}
-    assert [json.loads(command[-1])[-1] for command, _ in started] == ["cuda", "cpu", None]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def seen(jobs: int) -> list[str]:
+        return [share["CUDA_VISIBLE_DEVICES"] for share in room._shares(jobs)]
+
+    assert [seen(jobs) for jobs in (1, 2, 3)] == [["0,1"], ["0", "1"], ["0", "1", "0"]]
+    assert [share["OMP_NUM_THREADS"] for share in room._shares(3)] == ["2", "2", "2"]
+    assert len(room._shares(16)) == 16
+    assert room._shares(16)[0]["OMP_NUM_THREADS"] == "1"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
+    assert seen(2) == ["4,7", "6"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert seen(2) == ["", ""]
 
 
 # the choice -------------------------------------------------------------------------------------------------
