@@ -28,7 +28,16 @@ from privface.models import CompactResNet, save_network
 from privface.pipeline import sweep as room
 from privface.pipeline.sweep import choose, failed_points, plan_sweep, run_sweep, sentences
 from privface.pipeline.sweep_job import run_job
-from privface.pipeline.sweep_plan import Point, SweepSettings, load_sweep, plan
+from privface.pipeline.sweep_plan import (
+    ChooseSettings,
+    Point,
+    PointSettings,
+    SweepAudit,
+    SweepProtect,
+    SweepSettings,
+    load_sweep,
+    plan,
+)
 from privface.protect.output import locked
 
 ROOT = Path(__file__).parents[2]
@@ -354,9 +363,7 @@ def test_grid_is_the_product_and_points_come_after_it(place, tmp_path):
     assert found[3].training.losses.matching == 3.0
     grid = {"losses.matching": [1], "loop.epochs": [2], "classifiers.0.epochs": [1]}
     found = plan(place.settings(tmp_path, grid=grid), tmp_path)
-    assert found[-1].name == "losses.matching=1, loop.epochs=2, classifiers.0.epochs=1", (
-        "the last words do not do"
-    )
+    assert found[-1].name == "losses.matching=1, loop.epochs=2, classifiers.0.epochs=1"
 
 
 @pytest.mark.parametrize(
@@ -365,10 +372,8 @@ def test_grid_is_the_product_and_points_come_after_it(place, tmp_path):
         ({"grid": None}, "grid and points make 0 points; it must be 1 to 1,000"),
         ({"grid": {"losses.matching": []}}, "grid.losses.matching: List should have at least 1 item"),
         ({"grid": {"losses.matchin": [1]}}, "losses.matchin: Extra inputs are not permitted (got '1')"),
-        ({"grid": {"losses.matching": [-1]}}, "greater than or equal to 0 (got '-1')"),
         ({"grid": {"losses.matching": [1, 1.0]}}, "Two points are the same in all settings that count"),
         ({"grid": {"seed.deep": [1]}}, "'seed' holds no further settings"),
-        ({"grid": {"classifiers.4.width": [8]}}, "'4' holds no further settings"),
         ({"grid": {"seed": list(range(1001))}}, "make 1,001 points"),
         ({"points": [{"name": "blur,sigma=2", "settings": {}}]}, "Two points are called 'blur,sigma=2'"),
         ({"points": [{"name": "", "settings": {"seed": 1}}]}, "points.0.name: String should have at least 1"),
@@ -386,9 +391,7 @@ def test_grid_is_the_product_and_points_come_after_it(place, tmp_path):
         ({"protect": {"store": "memory", "faces": "detect"}}, "leave protect.faces out"),
         ({"protect": {"store": "memory"}, "audit__size": 64}, "audit.size is 64, base.size 32"),
         ({"base": "none.yaml"}, "none.yaml: No such file"),
-        ({"base": {"data": {"source": "x"}}}, "base.matchers: Field required"),
         ({"audit__original": "${NOT_SET_ANYWHERE}"}, "NOT_SET_ANYWHERE, which is not set"),
-        ({"choose": {"max_tmr_loss": 2}}, "choose.max_tmr_loss: Input should be less than or equal to 1"),
     ],
 )
 def test_faulty_configurations_are_named_with_a_cure(place, tmp_path, monkeypatch, changes, fragment):
@@ -491,8 +494,12 @@ def test_choice_is_the_least_leakage_that_keeps_matching_and_ties_are_stated():
 # documents --------------------------------------------------------------------------------------------------
 
 
-def test_the_page_s_example_is_valid(tmp_path):
+def test_every_setting_is_explained_and_the_page_s_example_is_valid(tmp_path):
     page = (ROOT / "docs" / "sweep.md").read_text(encoding="utf-8")
+    names = {field.name for field in dataclasses.fields(SweepAudit)}
+    for kind in (SweepSettings, PointSettings, SweepProtect, ChooseSettings):
+        names |= kind.model_fields.keys()
+    assert [name for name in sorted(names) if f"`{name}`" not in page] == []
     (example,) = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     (tmp_path / "train.yaml").write_text("data: {source: photos}\nmatchers: [mini:m]\n")
     (tmp_path / "sweep.yaml").write_text(example)
