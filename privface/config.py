@@ -20,6 +20,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from privface.errors import ConfigError
 
@@ -254,10 +255,10 @@ def read_mapping(path: Path, *, page: str, least: str) -> dict[str, Any]:
         least: What it must hold at least, in words.
 
     Raises:
-        ConfigError: If it cannot be read, is no YAML or no mapping.
+        ConfigError: If it cannot be read, is no YAML or no mapping, or has a key twice.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  # a safe one
     except OSError as error:
         raise ConfigError(
             f"{path}: {error.strerror}.", hint=f"Give a YAML file; {page} shows one."
@@ -270,6 +271,21 @@ def read_mapping(path: Path, *, page: str, least: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds no settings.", hint=f"It must be a mapping with at least {least}.")
     return content
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping; YAML takes the last one and says nothing."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value} is given twice, keep one", problem_mark=key.start_mark
+                )
+            seen.add(str(key.value))
+        return node
 
 
 def parse_settings(content: dict[str, Any], *, where: str = "settings") -> TrainSettings:
@@ -291,22 +307,17 @@ def check_settings(kind: type[SettingsT], content: dict[str, Any], *, where: str
         return kind.model_validate(content)
     except ValidationError as error:
         raise ConfigError(
-            f"{where}: " + "; ".join(fault for _, fault in faults(error)) + ".",
+            f"{where}: " + "; ".join(_fault(e) for e in error.errors()) + ".",
             hint="Correct these keys; unknown ones are refused.",
         ) from error
 
 
-def faults(error: ValidationError) -> list[tuple[tuple[int | str, ...], str]]:
-    """Where each fault lies, and a sentence that names the setting and the value met."""
-    return [
-        (e["loc"], f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}{_got(e['input'])}")
-        for e in error.errors()
-    ]
-
-
-def _got(value: Any) -> str:
+def _fault(found: ErrorDetails) -> str:
+    """A sentence that names the setting and the value met."""
     # a whole section says nothing about which of its values is wrong
-    return "" if isinstance(value, dict | BaseModel) else f" (got {str(value)[:60]!r})"
+    value = found["input"]
+    got = "" if isinstance(value, dict | BaseModel) else f" (got {str(value)[:60]!r})"
+    return f"{'.'.join(map(str, found['loc'])) or 'settings'}: {found['msg']}{got}"
 
 
 def _override(content: dict[str, Any], override: str) -> None:

@@ -115,6 +115,8 @@ def test_faulty_override_is_named(tmp_path, override, fragment):
     ("content", "fragment"),
     [
         ("data: [", "is not readable YAML"),
+        ("data: {source: a, labels: b, source: c}\nmatchers: [mini:m]", "source is given twice"),
+        ("seed: 1\nmatchers: [mini:m]\nseed: 2", "seed is given twice"),
         ("- 1\n- 2\n", "holds no settings"),
         ("", "holds no settings"),
         ("data: {source: x}\n", "matchers: Field required"),

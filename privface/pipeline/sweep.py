@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-import privface
 from privface.audit import AuditResult
 from privface.audit.comparison import standing, trade_off
 from privface.audit.result import figure_data, to_json_data
@@ -31,91 +27,48 @@ from privface.data import require_disjoint
 from privface.errors import AuditError, ConfigError, OutputError
 from privface.images import write_atomic
 from privface.models import load_gender_probe, load_matcher
+from privface.pipeline.battery import build_auditor
 from privface.pipeline.faces import Progress, open_data
 from privface.pipeline.inspect import open_labelled, require_folder
-from privface.pipeline.sweep_job import SETTINGS_FILE, PointFolder, protected_counts
-from privface.pipeline.sweep_plan import ORIGINALS, TRAINED, Point, SweepSettings, digest, plan
+from privface.pipeline.sweep_job import SETTINGS_FILE
+from privface.pipeline.sweep_plan import FAILED_FILE, K_SAME, TRAINED, Point, SweepSettings, plan
 from privface.protect.output import is_fresh, locked
-from privface.records import FaceTable
 from privface.report.compare import write_comparison
 from privface.report.figures import sweep_figure, sweep_picture
+from privface.report.reading import Reading
 
 SCHEMA = "privface.sweep/1"
+LOG_FILE = "log.txt"
 
 _OUTPUTS = ("sweep.json", "sweep.html", "report-split.html", "tradeoff.svg", "tradeoff.png")
 _POLL_SECONDS = 0.1
-
-
-@dataclass(frozen=True)
-class PlannedPoint:
-    """What a sweep would do for a point.
-
-    Attributes:
-        point: The point.
-        state: ``done``, ``trained`` (protection and audit are left), ``begun``, ``failed before`` or ``new``.
-        training_images: Images that training would still see, epoch by epoch.
-        photos: Photos that would still be protected and audited.
-        minutes: What that took for finished points of the same method here; ``None`` where there is none.
-    """
-
-    point: Point
-    state: str
-    training_images: int
-    photos: int
-    minutes: float | None
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One point on one split."""
-
-    point: Point
-    split: str | None
-
-
-@dataclass(frozen=True)
-class _Checked:
-    """What a look at labels and models has shown."""
-
-    matchers: tuple[str, ...]
-    tables: Mapping[str | None, FaceTable]
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def run_sweep(
-    settings: SweepSettings,
-    out: Path,
-    *,
-    jobs: int = 1,
-    devices: Sequence[str] = (),
-    progress: Progress | None = None,
+    settings: SweepSettings, out: Path, *, jobs: int = 1, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Train, protect and audit every point, then compare them.
 
-    ``out`` gets ``sweep.json``, ``sweep.html``, ``tradeoff.svg``, ``tradeoff.png`` and ``points/``, a folder a point. A
-    point that fails is noted and stops no other one; run again, the sweep tries it again.
+    A point that fails is noted and stops no other one; run again, the sweep tries it again.
 
     Args:
         settings: What to train, audit and compare with.
-        out: New, empty, or of an earlier sweep; one process at a time may work on it.
-        jobs: Points that are worked on at once, each in a process with its share of the threads.
-        devices: Where points are trained, ``cpu`` or ``cuda:N``, handed out in turn; by default as the settings say.
+        out: New, empty, or of an earlier sweep; one process at a time may work on it. docs/sweep.md lists what it gets.
+        jobs: Points that are worked on at once, 1 to 256, each in a process with its share of the threads and GPUs.
         progress: Told how many points are through.
 
     Returns:
-        The document of ``sweep.json``, schema ``privface.sweep/1``: ``settings``, ``axes``, ``points``, ``front``,
-        ``against``, ``selection`` and ``report``. Same settings and inputs on a CPU, same thread share: same bytes,
+        The document of ``sweep.json``. Same settings and inputs on a CPU, same thread share: same bytes,
         interrupted or not.
 
     Raises:
-        ConfigError: If a setting does not fit data or models, or ``jobs`` or ``devices`` are out of range.
-        SplitOverlapError: If a person stands on two sides of training, selection and report.
-        AuditError: If a split has too few people of a gender to be audited, or audits of the folder are of other
-            photos than those of today.
-        OutputError: If ``out`` holds something else, is in use or cannot be written.
+        PrivfaceError: If settings, data, people, models or ``out`` do not fit; most of it before anything is trained.
     """
-    slots = _slots(jobs, devices)
-    points = plan(settings)
-    checked = _check(settings, points, out)
+    if not 1 <= jobs <= 256:
+        raise ConfigError(f"jobs is {jobs}; it must be from 1 to 256.", hint="One a GPU, or a few on a CPU.")
+    points = plan(settings, out)
+    unseen = _check(settings, points)
     require_folder(out)
     with locked(out):
         if not (out / SETTINGS_FILE).is_file() and not is_fresh(out):
@@ -124,427 +77,260 @@ def run_sweep(
             )
         text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         write_atomic(out / SETTINGS_FILE, text.encode())
-        split = settings.compared_on
-        _work(out, settings, [_Job(point, split) for point in points], slots, progress, "points")
-        compared = _Compared(out, settings, points, split, checked.matchers)
-        selection = _select(settings, compared)
-        reported = None
-        if selection is not None and selection["winner"] is not None:
-            # only now is anything of the report split opened but its labels
-            few = [p for p in points if p.method != TRAINED or p.name == selection["winner"]]
-            _work(out, settings, [_Job(p, settings.report) for p in few], slots, progress, "report")
-            reported = _Compared(out, settings, few, settings.report, checked.matchers)
-        return _write(out, settings, checked.matchers, compared, selection, reported)
+        _work(points, settings.compared_on, jobs, progress)
+        compared = _compare(points, settings.compared_on, unseen)
+        selection, report = None, None
+        if settings.select is not None:
+            chosen = choose(compared["points"], max_tmr_loss=settings.choose.max_tmr_loss)
+            selection = {"split": settings.select, **chosen}
+            winner = next((point for point in points if point.name == chosen["winner"]), None)
+            if winner is not None:  # only now is anything of the report split opened but its labels
+                few = [point for point in points if point.method != TRAINED or point is winner]
+                _work(few, settings.report, jobs, progress)
+                report = {
+                    **_compare(few, settings.report, unseen),
+                    "winner": winner.name,
+                    "earlier_looks": _earlier_looks(winner, settings.report),
+                }
+        document: dict[str, Any] = to_json_data(
+            {
+                "schema": SCHEMA,
+                "settings": settings.model_dump(mode="json"),
+                "axes": {
+                    "leakage": "worst retrained attacker, chosen on validation people",
+                    "tmr": "TMR at FMR 0.01, protected against protected, all impostors, the matcher that suffers most",
+                    "matchers": unseen,
+                },
+                **compared,
+                "selection": selection,
+                "report": report,
+            }
+        )
+        _write(document, points, out)
+        return document
 
 
-def plan_sweep(settings: SweepSettings, out: Path) -> list[PlannedPoint]:
+def plan_sweep(settings: SweepSettings, out: Path) -> list[dict[str, str]]:
     """What a sweep would do; nothing is written.
 
     Args:
         settings: The sweep.
         out: Its folder; need not exist.
 
+    Returns:
+        A row a point: ``name``, ``method``, ``state`` (done, failed before, begun or new) and ``folder``.
+
     Raises:
         PrivfaceError: As :func:`run_sweep`, for what can be known before the work.
     """
-    points = plan(settings)
-    checked = _check(settings, points, out)
-    photos = len(checked.tables[settings.compared_on])
-    lengths: dict[str, int] = {}
-    found = []
+    points = plan(settings, out)
+    _check(settings, points)
+    rows = []
     for point in points:
-        folder = PointFolder(out, point, settings)
-        done = folder.result(settings.compared_on) is not None
-        images = 0
-        if point.training is not None and not done and not folder.trained:
-            chosen = point.training
-            key = digest([chosen.data.model_dump(mode="json"), chosen.validation_share])
-            if key not in lengths:
-                genders = [record.gender for record in open_data(chosen.data).labelled()]
-                larger = max(genders.count(gender) for gender in set(genders))
-                lengths[key] = round(2 * larger * (1 - chosen.validation_share))
-            images = chosen.loop.epochs * (chosen.loop.epoch_images or lengths[key])
-        state = (
-            "done"
-            if done
-            else "failed before"
-            if folder.failure()
-            else "trained"
-            if folder.trained
-            else "begun"
-            if folder.path.is_dir()
-            else "new"
-        )
-        minutes = None if done else _usual_minutes(point, points, settings, out, trained=folder.trained)
-        found.append(PlannedPoint(point, state, images, 0 if done else photos, 0.0 if done else minutes))
-    return found
-
-
-def _usual_minutes(
-    point: Point, points: Sequence[Point], settings: SweepSettings, out: Path, *, trained: bool
-) -> float | None:
-    """Mean of the finished points of the same kind: every baseline costs about the same."""
-    kind = point.method in {TRAINED, ORIGINALS}
-    taken = []
-    for other in points:
-        folder = PointFolder(out, other, settings)
-        alike = other.method == point.method if kind else other.method not in {TRAINED, ORIGINALS}
-        if alike and folder.result(settings.compared_on) is not None:
-            taken.append(sum(v for k, v in folder.minutes().items() if not (trained and k == "train")))
-    return sum(taken) / len(taken) if taken else None
+        state = "failed before" if point.failure else "begun" if point.path.is_dir() else "new"
+        if point.result(settings.compared_on) is not None:
+            state = "done"
+        rows.append({"name": point.name, "method": point.method, "state": state, "folder": point.path.name})
+    return rows
 
 
 # before the work --------------------------------------------------------------------------------------------
 
 
-def _check(settings: SweepSettings, points: Sequence[Point], out: Path) -> _Checked:
-    """Refuse now what would else show after hours: wrong paths, shared people, matchers that are all seen."""
+def _check(settings: SweepSettings, points: Sequence[Point]) -> list[str]:
+    """Names of the matchers that no point is trained against.
+
+    Refuses now what would else show after hours: wrong paths, shared people, matchers that are all seen.
+    """
     chosen = settings.audit
-    splits = dict.fromkeys(
-        (settings.compared_on, settings.report) if settings.report else (settings.compared_on,)
-    )
-    labels = None if chosen.labels is None else Path(chosen.labels)
-    tables = {split: open_labelled(Path(chosen.original), labels=labels, split=split) for split in splits}
+    splits = [settings.compared_on] + ([] if settings.report is None else [settings.report])
+    tables = {split: open_labelled(chosen.original, labels=chosen.labels, split=split) for split in splits}
     if settings.report is not None:
         names = (f"select: {settings.select}", f"report: {settings.report}")
-        require_disjoint(*(tables[split] for split in splits), names=names)
-    met: set[str] = set()
-    training = {digest(p.training.data.model_dump(mode="json")): p.training for p in points if p.training}
-    for one in training.values():
-        people = open_data(one.data).labelled()
+        require_disjoint(*tables.values(), names=names)
+    training = [point.training for point in points if point.training is not None]
+    sets = [data for one in training for data in (one.data, *one.gender_data)]
+    sets += [settings.base.data for point in points if point.method == K_SAME]
+    for data in dict.fromkeys(sets):
+        people = open_data(data).labelled()
         for split, table in tables.items():
             audited = "the audited photos" if split is None else f"the audited split {split!r}"
-            require_disjoint(people, table, names=(f"training data {one.data.source}", audited))
-    for table in tables.values():  # too few people for an audit would else show once all points are trained
+            require_disjoint(people, table, names=(f"training data {data.source}", audited))
+    for table in tables.values():
         subjects = Subjects(files=tuple(table.files), identities=table.identities, genders=table.genders)
-        People.split(subjects, seed=chosen.seed)
-    for spec in dict.fromkeys(spec for p in points if p.training for spec in p.training.matchers):
-        met.add(load_matcher(spec).weights_sha256)
+        People.split(subjects, seed=chosen.seed)  # refuses too few people
+    met = {load_matcher(spec).weights_sha256 for spec in dict.fromkeys(s for t in training for s in t.matchers)}
     matchers = [load_matcher(spec) for spec in chosen.matchers]
-    names_ = [matcher.name for matcher in matchers]
-    if len(set(names_)) != len(names_):
-        raise ConfigError(
-            f"audit.matchers: two matchers share a name: {names_}.", hint="Rename a file or folder."
-        )
-    unseen = tuple(matcher.name for matcher in matchers if matcher.weights_sha256 not in met)
+    probes = [load_gender_probe(spec) for spec in chosen.probes]
+    build_auditor(chosen, matchers=matchers, probes=probes)
+    unseen = [matcher.name for matcher in matchers if matcher.weights_sha256 not in met]
     if not unseen:
         raise ConfigError(
-            f"audit.matchers: {', '.join(names_)}: a point is trained against every one of them, so what matching loses with others would not show.",
+            f"audit.matchers: points are trained against every one of {', '.join(chosen.matchers)}, so what matching loses with others would not show.",
             hint="Add a matcher that no point is trained against.",
         )
-    for spec in chosen.probes:
-        load_gender_probe(spec)
-    home = out.resolve()
-    for parent in {record.path.resolve().parent for table in tables.values() for record in table}:
-        if home == parent or home in parent.parents:
-            raise OutputError(
-                f"The originals lie in {parent}, inside the output folder {out}.",
-                hint="Choose another --out.",
-            )
-    return _Checked(unseen, tables)
-
-
-def _slots(jobs: int, devices: Sequence[str]) -> list[str | None]:
-    """The device of each job that may run at once."""
-    if not 1 <= jobs <= 256:
-        raise ConfigError(f"jobs is {jobs}; it must be from 1 to 256.", hint="One a GPU, or a few on a CPU.")
-    for device in devices:
-        found = re.fullmatch(r"cpu|cuda:(\d+)", device)
-        if found is None:
-            raise ConfigError(f"{device!r} is no device.", hint="Such as --devices cuda:0,cuda:1, or cpu.")
-        if found[1] is not None and int(found[1]) >= torch.cuda.device_count():
-            raise ConfigError(
-                f"There is no {device}; CUDA devices here: {torch.cuda.device_count()}.",
-                hint="See `privface doctor`; leave --devices out to train where the settings say.",
-            )
-    return [devices[number % len(devices)] if devices else None for number in range(jobs)]
-
-
-def _threads(jobs: int) -> int:
-    """Threads of each job: its share of OMP_NUM_THREADS where that is set, else of the cores we may use."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    whole = int(told) if told.isdecimal() and int(told) else os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        whole = min(whole, len(os.sched_getaffinity(0)))
-    return max(1, whole // jobs)
+    return unseen
 
 
 # the work ---------------------------------------------------------------------------------------------------
 
 
-def _work(
-    out: Path,
-    settings: SweepSettings,
-    wanted: Sequence[_Job],
-    slots: Sequence[str | None],
-    progress: Progress | None,
-    stage: str,
-) -> None:
-    """Do all jobs that are not done, as many at once as there are slots."""
-    pending = deque(j for j in wanted if PointFolder(out, j.point, settings).result(j.split) is None)
-    free, running = deque(slots), dict[subprocess.Popen[bytes], tuple[_Job, str | None]]()
-    through = len(wanted) - len(pending)
-
-    def tell() -> None:
-        if progress is not None:
-            progress(stage, through, len(wanted))
-
-    tell()
+def _work(points: Sequence[Point], split: str | None, jobs: int, progress: Progress | None) -> None:
+    """Do all points that are not done on a split, as many at once as there may be jobs."""
+    pending = [point for point in points if point.result(split) is None]
+    free, running = _shares(jobs), dict[subprocess.Popen[bytes], tuple[Point, dict[str, str]]]()
+    stage = "points" if split is None else f"points on {split}"
     try:
         while pending or running:
             while pending and free:
-                job, device = pending.popleft(), free.popleft()
-                folder = PointFolder(out, job.point, settings)
-                running[_start(out, folder, job, device, threads=_threads(len(slots)))] = (job, device)
+                point, share = pending.pop(0), free.pop(0)
+                running[_start(point, split, share)] = point, share
             for process in [process for process in running if process.poll() is not None]:
-                job, device = running.pop(process)
-                _close(process)
-                free.append(device)
-                _note_end(PointFolder(out, job.point, settings), job.split, process.returncode)
-                through += 1
-                tell()
+                point, share = running.pop(process)
+                process.communicate()  # closes our end of its standard input
+                free.append(share)
+                if point.result(split) is None and point.failure is None:  # it could not say why
+                    code = process.returncode
+                    ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+                    reason = f"The process of this point ended with {ended}; see {LOG_FILE} beside it."
+                    point.fail("process", reason)
+            if progress is not None:
+                progress(stage, len(points) - len(pending) - len(running), len(points))
             time.sleep(_POLL_SECONDS)
     finally:  # Ctrl-C: what is finished is kept
         for process in running:
-            _close(process)
             process.kill()
-            process.wait()
+            process.communicate()
 
 
-def _start(
-    out: Path, folder: PointFolder, job: _Job, device: str | None, *, threads: int
-) -> subprocess.Popen[bytes]:
+def _shares(jobs: int) -> list[dict[str, str]]:
+    """What each job that may run at once gets of the threads and GPUs, as environment variables."""
+    threads = dict.fromkeys(_THREADS, str(max(1, torch.get_num_threads() // jobs)))
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = told.split(",") if told else [str(number) for number in range(torch.cuda.device_count())]
+    few = [gpus[job::jobs] or gpus[job % len(gpus) :][:1] if gpus else [] for job in range(jobs)]
+    return [{**threads, "CUDA_VISIBLE_DEVICES": ",".join(mine)} for mine in few]
+
+
+def _start(point: Point, split: str | None, share: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """A process for one point; it ends when the other end of its standard input is gone, so it never outlives us."""
-    command = [sys.executable, "-m", "privface.pipeline.sweep_job", str(out.absolute()), job.point.folder]
-    if job.split is not None:
-        command.append(f"--split={job.split}")
-    package = str(Path(privface.__file__).parents[1])
-    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
-    environment = {name: value for name, value in os.environ.items() if name not in _RANKS}
-    environment |= {name: str(threads) for name in _THREADS} | {"PYTHONPATH": path}
-    if device is not None:
-        command.append(f"--device={device.partition(':')[0]}")
-        environment["CUDA_VISIBLE_DEVICES"] = _visible(device)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with folder.log.open("ab") as log:
+    job = json.dumps([str(point.path.parents[1].absolute()), point.path.name, split])
+    point.path.mkdir(parents=True, exist_ok=True)
+    (point.path / FAILED_FILE).unlink(missing_ok=True)
+    with (point.path / LOG_FILE).open("ab") as log:
         return subprocess.Popen(  # noqa: S603  # our own module
-            command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
-        )
-
-
-_RANKS = {"RANK", "LOCAL_RANK", "WORLD_SIZE"}
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-def _visible(device: str) -> str:
-    """What the job may see, as CUDA_VISIBLE_DEVICES; our own number may already be one of a part."""
-    kind, _, number = device.partition(":")
-    if kind == "cpu":
-        return ""
-    ours = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return ours.split(",")[int(number)] if ours else number
-
-
-def _close(process: subprocess.Popen[bytes]) -> None:
-    if process.stdin is not None:
-        process.stdin.close()
-
-
-def _note_end(folder: PointFolder, split: str | None, code: int) -> None:
-    """A process that failed has said why; one that was killed could not."""
-    if folder.result(split) is not None or (code == 1 and folder.failure() is not None):
-        return
-    ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    folder.fail("process", f"The process of this point ended with {ended}; see {folder.log.name} beside it.")
+            [sys.executable, "-m", "privface.pipeline.sweep_job", job],
+            stdin=subprocess.PIPE, stdout=log, stderr=log, env={**os.environ, **share}, start_new_session=True,
+        )  # fmt: skip
 
 
 # the comparison -----------------------------------------------------------------------------------------------
 
 
-class _Compared:
-    """The points on one split, side by side."""
-
-    def __init__(
-        self,
-        out: Path,
-        settings: SweepSettings,
-        points: Sequence[Point],
-        split: str | None,
-        matchers: Sequence[str],
-    ) -> None:
-        self.split, self.points, self.matchers = split, points, matchers
-        self._folders = {point.name: PointFolder(out, point, settings) for point in points}
-        found = {name: folder.result(split) for name, folder in self._folders.items()}
-        self.results: dict[str, AuditResult] = {name: r for name, r in found.items() if r is not None}
-        self.named = [(name, result.to_dict()) for name, result in self.results.items()]
-        try:
-            self.trade_off = trade_off(self.named, matchers=matchers) if self.named else []
-        except AuditError as error:
-            raise AuditError(
-                f"{error.message} They have changed since the first points were audited.",
-                hint=f"Give another --out, or delete the audit-* folders below {out / 'points'}.",
-            ) from error
-        self.methods = {point.name: point.method for point in points}
-
-    def rows(self) -> list[dict[str, Any]]:
-        """The points as ``sweep.json`` lists them."""
-        measured = {point["name"]: point for point in self.trade_off}
-        return [self._row(point, measured.get(point.name)) for point in self.points]
-
-    def _row(self, point: Point, measured: Mapping[str, Any] | None) -> dict[str, Any]:
-        folder = self._folders[point.name]
-        row: dict[str, Any] = {
-            "name": point.name,
-            "method": point.method,
-            "changes": dict(point.changes),
-            "folder": f"points/{point.folder}",
-        }
-        if measured is None:
-            failure = folder.failure() or {"stage": "process", "reason": "no reason was noted"}
-            return {**row, "status": "failed", **failure}
-        result = self.results[point.name]
-        worst = result.document["worst_retrained"]
-        return {
-            **row,
-            "status": "done",
-            **{
-                key: measured[key]
-                for key in ("leakage", "tmr", "tmr_before", "matcher", "dominated_by", "differs")
-            },
-            "front": point.name in self.front,
-            "attacker": {"probe": worst["probe"], "input": worst["input"]},
-            "verdict": result.document["verdict"]["status"],
-            "protected": protected_counts(folder, self.split),
-            "figures": {name: figure_data(figure) for name, figure in result.figures.items()},
-        }
-
-    @property
-    def front(self) -> list[str]:
-        """Points with both figures that no other point beats; tied ones all stay."""
-        return [
-            p["name"]
-            for p in self.trade_off
-            if p["dominated_by"] is None and None not in (p["leakage"]["value"], p["tmr"]["value"])
-        ]
-
-    def against(self) -> list[dict[str, Any]]:
-        """How the trained points stand against each other method."""
-        return standing(self.trade_off, self.methods, ours=TRAINED)
-
-    def drawn(self) -> list[dict[str, Any]]:
-        """The points as the figure takes them."""
-        return [
-            {**p, "kind": self.methods[p["name"]] if self.methods[p["name"]] in _KINDS else "baseline"}
-            for p in self.trade_off
-        ]
+def _compare(points: Sequence[Point], split: str | None, matchers: Sequence[str]) -> dict[str, Any]:
+    """The points on one split, side by side: ``split``, ``points``, ``front`` and ``against``."""
+    found = {point.name: point.result(split) for point in points}
+    results = {name: result for name, result in found.items() if result is not None}
+    measured = []
+    try:
+        if results:
+            measured = trade_off([(k, v.to_dict()) for k, v in results.items()], matchers=matchers)
+    except AuditError as error:
+        raise AuditError(
+            f"{error.message} They have changed since the first points were audited.",
+            hint=f"Give another --out, or delete the audit-* folders below {points[0].path.parent}.",
+        ) from error
+    known = {row["name"]: row for row in measured}
+    methods = {point.name: point.method for point in points}
+    return {
+        "split": split,
+        "points": [_row(point, results.get(point.name), known.get(point.name, {})) for point in points],
+        "front": [  # points with both figures that no other point beats; tied ones all stay
+            row["name"]
+            for row in measured
+            if row["dominated_by"] is None and None not in (row["leakage"]["value"], row["tmr"]["value"])
+        ],
+        "against": standing(measured, methods, ours=TRAINED),
+    }
 
 
-_KINDS = {TRAINED, ORIGINALS}
+def _row(point: Point, result: AuditResult | None, measured: Mapping[str, Any]) -> dict[str, Any]:
+    row = {
+        "name": point.name,
+        "method": point.method,
+        "changes": dict(point.changes),
+        "folder": f"points/{point.path.name}",
+    }
+    if result is None:
+        return {**row, "status": "failed", **(point.failure or {"stage": "process", "reason": "unknown"})}
+    worst = result.document["worst_retrained"]
+    return {
+        **row,
+        "status": "done",
+        **measured,
+        "attacker": {"probe": worst["probe"], "input": worst["input"]},
+        "verdict": result.document["verdict"]["status"],
+        "figures": {name: figure_data(figure) for name, figure in result.figures.items()},
+    }
 
 
 def choose(points: Sequence[Mapping[str, Any]], *, max_tmr_loss: float) -> dict[str, Any]:
     """The point that leaks least among those that keep matching; a tie goes to more TMR, then to the first.
 
     Args:
-        points: Points of :func:`privface.audit.comparison.trade_off`, the trained ones.
+        points: The points of a sweep's document; what failed or could not be measured cannot win.
         max_tmr_loss: How much TMR a point may lose against the originals of its own audit.
 
     Returns:
-        ``winner`` (a name, or ``None`` with a ``reason``), ``tied`` (names that agree with it on both figures), ``eligible``
-        and ``of`` (numbers of points) and ``rule``.
+        ``winner`` (a name, or ``None`` with a ``reason``), ``tied`` (names that agree with it on both figures) and ``rule``.
     """
-    losses = {}
+    known = []
     for point in points:
-        values = [point[key]["value"] for key in ("leakage", "tmr", "tmr_before")]
-        if None not in values:
-            losses[point["name"]] = values[2] - values[1]
-    eligible = [p for p in points if losses.get(p["name"], 2.0) <= max_tmr_loss + 1e-9]
-    found: dict[str, Any] = {
+        if point["method"] == TRAINED and point["status"] == "done":
+            leakage, tmr, before = (point[key]["value"] for key in ("leakage", "tmr", "tmr_before"))
+            if None not in (leakage, tmr, before):
+                known.append((point["name"], (leakage, -tmr), before - tmr))
+    eligible = [(name, rank) for name, rank, loss in known if loss <= max_tmr_loss + 1e-9]
+    winner, best = min(eligible, key=lambda entry: entry[1], default=(None, None))
+    least = f"the least loss is {min(e[2] for e in known):.3f}" if known else "none has both figures"
+    return {
         "rule": f"lowest leakage among trained points that lose at most {max_tmr_loss:g} of TMR; a tie goes to the higher TMR, then to the first listed",
-        "eligible": len(eligible),
-        "of": len(points),
-        "winner": None,
-        "tied": [],
-        "reason": None,
+        "winner": winner,
+        "tied": [name for name, rank in eligible if rank == best and name != winner],
+        "reason": None if winner else f"no trained point loses at most {max_tmr_loss:g} of TMR: {least}",
     }
-    if not eligible:
-        least = f"the least loss is {min(losses.values()):.3f}" if losses else "none has both figures"
-        found["reason"] = f"no trained point loses at most {max_tmr_loss:g} of TMR: {least}"
-        return found
-
-    def rank(point: Mapping[str, Any]) -> tuple[float, float]:
-        return point["leakage"]["value"], -point["tmr"]["value"]
-
-    best = min(eligible, key=rank)
-    found["winner"] = best["name"]
-    found["tied"] = [p["name"] for p in eligible if p is not best and rank(p) == rank(best)]
-    return found
 
 
-def _select(settings: SweepSettings, compared: _Compared) -> dict[str, Any] | None:
-    if settings.select is None:
-        return None
-    trained = [p for p in compared.trade_off if compared.methods[p["name"]] == TRAINED]
-    return {"split": settings.select, **choose(trained, max_tmr_loss=settings.choose.max_tmr_loss)}
-
-
-def _earlier_looks(out: Path, settings: SweepSettings, winner: Point) -> list[str]:
+def _earlier_looks(winner: Point, split: str | None) -> list[str]:
     """Folders of other trained points that this folder has already shown on the report split."""
-    name = PointFolder(out, winner, settings).audit(settings.report).name.rpartition("-")[0]
-    found = {path.parent.parent.name for path in (out / "points").glob(f"{TRAINED}-*/{name}-*/report.html")}
-    return sorted(found - {winner.folder})
+    name = winner.place("audit", split).name.rpartition("-")[0]
+    found = winner.path.parent.glob(f"{TRAINED}-*/{name}-*/report.html")
+    return sorted({path.parent.parent.name for path in found} - {winner.path.name})
 
 
-def _write(
-    out: Path,
-    settings: SweepSettings,
-    matchers: Sequence[str],
-    compared: _Compared,
-    selection: dict[str, Any] | None,
-    reported: _Compared | None,
-) -> dict[str, Any]:
+# what is written ------------------------------------------------------------------------------------------------
+
+
+def _write(document: Mapping[str, Any], points: Sequence[Point], out: Path) -> None:
     for name in _OUTPUTS:  # of an earlier run; what cannot be drawn now must not look as if it had been
         (out / name).unlink(missing_ok=True)
-    report = None
-    if reported is not None and selection is not None:
-        winner = next(p for p in reported.points if p.name == selection["winner"])
-        report = {
-            "split": settings.report,
-            "winner": winner.name,
-            "points": reported.rows(),
-            "against": reported.against(),
-            "earlier_looks": _earlier_looks(out, settings, winner),
-        }
-    document: dict[str, Any] = to_json_data(
-        {
-            "schema": SCHEMA,
-            "settings": settings.model_dump(mode="json"),
-            "axes": {
-                "leakage": "worst retrained attacker, chosen on validation people",
-                "tmr": "TMR at FMR 0.01, protected against protected, all impostors, the matcher that suffers most",
-                "matchers": list(matchers),
-                "split": compared.split,
-            },
-            "points": compared.rows(),
-            "front": compared.front,
-            "against": compared.against(),
-            "selection": selection,
-            "report": report,
-        }
-    )
-    if compared.named:
-        drawn, title = compared.drawn(), "Recognition against gender leakage, by point"
-        figure = sweep_figure(drawn, title=title)
-        write_atomic(out / "tradeoff.svg", figure.encode())
-        write_atomic(out / "tradeoff.png", sweep_picture(drawn, title=title))
-        notes = sentences(document)
-        write_comparison(compared.named, out / "sweep.html", matchers=matchers, figure=figure, notes=notes)
-    if reported is not None and reported.named:
-        figure = sweep_figure(reported.drawn(), title="Recognition against gender leakage, report people")
-        write_comparison(reported.named, out / "report-split.html", matchers=matchers, figure=figure)
+    matchers, notes = document["axes"]["matchers"], sentences(document)
+    for page, part in (("sweep.html", document), ("report-split.html", document["report"])):
+        if part is None:
+            continue
+        rows = [row for row in part["points"] if row["status"] == "done"]
+        shown = {row["name"] for row in rows}
+        found = [(point.name, point.result(part["split"])) for point in points if point.name in shown]
+        named = [(name, result.to_dict()) for name, result in found if result is not None]
+        if rows:
+            title = f"Recognition against gender leakage, people: {part['split'] or 'all'}"
+            figure = sweep_figure(rows, title=title)
+            write_comparison(named, out / page, matchers=matchers, figure=figure, notes=notes)
+            if part is document:
+                write_atomic(out / "tradeoff.svg", figure.encode())
+                write_atomic(out / "tradeoff.png", sweep_picture(rows, title=title))
     text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_atomic(out / "sweep.json", (text + "\n").encode())
-    return document
 
 
 def failed_points(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -555,61 +341,36 @@ def failed_points(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def sentences(document: Mapping[str, Any]) -> list[str]:
     """What a sweep has shown, and what it has not, in words."""
-    axes = document["axes"]
+    axes, selection, report = document["axes"], document["selection"], document["report"]
     said = [
         f"Recognition: {axes['tmr']}, of {', '.join(axes['matchers'])}, which no point was trained against.",
         f"On the front, beaten by no other point: {', '.join(document['front']) or 'none'}.",
+        *(f"On the compared people, {_standing(row)}" for row in document["against"]),
+        *(f"{row['name']} failed ({row['stage']}): {row['reason']}" for row in failed_points(document)),
     ]
-    said += [_standing_sentence(row) for row in document["against"]]
-    said += [f"{row['name']} failed ({row['stage']}): {row['reason']}" for row in failed_points(document)]
-    selection, report = document["selection"], document["report"]
     if selection is None:
-        said.append(
-            "All points were compared on the same people. To take the best of them for its figure would be tuning on these "
-            "people: give select and report, two splits of different people."
-        )
-    elif selection["winner"] is None:
-        said.append(
-            f"No winner on {selection['split']!r}: {selection['reason']}. Nobody of the report split was looked at."
-        )
-    else:
-        tied = f" (tied with {', '.join(selection['tied'])})" if selection["tied"] else ""
-        said.append(f"Chosen on {selection['split']!r}: {selection['winner']}{tied}, by {selection['rule']}.")
-        said += _report_sentences(report)
-    return said
-
-
-def _report_sentences(report: Mapping[str, Any]) -> list[str]:
-    row = next(row for row in report["points"] if row["name"] == report["winner"])
-    if row["status"] == "failed":
-        return [f"On the people of {report['split']!r} it could not be audited."]
-    said = [
-        f"On the people of {report['split']!r}, whom the choice has not seen: leakage {_text(row['leakage'])}, TMR {_text(row['tmr'])}."
-    ]
-    said += [_standing_sentence(other) for other in report["against"]]
+        tuned = "All points were compared on the same people. To take the best of them for its figure would be tuning on them"
+        return [*said, f"{tuned}: give select and report, two splits of different people."]
+    if report is None:
+        no_winner = f"No winner on {selection['split']!r}: {selection['reason']}."
+        return [*said, f"{no_winner} Nobody of the report split was looked at."]
+    tied = f" (tied with {', '.join(selection['tied'])})" if selection["tied"] else ""
+    said.append(f"Chosen on {selection['split']!r}: {selection['winner']}{tied}, by {selection['rule']}.")
+    where = f"On the people of {report['split']!r}, whom the choice has not seen"
+    for row in report["points"]:
+        if row["name"] == report["winner"] and row["status"] == "done":
+            leakage, tmr = (Reading.of(row[key]).text for key in ("leakage", "tmr"))
+            said.append(f"{where}: leakage {leakage}, TMR {tmr}.")
+    said += [f"{where}: {_standing(row)}" for row in report["against"]]
     if report["earlier_looks"]:
-        said.append(
-            f"{len(report['earlier_looks'])} other trained points were shown on these people before; each look makes the best figure a little more flattering."
-        )
+        looks = f"{len(report['earlier_looks'])} other trained points were shown on these people before"
+        said.append(f"{looks}; each look makes the best figure a little more flattering.")
     return said
 
 
-def _standing_sentence(row: Mapping[str, Any]) -> str:
-    subject = (
-        "The trained point dominates"
-        if row["ours"] == 1
-        else f"Of {row['ours']} trained points, one or another dominates"
-    )
+def _standing(row: Mapping[str, Any]) -> str:
     unmeasured = f", {row['unmeasured']} not measurable" if row["unmeasured"] else ""
     return (
-        f"{subject} {row['method']} at {row['dominated']} of {row['points']} points ({row['clearly']} of them beyond the 95 % intervals, "
-        f"{row['tied']} tied{unmeasured}); {row['method']} dominates {row['dominates']} of {row['ours']}."
+        f"trained points dominate {row['method']} at {row['dominated']} of {row['points']} points ({row['clearly']} of them beyond "
+        f"the 95 % intervals, {row['tied']} tied{unmeasured}); {row['method']} dominates {row['dominates']} of {row['ours']}."
     )
-
-
-def _text(figure: Mapping[str, Any]) -> str:
-    if figure["value"] is None:
-        return f"not measurable ({figure.get('reason', 'no reason given')})"
-    if figure["low"] is None or figure["high"] is None:
-        return f"{figure['value']:.3f}"
-    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"

@@ -204,7 +204,7 @@ BASELINES: dict[str, type[Baseline]] = {
     "jpeg": JPEGCompression,
     "down-up": DownUpSample,
 }
-"""Baselines that need nothing but numbers, by the name that ``privface protect`` and ``privface sweep`` know them by."""
+"""Baselines that need nothing but numbers, by their name in a specification."""
 
 _PREFIX = "baseline:"
 
@@ -214,8 +214,12 @@ def is_baseline(spec: str) -> bool:
     return spec.startswith(_PREFIX)
 
 
-def load_baseline(spec: str) -> Baseline:
+def load_baseline(spec: str, *, size: int = FRAME) -> Baseline:
     """A baseline as people write it, such as ``baseline:blur,sigma=3`` or ``baseline:noise,sigma=0.2,seed=7``.
+
+    Args:
+        spec: Name and settings; ``baseline:`` may be left out.
+        size: Side of the aligned faces in pixels, where the specification gives none.
 
     Raises:
         ConfigError: If the name, a setting or its value is wrong; the message gives what there is.
@@ -226,7 +230,7 @@ def load_baseline(spec: str) -> Baseline:
     kind = BASELINES[name]
     types = {field.name: float if field.type == "float" else int for field in fields(kind)}
     needed = {field.name for field in fields(kind) if field.default is MISSING}
-    values: dict[str, float] = {}
+    values: dict[str, float] = {"size": size}
     for setting in settings:
         key, _, text = setting.partition("=")
         try:

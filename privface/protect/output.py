@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import stat
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,19 +36,24 @@ def require_apart(source: Path, output: Path) -> None:
 
 
 @contextmanager
-def locked(root: Path) -> Iterator[None]:
+def locked(root: Path, *, patience: float = 0.0) -> Iterator[None]:
     """Create an output root and hold it for one job.
 
     The lock is a file taken with ``flock``, so the kernel frees it when a process is killed; a file left
     behind blocks nobody.
 
+    Args:
+        root: The folder.
+        patience: Seconds to wait for another job that holds it.
+
     Raises:
         OutputError: If another job holds it, or the folder cannot be written.
     """
-    path = root / LOCK_NAME
+    path, deadline = root / LOCK_NAME, time.monotonic() + patience
     try:
         root.mkdir(parents=True, exist_ok=True)
-        descriptor = _take(path)
+        while (descriptor := _take(path)) is None and time.monotonic() < deadline:
+            time.sleep(0.1)
     except OSError as error:
         raise OutputError(
             f"Cannot write to {root}: {error.strerror}.",

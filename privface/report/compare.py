@@ -92,7 +92,7 @@ def comparison_markdown(named: Sequence[Named]) -> str:
     for row in _rows(named, trade_off(named)):
         cells = [
             row["name"],
-            *(_cell(row["figures"][key]) for key, _, _ in COLUMNS),
+            *(row["figures"][key].text for key, _, _ in COLUMNS),
             row["dominated_by"] or "",
         ]
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
@@ -117,16 +117,6 @@ def _document(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             for row in rows
         ],
     }
-
-
-def _cell(reading: Reading) -> str:
-    if not reading.known:
-        return "n/m"
-    return (
-        f"{reading.value:.3f} [{reading.low:.3f}, {reading.high:.3f}]"
-        if reading.has_interval
-        else f"{reading.value:.3f}"
-    )
 
 
 def _rows(named: Sequence[Named], points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

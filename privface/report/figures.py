@@ -518,8 +518,8 @@ def sweep_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
     """The points of a sweep, each with its name beside it.
 
     Args:
-        points: Points of :func:`privface.audit.comparison.trade_off`, each with a ``kind``: ``trained`` (circle),
-            ``baseline`` (square) or ``originals`` (diamond).
+        points: Points of :func:`privface.audit.comparison.trade_off`, each with a ``method``: ``trained`` (circle),
+            ``originals`` (diamond) or a simpler one (square).
         title: What the figure shows, read aloud by screen readers.
 
     Returns:
@@ -540,7 +540,8 @@ def sweep_picture(points: Sequence[Mapping[str, Any]], *, title: str) -> bytes:
         return buffer.getvalue()
 
 
-_KIND_STYLE = {"trained": (_PROTECTED, "o"), "baseline": (_ORIGINAL, "s"), "originals": (_INK, "D")}
+_METHOD_STYLE = {"trained": (_PROTECTED, "o"), "originals": (_INK, "D")}
+_SIMPLER = (_ORIGINAL, "s")
 _MOST_NAMES = 40
 
 
@@ -557,7 +558,7 @@ def _sweep(points: Sequence[Mapping[str, Any]]) -> Figure:
     if front:
         axes.step(*zip(*front, strict=True), where="post", color=_MIXED, linewidth=1.8, zorder=3)
     for leak, match, point in known:
-        colour, marker = _KIND_STYLE[point["kind"]]
+        colour, marker = _METHOD_STYLE.get(point["method"], _SIMPLER)
         if leak.has_interval:
             axes.plot([leak.low, leak.high], [match.value] * 2, color=_FAINT, linewidth=1.2, zorder=2)
         if match.has_interval:
@@ -589,7 +590,7 @@ def _name_points(
     axes: Axes, renderer: RendererBase, known: Sequence[tuple[Reading, Reading, Mapping[str, Any]]]
 ) -> None:
     """Names beside their points; what does not fit beside is set off and led to by a line."""
-    order = sorted(known, key=lambda e: (e[2].get("dominated_by") is not None, e[2]["kind"] == "trained"))
+    order = sorted(known, key=lambda e: (e[2].get("dominated_by") is not None, e[2]["method"] == "trained"))
     named = [entry for entry in known if any(entry is kept for kept in order[:_MOST_NAMES])]
     texts = [axes.text(0, 0, _short(p["name"], 40), fontsize=9) for _, _, p in named]
     sizes = []
@@ -617,7 +618,7 @@ def _name_points(
             ha="center",
             va="center",
             fontsize=9,
-            color=_KIND_STYLE[point["kind"]][0],
+            color=_METHOD_STYLE.get(point["method"], _SIMPLER)[0],
             arrowprops={"arrowstyle": "-", "color": _INK, "alpha": 0.45, "linewidth": 0.7, "shrinkB": 4}
             if far
             else None,

@@ -53,6 +53,13 @@ class Reading:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     @property
+    def text(self) -> str:
+        """Value and interval with three digits; ``n/m`` where there is no value."""
+        if not self.known:
+            return "n/m"
+        return f"{self.value:.3f}" + (f" [{self.low:.3f}, {self.high:.3f}]" if self.has_interval else "")
+
+    @property
     def leakage(self) -> Reading:
         """An AUC turned into leakage, max(AUC, 1 - AUC): a sure mistake tells as much as a sure hit."""
         if not self.known or self.value >= 0.5:

@@ -51,8 +51,8 @@ def points(count: int) -> list[dict]:
             key: {"value": value, "low": value - 0.02, "high": value + 0.02}
             for key, value in (("leakage", leak), ("tmr", match))
         }
-        kind = ("trained", "baseline", "originals")[k % 3]
-        out.append({"name": f"p{k}<&", "kind": kind, "dominated_by": "x" if k % 2 else None, **figures})
+        method = ("trained", "blur", "originals")[k % 3]
+        out.append({"name": f"p{k}<&", "method": method, "dominated_by": "x" if k % 2 else None, **figures})
     return out
 
 
