@@ -159,7 +159,9 @@ def _check(settings: SweepSettings, points: Sequence[Point]) -> list[str]:
     for table in tables.values():
         subjects = Subjects(files=tuple(table.files), identities=table.identities, genders=table.genders)
         People.split(subjects, seed=chosen.seed)  # refuses too few people
-    met = {load_matcher(spec).weights_sha256 for spec in dict.fromkeys(s for t in training for s in t.matchers)}
+    met = {
+        load_matcher(spec).weights_sha256 for spec in dict.fromkeys(s for t in training for s in t.matchers)
+    }
     matchers = [load_matcher(spec) for spec in chosen.matchers]
     probes = [load_gender_probe(spec) for spec in chosen.probes]
     build_auditor(chosen, matchers=matchers, probes=probes)
