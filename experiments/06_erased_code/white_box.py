@@ -44,7 +44,11 @@ BEST = Variant()
 VARIANTS = (
     *(replace(BEST, size=size) for size in (64, 80, 48, 96, 128)),
     *(replace(BEST, encoders=count, size=size) for count in (1, 2) for size in (64, 80)),
-    *(replace(BEST, drop=48), replace(BEST, size=80, drop=48, bits=512)),
+    *(
+        replace(BEST, drop=48),
+        replace(BEST, size=80, drop=48, bits=512),
+        replace(BEST, encoders=1, drop=8, bits=0),
+    ),
     *(replace(BEST, size=size, bits=0) for size in (64, 80, 96)),
     *(replace(BEST, drop=0), replace(BEST, drop=0, bits=0), replace(BEST, pooled=False)),
     *(replace(BEST, drop=0, bits=0, rounds=n, pooled=p) for n in (1, 3) for p in (True, False)),
