@@ -100,13 +100,24 @@ class FrozenReader(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_fast": {}}  # converted graphs cannot be copied to another process
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Convert the network now, not at the first call.
+
+        No other thread may compute meanwhile: torch.fx, which traces it, changes how every module is called.
+        """
+        if self.plain is None and self.precision not in self._fast:
+            self._fast[self.precision] = frozen(self._converted(), precision=self.precision)
+
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings ``(N, D)``, not normalised, of aligned RGB ``(N, 3, H, W)`` in [0, 1]."""
         if self.plain is not None:
             seen: Tensor = self.plain(to_input(images, self.spec))
             return seen
-        if self.precision not in self._fast:
-            self._fast[self.precision] = frozen(self._converted(), precision=self.precision)
+        self.prepare()
         result: Tensor = self._fast[self.precision](to_input(images, self.spec))
         return result
 
@@ -271,6 +282,11 @@ class ErasedCode(nn.Module):
                 hint="Choose one of them, or train with method_options.code_sizes.",
             )
         self.chosen = size
+
+    def prepare(self) -> None:
+        """Make the encoders ready for calls from several threads."""
+        for encoder in self.encoders:
+            encoder.prepare()  # type: ignore[operator]
 
     def read(self, images: Tensor) -> Tensor:
         """All embeddings, each at unit length, side by side: ``(N, D)`` of images ``(N, 3, H, W)`` in [0, 1]."""

@@ -181,6 +181,8 @@ class Protector:
                     hint="Leave it out, or train with the method erased-code.",
                 )
             network.choose(code_size)
+        if isinstance(network, ErasedCode):
+            network.prepare()
         return cls(network, size=int(saved.meta.get("size", FRAME)), strength=strength, draw=draw)
 
     def redrawn(self, number: int) -> Protector:

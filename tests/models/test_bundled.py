@@ -3,6 +3,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import pickle
 import re
 import shutil
 import tomllib
@@ -11,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from skimage import data
 
 from privface.errors import CheckpointError, ModelError, PrivfaceError
-from privface.models import Protector, bundled, load_gender_probe, load_matcher
+from privface.images import encode_image, write_atomic
+from privface.models import Protector, bundled, erased_code, load_gender_probe, load_matcher
 from privface.models.bundled import bundled_folder, bundled_models, find_bundled, model_card, model_folder
 from privface.models.export import load_protector
 from privface.models.inventory import list_models, verify_model
 from privface.pipeline import read_provenance
+from privface.protect import protect_folder
 
 ROOT = Path(__file__).parents[2]
 SPECS = ["bundled:erased", "bundled:gender", "bundled:matcher"]
@@ -206,3 +210,26 @@ def test_an_audit_says_that_it_cannot_refuse_people(caplog):
 def test_the_manifest_is_plain_and_sorted():
     text = (bundled._ROOT / "manifest.json").read_text(encoding="utf-8")
     assert json.dumps(json.loads(text), indent=1, sort_keys=True) + "\n" == text
+
+
+def test_erased_traces_nothing_once_it_is_loaded_or_copied_to_another_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While torch.fx traces, a module that another thread calls is traced, too, and fails."""
+    protector = Protector.load("bundled:erased")
+    copied = pickle.loads(pickle.dumps(protector.network))  # noqa: S301  # our own
+    monkeypatch.setattr(erased_code, "frozen", None)
+    faces = np.random.default_rng(0).random((2, 3, 112, 112), np.float32)
+    drawn = protector(faces)
+    np.testing.assert_array_equal(copied(torch.from_numpy(faces)).detach().numpy().clip(0, 1), drawn)
+
+
+@pytest.mark.slow
+def test_photos_are_protected_in_several_threads(tmp_path: Path) -> None:
+    photo = encode_image(np.ascontiguousarray(data.astronaut()[::2, ::2]), ".jpg")
+    (tmp_path / "photos").mkdir()
+    for number in range(20):
+        write_atomic(tmp_path / "photos" / f"{number}.jpg", photo)
+    protector = Protector.load("bundled:erased")
+    summary = protect_folder(tmp_path / "photos", tmp_path / "out", protector, batch_size=4)
+    assert summary.counts["ok"] == 20
