@@ -12,16 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from skimage import data
 
 from privface.errors import CheckpointError, ModelError, PrivfaceError
-from privface.images import encode_image, write_atomic
 from privface.models import Protector, bundled, erased_code, load_gender_probe, load_matcher
 from privface.models.bundled import bundled_folder, bundled_models, find_bundled, model_card, model_folder
 from privface.models.export import load_protector
 from privface.models.inventory import list_models, verify_model
 from privface.pipeline import read_provenance
-from privface.protect import protect_folder
 
 ROOT = Path(__file__).parents[2]
 SPECS = ["bundled:erased", "bundled:gender", "bundled:matcher"]
@@ -222,14 +219,3 @@ def test_erased_traces_nothing_once_it_is_loaded_or_copied_to_another_process(
     faces = np.random.default_rng(0).random((2, 3, 112, 112), np.float32)
     drawn = protector(faces)
     np.testing.assert_array_equal(copied(torch.from_numpy(faces)).detach().numpy().clip(0, 1), drawn)
-
-
-@pytest.mark.slow
-def test_photos_are_protected_in_several_threads(tmp_path: Path) -> None:
-    photo = encode_image(np.ascontiguousarray(data.astronaut()[::2, ::2]), ".jpg")
-    (tmp_path / "photos").mkdir()
-    for number in range(20):
-        write_atomic(tmp_path / "photos" / f"{number}.jpg", photo)
-    protector = Protector.load("bundled:erased")
-    summary = protect_folder(tmp_path / "photos", tmp_path / "out", protector, batch_size=4)
-    assert summary.counts["ok"] == 20
