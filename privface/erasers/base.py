@@ -135,9 +135,7 @@ def require_several(classes: NDArray[Any]) -> None:
     """
     if len(classes) < 2:
         raise ValueError(
-            f"y holds 1 class: {classes[:1].tolist()}. Give labels of 2 classes or more."
-            if len(classes)
-            else "y is empty. Give labels of 2 classes or more."
+            f"y holds {len(classes)} class: {classes.tolist()}. Give labels of 2 classes or more."
         )
 
 

@@ -125,6 +125,8 @@ class Protector:
                 )
         # On CPUs convolutions are about twice as fast with channels last.
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        if isinstance(network, ErasedCode):
+            network.prepare()
         self.size = size
         self.strength = strength
         self.draw, self.number = draw, number
@@ -181,8 +183,6 @@ class Protector:
                     hint="Leave it out, or train with the method erased-code.",
                 )
             network.choose(code_size)
-        if isinstance(network, ErasedCode):
-            network.prepare()
         return cls(network, size=int(saved.meta.get("size", FRAME)), strength=strength, draw=draw)
 
     def redrawn(self, number: int) -> Protector:
