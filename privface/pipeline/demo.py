@@ -55,7 +55,7 @@ _GENDER_CUE = 1.5  # clear enough for classifiers that train for seconds
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How much work the demo does; the default takes three to four minutes on one core.
+    """How much work the demo does; the default takes four to five minutes on one core.
 
     Attributes:
         model_people: People who train the matchers and the gender classifier.
