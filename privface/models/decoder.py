@@ -26,7 +26,8 @@ class FaceDecoder(nn.Module):
     doubling turns channels into pixels (Shi et al., CVPR 2016) and is followed by a convolution across the blocks; it begins
     with equal weights for all pixels of a block, as it would else leave a checkerboard (Aitken et al., arXiv 1707.02937).
     Colours and coarse lightness are drawn at a quarter of the side, fine lightness at the whole. A fixed filter that lets
-    no pattern of two pixels through comes last: matchers reward such patterns.
+    no pattern of two pixels through comes last: matchers reward such patterns. Faces are symmetric: what the code says
+    does not depend on the side, and matchers recognise more of it.
 
     Args:
         code: Size of the code.
@@ -91,7 +92,8 @@ class FaceDecoder(nn.Module):
             if number == _TINTED:
                 tint = F.interpolate(self.tint(x).float(), scale_factor=4.0, mode="bilinear")
         x = F.leaky_relu(F.pixel_shuffle(self.pixels(F.leaky_relu(self.norm(x), 0.2)), 2), 0.2)
-        return torch.sigmoid(_smoothed(self.last(x).float() + tint))
+        drawn = self.last(x).float() + tint
+        return torch.sigmoid(_smoothed((drawn + drawn.flip(-1)) / 2))
 
 
 class _Block(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -148,8 +150,7 @@ def _run(
     size: DemoSize,
     progress: Progress | None,
 ) -> DemoOutcome:
-    _train_matchers(out, groups[0], seed, size, progress)
-    _train_classifier(out, groups[0], seed, size, progress)
+    _train_models(out, groups[0], seed, size, progress)
     write_faces(groups[1], out / "training-faces")
     train(_settings(out, seed, size), out / "run", progress=progress)
     table = write_faces(groups[2], out / "faces")
@@ -228,41 +229,54 @@ def _start_afresh(out: Path) -> None:
             ) from error
 
 
-def _train_matchers(
+def _train_models(
     out: Path, faces: GeneratedFaces, seed: int, size: DemoSize, progress: Progress | None
 ) -> None:
-    """Three that differ in input size, width and initial weights; the protector never meets the last."""
-    source = ArraySource(_resized(faces.pixels, size.side))
-    for number, (name, side, width) in enumerate(_MATCHERS):
-        spec = classifier_spec(size=side, crop="frame")
+    """Matchers that differ in input size, width and initial weights, and a gender classifier; a process for each core."""
+    pixels = _resized(faces.pixels, size.side)
+    jobs = [
+        joblib.delayed(_train_matcher)(out / name, pixels, faces.identities, side, width, seed + number, size)
+        for number, (name, side, width) in enumerate(_MATCHERS)
+    ]
+    jobs.append(joblib.delayed(_train_classifier)(out / "classifier", pixels, faces.genders, seed, size))
+    trained = joblib.Parallel(min(len(jobs), joblib.cpu_count()), return_as="generator_unordered")(jobs)
+    for done, _ in enumerate(itertools.chain([None], trained)):
+        if progress is not None:
+            progress("train matchers and a gender classifier", done, len(jobs))
+
+
+def _train_matcher(
+    out: Path,
+    pixels: NDArray[np.uint8],
+    identities: NDArray[Any],
+    side: int,
+    width: int,
+    seed: int,
+    size: DemoSize,
+) -> None:
+    spec = classifier_spec(size=side, crop="frame")
+    with _one_thread():
         network = train_matcher(
-            source,
-            faces.identities,
-            spec=spec,
-            epochs=size.matcher_epochs,
-            width=width,
-            seed=seed + number,
-            progress=_with_loss(progress, f"train {name}"),
+            ArraySource(pixels), identities, spec=spec, epochs=size.matcher_epochs, width=width, seed=seed
         )
-        _save(out / name, network, "matcher", spec)
+    _save(out, network, "matcher", spec)
 
 
 def _train_classifier(
-    out: Path, faces: GeneratedFaces, seed: int, size: DemoSize, progress: Progress | None
+    out: Path, pixels: NDArray[np.uint8], genders: NDArray[Any], seed: int, size: DemoSize
 ) -> None:
-    """A gender classifier that the protector never meets."""
     spec = classifier_spec(size=36, crop="box")
-    network = train_gender_classifier(
-        ArraySource(_resized(faces.pixels, size.side)),
-        faces.genders,
-        spec=spec,
-        epochs=size.classifier_epochs,
-        batch_size=32,
-        width=16,
-        seed=seed,
-        progress=_with_loss(progress, "train classifier"),
-    )
-    _save(out / "classifier", network, "gender-classifier", spec)
+    with _one_thread():
+        network = train_gender_classifier(
+            ArraySource(pixels),
+            genders,
+            spec=spec,
+            epochs=size.classifier_epochs,
+            batch_size=32,
+            width=16,
+            seed=seed,
+        )
+    _save(out, network, "gender-classifier", spec)
 
 
 def _save(folder: Path, network: nn.Module, kind: str, spec: InputSpec) -> None:
@@ -324,7 +338,3 @@ def _resized(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
     return None if progress is None else lambda done, total: progress(name, done, total)
-
-
-def _with_loss(progress: Progress | None, name: str) -> Callable[[int, int, float], None] | None:
-    return None if progress is None else lambda done, total, _: progress(name, done, total)

@@ -35,6 +35,7 @@ def test_a_decoder_draws_faces_of_its_size_in_range(size):
     faces = decoder(torch.randn(2, 5))
     assert faces.shape == (2, 3, size, size)
     assert 0 <= float(faces.detach().min()) <= float(faces.detach().max()) <= 1
+    torch.testing.assert_close(faces, faces.flip(-1), msg="a face and its mirror image are one")
     again = FaceDecoder(**copy.deepcopy(decoder.config))
     again.load_state_dict(decoder.state_dict())
 

@@ -104,10 +104,7 @@ def test_the_sheet_shows_originals_above_protected_photos(outcome: DemoOutcome) 
 def test_progress_names_the_stages_in_order(outcome: DemoOutcome, stages: list[tuple[str, int, int]]) -> None:
     names = list(dict.fromkeys(name for name, _, _ in stages))
     wanted = [
-        "train matcher",
-        "train matcher-second",
-        "train matcher-unseen",
-        "train classifier",
+        "train matchers and a gender classifier",
         "train",
         "protect",
         "train attackers",
