@@ -69,6 +69,9 @@ def train(
         int, typer.Option(help="With --speech: mixtures of half a second to learn from.")
     ] = 3000,
     seed: Annotated[int, typer.Option(help="Same seed, same weights on a CPU.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last whole epoch, with the same options.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Train an autoencoder; the best epoch so far always lies in the model folder.
@@ -97,9 +100,11 @@ def train(
     )
     with progress_bars() as progress:
         found = (
-            train_speech(source, out, config, settings, noise=noise, pieces=pieces, progress=progress)
+            train_speech(
+                source, out, config, settings, noise=noise, pieces=pieces, resume=resume, progress=progress
+            )
             if speech
-            else train_images(source, out, config, settings, progress=progress)
+            else train_images(source, out, config, settings, resume=resume, progress=progress)
         )
     best = found.best
     Console.document(

@@ -43,7 +43,15 @@ from privface.speech import (
     voice_mask,
     write_wav,
 )
-from privface.training import ArraySource, DecodingSource, Epoch, FitSettings, ImageSource, UnitSource
+from privface.training import (
+    RESUME_FILE,
+    ArraySource,
+    DecodingSource,
+    Epoch,
+    FitSettings,
+    ImageSource,
+    UnitSource,
+)
 from privface.training import train_autoencoder as fit
 
 KIND = "autoencoder"
@@ -96,6 +104,7 @@ def train_images(
     config: AutoencoderConfig,
     settings: FitSettings,
     *,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> Trained:
     """Train an autoencoder on the images below a folder; the best epoch so far always lies in ``out``.
@@ -108,13 +117,16 @@ def train_images(
         out: Model folder to write.
         config: The network; its shape decides the size.
         settings: Schedule and loss.
+        resume: Go on from the last whole epoch of a training that was stopped.
         progress: Told about reading and training.
 
     Raises:
+        CheckpointError: If there is nothing to go on from, or it was made with other settings.
         DataError: If fewer than ten images can be read.
         OutputError: If ``out`` holds another model or cannot be written.
     """
-    _require_new(out)
+    if not resume:
+        _require_new(out)
     side = _square(config)
     paths = list(list_images(source))
     held = _held_out([file_key(path, source) for path in paths])
@@ -129,7 +141,7 @@ def train_images(
     torch.manual_seed(settings.seed)
     network = Autoencoder(config)
     meta: dict[str, Any] = {"size": side, "images": len(learn), "loss": settings.loss, "seed": settings.seed}
-    epochs = _fit(network, learn, choose, settings, out, KIND, meta, progress)
+    epochs = _fit(network, learn, choose, settings, out, KIND, meta, progress, resume=resume)
     return Trained(len(learn), len(choose), tuple(file_key(path, source) for path in bad), tuple(epochs))
 
 
@@ -141,6 +153,7 @@ def train_speech(
     *,
     noise: Path | None = None,
     pieces: int = 3000,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> Trained:
     """Train a speech denoiser on clean WAV files, mixed with noise at -5 to 15 dB.
@@ -152,12 +165,15 @@ def train_speech(
         settings: Schedule and loss.
         noise: Folder of WAV files with noise; without it, noises are generated.
         pieces: Pieces of half a second to learn from.
+        resume: Go on from the last whole epoch of a training that was stopped.
         progress: Told about reading and training.
 
     Raises:
+        CheckpointError: If there is nothing to go on from, or it was made with other settings.
         DataError: If there are fewer than four files of speech, or a file cannot be read.
     """
-    _require_new(out)
+    if not resume:
+        _require_new(out)
     config = _speech_config(config)
     files = _wav_files(source, minimum=4)
     held = _held_out([file_key(path, source) for path in files])
@@ -173,7 +189,7 @@ def train_speech(
     meta: dict[str, Any] = {"rate": RATE, "speech_files": len(files), "seed": settings.seed}
     epochs = _fit(
         network, UnitSource(seen), UnitSource(seen_held), settings, out, SPEECH_KIND, meta, progress,
-        targets=(UnitSource(wanted), UnitSource(wanted_held)),
+        resume=resume, targets=(UnitSource(wanted), UnitSource(wanted_held)),
     )  # fmt: skip
     return Trained(len(seen), len(seen_held), (), tuple(epochs))
 
@@ -294,6 +310,7 @@ def _fit(
     meta: dict[str, Any],
     progress: Progress | None,
     *,
+    resume: bool,
     targets: tuple[ImageSource, ImageSource] | tuple[None, None] = (None, None),
 ) -> list[Epoch]:
     def keep(epoch: Epoch) -> None:
@@ -308,6 +325,7 @@ def _fit(
     return fit(
         network, learn, settings, validation=choose if len(choose) else None, targets=targets[0],
         validation_targets=targets[1] if len(choose) else None, progress=tell, on_epoch=keep,
+        checkpoint=out / RESUME_FILE, resume=resume,
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Training: the semi-adversarial loop, and plain training of classifiers, matchers and autoencoders."""
 
+from privface.training.checkpoint import RESUME_FILE
 from privface.training.encoder import train_encoder
 from privface.training.reconstruction import Epoch, FitSettings, UnitSource, evaluate, train_autoencoder
 from privface.training.source import ArraySource, DecodingSource, ImageSource
@@ -14,6 +15,7 @@ from privface.training.supervised import train_gender_classifier, train_matcher
 from privface.training.trainer import FitSummary, LoopSettings, SemiAdversarialTrainer, embed_originals
 
 __all__ = [
+    "RESUME_FILE",
     "ArraySource",
     "DecodingSource",
     "EmbeddingAdversary",

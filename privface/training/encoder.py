@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from privface.errors import CheckpointError, TrainingError
-from privface.images import write_atomic
+from privface.errors import TrainingError
 from privface.models.encoder import FaceEncoder
 from privface.threads import has_bf16
+from privface.training.checkpoint import read_checkpoint, write_checkpoint
 from privface.training.source import ImageSource, Prefetcher, step_generator
 
 CHECKPOINT = "encoder.ckpt"
@@ -77,7 +76,7 @@ def train_encoder(
     average = AveragedModel(network, multi_avg_fn=_average, use_buffers=True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.02)
     batches = _batches(len(source), images, batch_size, seed)
-    key = [images, batch_size, learning_rate, relation, seed, network.config, len(source)]
+    key = str([images, batch_size, learning_rate, relation, seed, network.config, len(source)])
     done = _resume(folder, key, network, average, optimizer)
     for position, index, photos in Prefetcher(source, batches, start=done):
         for group in optimizer.param_groups:
@@ -102,7 +101,8 @@ def train_encoder(
                 f"The loss is {float(loss)} in step {position + 1}.", hint="Lower learning_rate."
             )
         if folder is not None and (position + 1) % _EVERY == 0:
-            _keep(folder, key, position + 1, network, average, optimizer)
+            parts = [part.state_dict() for part in (network, average, optimizer)]
+            write_checkpoint(folder / CHECKPOINT, key, {"done": position + 1, "parts": parts})
     result: Any = average.module
     return result.eval()  # type: ignore[no-any-return]
 
@@ -166,27 +166,11 @@ def _batches(count: int, images: int, size: int, seed: int) -> list[NDArray[np.i
     return [order[start : start + size] for start in range(0, images - size + 1, size)]
 
 
-def _keep(folder: Path, key: Any, done: int, *parts: Any) -> None:
-    buffer = io.BytesIO()
-    torch.save({"done": done, "key": str(key), "parts": [part.state_dict() for part in parts]}, buffer)
-    write_atomic(folder / CHECKPOINT, buffer.getvalue())
-
-
-def _resume(folder: Path | None, key: Any, *parts: Any) -> int:
+def _resume(folder: Path | None, key: str, *parts: Any) -> int:
     """Steps done by an earlier attempt, whose weights are put into ``parts``."""
     if folder is None or not (folder / CHECKPOINT).is_file():
         return 0
-    path = folder / CHECKPOINT
-    try:
-        state = torch.load(path, weights_only=True)
-    except Exception as error:  # torch.load raises zipfile, pickle and runtime errors alike
-        raise CheckpointError(
-            f"{path} is damaged ({type(error).__name__}).", hint="Delete it and start again."
-        ) from error
-    if state["key"] != str(key):
-        raise CheckpointError(
-            f"{path} was made with other settings.", hint="Give the same ones, or another folder."
-        )
+    state = read_checkpoint(folder / CHECKPOINT, key)
     for part, saved in zip(parts, state["parts"], strict=True):
         part.load_state_dict(saved)
     return int(state["done"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from privface.errors import ConfigError, TrainingError
 from privface.models import Autoencoder
+from privface.training.checkpoint import read_checkpoint, write_checkpoint
 from privface.training.source import ImageSource, Prefetcher
 
 Loss: TypeAlias = Literal["mse", "bce", "l1"]
@@ -110,6 +112,8 @@ def train_autoencoder(
     validation_targets: ImageSource | None = None,
     progress: Progress | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
 ) -> list[Epoch]:
     """Train in place; the network ends in evaluation mode with its best epoch's weights.
 
@@ -122,63 +126,120 @@ def train_autoencoder(
         validation_targets: The same for ``validation``.
         progress: Called as ``progress(steps done, steps, loss)``.
         on_epoch: Told about each epoch, when the network already holds the weights that it ended with.
+        checkpoint: File that each epoch ends with; removed at the end.
+        resume: Whether to go on from the checkpoint. The weights are those of a training that was not stopped.
 
     Returns:
         One record an epoch. Same arguments, same weights on a CPU.
 
     Raises:
+        CheckpointError: If the checkpoint is missing, damaged or of other settings.
         TrainingError: If there are no images, sources differ in length, or the loss stops being finite.
     """
-    if not len(source):
-        raise TrainingError("There is no image to learn from.", hint="Give a folder with photos.")
-    for shown, wanted in ((source, targets), (validation, validation_targets)):
-        if shown is not None and wanted is not None and len(shown) != len(wanted):
-            raise TrainingError(f"{len(shown)} images, but {len(wanted)} targets.")
+    _check(source, targets)
+    if validation is not None:
+        _check(validation, validation_targets)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
-    plans = [_order(len(source), settings, epoch) for epoch in range(settings.epochs)]
-    total, done = sum(map(len, plans)), 0
-    epochs: list[Epoch] = []
-    best, kept = np.inf, {}
     network.to(memory_format=torch.channels_last)
+    state = _State(network, optimizer, f"{settings} {network.settings} {len(source)}")
+    plans = [_order(len(source), settings, epoch) for epoch in range(settings.epochs)]
+    total = sum(map(len, plans))
+
+    def step(done: int, images: Tensor, wanted: Tensor) -> float:
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * _schedule(done, total)
+        value = _loss(network, images, wanted, settings)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        loss = float(value.detach())
+        if not np.isfinite(loss):
+            raise TrainingError(
+                f"The loss is {loss} after {done + 1} steps.", hint="Lower the learning rate."
+            )
+        if progress is not None:
+            progress(done + 1, total, loss)
+        return loss
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        for number, plan in enumerate(plans, start=1):
+        if checkpoint is not None and resume:
+            state.load(checkpoint)
+        for number in range(len(state.epochs), settings.epochs):
             network.train()
+            done = sum(map(len, plans[:number]))
             losses = []
-            for _, index, images in Prefetcher(source, plan):
-                goal = images if targets is None else torch.from_numpy(targets.batch(index))
-                for group in optimizer.param_groups:
-                    group["lr"] = settings.learning_rate * _schedule(done, total)
-                value = _loss(network, images, goal, settings)
-                optimizer.zero_grad(set_to_none=True)
-                value.backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-                optimizer.step()
-                done += 1
-                losses.append(float(value.detach()))
-                if not np.isfinite(losses[-1]):
-                    raise TrainingError(
-                        f"The loss is {losses[-1]} after {done} steps.", hint="Lower the learning rate."
-                    )
-                if progress is not None:
-                    progress(done, total, losses[-1])
+            for position, index, images in Prefetcher(source, plans[number]):
+                wanted = images if targets is None else torch.from_numpy(targets.batch(index))
+                losses.append(step(done + position, images, wanted))
             held = (
                 np.nan
                 if validation is None
                 else evaluate(network, validation, settings, targets=validation_targets)
             )
-            better = validation is None or held < best
-            if better:
-                best = held
-                kept = {name: value.detach().clone() for name, value in network.state_dict().items()}
-            epochs.append(Epoch(number, float(np.mean(losses)), float(held), better))
+            state.add(float(np.mean(losses)), float(held))
             if on_epoch is not None:
-                on_epoch(epochs[-1])
-    network.load_state_dict(kept)
+                on_epoch(state.epochs[-1])
+            if checkpoint is not None:
+                state.save(checkpoint)
+    if checkpoint is not None:
+        checkpoint.unlink()
+    network.load_state_dict(state.kept)
     network.eval()
-    return epochs
+    return state.epochs
+
+
+class _State:
+    """Where training stands after an epoch.
+
+    Args:
+        network: As it is.
+        optimizer: Its optimiser.
+        key: Settings that it goes on with.
+    """
+
+    def __init__(self, network: Autoencoder, optimizer: torch.optim.Optimizer, key: str) -> None:
+        self._network, self._optimizer, self._key = network, optimizer, key
+        self.epochs: list[Epoch] = []
+        self.kept: dict[str, Tensor] = {}
+
+    def add(self, training: float, validation: float) -> None:
+        """Note an epoch, and its weights if it is the best one so far or there is no validation."""
+        best = min((epoch.validation for epoch in self.epochs), default=np.inf)
+        better = not validation >= best
+        if better:
+            self.kept = {name: value.detach().clone() for name, value in self._network.state_dict().items()}
+        self.epochs.append(Epoch(len(self.epochs) + 1, training, validation, better))
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint."""
+        state = {
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "kept": self.kept,
+            "epochs": [astuple(epoch) for epoch in self.epochs],
+            "random": torch.get_rng_state(),
+        }
+        write_checkpoint(path, self._key, state)
+
+    def load(self, path: Path) -> None:
+        """Take a checkpoint over, and the state of torch's random numbers with it."""
+        state = read_checkpoint(path, self._key)
+        self._network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.kept = state["kept"]
+        self.epochs = [Epoch(*epoch) for epoch in state["epochs"]]
+        torch.set_rng_state(state["random"])
+
+
+def _check(source: ImageSource, targets: ImageSource | None) -> None:
+    if not len(source):
+        raise TrainingError("There is no image to learn from.", hint="Give a folder with photos.")
+    if targets is not None and len(source) != len(targets):
+        raise TrainingError(f"{len(source)} images, but {len(targets)} targets.")
 
 
 def evaluate(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from privface.data.sampling import balanced_indices
-from privface.errors import CheckpointError, ConfigError, TrainingError
-from privface.images import write_atomic
+from privface.errors import ConfigError, TrainingError
 from privface.models import Matcher, Protector, kind_of, save_network
+from privface.training.checkpoint import RESUME_FILE, read_checkpoint, write_checkpoint
 from privface.training.events import TrainingLog
 from privface.training.source import ImageSource, Prefetcher, step_generator
 from privface.training.step import StepLosses, TrainingStep
 
-RESUME_FILE = "resume.ckpt"
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 
 
@@ -379,28 +377,11 @@ class SemiAdversarialTrainer:
     def _save(self, run: Path, done: int, log: TrainingLog) -> None:
         log.flush()
         if self._fabric.is_global_zero:
-            buffer = io.BytesIO()
-            torch.save({"done": done, "key": self._key(), **self._state()}, buffer)
-            write_atomic(run / RESUME_FILE, buffer.getvalue())
+            write_checkpoint(run / RESUME_FILE, self._key(), {"done": done, **self._state()})
         self._fabric.barrier()
 
     def _load(self, run: Path) -> int:
-        path = run / RESUME_FILE
-        if not path.is_file():
-            raise CheckpointError(
-                f"{run} has no {RESUME_FILE} to resume from.", hint="Start without --resume."
-            )
-        try:
-            state = torch.load(path, map_location=self._fabric.device, weights_only=True)
-        except Exception as error:  # torch.load raises zipfile, pickle and runtime errors alike
-            raise CheckpointError(
-                f"{path} is damaged ({type(error).__name__}).", hint="Delete it and start again."
-            ) from error
-        if state["key"] != self._key():
-            raise CheckpointError(
-                f"{path} was made with other settings.",
-                hint="Resume with the run's own config.yaml, or choose another --out.",
-            )
+        state = read_checkpoint(run / RESUME_FILE, self._key(), device=self._fabric.device)
         self.step.autoencoder.load_state_dict(state["autoencoder"])
         self._average = {k: v.clone() for k, v in state["average"].items()}
         self._opponents.load_state_dict(state["opponents"])

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from privface.cli.main import app
 from privface.data import generate_faces, write_faces
-from privface.errors import ConfigError, DataError, ModelError, OutputError
+from privface.errors import CheckpointError, ConfigError, DataError, ModelError, OutputError
 from privface.images import decode_image
 from privface.speech import generated_noise, mix, read_wav, write_wav
 
@@ -128,6 +128,7 @@ def test_wrong_use_is_refused(photos, tmp_path):
         (("train", photos, "--out", tmp_path / "m", "--set", "bredth=3"), ModelError, "no setting"),
         (("train", photos, "--out", tmp_path / "m", "--set", "code"), ConfigError, "key=value"),
         (("train", photos, "--out", tmp_path / "m", "--size", 30), ModelError, "cannot be halved"),
+        (("train", photos, "--out", tmp_path / "m", "--resume"), CheckpointError, "to resume from"),
         (("train", photos, "--out", tmp_path / "m", "--speech"), DataError, "4 are needed"),
         (
             ("train", photos, "--out", tmp_path / "m", "--speech", "--variant", "sparse"),

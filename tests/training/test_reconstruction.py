@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from privface.errors import ConfigError, TrainingError
+from privface.errors import CheckpointError, ConfigError, TrainingError
 from privface.models import Autoencoder, variant
 from privface.training import FitSettings, UnitSource, evaluate, train_autoencoder
 
@@ -65,6 +65,53 @@ def test_same_arguments_same_weights_and_global_generator_untouched(name, source
         assert torch.equal(torch.get_rng_state(), state)
         found.append(network.state_dict())
     assert all(torch.equal(found[0][k], found[1][k]) for k in found[0])
+
+
+class KilledError(Exception):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize(("name", "validated"), [("variational", True), ("denoising", False)])
+def test_a_resumed_training_ends_with_the_weights_of_an_unbroken_one(name, validated, sources, tmp_path):
+    settings = FitSettings(epochs=4, batch_size=32, learning_rate=5e-3)
+    options = {"validation": sources[1] if validated else None}
+    unbroken = fresh(name)
+    wanted = train_autoencoder(unbroken, sources[0], settings, **options)
+
+    def die(done: int, total: int, loss: float) -> None:
+        if done == 13:  # in the third of four epochs
+            raise KilledError
+
+    checkpoint = tmp_path / "resume.ckpt"
+    with pytest.raises(KilledError):
+        train_autoencoder(fresh(name), sources[0], settings, checkpoint=checkpoint, progress=die, **options)
+    steps: list[int] = []
+    resumed = fresh(name)
+    found = train_autoencoder(
+        resumed, sources[0], settings, checkpoint=checkpoint, resume=True,
+        progress=lambda done, total, loss: steps.append(done), **options,
+    )  # fmt: skip
+    assert steps == list(range(11, 21)), "two epochs are not trained again"
+    np.testing.assert_equal([vars(epoch) for epoch in found], [vars(epoch) for epoch in wanted])
+    ended = resumed.state_dict()
+    assert all(torch.equal(value, ended[name]) for name, value in unbroken.state_dict().items())
+    assert not checkpoint.exists()
+
+
+def test_a_training_is_not_resumed_with_other_settings_or_from_nothing(sources, tmp_path):
+    checkpoint = tmp_path / "resume.ckpt"
+    with pytest.raises(CheckpointError, match=r"no resume\.ckpt"):
+        train_autoencoder(fresh(), sources[0], PLAIN, checkpoint=checkpoint, resume=True)
+
+    def die(epoch: object) -> None:
+        if checkpoint.exists():
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train_autoencoder(fresh(), sources[0], PLAIN, checkpoint=checkpoint, on_epoch=die)
+    other = FitSettings(epochs=6, batch_size=8, learning_rate=5e-3)
+    with pytest.raises(CheckpointError, match="other settings"):
+        train_autoencoder(fresh(), sources[0], other, checkpoint=checkpoint, resume=True)
 
 
 def test_without_validation_the_last_epoch_is_kept(sources):

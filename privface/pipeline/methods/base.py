@@ -49,7 +49,7 @@ from privface.training import (
     TrainingStep,
     train_gender_classifier,
 )
-from privface.training.trainer import RESUME_FILE
+from privface.training.checkpoint import RESUME_FILE
 
 _WHOLE: Box = (0.0, 0.0, float(FRAME), float(FRAME))
 
