@@ -374,6 +374,21 @@ def parse_value(text: str) -> Any:
     return expand(_yaml_value(text, text))
 
 
+def parse_values(texts: Sequence[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` texts of ``--set`` as a mapping; for values see :func:`parse_value`.
+
+    Raises:
+        ConfigError: If a text has no ``=`` or no name.
+    """
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"--set {text!r} has no NAME=VALUE form.", hint="Example: --set code=128")
+        values[name.strip()] = parse_value(value)
+    return values
+
+
 def _yaml_value(text: str, shown: str) -> Any:
     try:
         return yaml.safe_load(text)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from privface.cli.show import AsJson, Console, progress_bars
-from privface.errors import ConfigError
 
 if TYPE_CHECKING:
     from privface.pipeline.autoencoders import Applied
@@ -78,6 +77,7 @@ def train(
 
     Example: `privface autoencoder train photos --variant denoising --out denoiser`
     """
+    from privface.config import parse_values  # noqa: PLC0415
     from privface.models import variant as choose  # noqa: PLC0415
     from privface.models.parts import CODES  # noqa: PLC0415
     from privface.pipeline.autoencoders import train_images, train_speech  # noqa: PLC0415
@@ -87,7 +87,7 @@ def train(
         raise typer.BadParameter("--noise goes with --speech.")
     shape = {} if speech else {"shape": (3, size, size)}
     config = choose(
-        "denoising" if speech and variant == "convolutional" else variant, **shape, **_changes(set_)
+        "denoising" if speech and variant == "convolutional" else variant, **shape, **parse_values(set_ or ())
     )
     weight = CODES[config.kind].weight if penalty is None else penalty
     settings = FitSettings(
@@ -209,21 +209,6 @@ def _report(found: Applied, output: Path) -> None:
     if found.failed:
         Console.say("Failed: " + "; ".join(f"{name} ({reason})" for name, reason in found.failed[:_SHOWN]))
         raise typer.Exit(EXIT_SOME_FAILED)
-
-
-def _changes(texts: list[str] | None) -> dict[str, Any]:
-    import yaml  # noqa: PLC0415
-
-    found = {}
-    for text in texts or ():
-        name, equals, value = text.partition("=")
-        try:
-            found[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            equals = ""
-        if not equals or not name:
-            raise ConfigError(f"--set {text!r} has no key=value form.", hint="Example: --set code=128")
-    return found
 
 
 def _names(files: tuple[str, ...]) -> str:

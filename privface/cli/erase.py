@@ -91,6 +91,7 @@ def fit(
 
     Example: `privface erase fit emb.parquet --labels labels.csv --split train --method leace --out erasers/leace`
     """
+    from privface.config import parse_values  # noqa: PLC0415
     from privface.pipeline.erase import EraserSource, fit_eraser  # noqa: PLC0415
 
     further = []
@@ -102,7 +103,7 @@ def fit(
             EraserSource(table, labels, split, matcher),
             out,
             method=method,
-            settings=parse_settings(set_ or ()),
+            settings=parse_values(set_ or ()),
             more=further,
             max_per_person=max_per_person,
             overwrite=overwrite,
@@ -174,21 +175,3 @@ def apply(
     )
     if found.skipped:
         raise typer.Exit(1)
-
-
-def parse_settings(texts: list[str] | tuple[()]) -> dict[str, object]:
-    """``name=value`` texts as a mapping; values as in YAML.
-
-    Raises:
-        ConfigError: If a text has no ``=``.
-    """
-    from privface.config import parse_value  # noqa: PLC0415
-    from privface.errors import ConfigError  # noqa: PLC0415
-
-    found: dict[str, object] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"{text!r} is no setting.", hint="Write name=value, such as steps=500.")
-        found[name.strip()] = parse_value(value)
-    return found
