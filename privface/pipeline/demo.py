@@ -294,9 +294,9 @@ def _settings(out: Path, seed: int, size: DemoSize) -> TrainSettings:
             "drop": size.drop,
             "regions": 4,  # so few people do not fill more
             "bits": 0,
-            "channels": [64, 64, 48, 24, 12],
+            "channels": [96, 64, 32, 16, 8],
         },
-        "losses": {"reconstruction": 2.0, "matching": 2.0, "ssim": 0, "tone": 0},
+        "losses": {"reconstruction": 2.0, "matching": 1.0, "ssim": 0, "tone": 0},
         "loop": {
             "epochs": size.train_epochs,
             "batch_size": 16,
