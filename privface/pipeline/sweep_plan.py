@@ -89,7 +89,7 @@ class SweepProtect(Settings):
     @model_validator(mode="after")
     def _fits(self) -> SweepProtect:
         try:
-            _ = self.options
+            _ = self.options  # which checks them
         except ConfigError as error:
             raise ValueError(error.message) from error
         return self
