@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from privface.errors import DataError, ImageError, ImageTooLargeError, OutputError
+from privface.options import MAX_PIXELS
 
 IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-MAX_PIXELS = 100_000_000
-"""Decode limit in pixels; a larger image is refused before it is decompressed."""
 
 _FORMATS = {
     ".jpg": "JPEG",

@@ -37,9 +37,10 @@ FORMATS = {".jpg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".bmp
 JOB = """
 import json, resource, sys
 from pathlib import Path
-from privface.protect import Pixelate, protect_folder
+from privface.protect import Pixelate, ProtectOptions, protect_folder
 more = {"faces": sys.argv[3]} if sys.argv[3] == "aligned" else {"faces": "detect", "batch_size": 8}
-found = protect_folder(Path(sys.argv[1]), Path(sys.argv[2]), Pixelate(cells=8, size=112), max_pixels=20_000_000, **more)
+options = ProtectOptions(max_pixels=20_000_000, **more)
+found = protect_folder(Path(sys.argv[1]), Path(sys.argv[2]), Pixelate(cells=8, size=112), options)
 print(json.dumps({"counts": dict(found.counts), "peak_kb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
 """
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from privface.protect import GaussianBlur, protect_folder
+from privface.protect import GaussianBlur, ProtectOptions, protect_folder
 
 MARKER = "PLANTED"
 SUFFIXES = (".jpg", ".png", ".webp", ".tif")
@@ -89,12 +89,15 @@ def main() -> int:
             planted = sorted(k for k in tags if k not in STRUCTURE)
             print(f"{name}: {len(planted)} tags planted, among them {[k for k in planted if 'GPS' in k][:2]}")
         blur = GaussianBlur(sigma=2.0)
-        runs: dict[str, dict[str, Any]] = {
-            "tree": {}, "png": {"image_format": "png"}, "webp": {"image_format": "webp"}, "shards": {"layout": "webdataset"},
-        }  # fmt: skip
-        for name, more in runs.items():
+        runs = {
+            "tree": ProtectOptions(),
+            "png": ProtectOptions(image_format="png"),
+            "webp": ProtectOptions(image_format="webp"),
+            "shards": ProtectOptions(layout="webdataset"),
+        }
+        for name, options in runs.items():
             out = Path(place) / name
-            protect_folder(source, out, blur, **more)
+            protect_folder(source, out, blur, options)
             for shard in out.glob("*.tar"):
                 with tarfile.open(shard) as tar:
                     tar.extractall(out / "unpacked", filter="data")

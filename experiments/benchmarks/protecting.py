@@ -34,7 +34,7 @@ from privface.faces.align import as_aligned
 from privface.faces.detect import MTCNNDetector
 from privface.images import decode_image, encode_image, to_pixels, to_unit, write_atomic
 from privface.models import Protector, SemiAdversarialAutoencoder
-from privface.protect import protect_folder
+from privface.protect import ProtectOptions, protect_folder
 
 
 def protector(model: Path | None) -> Protector:
@@ -106,7 +106,7 @@ def aligned(args: argparse.Namespace, place: Path) -> dict[str, Any]:
             "plain": len(few) / seconds(plain),
             "model": len(files) // 32 * 32 / seconds(alone),
             "protect": len(files)
-            / seconds(lambda out=out: protect_folder(source, out, model, faces="aligned")),
+            / seconds(lambda out=out: protect_folder(source, out, model, ProtectOptions(faces="aligned"))),
         }
         shutil.rmtree(out)
         if number:  # the first warms up
@@ -238,9 +238,10 @@ def best_overlap(box: np.ndarray, others: np.ndarray) -> float:
 MEMORY = """
 import json, resource, sys, time
 from pathlib import Path
-from privface.protect import Pixelate, protect_folder
+from privface.protect import Pixelate, ProtectOptions, protect_folder
 start = time.perf_counter()
-found = protect_folder(Path(sys.argv[1]), Path(sys.argv[2]), Pixelate(cells=8, size=112), faces="aligned")
+options = ProtectOptions(faces="aligned")
+found = protect_folder(Path(sys.argv[1]), Path(sys.argv[2]), Pixelate(cells=8, size=112), options)
 print(json.dumps({"ok": found.counts["ok"], "seconds": time.perf_counter() - start,
                   "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 """
@@ -304,7 +305,9 @@ def ray(args: argparse.Namespace, place: Path) -> dict[str, Any]:
             cluster.add_node(num_cpus=1)
         framework.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         out, moments, start = place / f"out{nodes}", Moments(), time.perf_counter()
-        protect_folder(source, out, model, faces="aligned", engine=RayEngine(chunk=32), progress=moments)
+        protect_folder(
+            source, out, model, ProtectOptions(faces="aligned"), engine=RayEngine(chunk=32), progress=moments
+        )
         (first, begun), (last, done) = moments.seen[0], moments.seen[-1]
         found[f"{nodes} nodes"] = {
             "start_up_seconds": round(first, 1),
@@ -316,7 +319,7 @@ def ray(args: argparse.Namespace, place: Path) -> dict[str, Any]:
         cluster.shutdown()
         trees.append({p.name: p.read_bytes() for p in sorted(out.rglob("*.jpg"))})
     local = place / "local"
-    protect_folder(source, local, model, faces="aligned")
+    protect_folder(source, local, model, ProtectOptions(faces="aligned"))
     trees.append({p.name: p.read_bytes() for p in sorted(local.rglob("*.jpg"))})
     found["two_over_one"] = round(
         found["2 nodes"]["images_per_second"] / found["1 nodes"]["images_per_second"], 2

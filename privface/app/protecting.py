@@ -19,11 +19,12 @@ from privface.errors import ImageError
 from privface.faces import FaceDetector, MTCNNDetector
 from privface.images import WRITTEN_SUFFIXES, decode_image, encode_image, to_unit
 from privface.models import GenderProbe, Matcher
+from privface.options import ProtectOptions
 from privface.protect.inputs import InputFile, Source, within
 from privface.protect.manifest import ManifestRow, Status
 from privface.protect.output import Output
 from privface.protect.protector import ImageProtector
-from privface.protect.work import Work, Worker, checked
+from privface.protect.work import Worker, checked
 
 logger = logging.getLogger(__name__)
 
@@ -160,8 +161,8 @@ class PhotoDesk:
             _OneUpload(upload),
             output,
             protector,
+            ProtectOptions(faces=faces, batch_size=1, max_pixels=self._limits.pixels),
             detector=self._found_detector() if faces == "detect" else None,
-            work=Work(batch_size=1, max_pixels=self._limits.pixels),
         )
         one = checked(worker.compute([worker.load(InputFile(name, name, name))])[0])
         done = worker.finish(one)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from privface.cli.show import AsJson, Console, progress_bars
+from privface.options import FaceMode, Layout, OnNoFace, ProtectOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from privface.protect import ImageProtector
     from privface.protect.job import Engine, TemplateSink
@@ -41,36 +42,36 @@ def protect(
         ),
     ] = Path("bundled:erased"),
     faces: Annotated[
-        Literal["auto", "aligned", "detect"],
+        FaceMode,
         typer.Option(
             help="detect: look for faces and write each alone; aligned: all are face crops already; auto: those of "
             "exactly 112 x 112 or the model's size are, in others faces are looked for."
         ),
-    ] = "auto",
+    ] = ProtectOptions.faces,
     paste: Annotated[
         bool,
         typer.Option(
             "--paste",
             help="Paste protected faces back into their photos. Hair, clothes and background stay and give gender away.",
         ),
-    ] = False,
+    ] = ProtectOptions.paste,
     max_faces: Annotated[
         int | None,
         typer.Option(help="Refuse photos in which more faces are found (status many_faces)."),
-    ] = None,
+    ] = ProtectOptions.max_faces,
     on_no_face: Annotated[
-        Literal["skip", "fail"], typer.Option(help="What a photo without a face does to the job.")
-    ] = "skip",
+        OnNoFace, typer.Option(help="What a photo without a face does to the job.")
+    ] = ProtectOptions.on_no_face,
     video: Annotated[
         bool,
         typer.Option(
             "--video",
             help="Videos of the folder, too, with --paste; frames without a face become black. Extra [video].",
         ),
-    ] = False,
+    ] = ProtectOptions.videos,
     no_sound: Annotated[
         bool, typer.Option("--no-sound", help="Leave the sound of videos out: voices tell gender, too.")
-    ] = False,
+    ] = not ProtectOptions.sound,
     strength: Annotated[float, typer.Option(help="0 to 2; 1 is what was trained and audited.")] = 1.0,
     genders: Annotated[
         Path | None,
@@ -107,15 +108,15 @@ def protect(
         typer.Option(help="What runs the model; onnx turns a run folder into ONNX first, in memory."),
     ] = "auto",
     to: Annotated[
-        Literal["tree", "webdataset", "parquet"],
+        Layout,
         typer.Option(
             help="tree: a file for each face. webdataset: .tar shards. parquet: tables of file and image.",
             rich_help_panel=_OUTPUT,
         ),
-    ] = "tree",
+    ] = ProtectOptions.layout,
     shard_size: Annotated[
         int, typer.Option(help="Inputs a shard; one shard is held in memory.", rich_help_panel=_OUTPUT)
-    ] = 1000,
+    ] = ProtectOptions.shard_size,
     image_format: Annotated[
         str | None,
         typer.Option(
@@ -123,10 +124,10 @@ def protect(
             help="Write all as jpg, png or webp; by default as they came.",
             rich_help_panel=_OUTPUT,
         ),
-    ] = None,
+    ] = ProtectOptions.image_format,
     quality: Annotated[
         int, typer.Option(help="JPEG and WebP quality, 1 to 100.", rich_help_panel=_OUTPUT)
-    ] = 95,
+    ] = ProtectOptions.quality,
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -134,10 +135,10 @@ def protect(
             help="Replace an output made with another model or settings.",
             rich_help_panel=_OUTPUT,
         ),
-    ] = False,
+    ] = ProtectOptions.overwrite,
     csv: Annotated[
         bool, typer.Option("--csv", help="Also write manifest.csv.", rich_help_panel=_OUTPUT)
-    ] = False,
+    ] = ProtectOptions.as_csv,
     times: Annotated[
         bool,
         typer.Option(
@@ -145,7 +146,7 @@ def protect(
             help="Note in the manifest when each file was finished; it then differs from run to run.",
             rich_help_panel=_OUTPUT,
         ),
-    ] = False,
+    ] = ProtectOptions.times,
     embeddings: Annotated[
         str | None,
         typer.Option(
@@ -163,8 +164,12 @@ def protect(
             rich_help_panel=_TEMPLATES,
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images a call of the model.", rich_help_panel=_SCALE)] = 32,
-    workers: Annotated[int, typer.Option(help="Threads that decode and encode.", rich_help_panel=_SCALE)] = 2,
+    batch_size: Annotated[
+        int, typer.Option(help="Images a call of the model.", rich_help_panel=_SCALE)
+    ] = ProtectOptions.batch_size,
+    workers: Annotated[
+        int, typer.Option(help="Threads that decode and encode.", rich_help_panel=_SCALE)
+    ] = ProtectOptions.workers,
     engine: Annotated[
         Literal["local", "ray"],
         typer.Option(
@@ -194,6 +199,23 @@ def protect(
     from privface.protect import is_baseline, protect_folder  # noqa: PLC0415
     from privface.protect.folder import StoppedError  # noqa: PLC0415
 
+    options = ProtectOptions(
+        faces=faces,
+        paste=paste,
+        max_faces=max_faces,
+        on_no_face=on_no_face,
+        videos=video,
+        sound=not no_sound,
+        image_format=image_format,
+        quality=quality,
+        layout=to,
+        shard_size=shard_size,
+        overwrite=overwrite,
+        as_csv=csv,
+        times=times,
+        batch_size=batch_size,
+        workers=workers,
+    )
     chosen: Engine | None = None
     if engine == "ray":
         from privface.protect.cluster import RayEngine  # noqa: PLC0415
@@ -203,28 +225,16 @@ def protect(
         from privface.protect.video import require_av  # noqa: PLC0415
 
         require_av()
-    true_genders = None if genders is None else read_genders(genders)
-    protector: ImageProtector
-    if is_baseline(str(model)):
-        unfit = {
-            "--strength": strength != 1.0,
-            "--runtime": runtime != "auto",
-            "--genders": genders is not None,
-            "--hide": bool(hide),
-            "--draw": draw is not None,
-            "--code-size": code_size is not None,
-        }
-        protector = _baseline(str(model), [name for name, given in unfit.items() if given])
-    else:
-        protector = load_protector(
-            model,
-            strength=strength,
-            runtime=runtime,
-            genders=true_genders,
-            hide=hide or None,
-            draw=draw,
-            code_size=code_size,
-        )
+    given: dict[str, Any] = {
+        "strength": strength,
+        "runtime": runtime,
+        "genders": None if genders is None else read_genders(genders),
+        "hide": hide or None,
+        "draw": draw,
+        "code_size": code_size,
+    }
+    baseline = is_baseline(str(model))
+    protector = _baseline(str(model), given) if baseline else load_protector(model, **given)
     templates, sink = _templates(embeddings, store)
     try:
         with progress_bars() as progress:
@@ -232,21 +242,7 @@ def protect(
                 source,
                 output,
                 protector,
-                faces=faces,
-                paste=paste,
-                batch_size=batch_size,
-                workers=workers,
-                quality=quality,
-                image_format=image_format,
-                layout=to,
-                shard_size=shard_size,
-                max_faces=max_faces,
-                videos=video,
-                sound=not no_sound,
-                overwrite=overwrite,
-                on_no_face=on_no_face,
-                as_csv=csv,
-                times=times,
+                options,
                 templates=templates,
                 store=sink,
                 engine=chosen,
@@ -256,16 +252,15 @@ def protect(
         Console.error("Stopped; what was finished is kept.", "Run the same command again to go on.")
         raise typer.Exit(128 + stop.signal) from stop
     counts = ", ".join(f"{count} {status}" for status, count in summary.counts.items() if count)
-    fingerprint = protector.fingerprint if is_baseline(str(model)) else protector.fingerprint[:12]
-    Console.say(
-        f"{counts}; {summary.images_per_second:.1f} images/s\nModel: {model} ({fingerprint})\n"
-        f"Manifest: {summary.manifest}"
-        + (f"\nTemplates: {Path(output) / 'embeddings.parquet'}" if templates is not None else "")
-        + (f"\nStore: {store}" if store is not None else "")
-    )
     files = {"manifest": summary.manifest}
     if templates is not None:
         files["templates"] = Path(output) / "embeddings.parquet"
+    fingerprint = protector.fingerprint if baseline else protector.fingerprint[:12]
+    Console.say(
+        f"{counts}; {summary.images_per_second:.1f} images/s\nModel: {model} ({fingerprint})"
+        + "".join(f"\n{name.capitalize()}: {path}" for name, path in files.items())
+        + (f"\nStore: {store}" if store is not None else "")
+    )
     Console.document(
         "protect",
         model=model,
@@ -279,10 +274,12 @@ def protect(
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def _baseline(spec: str, unfit: list[str]) -> ImageProtector:
+def _baseline(spec: str, given: Mapping[str, object]) -> ImageProtector:
     """A baseline, which has none of the options of a trained model."""
     from privface.protect import load_baseline  # noqa: PLC0415
 
+    usual = {"strength": 1.0, "runtime": "auto"}
+    unfit = [f"--{name.replace('_', '-')}" for name, value in given.items() if value != usual.get(name)]
     if unfit:
         raise typer.BadParameter(
             f"{', '.join(unfit)}: {spec} is no trained model; change its own settings instead."

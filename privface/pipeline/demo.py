@@ -28,7 +28,7 @@ from privface.pipeline.faces import Progress
 from privface.pipeline.fit import train
 from privface.pipeline.inspect import audit
 from privface.pipeline.methods.base import classifier_spec
-from privface.protect import protect_folder, read_manifest
+from privface.protect import ProtectOptions, protect_folder, read_manifest
 from privface.records import FaceTable, InputSpec
 from privface.report import contact_sheet
 from privface.training import ArraySource, train_gender_classifier, train_matcher
@@ -158,7 +158,7 @@ def _run(
         out / "faces",
         out / "protected",
         Protector.load(out / "run"),
-        faces="aligned",
+        ProtectOptions(faces="aligned"),
         progress=_stage(progress, "protect"),
     )
     result = audit(

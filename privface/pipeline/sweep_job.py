@@ -77,8 +77,7 @@ def run_job(point: Point, split: str | None) -> bool:
 def _protect(point: Point, split: str | None) -> Path:
     chosen, out = point.settings.audit, point.place("protected", split)
     table = open_labelled(chosen.original, labels=chosen.labels, split=split)
-    options = point.settings.protect.model_dump(exclude={"store"})
-    protect_folder(_TablePhotos(table), out, _protector(point), **options)
+    protect_folder(_TablePhotos(table), out, _protector(point), point.settings.protect.options)
     return out
 
 

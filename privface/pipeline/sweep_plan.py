@@ -29,6 +29,7 @@ from privface.config import (
 )
 from privface.errors import AuditError, ConfigError
 from privface.images import write_atomic
+from privface.options import ProtectOptions
 from privface.pipeline.battery import AuditOptions
 from privface.protect import load_baseline
 from privface.protect.baselines import Baseline
@@ -77,8 +78,21 @@ class SweepProtect(Settings):
 
     store: Literal["files", "memory"] = "files"
     faces: Literal["aligned", "detect"] = "aligned"
-    quality: int = Field(95, ge=1, le=100)
-    batch_size: int = Field(32, ge=1)
+    quality: int = ProtectOptions.quality
+    batch_size: int = ProtectOptions.batch_size
+
+    @property
+    def options(self) -> ProtectOptions:
+        """As ``protect_folder`` takes them."""
+        return ProtectOptions(faces=self.faces, quality=self.quality, batch_size=self.batch_size)
+
+    @model_validator(mode="after")
+    def _fits(self) -> SweepProtect:
+        try:
+            _ = self.options  # which checks them
+        except ConfigError as error:
+            raise ValueError(error.message) from error
+        return self
 
 
 class ChooseSettings(Settings):

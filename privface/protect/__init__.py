@@ -1,5 +1,6 @@
 """Applies a protector to folders of photos: batched, resumable, with a manifest row for every file."""
 
+from privface.options import ProtectOptions
 from privface.protect.baselines import (
     BASELINES,
     DownUpSample,
@@ -26,6 +27,7 @@ __all__ = [
     "KSameAverage",
     "ManifestRow",
     "Pixelate",
+    "ProtectOptions",
     "ProtectSummary",
     "Status",
     "check_images",

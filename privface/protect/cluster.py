@@ -14,18 +14,18 @@ import torch
 
 from privface.errors import ConfigError, MissingExtraError, OutputError, PrivfaceError
 from privface.protect.inputs import InputFile
-from privface.protect.job import Book, Finished, Task
+from privface.protect.job import Book, Finished
 from privface.protect.journal import Entry, as_record, from_record
 from privface.protect.local import LocalEngine
 from privface.protect.manifest import ManifestRow
 from privface.protect.output import Output, OutputTree
-from privface.protect.work import Loaded
+from privface.protect.work import Loaded, Worker
 
 logger = logging.getLogger(__name__)
 
 
 class RayEngine:
-    """Runs a task on Ray Data: a pool of actors that each load the model once, fed and drained as a stream.
+    """Runs a job on Ray Data: a pool of actors that each load the model once, fed and drained as a stream.
 
     Actors read photos themselves and write the tree's files themselves, so inputs and output must be reachable under the
     same name from every node; shards are written by the process that started the job. No original passes through
@@ -66,7 +66,7 @@ class RayEngine:
         self._ray = _require_ray()
         self._actors, self._cpus, self._gpus, self._chunk, self._address = actors, cpus, gpus, chunk, address
 
-    def run(self, task: Task, ledger: Book) -> None:
+    def run(self, worker: Worker, items: Sequence[InputFile], ledger: Book) -> None:
         """See :class:`~privface.protect.job.Engine`.
 
         Raises:
@@ -82,12 +82,12 @@ class RayEngine:
                 logging_level=logging.ERROR,
             )
         try:
-            self._stream(task, ledger)
+            self._stream(worker, items, ledger)
         finally:
             if ours:
                 ray.shutdown()
 
-    def _stream(self, task: Task, ledger: Book) -> None:
+    def _stream(self, worker: Worker, items: Sequence[InputFile], ledger: Book) -> None:
         from ray.data import ActorPoolStrategy, DataContext, from_items  # noqa: PLC0415
 
         context = DataContext.get_current()
@@ -97,15 +97,15 @@ class RayEngine:
         actors = self._actors or room
         by_key: dict[str, InputFile] = {}
         waiting: list[dict[str, str]] = []
-        for item in task.items:
+        for item in items:
             if item.fault is not None:  # of two items with one key, at most one may be read
-                ledger.commit([task.worker().load(item)])
+                ledger.commit([worker.load(item)])
                 continue
             by_key[item.key] = item
-            waiting.append({"order": _order(item, task.output, ledger.before(item))})
+            waiting.append({"order": _order(item, worker.output, ledger.before(item))})
         if not waiting:
             return
-        remote = self._ray.put(_portable(task))
+        remote = self._ray.put(_portable(worker))
         results = from_items(waiting, override_num_blocks=-(-len(waiting) // self._chunk)).map_batches(
             _Actor,
             fn_constructor_args=(remote, self._cpus),
@@ -128,7 +128,7 @@ class RayEngine:
                 start = 0
                 for number, row in enumerate(done.rows if encoded else (), 1):
                     end = start + (row.output_bytes or 0)
-                    task.output.write(item.face(number), encoded[start:end])
+                    worker.output.write(item.face(number), encoded[start:end])
                     start = end
                 finished.append(
                     Loaded(item, done.row, reused=answer.reused, template=done.template, further=done.further)
@@ -173,10 +173,10 @@ def _order(item: InputFile, output: Output, before: Entry | None) -> str:
     return json.dumps({"item": asdict(item), "lead": lead, "before": as_record(before) if before else None})
 
 
-def _portable(task: Task) -> Task:
-    """The task for actors: no items, and outputs that they can write or hand back."""
-    output = task.output if isinstance(task.output, OutputTree) else _Handed(task.output.root)
-    return replace(task, items=(), output=output)
+def _portable(worker: Worker) -> Worker:
+    """The worker for actors: with an output that they can write or hand back."""
+    output = worker.output
+    return worker if isinstance(output, OutputTree) else replace(worker, output=_Handed(output.root))
 
 
 class _Handed(Output):
@@ -232,17 +232,16 @@ class _Notes:
 class _Actor:
     """Protects chunks of files with one copy of the models."""
 
-    def __init__(self, task: Any, threads: int) -> None:
+    def __init__(self, worker: Any, threads: int) -> None:
         torch.set_num_threads(threads)
-        self._task: Task = _require_ray().get(task)  # one copy a node, not one in every call
-        self._engine = LocalEngine(workers=2)
+        self._worker: Worker = _require_ray().get(worker)  # one copy a node, not one in every call
 
     def __call__(self, batch: Mapping[str, Sequence[str]]) -> dict[str, list[Any]]:
         orders = [json.loads(text) for text in batch["order"]]
         items = [InputFile(**order["item"]) for order in orders]
         found = ((order["item"]["key"], from_record(order["before"])) for order in orders)
         before = {key: entry for key, entry in found if entry is not None}
-        output = self._task.output
+        output = self._worker.output
         if isinstance(output, _Handed):
             output.leads = {order["item"]["key"]: order["lead"] for order in orders}
             rows = (row for entry in before.values() for row in entry.rows)
@@ -251,7 +250,7 @@ class _Actor:
         notes = _Notes(before)
         fatal, reason = None, ""
         try:
-            self._engine.run(replace(self._task, items=items), notes)
+            LocalEngine().run(self._worker, items, notes)
         except (
             PrivfaceError
         ) as error:  # a full disk, a model of the wrong shape: the next file would meet it, too
@@ -260,7 +259,7 @@ class _Actor:
             reason = f"unexpected {type(error).__name__}: {error}"
         done = [notes.finished.get(item.key) for item in items]
         answers = [
-            _answer(item, one, self._task, fatal, reason) for item, one in zip(items, done, strict=True)
+            _answer(item, one, self._worker, fatal, reason) for item, one in zip(items, done, strict=True)
         ]
         held = output.data if isinstance(output, _Handed) else {}
         return {
@@ -271,10 +270,10 @@ class _Actor:
         }
 
 
-def _answer(item: InputFile, done: Loaded | None, task: Task, fatal: str | None, reason: str) -> _Answer:
+def _answer(item: InputFile, done: Loaded | None, worker: Worker, fatal: str | None, reason: str) -> _Answer:
     if done is None and fatal is not None:
         return _Answer(item.key, None, error=fatal)
     if done is None:
-        done = Loaded(item, ManifestRow(item.key, "failed", task.protector.fingerprint, reason=reason))
+        done = Loaded(item, ManifestRow(item.key, "failed", worker.protector.fingerprint, reason=reason))
     entry = Entry(item.relative, done.row, done.template, done.further)
     return _Answer(item.key, as_record(entry), done.reused)

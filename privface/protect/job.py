@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Protocol, TypeAlias
 
 from privface.errors import OutputError, ProtectError
-from privface.faces.detect import FaceDetector
-from privface.protect.inputs import InputFile, Source
+from privface.options import ProtectOptions
+from privface.protect.inputs import InputFile
 from privface.protect.journal import Entry, Journal
 from privface.protect.manifest import (
     CSV_NAME,
@@ -28,9 +28,8 @@ from privface.protect.manifest import (
     write_manifest,
 )
 from privface.protect.output import Output, unlink
-from privface.protect.protector import ImageProtector
 from privface.protect.templates import TEMPLATES_NAME, TemplateMaker, write_templates
-from privface.protect.work import Loaded, Work, Worker
+from privface.protect.work import Loaded, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -40,40 +39,6 @@ TemplateSink: TypeAlias = Callable[[Iterator[tuple[str, str]]], None]
 """Stores (key, packed template) pairs, sorted by key, somewhere else as well."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-@dataclass(frozen=True)
-class Task:
-    """What an engine is to compute.
-
-    Attributes:
-        items: The files, in order.
-        photos: Where they are read from.
-        output: Where they are written to.
-        protector: Model or baseline.
-        detector: Finds faces; ``None`` for aligned faces.
-        work: Settings.
-        templates: Makes templates, where wanted.
-    """
-
-    items: Sequence[InputFile]
-    photos: Source
-    output: Output
-    protector: ImageProtector
-    detector: FaceDetector | None
-    work: Work
-    templates: TemplateMaker | None
-
-    def worker(self, output: Output | None = None) -> Worker:
-        """Someone to do it, writing to ``output`` instead of the task's own if given."""
-        return Worker(
-            self.photos,
-            output or self.output,
-            self.protector,
-            detector=self.detector,
-            work=self.work,
-            templates=self.templates,
-        )
 
 
 class Book(Protocol):
@@ -94,9 +59,9 @@ class Book(Protocol):
 
 
 class Engine(Protocol):
-    """Computes a task: in threads here, or on a cluster."""
+    """Has a worker do a job: in threads here, or on a cluster."""
 
-    def run(self, task: Task, ledger: Book) -> None:
+    def run(self, worker: Worker, items: Sequence[InputFile], ledger: Book) -> None:
         """Protect every item, in any order, telling the ledger; stop early where it asks for that.
 
         Raises:
@@ -113,8 +78,8 @@ class Ledger:
     Args:
         journal: Journal of the output root.
         output: Where images go.
+        options: Whether to stop at a photo without a face, and what the manifest is to hold.
         total: Files of the job.
-        fail_without_face: Stop at the first photo without a face.
         progress: Told (finished, total) after each batch.
     """
 
@@ -123,14 +88,14 @@ class Ledger:
         journal: Journal,
         output: Output,
         *,
+        options: ProtectOptions,
         total: int,
-        fail_without_face: bool,
         progress: Progress | None,
     ) -> None:
         self._journal = journal
         self._output = output
+        self._options = options
         self._total = total
-        self._fail_without_face = fail_without_face
         self._progress = progress
         self._known = journal.index()
         self._places: dict[str, int] = {}
@@ -191,7 +156,7 @@ class Ledger:
                 error = error or caught
                 continue
             row = loaded.row
-            if row.status == "no_face" and self._fail_without_face:
+            if row.status == "no_face" and self._options.on_no_face == "fail":
                 hint = "Skip such photos with on_no_face='skip'."
                 error = error or ProtectError(f"{loaded.item.key}: no face was found.", hint=hint)
             seen += 1
@@ -215,14 +180,7 @@ class Ledger:
         for name in (MANIFEST_NAME, CSV_NAME, TEMPLATES_NAME):
             unlink(self._output.root / name)
 
-    def write_results(
-        self,
-        *,
-        as_csv: bool,
-        times: bool,
-        templates: TemplateMaker | None,
-        store: TemplateSink | None,
-    ) -> Path:
+    def write_results(self, *, templates: TemplateMaker | None, store: TemplateSink | None) -> Path:
         """Write manifest and templates.
 
         Raises:
@@ -233,8 +191,10 @@ class Ledger:
             sorted(self._refused, key=manifest_order),
             key=manifest_order,
         )
-        shown = (row if times else replace(row, finished=None) for row in rows)
-        path = write_manifest(self._output.root, shown, complete=self.done == self._total, as_csv=as_csv)
+        shown = (row if self._options.times else replace(row, finished=None) for row in rows)
+        path = write_manifest(
+            self._output.root, shown, complete=self.done == self._total, as_csv=self._options.as_csv
+        )
         if templates is not None:
             write_templates(self._output.root, self._templates(), maker=templates)
             if store is not None:

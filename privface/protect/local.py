@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from privface.errors import ConfigError
 from privface.protect.inputs import InputFile
-from privface.protect.job import Book, Finished, Task
+from privface.protect.job import Book, Finished
 from privface.protect.work import Loaded, Worker
 
 _BATCH_PIXELS = 64_000_000
@@ -16,27 +15,15 @@ _BATCH_PIXELS = 64_000_000
 
 
 class LocalEngine:
-    """Runs a task in this process.
+    """Runs a job in this process."""
 
-    Args:
-        workers: Threads that decode and encode, 1 or more.
-
-    Raises:
-        ConfigError: If ``workers`` is less.
-    """
-
-    def __init__(self, *, workers: int = 2) -> None:
-        if workers < 1:
-            raise ConfigError(f"workers is {workers}; it must be at least 1.", hint="Give workers >= 1.")
-        self._workers = workers
-
-    def run(self, task: Task, ledger: Book) -> None:
+    def run(self, worker: Worker, items: Sequence[InputFile], ledger: Book) -> None:
         """See :class:`~privface.protect.job.Engine`: while one batch is computed, the last is written."""
-        worker = task.worker()
-        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="privface-protect")
+        options = worker.options
+        pool = ThreadPoolExecutor(options.workers, thread_name_prefix="privface-protect")
         writing: list[Finished] = []
         try:
-            for batch in _batches(self._load_ahead(task, ledger, worker, pool), task.work.batch_size):
+            for batch in _batches(_load_ahead(worker, items, ledger, pool), options.batch_size):
                 before, writing = writing, []
                 try:
                     writing = [pool.submit(worker.finish, one) for one in worker.compute(batch)]
@@ -50,23 +37,24 @@ class LocalEngine:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _load_ahead(
-        self, task: Task, ledger: Book, worker: Worker, pool: ThreadPoolExecutor
-    ) -> Iterator[Loaded]:
-        """Files in order, read by the pool a bounded number ahead."""
-        # Whole photos are large, so few of them wait; aligned faces are small.
-        ahead = task.work.batch_size if task.detector is None else self._workers + 1
-        queue: deque[Future[Loaded]] = deque()
 
-        def load(item: InputFile) -> Loaded:
-            return worker.load(item, ledger.before(item))
+def _load_ahead(
+    worker: Worker, items: Sequence[InputFile], ledger: Book, pool: ThreadPoolExecutor
+) -> Iterator[Loaded]:
+    """Files in order, read by the pool a bounded number ahead."""
+    # Whole photos are large, so few of them wait; aligned faces are small.
+    ahead = worker.options.batch_size if worker.detector is None else worker.options.workers + 1
+    queue: deque[Future[Loaded]] = deque()
 
-        for item in task.items:
-            queue.append(pool.submit(load, item))
-            if len(queue) > ahead:
-                yield queue.popleft().result()
-        while queue:
+    def load(item: InputFile) -> Loaded:
+        return worker.load(item, ledger.before(item))
+
+    for item in items:
+        queue.append(pool.submit(load, item))
+        if len(queue) > ahead:
             yield queue.popleft().result()
+    while queue:
+        yield queue.popleft().result()
 
 
 def _batches(loaded: Iterator[Loaded], size: int) -> Iterator[list[Loaded]]:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,6 @@ from privface.errors import ImageError, ImageTooLargeError, ProtectError
 from privface.faces.align import align_face, as_aligned, paste_back
 from privface.faces.detect import Detection, FaceDetector, choose_face
 from privface.images import (
-    MAX_PIXELS,
     WRITTEN_SUFFIXES,
     decode_image,
     encode_image,
@@ -27,6 +27,7 @@ from privface.images import (
     to_unit,
     without_colour,
 )
+from privface.options import ProtectOptions
 from privface.protect.inputs import BYTES_PER_PIXEL, InputFile, Source
 from privface.protect.journal import Entry
 from privface.protect.manifest import ManifestRow, Status
@@ -92,58 +93,29 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Work:
-    """Settings of a :class:`Worker`.
-
-    Attributes:
-        paste: Where faces are looked for, paste them back into their photo instead of writing each alone.
-        batch_size: Images per call of the protector; shorter batches are filled up.
-        quality: JPEG and WebP quality.
-        max_pixels: Larger inputs are not decoded.
-        max_faces: Photos with more faces are refused; ``None`` for no limit.
-        sound: Keep the sound of videos.
-        sized_crops: Take a photo of 112 x 112, the ArcFace frame, or of the protector's size for an aligned face, and look
-            for none in it.
-    """
-
-    paste: bool = False
-    batch_size: int = 32
-    quality: int = 95
-    max_pixels: int = MAX_PIXELS
-    max_faces: int | None = None
-    sound: bool = True
-    sized_crops: bool = False
-
-
 class Worker:
     """Protects files. :meth:`load` and :meth:`finish` may run in several threads, :meth:`compute` in one.
 
-    Args:
+    Attributes:
         photos: Where files are read from.
         output: Where they are written to.
         protector: Model or baseline.
+        options: How.
         detector: Finds faces; ``None`` where the files are aligned faces.
-        work: Settings.
         templates: Makes templates, where wanted.
     """
 
-    def __init__(
-        self,
-        photos: Source,
-        output: Output,
-        protector: ImageProtector,
-        *,
-        detector: FaceDetector | None,
-        work: Work,
-        templates: TemplateMaker | None = None,
-    ) -> None:
-        self._photos = photos
-        self._output = output
-        self._protector = protector
-        self._keyed = protector if isinstance(protector, KeyedProtector) else None
-        self._detector = detector
-        self._work = work
-        self._templates = templates
+    photos: Source
+    output: Output
+    protector: ImageProtector
+    options: ProtectOptions
+    detector: FaceDetector | None = None
+    templates: TemplateMaker | None = None
+
+    @cached_property
+    def _keyed(self) -> KeyedProtector | None:
+        """The protector, where it asks for keys."""
+        return self.protector if isinstance(self.protector, KeyedProtector) else None
 
     def load(self, item: InputFile, before: Entry | None = None) -> Loaded:
         """Read, look up, decode. Every fault of the file becomes a row.
@@ -152,13 +124,13 @@ class Worker:
             item: The file.
             before: What an earlier run noted of it.
         """
-        row = ManifestRow(item.key, "failed", self._protector.fingerprint)
+        row = ManifestRow(item.key, "failed", self.protector.fingerprint)
         refusal = self._refusal(item, row)
         if refusal is not None:
             return Loaded(item, refusal)
-        limit = MAX_VIDEO_BYTES if item.is_video else self._work.max_pixels * BYTES_PER_PIXEL
+        limit = MAX_VIDEO_BYTES if item.is_video else self.options.max_pixels * BYTES_PER_PIXEL
         try:
-            data = self._photos.read(item, limit=limit)
+            data = self.photos.read(item, limit=limit)
         except ImageError as error:
             return Loaded(item, _rejected(row, error))
         row = replace(row, input_sha256=hashlib.sha256(data).hexdigest(), input_bytes=len(data))
@@ -174,8 +146,8 @@ class Worker:
         done += [self._protect_video(one, one.video) for one in batch if one.video is not None]
         ready = [one for one in batch if one.pixels is not None]
         found = self._protect_photos(ready)
-        if self._templates is not None:
-            found = self._with_templates([checked(one) for one in found], self._templates)
+        if self.templates is not None:
+            found = self._with_templates([checked(one) for one in found], self.templates)
         return [*done, *found]
 
     def finish(self, one: Loaded) -> Loaded:
@@ -187,15 +159,15 @@ class Worker:
         one = checked(one)
         encoded, rows = one.encoded, list(one.rows)
         if one.protected:
-            shown = (self._pasted(one),) if one.landmarks and self._work.paste else one.protected
-            encoded = tuple(encode_image(p, one.item.suffix, quality=self._work.quality) for p in shown)
+            shown = (self._pasted(one),) if one.landmarks and self.options.paste else one.protected
+            encoded = tuple(encode_image(p, one.item.suffix, quality=self.options.quality) for p in shown)
         for number, data in enumerate(encoded):
             item = one.item.face(number + 1)
-            self._output.write(item, data)
+            self.output.write(item, data)
             rows[number] = replace(
                 rows[number],
                 status="ok",
-                output=self._output.place(item),
+                output=self.output.place(item),
                 output_sha256=hashlib.sha256(data).hexdigest(),
                 output_bytes=len(data),
             )
@@ -206,7 +178,7 @@ class Worker:
         """The final row of a file that is not even read."""
         if item.fault is not None:
             return replace(row, status="unreadable", reason=item.fault)
-        if item.is_video and (self._detector is None or not self._work.paste):
+        if item.is_video and (self.detector is None or not self.options.paste):
             return replace(row, reason="a video needs faces to be looked for and pasted back (--paste)")
         if item.suffix not in WRITTEN_SUFFIXES and not item.is_video:
             return replace(row, reason=f"{item.suffix} images are not written; convert it first")
@@ -222,7 +194,7 @@ class Worker:
     def _decode(self, item: InputFile, row: ManifestRow, data: bytes) -> Loaded:
         """Pixels of one file: the face at the protector's size, or the whole photo where faces are to be looked for."""
         try:
-            pixels = decode_image(data, max_pixels=self._work.max_pixels)
+            pixels = decode_image(data, max_pixels=self.options.max_pixels)
         except ImageError as error:
             return Loaded(item, _rejected(row, error))
         except Exception as error:  # decoders raise anything on hostile input; one file stops no job
@@ -233,9 +205,9 @@ class Worker:
         if min(pixels.shape[:2]) < MIN_SIDE:
             reason = f"{row.width} x {row.height} pixels, below the shortest side of {MIN_SIDE}"
             return Loaded(item, replace(row, reason=reason))
-        size = self._protector.size
-        sized = self._work.sized_crops and pixels.shape[:2] in {(size, size), (FRAME, FRAME)}
-        if self._detector is not None and not sized:
+        size = self.protector.size
+        sized = self.options.faces == "auto" and pixels.shape[:2] in {(size, size), (FRAME, FRAME)}
+        if self.detector is not None and not sized:
             return Loaded(item, row, pixels)
         try:
             face = as_aligned(pixels, size=size)
@@ -253,17 +225,17 @@ class Worker:
             return True
         for number, written in enumerate(before.rows, 1):
             face = item.face(number)
-            if written.output != self._output.place(face):
+            if written.output != self.output.place(face):
                 return False
-            if self._output.digest(face) != written.output_sha256:
+            if self.output.digest(face) != written.output_sha256:
                 return False
-        return self._templates is None or before.template is not None or item.is_video
+        return self.templates is None or before.template is not None or item.is_video
 
     def _protect_photos(self, ready: Sequence[Loaded]) -> list[Loaded]:
         """Photos with their protected faces, or with the reason why there is none."""
-        if self._detector is not None:
+        if self.detector is not None:
             crops, photos = ([one for one in ready if bool(one.faces) == known] for known in (True, False))
-            ready = [*crops, *self._find_faces(photos, self._detector)]
+            ready = [*crops, *self._find_faces(photos, self.detector)]
         done = [one for one in ready if one.is_final]
         ready = [one for one in ready if not one.is_final]
         if not ready:
@@ -285,8 +257,8 @@ class Worker:
             return others
         seen = np.stack([(one.faces if maker.of_original else one.protected)[0] for one in passed])
         made: list[str] = []
-        for start in range(0, len(seen), self._work.batch_size):
-            part = self._filled(seen[start : start + self._work.batch_size])
+        for start in range(0, len(seen), self.options.batch_size):
+            part = self._filled(seen[start : start + self.options.batch_size])
             rows = maker(to_unit(part))
             check_templates(rows, count=len(part))
             made += [pack(row) for row in rows]
@@ -305,7 +277,7 @@ class Worker:
                 loaded.append(Loaded(one.item, replace(row, status="no_face", reason=reason)))
                 continue
             row = _boxed(row, central)
-            limit = self._work.max_faces
+            limit = self.options.max_faces
             if limit is not None and len(detections) > limit:
                 reason = f"{len(detections)} faces, the limit is {limit}"
                 loaded.append(Loaded(one.item, replace(row, status="many_faces", reason=reason)))
@@ -318,12 +290,12 @@ class Worker:
                 continue
             points = tuple(face.landmarks for face in chosen)
             try:
-                faces = tuple(align_face(pixels, p, size=self._protector.size) for p in points)
+                faces = tuple(align_face(pixels, p, size=self.protector.size) for p in points)
             except ImageError as error:  # one face that cannot be protected, and the photo is not written
                 loaded.append(Loaded(one.item, replace(row, reason=error.message)))
                 continue
             rows = [replace(row, reason=PASTED)]
-            if not self._work.paste:
+            if not self.options.paste:
                 rows = [_boxed(replace(row, face=k), face) for k, face in enumerate(chosen, 1)]
             loaded.append(replace(one, row=rows[0], further=tuple(rows[1:]), faces=faces, landmarks=points))
         return loaded
@@ -333,7 +305,7 @@ class Worker:
         if faces > 1 and self._keyed is not None:
             return f"{faces} faces, and the one label of a photo, which this model needs, fits one face"
         last = item.face(faces).relative.rpartition("/")[2]
-        if not self._work.paste and len(os.fsencode(last)) > 255:  # what file systems allow
+        if not self.options.paste and len(os.fsencode(last)) > 255:  # what file systems allow
             return f"{faces} faces, and the name is too long to be that of each; shorten it"
         return None
 
@@ -344,22 +316,22 @@ class Worker:
         so that where a job was interrupted leaves no trace in its bytes.
         """
         parts = []
-        for start in range(0, len(faces), self._work.batch_size):
-            part = faces[start : start + self._work.batch_size]
+        for start in range(0, len(faces), self.options.batch_size):
+            part = faces[start : start + self.options.batch_size]
             full = self._filled(part)
             if self._keyed is not None:
                 names = list(keys[start : start + len(part)])
                 names += names[:1] * (len(full) - len(part))  # what becomes of the filling is thrown away
                 protected = np.asarray(self._keyed(to_unit(full), names))
             else:
-                protected = np.asarray(self._protector(to_unit(full)))
-            check_batch(protected, count=len(full), size=self._protector.size)
+                protected = np.asarray(self.protector(to_unit(full)))
+            check_batch(protected, count=len(full), size=self.protector.size)
             parts.append(protected[: len(part)])
         return np.concatenate(parts)
 
     def _filled(self, faces: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A batch of the fixed size, filled up with black images."""
-        full = np.zeros((self._work.batch_size, *faces.shape[1:]), np.uint8)
+        full = np.zeros((self.options.batch_size, *faces.shape[1:]), np.uint8)
         full[: len(faces)] = faces
         return full
 
@@ -371,7 +343,7 @@ class Worker:
         faded = all(map(_is_grey, one.protected)) and not all(map(_is_grey, one.faces))
         written = without_colour(one.pixels) if faded else one.pixels
         for face, points in zip(one.protected, one.landmarks, strict=True):
-            written = paste_back(written, face, points, size=self._protector.size)
+            written = paste_back(written, face, points, size=self.protector.size)
         return written
 
     def _protect_video(self, one: Loaded, data: bytes) -> Loaded:
@@ -394,9 +366,9 @@ class Worker:
                 data,
                 one.item.suffix,
                 frames,
-                at_once=min(self._work.batch_size, 16),
-                max_pixels=self._work.max_pixels,
-                sound=self._work.sound,
+                at_once=min(self.options.batch_size, 16),
+                max_pixels=self.options.max_pixels,
+                sound=self.options.sound,
             )
         except ImageError as error:
             return Loaded(one.item, _rejected(one.row, error))

@@ -28,7 +28,7 @@ from privface.pipeline import AuditOptions, audit, audit_protector, embed, load_
 from privface.pipeline.battery import image_probes
 from privface.pipeline.erase import template_maker
 from privface.pipeline.inspect import _load_coder, load_protected
-from privface.protect import GaussianBlur, protect_folder
+from privface.protect import GaussianBlur, ProtectOptions, protect_folder
 from privface.records import FaceRecord, FaceTable
 
 QUICK = AuditOptions(resamples=20, effort="quick", size=32, faces="aligned")
@@ -279,7 +279,13 @@ def test_a_pasted_photo_is_aligned_like_its_original_and_a_face_alone_is_not(tmp
     (tmp_path / "in").mkdir()
     Image.fromarray(photo).save(tmp_path / "in" / "a.png")
     blur = GaussianBlur(sigma=2.0, size=side)  # a face alone may be as large as its photo
-    protect_folder(tmp_path / "in", tmp_path / "out", blur, faces="detect", detector=TwoFaces(), paste=paste)
+    protect_folder(
+        tmp_path / "in",
+        tmp_path / "out",
+        blur,
+        ProtectOptions(faces="detect", paste=paste),
+        detector=TwoFaces(),
+    )
     table = FaceTable((FaceRecord("a.png", tmp_path / "in" / "a.png", landmarks=POINTS),))
     options = dataclasses.replace(QUICK, faces="landmarks", size=side)
     faces, found, paths = load_protected(table, tmp_path / "out", options, None)

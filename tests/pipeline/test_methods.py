@@ -25,7 +25,7 @@ from privface.pipeline import read_provenance, train
 from privface.pipeline.methods import METHODS
 from privface.pipeline.methods.diverse import classifier_of
 from privface.pipeline.methods.erased_code import turn
-from privface.protect import protect_folder, read_manifest
+from privface.protect import ProtectOptions, protect_folder, read_manifest
 
 TINY: dict[str, dict[str, Any]] = {
     "erased-code": {
@@ -155,9 +155,9 @@ def test_resumed_equals_unbroken_wherever_it_was_stopped(world, runs, method, tm
 def test_protects_a_folder_and_a_rerun_changes_nothing(world, runs, method, tmp_path):
     protector = load(runs(method), world, method)
     source = subset(world, tmp_path / "in", 5)
-    summary = protect_folder(source, tmp_path / "out", protector, batch_size=4)
+    summary = protect_folder(source, tmp_path / "out", protector, ProtectOptions(batch_size=4))
     assert summary.counts["ok"] == 5
-    assert protect_folder(source, tmp_path / "out", protector, batch_size=4).reused == 5
+    assert protect_folder(source, tmp_path / "out", protector, ProtectOptions(batch_size=4)).reused == 5
     # alone or in company, in this order or another
     first = sorted(p for p in source.rglob("*.png"))[-1].relative_to(source)
     alone = tmp_path / "alone" / first

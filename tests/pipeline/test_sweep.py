@@ -389,6 +389,7 @@ def test_grid_is_the_product_and_points_come_after_it(place, tmp_path):
         ({"audit__colour": 1}, "audit.colour: Unexpected keyword argument (got '1')"),
         ({"audit__effort": "hard"}, "audit.effort: Input should be 'demo'"),
         ({"protect": {"store": "memory", "faces": "detect"}}, "leave protect.faces out"),
+        ({"protect": {"quality": 101}}, "protect: Value error, quality is 101; it must be from 1 to 100"),
         ({"protect": {"store": "memory"}, "audit__size": 64}, "audit.size is 64, base.size 32"),
         ({"base": "none.yaml"}, "none.yaml: No such file"),
         ({"audit__original": "${NOT_SET_ANYWHERE}"}, "NOT_SET_ANYWHERE, which is not set"),

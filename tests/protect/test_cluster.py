@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from privface.errors import ConfigError, MissingExtraError, OutputError
 from privface.faces.detect import FaceDetector
 from privface.images import encode_image
-from privface.protect import GaussianBlur, read_manifest
-from privface.protect import protect_folder as protect_photos
+from privface.protect import GaussianBlur, ProtectOptions, protect_folder, read_manifest
 
-protect_folder = partial(protect_photos, faces="aligned")  # the patches are, at any size
+aligned = partial(ProtectOptions, faces="aligned")  # the patches are, at any size
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:::ray"), pytest.mark.timeout(900)]
@@ -95,9 +94,9 @@ def test_same_bytes_as_the_local_engine_though_an_actor_is_killed(
     cluster: None, faces: Path, tmp_path: Path, snapshot: Snapshot, make_patch: MakePatch, layout: str
 ) -> None:
     calm = Moody(sigma=2.0, size=SIZE)
-    more = {"layout": layout, "shard_size": 4, "batch_size": 1}
+    options = aligned(layout=layout, shard_size=4, batch_size=1)
     for out in ("local", "ray"):
-        protect_folder(faces, tmp_path / out, calm, **more)  # type: ignore[arg-type]
+        protect_folder(faces, tmp_path / out, calm, options)
     (tmp_path / "ray" / "protected-00001.tar").unlink(missing_ok=True)
     for number in (0, 3, 4, 7, 8):
         changed = next(faces.rglob(f"face{number:02d}.*"))
@@ -105,8 +104,8 @@ def test_same_bytes_as_the_local_engine_though_an_actor_is_killed(
     (faces / "broken.png").write_bytes(b"no image")
     (faces / "link").symlink_to(tmp_path)
     kill = Killing()
-    summary = protect_folder(faces, tmp_path / "ray", calm, engine=engine(), progress=kill, **more)  # type: ignore[arg-type]
-    protect_folder(faces, tmp_path / "local", calm, **more)  # type: ignore[arg-type]
+    summary = protect_folder(faces, tmp_path / "ray", calm, options, engine=engine(), progress=kill)
+    protect_folder(faces, tmp_path / "local", calm, options)
     assert kill.killed
     assert (summary.counts["ok"], summary.counts["unreadable"]) == (11, 2)
     assert 0 < summary.reused < 7
@@ -119,13 +118,18 @@ def test_photos_of_several_faces(
     cluster: None, groups: Path, crowd: FaceDetector, tmp_path: Path, snapshot: Snapshot, layout: str
 ) -> None:
     ray.cloudpickle.register_pickle_by_value(sys.modules[type(crowd).__module__])
-    more = {"layout": layout, "shard_size": 4, "batch_size": 2, "faces": "detect", "detector": crowd}
-    protect_folder(groups, tmp_path / "ray", BLUR, engine=engine(), **more)  # type: ignore[arg-type]
-    protect_folder(groups, tmp_path / "local", BLUR, **more)  # type: ignore[arg-type]
+    protect = partial(
+        protect_folder,
+        protector=BLUR,
+        options=ProtectOptions(faces="detect", layout=layout, shard_size=4, batch_size=2),
+        detector=crowd,
+    )
+    protect(groups, tmp_path / "ray", engine=engine())
+    protect(groups, tmp_path / "local")
     assert snapshot(tmp_path / "ray") == snapshot(tmp_path / "local")
     (groups / "day0" / "photo2.png").write_bytes((groups / "day0" / "photo0.png").read_bytes())
-    again = protect_folder(groups, tmp_path / "ray", BLUR, engine=engine(), **more)  # type: ignore[arg-type]
-    protect_folder(groups, tmp_path / "local", BLUR, **more)  # type: ignore[arg-type]
+    again = protect(groups, tmp_path / "ray", engine=engine())
+    protect(groups, tmp_path / "local")
     assert again.reused == 8
     assert snapshot(tmp_path / "ray") == snapshot(tmp_path / "local")
 
@@ -133,7 +137,7 @@ def test_photos_of_several_faces(
 def test_an_unforeseen_fault_costs_a_chunk_not_the_job(cluster: None, faces: Path, tmp_path: Path) -> None:
     protector = Moody(sigma=2.0, size=SIZE, mood="angry")
     (faces / "person0" / "white.png").write_bytes(encode_image(np.full((48, 48, 3), 255, np.uint8), ".png"))
-    summary = protect_folder(faces, tmp_path / "out", protector, batch_size=1, engine=engine())
+    summary = protect_folder(faces, tmp_path / "out", protector, aligned(batch_size=1), engine=engine())
     assert summary.counts["failed"] >= 1
     assert summary.counts["ok"] + summary.counts["failed"] == 12
     reasons = [row.reason for row in read_manifest(summary.manifest) if row.status == "failed"]
@@ -144,7 +148,11 @@ def test_a_fault_that_every_file_would_meet_stops_the_job(cluster: None, faces: 
     (faces / "person0" / "white.png").write_bytes(encode_image(np.full((48, 48, 3), 255, np.uint8), ".png"))
     with pytest.raises(OutputError, match=r"The protector gave float32 .* files are finished"):
         protect_folder(
-            faces, tmp_path / "out", Moody(sigma=2.0, size=SIZE, mood="wrong"), batch_size=2, engine=engine()
+            faces,
+            tmp_path / "out",
+            Moody(sigma=2.0, size=SIZE, mood="wrong"),
+            aligned(batch_size=2),
+            engine=engine(),
         )
 
 

@@ -20,12 +20,18 @@ from privface.errors import ConfigError, DataError, ModelError, OutputError, Pro
 from privface.faces.align import align_face, as_aligned, paste_back
 from privface.faces.detect import Detection
 from privface.images import decode_image, encode_image, to_pixels, to_unit, without_colour
-from privface.protect import GaussianBlur, GaussianNoise, Pixelate, read_manifest
-from privface.protect import protect_folder as protect_photos
+from privface.protect import (
+    GaussianBlur,
+    GaussianNoise,
+    Pixelate,
+    ProtectOptions,
+    protect_folder,
+    read_manifest,
+)
 from privface.protect.work import PASTED
 from privface.records import Landmarks
 
-protect_folder = partial(protect_photos, faces="aligned")  # the patches are, at any size
+aligned = partial(ProtectOptions, faces="aligned")  # the patches are, at any size
 
 SIZE = 32
 BLUR = GaussianBlur(sigma=2.0, size=SIZE)
@@ -46,7 +52,7 @@ class Answering:
 
 
 def test_same_tree_and_exactly_the_protected_pixels(faces: Path, tmp_path: Path) -> None:
-    summary = protect_folder(faces, tmp_path / "out", BLUR, batch_size=4)
+    summary = protect_folder(faces, tmp_path / "out", BLUR, aligned(batch_size=4))
     rows = read_manifest(summary.manifest)
     assert [row.input for row in rows] == sorted(p.relative_to(faces).as_posix() for p in faces.rglob("*.*"))
     assert summary.counts == {
@@ -72,24 +78,24 @@ def test_same_tree_and_exactly_the_protected_pixels(faces: Path, tmp_path: Path)
 def test_batch_size_and_workers_leave_no_trace(
     faces: Path, tmp_path: Path, snapshot: Snapshot, protector: GaussianBlur
 ) -> None:
-    protect_folder(faces, tmp_path / "one", protector, batch_size=1, workers=1)
-    protect_folder(faces, tmp_path / "many", protector, batch_size=64, workers=4)
+    protect_folder(faces, tmp_path / "one", protector, aligned(batch_size=1, workers=1))
+    protect_folder(faces, tmp_path / "many", protector, aligned(batch_size=64, workers=4))
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "many")
 
 
 def test_progress_counts_every_file_once(faces: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    protect_folder(faces, tmp_path / "out", BLUR, batch_size=3, progress=lambda *c: seen.append(c))
+    protect_folder(faces, tmp_path / "out", BLUR, aligned(batch_size=3), progress=lambda *c: seen.append(c))
     assert seen[-1] == (11, 11)
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
 
 
 def test_the_job_leaves_no_lock_and_no_temporary_file(faces: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    protect_folder(faces, out, BLUR)
+    protect_folder(faces, out, BLUR, aligned())
     for folder in (out, out / "person0"):
         (folder / f".{'ab' * 8}.privface-tmp").write_bytes(b"left by a killed job")
-    protect_folder(faces, out, BLUR, as_csv=True)
+    protect_folder(faces, out, BLUR, aligned(as_csv=True))
     hidden = [p.name for p in out.rglob(".*")]
     assert hidden == [".privface-journal.jsonl"]
     assert (out / "manifest.csv").read_text().count("\n") == 12
@@ -137,7 +143,7 @@ def test_no_metadata_gets_through(
     planted = build(make_patch(0))
     (tmp_path / "in" / name).write_bytes(planted)
     assert planted.count(b"SECRET") >= 3
-    summary = protect_folder(tmp_path / "in", tmp_path / "out", BLUR)
+    summary = protect_folder(tmp_path / "in", tmp_path / "out", BLUR, aligned())
     assert summary.counts["ok"] == 1
     written = (tmp_path / "out" / name).read_bytes()
     assert b"SECRET" not in written
@@ -220,7 +226,7 @@ def test_every_bad_input_gets_its_row_and_no_output(
 ) -> None:
     expected = write_bad_inputs(tmp_path / "in", make_patch(1))
     out = tmp_path / "out"
-    summary = protect_folder(tmp_path / "in", out, BLUR, batch_size=4, max_pixels=80_000)
+    summary = protect_folder(tmp_path / "in", out, BLUR, aligned(batch_size=4, max_pixels=80_000))
     rows = {row.input: row for row in read_manifest(summary.manifest)}
     assert {key: row.status for key, row in rows.items()} == expected
     for row in rows.values():
@@ -233,7 +239,7 @@ def test_every_bad_input_gets_its_row_and_no_output(
     assert "links are not followed" in str(rows["up"].reason)
     assert not (out / "within.png").is_symlink()
     before = snapshot(out)
-    again = protect_folder(tmp_path / "in", out, BLUR, batch_size=3, max_pixels=80_000)
+    again = protect_folder(tmp_path / "in", out, BLUR, aligned(batch_size=3, max_pixels=80_000))
     assert snapshot(out) == before
     assert again.reused == summary.counts["ok"]
 
@@ -242,7 +248,7 @@ def test_two_names_with_one_key_do_not_share_an_output(tmp_path: Path, make_patc
     (tmp_path / "in").mkdir()
     for seed, name in enumerate([b"\xff.png", b"\\xff.png"]):
         (tmp_path / "in" / os.fsdecode(name)).write_bytes(encode_image(make_patch(seed), ".png"))
-    summary = protect_folder(tmp_path / "in", tmp_path / "out", BLUR)
+    summary = protect_folder(tmp_path / "in", tmp_path / "out", BLUR, aligned())
     assert summary.counts["ok"] == summary.counts["unreadable"] == 1
     assert len(list((tmp_path / "out").glob("*.png"))) == 1
 
@@ -271,7 +277,7 @@ def _spoil(value: float) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]
 def test_a_bad_answer_is_never_written(
     faces: Path, tmp_path: Path, answer: Callable[[NDArray[np.float32]], NDArray[np.float32]], reason: str
 ) -> None:
-    summary = protect_folder(faces, tmp_path / "out", Answering(answer), batch_size=1)
+    summary = protect_folder(faces, tmp_path / "out", Answering(answer), aligned(batch_size=1))
     assert summary.counts["failed"] == 11
     assert not [p for p in (tmp_path / "out").rglob("*.*g") if p.is_file()]
     for row in read_manifest(summary.manifest):
@@ -281,7 +287,7 @@ def test_a_bad_answer_is_never_written(
 
 def test_one_bad_answer_does_not_cost_its_batch(faces: Path, tmp_path: Path) -> None:
     protector = Answering(_spoil(float("nan")))
-    assert protect_folder(faces, tmp_path / "out", protector, batch_size=11).counts["ok"] == 10
+    assert protect_folder(faces, tmp_path / "out", protector, aligned(batch_size=11)).counts["ok"] == 10
 
 
 @pytest.mark.parametrize(
@@ -293,7 +299,7 @@ def test_an_answer_of_the_wrong_shape_stops_the_job(
     faces: Path, tmp_path: Path, answer: Callable[[NDArray[np.float32]], NDArray[np.float32]]
 ) -> None:
     with pytest.raises(ModelError, match=r"The protector gave"):
-        protect_folder(faces, tmp_path / "out", Answering(answer), batch_size=4)
+        protect_folder(faces, tmp_path / "out", Answering(answer), aligned(batch_size=4))
 
 
 @pytest.mark.parametrize("output", ["in", "in/sub", ".", "link"])
@@ -303,7 +309,7 @@ def test_overlapping_folders_are_refused(
     (tmp_path / "link").symlink_to(faces)
     before = snapshot(tmp_path)
     with pytest.raises(OutputError, match=r"overlaps the input"):
-        protect_folder(faces, tmp_path / output, BLUR)
+        protect_folder(faces, tmp_path / output, BLUR, aligned())
     assert snapshot(tmp_path) == before
 
 
@@ -311,8 +317,8 @@ def test_a_folder_with_other_things_is_refused_unless_overwritten(faces: Path, t
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.pdf").write_bytes(b"years of work")
     with pytest.raises(OutputError, match=r"not empty"):
-        protect_folder(faces, tmp_path / "out", BLUR)
-    protect_folder(faces, tmp_path / "out", BLUR, overwrite=True)
+        protect_folder(faces, tmp_path / "out", BLUR, aligned())
+    protect_folder(faces, tmp_path / "out", BLUR, aligned(overwrite=True))
     assert (tmp_path / "out" / "thesis.pdf").read_bytes() == b"years of work"
 
 
@@ -321,21 +327,21 @@ def test_a_link_out_of_the_output_folder_is_not_written_through(faces: Path, tmp
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out" / "person0").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OutputError, match=r"leads out of the output folder"):
-        protect_folder(faces, tmp_path / "out", BLUR, overwrite=True)
+        protect_folder(faces, tmp_path / "out", BLUR, aligned(overwrite=True))
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_an_output_that_is_a_file_is_refused(faces: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"")
     with pytest.raises(OutputError, match=r"Cannot write to"):
-        protect_folder(faces, tmp_path / "out", BLUR)
+        protect_folder(faces, tmp_path / "out", BLUR, aligned())
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write to read-only folders")
 def test_a_read_only_output_is_refused(faces: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir(mode=0o500)
     with pytest.raises(OutputError, match=r"Cannot write to"):
-        protect_folder(faces, tmp_path / "out", BLUR)
+        protect_folder(faces, tmp_path / "out", BLUR, aligned())
 
 
 def test_a_write_error_stops_the_job_and_names_the_cure(
@@ -347,25 +353,33 @@ def test_a_write_error_stops_the_job_and_names_the_cure(
     with monkeypatch.context() as patched:
         patched.setattr("privface.protect.output.write_atomic", full_disk)
         with pytest.raises(OutputError, match=r"No space left"):
-            protect_folder(faces, tmp_path / "out", BLUR, batch_size=2)
-    assert protect_folder(faces, tmp_path / "out", BLUR, batch_size=2).counts["ok"] == 11
+            protect_folder(faces, tmp_path / "out", BLUR, aligned(batch_size=2))
+    assert protect_folder(faces, tmp_path / "out", BLUR, aligned(batch_size=2)).counts["ok"] == 11
 
 
 def test_an_empty_or_missing_input_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"does not exist"):
-        protect_folder(tmp_path / "in", tmp_path / "out", BLUR)
+        protect_folder(tmp_path / "in", tmp_path / "out", BLUR, aligned())
     (tmp_path / "in").mkdir()
     with pytest.raises(DataError, match=r"holds no image"):
-        protect_folder(tmp_path / "in", tmp_path / "out", BLUR)
+        protect_folder(tmp_path / "in", tmp_path / "out", BLUR, aligned())
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    "setting", [{"batch_size": 0}, {"workers": 0}, {"quality": 101}, {"max_pixels": 0}, {"faces": "all"}]
+    "setting",
+    [
+        {"batch_size": 0},
+        {"workers": 0},
+        {"quality": 101},
+        {"max_pixels": 0},
+        {"faces": "all"},
+        {"on_no_face": "stop"},
+    ],
 )
-def test_settings_out_of_range_are_refused(faces: Path, tmp_path: Path, setting: dict[str, object]) -> None:
+def test_settings_out_of_range_are_refused(setting: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=rf"{next(iter(setting))} is"):
-        protect_folder(faces, tmp_path / "out", BLUR, **setting)  # type: ignore[arg-type]
+        aligned(**setting)
 
 
 LEFT: Landmarks = ((12.0, 20.0), (28.0, 20.0), (20.0, 29.0), (13.0, 37.0), (27.0, 37.0))
@@ -408,14 +422,14 @@ def test_auto_takes_what_has_the_model_s_size_for_a_face_and_looks_for_faces_els
     rows = {
         row.input: row
         for row in read_manifest(
-            protect_photos(photos, tmp_path / "auto", BLUR, detector=BrightBoxes()).manifest
+            protect_folder(photos, tmp_path / "auto", BLUR, detector=BrightBoxes()).manifest
         )
     }
     assert {name: (row.status, row.faces) for name, row in rows.items()} == {
         "crop.png": ("ok", None), "none.png": ("no_face", 0), "one.png": ("ok", 1), "two.png": ("ok", 2),
     }  # fmt: skip
-    protect_folder(photos, tmp_path / "aligned", BLUR)
-    protect_folder(photos, tmp_path / "detect", BLUR, faces="detect", detector=BrightBoxes())
+    protect_folder(photos, tmp_path / "aligned", BLUR, aligned())
+    protect_folder(photos, tmp_path / "detect", BLUR, ProtectOptions(faces="detect"), detector=BrightBoxes())
     for name, like in (("crop", "aligned"), ("one", "detect"), ("two", "detect")):
         assert (tmp_path / "auto" / f"{name}.png").read_bytes() == (
             tmp_path / like / f"{name}.png"
@@ -438,7 +452,7 @@ class TwoFaces(BrightBoxes):
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_every_face_is_written_alone_with_its_box(photos: Path, tmp_path: Path, batch_size: int) -> None:
     out = tmp_path / "out"
-    summary = protect_photos(photos, out, BLUR, detector=TwoFaces(), batch_size=batch_size)
+    summary = protect_folder(photos, out, BLUR, ProtectOptions(batch_size=batch_size), detector=TwoFaces())
     assert (summary.counts["ok"], summary.counts["no_face"]) == (2, 1), "counts are of photos"
     rows = read_manifest(summary.manifest)
     assert [(r.input, r.output, r.status, r.faces, r.face, r.reason) for r in rows] == [
@@ -461,8 +475,12 @@ def test_a_name_that_a_further_face_needs_is_refused(photos: Path, tmp_path: Pat
     for name in ("two.face2.png", "one.face02.png", "three.face2.png", "two.face2.jpg"):
         (photos / name).write_bytes((photos / "one.png").read_bytes())
     reasons = {}
-    for out, more in (("alone", {}), ("png", {"image_format": "png"}), ("pasted", {"paste": True})):
-        found = protect_photos(photos, tmp_path / out, BLUR, detector=TwoFaces(), **more)  # type: ignore[arg-type]
+    for out, options in (
+        ("alone", ProtectOptions()),
+        ("png", ProtectOptions(image_format="png")),
+        ("pasted", ProtectOptions(paste=True)),
+    ):
+        found = protect_folder(photos, tmp_path / out, BLUR, options, detector=TwoFaces())
         reasons[out] = {
             r.input: str(r.reason) for r in read_manifest(found.manifest) if r.status == "unreadable"
         }
@@ -474,7 +492,7 @@ def test_a_name_that_a_further_face_needs_is_refused(photos: Path, tmp_path: Pat
     assert (row.input, row.output) == ("two.png", "two.face2.png")
     long = photos / ("l" * 246 + ".png")
     long.write_bytes((photos / "two.png").read_bytes())
-    rows = read_manifest(protect_photos(photos, tmp_path / "long", BLUR, detector=TwoFaces()).manifest)
+    rows = read_manifest(protect_folder(photos, tmp_path / "long", BLUR, detector=TwoFaces()).manifest)
     (row,) = (r for r in rows if r.input == long.name)
     assert (row.status, row.reason) == (
         "failed",
@@ -487,8 +505,8 @@ def test_every_face_is_pasted_back_and_the_manifest_says_what_that_leaves(
     photos: Path, tmp_path: Path, batch_size: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "out"
-    detect = {"faces": "detect", "paste": True, "detector": TwoFaces(), "batch_size": batch_size}
-    summary = protect_folder(photos, out, BLUR, **detect)  # type: ignore[arg-type]
+    options = ProtectOptions(faces="detect", paste=True, batch_size=batch_size)
+    summary = protect_folder(photos, out, BLUR, options, detector=TwoFaces())
     assert (summary.counts["ok"], summary.counts["no_face"]) == (2, 1)
     for name, all_points in (("one", [LEFT]), ("two", [LEFT, RIGHT])):
         photo = decode_image(photos / f"{name}.png")
@@ -510,8 +528,8 @@ def test_every_face_is_pasted_back_and_the_manifest_says_what_that_leaves(
 
 def test_a_photo_of_grey_faces_is_grey(photos: Path, tmp_path: Path) -> None:
     grey = Answering(lambda images: np.repeat(BLUR(images).mean(axis=1, keepdims=True), 3, axis=1))
-    pasted = {"faces": "detect", "paste": True, "detector": TwoFaces()}
-    protect_folder(photos, tmp_path / "out", grey, **pasted)  # type: ignore[arg-type]
+    pasted = ProtectOptions(faces="detect", paste=True)
+    protect_folder(photos, tmp_path / "out", grey, pasted, detector=TwoFaces())
     for name in ("one", "two"):
         photo, written = (decode_image(root / f"{name}.png") for root in (photos, tmp_path / "out"))
         assert np.ptp(photo.astype(int), axis=2).max() > 50
@@ -524,7 +542,7 @@ def test_a_photo_of_grey_faces_is_grey(photos: Path, tmp_path: Path) -> None:
         photo = decode_image(photos / f"{name}.png")
         photo[5:45] = without_colour(photo)[5:45]
         Image.fromarray(photo).save(photos / f"{name}.png")
-    protect_folder(photos, tmp_path / "same", BLUR, **pasted)  # type: ignore[arg-type]
+    protect_folder(photos, tmp_path / "same", BLUR, pasted, detector=TwoFaces())
     for name in ("one", "two"):
         photo, written = (decode_image(root / f"{name}.png") for root in (photos, tmp_path / "same"))
         np.testing.assert_array_equal(written[-1], photo[-1])
@@ -540,8 +558,8 @@ def test_one_face_that_is_not_protected_holds_its_photo_back(photos: Path, tmp_p
             return images
         return answer
 
-    detect = {"faces": "detect", "detector": TwoFaces(), "batch_size": 1}
-    summary = protect_folder(photos, tmp_path / "out", Answering(lazy), **detect)  # type: ignore[arg-type]
+    options = ProtectOptions(faces="detect", batch_size=1)
+    summary = protect_folder(photos, tmp_path / "out", Answering(lazy), options, detector=TwoFaces())
     rows = {row.input: row for row in read_manifest(summary.manifest)}
     assert (rows["one.png"].status, rows["two.png"].status) == ("ok", "failed")
     assert (rows["two.png"].reason, rows["two.png"].face) == ("protector returned the original", None)
@@ -550,20 +568,20 @@ def test_one_face_that_is_not_protected_holds_its_photo_back(photos: Path, tmp_p
 
 def test_pasted_photos_and_faces_alone_do_not_mix_in_one_folder(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    protect_photos(photos, out, BLUR, detector=TwoFaces())
+    protect_folder(photos, out, BLUR, detector=TwoFaces())
     with pytest.raises(OutputError, match="paste False, now True"):
-        protect_photos(photos, out, BLUR, detector=TwoFaces(), paste=True)
-    protect_photos(photos, out, BLUR, detector=TwoFaces(), paste=True, overwrite=True)
+        protect_folder(photos, out, BLUR, ProtectOptions(paste=True), detector=TwoFaces())
+    protect_folder(photos, out, BLUR, ProtectOptions(paste=True, overwrite=True), detector=TwoFaces())
     assert sorted(p.name for p in out.glob("*.png")) == ["one.png", "two.png"]
     with pytest.raises(ConfigError, match="Pasting and a limit of faces need a detector"):
-        protect_folder(photos, tmp_path / "x", BLUR, paste=True)
+        protect_folder(photos, tmp_path / "x", BLUR, aligned(paste=True))
 
 
 def test_a_photo_without_a_face_can_stop_the_job(photos: Path, tmp_path: Path) -> None:
-    run = {"faces": "detect", "detector": BrightBoxes(), "on_no_face": "fail"}
+    options = ProtectOptions(faces="detect", on_no_face="fail")
     for _ in range(2):  # the second time the answer comes from the journal
         with pytest.raises(ProtectError, match=r"none.png: no face"):
-            protect_folder(photos, tmp_path / "out", BLUR, **run)  # type: ignore[arg-type]
+            protect_folder(photos, tmp_path / "out", BLUR, options, detector=BrightBoxes())
 
 
 def test_landmarks_that_give_no_scale_cost_only_their_photo(photos: Path, tmp_path: Path) -> None:
@@ -574,7 +592,9 @@ def test_landmarks_that_give_no_scale_cost_only_their_photo(photos: Path, tmp_pa
                 [replace(f, landmarks=((5.0, 5.0),) * 5) for f in faces if len(faces) == 2] for faces in found
             ]
 
-    summary = protect_folder(photos, tmp_path / "out", BLUR, faces="detect", detector=Broken())
+    summary = protect_folder(
+        photos, tmp_path / "out", BLUR, ProtectOptions(faces="detect"), detector=Broken()
+    )
     assert (summary.counts["failed"], summary.counts["no_face"]) == (1, 2)
 
 
@@ -589,7 +609,7 @@ def test_large_photos_are_cut_into_smaller_batches(
             return super().detect(images)
 
     monkeypatch.setattr("privface.protect.local._BATCH_PIXELS", 60 * 60)
-    protect_folder(photos, tmp_path / "out", BLUR, faces="detect", detector=Counting())
+    protect_folder(photos, tmp_path / "out", BLUR, ProtectOptions(faces="detect"), detector=Counting())
     assert sizes == [1, 1, 1]
 
 
@@ -604,8 +624,8 @@ def test_real_photos_are_found_by_default(tmp_path: Path) -> None:
         photo = min(person.iterdir())
         (tmp_path / "in" / person.name / photo.name).write_bytes(photo.read_bytes())
     blur = GaussianBlur(sigma=3.0)
-    crops = protect_photos(tmp_path / "in", tmp_path / "crops", blur)
-    summary = protect_photos(tmp_path / "in", tmp_path / "out", blur, paste=True)
+    crops = protect_folder(tmp_path / "in", tmp_path / "crops", blur)
+    summary = protect_folder(tmp_path / "in", tmp_path / "out", blur, ProtectOptions(paste=True))
     assert crops.counts["ok"] == summary.counts["ok"] == 4
     for row in read_manifest(summary.manifest):
         assert decode_image(tmp_path / "crops" / row.input).shape == (112, 112, 3)

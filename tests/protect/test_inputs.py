@@ -17,10 +17,9 @@ from PIL import Image
 
 from privface.errors import ConfigError, DataError, OutputError
 from privface.images import decode_image
-from privface.protect import GaussianBlur, read_manifest
-from privface.protect import protect_folder as protect_photos
+from privface.protect import GaussianBlur, ProtectOptions, protect_folder, read_manifest
 
-protect_folder = partial(protect_photos, faces="aligned")  # the patches are, at any size
+aligned = partial(ProtectOptions, faces="aligned")  # the patches are, at any size
 
 SIZE = 32
 BLUR = GaussianBlur(sigma=2.0, size=SIZE)
@@ -71,21 +70,21 @@ def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 def test_every_source_gives_the_folder_s_output(
     faces: Path, tmp_path: Path, snapshot: Snapshot, pack: Callable[[Path, Path], Path]
 ) -> None:
-    protect_folder(faces, tmp_path / "folder", BLUR, batch_size=4)
+    protect_folder(faces, tmp_path / "folder", BLUR, aligned(batch_size=4))
     source = pack(faces, tmp_path)
     before = source.read_bytes()
-    summary = protect_folder(source, tmp_path / "out", BLUR, batch_size=4, workers=3)
+    summary = protect_folder(source, tmp_path / "out", BLUR, aligned(batch_size=4, workers=3))
     assert summary.counts["ok"] == 11
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "folder")
     assert source.read_bytes() == before
-    assert protect_folder(source, tmp_path / "out", BLUR, batch_size=4).reused == 11
+    assert protect_folder(source, tmp_path / "out", BLUR, aligned(batch_size=4)).reused == 11
 
 
 def test_shards_are_named_apart(faces: Path, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     as_tar(faces, tmp_path / "one").rename(tmp_path / "train-000.tar")
     as_tar(faces, tmp_path / "one").rename(tmp_path / "train-001.tar")
-    summary = protect_folder(tmp_path / "train-*.tar", tmp_path / "out", BLUR)
+    summary = protect_folder(tmp_path / "train-*.tar", tmp_path / "out", BLUR, aligned())
     assert summary.counts["ok"] == 22
     assert {row.input.split("/")[0] for row in read_manifest(summary.manifest)} == {"train-000", "train-001"}
 
@@ -93,7 +92,7 @@ def test_shards_are_named_apart(faces: Path, tmp_path: Path) -> None:
 def test_one_format_for_all(faces: Path, tmp_path: Path) -> None:
     Image.open(faces / "person0" / "face00.png").save(faces / "person0" / "face02.png")  # beside face02.jpg
     Image.open(faces / "person0" / "face00.png").save(faces / "person0" / "still.gif")
-    summary = protect_folder(faces, tmp_path / "out", BLUR, image_format="webp")
+    summary = protect_folder(faces, tmp_path / "out", BLUR, aligned(image_format="webp"))
     rows = {row.input: row for row in read_manifest(summary.manifest)}
     assert summary.counts["ok"] == 12
     assert rows["person0/still.gif"].output == "person0/still.webp"
@@ -104,9 +103,9 @@ def test_one_format_for_all(faces: Path, tmp_path: Path) -> None:
             assert data[8:12] == b"WEBP"
             assert decode_image(data).shape == (SIZE, SIZE, 3)
     with pytest.raises(ConfigError, match="'heic' is not written"):
-        protect_folder(faces, tmp_path / "x", BLUR, image_format="heic")
+        protect_folder(faces, tmp_path / "x", BLUR, aligned(image_format="heic"))
     with pytest.raises(OutputError, match="format 'webp', now None"):
-        protect_folder(faces, tmp_path / "out", BLUR)
+        protect_folder(faces, tmp_path / "out", BLUR, aligned())
 
 
 NAMES = {
@@ -136,7 +135,7 @@ def test_names_that_lead_out_are_refused_and_nothing_is_written(
     else:
         names = [*NAMES, "good.png"]
         pd.DataFrame({"key": names, "bytes": [good] * len(names)}).to_parquet(source)
-    summary = protect_folder(source, tmp_path / "deep" / "out", BLUR)
+    summary = protect_folder(source, tmp_path / "deep" / "out", BLUR, aligned())
     rows = {row.input: row for row in read_manifest(summary.manifest)}
     assert rows["good.png"].status == "ok"
     assert len(rows) == len(NAMES) + 1
@@ -160,7 +159,7 @@ def test_members_that_are_no_plain_photos_are_refused(faces: Path, tmp_path: Pat
         archive.writestr("bomb.png", b"\0" * 40_000_000, zipfile.ZIP_DEFLATED)
     found = {}
     for row in read_manifest(
-        protect_folder(tmp_path / "z.zip", tmp_path / "z", BLUR, max_pixels=10_000).manifest
+        protect_folder(tmp_path / "z.zip", tmp_path / "z", BLUR, aligned(max_pixels=10_000)).manifest
     ):
         found.setdefault(row.input, []).append((row.status, row.reason))
     assert found["link.png"] == [("unreadable", "symbolic link; links are not followed")]
@@ -171,10 +170,10 @@ def test_members_that_are_no_plain_photos_are_refused(faces: Path, tmp_path: Pat
         member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(member)
         add(archive, "ok.png", good)
-    rows = read_manifest(protect_folder(tmp_path / "t.tar", tmp_path / "t", BLUR).manifest)
+    rows = read_manifest(protect_folder(tmp_path / "t.tar", tmp_path / "t", BLUR, aligned()).manifest)
     assert [row.status for row in rows] == ["unreadable", "ok"]
     pd.DataFrame({"image": [good, b"", None]}).to_parquet(tmp_path / "p.parquet")
-    rows = read_manifest(protect_folder(tmp_path / "p.parquet", tmp_path / "p", BLUR).manifest)
+    rows = read_manifest(protect_folder(tmp_path / "p.parquet", tmp_path / "p", BLUR, aligned()).manifest)
     assert [(row.input, row.status) for row in rows] == [
         ("row-000000000.png", "ok"), ("row-000000001.png", "unreadable"), ("row-000000002.png", "unreadable"),
     ]  # fmt: skip
@@ -185,7 +184,7 @@ def test_damage_costs_one_member_or_names_the_archive(faces: Path, tmp_path: Pat
     data = bytearray(source.read_bytes())
     data[120:400] = os.urandom(280)
     source.write_bytes(data)
-    counts = protect_folder(source, tmp_path / "out", BLUR).counts
+    counts = protect_folder(source, tmp_path / "out", BLUR, aligned()).counts
     assert counts["ok"] >= 9
     assert counts["ok"] + counts["unreadable"] == 11
     tar = as_tar(faces, tmp_path)
@@ -193,14 +192,14 @@ def test_damage_costs_one_member_or_names_the_archive(faces: Path, tmp_path: Pat
     for name, content in (("broken.zip", b"PK"), ("broken.tar", b"x" * 600), ("broken.parquet", b"PAR1")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match="is not a readable"):
-            protect_folder(tmp_path / name, tmp_path / "never", BLUR)
+            protect_folder(tmp_path / name, tmp_path / "never", BLUR, aligned())
 
 
 def test_a_list_names_what_is_missing(faces: Path, tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_text("in/person0/face00.png\nin/person0/none.png\nin/person0/face00.png\n")
     found = [
         (row.input, row.status, row.reason)
-        for row in read_manifest(protect_folder(tmp_path / "l.txt", tmp_path / "o", BLUR).manifest)
+        for row in read_manifest(protect_folder(tmp_path / "l.txt", tmp_path / "o", BLUR, aligned()).manifest)
     ]
     assert sorted(status for _, status, _ in found) == ["ok", "unreadable", "unreadable"]
     assert any("No such file" in str(reason) for _, _, reason in found)
@@ -212,12 +211,12 @@ def test_other_inputs_are_refused(tmp_path: Path, name: str, message: str) -> No
     if name.endswith("docx"):
         (tmp_path / name).write_text("x")
     with pytest.raises(DataError, match=message):
-        protect_folder(tmp_path / name, tmp_path / "o", BLUR)
+        protect_folder(tmp_path / name, tmp_path / "o", BLUR, aligned())
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "t.parquet")
     with pytest.raises(DataError, match="has no image column; it has a"):
-        protect_folder(tmp_path / "t.parquet", tmp_path / "o", BLUR)
+        protect_folder(tmp_path / "t.parquet", tmp_path / "o", BLUR, aligned())
 
 
 def test_an_output_around_the_archive_is_refused(faces: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="overlaps"):
-        protect_folder(as_zip(faces, tmp_path), tmp_path, BLUR)
+        protect_folder(as_zip(faces, tmp_path), tmp_path, BLUR, aligned())

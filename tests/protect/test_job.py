@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from privface.errors import ConfigError, OutputError
 from privface.faces.detect import Detection
-from privface.protect import GaussianBlur, read_manifest
-from privface.protect import protect_folder as protect_photos
+from privface.protect import GaussianBlur, ProtectOptions, protect_folder, read_manifest
 from privface.protect.folder import StoppedError
 from privface.protect.inputs import InputFile
 from privface.protect.job import Ledger
@@ -30,7 +29,7 @@ from privface.protect.manifest import ManifestRow
 from privface.protect.output import OutputTree
 from privface.protect.work import Loaded
 
-protect_folder = partial(protect_photos, faces="aligned")  # the patches are, at any size
+aligned = partial(ProtectOptions, faces="aligned")  # the patches are, at any size
 
 BLUR = GaussianBlur(sigma=2.0, size=32)
 POINTS = ((12.0, 20.0), (28.0, 20.0), (20.0, 29.0), (13.0, 37.0), (27.0, 37.0))
@@ -52,7 +51,7 @@ class Crowd:
 
 
 def test_sigterm_finishes_the_batch_like_sigint(faces: Path, tmp_path: Path, snapshot: Snapshot) -> None:
-    protect_folder(faces, tmp_path / "one", BLUR, batch_size=2)
+    protect_folder(faces, tmp_path / "one", BLUR, aligned(batch_size=2))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     out = tmp_path / "out"
 
@@ -62,12 +61,12 @@ def test_sigterm_finishes_the_batch_like_sigint(faces: Path, tmp_path: Path, sna
             return super().__call__(images)
 
     with pytest.raises(StoppedError) as stop:
-        protect_folder(faces, out, Stopping(sigma=2.0, size=32), batch_size=2)
+        protect_folder(faces, out, Stopping(sigma=2.0, size=32), aligned(batch_size=2))
     assert stop.value.signal == signal.SIGTERM
     assert isinstance(stop.value, KeyboardInterrupt)
     assert {number: signal.getsignal(number) for number in handlers} == handlers
     assert len(read_manifest(out)) == 2
-    protect_folder(faces, out, BLUR, batch_size=2)
+    protect_folder(faces, out, BLUR, aligned(batch_size=2))
     assert snapshot(out) == snapshot(tmp_path / "one")
 
 
@@ -75,12 +74,13 @@ FILL = """
 import resource, signal, sys
 from pathlib import Path
 from privface.errors import OutputError
-from privface.protect import GaussianBlur, protect_folder
+from privface.protect import GaussianBlur, ProtectOptions, protect_folder
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
 try:
-    protect_folder(Path(sys.argv[1]), Path(sys.argv[2]), GaussianBlur(sigma=2.0, size=32), faces="aligned", batch_size=2)
+    options = ProtectOptions(faces="aligned", batch_size=2)
+    protect_folder(Path(sys.argv[1]), Path(sys.argv[2]), GaussianBlur(sigma=2.0, size=32), options)
 except OutputError as error:
     print(error.message, error.hint)
 """
@@ -97,36 +97,36 @@ def test_a_disk_that_takes_no_more_is_reported_with_what_is_finished(
     assert re.search(r"Cannot write .*: File too large\. \d+ of 11 files are finished\.", done.stdout), done
     assert "it goes on from there" in done.stdout
     assert not list(out.rglob("*.privface-tmp"))
-    assert protect_folder(faces, out, BLUR, batch_size=2).reused > 0
-    protect_folder(faces, tmp_path / "one", BLUR, batch_size=2)
+    assert protect_folder(faces, out, BLUR, aligned(batch_size=2)).reused > 0
+    protect_folder(faces, tmp_path / "one", BLUR, aligned(batch_size=2))
     assert snapshot(out) == snapshot(tmp_path / "one")
 
 
 def test_photos_with_too_many_faces_are_refused(faces: Path, tmp_path: Path) -> None:
-    run = {"faces": "detect", "detector": Crowd(), "max_faces": 2}
-    summary = protect_folder(faces, tmp_path / "out", BLUR, **run)  # type: ignore[arg-type]
+    options, crowd = ProtectOptions(faces="detect", max_faces=2), Crowd()
+    summary = protect_folder(faces, tmp_path / "out", BLUR, options, detector=crowd)
     assert (summary.counts["no_face"], summary.counts["ok"], summary.counts["many_faces"]) == (1, 2, 8)
     for row in read_manifest(summary.manifest):
         if row.status == "many_faces":
             assert row.reason == f"{row.faces} faces, the limit is 2"
             assert not (tmp_path / "out" / row.input).exists()
-    assert protect_folder(faces, tmp_path / "out", BLUR, **run).reused == 11  # type: ignore[arg-type]
+    assert protect_folder(faces, tmp_path / "out", BLUR, options, detector=crowd).reused == 11
     with pytest.raises(OutputError, match="max_faces 2, now None"):
-        protect_folder(faces, tmp_path / "out", BLUR, faces="detect", detector=Crowd())
+        protect_folder(faces, tmp_path / "out", BLUR, ProtectOptions(faces="detect"), detector=Crowd())
     with pytest.raises(ConfigError, match="a limit of faces need a detector"):
-        protect_folder(faces, tmp_path / "x", BLUR, max_faces=2)
+        protect_folder(faces, tmp_path / "x", BLUR, aligned(max_faces=2))
     with pytest.raises(ConfigError, match="max_faces is 0"):
-        protect_folder(faces, tmp_path / "x", BLUR, faces="detect", max_faces=0)
+        protect_folder(faces, tmp_path / "x", BLUR, ProtectOptions(faces="detect", max_faces=0))
 
 
 def test_sizes_are_those_of_the_files_and_times_come_on_request(faces: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    for row in read_manifest(protect_folder(faces, out, BLUR).manifest):
+    for row in read_manifest(protect_folder(faces, out, BLUR, aligned()).manifest):
         assert row.input_bytes == (faces / row.input).stat().st_size
         assert row.output_bytes == (out / str(row.output)).stat().st_size
         assert row.finished is None
     start = datetime.now(UTC)
-    protect_folder(faces, out, BLUR, times=True, as_csv=True)
+    protect_folder(faces, out, BLUR, aligned(times=True, as_csv=True))
     for row in read_manifest(out):
         assert datetime.fromisoformat(str(row.finished)) <= start  # taken over, not made up anew
     assert "+00:00" in (out / "manifest.csv").read_text()
@@ -136,7 +136,7 @@ def test_a_finished_file_costs_little_memory(tmp_path: Path) -> None:
     """Rows wait in the journal; twenty thousand more of them must not cost what they would as objects (about 1 kB)."""
     journal = Journal(tmp_path)
     journal.start({})
-    ledger = Ledger(journal, OutputTree(tmp_path), total=30_000, fail_without_face=False, progress=None)
+    ledger = Ledger(journal, OutputTree(tmp_path), options=ProtectOptions(), total=30_000, progress=None)
 
     def note(first: int, last: int) -> None:
         for start in range(first, last, 100):
@@ -152,7 +152,7 @@ def test_a_finished_file_costs_little_memory(tmp_path: Path) -> None:
     used = tracemalloc.get_traced_memory()[0] / 20_000
     tracemalloc.stop()
     assert used < 300
-    manifest = ledger.write_results(as_csv=False, times=False, templates=None, store=None)
+    manifest = ledger.write_results(templates=None, store=None)
     journal.close()
     table = pq.read_table(manifest)
     assert table.num_rows == 30_000

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from privface.faces.detect import Detection
 from privface.images import decode_image
-from privface.protect import protect_folder as protect_photos
-from privface.protect import read_manifest
+from privface.protect import ProtectOptions, protect_folder, read_manifest
 from privface.records import Landmarks
 
-protect_folder = partial(protect_photos, faces="aligned")  # the patches are, at any size
+aligned = partial(ProtectOptions, faces="aligned")  # the patches are, at any size
 
 SIZE = 32
 POINTS: Landmarks = ((12.0, 20.0), (28.0, 20.0), (20.0, 29.0), (13.0, 37.0), (27.0, 37.0))
@@ -51,7 +50,9 @@ def test_every_face_gets_the_label_of_its_own_photo(faces: Path, tmp_path: Path,
     shades = {key: (20 * k + 5) / 255 for k, key in enumerate(keys)}
     del shades[keys[3]]
     protector = Shades(shades)
-    summary = protect_folder(faces, tmp_path / "out", protector, batch_size=batch_size, image_format="png")
+    summary = protect_folder(
+        faces, tmp_path / "out", protector, aligned(batch_size=batch_size, image_format="png")
+    )
     assert (summary.counts["ok"], summary.counts["failed"]) == (10, 1)
     rows = {row.input: row for row in read_manifest(summary.manifest)}
     assert (rows[keys[3]].status, rows[keys[3]].reason) == ("failed", "no shade for it")
@@ -74,9 +75,13 @@ class Faces:
 
 def test_one_label_does_not_serve_two_faces(faces: Path, tmp_path: Path) -> None:
     protector = Shades(dict.fromkeys(keys_of(faces), 0.25))
-    one = protect_folder(faces, tmp_path / "one", protector, faces="detect", detector=Faces(1))
+    one = protect_folder(
+        faces, tmp_path / "one", protector, ProtectOptions(faces="detect"), detector=Faces(1)
+    )
     assert one.counts["ok"] == 11
-    two = protect_folder(faces, tmp_path / "two", protector, faces="detect", detector=Faces(2))
+    two = protect_folder(
+        faces, tmp_path / "two", protector, ProtectOptions(faces="detect"), detector=Faces(2)
+    )
     assert two.counts["failed"] == 11
     assert "2 faces, and the one label" in str(read_manifest(two.manifest)[0].reason)
 
@@ -85,7 +90,11 @@ def test_a_video_has_no_label(faces: Path, tmp_path: Path) -> None:
     (faces / "clip.mp4").write_bytes(b"never read")
     protector = Shades(dict.fromkeys(keys_of(faces), 0.25))
     summary = protect_folder(
-        faces, tmp_path / "out", protector, faces="detect", detector=Faces(1), videos=True, paste=True
+        faces,
+        tmp_path / "out",
+        protector,
+        ProtectOptions(faces="detect", videos=True, paste=True),
+        detector=Faces(1),
     )
     rows = {row.input: row for row in read_manifest(summary.manifest)}
     assert "a video has no label of its own" in str(rows["clip.mp4"].reason)

@@ -11,11 +11,10 @@ import pandas as pd
 import pytest
 
 from privface.errors import ConfigError, DataError
-from privface.protect import GaussianBlur, read_manifest
-from privface.protect import protect_folder as protect_photos
+from privface.protect import GaussianBlur, ProtectOptions, protect_folder, read_manifest
 from privface.protect.places import expand, is_url, suffix_of
 
-protect_folder = partial(protect_photos, faces="aligned")  # the patches are, at any size
+aligned = partial(ProtectOptions, faces="aligned")  # the patches are, at any size
 
 BLUR = GaussianBlur(sigma=2.0, size=32)
 Snapshot = Callable[[Path], dict[str, str]]
@@ -43,10 +42,10 @@ def test_a_bucket_gives_the_folder_s_output(
     fill(memory, faces, "/bucket/photos")
     memory.pipe_file("/bucket/photos/.hidden/x.png", b"")
     memory.pipe_file("/bucket/photos/notes.txt", b"")
-    protect_folder(faces, tmp_path / "folder", BLUR)
-    assert protect_folder("memory://bucket/photos", tmp_path / "out", BLUR).counts["ok"] == 11
+    protect_folder(faces, tmp_path / "folder", BLUR, aligned())
+    assert protect_folder("memory://bucket/photos", tmp_path / "out", BLUR, aligned()).counts["ok"] == 11
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "folder")
-    assert protect_folder("memory://bucket/photos/", tmp_path / "out", BLUR).reused == 11
+    assert protect_folder("memory://bucket/photos/", tmp_path / "out", BLUR, aligned()).reused == 11
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar", ".parquet"])
@@ -68,8 +67,10 @@ def test_archives_at_a_url(
                 for path in sorted(faces.rglob("*.*")):
                     tar.add(path, path.relative_to(faces).as_posix())
     memory.pipe_file(f"/data/photos{suffix}", local.read_bytes())
-    protect_folder(faces, tmp_path / "folder", BLUR)
-    assert protect_folder(f"memory://data/photos{suffix}", tmp_path / "out", BLUR).counts["ok"] == 11
+    protect_folder(faces, tmp_path / "folder", BLUR, aligned())
+    assert (
+        protect_folder(f"memory://data/photos{suffix}", tmp_path / "out", BLUR, aligned()).counts["ok"] == 11
+    )
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "folder")
 
 
@@ -80,7 +81,8 @@ def test_object_names_that_are_no_paths_are_refused(
     for name in ("a//b.png", "a/../../b.png", "good.png"):
         memory.store[f"/b/{name}"] = fsspec.implementations.memory.MemoryFile(memory, f"/b/{name}", data)
     rows = {
-        row.input: row for row in read_manifest(protect_folder("memory://b", tmp_path / "o", BLUR).manifest)
+        row.input: row
+        for row in read_manifest(protect_folder("memory://b", tmp_path / "o", BLUR, aligned()).manifest)
     }
     assert rows["good.png"].status == "ok"
     refused = {row.status for name, row in rows.items() if name != "good.png"}
@@ -102,13 +104,13 @@ def test_urls_that_cannot_be_read_are_refused(
     tmp_path: Path, memory: fsspec.AbstractFileSystem, place: str, message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        protect_folder(place, tmp_path / "out", BLUR)
+        protect_folder(place, tmp_path / "out", BLUR, aligned())
     assert not (tmp_path / "out").exists()
 
 
 def test_an_output_at_a_url_is_refused(faces: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is a URL; outputs are local folders"):
-        protect_folder(faces, "s3://bucket/out", BLUR)
+        protect_folder(faces, "s3://bucket/out", BLUR, aligned())
 
 
 def test_a_file_that_vanishes_costs_only_itself(
@@ -123,7 +125,7 @@ def test_a_file_that_vanishes_costs_only_itself(
         return cat(self, path, **more)  # type: ignore[arg-type,no-any-return]
 
     monkeypatch.setattr(type(memory), "cat_file", cat_file)
-    summary = protect_folder("memory://bucket", tmp_path / "out", BLUR)
+    summary = protect_folder("memory://bucket", tmp_path / "out", BLUR, aligned())
     assert (summary.counts["ok"], summary.counts["unreadable"]) == (10, 1)
     row = next(r for r in read_manifest(summary.manifest) if r.status == "unreadable")
     assert "ConnectionResetError: the network is gone" in str(row.reason)

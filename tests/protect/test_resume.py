@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,15 +26,14 @@ from privface.protect import (
     GaussianNoise,
     ImageProtector,
     Pixelate,
+    ProtectOptions,
+    protect_folder,
     read_manifest,
-)
-from privface.protect import (
-    protect_folder as protect_photos,
 )
 from privface.protect.journal import JOURNAL_NAME
 from privface.protect.output import locked
 
-protect_folder = partial(protect_photos, faces="aligned")  # the patches are, at any size
+aligned = partial(ProtectOptions, faces="aligned")  # the patches are, at any size
 
 SIZE = 32
 NOISE = GaussianNoise(sigma=0.2, size=SIZE)
@@ -63,7 +64,7 @@ def out_of_memory() -> None:
 
 @pytest.fixture
 def uninterrupted(faces: Path, tmp_path: Path, snapshot: Snapshot) -> dict[str, str]:
-    protect_folder(faces, tmp_path / "reference", NOISE, batch_size=2)
+    protect_folder(faces, tmp_path / "reference", NOISE, aligned(batch_size=2))
     return snapshot(tmp_path / "reference")
 
 
@@ -73,11 +74,11 @@ def test_a_crash_and_a_rerun_equal_one_run(
 ) -> None:
     out = tmp_path / "out"
     with pytest.raises(MemoryError, match=r"device memory"):
-        protect_folder(faces, out, Watched(out_of_memory, before_call=call), batch_size=2)
+        protect_folder(faces, out, Watched(out_of_memory, before_call=call), aligned(batch_size=2))
     partial = pq.read_metadata(out / "manifest.parquet").metadata
     assert partial[b"privface.complete"] == b"false"
     assert len(read_manifest(out)) == 2 * call
-    summary = protect_folder(faces, out, NOISE, batch_size=2)
+    summary = protect_folder(faces, out, NOISE, aligned(batch_size=2))
     assert summary.reused == 2 * call
     assert snapshot(out) == uninterrupted
 
@@ -85,9 +86,9 @@ def test_a_crash_and_a_rerun_equal_one_run(
 def test_a_finished_job_is_not_computed_again(faces: Path, tmp_path: Path, snapshot: Snapshot) -> None:
     out = tmp_path / "out"
     first, second = Watched(), Watched()
-    protect_folder(faces, out, first, batch_size=4)
+    protect_folder(faces, out, first, aligned(batch_size=4))
     before = snapshot(out)
-    summary = protect_folder(faces, out, second, batch_size=4)
+    summary = protect_folder(faces, out, second, aligned(batch_size=4))
     assert (first.calls, second.calls) == (3, 0)
     assert (summary.reused, summary.counts["ok"]) == (11, 11)
     assert snapshot(out) == before
@@ -97,71 +98,87 @@ def test_changed_inputs_and_damaged_outputs_are_done_again(
     faces: Path, tmp_path: Path, make_patch: MakePatch, snapshot: Snapshot
 ) -> None:
     out = tmp_path / "out"
-    protect_folder(faces, out, NOISE)
+    protect_folder(faces, out, NOISE, aligned())
     (faces / "person0" / "face00.png").write_bytes(encode_image(make_patch(99), ".png"))
     (out / "person1" / "face01.jpg").write_bytes(b"damaged")
     (out / "person0" / "face02.jpg").unlink()
-    summary = protect_folder(faces, out, NOISE)
+    summary = protect_folder(faces, out, NOISE, aligned())
     assert summary.reused == 8
-    protect_folder(faces, tmp_path / "fresh", NOISE)
+    protect_folder(faces, tmp_path / "fresh", NOISE, aligned())
     assert snapshot(out) == snapshot(tmp_path / "fresh")
 
 
 def test_an_output_does_not_outlive_an_input_that_became_unreadable(faces: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    protect_folder(faces, out, NOISE)
+    protect_folder(faces, out, NOISE, aligned())
     (faces / "person0" / "face00.png").write_bytes(b"")
     assert (out / "person0" / "face00.png").exists()
-    assert protect_folder(faces, out, NOISE).counts["unreadable"] == 1
+    assert protect_folder(faces, out, NOISE, aligned()).counts["unreadable"] == 1
     assert not (out / "person0" / "face00.png").exists()
 
 
 def test_photos_of_several_faces_are_taken_over_whole_or_done_again(
     groups: Path, crowd: FaceDetector, tmp_path: Path, snapshot: Snapshot
 ) -> None:
-    out, run = tmp_path / "out", {"faces": "detect", "detector": crowd, "batch_size": 2}
+    out, options = tmp_path / "out", ProtectOptions(faces="detect", batch_size=2)
+    protect = partial(protect_folder, groups, options=options, detector=crowd)
     stop = Watched(out_of_memory, before_call=5)
     with pytest.raises(MemoryError):
-        protect_folder(groups, out, stop, **run)  # type: ignore[arg-type]
-    protect_folder(groups, tmp_path / "one", NOISE, **run)  # type: ignore[arg-type]
-    assert 0 < protect_folder(groups, out, NOISE, **run).reused < 9  # type: ignore[arg-type]
+        protect(out, protector=stop)
+    protect(tmp_path / "one", protector=NOISE)
+    assert 0 < protect(out, protector=NOISE).reused < 9
     assert len(read_manifest(out)) == 3 * (1 + 2 + 3)
     assert snapshot(out) == snapshot(tmp_path / "one")
     (out / "day0" / "photo2.face3.png").write_bytes(b"damaged")
     (out / "day0" / "photo8.face2.png").unlink()
     (out / "day1" / "photo1.png").unlink()
-    assert protect_folder(groups, out, NOISE, **run).reused == 6  # type: ignore[arg-type]
+    assert protect(out, protector=NOISE).reused == 6
     assert snapshot(out) == snapshot(tmp_path / "one")
-    assert protect_folder(groups, out, NOISE, **run).reused == 9  # type: ignore[arg-type]
+    assert protect(out, protector=NOISE).reused == 9
 
 
 @pytest.mark.parametrize("layout", ["tree", "parquet"])
 def test_no_face_outlives_its_photo(
     groups: Path, crowd: FaceDetector, tmp_path: Path, snapshot: Snapshot, layout: str
 ) -> None:
-    out, run = tmp_path / "out", {"faces": "detect", "detector": crowd, "layout": layout, "shard_size": 4}
-    protect_folder(groups, out, NOISE, **run)  # type: ignore[arg-type]
+    out, options = tmp_path / "out", ProtectOptions(faces="detect", layout=layout, shard_size=4)
+    protect = partial(protect_folder, groups, protector=NOISE, detector=crowd)
+    protect(out, options=options)
     one_face = (groups / "day0" / "photo0.png").read_bytes()
     (groups / "day0" / "photo2.png").write_bytes(one_face)  # of three faces before
     (groups / "day1" / "photo5.png").write_bytes(b"no image")
     (groups / "day0" / "photo6.png").write_bytes((groups / "day0" / "photo8.png").read_bytes())
-    assert protect_folder(groups, out, NOISE, **run).reused == 6  # type: ignore[arg-type]
-    protect_folder(groups, tmp_path / "fresh", NOISE, **run)  # type: ignore[arg-type]
+    assert protect(out, options=options).reused == 6
+    protect(tmp_path / "fresh", options=options)
     assert snapshot(out) == snapshot(tmp_path / "fresh")
-    protect_folder(groups, out, NOISE, **{**run, "paste": True, "overwrite": True})  # type: ignore[arg-type]
-    protect_folder(groups, tmp_path / "pasted", NOISE, **{**run, "paste": True})  # type: ignore[arg-type]
+    protect(out, options=replace(options, paste=True, overwrite=True))
+    protect(tmp_path / "pasted", options=replace(options, paste=True))
     assert snapshot(out) == snapshot(tmp_path / "pasted")
+
+
+def test_a_job_of_an_earlier_version_goes_on(faces: Path, tmp_path: Path) -> None:
+    """Its journal leaves out options that it did not know or that were at their default."""
+    out = tmp_path / "out"
+    protect_folder(faces, out, NOISE, aligned(image_format="PNG"))
+    header, *lines = (out / JOURNAL_NAME).read_text().splitlines()
+    content = json.loads(header)
+    known = ("model", "size", "quality", "format", "faces", "detector")
+    content["settings"] = {name: content["settings"][name] for name in known}
+    (out / JOURNAL_NAME).write_text("\n".join([json.dumps(content), *lines]) + "\n")
+    assert protect_folder(faces, out, NOISE, aligned(image_format=".png")).reused == 11
+    with pytest.raises(OutputError, match="sound True, now False"):
+        protect_folder(faces, out, NOISE, aligned(image_format="png", sound=False))
 
 
 def test_a_link_put_in_place_of_an_output_is_replaced(faces: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    protect_folder(faces, out, NOISE)
+    protect_folder(faces, out, NOISE, aligned())
     target = out / "person0" / "face00.png"
     written = target.read_bytes()
     (tmp_path / "copy.png").write_bytes(written)
     target.unlink()
     target.symlink_to(tmp_path / "copy.png")
-    protect_folder(faces, out, NOISE)
+    protect_folder(faces, out, NOISE, aligned())
     assert not target.is_symlink()
     assert target.read_bytes() == written
 
@@ -180,34 +197,34 @@ def test_other_settings_in_the_same_output_are_refused(
 ) -> None:
     word, protector, quality = change
     out = tmp_path / "out"
-    protect_folder(faces, out, NOISE)
+    protect_folder(faces, out, NOISE, aligned())
     before = snapshot(out)
     with pytest.raises(OutputError, match=rf"other settings: .*{word}"):
-        protect_folder(faces, out, protector, quality=quality)
+        protect_folder(faces, out, protector, aligned(quality=quality))
     assert snapshot(out) == before
-    protect_folder(faces, out, protector, quality=quality, overwrite=True)
-    protect_folder(faces, tmp_path / "fresh", protector, quality=quality)
+    protect_folder(faces, out, protector, aligned(quality=quality, overwrite=True))
+    protect_folder(faces, tmp_path / "fresh", protector, aligned(quality=quality))
     assert snapshot(out) == snapshot(tmp_path / "fresh")
 
 
 def test_overwriting_removes_what_the_former_job_wrote(faces: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    protect_folder(faces, out, NOISE)
+    protect_folder(faces, out, NOISE, aligned())
     (faces / "person0" / "face00.png").unlink()
-    protect_folder(faces, out, GaussianBlur(sigma=1.0, size=SIZE), overwrite=True)
+    protect_folder(faces, out, GaussianBlur(sigma=1.0, size=SIZE), aligned(overwrite=True))
     assert not (out / "person0" / "face00.png").exists()
 
 
 def test_two_jobs_on_one_output_are_refused(faces: Path, tmp_path: Path) -> None:
     with locked(tmp_path / "out"), pytest.raises(OutputError, match=r"Another job is writing"):
-        protect_folder(faces, tmp_path / "out", NOISE)
-    assert protect_folder(faces, tmp_path / "out", NOISE).counts["ok"] == 11
+        protect_folder(faces, tmp_path / "out", NOISE, aligned())
+    assert protect_folder(faces, tmp_path / "out", NOISE, aligned()).counts["ok"] == 11
 
 
 def test_a_lock_left_behind_blocks_nobody(faces: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".privface-lock").write_bytes(b"")
-    assert protect_folder(faces, tmp_path / "out", NOISE).counts["ok"] == 11
+    assert protect_folder(faces, tmp_path / "out", NOISE, aligned()).counts["ok"] == 11
 
 
 def test_interrupt_finishes_the_batch_and_writes_the_manifest(
@@ -217,20 +234,20 @@ def test_interrupt_finishes_the_batch_and_writes_the_manifest(
     handler = signal.getsignal(signal.SIGINT)
     press = Watched(lambda: os.kill(os.getpid(), signal.SIGINT), before_call=1)
     with pytest.raises(KeyboardInterrupt):
-        protect_folder(faces, out, press, batch_size=2)
+        protect_folder(faces, out, press, aligned(batch_size=2))
     assert press.calls == 2
     assert signal.getsignal(signal.SIGINT) is handler
     rows = read_manifest(out)
     assert len(rows) == 4
     assert all((out / str(row.output)).is_file() for row in rows)
-    protect_folder(faces, out, NOISE, batch_size=2)
+    protect_folder(faces, out, NOISE, aligned(batch_size=2))
     assert snapshot(out) == uninterrupted
 
 
 JOB = """
 import sys, time
 from pathlib import Path
-from privface.protect import GaussianNoise, protect_folder
+from privface.protect import GaussianNoise, ProtectOptions, protect_folder
 
 noise = GaussianNoise(sigma=0.2, size=32)
 
@@ -240,7 +257,7 @@ class Slow:
         time.sleep(0.3)
         return noise(images)
 
-protect_folder(Path(sys.argv[1]), Path(sys.argv[2]), Slow(), faces="aligned", batch_size=2)
+protect_folder(Path(sys.argv[1]), Path(sys.argv[2]), Slow(), ProtectOptions(faces="aligned", batch_size=2))
 """
 
 
@@ -261,6 +278,6 @@ def test_a_killed_process_and_a_rerun_equal_one_run(
         process.wait()
     assert process.returncode == -signal.SIGKILL
     assert not (out / "manifest.parquet").exists()
-    summary = protect_folder(faces, out, NOISE, batch_size=2)
+    summary = protect_folder(faces, out, NOISE, aligned(batch_size=2))
     assert 2 <= summary.reused < 11
     assert snapshot(out) == uninterrupted

@@ -18,10 +18,16 @@ from numpy.typing import NDArray
 from privface.errors import ConfigError, OutputError
 from privface.faces.detect import FaceDetector
 from privface.images import encode_image
-from privface.protect import GaussianBlur, read_manifest
-from privface.protect import protect_folder as protect_photos
+from privface.protect import (
+    GaussianBlur,
+    ImageProtector,
+    ProtectOptions,
+    ProtectSummary,
+    protect_folder,
+    read_manifest,
+)
 
-protect_folder = partial(protect_photos, faces="aligned")  # the patches are, at any size
+aligned = partial(ProtectOptions, faces="aligned")  # the patches are, at any size
 
 SIZE = 32
 BLUR = GaussianBlur(sigma=2.0, size=SIZE)
@@ -68,8 +74,17 @@ def run_out() -> None:
     raise MemoryError("out of device memory")
 
 
-def protect(source: Path, out: Path, layout: str, *, protector: object = BLUR, **more: object):  # type: ignore[no-untyped-def]
-    return protect_folder(source, out, protector, layout=layout, shard_size=4, batch_size=2, **more)  # type: ignore[arg-type]
+def protect(
+    source: Path,
+    out: Path,
+    layout: str,
+    *,
+    protector: ImageProtector = BLUR,
+    detector: FaceDetector | None = None,
+    **more: object,
+) -> ProtectSummary:
+    options = aligned(**{"layout": layout, "shard_size": 4, "batch_size": 2, **more})
+    return protect_folder(source, out, protector, options, detector=detector)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -77,7 +92,7 @@ def test_shards_hold_the_bytes_of_the_tree_and_the_manifest_says_where(
     faces: Path, tmp_path: Path, layout: str
 ) -> None:
     (faces / "broken.png").write_bytes(b"no image")
-    protect_folder(faces, tmp_path / "tree", BLUR, batch_size=2)
+    protect_folder(faces, tmp_path / "tree", BLUR, aligned(batch_size=2))
     summary = protect(faces, tmp_path / "out", layout)
     found = images(tmp_path / "out", layout)
     assert len(found) == summary.counts["ok"] == 11
@@ -101,7 +116,9 @@ def test_every_face_of_a_photo_is_in_its_shard(
     groups: Path, crowd: FaceDetector, tmp_path: Path, layout: str
 ) -> None:
     protect(groups, tmp_path / "out", layout, faces="detect", detector=crowd)
-    protect_folder(groups, tmp_path / "tree", BLUR, batch_size=2, faces="detect", detector=crowd)
+    protect_folder(
+        groups, tmp_path / "tree", BLUR, ProtectOptions(batch_size=2, faces="detect"), detector=crowd
+    )
     found = images(tmp_path / "out", layout)
     rows = read_manifest(tmp_path / "out")
     assert len(found) == len(rows) == 18
@@ -116,7 +133,9 @@ def test_every_face_of_a_photo_is_in_its_shard(
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_shards_are_inputs_of_the_next_job(faces: Path, tmp_path: Path, layout: str) -> None:
     protect(faces, tmp_path / "out", layout)
-    again = protect_folder(tmp_path / "out" / f"protected-*{LAYOUTS[layout]}", tmp_path / "again", BLUR)
+    again = protect_folder(
+        tmp_path / "out" / f"protected-*{LAYOUTS[layout]}", tmp_path / "again", BLUR, aligned()
+    )
     assert again.counts["ok"] == 11
 
 
@@ -174,16 +193,16 @@ def test_changed_lost_and_damaged_parts_are_done_again(
 def test_layouts_do_not_mix_and_overwriting_removes_the_former(faces: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     protect(faces, out, "parquet")
-    with pytest.raises(OutputError, match=r"layout 'parquet', now None; shard_size 4, now None"):
-        protect_folder(faces, out, BLUR)
-    protect_folder(faces, out, BLUR, overwrite=True)
+    with pytest.raises(OutputError, match=r"layout 'parquet', now 'tree'; shard_size 4, now None"):
+        protect_folder(faces, out, BLUR, aligned())
+    protect_folder(faces, out, BLUR, aligned(overwrite=True))
     assert not list(out.glob("protected-*"))
     protect(faces, out, "webdataset", overwrite=True)
     assert not list(out.rglob("face*"))
     with pytest.raises(ConfigError, match="layout is 'zip'"):
         protect(faces, out, "zip")
     with pytest.raises(ConfigError, match="shard_size is 0"):
-        protect_folder(faces, out, BLUR, layout="parquet", shard_size=0)
+        protect_folder(faces, out, BLUR, aligned(layout="parquet", shard_size=0))
 
 
 def test_a_tar_shard_says_nothing_of_this_machine(faces: Path, tmp_path: Path) -> None:

@@ -20,11 +20,10 @@ from privface.faces.detect import FaceDetector
 from privface.images import decode_image, to_pixels, to_unit
 from privface.models import CompactResNet, load_matcher, save_network
 from privface.pipeline.erase import template_maker
-from privface.protect import GaussianBlur
-from privface.protect import protect_folder as protect_photos
+from privface.protect import GaussianBlur, ProtectOptions, protect_folder
 from privface.protect.templates import MatcherTemplates, pack, unpack
 
-protect_folder = partial(protect_photos, faces="aligned")  # the patches are, at any size
+aligned = partial(ProtectOptions, faces="aligned")  # the patches are, at any size
 
 SIZE = 32
 BLUR = GaussianBlur(sigma=2.0, size=SIZE)
@@ -61,7 +60,7 @@ def test_each_output_has_its_template_under_the_manifest_s_key(
 ) -> None:
     (faces / "broken.png").write_bytes(b"no image")
     out = tmp_path / "out"
-    protect_folder(faces, out, BLUR, batch_size=4, templates=Means(of_original))
+    protect_folder(faces, out, BLUR, aligned(batch_size=4), templates=Means(of_original))
     table = read_embeddings(out / "embeddings.parquet")
     wanted = expected(faces, out, of_original=of_original)
     assert table.labels["file"].tolist() == sorted(wanted)  # the broken one has none
@@ -73,23 +72,23 @@ def test_a_rerun_takes_templates_over_and_other_templates_do_not_mix(
     faces: Path, tmp_path: Path, snapshot: Snapshot
 ) -> None:
     out = tmp_path / "out"
-    protect_folder(faces, out, BLUR, batch_size=4, templates=Means())
+    protect_folder(faces, out, BLUR, aligned(batch_size=4), templates=Means())
     before = snapshot(out)
     next(out.rglob("face03*")).unlink()
-    again = protect_folder(faces, out, BLUR, batch_size=4, templates=Means())
+    again = protect_folder(faces, out, BLUR, aligned(batch_size=4), templates=Means())
     assert again.reused == 10
     assert snapshot(out) == before
     with pytest.raises(OutputError, match="templates 'means', now 'others'"):
-        protect_folder(faces, out, BLUR, templates=Means(fingerprint="others"))
+        protect_folder(faces, out, BLUR, aligned(), templates=Means(fingerprint="others"))
     with pytest.raises(OutputError, match="templates 'means', now None"):
-        protect_folder(faces, out, BLUR)
+        protect_folder(faces, out, BLUR, aligned())
 
 
 def test_a_photo_of_several_faces_has_the_template_of_its_central_one(
     groups: Path, crowd: FaceDetector, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    protect_photos(groups, out, BLUR, detector=crowd, templates=Means())
+    protect_folder(groups, out, BLUR, detector=crowd, templates=Means())
     table = read_embeddings(out / "embeddings.parquet")
     files = table.labels["file"].tolist()
     assert files == sorted(p.relative_to(groups).as_posix() for p in groups.rglob("*.png"))
@@ -103,7 +102,7 @@ def test_a_matcher_that_answers_nonsense_stops_the_job(faces: Path, tmp_path: Pa
             return super().__call__(faces)[:2]
 
     with pytest.raises(ModelError, match="for 11 faces"):
-        protect_folder(faces, tmp_path / "out", BLUR, templates=Short())
+        protect_folder(faces, tmp_path / "out", BLUR, aligned(), templates=Short())
 
 
 def test_a_template_that_is_not_finite_is_an_empty_row(faces: Path, tmp_path: Path) -> None:
@@ -113,7 +112,7 @@ def test_a_template_that_is_not_finite_is_an_empty_row(faces: Path, tmp_path: Pa
             rows[0] = np.nan
             return rows
 
-    protect_folder(faces, tmp_path / "out", BLUR, templates=Silent())
+    protect_folder(faces, tmp_path / "out", BLUR, aligned(), templates=Silent())
     assert pd.read_parquet(tmp_path / "out" / "embeddings.parquet")["embedding"].isna().sum() == 1
 
 
@@ -144,7 +143,7 @@ def test_an_eraser_is_given_originals_and_its_answer_is_stored(
     assert maker.of_original
     assert not template_maker(matcher).of_original
     out = tmp_path / "out"
-    protect_folder(faces, out, BLUR, batch_size=11, templates=maker)
+    protect_folder(faces, out, BLUR, aligned(batch_size=11), templates=maker)
     table = read_embeddings(out / "embeddings.parquet")
     batch = np.stack([as_aligned(decode_image(faces / f), size=SIZE) for f in table.labels["file"]])
     plain = load_matcher(matcher).embed(to_unit(batch))

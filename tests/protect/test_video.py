@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from privface.errors import ConfigError, MissingExtraError
-from privface.faces.detect import Detection
-from privface.protect import GaussianBlur, read_manifest
-from privface.protect import protect_folder as protect_photos
+from privface.faces.detect import Detection, FaceDetector
+from privface.protect import GaussianBlur, ProtectOptions, ProtectSummary, protect_folder, read_manifest
 from privface.protect.video import protect_video, require_av
 from privface.protect.work import PASTED
-
-protect_folder = partial(protect_photos, faces="aligned")  # the patches are, at any size
 
 av = pytest.importorskip("av", reason="the extra [video] is not installed")
 
@@ -75,9 +71,11 @@ def read(path: Path) -> tuple[list[NDArray[np.uint8]], int]:
     return frames, packets
 
 
-def protect(source: Path, out: Path, **more: object):  # type: ignore[no-untyped-def]
-    more = {"detector": BrightFrames(), "faces": "detect", "videos": True, "paste": True, **more}
-    return protect_folder(source, out, BLUR, **more)  # type: ignore[arg-type]
+def protect(
+    source: Path, out: Path, *, detector: FaceDetector | None = None, **more: object
+) -> ProtectSummary:
+    options = ProtectOptions(faces="detect", videos=True, paste=True, **more)  # type: ignore[arg-type]
+    return protect_folder(source, out, BLUR, options, detector=detector or BrightFrames())
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".webm", ".avi"])
@@ -190,10 +188,12 @@ def test_videos_need_pasting_a_detector_and_the_extra(
     (tmp_path / "in").mkdir()
     write(tmp_path / "in" / "film.mp4")
     with pytest.raises(ConfigError, match="A video is written whole") as caught:
-        protect_photos(tmp_path / "in", tmp_path / "out", BLUR, videos=True)
+        protect_folder(tmp_path / "in", tmp_path / "out", BLUR, ProtectOptions(videos=True))
     assert "--paste" in str(caught.value.hint)
     with pytest.raises(ConfigError, match="need a detector"):
-        protect_folder(tmp_path / "in", tmp_path / "out", BLUR, videos=True, paste=True)
+        protect_folder(
+            tmp_path / "in", tmp_path / "out", BLUR, ProtectOptions(faces="aligned", videos=True, paste=True)
+        )
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(MissingExtraError, match="PyAV"):
         require_av()

@@ -1,0 +1,108 @@
+"""The options of a protection job, each declared once: name, type, default, meaning, limits.
+
+A module of its own that loads nothing heavy, so that the command line shows the defaults before any model is loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal, TypeAlias, get_args
+
+from privface.errors import ConfigError
+
+FaceMode: TypeAlias = Literal["auto", "aligned", "detect"]
+Layout: TypeAlias = Literal["tree", "webdataset", "parquet"]
+OnNoFace: TypeAlias = Literal["skip", "fail"]
+
+MAX_PIXELS = 100_000_000
+"""Decode limit in pixels; a larger image is refused before it is decompressed."""
+
+_CHOICES = {"faces": get_args(FaceMode), "layout": get_args(Layout), "on_no_face": get_args(OnNoFace)}
+_COUNTS = ("batch_size", "max_pixels", "max_faces", "shard_size", "workers")
+_WITHOUT_TRACE = frozenset(
+    {"batch_size", "workers", "max_pixels", "videos", "overwrite", "on_no_face", "as_csv", "times"}
+)
+"""Options that change no byte of a protected image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtectOptions:
+    """How photos are protected; the same object goes from whoever asks for the job down to who does it.
+
+    Attributes:
+        faces: ``"detect"`` looks for faces; ``"aligned"`` takes the inputs for face crops and looks for none; ``"auto"``
+            takes photos of exactly 112 x 112 (the ArcFace frame) or ``protector.size`` for such crops and looks in all others.
+        paste: Paste the faces that are found back into their photo under a soft edge, instead of writing each alone; not in
+            ``"aligned"`` mode. Where the protector answers without colour, the photo goes without.
+        max_faces: Photos in which more faces are found are refused (``many_faces``), 1 or more; not in ``"aligned"`` mode.
+        on_no_face: ``"fail"`` stops at the first photo without a face.
+        max_pixels: Larger inputs are not decoded, 1 or more.
+        videos: Protect video files of folders and lists, too (extra ``video``); only with ``paste``.
+        sound: Keep the sound of videos; voices tell gender, too.
+        image_format: Write all outputs as this, ``"jpg"``, ``"png"`` or ``"webp"``; by default each in its input's format.
+        quality: JPEG and WebP quality, 1 to 100.
+        layout: ``"tree"`` writes a file for each face; ``"webdataset"`` tar shards; ``"parquet"`` tables with ``file``
+            and ``image``.
+        shard_size: Inputs a shard, 1 or more; a shard is held in memory while it fills.
+        overwrite: Discard what an earlier job with other settings wrote, instead of refusing.
+        as_csv: Also write ``manifest.csv``.
+        times: Note in the manifest when each file was finished; it then differs from run to run.
+        batch_size: Images per call of the protector, 1 or more; shorter batches are filled up.
+        workers: Threads of each process that decode ahead of the model and encode behind it, 1 or more.
+
+    Raises:
+        ConfigError: If a value is out of range, or two exclude each other.
+    """
+
+    faces: FaceMode = "auto"
+    paste: bool = False
+    max_faces: int | None = None
+    on_no_face: OnNoFace = "skip"
+    max_pixels: int = MAX_PIXELS
+    videos: bool = False
+    sound: bool = True
+    image_format: str | None = None
+    quality: int = 95
+    layout: Layout = "tree"
+    shard_size: int = 1000
+    overwrite: bool = False
+    as_csv: bool = False
+    times: bool = False
+    batch_size: int = 32
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                known = f"{', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}"
+                raise ConfigError(f"{name} is {getattr(self, name)!r}.", hint=f"Choose {known}.")
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; it must be at least 1.", hint=f"Give {name} >= 1.")
+        if not 1 <= self.quality <= 100:
+            raise ConfigError(
+                f"quality is {self.quality}; it must be from 1 to 100.", hint="95 is a good choice."
+            )
+        if self.faces == "aligned" and (self.paste or self.max_faces is not None):
+            raise ConfigError(
+                "Pasting and a limit of faces need a detector, and the faces are said to be aligned.",
+                hint="Use faces='auto' or 'detect'.",
+            )
+        if self.videos and not self.paste:
+            raise ConfigError(
+                "A video is written whole, its faces pasted back into every frame, and pasting is not asked for.",
+                hint="Add --paste (paste=True), or leave videos out.",
+            )
+
+    def output_settings(self) -> dict[str, object]:
+        """The options that change what is written, for the journal; a new option is among them unless it leaves no trace."""
+        found = {name: value for name, value in asdict(self).items() if name not in _WITHOUT_TRACE}
+        if self.layout == "tree":
+            del found["shard_size"]
+        name = found.pop("image_format")
+        return {**found, "format": name and name.lower().lstrip(".")}
+
+
+DEFAULT_OPTIONS = ProtectOptions()
+"""Every option at its default."""

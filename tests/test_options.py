@@ -1,0 +1,49 @@
+"""The options of a protection job: what is refused, and what of them the journal keeps."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+
+from privface.errors import ConfigError
+from privface.options import DEFAULT_OPTIONS, ProtectOptions
+
+
+@pytest.mark.parametrize(
+    ("values", "message", "hint"),
+    [
+        ({"faces": "all"}, "faces is 'all'.", "Choose 'auto', 'aligned' or 'detect'."),
+        ({"on_no_face": "stop"}, "on_no_face is 'stop'.", "Choose 'skip' or 'fail'."),
+        ({"workers": 0}, "workers is 0; it must be at least 1.", "Give workers >= 1."),
+        ({"quality": 101}, "quality is 101; it must be from 1 to 100.", "95 is a good choice."),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_its_limit_and_a_cure(
+    values: dict[str, object], message: str, hint: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ProtectOptions(**values)  # type: ignore[arg-type]
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+
+
+def test_each_option_is_documented() -> None:
+    text = str(ProtectOptions.__doc__)
+    assert [f.name for f in fields(ProtectOptions) if f"        {f.name}: " not in text] == []
+
+
+def test_the_journal_keeps_what_changes_an_output() -> None:
+    kept = DEFAULT_OPTIONS.output_settings()
+    other = replace(
+        DEFAULT_OPTIONS, batch_size=1, workers=9, times=True, as_csv=True, overwrite=True, shard_size=7
+    )
+    assert other.output_settings() == kept  # shards of files in a tree have no size
+    for changed in (
+        replace(DEFAULT_OPTIONS, quality=80),
+        replace(DEFAULT_OPTIONS, image_format="png"),
+        replace(DEFAULT_OPTIONS, paste=True),
+        replace(DEFAULT_OPTIONS, layout="parquet"),
+    ):
+        assert changed.output_settings() != kept
+    spellings = [ProtectOptions(image_format=name).output_settings() for name in ("PNG", ".png", "png")]
+    assert spellings[0] == spellings[1] == spellings[2]
