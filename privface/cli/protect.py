@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -30,10 +32,15 @@ def protect(
         typer.Argument(
             metavar="INPUT",
             help="Folder of photos, .txt list of paths, .zip, .tar shards or .parquet tables (*.tar in quotes); a path or "
-            "a URL such as s3://bucket/photos. Never written to.",
+            "a URL such as s3://bucket/photos. Or one photo; - is standard input. Never written to.",
         ),
     ],
-    output: Annotated[str, typer.Argument(help="Folder for protected photos and manifest.parquet.")],
+    output: Annotated[
+        str,
+        typer.Argument(
+            help="Folder for protected photos and manifest.parquet. For one photo: a file; - is standard output."
+        ),
+    ],
     model: Annotated[
         Path,
         typer.Option(
@@ -192,13 +199,19 @@ def protect(
     Each face is written alone, aligned: the central one under the photo's name, others as NAME.face2.jpg and so on. Nothing is
     ever written for a photo that could not be protected. Run it again to go on after a stop.
 
-    Example: `privface protect photos protected`
+    One photo gives one file, and OUT.face2.png and so on for further faces.
+
+    Examples: `privface protect photos protected`, `privface protect photo.jpg face.png`
     """
     from privface.data import read_genders  # noqa: PLC0415
     from privface.models.export import load_protector  # noqa: PLC0415
     from privface.protect import is_baseline, protect_folder  # noqa: PLC0415
     from privface.protect.folder import StoppedError  # noqa: PLC0415
 
+    if output == "-":
+        if json or not _is_photo(source):
+            raise typer.BadParameter("OUTPUT - is for one photo, without --json.")
+        Console.quiet = True  # nothing but the photo
     options = ProtectOptions(
         faces=faces,
         paste=paste,
@@ -235,6 +248,10 @@ def protect(
     }
     baseline = is_baseline(str(model))
     protector = _baseline(str(model), given) if baseline else load_protector(model, **given)
+    if _is_photo(source):
+        unfit = {"--embeddings": embeddings, "--store": store, "--engine": chosen}
+        _protect_photo(source, output, protector, options, [name for name, given in unfit.items() if given])
+        return
     templates, sink = _templates(embeddings, store)
     try:
         with progress_bars() as progress:
@@ -272,6 +289,55 @@ def protect(
     )
     if any(count for status, count in summary.counts.items() if status != "ok"):
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _is_photo(source: str) -> bool:
+    from privface.images import IMAGE_SUFFIXES  # noqa: PLC0415
+
+    return source == "-" or (Path(source).suffix.lower() in IMAGE_SUFFIXES and Path(source).is_file())
+
+
+def _protect_photo(
+    source: str, output: str, protector: ImageProtector, options: ProtectOptions, unfit: list[str]
+) -> None:
+    """One photo to one file, and a file more for each further face."""
+    from privface.errors import OutputError, ProtectError  # noqa: PLC0415
+    from privface.images import WRITTEN_SUFFIXES, write_atomic  # noqa: PLC0415
+    from privface.protect import protect_photo  # noqa: PLC0415
+
+    usual, target, piped = ProtectOptions(), Path(output), output == "-"
+    foreign = {"--to": "layout", "--csv": "as_csv", "--times": "times", "--video": "videos"}
+    unfit += [name for name, field in foreign.items() if getattr(options, field) != getattr(usual, field)]
+    if unfit:
+        raise typer.BadParameter(
+            f"{', '.join(unfit)}: {source} is one photo; leave it out, or give a folder."
+        )
+    if not piped:
+        if target.suffix.lower() not in WRITTEN_SUFFIXES:
+            raise typer.BadParameter(
+                f"{source} is one photo, so OUTPUT is -, or a file that ends in {', '.join(WRITTEN_SUFFIXES)}; got {output}."
+            )
+        if options.image_format is not None:
+            raise typer.BadParameter("--format goes with folders and with -; a file's name says its format.")
+        options = replace(options, image_format=target.suffix)
+    data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    name = "photo.png" if source == "-" else Path(source).name
+    try:
+        files = protect_photo(data, protector, options, name=name)
+    except ProtectError as error:
+        Console.error(error.message, error.hint)
+        raise typer.Exit(EXIT_SOME_FAILED) from error
+    if piped:
+        sys.stdout.buffer.write(files[0])
+        return
+    written = [target, *(target.with_suffix(f".face{k}{target.suffix}") for k in range(2, len(files) + 1))]
+    for path in written:
+        if path.exists() and (not options.overwrite or (source != "-" and path.samefile(source))):
+            raise OutputError(f"{path} is there already.", hint="Choose another name, or add --overwrite.")
+    for path, content in zip(written, files, strict=True):
+        write_atomic(path, content)
+    Console.say("\n".join(map(str, written)))
+    Console.document("protect", fingerprint=protector.fingerprint, faces=written)
 
 
 def _baseline(spec: str, given: Mapping[str, object]) -> ImageProtector:

@@ -14,6 +14,7 @@ from privface.protect.baselines import (
 )
 from privface.protect.folder import ProtectSummary, protect_folder
 from privface.protect.manifest import STATUSES, ManifestRow, Status, read_manifest, write_manifest
+from privface.protect.photo import protect_photo
 from privface.protect.protector import ImageProtector, check_images
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "is_baseline",
     "load_baseline",
     "protect_folder",
+    "protect_photo",
     "read_manifest",
     "write_manifest",
 ]

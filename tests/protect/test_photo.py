@@ -1,0 +1,81 @@
+"""One photo without a folder: the same bytes as a job over a folder, or nothing and a reason."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from privface.cli.main import app
+from privface.errors import OutputError, ProtectError
+from privface.protect import GaussianBlur, ProtectOptions, protect_folder, protect_photo
+
+BLUR = ("--model", "baseline:blur,sigma=3", "--faces", "aligned")
+
+
+def run(*parts: object):
+    return CliRunner().invoke(app, ["protect", *map(str, parts)])
+
+
+def test_a_photo_gives_what_its_folder_gives(groups: Path, crowd, tmp_path: Path) -> None:
+    photo = groups / "day0" / "photo2.png"  # three faces
+    protector = GaussianBlur(sigma=3)
+    for other in groups.rglob("*.png"):
+        if other != photo:
+            other.unlink()
+    protect_folder(groups, tmp_path / "out", protector, detector=crowd)
+    wanted = [tmp_path / "out" / "day0" / f"photo2{face}.png" for face in ("", ".face2", ".face3")]
+    made = protect_photo(photo.read_bytes(), protector, detector=crowd)
+    assert made == [path.read_bytes() for path in wanted]
+    pasted = protect_photo(photo.read_bytes(), protector, ProtectOptions(paste=True), detector=crowd)
+    assert len(pasted) == 1
+
+
+def test_a_photo_without_a_face_or_that_is_none_gives_a_reason(faces: Path) -> None:
+    class Nobody:
+        def detect(self, images):
+            return [[] for _ in images]
+
+    data = next(faces.rglob("*.png")).read_bytes()
+    with pytest.raises(ProtectError, match="no face was found"):
+        protect_photo(data, GaussianBlur(sigma=3), detector=Nobody())
+    with pytest.raises(ProtectError, match="decoded"):
+        protect_photo(b"no photo", GaussianBlur(sigma=3), ProtectOptions(faces="aligned"))
+
+
+def test_the_command_writes_one_file_and_replaces_none_by_accident(faces: Path, tmp_path: Path) -> None:
+    photo, out = next(faces.rglob("*.jpg")), tmp_path / "face.png"
+    before = photo.read_bytes()
+    told = run(photo, out, *BLUR)
+    assert told.exit_code == 0, told.output
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["face.png", "in"]
+    again = run(photo, out, *BLUR)
+    assert isinstance(again.exception, OutputError), "it is there already"
+    assert run(photo, out, *BLUR, "--overwrite").exit_code == 0
+    assert isinstance(run(photo, photo, *BLUR, "--overwrite").exception, OutputError)
+    assert photo.read_bytes() == before
+    (tmp_path / "broken.jpg").write_bytes(b"none")
+    assert run(tmp_path / "broken.jpg", tmp_path / "no.png", *BLUR).exit_code == 1
+    assert not (tmp_path / "no.png").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong", [("out",), ("out.gif",), ("out.png", "--csv"), ("out.png", "--format", "jpg"), ("-", "--json")]
+)
+def test_wrong_use_is_refused(wrong: tuple[str, ...], faces: Path, tmp_path: Path) -> None:
+    out = wrong[0] if wrong[0] == "-" else tmp_path / wrong[0]
+    assert run(next(faces.rglob("*.jpg")), out, *BLUR, *wrong[1:]).exit_code == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
+
+
+def test_standard_input_to_standard_output(faces: Path, tmp_path: Path) -> None:
+    photo, out = next(faces.rglob("*.jpg")), tmp_path / "face.png"
+    run(photo, out, *BLUR)
+    command = [sys.executable, "-m", "privface", "protect", "-", "-", *BLUR]
+    done = subprocess.run(command, input=photo.read_bytes(), capture_output=True, check=True)
+    assert done.stdout == out.read_bytes()
+    assert run(faces, "-", *BLUR).exit_code == 2, "a folder does not fit into a pipe"
