@@ -90,13 +90,13 @@ def demo(
     seed: Annotated[int, typer.Option(help="Same seed, same audit.")] = 0,
     json: AsJson = False,
 ) -> None:
-    """Generated faces, matchers, a classifier, a protector and an honest audit, in four to five minutes, offline."""
+    """Generated faces, matchers, a classifier, a protector and an honest audit, in about three minutes, offline."""
     from privface.pipeline.demo import run_demo  # noqa: PLC0415
 
     with progress_bars() as progress:
-        progress("demo, four to five minutes on one core", 0, 1)
+        progress("demo, about three minutes on two cores", 0, 1)
         outcome = run_demo(out, seed=seed, progress=progress)
-        progress("demo, four to five minutes on one core", 1, 1)
+        progress("demo, about three minutes on two cores", 1, 1)
     Console.document(
         "demo",
         **audit_content(outcome.result),

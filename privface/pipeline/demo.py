@@ -57,7 +57,7 @@ _GENDER_CUE = 1.5  # clear enough for classifiers that train for seconds
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How much work the demo does; the default takes four to five minutes on one core.
+    """How much work the demo does; the default takes about three minutes on two cores.
 
     Attributes:
         model_people: People who train the matchers and the gender classifier.
@@ -296,7 +296,7 @@ def _settings(out: Path, seed: int, size: DemoSize) -> TrainSettings:
             "bits": 0,
             "channels": [96, 64, 32, 16, 8],
         },
-        "losses": {"reconstruction": 2.0, "matching": 1.0, "ssim": 0, "tone": 0},
+        "losses": {"reconstruction": 2.0, "matching": 2.0, "ssim": 0, "tone": 0},
         "loop": {
             "epochs": size.train_epochs,
             "batch_size": 16,
