@@ -9,7 +9,7 @@ with a face of the other; *mated* scores are of one person, *non-mated* of two. 
 so D is 0 where a score speaks for two people or for neither, and 1 where only one person gives it.
 
 **Densities.** Their program counts both kinds of scores in 100 bins of equal width and puts the counts into the formulas.
-Chance alone then makes D_sys positive: 1,000 scores of each kind from one normal distribution give 0.10 on average. Here
+Chance alone then makes D_sys positive: 1,000 scores of each kind from one normal distribution give 0.09 on average. Here
 
 - bins hold equal shares of the scores (both kinds weighing the same), ``2 n^(1/3)`` of them for the smaller kind's ``n``, so that a
   rising map of the scores changes nothing and no bin is nearly empty;
@@ -19,8 +19,8 @@ Chance alone then makes D_sys positive: 1,000 scores of each kind from one norma
       D_sys >= E_m[1 - 2 (1 - q)^2 where q > 1/2] - E_n[2 q^2 where q > 1/2]
 
   and the two are equal where ``q`` is right (the variational form of Nguyen, Wainwright and Jordan, IEEE T-IT 2010). On people
-  who did not fill the bins the right side is unbiased, so chance adds nothing; 1,000 scores of each kind give 0.004. With few scores
-  the bins are poor and the figure is low, by up to 0.03 with 300 mated scores, within its interval: judge by the upper end.
+  who did not fill the bins the right side is unbiased, so chance adds nothing; 1,000 scores of each kind give 0.001. With few scores
+  the bins are poor and the figure is low, by 0.02 with 300 mated scores: judge by the upper end of the interval.
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from privface.audit import Auditor, BootstrapParams, PixelProbe
-from privface.audit.image_recovery import ImageRecoverer
 from privface.audit.irreversibility import irreversibility_row
 from privface.audit.recovery import EmbeddingRecoverer
 from privface.audit.subjects import Subjects
@@ -22,6 +23,15 @@ def noise(images):
 def negative(images):
     """Everything turned over: a matcher is lost, and a recoverer undoes it."""
     return 255 - images
+
+
+class Undo:
+    """An attacker who knows how the negative was made."""
+
+    name = "undo"
+
+    def fit(self, protected_train, original_train, train_people, protected_val, original_val, *, seed):
+        return SimpleNamespace(training=negative(protected_train), recover=negative)
 
 
 def audited(toy, protect, **changes):
@@ -73,12 +83,11 @@ def test_what_a_recovery_adds_is_seen_beside_the_protected(toy):
 
 
 def test_recovered_photos_are_compared_with_every_matcher(toy):
-    recoverer = ImageRecoverer(epochs=4, width=4)
     document = audited(
         toy,
         negative,
         matchers=[toy.Matcher(), toy.Matcher(name="second", seen=True)],
-        image_recoverers=(recoverer,),
+        image_recoverers=(Undo(),),
         embedding_recoverers=(),
     )
     rows = document["irreversibility"]
@@ -89,7 +98,7 @@ def test_recovered_photos_are_compared_with_every_matcher(toy):
     assert values(rows[0]) == values(rows[1])
     original, protected, recovered = values(rows[0])
     assert protected < 0.02
-    assert recovered > 0.8 * original
+    assert recovered == original
 
 
 def test_without_a_recoverer_there_is_no_such_part_and_nothing_else_changes(toy):
