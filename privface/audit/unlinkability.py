@@ -95,7 +95,7 @@ class LocalMeasure:
     @property
     def levels(self) -> NDArray[np.float64]:
         """D of each bin, in [0, 1], shape ``(K,)``."""
-        return np.maximum(2.0 * self.posterior - 1.0, 0.0)
+        return np.asarray(np.maximum(2.0 * self.posterior - 1.0, 0.0), np.float64)
 
     def __call__(self, scores: Scores) -> NDArray[np.float64]:
         """D(s) in [0, 1] of scores ``(N,)``."""
