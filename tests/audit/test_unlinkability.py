@@ -6,6 +6,7 @@ import dataclasses
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
@@ -14,6 +15,7 @@ from privface.audit import Auditor, EmbeddingData
 from privface.audit.intervals import BootstrapParams, PairSample
 from privface.audit.unlinkability import LocalMeasure, d_sys, measure_d_sys, unlinkability_row
 from privface.errors import AuditError, ScoreError
+from privface.pipeline import AuditOptions, audit_tables
 
 
 def exact(shift: float) -> float:
@@ -179,3 +181,32 @@ def test_an_audit_of_tables_does_and_refuses_what_does_not_fit(toy):
     second = (photos.original[:, :16], np.ones(len(photos), bool))
     with pytest.raises(AuditError, match="second protected images"):
         auditor(toy).run(dataclasses.replace(photos, second=second))
+
+
+def test_a_user_reaches_both_with_tables(tmp_path):
+    faces, people, genders = templates(80)
+    lean = faces + np.where(genders[:, None] == 1, 0.6, -0.6)
+    keys = [f"{k}.png" for k in range(len(faces))]
+    pd.DataFrame(
+        {"file": keys, "identity": people, "gender": np.where(genders == 1, "male", "female")}
+    ).to_csv(tmp_path / "labels.csv", index=False)
+    for name, rows in (("before", lean), ("one", turned(lean, 1)), ("two", turned(lean, 2))):
+        pd.DataFrame({"file": keys, "embedding": list(rows.astype(np.float32))}).to_parquet(
+            tmp_path / f"{name}.parquet"
+        )
+    audit_tables(
+        tmp_path / "before.parquet",
+        tmp_path / "one.parquet",
+        labels=tmp_path / "labels.csv",
+        second=tmp_path / "two.parquet",
+        out=tmp_path / "audit",
+        options=AuditOptions(resamples=40),
+    )
+    document = json.loads((tmp_path / "audit" / "audit.json").read_text())
+    assert document["unlinkability"][0]["d_sys"]["value"] < 0.5
+    (row,) = document["irreversibility"]
+    assert row["protected"]["0.01"]["value"] < 0.2
+    assert row["recovered"]["0.01"]["value"] > 0.5  # a rotation is learned from pairs of others
+    report = (tmp_path / "audit" / "report.html").read_text()
+    assert 'id="irreversibility"' in report
+    assert 'id="unlinkability"' in report
