@@ -104,7 +104,7 @@ class Attacks:
         view: View,
         probe: RetrainedProbe,
         frozen: Sequence[tuple[Reading, Callable[[NDArray[Any]], Scores]]] = (),
-    ) -> list[Reading]:
+    ) -> tuple[list[Reading], NDArray[Any] | None]:
         """Readings after the protected side was turned back by a recoverer fitted on other people's pairs.
 
         Attackers who read what was recovered: ``probe`` retrained on what was recovered of the attacker's people,
@@ -115,6 +115,9 @@ class Attacks:
             view: What is attacked.
             probe: The attacker, by default the worst one on this view.
             frozen: Frozen readings with the function that scores a whole array.
+
+        Returns:
+            The readings, and what was recovered, like ``view.original``; null where a side has no photo, ``None`` if nothing was.
         """
         people, both = self._people, view.original_ok & view.protected_ok
         genders = self._subjects.genders
@@ -128,7 +131,7 @@ class Attacks:
                     seen=view.seen,
                     reason=reason,
                 )
-            ]
+            ], None
         back = self._recover(recoverer, view, both)
         on_recovered = self._attack(probe, back, both, back, both, title=f"{probe.name} after recovery")
         original = self._attack(
@@ -150,7 +153,7 @@ class Attacks:
             found.append(
                 self._recovered_reading(f"recover+{reading.probe}", view, reading.original_scores, attack)
             )
-        return found
+        return found, back
 
     def _recovered_reading(self, name: str, view: View, original: Scores, attack: Attack) -> Reading:
         return take_reading(

@@ -21,6 +21,7 @@ from privface.audit.cohorts import cohort_rows, match_cohorts
 from privface.audit.image_probe import CNNProbe
 from privface.audit.information import pic, privacy_gain, suppression_rate
 from privface.audit.intervals import BootstrapParams, people_multiplicities, percentile_interval
+from privface.audit.irreversibility import irreversibility_row
 from privface.audit.matching import (
     MatchingResult,
     cosine_scores,
@@ -40,6 +41,7 @@ from privface.audit.readings import (
 from privface.audit.recovery import Recoverer
 from privface.audit.result import SCHEMA, AuditResult
 from privface.audit.subjects import SHARES, WHITE_BOX, AuditData, EmbeddingData, People, Subjects, View
+from privface.audit.unlinkability import unlinkability_row
 from privface.audit.verdict import write_verdict
 from privface.data.pairs import FoldedPairs
 from privface.data.splits import person_key
@@ -213,7 +215,7 @@ class Auditor:
         for number, (probe, view) in enumerate(sent):
             plain.append((attacks.retrained(probe, view), probe, view))
             self._report("train attackers", number + 1, len(sent))
-        recovered, recovery = self._recover(attacks, data, plain, frozen)
+        recovered, recovery, likeness = self._recover(attacks, data, people, templates, plain, frozen)
         adaptive = [reading for reading, _, _ in plain] + recovered
         worst, worst_frozen = worst_by_validation(adaptive), worst_by_validation(frozen)
         gap = illusion_gap(worst, worst_frozen, data.identities, data.genders, self._params)
@@ -231,6 +233,8 @@ class Auditor:
             "illusion_gap": gap,
             "frozen_gaps": self._frozen_gaps(data, frozen, worst),
             "recovery": recovery,
+            **likeness,
+            **self._link(data, templates),
             **self._more_data(attacks, data, plain),
             **self._average(attacks, data, people, plain, frozen),
             "pairs_protocol": self._pairs_protocol(data, templates),
@@ -396,12 +400,15 @@ class Auditor:
         self,
         attacks: Attacks,
         data: AuditData | EmbeddingData,
+        people: People,
+        templates: Mapping[str, tuple[Embeddings, Embeddings]],
         plain: Sequence[tuple[Reading, RetrainedProbe, View]],
         frozen: Sequence[Reading],
-    ) -> tuple[list[Reading], list[dict[str, Any]]]:
-        """Recover, then attack: on each view with the probe that is worst on it."""
+    ) -> tuple[list[Reading], list[dict[str, Any]], dict[str, Any]]:
+        """Recover, then attack: on each view with the probe that is worst on it; and match what was recovered."""
         readings: list[Reading] = []
         rows: list[dict[str, Any]] = []
+        likeness: list[dict[str, Any]] = []
         for reading, probe, view in _worst_by_view(plain):
             fixed = [
                 (r, self._scorer(p))
@@ -411,8 +418,10 @@ class Auditor:
             for recoverer in self._recoverers[view.medium]:
                 if view.original.shape != view.protected.shape:
                     continue  # such templates are a space of their own; there is nothing to turn back into
-                found = attacks.recovered(recoverer, view, probe, fixed)
+                found, back = attacks.recovered(recoverer, view, probe, fixed)
                 readings += found
+                if back is not None:
+                    likeness += self._compare_recovered(recoverer.name, view, back, data, people, templates)
                 worst = worst_by_validation(found)
                 none = Measured.undefined("no measurable probe after recovery")
                 rows.append(
@@ -427,7 +436,67 @@ class Auditor:
                         else leakage_difference(worst, reading, data.identities, data.genders, self._params),
                     }
                 )
-        return readings, rows
+        return readings, rows, {"irreversibility": likeness} if likeness else {}
+
+    def _compare_recovered(
+        self,
+        recoverer: str,
+        view: View,
+        back: NDArray[Any],
+        data: AuditData | EmbeddingData,
+        people: People,
+        templates: Mapping[str, tuple[Embeddings, Embeddings]],
+    ) -> list[dict[str, Any]]:
+        """Recovered faces against originals: photos with every matcher, embeddings with their own; a code has no matcher."""
+        ok = view.original_ok & view.protected_ok & people.test
+        if not ok.any():
+            return []
+        if view.medium == "image":
+            found = {m.name: self._embed(m, back, ok, "recovered") for m in self._matchers}
+        elif view.medium == "embedding":
+            found = {view.source.partition(":")[2]: np.where(ok[:, None], back, np.nan)}
+        else:
+            found = {}
+        rows = []
+        for number, (name, recovered) in enumerate(found.items()):
+            names = {
+                "input": view.source,
+                "recoverer": recoverer,
+                "matcher": name,
+                "seen": self._seen(data, name),
+            }
+            row = irreversibility_row(
+                *templates[name],
+                recovered,
+                data,
+                people.test,
+                names=names,
+                params=self._params,
+                max_impostors=self._max_impostors,
+                seed=self._seed,
+            )
+            rows.append(row)
+            self._report("match what was recovered", number + 1, len(found))
+        return rows
+
+    def _link(
+        self, data: AuditData | EmbeddingData, templates: Mapping[str, tuple[Embeddings, Embeddings]]
+    ) -> dict[str, Any]:
+        """How surely a second protection of the same people is linked with the audited one; nothing where there is none."""
+        if isinstance(data, EmbeddingData):
+            second = {name: _cleared(table) for name, table in data.second.items()}
+        elif data.second is not None:
+            second = {m.name: self._embed(m, *data.second, "second protected") for m in self._matchers}
+        else:
+            second = {}
+        rows = []
+        for number, (name, other) in enumerate(second.items()):
+            seen, first = self._seen(data, name), templates[name][1]
+            rows.append(
+                unlinkability_row(first, other, data.identities, matcher=name, seen=seen, params=self._params)
+            )
+            self._report("link two protections", number + 1, len(second))
+        return {"unlinkability": rows} if rows else {}
 
     def _scorer(self, probe: FrozenProbe) -> Callable[[NDArray[np.uint8]], Scores]:
         return lambda images: self._frozen_scores(probe, images, np.ones(len(images), np.bool_))

@@ -6,7 +6,7 @@ A photo is never compared with its own protected version: genuine pairs are two 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, Protocol, TypeAlias
@@ -257,6 +257,7 @@ def evaluate_matching(
     max_impostors: int = 2_000_000,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    modes: Sequence[Mode] = MODES,
 ) -> list[MatchingResult]:
     """Matching figures in the modes O-O, P-P and P-O, against all and against same-gender impostors.
 
@@ -280,9 +281,10 @@ def evaluate_matching(
         max_impostors: Impostor pairs up to which all scores are held at once.
         seed: Seed of the cap and of the sample.
         progress: Called with (work done, all work).
+        modes: Which comparisons are made.
 
     Returns:
-        Six results, modes first.
+        Two results a mode, modes first.
 
     Raises:
         AuditError: If shapes do not fit.
@@ -304,13 +306,13 @@ def evaluate_matching(
     comparison = _Comparison(person, genders, genuine, possible <= max_impostors, seed)
     results: list[MatchingResult] = []
     kinds: tuple[_Impostors | None, _Impostors | None]
-    for number, mode in enumerate(MODES):
+    for number, mode in enumerate(modes):
         gallery, probe = sides[mode[0]], sides[mode[2]]
         fte = _failure_rate(enrolled(gallery), person, params)
 
         def tell(done: int, total: int, number: int = number) -> None:
             if progress is not None:
-                progress(number * 100 + 90 * done // max(total, 1), 100 * len(MODES))
+                progress(number * 100 + 90 * done // max(total, 1), 100 * len(modes))
 
         if gallery.shape[1] != probe.shape[1]:
             scores, kinds, reason = (

@@ -116,7 +116,8 @@ class AuditResult:
         ``worst_upper``, ``worst_frozen``, ``illusion_gap``, ``frozen_gaps``, ``recovery``, ``set_attack``,
         ``label_budget``, ``battery`` (the self-test), ``quality``, ``cohorts`` and ``curves``; where further draws of a
         randomised protection were given, ``averaging`` (one row for each attacker, way to average and number of draws); where the
-        model's codes were, ``worst_white_box``, and ``"white_box": true`` on rows that read a code. NaN is ``None``;
+        model's codes were, ``worst_white_box``, and ``"white_box": true`` on rows that read a code; where something was recovered,
+        ``irreversibility``; where a second protection was given, ``unlinkability`` (both one row a matcher). NaN is ``None``;
         numbers have six significant digits.
         """
         return copy.deepcopy(dict(self.document))

@@ -145,6 +145,8 @@ class AuditData(Subjects):
         draws: Where the protection is randomised, further draws of it, for an attacker who averages.
         codes: Where the model draws a face from a code alone, by name that code before and after its eraser, each ``(N, K)``; a
             row of NaN has none. A drawn face tells no more than the code, so who reads the code is the strongest attacker.
+        second: Where linking is asked about, a second protection of the same photos, of the shape of ``protected``, and where it
+            has a face, shape ``(N,)``.
     """
 
     original: NDArray[np.uint8]
@@ -155,6 +157,7 @@ class AuditData(Subjects):
     bytes_protected: NDArray[np.float64] | None = None
     draws: Draws | None = None
     codes: Mapping[str, tuple[Embeddings, Embeddings]] = field(default_factory=dict)
+    second: tuple[NDArray[np.uint8], NDArray[np.bool_]] | None = None
 
     def check(self) -> None:
         """Refuse sets that do not fit together.
@@ -163,18 +166,22 @@ class AuditData(Subjects):
             AuditError: If shapes, types or label values are wrong, or a gender is missing.
         """
         count = len(self.files)
-        for title, images in (("original", self.original), ("protected", self.protected)):
+        sides = [("original", self.original), ("protected", self.protected)]
+        if self.second is not None:
+            sides.append(("second protected", self.second[0]))
+        for title, images in sides:
             if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or len(images) != count:
                 raise AuditError(
                     f"The {title} images are {images.dtype} {images.shape}; {count} files need uint8"
                     f" ({count}, H, W, 3).",
                     hint="Give one aligned RGB crop per file.",
                 )
-        if self.original.shape != self.protected.shape:
-            raise AuditError(
-                f"Original images {self.original.shape} and protected images {self.protected.shape} differ.",
-                hint="Align both sets to the same size.",
-            )
+        for title, images in sides[1:]:
+            if self.original.shape != images.shape:
+                raise AuditError(
+                    f"Original images {self.original.shape} and {title} images {images.shape} differ.",
+                    hint="Align all sets to the same size.",
+                )
         _check_tables(self.codes, count, what="codes")
         super().check()
 
@@ -183,6 +190,8 @@ class AuditData(Subjects):
         yield "enrolled_protected", self.enrolled_protected
         if self.draws is not None and self.draws.ok is not None:
             yield "draws.ok", self.draws.ok
+        if self.second is not None:
+            yield "enrolled_second", self.second[1]
         yield from super()._columns()
 
     @property
@@ -206,10 +215,12 @@ class EmbeddingData(Subjects):
         embeddings: Original and protected embeddings by matcher, each ``(N, D)``; the two may differ in
             ``D``, then protected are not compared with originals. A row of NaN failed to enrol.
         seen: Whether the protection was fitted on this matcher's embeddings; ``None`` if unknown.
+        second: Where linking is asked about, embeddings of a second protection by matcher, each ``(N, D)``.
     """
 
     embeddings: Mapping[str, tuple[Embeddings, Embeddings]]
     seen: Mapping[str, bool | None] = field(default_factory=dict)
+    second: Mapping[str, Embeddings] = field(default_factory=dict)
 
     def check(self) -> None:
         """Refuse tables that do not fit together.
@@ -221,6 +232,13 @@ class EmbeddingData(Subjects):
         if not self.embeddings:
             raise AuditError("There are no embeddings to audit.", hint="Give one table per matcher.")
         _check_tables(self.embeddings, count, what="embedding column")
+        if unknown := sorted(set(self.second) - set(self.embeddings)):
+            raise AuditError(
+                f"The second protection has the matchers {unknown}; audited are {sorted(self.embeddings)}.",
+                hint="Give the same matchers in both protections.",
+            )
+        second = {f"second {name}": (self.embeddings[name][0], table) for name, table in self.second.items()}
+        _check_tables(second, count, what="embedding column of the second protection")
         super().check()
 
 

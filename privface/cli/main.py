@@ -255,6 +255,13 @@ def audit(
             "seed): adds the attacker who averages draws. Repeatable.",
         ),
     ] = None,
+    second: Annotated[
+        Path | None,
+        typer.Option(
+            help="The same photos or embeddings protected a second time (other draw, model or eraser): adds D_sys, how "
+            "surely the two protections of a person can be linked."
+        ),
+    ] = None,
     fail_if: Annotated[
         list[str] | None,
         typer.Option(help='Gate, such as "leakage>0.60" or "tmr.low<0.9": exit 3 if it holds. Repeatable.'),
@@ -338,6 +345,7 @@ def audit(
                 protected,
                 labels=labels,
                 split=split,
+                second=second,
                 out=out,
                 options=options,
                 eraser=eraser,
@@ -357,6 +365,7 @@ def audit(
                 model=model,
                 pairs=pairs,
                 draws=draws or (),
+                second=second,
                 out=out,
                 options=options,
                 images=images,

@@ -48,6 +48,7 @@ def audit(
     model: Path | None = None,
     pairs: Path | None = None,
     draws: Sequence[Path] = (),
+    second: Path | None = None,
     out: Path,
     options: AuditOptions = DEFAULT_OPTIONS,
     images: bool = False,
@@ -67,6 +68,7 @@ def audit(
             seen and unseen models. If it draws faces from a code, attackers read that of the originals, too.
         pairs: LFW-style pairs file over the originals.
         draws: Further draws of a randomised protection, folders as ``protected``: they are averaged.
+        second: A second protection of the same photos, a folder as ``protected``: can the two be linked?
         out: Folder for the results.
         options: Seeds and effort.
         images: Put a contact sheet of 20 people into the report.
@@ -92,6 +94,7 @@ def audit(
     data = replace(
         audit_data(faces, after, enrolled_protected=found),
         draws=_load_draws(faces.table, draws, options, progress),
+        second=None if second is None else load_protected(faces.table, second, options, progress)[:2],
         bytes_original=_file_sizes([record.path for record in faces.table]),
         bytes_protected=_file_sizes(paths),
     )

@@ -26,6 +26,7 @@ def audit_tables(
     *,
     labels: Path | None = None,
     split: str | None = None,
+    second: Path | None = None,
     out: Path,
     options: AuditOptions = DEFAULT_OPTIONS,
     eraser: Path | None = None,
@@ -39,6 +40,7 @@ def audit_tables(
         protected: The same keys protected; a missing key counts as failure to enrol. The dimension may differ.
         labels: CSV or Parquet with file, identity, gender; by default the original table's own columns.
         split: Take only rows whose label ``split`` has this value.
+        second: A second protection of the same keys, a table as ``protected``: can the two be linked?
         out: Folder for the results.
         options: Seeds and effort.
         eraser: Folder of the eraser that protected the table: its people are refused, and its matcher counts as seen.
@@ -50,7 +52,11 @@ def audit_tables(
     """
     require_folder(out)
     saved = None if eraser is None else load_eraser(eraser)
-    data = pair_tables(read_embeddings(original), read_embeddings(protected), labels=labels, split=split)
+    before = read_embeddings(original)
+    data = pair_tables(before, read_embeddings(protected), labels=labels, split=split)
+    if second is not None:
+        other = pair_tables(before, read_embeddings(second), labels=labels, split=split)
+        data = replace(data, second={name: table for name, (_, table) in other.embeddings.items()})
     if saved is not None:
         data = _of_eraser(data, saved)
     auditor = build_auditor(

@@ -15,6 +15,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from privface.audit import irreversibility, unlinkability
+from privface.audit.part import Part
 from privface.audit.subjects import WHITE_BOX
 from privface.audit.verdict import FNMR_GROWTH
 from privface.errors import AuditError, ImageError
@@ -45,6 +47,7 @@ _MODES = {
     "P-P": "protected with protected",
     "P-O": "protected gallery, live original",
 }
+_PARTS = (irreversibility.PART, unlinkability.PART)
 _SEEN = {True: "seen in training", False: "unseen", None: "unknown"}
 
 
@@ -167,6 +170,7 @@ def _view(document: Mapping[str, Any]) -> dict[str, Any]:
         "figures": _figures(document, matching, leakage, worst_retrained),
         "provenance": [(key, _flat(value)) for key, value in sorted(_part(document, "provenance").items())],
         "embedded": script_json(document),
+        "parts": [_part_view(part, rows) for part in _PARTS if (rows := _rows(document, part.key))],
         **_attack_views(document),
     }
 
@@ -174,6 +178,14 @@ def _view(document: Mapping[str, Any]) -> dict[str, Any]:
 def _part(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     part = document.get(name)
     return part if isinstance(part, Mapping) else {}
+
+
+def _part_view(part: Part, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    lines = [part.line(row) for row in rows]
+    return {
+        "part": part,
+        "rows": [(name, note, [Reading.of(figure) for figure in figures]) for name, note, figures in lines],
+    }
 
 
 def _rows(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

@@ -165,7 +165,8 @@ def test_recovery_turns_a_rotation_back():
     hidden = dataclasses.replace(view, protected=(view.original @ rotation.T).astype(np.float32))
     probe = Counted([])
     plain = attacks(who).retrained(probe, hidden)
-    retrained, original = attacks(who).recovered(Undo(rotation), hidden, probe)
+    (retrained, original), back = attacks(who).recovered(Undo(rotation), hidden, probe)
+    np.testing.assert_allclose(back, hidden.original, atol=1e-4)
     assert (retrained.probe, original.probe) == ("recover+counted", "recover+original-counted")
     assert {retrained.kind, original.kind} == {"recovered"}
     assert retrained.auc.value == pytest.approx(plain.original_auc.value, abs=0.01)

@@ -106,6 +106,31 @@ def audit() -> dict[str, Any]:
                 "gain": measured(0.02),
             }
         ],
+        "irreversibility": [
+            {
+                "input": "image",
+                "recoverer": "denoiser",
+                "matcher": "net-b",
+                "seen": False,
+                "original": {"0.01": measured(0.981), "0.001": measured(0.961)},
+                "protected": {"0.01": measured(0.412), "0.001": measured(0.313)},
+                "recovered": {"0.01": measured(0.634), "0.001": missing("too few strangers")},
+                "people": 28,
+                "genuine_pairs": 140,
+                "impostor_pairs": 9000,
+            }
+        ],
+        "unlinkability": [
+            {
+                "matcher": "net-b",
+                "seen": False,
+                "d_sys": measured(0.874),
+                "d_sys_same_photo": measured(0.951),
+                "mated_pairs": 480,
+                "non_mated_pairs": 79000,
+                "local": {"cuts": [0.2], "d": [0.0, 0.9]},
+            }
+        ],
         "set_attack": [
             growth_row("photos", count, probe, medium, 0.78 + 0.02 * count)
             for probe, medium in (("rbf-svm", "embedding:net-b"), ("cnn", "image"))

@@ -119,6 +119,21 @@ def test_every_row_of_the_audit_is_in_the_tables(audit: dict[str, Any], tmp_path
     assert '<tr class="worst"><th scope="row">rbf-svm' in html
 
 
+def test_parts_that_bring_their_own_words_are_shown(audit: dict[str, Any], tmp_path: Path) -> None:
+    html, page = render(audit, tmp_path)
+    assert "net-b photos recovered by denoiser98.1 % 96.1 to 100.1 %41.2 %" in page.words
+    assert "63.4 % 61.4 to 65.4 %" in page.words
+    assert "too few strangers" in page.words
+    assert "net-b 480 pairs of one person, 79000 of two0.874 0.854 to 0.8940.951" in page.words
+    assert "linking across is wanted, and a high D_sys is no defect" in page.words
+    assert page.words.count("The verdict does not use th") == 2
+    assert '<h2 id="irreversibility">' in html
+    audit["irreversibility"], audit["unlinkability"] = [{"recovered": "?"}], []
+    html, page = render(audit, tmp_path)
+    assert page.words.count("not part of this audit") >= 6
+    assert "unlinkability" not in re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
+
+
 def test_words_that_promise_too_much_are_absent(audit: dict[str, Any], tmp_path: Path) -> None:
     audit["verdict"]["status"] = "no-leak-found"
     _, page = render(audit, tmp_path)
