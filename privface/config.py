@@ -321,9 +321,7 @@ def _fault(found: ErrorDetails) -> str:
 
 
 def _override(content: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {override!r} has no key=value form.", hint="Example: --set loop.epochs=3")
+    key, text = _assignment(override, example="loop.epochs=3")
     put_value(content, key, _yaml_value(text, override), shown=f"--set {override!r}")
 
 
@@ -375,18 +373,21 @@ def parse_value(text: str) -> Any:
 
 
 def parse_values(texts: Sequence[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` texts of ``--set`` as a mapping; for values see :func:`parse_value`.
+    """``key=value`` texts of ``--set`` as a mapping; for values see :func:`parse_value`.
 
     Raises:
-        ConfigError: If a text has no ``=`` or no name.
+        ConfigError: If a text has no ``=`` or no key.
     """
-    values = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"--set {text!r} has no NAME=VALUE form.", hint="Example: --set code=128")
-        values[name.strip()] = parse_value(value)
-    return values
+    pairs = (_assignment(text, example="code=128") for text in texts)
+    return {name: parse_value(value) for name, value in pairs}
+
+
+def _assignment(text: str, *, example: str) -> tuple[str, str]:
+    """Name and value of a ``--set``."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"--set {text!r} has no key=value form.", hint=f"Example: --set {example}")
+    return name.strip(), value
 
 
 def _yaml_value(text: str, shown: str) -> Any:

@@ -6,7 +6,7 @@ import logging
 import math
 import re
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -20,11 +20,10 @@ from privface.faces import FaceDetector, MTCNNDetector
 from privface.images import WRITTEN_SUFFIXES, decode_image, encode_image, to_unit
 from privface.models import GenderProbe, Matcher
 from privface.options import ProtectOptions
-from privface.protect.inputs import InputFile, Source, within
+from privface.protect.inputs import InputFile
 from privface.protect.manifest import ManifestRow, Status
-from privface.protect.output import Output
+from privface.protect.photo import protect_in_memory
 from privface.protect.protector import ImageProtector
-from privface.protect.work import Worker, checked
 
 logger = logging.getLogger(__name__)
 
@@ -156,20 +155,17 @@ class PhotoDesk:
         suffix = image_suffix(upload.data)
         suffix = suffix if suffix in WRITTEN_SUFFIXES else ".png"
         name = _untaken(safe_name(upload.name, suffix=suffix), taken)
-        output = _Kept()
-        worker = Worker(
-            _OneUpload(upload),
-            output,
+        one, row, files = protect_in_memory(
+            upload.data,
+            InputFile(name, name, name),
             protector,
-            ProtectOptions(faces=faces, batch_size=1, max_pixels=self._limits.pixels),
+            ProtectOptions(faces=faces, max_pixels=self._limits.pixels),
             detector=self._found_detector() if faces == "detect" else None,
         )
-        one = checked(worker.compute([worker.load(InputFile(name, name, name))])[0])
-        done = worker.finish(one)
         if not one.protected:
-            return [Outcome(upload.name, reason=_reason(done.row, name))]
+            return [Outcome(upload.name, reason=_reason(row, name))]
         shown, several = [], len(one.faces) > 1
-        for number, (written, data) in enumerate(output.files.items()):
+        for number, (written, data) in enumerate(files.items()):
             pair = np.stack([one.faces[number], one.protected[number]])
             told = f"{upload.name}, face {number + 1} of {len(one.faces)}" if several else upload.name
             saved = _untaken(written, taken) if number else name
@@ -193,41 +189,6 @@ class PhotoDesk:
     def _found_detector(self) -> FaceDetector:
         self._detector = self._detector or MTCNNDetector()
         return self._detector
-
-
-class _OneUpload(Source):
-    """An upload, as the protection jobs read photos."""
-
-    def __init__(self, upload: Upload) -> None:
-        self._upload = upload
-
-    def items(self) -> list[InputFile]:
-        return [InputFile(self._upload.name, self._upload.name, self._upload.name)]
-
-    def read(self, item: InputFile, *, limit: int) -> bytes:
-        return within(self._upload.data, limit, item.key)
-
-
-class _Kept(Output):
-    """Keeps protected faces in memory."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-
-    def place(self, item: InputFile) -> str:
-        return item.output
-
-    def write(self, item: InputFile, data: bytes) -> None:
-        self.files[item.output] = data
-
-    def digest(self, item: InputFile) -> None:
-        """Nothing was there before."""
-
-    def settle(self, item: InputFile, *, written: int, before: int) -> None:
-        """Nothing is outdated."""
-
-    def clear(self, paths: Iterable[str]) -> None:
-        """Nothing is there to clear."""
 
 
 def _untaken(name: str, taken: set[str]) -> str:

@@ -250,7 +250,7 @@ def protect(
     protector = _baseline(str(model), given) if baseline else load_protector(model, **given)
     if _is_photo(source):
         unfit = {"--embeddings": embeddings, "--store": store, "--engine": chosen}
-        _protect_photo(source, output, protector, options, [name for name, given in unfit.items() if given])
+        _protect_photo(source, output, protector, options, [name for name, value in unfit.items() if value])
         return
     templates, sink = _templates(embeddings, store)
     try:

@@ -26,8 +26,8 @@ class FaceDecoder(nn.Module):
     doubling turns channels into pixels (Shi et al., CVPR 2016) and is followed by a convolution across the blocks; it begins
     with equal weights for all pixels of a block, as it would else leave a checkerboard (Aitken et al., arXiv 1707.02937).
     Colours and coarse lightness are drawn at a quarter of the side, fine lightness at the whole. A fixed filter that lets
-    no pattern of two pixels through comes last: matchers reward such patterns. Faces are symmetric: what the code says
-    does not depend on the side, and matchers recognise more of it.
+    no pattern of two pixels through comes last: matchers reward such patterns. Faces are symmetric: without this
+    rule one half is drawn well and the other one is not.
 
     Args:
         code: Size of the code.

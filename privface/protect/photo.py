@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
 from privface.errors import ProtectError
 from privface.faces.detect import FaceDetector, MTCNNDetector
 from privface.options import DEFAULT_OPTIONS, ProtectOptions
 from privface.protect.inputs import InputFile, Source, with_format, within
+from privface.protect.manifest import ManifestRow
 from privface.protect.output import Output
 from privface.protect.protector import ImageProtector
-from privface.protect.work import Worker
+from privface.protect.work import Loaded, Worker, checked
 
 
 def protect_photo(
@@ -42,44 +42,69 @@ def protect_photo(
     """
     (item,) = with_format([InputFile(name, name, name)], options.image_format)
     detector = None if options.faces == "aligned" else detector or MTCNNDetector()
-    kept = _Kept()
-    worker = Worker(_OnePhoto(data), kept, protector, replace(options, batch_size=1), detector)
-    (done,) = worker.compute([worker.load(item)])
-    row = worker.finish(done).row
+    _, row, files = protect_in_memory(data, item, protector, options, detector=detector)
     if row.status != "ok":
         raise ProtectError(f"{name}: {row.reason or row.status}.", hint="Give another photo.")
-    return kept.files
+    return list(files.values())
+
+
+def protect_in_memory(
+    data: bytes,
+    item: InputFile,
+    protector: ImageProtector,
+    options: ProtectOptions,
+    *,
+    detector: FaceDetector | None,
+) -> tuple[Loaded, ManifestRow, dict[str, bytes]]:
+    """Protect one photo, and keep what was seen of it on the way.
+
+    Args:
+        data: The photo's file.
+        item: Its name, and that of its output.
+        protector: Model or baseline.
+        options: How; the protector is called with one face at a time.
+        detector: Finds faces; ``None`` for an aligned face.
+
+    Returns:
+        The photo with its faces before and after, its final row, and the protected files by name, the central face first.
+    """
+    kept = _Kept()
+    worker = Worker(_OnePhoto(data), kept, protector, replace(options, batch_size=1), detector)
+    one = checked(worker.compute([worker.load(item)])[0])
+    return one, worker.finish(one).row, kept.files
 
 
 class _OnePhoto(Source):
+    """Bytes, as the protection jobs read photos."""
+
     def __init__(self, data: bytes) -> None:
         self._data = data
 
     def items(self) -> list[InputFile]:
-        return []  # the caller has the one there is
+        """None: the caller has the one there is."""
+        return []
 
     def read(self, item: InputFile, *, limit: int) -> bytes:
         return within(self._data, limit, item.key)
 
 
 class _Kept(Output):
-    """What is written stays in memory, in order."""
+    """Keeps protected faces in memory."""
 
     def __init__(self) -> None:
-        super().__init__(Path())
-        self.files: list[bytes] = []
+        self.files: dict[str, bytes] = {}
 
     def place(self, item: InputFile) -> str:
         return item.output
 
     def write(self, item: InputFile, data: bytes) -> None:
-        self.files.append(data)
+        self.files[item.output] = data
 
-    def digest(self, item: InputFile) -> str | None:
-        return None
+    def digest(self, item: InputFile) -> None:
+        """Nothing was there before."""
 
     def settle(self, item: InputFile, *, written: int, before: int) -> None:
-        pass
+        """Nothing is outdated."""
 
     def clear(self, paths: Iterable[str]) -> None:
-        pass
+        """Nothing is there to clear."""
