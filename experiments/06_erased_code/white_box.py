@@ -46,7 +46,7 @@ VARIANTS = (
     *(replace(BEST, encoders=count, size=size) for count in (1, 2) for size in (64, 80)),
     *(
         replace(BEST, drop=48),
-        replace(BEST, size=80, drop=48, bits=512),
+        *(replace(BEST, size=80, drop=48, bits=bits) for bits in (0, 512)),
         replace(BEST, encoders=1, drop=8, bits=0),
     ),
     *(replace(BEST, size=size, bits=0) for size in (64, 80, 96)),

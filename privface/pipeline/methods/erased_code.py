@@ -49,7 +49,7 @@ class ErasedCodeOptions(Settings):
     )
     regions: int = Field(16, ge=1, le=256, description="Groups of people that have a transport of their own.")
     bits: int = Field(
-        512, ge=0, le=4096, description="Signs that the decoder is told of the code; 0: its values."
+        0, ge=0, le=4096, description="Signs that the decoder is told of the code; 0: its values."
     )
     more_data: tuple[DataSettings, ...] = Field(
         (), description="Further labelled sets. Eraser and decoder learn from all sets, each set balanced."
