@@ -78,13 +78,13 @@ class DemoSize:
 
     model_people: int = 400
     model_photos: int = 4
-    matcher_epochs: int = 20
+    matcher_epochs: int = 30
     classifier_epochs: int = 4
     train_people: int = 1500
     train_photos: int = 2
     train_epochs: int = 4
-    code: int = 32
-    drop: int = 16
+    code: int = 64
+    drop: int = 32
     audit_people: int = 180
     audit_photos: int = 4
     cnn_epochs: int = 7
@@ -293,14 +293,13 @@ def _settings(out: Path, seed: int, size: DemoSize) -> TrainSettings:
             "code_sizes": [size.code],
             "drop": size.drop,
             "regions": 4,  # so few people do not fill more
-            "bits": 0,
             "channels": [96, 64, 32, 16, 8],
         },
-        "losses": {"reconstruction": 2.0, "matching": 2.0, "ssim": 0, "tone": 0},
+        "losses": {"reconstruction": 2.0, "matching": 3.0, "ssim": 0, "tone": 0},
         "loop": {
             "epochs": size.train_epochs,
             "batch_size": 16,
-            "learning_rate": 0.004,
+            "learning_rate": 0.001,
             "warmup_steps": 20,
             "ema": 0.9,  # the default would still remember the start after so few steps
             "precision": "32-true",
