@@ -23,8 +23,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from privface.errors import ConfigError
-
-FaceMode = Literal["auto", "aligned", "landmarks", "detect"]
+from privface.options import Alignment
 
 SettingsT = TypeVar("SettingsT", bound="Settings")
 
@@ -44,7 +43,7 @@ class DataSettings(Settings):
     source: str = Field(description="Path, or kind:path as in lfw:, utkface:, celeba:, folder:, table:.")
     labels: str | None = Field(None, description="CSV or Parquet with file, identity, gender.")
     split: str | None = Field(None, description="Take only rows whose split column has this value.")
-    faces: FaceMode = Field(
+    faces: Alignment = Field(
         "auto", description="auto: landmarks from the labels, else detect; aligned: crops already."
     )
     minimum_age: float | None = Field(

@@ -1,4 +1,4 @@
-"""The options of a protection job, each declared once: name, type, default, meaning, limits.
+"""The options of protection jobs and of audits, each declared once: name, type, default, meaning, limits.
 
 A module of its own that loads nothing heavy, so that the command line shows the defaults before any model is loaded.
 """
@@ -6,6 +6,7 @@ A module of its own that loads nothing heavy, so that the command line shows the
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from privface.errors import ConfigError
@@ -13,6 +14,12 @@ from privface.errors import ConfigError
 FaceMode: TypeAlias = Literal["auto", "aligned", "detect"]
 Layout: TypeAlias = Literal["tree", "webdataset", "parquet"]
 OnNoFace: TypeAlias = Literal["skip", "fail"]
+Alignment: TypeAlias = Literal["auto", "aligned", "landmarks", "detect"]
+"""How labelled photos become aligned faces; ``auto`` takes landmarks that stand in the labels, else it detects."""
+
+Effort: TypeAlias = Literal["quick", "standard", "full"]
+"""``quick``: a first look in minutes. ``standard``: every attacker that needs no deep network but the CNN.
+``full``: also fine-tuned networks and recovery of images; for what is published."""
 
 MAX_PIXELS = 100_000_000
 """Decode limit in pixels; a larger image is refused before it is decompressed."""
@@ -105,4 +112,38 @@ class ProtectOptions:
 
 
 DEFAULT_OPTIONS = ProtectOptions()
-"""Every option at its default."""
+"""Every option of a protection at its default."""
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """How hard an audit looks.
+
+    Attributes:
+        seed: Splits, probes and resampling.
+        resamples: Bootstrap resamples of people.
+        effort: Which attackers are sent; ``demo`` sends one of each kind, so that the demo ends in minutes.
+        cnn_epochs: Epochs of the CNN attacker.
+        size: Side of the aligned images, in pixels; by default that of the ArcFace frame.
+        faces: How originals are aligned; with ``auto`` those that ``privface protect`` took for aligned faces are taken so.
+        protected_faces: How protected images are aligned; ``auto`` takes the crops that ``privface protect`` wrote as aligned
+            (its manifest says which they are), everything else as ``faces``.
+        cache: Folder that keeps embeddings and probe scores between audits; they are biometric data.
+        battery: Self-test to quote in the report; by default the one that came with this version.
+        recoverer: Variant of autoencoder that turns images back, with full effort; by default a U-Net.
+    """
+
+    seed: int = 0
+    resamples: int = 1000
+    effort: Effort | Literal["demo"] = "standard"
+    cnn_epochs: int = 16
+    size: int = 112
+    faces: Alignment = "auto"
+    protected_faces: Alignment = "auto"
+    cache: Path | None = None
+    battery: Path | None = None
+    recoverer: str | None = None
+
+
+DEFAULT_AUDIT = AuditOptions()
+"""Every option of an audit at its default."""

@@ -31,8 +31,8 @@ from privface.models import (
     load_released,
     make_prototypes,
 )
+from privface.options import Effort
 from privface.pipeline import AuditOptions, audit_data, build_auditor, read_provenance, train
-from privface.pipeline.battery import Effort
 from privface.pipeline.fit import CONFIG_FILE, PROVENANCE_FILE, person_digest
 from privface.protect.adversarial import FastGradientSign
 from privface.protect.output import remove_leftovers

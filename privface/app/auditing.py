@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from privface.app.folder import work_folder
 from privface.app.uploads import Limits, Upload, UploadError, unpack_photos
 from privface.audit import AuditResult
 from privface.errors import PrivfaceError
-from privface.pipeline import AuditOptions, audit
+from privface.options import AuditOptions, Effort
+from privface.pipeline import audit
 
-Effort: TypeAlias = Literal["quick", "standard", "full"]
 Progress: TypeAlias = Callable[[str, int, int], None]
 
 RESAMPLES: dict[Effort, int] = {"quick": 200, "standard": 1000, "full": 1000}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from privface.app import markup
-from privface.app.auditing import AuditBench, Audited, Effort, audit_uploads
+from privface.app.auditing import AuditBench, Audited, audit_uploads
 from privface.app.gate import KEPT, upload_token
 from privface.app.methods import STRONGEST, WEAKEST, Method
 from privface.app.protecting import Faces, Outcome, PhotoDesk
@@ -22,6 +22,7 @@ from privface.app.shelf import Item, Shelf
 from privface.app.tradeoff import read_points
 from privface.app.uploads import Limits, Upload, UploadError, check_sizes
 from privface.errors import PrivfaceError
+from privface.options import Effort
 
 logger = logging.getLogger(__name__)
 

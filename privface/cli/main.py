@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -18,6 +18,7 @@ from privface.cli.protect import match, protect
 from privface.cli.show import AsJson, Console, audit_content, progress_bars
 from privface.cli.sweep import sweep
 from privface.errors import PrivfaceError
+from privface.options import Alignment, AuditOptions, Effort
 
 EXIT_SOME_FAILED, EXIT_USAGE, EXIT_GATE, EXIT_BUG, EXIT_STOPPED = 1, 2, 3, 70, 130
 
@@ -57,9 +58,6 @@ app.command()(sweep)
 app.add_typer(models_app, name="models")
 app.add_typer(autoencoder_app, name="autoencoder")
 app.add_typer(erase_app, name="erase")
-
-Faces = Literal["auto", "aligned", "landmarks", "detect"]
-Effort = Literal["quick", "standard", "full"]
 
 
 def _version(value: bool) -> None:
@@ -238,12 +236,14 @@ def audit(
     ] = "standard",
     split: Annotated[str | None, typer.Option(help="Take only rows of this split.")] = None,
     faces: Annotated[
-        Faces,
+        Alignment,
         typer.Option(
             help="How originals are aligned; auto: as protect took them, else landmarks of the labels, else detection."
         ),
-    ] = "auto",
-    protected_faces: Annotated[Faces, typer.Option(help="How protected photos are aligned.")] = "auto",
+    ] = AuditOptions.faces,
+    protected_faces: Annotated[
+        Alignment, typer.Option(help="How protected photos are aligned.")
+    ] = AuditOptions.protected_faces,
     pairs: Annotated[
         Path | None, typer.Option(help="LFW-style pairs file: adds its 10-fold accuracy to the report.")
     ] = None,
@@ -275,10 +275,10 @@ def audit(
             help="Folder that keeps embeddings and probe scores, so that a second audit of the same originals "
             "costs only the protected side. They are biometric data: keep it private."
         ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same audit.json.")] = 0,
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of people.")] = 1000,
-    cnn_epochs: Annotated[int, typer.Option(help="Epochs of the CNN attacker.")] = 16,
+    ] = AuditOptions.cache,
+    seed: Annotated[int, typer.Option(help="Same seed, same audit.json.")] = AuditOptions.seed,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of people.")] = AuditOptions.resamples,
+    cnn_epochs: Annotated[int, typer.Option(help="Epochs of the CNN attacker.")] = AuditOptions.cnn_epochs,
     images: Annotated[
         bool, typer.Option("--images", help="Put a contact sheet into the report. It shows original faces.")
     ] = False,
@@ -287,13 +287,13 @@ def audit(
         typer.Option(
             help="selftest.json to quote in the report; by default the one that came with this version."
         ),
-    ] = None,
+    ] = AuditOptions.battery,
     recoverer: Annotated[
         str | None,
         typer.Option(
             help="With --effort full: autoencoder variant that turns photos back (docs/autoencoders.md); by default a U-Net."
         ),
-    ] = None,
+    ] = AuditOptions.recoverer,
     self_test: Annotated[
         bool,
         typer.Option(
@@ -315,8 +315,8 @@ def audit(
     from privface.audit.comparison import changes  # noqa: PLC0415
     from privface.audit.result import check_gate  # noqa: PLC0415
     from privface.data import TABLE_SUFFIXES  # noqa: PLC0415
-    from privface.pipeline import AuditOptions, audit_tables  # noqa: PLC0415
     from privface.pipeline import audit as run  # noqa: PLC0415
+    from privface.pipeline import audit_tables  # noqa: PLC0415
 
     if self_test:
         _self_test(out, seed=seed)
@@ -438,7 +438,7 @@ def embed(
         str, typer.Option(help="bundled:matcher, facenet:vggface2, onnx:FILE, module:pkg.fn or mini:FOLDER.")
     ],
     labels: Annotated[Path | None, typer.Option(help="CSV or Parquet: file, identity, gender.")] = None,
-    faces: Annotated[Faces, typer.Option(help="How photos are aligned.")] = "auto",
+    faces: Annotated[Alignment, typer.Option(help="How photos are aligned.")] = "auto",
     json: AsJson = False,
 ) -> None:
     """Write face embeddings with their labels to Parquet, one row a photo.

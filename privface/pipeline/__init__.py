@@ -1,6 +1,7 @@
 """The composition root: fit, protect, audit and report in one call each."""
 
-from privface.pipeline.battery import AuditOptions, build_auditor, self_test
+from privface.options import AuditOptions
+from privface.pipeline.battery import build_auditor, self_test
 from privface.pipeline.faces import load_aligned, open_data
 from privface.pipeline.fit import read_provenance, train
 from privface.pipeline.inspect import audit, audit_data, audit_protector, embed, write_results

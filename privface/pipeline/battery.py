@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,50 +19,12 @@ from privface.audit.picture_probes import HOGProbe
 from privface.audit.probes import PROBE_KINDS, ProbeKind
 from privface.audit.recovery import EmbeddingRecoverer, Recoverer
 from privface.audit.selftest import Size, load_selftest, run_selftest
-from privface.config import FaceMode
 from privface.data import FoldedPairs
 from privface.images import write_atomic
 from privface.models import Autoencoder, AutoencoderConfig, GenderProbe, Matcher, variant
+from privface.options import AuditOptions
 from privface.pipeline.faces import Progress
 from privface.records import FRAME
-
-Effort: TypeAlias = Literal["demo", "quick", "standard", "full"]
-"""``quick``: a first look in minutes. ``standard``: every attacker that needs no deep network but the CNN.
-``full``: also fine-tuned networks and recovery of images; for what is published. ``demo``: one attacker of each
-kind, so that the demo ends in minutes."""
-
-
-@dataclass(frozen=True)
-class AuditOptions:
-    """How hard an audit looks.
-
-    Attributes:
-        seed: Splits, probes and resampling.
-        resamples: Bootstrap resamples of people.
-        effort: Which attackers are sent.
-        cnn_epochs: Epochs of the CNN attacker.
-        size: Side of the aligned images, in pixels.
-        faces: How originals are aligned; with ``auto`` those that ``privface protect`` took for aligned faces are taken so.
-        protected_faces: How protected images are aligned; ``auto`` takes the crops that ``privface protect`` wrote as aligned
-            (its manifest says which they are), everything else as ``faces``.
-        cache: Folder that keeps embeddings and probe scores between audits; they are biometric data.
-        battery: Self-test to quote in the report; by default the one that came with this version.
-        recoverer: Variant of autoencoder that turns images back, with full effort; by default a U-Net.
-    """
-
-    seed: int = 0
-    resamples: int = 1000
-    effort: Effort = "standard"
-    cnn_epochs: int = 16
-    size: int = FRAME
-    faces: FaceMode = "auto"
-    protected_faces: FaceMode = "auto"
-    cache: Path | None = None
-    battery: Path | None = None
-    recoverer: str | None = None
-
-
-DEFAULT_OPTIONS = AuditOptions()
 
 
 def build_auditor(
@@ -152,7 +114,7 @@ class _MaleLogit(nn.Module):
 
 def embedding_probes(options: AuditOptions) -> tuple[ProbeKind, ...]:
     """Attackers on embeddings."""
-    few: dict[Effort, tuple[ProbeKind, ...]] = {
+    few: dict[str, tuple[ProbeKind, ...]] = {
         "demo": ("logistic", "rbf-svm", "mlp"),
         "quick": ("logistic", "rbf-svm"),
     }

@@ -23,7 +23,7 @@ from privface.errors import OutputError
 from privface.faces import as_aligned
 from privface.images import decode_image, encode_image, write_atomic
 from privface.models import Protector, save_network
-from privface.pipeline.battery import AuditOptions
+from privface.options import AuditOptions
 from privface.pipeline.faces import Progress
 from privface.pipeline.fit import train
 from privface.pipeline.inspect import audit

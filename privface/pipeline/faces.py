@@ -9,10 +9,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from privface.config import DataSettings, FaceMode
+from privface.config import DataSettings
 from privface.data import LoadedFaces, load_faces, open_source
 from privface.errors import DataError, ImageError
 from privface.faces import MTCNNDetector, align_face, as_aligned, choose_face
+from privface.options import Alignment
 from privface.records import FaceRecord, FaceTable, Reject
 
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -62,7 +63,7 @@ def take_split(table: FaceTable, split: str, *, where: str) -> FaceTable:
 def load_aligned(
     table: FaceTable,
     *,
-    mode: FaceMode | Callable[[NDArray[np.uint8], FaceRecord], FaceMode] = "auto",
+    mode: Alignment | Callable[[NDArray[np.uint8], FaceRecord], Alignment] = "auto",
     size: int,
     progress: Progress | None = None,
     stage: str = "align",
@@ -97,7 +98,7 @@ class _Aligner:
     """The alignment rule of :func:`load_aligned`, safe to call from several threads."""
 
     def __init__(
-        self, mode: FaceMode | Callable[[NDArray[np.uint8], FaceRecord], FaceMode], size: int
+        self, mode: Alignment | Callable[[NDArray[np.uint8], FaceRecord], Alignment], size: int
     ) -> None:
         self._mode, self._size = mode, size
         self._lock = threading.Lock()

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from privface.audit import AuditData, AuditResult, Draws
 from privface.audit.comparison import changes
-from privface.config import FaceMode
 from privface.data import FoldedPairs, LoadedFaces, open_source, read_pairs_file
 from privface.errors import AuditError, DataError, OutputError
 from privface.images import encode_image, to_pixels, to_unit, write_atomic
@@ -23,7 +22,8 @@ from privface.models import GenderProbe, Matcher, Protector, load_gender_probe, 
 from privface.models.bundled import model_folder
 from privface.models.checkpoint import CARD, load_network
 from privface.models.erased_code import KIND
-from privface.pipeline.battery import DEFAULT_OPTIONS, AuditOptions, averaging, build_auditor
+from privface.options import DEFAULT_AUDIT, Alignment, AuditOptions
+from privface.pipeline.battery import averaging, build_auditor
 from privface.pipeline.faces import Progress, load_aligned, take_split
 from privface.pipeline.fit import person_digest, read_provenance
 from privface.protect.manifest import MANIFEST_NAME, ManifestRow, read_manifest
@@ -50,7 +50,7 @@ def audit(
     draws: Sequence[Path] = (),
     second: Path | None = None,
     out: Path,
-    options: AuditOptions = DEFAULT_OPTIONS,
+    options: AuditOptions = DEFAULT_AUDIT,
     images: bool = False,
     baseline: AuditResult | None = None,
     progress: Progress | None = None,
@@ -83,7 +83,7 @@ def audit(
     coder = _load_coder(model, {row.model for row in rows.values()})
     table = open_labelled(original, labels=labels, split=split)
 
-    def mode(_: NDArray[np.uint8], record: FaceRecord) -> FaceMode:
+    def mode(_: NDArray[np.uint8], record: FaceRecord) -> Alignment:
         """What `protect` took for an aligned face is one here, too."""
         row = rows.get(record.file)
         crop = row is not None and row.status == "ok" and row.faces is None
@@ -305,7 +305,7 @@ def embed(
     *,
     matcher: str,
     labels: Path | None = None,
-    faces: FaceMode = "auto",
+    faces: Alignment = "auto",
     size: int = FRAME,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
@@ -377,7 +377,7 @@ def load_protected(
     rows = _manifest(folder)
     outputs = {key: row.output for key, row in rows.items() if row.output}
 
-    def mode(_: NDArray[np.uint8], record: FaceRecord) -> FaceMode:
+    def mode(_: NDArray[np.uint8], record: FaceRecord) -> Alignment:
         """A photo of ours with faces pasted back has them where they were; everything else of ours is an aligned face."""
         if options.protected_faces != "auto":
             return options.protected_faces

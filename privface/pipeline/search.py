@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from privface.audit.matching import cosine_scores
-from privface.config import FaceMode
 from privface.data import open_source, read_embeddings
 from privface.errors import ConfigError, DataError, LabelError
 from privface.images import IMAGE_SUFFIXES, to_unit, write_atomic
+from privface.options import Alignment
 from privface.pipeline.erase import has_embedding, template_maker
 from privface.pipeline.faces import Progress, load_aligned
 from privface.protect.store import TemplateStore
@@ -63,7 +63,7 @@ def search(
     gallery: Path | TemplateStore,
     *,
     templates: str,
-    faces: FaceMode = "auto",
+    faces: Alignment = "auto",
     top: int = 5,
     threshold: float | None = None,
     progress: Progress | None = None,
@@ -173,7 +173,7 @@ def _require_made_by(maker: MatcherTemplates, made: str, *, where: Path) -> None
 
 
 def _enrol(
-    probe: Path, maker: MatcherTemplates, faces: FaceMode, progress: Progress | None
+    probe: Path, maker: MatcherTemplates, faces: Alignment, progress: Progress | None
 ) -> tuple[NDArray[np.float32], list[str], dict[str, str]]:
     if probe.is_file() and probe.suffix.lower() in IMAGE_SUFFIXES:
         table = FaceTable((FaceRecord(path=probe, file=probe.name),), (), probe.name)

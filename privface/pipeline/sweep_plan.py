@@ -29,8 +29,7 @@ from privface.config import (
 )
 from privface.errors import AuditError, ConfigError
 from privface.images import write_atomic
-from privface.options import ProtectOptions
-from privface.pipeline.battery import AuditOptions
+from privface.options import AuditOptions, ProtectOptions
 from privface.protect import load_baseline
 from privface.protect.baselines import Baseline
 from privface.records import FRAME

@@ -13,7 +13,8 @@ from privface.audit import AuditResult, EmbeddingData
 from privface.data import EmbeddingTable, gender_codes, join_labels, read_embeddings
 from privface.erasers import SavedEraser, load_eraser
 from privface.errors import AuditError, DataError
-from privface.pipeline.battery import DEFAULT_OPTIONS, AuditOptions, build_auditor
+from privface.options import DEFAULT_AUDIT, AuditOptions
+from privface.pipeline.battery import build_auditor
 from privface.pipeline.faces import Progress
 from privface.pipeline.fit import person_digest
 from privface.pipeline.inspect import require_folder, write_results
@@ -28,7 +29,7 @@ def audit_tables(
     split: str | None = None,
     second: Path | None = None,
     out: Path,
-    options: AuditOptions = DEFAULT_OPTIONS,
+    options: AuditOptions = DEFAULT_AUDIT,
     eraser: Path | None = None,
     baseline: AuditResult | None = None,
     progress: Progress | None = None,

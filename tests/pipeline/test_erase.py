@@ -14,9 +14,8 @@ from privface.cli.main import app
 from privface.data import read_embeddings, stream_embeddings
 from privface.erasers import LEACE, METHODS, load_eraser
 from privface.errors import DataError, SplitOverlapError
-from privface.pipeline import audit_tables
+from privface.pipeline import AuditOptions, audit_tables
 from privface.pipeline import erase as room
-from privface.pipeline.battery import AuditOptions
 from privface.pipeline.erase import EraserSource, apply_eraser, fit_eraser
 
 
