@@ -135,7 +135,7 @@ class AuditOptions:
 
     seed: int = 0
     resamples: int = 1000
-    effort: Effort | Literal["demo"] = "standard"
+    effort: Literal["demo", "quick", "standard", "full"] = "standard"
     cnn_epochs: int = 16
     size: int = 112
     faces: Alignment = "auto"
