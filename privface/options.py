@@ -21,6 +21,8 @@ Effort: TypeAlias = Literal["quick", "standard", "full"]
 """``quick``: a first look in minutes. ``standard``: every attacker that needs no deep network but the CNN.
 ``full``: also fine-tuned networks and recovery of images; for what is published."""
 
+Precision: TypeAlias = Literal["auto", "fp32", "bf16", "fp16"]
+
 MAX_PIXELS = 100_000_000
 """Decode limit in pixels; a larger image is refused before it is decompressed."""
 
@@ -131,6 +133,8 @@ class AuditOptions:
         cache: Folder that keeps embeddings and probe scores between audits; they are biometric data.
         battery: Self-test to quote in the report; by default the one that came with this version.
         recoverer: Variant of autoencoder that turns images back, with full effort; by default a U-Net.
+        device: Where networks compute: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: What they compute in: ``auto`` (bf16 where the device has units for it), ``fp32``, ``bf16`` or ``fp16``.
     """
 
     seed: int = 0
@@ -143,6 +147,8 @@ class AuditOptions:
     cache: Path | None = None
     battery: Path | None = None
     recoverer: str | None = None
+    device: str = "auto"
+    precision: Precision = "auto"
 
 
 DEFAULT_AUDIT = AuditOptions()

@@ -49,8 +49,3 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     gate.wait()
     torch.set_num_threads(threads)  # the global one again
     return pool
-
-
-def has_bf16() -> bool:
-    """Whether this CPU computes bf16 in hardware; where it does not, bf16 is several times slower than fp32."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - no public query

@@ -81,7 +81,7 @@ def audit(arguments: argparse.Namespace, progress: Any) -> None:
             *(f"mini:{folder}" for folder in own),
         ],
         model=run,
-        options=AuditOptions(seed=0),
+        options=AuditOptions(seed=0, device="cpu", precision="fp32"),
         progress=progress,
     )
     write_results(result, run)

@@ -86,7 +86,9 @@ def main() -> None:
             arguments.run,
             arguments.out,
             lfw_faces("val", progress=progress),
-            AuditOptions(effort=arguments.effort, cache=arguments.out / "cache"),
+            AuditOptions(
+                effort=arguments.effort, cache=arguments.out / "cache", device="cpu", precision="fp32"
+            ),
             progress,
         )
         for name in arguments.only:

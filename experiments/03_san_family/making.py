@@ -274,7 +274,7 @@ def _audited(
     for model in (*matchers, *probes):
         model.seen = model.weights_sha256 in made.met
     auditor = build_auditor(
-        AuditOptions(effort=effort, cache=places.cache),
+        AuditOptions(effort=effort, cache=places.cache, device="cpu", precision="fp32"),
         matchers=matchers,
         probes=probes,
         exclude_people=[

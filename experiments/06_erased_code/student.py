@@ -19,10 +19,10 @@ import torch.nn.functional as F
 
 from privface.config import DataSettings
 from privface.data import LoadedFaces
+from privface.device import Device
 from privface.images import to_unit
 from privface.models import load_matcher, save_network
 from privface.models.encoder import KIND
-from privface.models.frozen import frozen_model
 from privface.pipeline import load_aligned, open_data
 from privface.pipeline.faces import Progress, join
 from privface.training import ArraySource
@@ -70,7 +70,9 @@ def targets(learn: LoadedFaces, progress: Progress) -> np.ndarray:
     """Principal components of the teachers' embeddings, ``(N, 256)``."""
     parts = []
     for teacher in TEACHERS:
-        matcher = frozen_model(load_matcher(f"onnx:{os.environ['PRIVFACE_MODELS']}/{teacher}.onnx"))
+        matcher = load_matcher(f"onnx:{os.environ['PRIVFACE_MODELS']}/{teacher}.onnx").frozen(
+            Device.choose("cpu")
+        )
         found = []
         with torch.inference_mode():
             for start in range(0, len(learn), 64):

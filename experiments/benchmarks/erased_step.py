@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from privface.device import has_bf16
 from privface.losses import AttributeLoss, MatchingLoss, ReconstructionLoss
 from privface.models import load_matcher
 from privface.models.decoder import FaceDecoder
 from privface.models.erased_code import CodeEraser
-from privface.threads import has_bf16
 from privface.training.erased_code import ErasedCodeStep
 from privface.training.step import LossWeights
 

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from privface.device import Device
 from privface.models import Matcher, load_matcher
-from privface.models.frozen import frozen_model
 
 Result = tuple[float, float, Tensor, Tensor]
 
@@ -44,8 +44,8 @@ def compare(spec: str, *, batch: int, rounds: int) -> None:
         target = plain(others)
     variants = {
         "plain fp32": plain,
-        "frozen fp32": frozen_model(plain, precision="fp32"),
-        "frozen bf16": frozen_model(plain, precision="bf16"),
+        "frozen fp32": plain.frozen(Device()),
+        "frozen bf16": plain.frozen(Device("cpu", "bf16")),
     }
     for matcher in variants.values():
         step(matcher, images, target)  # first calls build kernels

@@ -306,7 +306,7 @@ class Auditor:
                 self._report(f"embed {side} with {matcher.name}", start + len(batch), rows.size)
             return {"embeddings": np.concatenate(parts)}
 
-        key = ("embed", matcher.fingerprint, self._batch_size, images[rows], *library_versions().items())
+        key = ("embed", _answers(matcher), self._batch_size, images[rows], *library_versions().items())
         found = self._cache.arrays(key, compute)["embeddings"]
         out = np.full((len(images), found.shape[1]), np.nan, np.float32)
         out[rows] = found
@@ -391,7 +391,7 @@ class Auditor:
                 self._report(f"read with {probe.name}", start + len(batch), rows.size)
             return {"scores": np.concatenate(parts)}
 
-        key = ("read", probe.fingerprint, self._batch_size, images[rows], *library_versions().items())
+        key = ("read", _answers(probe), self._batch_size, images[rows], *library_versions().items())
         out = np.full(len(images), np.nan)
         out[rows] = self._cache.arrays(key, compute)["scores"]
         return out
@@ -704,6 +704,11 @@ class Auditor:
             "matchers": matchers,
             "probes": [_model_row(probe) for probe in self._frozen],
         }
+
+
+def _answers(model: Embedder | FrozenProbe) -> str:
+    """Names a model's answers: its fingerprint, and where it computes, if it knows."""
+    return f"{model.fingerprint}{getattr(model, 'device', None) or ''}"
 
 
 def _model_row(model: Embedder | FrozenProbe) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class CNNProbe:
         batch_size: Images per optimiser step.
         learning_rate: Peak of the schedule.
         progress: Called with (epochs done, epochs) after each epoch.
+        place: Where it learns, ``"cpu"`` or a GPU such as ``"cuda"``.
     """
 
     epochs: int = 14
@@ -52,6 +53,7 @@ class CNNProbe:
     batch_size: int = 16
     learning_rate: float = 2e-3
     progress: Callable[[int, int], None] | None = None
+    place: str = "cpu"
 
     @property
     def name(self) -> str:
@@ -87,7 +89,16 @@ class CNNProbe:
         mean, std = _channel_statistics(train)
         plan = _Plan(self.epochs, self.batch_size, self.learning_rate, 0.05, progress=self.progress)
         faces = _Faces.of(train, train_genders, train_people)
-        return _learn(lambda: _build(self.width), mean, std, [(plan, faces)], val, val_genders, seed=seed)
+        return _learn(
+            lambda: _build(self.width),
+            mean,
+            std,
+            [(plan, faces)],
+            val,
+            val_genders,
+            seed=seed,
+            place=self.place,
+        )
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,7 @@ class FineTunedProbe:
         batch_size: Images per optimiser step.
         learning_rate: Peak of the schedule.
         progress: Called with (epochs done, epochs) after each epoch.
+        place: Where it learns, ``"cpu"`` or a GPU such as ``"cuda"``.
     """
 
     base: str
@@ -115,6 +127,7 @@ class FineTunedProbe:
     batch_size: int = 16
     learning_rate: float = 5e-4
     progress: Callable[[int, int], None] | None = None
+    place: str = "cpu"
 
     @property
     def name(self) -> str:
@@ -149,7 +162,7 @@ class FineTunedProbe:
             progress=self.progress,
         )
         faces = _Faces.of(train, train_genders, train_people)
-        return _learn(build, *unit, [(plan, faces)], val, val_genders, seed=seed)
+        return _learn(build, *unit, [(plan, faces)], val, val_genders, seed=seed, place=self.place)
 
 
 @dataclass(frozen=True)
@@ -167,6 +180,7 @@ class BackboneProbe:
         batch_size: Images per optimiser step.
         learning_rate: Peak of the schedule.
         progress: Called with (epochs done, epochs) after each epoch.
+        place: Where it learns, ``"cpu"`` or a GPU such as ``"cuda"``.
 
     Raises:
         ConfigError: If the architecture is unknown.
@@ -178,6 +192,7 @@ class BackboneProbe:
     batch_size: int = 16
     learning_rate: float = 1e-3
     progress: Callable[[int, int], None] | None = None
+    place: str = "cpu"
 
     wants_originals = True
 
@@ -221,6 +236,7 @@ class BackboneProbe:
             val,
             val_genders,
             seed=seed,
+            place=self.place,
             setting=f"{self.architecture} from {start}",
         )
 
@@ -243,6 +259,11 @@ class FittedNetwork:
     val_auc: float = math.nan
     setting: str = ""
 
+    @property
+    def place(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
     def scores(self, data: Images, *, batch_size: int = 64) -> NDArray[np.float64]:
         """Male scores (logits, higher is more male), shape ``(N,)``, of uint8 RGB ``(N, H, W, 3)``."""
         import torch  # noqa: PLC0415
@@ -251,9 +272,9 @@ class FittedNetwork:
         out = np.empty(len(data), np.float64)
         with torch.inference_mode():
             for start in range(0, len(data), batch_size):
-                x = self.standardise(data[start : start + batch_size])
+                x = self.standardise(data[start : start + batch_size]).to(self.place)
                 both = self.network(x) + self.network(x.flip(-1))
-                out[start : start + batch_size] = both.squeeze(1).numpy().astype(np.float64) / 2
+                out[start : start + batch_size] = both.squeeze(1).cpu().numpy().astype(np.float64) / 2
         return out
 
     def standardise(self, images: Images) -> torch.Tensor:
@@ -405,6 +426,7 @@ def _learn(
     val_genders: NDArray[np.int64],
     *,
     seed: int,
+    place: str,
     setting: str = "",
 ) -> FittedNetwork:
     """Build and train a network without touching torch's global generator."""
@@ -412,7 +434,7 @@ def _learn(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fitted = FittedNetwork(build(), mean, std)
+        fitted = FittedNetwork(build().to(place), mean, std)
         best, epoch = -1.0, 0
         for number, (plan, faces) in enumerate(phases):
             best, epoch = _train(plan, fitted, faces, val, val_genders, seed=seed + number)
@@ -441,9 +463,9 @@ def _train(
         network.train()
         for _ in range(steps):
             index = rng.choice(len(faces.images), plan.batch_size, p=faces.weights)
-            x = _augment(fitted.standardise(faces.images[index]), rng, plan)
+            x = _augment(fitted.standardise(faces.images[index]), rng, plan).to(fitted.place)
             # smoothed targets: labels of faces are sometimes wrong
-            target = torch.from_numpy(faces.genders[index].astype(np.float32)) * 0.9 + 0.05
+            target = torch.from_numpy(faces.genders[index].astype(np.float32)).to(x.device) * 0.9 + 0.05
             loss = torch.nn.functional.binary_cross_entropy_with_logits(network(x).squeeze(1), target)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from privface.device import Device
+
 Images = NDArray[np.uint8]
 
 
@@ -39,6 +41,7 @@ class ImageRecoverer:
             ``penalty`` attribute, where it has one, is added to the loss after each pass.
         title: What ``make`` gives, for the report.
         progress: Called with (epochs done, epochs) after each epoch.
+        device: Where it learns, and in what; by default the CPU in fp32.
     """
 
     epochs: int = 5
@@ -49,6 +52,7 @@ class ImageRecoverer:
     progress: Callable[[int, int], None] | None = None
     make: Callable[[int], nn.Module] | None = field(default=None, repr=False)
     title: str = "denoiser"
+    device: Device | None = None
 
     @property
     def name(self) -> str:
@@ -115,10 +119,14 @@ class ImageRecoverer:
     ) -> nn.Module:
         import torch  # noqa: PLC0415
 
+        from privface.device import Device  # noqa: PLC0415 - torch
+
+        here = self.device or Device()
         steps = max(1, len(protected) // self.batch_size)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = _unet(self.width) if self.make is None else self.make(protected.shape[1])
+            network = network.to(here.name)
             optimiser = torch.optim.AdamW(network.parameters(), lr=self.learning_rate)
             schedule = one_cycle(optimiser, self.learning_rate, steps * self.epochs)
             rng = np.random.default_rng([seed, 8])
@@ -128,10 +136,12 @@ class ImageRecoverer:
                 order = rng.permutation(len(protected))
                 for step in range(steps):
                     rows = order[step * self.batch_size : (step + 1) * self.batch_size]
-                    x, y = _tensor(protected[rows]), _tensor(original[rows])
+                    x, y = (_tensor(images[rows]).to(here.name) for images in (protected, original))
                     if rng.random() < 0.5:
                         x, y = x.flip(-1), y.flip(-1)
-                    loss = torch.nn.functional.l1_loss(network(x), y) + getattr(network, "penalty", 0.0)
+                    with here.autocast():
+                        given = network(x)
+                    loss = torch.nn.functional.l1_loss(given.float(), y) + getattr(network, "penalty", 0.0)
                     optimiser.zero_grad(set_to_none=True)
                     loss.backward()  # type: ignore[no-untyped-call]
                     optimiser.step()
@@ -172,10 +182,10 @@ def _apply(network: nn.Module, images: Images) -> Images:
     import torch  # noqa: PLC0415
 
     network.eval()
-    out = np.empty_like(images)
+    out, place = np.empty_like(images), next(network.parameters()).device
     with torch.inference_mode():
         for start in range(0, len(images), 32):
-            found = network(_tensor(images[start : start + 32])).clamp(0.0, 1.0).numpy()
+            found = network(_tensor(images[start : start + 32]).to(place)).clamp(0.0, 1.0).cpu().numpy()
             out[start : start + 32] = np.round(np.moveaxis(found, 1, -1) * 255.0).astype(np.uint8)
     return out
 

@@ -15,7 +15,7 @@ from privface.cli.app import app as web_page
 from privface.cli.autoencoder import app as autoencoder_app
 from privface.cli.erase import app as erase_app
 from privface.cli.protect import match, protect
-from privface.cli.show import AsJson, Console, audit_content, progress_bars
+from privface.cli.show import AsJson, Console, DeviceName, PrecisionName, audit_content, progress_bars
 from privface.cli.sweep import sweep
 from privface.errors import PrivfaceError
 from privface.options import Alignment, AuditOptions, Effort
@@ -294,6 +294,8 @@ def audit(
             help="With --effort full: autoencoder variant that turns photos back (docs/autoencoders.md); by default a U-Net."
         ),
     ] = AuditOptions.recoverer,
+    device: DeviceName = AuditOptions.device,
+    precision: PrecisionName = AuditOptions.precision,
     self_test: Annotated[
         bool,
         typer.Option(
@@ -336,6 +338,8 @@ def audit(
         cache=cache,
         battery=battery,
         recoverer=recoverer,
+        device=device,
+        precision=precision,
     )
     with progress_bars() as progress:
         if original.suffix.lower() in TABLE_SUFFIXES:
@@ -439,16 +443,20 @@ def embed(
     ],
     labels: Annotated[Path | None, typer.Option(help="CSV or Parquet: file, identity, gender.")] = None,
     faces: Annotated[Alignment, typer.Option(help="How photos are aligned.")] = "auto",
+    device: DeviceName = "auto",
+    precision: PrecisionName = "fp32",
     json: AsJson = False,
 ) -> None:
     """Write face embeddings with their labels to Parquet, one row a photo.
 
     Example: `privface embed photos embeddings.parquet --matcher onnx:models/matcher.onnx`
     """
+    from privface.device import Device  # noqa: PLC0415
     from privface.pipeline import embed as run  # noqa: PLC0415
 
+    here = Device.choose(device, precision)
     with progress_bars() as progress:
-        frame = run(images, out, matcher=matcher, labels=labels, faces=faces, progress=progress)
+        frame = run(images, out, matcher=matcher, labels=labels, faces=faces, device=here, progress=progress)
     missing = frame[frame["embedding"].isna()]
     failed = len(missing)
     Console.document(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from privface.cli.show import AsJson, Console, progress_bars
+from privface.cli.show import AsJson, Console, DeviceName, PrecisionName, progress_bars
 from privface.options import FaceMode, Layout, OnNoFace, ProtectOptions
 
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ def protect(
         Literal["auto", "torch", "onnx"],
         typer.Option(help="What runs the model; onnx turns a run folder into ONNX first, in memory."),
     ] = "auto",
+    device: DeviceName = "auto",
+    precision: PrecisionName = "fp32",
     to: Annotated[
         Layout,
         typer.Option(
@@ -191,7 +193,9 @@ def protect(
         ),
     ] = None,
     cpus_per_actor: Annotated[int, typer.Option(help="CPUs a copy.", rich_help_panel=_SCALE)] = 1,
-    gpus_per_actor: Annotated[float, typer.Option(help="GPUs a copy.", rich_help_panel=_SCALE)] = 0,
+    gpus_per_actor: Annotated[
+        float, typer.Option(help="GPUs a copy; with them it computes there.", rich_help_panel=_SCALE)
+    ] = 0,
     json: AsJson = False,
 ) -> None:
     """Protect every photo of a folder, list, archive or table: same tree, no metadata, a manifest row for each file, resumable.
@@ -234,6 +238,8 @@ def protect(
         from privface.protect.cluster import RayEngine  # noqa: PLC0415
 
         chosen = RayEngine(actors=actors, cpus=cpus_per_actor, gpus=gpus_per_actor)
+        if device == "auto":
+            device = "cuda" if gpus_per_actor else "cpu"
     if video:
         from privface.protect.video import require_av  # noqa: PLC0415
 
@@ -245,6 +251,8 @@ def protect(
         "hide": hide or None,
         "draw": draw,
         "code_size": code_size,
+        "device": device,
+        "precision": precision,
     }
     baseline = is_baseline(str(model))
     protector = _baseline(str(model), given) if baseline else load_protector(model, **given)
@@ -252,7 +260,7 @@ def protect(
         unfit = {"--embeddings": embeddings, "--store": store, "--engine": chosen}
         _protect_photo(source, output, protector, options, [name for name, value in unfit.items() if value])
         return
-    templates, sink = _templates(embeddings, store)
+    templates, sink = _templates(embeddings, store, device, precision)
     try:
         with progress_bars() as progress:
             summary = protect_folder(
@@ -344,7 +352,7 @@ def _baseline(spec: str, given: Mapping[str, object]) -> ImageProtector:
     """A baseline, which has none of the options of a trained model."""
     from privface.protect import load_baseline  # noqa: PLC0415
 
-    usual = {"strength": 1.0, "runtime": "auto"}
+    usual = {"strength": 1.0, "runtime": "auto", "device": "auto", "precision": "fp32"}
     unfit = [f"--{name.replace('_', '-')}" for name, value in given.items() if value != usual.get(name)]
     if unfit:
         raise typer.BadParameter(
@@ -357,15 +365,18 @@ def _baseline(spec: str, given: Mapping[str, object]) -> ImageProtector:
     return found
 
 
-def _templates(embeddings: str | None, store: str | None) -> tuple[TemplateMaker | None, TemplateSink | None]:
+def _templates(
+    embeddings: str | None, store: str | None, device: str, precision: str
+) -> tuple[TemplateMaker | None, TemplateSink | None]:
     """Who makes templates, and where else they go."""
     if embeddings is None:
         if store is not None:
             raise typer.BadParameter("--store keeps the templates of --embeddings; give that, too.")
         return None, None
+    from privface.device import Device  # noqa: PLC0415
     from privface.pipeline.erase import template_maker  # noqa: PLC0415
 
-    maker = template_maker(embeddings)
+    maker = template_maker(embeddings, Device.choose(device, precision))
     if store is None:
         return maker, None
     from privface.protect.store import TemplateStore, store_path  # noqa: PLC0415

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TextIO
 
 import typer
 
+from privface.options import Precision
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -402,3 +404,15 @@ def _named(worst: Mapping[str, Any] | None) -> str:
     if not worst or not worst.get("probe"):
         return "not measurable"
     return f"{worst['probe']} on {worst['input']}, leakage {_figure(worst['leakage'])}"
+
+
+DeviceName = Annotated[
+    str, typer.Option(help="Where networks compute: auto (a GPU where there is one), cpu, cuda or cuda:N.")
+]
+PrecisionName = Annotated[
+    Precision,
+    typer.Option(
+        help="What they compute in: fp32; bf16, several times faster where the device has units for it; fp16 on a GPU; auto: bf16 "
+        "with such units, else fp32. On the CPU in fp32 the same input gives the same bytes everywhere."
+    ),
+]

@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from privface.device import Device
 from privface.errors import ConfigError
 from privface.models import onnx_backend
 from privface.models.decoder import FaceDecoder
 from privface.models.encoder import FaceEncoder
 from privface.models.face_model import FaceModel
-from privface.models.frozen import Precision, frozen
+from privface.models.frozen import frozen
 from privface.models.inputs import to_input
 from privface.models.networks import CompactResNet
 from privface.records import FRAME, InputSpec
@@ -40,7 +41,7 @@ class FrozenReader(nn.Module):
         length: Bytes of the ONNX graph.
 
     Attributes:
-        precision: What it computes in: ``"fp32"``, or ``"auto"`` for bf16 where the CPU has units for it.
+        device: Where it computes, and in what.
     """
 
     content: Tensor
@@ -69,8 +70,8 @@ class FrozenReader(nn.Module):
         if self.network is None:
             self.register_buffer("content", torch.zeros(length, dtype=torch.uint8))
         self.plain: nn.Module | None = None
-        self.precision: Precision = "fp32"
-        self._fast: dict[Precision, nn.Module] = {}  # in a mapping: no part of the state
+        self.device = Device()
+        self._fast: dict[Device, nn.Module] = {}  # in a mapping: no part of the state
 
     @classmethod
     def of(cls, matcher: FaceModel) -> FrozenReader:
@@ -109,8 +110,8 @@ class FrozenReader(nn.Module):
 
         No other thread may compute meanwhile: torch.fx, which traces it, changes how every module is called.
         """
-        if self.plain is None and self.precision not in self._fast:
-            self._fast[self.precision] = frozen(self._converted(), precision=self.precision)
+        if self.plain is None and self.device not in self._fast:
+            self._fast = {self.device: frozen(self._converted(), self.device)}
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings ``(N, D)``, not normalised, of aligned RGB ``(N, 3, H, W)`` in [0, 1]."""
@@ -118,7 +119,7 @@ class FrozenReader(nn.Module):
             seen: Tensor = self.plain(to_input(images, self.spec))
             return seen
         self.prepare()
-        result: Tensor = self._fast[self.precision](to_input(images, self.spec))
+        result: Tensor = self._fast[self.device](to_input(images, self.spec))
         return result
 
     def unpack(self) -> None:
@@ -126,7 +127,7 @@ class FrozenReader(nn.Module):
         self.plain = self._converted()
 
     def _converted(self) -> nn.Module:
-        return (self.network or onnx_backend.to_torch(self.content.numpy().tobytes())).eval()
+        return (self.network or onnx_backend.to_torch(self.content.cpu().numpy().tobytes())).eval()
 
 
 class CodeEraser(nn.Module):
@@ -283,9 +284,11 @@ class ErasedCode(nn.Module):
             )
         self.chosen = size
 
-    def prepare(self) -> None:
-        """Make the encoders ready for calls from several threads."""
+    def place(self, device: Device) -> None:
+        """Move to a device, and make the encoders ready for calls from several threads."""
+        self.to(device.name)
         for encoder in self.encoders:
+            encoder.device = device  # type: ignore[assignment]
             encoder.prepare()  # type: ignore[operator]
 
     def read(self, images: Tensor) -> Tensor:
@@ -319,8 +322,11 @@ class ErasedCode(nn.Module):
 
     def codes(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The code of images ``(N, 3, H, W)`` in [0, 1] and the erased code, unit rows."""
-        code = self.project(self.read(images))
-        return code, self.eraser(code)
+        with torch.autocast(
+            images.device.type, enabled=False
+        ):  # in few bits an eraser leaves what it should take
+            code = self.project(self.read(images))
+            return code, self.eraser(code)
 
     def forward(self, images: Tensor, *, strength: float = 1.0) -> Tensor:
         """Protected faces of aligned RGB images ``(N, 3, H, W)`` in [0, 1]; their strength is always 1."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from privface import __version__
+from privface.device import Device
 from privface.errors import ConfigError, MissingExtraError, ModelError
 from privface.images import write_atomic
 from privface.models.bundled import model_folder
@@ -173,6 +174,8 @@ def load_protector(
     hide: Sequence[str] | None = None,
     draw: int | None = None,
     code_size: int | None = None,
+    device: str = "cpu",
+    precision: str = "fp32",
 ) -> Protector | OnnxProtector | LabelledProtector:
     """A run folder, a model that comes with the package, or an exported file.
 
@@ -185,6 +188,8 @@ def load_protector(
         hide: Attributes to hide, for a method that has a choice (``privacynet``).
         draw: Seed of a randomised protection, for a network with something to draw; runs in torch.
         code_size: Size of the code, for a model that was trained with several (``erased-code``); by default the largest.
+        device: Where a run folder computes, as for :meth:`privface.device.Device.choose`; all else is for the CPU in fp32.
+        precision: In what, likewise.
 
     Raises:
         ConfigError: If a strength is given for an exported file that was written with another one, or torch is
@@ -211,10 +216,26 @@ def load_protector(
             f"{model} has no code size to choose; asked for {code_size}.",
             hint="Give the run folder of the method erased-code; `privface export --code-size` builds one in.",
         )
+    if genders is not None or runtime == "onnx" or model.suffix.lower() == ".onnx":
+        here = (
+            Device()
+            if device == "auto" and precision in {"auto", "fp32"}
+            else Device.choose(device, precision)
+        )
+        if not here.is_plain:
+            raise ConfigError(
+                f"device={device}, precision={precision}: {model.name} computes on the CPU in fp32 where ONNX Runtime runs it "
+                "or genders are needed.",
+                hint="Leave both out, or give the run folder alone.",
+            )
+    else:
+        here = Device.choose(device, precision)
     if genders is not None:
         return _load_labelled(model, genders, strength=strength, runtime=runtime)
     if model.suffix.lower() != ".onnx":
-        protector = Protector.load(model, strength=strength, hide=hide, draw=draw, code_size=code_size)
+        protector = Protector.load(
+            model, strength=strength, hide=hide, draw=draw, code_size=code_size, device=here
+        )
         if runtime != "onnx":
             return protector
         return OnnxProtector(_exported(protector, strength)[0], name=model.name)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from privface.device import Device
 from privface.errors import ModelError
 from privface.models import onnx_backend
+from privface.models.frozen import frozen
 from privface.models.inputs import require_unit_images, to_input
 from privface.records import InputSpec
+from privface.threads import map_parts
+
+logger = logging.getLogger(__name__)
 
 
 class FaceModel(nn.Module):
@@ -22,7 +29,7 @@ class FaceModel(nn.Module):
 
     Calling the module is differentiable with respect to the images. :meth:`outputs` scores NumPy batches
     without autograd; a model that came as ONNX is scored by ONNX Runtime and converted to torch only
-    when it is first called.
+    when it is first called, or by :meth:`frozen`.
 
     Args:
         network: Maps ``(N, C, *spec.size)`` to ``(N, K)``; ``None`` for an ONNX model not converted yet.
@@ -31,6 +38,9 @@ class FaceModel(nn.Module):
         weights_sha256: SHA-256 of the weights, in hexadecimal. Says whether a protector has met this model, however it is used.
         seen: Whether the audited protector was trained against it; ``None`` if unknown.
         onnx_path: The ONNX file, if there is one.
+
+    Attributes:
+        device: Where it computes; ``None`` for a model as it was loaded.
     """
 
     def __init__(
@@ -48,6 +58,38 @@ class FaceModel(nn.Module):
         self.spec, self.name, self.weights_sha256, self.seen = spec, name, weights_sha256, seen
         self._onnx_path = onnx_path
         self._session: Any = None
+        self.device: Device | None = None
+        self._origin: tuple[FaceModel, ...] = ()  # in a tuple: no part of this one
+
+    def on(self, device: Device) -> Self:
+        """The model where it computes on that device. On the CPU in fp32 it is the model as it was loaded.
+
+        Elsewhere a copy computes in torch; an ONNX model that cannot be converted stays where it was, with a warning.
+        """
+        if device.is_plain:
+            return self
+        try:
+            return self.frozen(device)
+        except ModelError as error:
+            logger.warning("%s computes on the CPU in fp32: %s", self.name, error.message)
+            return self
+
+    def frozen(self, device: Device) -> Self:
+        """A copy whose network is frozen for that device (:func:`privface.models.frozen.frozen`): fast to differentiate through.
+
+        Raises:
+            ModelError: If it came as ONNX and cannot be converted.
+        """
+        made = copy.copy(self)
+        frozen_parts = {"_modules": {"network": frozen(self._torch(), device)}}
+        made.__dict__ |= {**frozen_parts, "device": device, "_origin": (self,)}
+        return made
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A frozen network cannot be copied to another process: it is made there anew."""
+        return (
+            (_frozen_again, (*self._origin, self.device)) if self._origin else super().__reduce_ex__(protocol)
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -70,9 +112,7 @@ class FaceModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Raw outputs ``(N, K)`` for aligned RGB images ``(N, 3, H, W)`` in [0, 1]; differentiable."""
         if self.network is None:
-            if self._onnx_path is None:
-                raise ModelError(f"{self.name} has neither a network nor an ONNX file.")
-            self.network = onnx_backend.to_torch(self._onnx_path).to(images.device)
+            self.network = self._torch().to(images.device)
         out = self.network(to_input(images, self.spec))
         if out.ndim != 2 or out.shape[0] != images.shape[0]:
             raise ModelError(
@@ -81,6 +121,13 @@ class FaceModel(nn.Module):
             )
         result: Tensor = out
         return result
+
+    def _torch(self) -> nn.Module:
+        if self.network is not None:
+            return self.network
+        if self._onnx_path is None:
+            raise ModelError(f"{self.name} has neither a network nor an ONNX file.")
+        return onnx_backend.to_torch(self._onnx_path)
 
     def outputs(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Raw outputs ``(N, K)`` for a NumPy batch ``(N, 3, H, W)`` in [0, 1], without autograd.
@@ -91,18 +138,27 @@ class FaceModel(nn.Module):
         """
         batch = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
         require_unit_images(batch, what=f"images for {self.name}")
+        if self.device is not None:
+            place, parts = self.device.name, torch.split(batch, self.device.at_once)
+            return np.concatenate(map_parts(lambda part: self._scored(part, place), parts))
         with torch.inference_mode():
             if self._onnx_path is None:
-                place = next(
-                    self.parameters(), batch
-                ).device  # training moves its models to where it computes
-                found: NDArray[np.float32] = self(batch.to(place)).float().cpu().numpy()
-                return found
+                # training moves its models to where it computes
+                return self._scored(batch, next(self.parameters(), batch).device)
             if self._session is None:
                 self._session = onnx_backend.open_session(self._onnx_path)
             return onnx_backend.session_outputs(
                 self._session, to_input(batch, self.spec).numpy(), name=self.name
             )
+
+    def _scored(self, batch: Tensor, place: torch.device | str) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            found: NDArray[np.float32] = self(batch.to(place)).float().cpu().numpy()
+        return found
+
+
+def _frozen_again(model: FaceModel, device: Device) -> FaceModel:
+    return model.frozen(device)
 
 
 def file_sha256(path: Path) -> str:

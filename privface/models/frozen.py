@@ -10,24 +10,18 @@ from __future__ import annotations
 
 import copy
 import operator
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.autograd.function import once_differentiable
 
+from privface.device import Device
 from privface.errors import ModelError
-from privface.models.face_model import FaceModel
-from privface.records import FRAME
 
-Precision = Literal["auto", "bf16", "fp32"]
-Model = TypeVar("Model", bound=FaceModel)
-
-_BF16_UNITS = {"amx_bf16", "avx512_bf16", "bf16"}  # flags of x86, and of Arm
 # fmt: off
-_ANY_TYPE = {  # what may see bf16: it only moves numbers or loses no more than the rounding of its output
+_ANY_TYPE = {  # what may see bf16 or fp16: it only moves numbers or loses no more than the rounding of its output
     "ReLU", "LeakyReLU", "MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d", "Flatten", "Identity", "Dropout",
     "OnnxConcat", "OnnxSlice", "OnnxReshape", "OnnxTranspose", "OnnxShape", "OnnxExpand", "OnnxTile", "OnnxPadStatic",
     "OnnxPadDynamic", "OnnxBinaryMathOperation", "relu", "relu_", "add", "iadd", "cat", "flatten", "reshape", "view",
@@ -37,56 +31,26 @@ _ANY_TYPE = {  # what may see bf16: it only moves numbers or loses no more than 
 # fmt: on
 
 
-def frozen(network: nn.Module, *, precision: Precision = "auto") -> nn.Module:
+def frozen(network: nn.Module, device: Device) -> nn.Module:
     """A copy of a network that computes the same and is cheap to differentiate with respect to its input.
 
     No gradient of a weight is ever computed. What the rewriting does not know stays as it is and runs in fp32.
 
     Args:
         network: In eval mode; maps ``(N, C, H, W)`` to one tensor, such as ``(N, K)``.
-        precision: What convolutions compute in. ``auto`` takes bf16 where the CPU has units for it, else fp32.
+        device: Where the copy is, and what its convolutions compute in.
 
     Returns:
         A module with input and output in float32. It stays in eval mode and holds most weights as buffers.
 
     Raises:
-        ModelError: If the network is in training mode or the precision is unknown.
+        ModelError: If the network is in training mode.
     """
-    if precision not in {"auto", "bf16", "fp32"}:
-        raise ModelError(f"precision={precision!r}.", hint="Choose one of auto, bf16, fp32.")
     if network.training:
         raise ModelError("A network in training mode cannot be frozen.", hint="Call network.eval() first.")
-    low = precision == "bf16" or (precision == "auto" and _fast_bf16())
     with torch.inference_mode(mode=False), torch.no_grad():
-        body = _rewritten(
-            copy.deepcopy(network).requires_grad_(False), torch.bfloat16 if low else torch.float32
-        )
-        return _Frozen(body)
-
-
-def frozen_model(model: Model, *, precision: Precision = "auto") -> Model:
-    """A copy of a matcher or a gender classifier whose network is :func:`frozen`.
-
-    Calling it uses the fast network. :meth:`FaceModel.outputs` of an ONNX model still asks ONNX Runtime.
-    """
-    model = copy.deepcopy(model)
-    if model.network is None:
-        with torch.no_grad():
-            model(torch.zeros(1, 3, FRAME, FRAME))  # an ONNX model is converted when it is first called
-    assert model.network is not None  # noqa: S101 - or the call has raised
-    model.network = frozen(model.network, precision=precision)
-    return model
-
-
-def _fast_bf16() -> bool:
-    """Whether the CPU has units for bf16: oneDNN supports it also where it has to emulate it slowly."""
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # noqa: SLF001 - no public query
-        return False
-    try:
-        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
-    except OSError:
-        return False  # another system, which does not say
-    return bool(words & _BF16_UNITS)
+        body = _rewritten(copy.deepcopy(network).requires_grad_(False), device.dtype)
+        return _Frozen(body).to(device.name)
 
 
 class _Frozen(nn.Module):
@@ -170,7 +134,10 @@ class _Convolution(nn.Module):
             return F.conv_transpose2d(
                 gradient, self.weight, None, self.stride, self.padding, rest, self.groups
             )
-        if self.stride != (1, 1):  # bf16 of many groups: transposed convolutions take fifteen times as long
+        if self.stride != (
+            1,
+            1,
+        ):  # less than fp32 and many groups: transposed convolutions take fifteen times as long
             sparse = gradient.new_zeros((len(gradient), *spread, gradient.shape[1])).permute(0, 3, 1, 2)
             sparse[:, :, :: self.stride[0], :: self.stride[1]] = gradient
             gradient = sparse
@@ -395,4 +362,8 @@ def _like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
 
 
 def _wide(value: Any) -> Any:
-    return value.float() if isinstance(value, Tensor) and value.dtype == torch.bfloat16 else value
+    return (
+        value.float()
+        if isinstance(value, Tensor) and value.dtype in {torch.bfloat16, torch.float16}
+        else value
+    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from privface.device import Device
 from privface.errors import CheckpointError, ConfigError, LabelError
 from privface.models.bundled import model_folder
 from privface.models.checkpoint import SavedNetwork, build, load_network
@@ -29,9 +30,6 @@ from privface.threads import map_parts
 
 Perturbation: TypeAlias = Single | EnsembleSan | FlowSan | PrivacyNet | ErasedCode
 """A network that turns an image, and nothing but an image, into a protected one."""
-
-_AT_ONCE = 16
-"""Images a pass: more of them leave the caches, and the rest are for other cores."""
 
 KINDS: Mapping[str, type[Perturbation]] = {
     **SINGLE,
@@ -86,13 +84,15 @@ class Protector:
         strength: Scale of the change (residual networks), 0 to 2; 1 is what was trained and audited.
         draw: Seed of a randomised protection, 0 to 2**64 - 1; ``None`` draws nothing.
         number: Which of the draws with this seed.
+        device: Where it computes, and in what.
 
     Attributes:
         network: The autoencoder.
         draw: See above.
         number: See above.
+        device: See above.
         fingerprint: SHA-256 of the weights, with an ensemble's rule or what a PrivacyNet hides, with the seed (and number) of a randomised
-            protection, and with the strength where it is not 1.
+            protection, and with strength and device where these are not 1 and the CPU in fp32.
 
     Raises:
         ConfigError: If strength, seed or number is out of range, or the network has nothing to draw.
@@ -106,6 +106,7 @@ class Protector:
         strength: float = 1.0,
         draw: int | None = None,
         number: int = 0,
+        device: Device = Device(),  # noqa: B008 - frozen
     ) -> None:
         if not 0.0 <= strength <= 2.0:
             raise ConfigError(
@@ -125,8 +126,8 @@ class Protector:
                 )
         # On CPUs convolutions are about twice as fast with channels last.
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        if isinstance(network, ErasedCode):
-            network.prepare()
+        self.device = device
+        self._place()
         self.size = size
         self.strength = strength
         self.draw, self.number = draw, number
@@ -139,7 +140,14 @@ class Protector:
             digest = f"{digest}+code:{network.chosen}"
         if draw is not None:
             digest = f"{digest}+draw:{draw}" + (f".{number}" if number else "")
-        self.fingerprint = digest if strength == 1.0 else f"{digest}@{strength:g}"
+        digest = digest if strength == 1.0 else f"{digest}@{strength:g}"
+        self.fingerprint = digest if device.is_plain else f"{digest}@{device}"
+
+    def _place(self) -> None:
+        if isinstance(self.network, ErasedCode):
+            self.network.place(self.device)
+        else:
+            self.network.to(self.device.name)
 
     @classmethod
     def load(
@@ -150,6 +158,7 @@ class Protector:
         hide: Sequence[str] | None = None,
         draw: int | None = None,
         code_size: int | None = None,
+        device: Device = Device(),  # noqa: B008 - frozen
     ) -> Protector:
         """Load a run folder written by training, or a model that comes with the package.
 
@@ -159,6 +168,7 @@ class Protector:
             hide: Attributes to hide, for a :class:`~privface.models.PrivacyNet`; by default those of its training.
             draw: As for the class.
             code_size: Width of the code, for an :class:`~privface.models.erased_code.ErasedCode`; by default its largest.
+            device: As for the class.
 
         Raises:
             ConfigError: If the model has no choice of attributes, or not these, or nothing random, or no code of that size.
@@ -183,7 +193,8 @@ class Protector:
                     hint="Leave it out, or train with the method erased-code.",
                 )
             network.choose(code_size)
-        return cls(network, size=int(saved.meta.get("size", FRAME)), strength=strength, draw=draw)
+        size = int(saved.meta.get("size", FRAME))
+        return cls(network, size=size, strength=strength, draw=draw, device=device)
 
     def redrawn(self, number: int) -> Protector:
         """The same model and seed, another draw; 0 is the first one.
@@ -195,7 +206,8 @@ class Protector:
             raise ConfigError(
                 f"Draw {number} of a protector that draws nothing.", hint="Load it with a seed: draw=SEED."
             )
-        return Protector(self.network, size=self.size, strength=self.strength, draw=self.draw, number=number)
+        given: dict[str, Any] = {"size": self.size, "strength": self.strength, "device": self.device}
+        return Protector(self.network, draw=self.draw, number=number, **given)
 
     @property
     def has_code(self) -> bool:
@@ -217,10 +229,10 @@ class Protector:
 
         def read(part: Tensor) -> tuple[Tensor, Tensor]:
             with torch.inference_mode():
-                return network.codes(part.float().contiguous(memory_format=torch.channels_last))
+                return network.codes(self._ready(part))
 
-        found = map_parts(read, torch.split(batch, _AT_ONCE))
-        code, erased = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+        found = map_parts(read, torch.split(batch, self.device.at_once))
+        code, erased = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
         return code, erased
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -231,24 +243,27 @@ class Protector:
         """
         batch = torch.from_numpy(np.ascontiguousarray(images))
         require_unit_images(batch, what="images to protect")
-        return np.concatenate(map_parts(self._protect, torch.split(batch, _AT_ONCE)))
+        return np.concatenate(map_parts(self._protect, torch.split(batch, self.device.at_once)))
 
     def _protect(self, part: Tensor) -> NDArray[np.float32]:
         if self.draw is not None and len(part):
             return np.concatenate([self._drawn(image, self.draw) for image in part])
-        with torch.inference_mode():
-            ready = part.float().contiguous(memory_format=torch.channels_last)
-            found: NDArray[np.float32] = self.network(ready, strength=self.strength).clamp(0.0, 1.0).numpy()
-        return found
+        with torch.inference_mode(), self.device.autocast():
+            return _pixels(self.network(self._ready(part), strength=self.strength))
+
+    def _ready(self, part: Tensor) -> Tensor:
+        return part.to(self.device.name).float().contiguous(memory_format=torch.channels_last)
 
     def _drawn(self, image: Tensor, seed: int) -> NDArray[np.float32]:
         """One image alone: what it gets must not hang on the shape of a batch."""
         noise = ImageNoise(image, seed=seed, number=self.number)
-        with torch.inference_mode():
-            ready = image[None].float().contiguous(memory_format=torch.channels_last)
-            output = self.network(ready, strength=self.strength, noise=noise)
-            found: NDArray[np.float32] = output.clamp(0.0, 1.0).numpy()
-        return found
+        with torch.inference_mode(), self.device.autocast():
+            return _pixels(self.network(self._ready(image[None]), strength=self.strength, noise=noise))
+
+
+def _pixels(output: Tensor) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = output.float().clamp(0.0, 1.0).cpu().numpy()
+    return found
 
 
 def can_draw(network: Perturbation) -> bool:

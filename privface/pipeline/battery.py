@@ -20,6 +20,7 @@ from privface.audit.probes import PROBE_KINDS, ProbeKind
 from privface.audit.recovery import EmbeddingRecoverer, Recoverer
 from privface.audit.selftest import Size, load_selftest, run_selftest
 from privface.data import FoldedPairs
+from privface.device import Device
 from privface.images import write_atomic
 from privface.models import Autoencoder, AutoencoderConfig, GenderProbe, Matcher, variant
 from privface.options import AuditOptions
@@ -46,12 +47,13 @@ def build_auditor(
         pairs: A pairs list over the audited rows.
         progress: Told about every stage.
     """
+    device = Device.choose(options.device, options.precision)
     return Auditor(
-        matchers=matchers,
-        frozen_probes=probes,
-        image_probes=image_probes(options, matchers, probes),
+        matchers=[matcher.on(device) for matcher in matchers],
+        frozen_probes=[probe.on(device) for probe in probes],
+        image_probes=image_probes(options, matchers, probes, place=device.name),
         embedding_probes=embedding_probes(options),
-        image_recoverers=image_recoverers(options),
+        image_recoverers=image_recoverers(options, device=device),
         embedding_recoverers=embedding_recoverers(options),
         averaging=averaging(options),
         seed=options.seed,
@@ -65,7 +67,7 @@ def build_auditor(
 
 
 def image_probes(
-    options: AuditOptions, matchers: Sequence[Matcher], probes: Sequence[GenderProbe]
+    options: AuditOptions, matchers: Sequence[Matcher], probes: Sequence[GenderProbe], *, place: str = "cpu"
 ) -> list[RetrainedProbe]:
     """Attackers on images: shallow ones, a CNN, and with full effort every finished network taught anew.
 
@@ -73,17 +75,18 @@ def image_probes(
         options: Seeds and effort.
         matchers: Fine-tuned where no gender classifier is at hand, the first one.
         probes: Gender classifiers that are fine-tuned.
+        place: Where networks learn.
     """
     found: list[RetrainedProbe] = [PixelProbe()]
     if options.effort != "demo":
         found.append(HOGProbe())
     if options.effort != "quick":
-        found.append(CNNProbe(epochs=options.cnn_epochs))
+        found.append(CNNProbe(epochs=options.cnn_epochs, place=place))
     if options.effort == "full":
-        found.append(BackboneProbe())
+        found.append(BackboneProbe(place=place))
         starts: Sequence[GenderProbe | Matcher] = probes or matchers[:1]
         found += [
-            FineTunedProbe(model.name, _trainable(model), fingerprint=model.fingerprint) for model in starts
+            FineTunedProbe(model.name, _trainable(model), model.fingerprint, place=place) for model in starts
         ]
     return found
 
@@ -121,16 +124,18 @@ def embedding_probes(options: AuditOptions) -> tuple[ProbeKind, ...]:
     return few.get(options.effort, PROBE_KINDS)
 
 
-def image_recoverers(options: AuditOptions) -> list[Recoverer]:
+def image_recoverers(options: AuditOptions, *, device: Device | None = None) -> list[Recoverer]:
     """Attackers who turn protected images back first."""
     if options.effort != "full":
         return []
     if options.recoverer is None:
-        return [ImageRecoverer()]
+        return [ImageRecoverer(device=device)]
     config = variant(options.recoverer)  # refused here and not after an hour
     return [
         ImageRecoverer(
-            make=lambda side: _FamilyRecoverer(config, side), title=f"{options.recoverer} autoencoder"
+            make=lambda side: _FamilyRecoverer(config, side),
+            title=f"{options.recoverer} autoencoder",
+            device=device,
         )
     ]
 

@@ -172,6 +172,8 @@ def _run(
             seed=seed,
             resamples=size.resamples,
             effort="demo",
+            device="cpu",  # the same figures on every machine
+            precision="fp32",
             cnn_epochs=size.cnn_epochs,
             size=size.side,
             faces="aligned",

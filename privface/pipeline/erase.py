@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from privface.data import EmbeddingTable, LabelFile, gender_codes, stream_embeddings
+from privface.device import Device
 from privface.erasers import CARD, METHODS, Eraser, SavedEraser, load_eraser, save_eraser
 from privface.errors import ConfigError, DataError, OutputError
 from privface.models import load_matcher
@@ -284,8 +285,12 @@ def count_rows(table: Path) -> int:
         return 0  # reading it will say what is wrong
 
 
-def template_maker(spec: str) -> MatcherTemplates:
+def template_maker(spec: str, device: Device = Device()) -> MatcherTemplates:  # noqa: B008 - frozen
     """What ``protect --embeddings MATCHER[:ERASER]`` names; the last colon counts only before an eraser's folder.
+
+    Args:
+        spec: That.
+        device: Where the matcher computes.
 
     Raises:
         PrivfaceError: If matcher or eraser cannot be loaded, or the eraser was fitted on another matcher.
@@ -293,8 +298,8 @@ def template_maker(spec: str) -> MatcherTemplates:
     matcher, _, folder = spec.rpartition(":")
     # a matcher's name has a colon of its own: "bundled:matcher" is no eraser in a folder "matcher"
     if ":" not in matcher or not (Path(folder) / CARD).is_file():
-        return MatcherTemplates(load_matcher(spec))
-    saved, model = load_eraser(Path(folder)), load_matcher(matcher)
+        return MatcherTemplates(load_matcher(spec).on(device))
+    saved, model = load_eraser(Path(folder)), load_matcher(matcher).on(device)
     fitted = saved.meta.get("matcher")
     if fitted and fitted != model.name:
         raise ConfigError(

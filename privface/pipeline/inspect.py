@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from privface.audit import AuditData, AuditResult, Draws
 from privface.audit.comparison import changes
 from privface.data import FoldedPairs, LoadedFaces, open_source, read_pairs_file
+from privface.device import Device
 from privface.errors import AuditError, DataError, OutputError
 from privface.images import encode_image, to_pixels, to_unit, write_atomic
 from privface.models import GenderProbe, Matcher, Protector, load_gender_probe, load_matcher
@@ -80,7 +81,9 @@ def audit(
     """
     require_folder(out)
     models, rows = _load_models(matchers, probes, model), _manifest(protected)
-    coder = _load_coder(model, {row.model for row in rows.values()})
+    coder = _load_coder(
+        model, {row.model for row in rows.values()}, Device.choose(options.device, options.precision)
+    )
     table = open_labelled(original, labels=labels, split=split)
 
     def mode(_: NDArray[np.uint8], record: FaceRecord) -> Alignment:
@@ -239,7 +242,7 @@ def _load_models(matchers: Sequence[str], probes: Sequence[str], model: Path | N
     return found
 
 
-def _load_coder(model: Path | None, made_by: Collection[str]) -> Protector | None:
+def _load_coder(model: Path | None, made_by: Collection[str], device: Device) -> Protector | None:
     """The protector of a run, if it is one that draws faces from a code alone, with the code of those that the fingerprints name."""
     if model is None or not (model_folder(model) / CARD).is_file():
         return None
@@ -247,7 +250,7 @@ def _load_coder(model: Path | None, made_by: Collection[str]) -> Protector | Non
     if load_network(model_folder(model)).kind != KIND:
         return None
     sizes = {int(size) for name in made_by for size in re.findall(r"\+code:(\d+)", name)}
-    return Protector.load(model, code_size=max(sizes, default=None))
+    return Protector.load(model, code_size=max(sizes, default=None), device=device)
 
 
 def _codes(
@@ -307,6 +310,7 @@ def embed(
     labels: Path | None = None,
     faces: Alignment = "auto",
     size: int = FRAME,
+    device: Device = Device(),  # noqa: B008 - frozen
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Write embeddings of a face set to Parquet: file, identity, gender, cohorts, embedding; one row a photo.
@@ -320,13 +324,14 @@ def embed(
         labels: CSV or Parquet with file, identity, gender.
         faces: How photos are aligned.
         size: Side of the aligned images.
+        device: Where the matcher computes.
         progress: Told about every stage.
 
     Raises:
         PrivfaceError: If the set or the matcher cannot be used, or ``out`` not be written.
     """
     require_folder(out.parent)
-    model = load_matcher(matcher)
+    model = load_matcher(matcher).on(device)
     loaded = load_aligned(
         open_source(str(images), labels=labels), mode=faces, size=size, progress=progress, stage="align"
     )

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from privface.device import has_bf16
 from privface.errors import TrainingError
 from privface.models.encoder import FaceEncoder
-from privface.threads import has_bf16
 from privface.training.checkpoint import read_checkpoint, write_checkpoint
 from privface.training.source import ImageSource, Prefetcher, step_generator
 

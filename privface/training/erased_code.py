@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from privface.device import Device
 from privface.models.decoder import FaceDecoder
 from privface.models.erased_code import CodeEraser
-from privface.models.frozen import frozen_model
 from privface.training.encoder import mixed, views
 from privface.training.step import StepLosses, TrainingStep
 
@@ -53,7 +53,8 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
             self.register_buffer(f"centre_{k}", centre, persistent=False)
             for chosen, maps in enumerate(aims):
                 self.register_buffer(f"aim_{chosen}_{k}", maps[k], persistent=False)
-        self.fast = nn.ModuleList(frozen_model(matcher) for matcher in options["matchers"])
+        here = Device("cpu", Device.choose().precision)  # training moves them to where it computes
+        self.fast = nn.ModuleList(matcher.frozen(here) for matcher in options["matchers"])
 
     def forward(
         self, images: Tensor, genders: Tensor, embeddings: Sequence[Tensor], *, generator: torch.Generator

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from privface.data.sampling import balanced_indices
+from privface.device import Device
 from privface.errors import ConfigError, TrainingError
 from privface.models import Matcher, Protector, kind_of, save_network
 from privface.training.checkpoint import RESUME_FILE, read_checkpoint, write_checkpoint
@@ -96,9 +97,7 @@ def pick_precision(precision: str, device: torch.device) -> str:
     """Resolve ``auto``: bf16 only where the hardware has it (emulated bf16 is several times slower than fp32)."""
     if precision != "auto":
         return precision
-    if device.type == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    return "bf16-mixed" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "32-true"  # noqa: SLF001 - no public query
+    return "bf16-mixed" if Device.choose(device.type).precision == "bf16" else "32-true"
 
 
 class SemiAdversarialTrainer:

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from privface.device import Device
 from privface.errors import ModelError
 from privface.models import CompactResNet, load_matcher
-from privface.models import frozen as module
-from privface.models.frozen import frozen, frozen_model
+from privface.models.frozen import frozen
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -46,7 +46,7 @@ def both_ways(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def assert_same(network: nn.Module, x: Tensor, *, precision: str = "fp32", limit: float = 1e-5) -> nn.Module:
     expected = both_ways(network, x)
-    fast = frozen(network, precision=precision)
+    fast = frozen(network, Device("cpu", precision))
     found = both_ways(fast, x)
     for got, wanted in zip(found, expected, strict=True):
         assert got.dtype == torch.float32
@@ -219,7 +219,7 @@ def test_weights_may_be_made_under_inference_mode_and_autocast_changes_nothing()
     network = randomised(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.PReLU(4)))
     x = pixels(2, 3, 8, 8)
     with torch.inference_mode():
-        fast = frozen(network, precision="fp32")
+        fast = frozen(network, Device())
     expected = both_ways(network, x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = both_ways(fast, x)
@@ -227,22 +227,19 @@ def test_weights_may_be_made_under_inference_mode_and_autocast_changes_nothing()
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_precision(monkeypatch):
+def test_precision():
     network = nn.Sequential(nn.Conv2d(3, 4, 3)).eval()
-    for fast, kind in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(module, "_fast_bf16", lambda fast=fast: fast)
-        made = frozen(network)
-        assert {b.dtype for b in made.buffers()} == {kind}
+    for device in (Device(), Device("cpu", "bf16")):
+        made = frozen(network, device)
+        assert {b.dtype for b in made.buffers()} == {device.dtype}
         assert not made.state_dict()
-    with pytest.raises(ModelError, match="precision='fp16'"):
-        frozen(network, precision="fp16")  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="training mode"):
-        frozen(network.train())
+        frozen(network.train(), Device())
 
 
 def test_model_of_a_folder(world):
     matcher = load_matcher(f"mini:{world.matcher}")
-    fast = frozen_model(matcher, precision="fp32")
+    fast = matcher.frozen(Device())
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(fast(images), matcher(images), rtol=1e-4, atol=1e-5)
     assert "_Frozen" not in classes(matcher)
@@ -289,6 +286,6 @@ def test_real_matchers(name, real_models, real_faces):
     for precision, least_out, least_gradient in (("fp32", 0.999999, 0.999), ("bf16", 0.999, 0.95)):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            fast_out, fast_gradient = measure(frozen_model(matcher, precision=precision))
+            fast_out, fast_gradient = measure(matcher.frozen(Device("cpu", precision)))
         assert float(F.cosine_similarity(fast_out, out).min()) > least_out
         assert float(F.cosine_similarity(fast_gradient, gradient).mean()) > least_gradient

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from privface.config import DataSettings, Settings
 from privface.data import LoadedFaces, require_both_genders
+from privface.device import Device
 from privface.erasers import RegionalTransport
 from privface.erasers.base import unit_rows
 from privface.errors import DataError, ModelError
@@ -145,7 +146,7 @@ def _embed(job: Job, matcher: Matcher, reader: FrozenReader, faces: LoadedFaces)
     Raises:
         ModelError: If one is not finite.
     """
-    reader.precision = "auto"
+    reader.device = Device("cpu", Device.choose("cpu").precision)
     found = []
     with torch.inference_mode():
         for start in range(0, len(faces), _BATCH):
@@ -155,7 +156,7 @@ def _embed(job: Job, matcher: Matcher, reader: FrozenReader, faces: LoadedFaces)
             )
             if job.progress is not None:
                 job.progress(f"embed with {matcher.name}", start + len(images), len(faces))
-    reader.precision = "fp32"
+    reader.device = Device()
     units = np.concatenate(found)
     bad = np.flatnonzero(~np.isfinite(units).all(axis=1))
     if len(bad):
