@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from privface.audit.cache import Cache
 from privface.audit.curves import auc, by_label, leakage
 from privface.audit.intervals import BootstrapParams, leakage_interval, probe_interval, weighted_auc
+from privface.audit.learning_curve import learning_curve
 from privface.audit.probes import FittedProbe, RetrainedProbe
 from privface.audit.readings import Reading, leakage_difference, take_reading, undefined_reading
 from privface.audit.recovery import Recoverer
@@ -201,7 +202,9 @@ class Attacks:
         back[train], back[rest] = parts["train"], parts["rest"]
         return back
 
-    def label_budget(self, probe: RetrainedProbe, view: View, budgets: Sequence[int]) -> list[dict[str, Any]]:
+    def label_budget(
+        self, probe: RetrainedProbe, view: View, budgets: Sequence[int]
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """What the probe reads from protected data when the attacker knows the gender of few people.
 
         Of a budget, some people train and some choose settings, in the proportion of the full attack. The
@@ -211,13 +214,16 @@ class Attacks:
             probe: The attacker.
             view: What is attacked.
             budgets: Numbers of labelled people; those that the set does not have are left out.
+
+        Returns:
+            A row for each number of people, and the row of the learning curve through them.
         """
         subjects, people, ok = self._subjects, self._people, view.protected_ok
         if people.lacking(subjects.genders, ok) is not None:
-            return []
+            return [], []
         every = len(np.unique(subjects.identities[ok & (people.train | people.val)]))
         share = len(np.unique(subjects.identities[ok & people.train])) / every
-        rows = []
+        rows, curve = [], []
         for budget in [*(b for b in budgets if b < every), every]:
             parts = []
             for part, count in (
@@ -236,16 +242,20 @@ class Attacks:
                 title=title,
                 start=view.original,
             )
+            known = len(np.unique(subjects.identities[parts[0] | parts[1]]))
             rows.append(
                 {
                     "probe": probe.name,
                     "input": view.source,
-                    "people": len(np.unique(subjects.identities[parts[0] | parts[1]])),
+                    "people": known,
                     "photos": int((parts[0] | parts[1]).sum()),
                     "leakage": self._leakage(attack.scores),
                 }
             )
-        return rows
+            curve.append((known, attack.scores))
+        exponent, later = learning_curve(curve, subjects, people.test, self._params)
+        last = {key: rows[-1][key] for key in ("probe", "input", "people", "leakage")}
+        return rows, [{**last, "ten_times": later, "exponent": exponent}]
 
     def _some_people(self, rows: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
         """Rows of ``count`` people, half of them women where there are enough, in a fixed random order."""

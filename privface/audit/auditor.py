@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -133,7 +134,7 @@ class Auditor:
         image_recoverers: Sequence[Recoverer] = (),
         embedding_recoverers: Sequence[Recoverer] = (),
         set_sizes: Sequence[int] = (2, 4, 8),
-        label_budgets: Sequence[int] = (50, 200, 1000),
+        label_budgets: Sequence[int] = (50, 200, 1000, 4000),
         averaging: Averaging | None = None,
         shares: tuple[float, float, float] = SHARES,
         seed: int = 0,
@@ -195,34 +196,36 @@ class Auditor:
             SplitOverlapError: If a person trained the protector.
         """
         data.check()
-        self._refuse_overlap(data)
-        people = People.split(data, self._shares, seed=self._seed)
-        templates = self._templates(data)
+        whole, audited = data.with_attackers(), len(data)
+        self._refuse_overlap(whole)
+        people = People.split(whole, self._shares, seed=self._seed, audited=audited)
+        templates = self._templates(whole)
+        mine = {name: (a[:audited], b[:audited]) for name, (a, b) in templates.items()}
         views = [
             View.of_embeddings(name, *sides, seen=self._seen(data, name)) for name, sides in templates.items()
         ]
-        codes = _codes(data)
+        codes = _codes(whole)
         views += [View(name, True, a, b, enrolled(a), enrolled(b)) for name, (a, b) in codes.items()]
-        if isinstance(data, AuditData) and self._trained["image"]:
-            views.append(data.view)
-        matching, coded = self._match(data, templates), self._match(data, codes)
+        if isinstance(whole, AuditData) and self._trained["image"]:
+            views.append(whole.view)
+        matching, coded = self._match(data, mine), self._match(data, _codes(data))
         attacks = Attacks(
-            data, people, seed=self._seed, params=self._params, cache=self._cache, progress=self._progress
+            whole, people, seed=self._seed, params=self._params, cache=self._cache, progress=self._progress
         )
-        frozen = self._read_frozen(data, people) if isinstance(data, AuditData) else []
+        frozen = self._read_frozen(whole, people) if isinstance(whole, AuditData) else []
         sent = [(probe, view) for view in views for probe in self._trained[view.medium]]
         plain = []
         for number, (probe, view) in enumerate(sent):
             plain.append((attacks.retrained(probe, view), probe, view))
             self._report("train attackers", number + 1, len(sent))
-        recovered, recovery, likeness = self._recover(attacks, data, people, templates, plain, frozen)
+        recovered, recovery, likeness = self._recover(attacks, whole, people, templates, plain, frozen)
         adaptive = [reading for reading, _, _ in plain] + recovered
         worst, worst_frozen = worst_by_validation(adaptive), worst_by_validation(frozen)
-        gap = illusion_gap(worst, worst_frozen, data.identities, data.genders, self._params)
+        gap = illusion_gap(worst, worst_frozen, whole.identities, whole.genders, self._params)
         document: dict[str, Any] = {
             "schema": SCHEMA,
             "mode": "images" if isinstance(data, AuditData) else "embeddings",
-            "data": self._describe(data, people),
+            "data": self._describe(data, whole, people),
             "provenance": self._provenance(data),
             "matching": [_matching_row(row) for row in (*matching, *coded)],
             "leakage": [self._leakage_row(r, (*matching, *coded)) for r in (*frozen, *adaptive)],
@@ -231,16 +234,16 @@ class Auditor:
             "worst_upper": _upper_row(adaptive),
             "worst_frozen": _worst_row(worst_frozen, "frozen"),
             "illusion_gap": gap,
-            "frozen_gaps": self._frozen_gaps(data, frozen, worst),
+            "frozen_gaps": self._frozen_gaps(whole, frozen, worst),
             "recovery": recovery,
             **likeness,
-            **self._link(data, templates),
-            **self._more_data(attacks, data, plain),
+            **self._link(data, mine),
+            **self._more_data(attacks, whole, plain),
             **self._average(attacks, data, people, plain, frozen),
-            "pairs_protocol": self._pairs_protocol(data, templates),
+            "pairs_protocol": self._pairs_protocol(data, mine),
             "battery": self._battery,
             "quality": self._quality(data),
-            "cohorts": self._cohorts(data, templates, worst),
+            "cohorts": self._cohorts(data, mine, worst),
             "curves": {
                 "det": [_det_row(row) for row in matching if row.det is not None],
                 "scores": [_histogram_row(row) for row in matching if row.histogram is not None],
@@ -510,13 +513,15 @@ class Auditor:
         """What more photos of a person, and fewer labels, do to the worst probe on images and on embeddings."""
         sets: list[dict[str, Any]] = []
         budget: list[dict[str, Any]] = []
+        curve: list[dict[str, Any]] = []
         for medium in ("embedding", "image", WHITE_BOX):
             mine = [item for item in plain if item[2].medium == medium and item[0].measurable]
             if mine:
                 reading, probe, view = max(mine, key=lambda item: item[0].val_leakage)
                 sets += set_attack(reading, data, self._set_sizes, seed=self._seed, params=self._params)
-                budget += attacks.label_budget(probe, view, self._budgets)
-        return {"set_attack": sets, "label_budget": budget}
+                rows, last = attacks.label_budget(probe, view, self._budgets)
+                budget, curve = budget + rows, curve + last
+        return {"set_attack": sets, "label_budget": budget, "learning_curve": curve}
 
     def _average(
         self,
@@ -641,9 +646,11 @@ class Auditor:
             max_impostors=self._max_impostors,
             seed=self._seed,
         )
+        if worst is not None:  # of the audited people alone
+            worst = replace(worst, scores=worst.scores[: len(data)])
         return cohort_rows(data, fnmr, worst, self._params)
 
-    def _describe(self, data: AuditData | EmbeddingData, people: People) -> dict[str, Any]:
+    def _describe(self, data: AuditData | EmbeddingData, whole: Subjects, people: People) -> dict[str, Any]:
         names = data.identities
         sides: list[tuple[NDArray[Any], NDArray[Any]]]
         if isinstance(data, AuditData):
@@ -664,7 +671,9 @@ class Auditor:
             "male_people": len(np.unique(names[data.genders == 1])),
             "enrolled_original": int(ok[0].sum()),
             "enrolled_protected": int(ok[1].sum()),
-            "attacker_people": {title: len(np.unique(names[part])) for title, part in parts.items()},
+            "attacker_people": {
+                title: len(np.unique(whole.identities[part])) for title, part in parts.items()
+            },
             "original_fingerprint": data.digest(*(side[0] for side in sides)),
             "fingerprint": data.digest(*(array for side in sides for array in side)),
         }

@@ -114,7 +114,7 @@ class AuditResult:
         Keys: ``schema``, ``mode`` (images or embeddings), ``verdict``, ``data``, ``provenance``,
         ``matching``, ``pairs_protocol``, ``leakage`` (one row a probe), ``worst_retrained``,
         ``worst_upper``, ``worst_frozen``, ``illusion_gap``, ``frozen_gaps``, ``recovery``, ``set_attack``,
-        ``label_budget``, ``battery`` (the self-test), ``quality``, ``cohorts`` and ``curves``; where further draws of a
+        ``label_budget``, ``learning_curve``, ``battery`` (the self-test), ``quality``, ``cohorts`` and ``curves``; where further draws of a
         randomised protection were given, ``averaging`` (one row for each attacker, way to average and number of draws); where the
         model's codes were, ``worst_white_box``, and ``"white_box": true`` on rows that read a code; where something was recovered,
         ``irreversibility``; where a second protection was given, ``unlinkability`` (both one row a matcher). NaN is ``None``;

@@ -147,6 +147,8 @@ class AuditData(Subjects):
             row of NaN has none. A drawn face tells no more than the code, so who reads the code is the strongest attacker.
         second: Where linking is asked about, a second protection of the same photos, of the shape of ``protected``, and where it
             has a face, shape ``(N,)``.
+        attackers: Other people, whose photos before and after the attackers have with labels; then nobody of the audited
+            people trains an attacker.
     """
 
     original: NDArray[np.uint8]
@@ -158,6 +160,7 @@ class AuditData(Subjects):
     draws: Draws | None = None
     codes: Mapping[str, tuple[Embeddings, Embeddings]] = field(default_factory=dict)
     second: tuple[NDArray[np.uint8], NDArray[np.bool_]] | None = None
+    attackers: AuditData | None = None
 
     def check(self) -> None:
         """Refuse sets that do not fit together.
@@ -184,6 +187,53 @@ class AuditData(Subjects):
                 )
         _check_tables(self.codes, count, what="codes")
         super().check()
+        if self.attackers is not None:
+            self._check_attackers(self.attackers)
+
+    def _check_attackers(self, others: AuditData) -> None:
+        others.check()
+        if others.original.shape[1:] != self.original.shape[1:] or set(others.codes) != set(self.codes):
+            raise AuditError(
+                f"The attackers' photos are {others.original.shape[1:]} with codes {sorted(others.codes)}; audited are"
+                f" {self.original.shape[1:]} with codes {sorted(self.codes)}.",
+                hint="Prepare both sets in the same way.",
+            )
+        if self.draws is not None:
+            raise AuditError(
+                "Attackers with people of their own cannot average draws, which they do not have.",
+                hint="Leave out the draws, or the attackers.",
+            )
+        shared = sorted({*self.identities.tolist()} & {*others.identities.tolist()})
+        if shared:
+            raise AuditError(
+                f"{len(shared)} audited people are among the attackers' people, none may be: {', '.join(shared[:5])}.",
+                hint="Give the attackers other people.",
+            )
+
+    def with_attackers(self) -> AuditData:
+        """The audited rows, then those of the attackers' people."""
+        others = self.attackers
+        if others is None:
+            return self
+        stacked = (
+            "original",
+            "protected",
+            "enrolled_original",
+            "enrolled_protected",
+            "identities",
+            "genders",
+        )
+        joined: dict[str, Any] = {
+            name: np.concatenate([getattr(self, name), getattr(others, name)]) for name in stacked
+        }
+        codes = {
+            name: (
+                np.concatenate([mine[0], others.codes[name][0]]),
+                np.concatenate([mine[1], others.codes[name][1]]),
+            )
+            for name, mine in self.codes.items()
+        }
+        return AuditData(**joined, codes=codes, files=(*self.files, *others.files), name=self.name)
 
     def _columns(self) -> Iterator[tuple[str, NDArray[Any]]]:
         yield "enrolled_original", self.enrolled_original
@@ -240,6 +290,10 @@ class EmbeddingData(Subjects):
         second = {f"second {name}": (self.embeddings[name][0], table) for name, table in self.second.items()}
         _check_tables(second, count, what="embedding column of the second protection")
         super().check()
+
+    def with_attackers(self) -> EmbeddingData:
+        """The same: tables have no attackers of their own."""
+        return self
 
 
 def _check_tables(tables: Mapping[str, tuple[Embeddings, Embeddings]], count: int, *, what: str) -> None:
@@ -305,8 +359,22 @@ class People:
     test: NDArray[np.bool_]
 
     @classmethod
-    def split(cls, subjects: Subjects, shares: tuple[float, float, float] = SHARES, *, seed: int) -> People:
+    def split(
+        cls,
+        subjects: Subjects,
+        shares: tuple[float, float, float] = SHARES,
+        *,
+        seed: int,
+        audited: int | None = None,
+    ) -> People:
         """Assign people by a hash of their identity, so that no person is on two sides.
+
+        Args:
+            subjects: Labels.
+            shares: Shares of people that train, choose and are scored.
+            seed: Of the hash.
+            audited: Rows that are audited, the first ones; all that follow are the attackers', where any do: then all
+                audited people are scored, and the attackers' are shared out among training and choosing.
 
         Raises:
             AuditError: If a part has fewer than two people of a gender.
@@ -316,6 +384,10 @@ class People:
         bucket = np.array([person_bucket(str(name), salt=salt) for name in names])[inverse]
         first, second = shares[0], shares[0] + shares[1]
         people = cls(bucket < first, (bucket >= first) & (bucket < second), bucket >= second)
+        if audited is not None and audited < len(subjects):
+            test = np.arange(len(subjects)) < audited
+            train = ~test & (bucket < first / second)
+            people = cls(train, ~test & ~train, test)
         for title, part in people.parts().items():
             for label, gender in enumerate(GENDERS):
                 count = len(np.unique(subjects.identities[part & (subjects.genders == label)]))

@@ -22,6 +22,8 @@ from privface.options import Alignment, AuditOptions, Effort
 
 EXIT_SOME_FAILED, EXIT_USAGE, EXIT_GATE, EXIT_BUG, EXIT_STOPPED = 1, 2, 3, 70, 130
 
+_ATTACKERS = "Attackers with people of their own"
+
 _ORDER = (
     "demo", "train", "protect", "audit", "compare", "sweep", "embed", "erase", "match", "export", "app", "autoencoder",
     "models", "doctor",
@@ -255,6 +257,28 @@ def audit(
             "seed): adds the attacker who averages draws. Repeatable.",
         ),
     ] = None,
+    attackers: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PHOTOS",
+            help="Labelled photos of other people, as --original: attackers learn from them and all audited people are attacked. "
+            "They are protected with --model.",
+            rich_help_panel=_ATTACKERS,
+        ),
+    ] = None,
+    attackers_labels: Annotated[
+        Path | None, typer.Option(help="Their labels, as --labels.", rich_help_panel=_ATTACKERS)
+    ] = None,
+    attackers_split: Annotated[
+        str | None, typer.Option(help="Take only rows of this split.", rich_help_panel=_ATTACKERS)
+    ] = None,
+    attackers_protected: Annotated[
+        Path | None,
+        typer.Option(
+            help="Their protected photos, as --protected; for protections of other tools.",
+            rich_help_panel=_ATTACKERS,
+        ),
+    ] = None,
     second: Annotated[
         Path | None,
         typer.Option(
@@ -319,6 +343,7 @@ def audit(
     from privface.data import TABLE_SUFFIXES  # noqa: PLC0415
     from privface.pipeline import audit as run  # noqa: PLC0415
     from privface.pipeline import audit_tables  # noqa: PLC0415
+    from privface.pipeline.inspect import AttackerSet  # noqa: PLC0415
 
     if self_test:
         _self_test(out, seed=seed)
@@ -343,7 +368,9 @@ def audit(
     )
     with progress_bars() as progress:
         if original.suffix.lower() in TABLE_SUFFIXES:
-            _refuse_image_options(matcher=matcher, probe=probe, model=model, pairs=pairs, draws=draws)
+            _refuse_image_options(
+                matcher=matcher, probe=probe, model=model, pairs=pairs, draws=draws, attackers=attackers
+            )
             result = audit_tables(
                 original,
                 protected,
@@ -357,6 +384,11 @@ def audit(
                 progress=progress,
             )
         else:
+            own = None
+            if attackers is not None:
+                own = AttackerSet(attackers, attackers_protected, attackers_labels, attackers_split)
+            elif attackers_labels or attackers_split or attackers_protected:
+                raise typer.BadParameter("--attackers-... say more of --attackers; give that, too.")
             if eraser is not None:
                 raise typer.BadParameter("--eraser belongs to tables of embeddings; these are photos.")
             result = run(
@@ -370,6 +402,7 @@ def audit(
                 pairs=pairs,
                 draws=draws or (),
                 second=second,
+                attackers=own,
                 out=out,
                 options=options,
                 images=images,

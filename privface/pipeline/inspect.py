@@ -38,6 +38,23 @@ _SHEET_FACES = 20
 ModelT = TypeVar("ModelT", Matcher, GenderProbe)
 
 
+@dataclass(frozen=True)
+class AttackerSet:
+    """Labelled photos of other people, for attackers to learn from.
+
+    Attributes:
+        original: Face set with labels, any form :func:`privface.data.open_source` reads.
+        protected: Their protected photos, a folder as that of the audited; by default the model protects them.
+        labels: CSV or Parquet with file, identity, gender.
+        split: Take only rows of this split.
+    """
+
+    original: Path
+    protected: Path | None = None
+    labels: Path | None = None
+    split: str | None = None
+
+
 def audit(
     original: Path,
     protected: Path,
@@ -50,6 +67,7 @@ def audit(
     pairs: Path | None = None,
     draws: Sequence[Path] = (),
     second: Path | None = None,
+    attackers: AttackerSet | None = None,
     out: Path,
     options: AuditOptions = DEFAULT_AUDIT,
     images: bool = False,
@@ -70,6 +88,7 @@ def audit(
         pairs: LFW-style pairs file over the originals.
         draws: Further draws of a randomised protection, folders as ``protected``: they are averaged.
         second: A second protection of the same photos, a folder as ``protected``: can the two be linked?
+        attackers: Other people whom the attackers know, instead of half of the audited.
         out: Folder for the results.
         options: Seeds and effort.
         images: Put a contact sheet of 20 people into the report.
@@ -108,11 +127,64 @@ def audit(
                 table, mode=mode, size=coder.size, progress=progress, stage="align for the code"
             )
         data = replace(data, codes=_codes(coder, seen.pixels, progress))
+    if attackers is not None:
+        data = replace(data, attackers=_attackers(attackers, data, coder, model, options, progress))
     listed = None if pairs is None else read_pairs_file(pairs, faces.table)
     result = _run(data, models, options, progress, pairs=listed)
     sheet = _sheet(data) if images else None
     write_results(result, out, sheet=sheet, baseline=baseline)
     return result
+
+
+def _attackers(
+    given: AttackerSet,
+    audited: AuditData,
+    coder: Protector | None,
+    model: Path | None,
+    options: AuditOptions,
+    progress: Progress | None,
+) -> AuditData:
+    """The attackers' people, their photos before and after.
+
+    Raises:
+        AuditError: If there is neither a protected folder nor a model, or the model's faces have another size.
+    """
+    table = open_labelled(given.original, labels=given.labels, split=given.split)
+    faces = load_aligned(
+        table, mode=options.faces, size=options.size, progress=progress, stage="align the attackers' people"
+    )
+    if given.protected is not None:
+        after, found, _ = load_protected(faces.table, given.protected, options, progress)
+    elif model is None:
+        raise AuditError(
+            "The attackers' photos have no protected version.",
+            hint="Give the folder of their protected photos (--attackers-protected), or the model (--model).",
+        )
+    else:
+        by = coder or Protector.load(model, device=Device.choose(options.device, options.precision))
+        if by.size != options.size:
+            raise AuditError(
+                f"The model protects faces of {by.size} pixels, the audit looks at {options.size}.",
+                hint="Protect the attackers' photos with `privface protect` and give --attackers-protected.",
+            )
+        after, found = protected_pixels(by, faces.pixels, progress), np.ones(len(faces), bool)
+    data = audit_data(faces, after, enrolled_protected=found)
+    return replace(data, codes=_codes(coder, faces.pixels, progress)) if audited.codes else data
+
+
+def protected_pixels(
+    by: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    pixels: NDArray[np.uint8],
+    progress: Progress | None,
+) -> NDArray[np.uint8]:
+    """Aligned faces ``(N, S, S, 3)`` protected and rounded to 8 bits, as a file would be."""
+    found: list[NDArray[np.uint8]] = []
+    parts = np.array_split(pixels, max(1, len(pixels) // 64))
+    for part in parts:
+        found.append(to_pixels(by(to_unit(part))))
+        if progress is not None:
+            progress("protect", len(found), len(parts))
+    return np.concatenate(found)
 
 
 def open_labelled(original: Path, *, labels: Path | None = None, split: str | None = None) -> FaceTable:
@@ -141,32 +213,36 @@ def audit_protector(
     probes: Sequence[str],
     model: Path | None,
     options: AuditOptions,
+    attackers: LoadedFaces | None = None,
     progress: Progress | None = None,
 ) -> tuple[AuditResult, NDArray[np.uint8]]:
     """Protect aligned faces in memory (rounded to 8 bits as a file would be) and audit them.
 
     A randomised :class:`~privface.models.Protector` is asked for further draws, which an attacker averages; one that draws
-    faces from a code for the codes of the originals, which attackers read.
+    faces from a code for the codes of the originals, which attackers read. With ``attackers`` these learn from other people.
 
     Returns:
         The audit, and the protected pixels ``(N, S, S, 3)``.
     """
-
-    def protected(by: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> NDArray[np.uint8]:
-        parts = np.array_split(np.arange(len(faces)), max(1, len(faces) // 64))
-        return np.concatenate([to_pixels(by(to_unit(faces.pixels[rows]))) for rows in parts])
-
-    after = protected(protector)
-    data = audit_data(faces, after)
+    data = audit_data(faces, protected_pixels(protector, faces.pixels, progress))
+    if attackers is not None:
+        others = audit_data(attackers, protected_pixels(protector, attackers.pixels, progress))
+        data = replace(data, attackers=others)
     if isinstance(protector, Protector) and protector.draw is not None:
         redrawn, first = protector.redrawn, protector.number
-        further = Draws(lambda k: protected(redrawn(first + k)), max(averaging(options).counts))
+        further = Draws(
+            lambda k: protected_pixels(redrawn(first + k), faces.pixels, progress),
+            max(averaging(options).counts),
+        )
         data = replace(data, draws=further)
     if getattr(protector, "has_code", False):
         data = replace(data, codes=_codes(protector, faces.pixels, progress))
+        if attackers is not None and data.attackers is not None:
+            others = replace(data.attackers, codes=_codes(protector, attackers.pixels, progress))
+            data = replace(data, attackers=others)
     return run_audit(
         data, matchers=matchers, probes=probes, model=model, options=options, progress=progress
-    ), after
+    ), data.protected
 
 
 def audit_data(

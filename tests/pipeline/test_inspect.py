@@ -13,6 +13,7 @@ from PIL import Image
 
 from privface.audit.result import check_gate
 from privface.config import DataSettings
+from privface.device import Device
 from privface.errors import (
     AuditError,
     CheckpointError,
@@ -27,7 +28,7 @@ from privface.models import Autoencoder, CompactResNet, Protector, load_matcher,
 from privface.pipeline import AuditOptions, audit, audit_protector, embed, load_aligned, open_data
 from privface.pipeline.battery import image_probes
 from privface.pipeline.erase import template_maker
-from privface.pipeline.inspect import _load_coder, load_protected
+from privface.pipeline.inspect import AttackerSet, _load_coder, load_protected
 from privface.protect import GaussianBlur, ProtectOptions, protect_folder
 from privface.records import FaceRecord, FaceTable
 
@@ -188,13 +189,13 @@ def test_the_code_of_a_model_is_attacked_in_memory_and_from_folders(world, model
 
 
 def test_only_a_model_that_draws_from_a_code_is_loaded_for_it(world, tmp_path, monkeypatch):
-    assert _load_coder(None, ()) is None
-    assert _load_coder(tmp_path, ()) is None  # such as a folder with nothing but provenance
-    monkeypatch.setattr(Protector, "load", lambda run, *, code_size: ("loaded", run, code_size))
-    assert _load_coder(world.run, ()) is None
+    assert _load_coder(None, (), Device()) is None
+    assert _load_coder(tmp_path, (), Device()) is None  # such as a folder with nothing but provenance
+    monkeypatch.setattr(Protector, "load", lambda run, *, code_size, device: ("loaded", run, code_size))
+    assert _load_coder(world.run, (), Device()) is None
     erased = Path("bundled:erased")
-    assert _load_coder(erased, ()) == ("loaded", erased, None)
-    assert _load_coder(erased, {"", "0a+code:32", "0a+code:64"}) == ("loaded", erased, 64)
+    assert _load_coder(erased, (), Device()) == ("loaded", erased, None)
+    assert _load_coder(erased, {"", "0a+code:32", "0a+code:64"}, Device()) == ("loaded", erased, 64)
 
 
 def test_report_stands_beside_the_figures(first):
@@ -351,3 +352,39 @@ def test_sets_that_do_not_fit_in_memory_are_refused(world, monkeypatch):
 def test_landmark_mode_needs_landmarks(world):
     with pytest.raises(DataError, match="no landmarks in the labels"):
         load_aligned(open_data(DataSettings(source=str(world.audited))), mode="landmarks", size=32)
+
+
+def test_attackers_learn_from_other_people_of_a_folder_or_of_a_model(world, protected, models, tmp_path):
+    table = pd.read_csv(world.audited / "labels.csv")
+    people = sorted(table["identity"].unique())
+    table["split"] = np.where(table["identity"].isin(people[: len(people) // 2]), "victims", "known")
+    labels = tmp_path / "labels.csv"
+    table.to_csv(labels, index=False)
+    found = []
+    for title, folder in (("folder", protected), ("model", None)):
+        result = audit(
+            world.audited,
+            protected,
+            labels=labels,
+            split="victims",
+            attackers=AttackerSet(world.audited, folder, labels, "known"),
+            matchers=models[:1],
+            model=world.run,
+            out=tmp_path / title,
+            options=dataclasses.replace(QUICK, device="cpu", precision="fp32"),
+        )
+        found.append(result.to_dict())
+    assert found[0]["leakage"] == found[1]["leakage"]
+    assert found[0]["data"]["attacker_people"]["test"] == len(people) // 2
+
+
+def test_attackers_need_a_protected_version(world, protected, models, tmp_path):
+    with pytest.raises(AuditError, match="no protected version"):
+        audit(
+            world.audited,
+            protected,
+            attackers=AttackerSet(world.learners),
+            matchers=models,
+            out=tmp_path,
+            options=QUICK,
+        )

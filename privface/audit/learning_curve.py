@@ -1,0 +1,101 @@
+"""How leakage grows with the labels that an attacker has, and what ten times as many would give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privface.audit.curves import auc, by_label, leakage
+from privface.audit.intervals import BootstrapParams, draw_probe, percentile_interval, weighted_auc
+from privface.audit.part import Line, Part
+from privface.audit.subjects import Subjects
+from privface.records import Measured, Scores
+
+FACTOR: Final = 10
+"""How many times the labels the curve is drawn out to."""
+
+_LEAST: Final = 0.005
+"""Leakage above chance that counts as this much: a logarithm needs more than nothing."""
+
+
+def learning_curve(
+    found: Sequence[tuple[int, Scores]], subjects: Subjects, test: NDArray[np.bool_], params: BootstrapParams
+) -> tuple[Measured, Measured]:
+    """A power law through the leakage of attackers with more and more labels: ``leakage - 0.5 = c * people ** exponent``.
+
+    Learning curves follow power laws over wide ranges (Hestness et al., arXiv 1712.00409). The line is fitted by least squares
+    on logarithms. Its exponent is not below 0, as labels can be left aside. Intervals draw test people; they do not hold
+    the error of the law itself.
+
+    Args:
+        found: Labelled people and the attacker's male scores ``(N,)``, one pair for each number of people.
+        subjects: Labels.
+        test: Rows that are scored, shape ``(N,)``.
+        params: Bootstrap settings.
+
+    Returns:
+        The exponent, and leakage with ten times the largest number of people; undefined with fewer than three numbers.
+    """
+    counts = np.array([count for count, _ in found])
+    if len(np.unique(counts)) < 3:
+        none = Measured.undefined(f"{len(np.unique(counts))} numbers of labelled people; a curve needs 3")
+        return none, none
+    values, draws = [], []
+    for _, scores in found:
+        rows = test & ~np.isnan(scores)
+        genders = subjects.genders[rows]
+        values.append([leakage(auc(*by_label(scores[rows], genders)))])
+        drawn = draw_probe(scores[rows], genders, subjects.identities[rows], weighted_auc, params)
+        draws.append(np.maximum(drawn, 1 - drawn))
+    value, spread = _fit(counts, np.array(values)), _fit(counts, np.array(draws))
+    ends = [percentile_interval(part, params.level) for part in spread]
+    exponent, later = (
+        Measured(float(part[0]), end.low, end.high, int(test.sum()))
+        for part, end in zip(value, ends, strict=True)
+    )
+    return exponent, later
+
+
+def _fit(
+    counts: NDArray[np.int64], leaks: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Exponents and later leakages ``(R,)`` from leakages ``(K, R)`` at K numbers of people."""
+    x, y = np.log(counts), np.log(np.maximum(leaks - 0.5, _LEAST))
+    x = x - x.mean()
+    slope = np.maximum(x @ y / (x @ x), 0.0)
+    end = y.mean(axis=0) + slope * (x[-1] + np.log(FACTOR))
+    return slope, np.minimum(0.5 + np.exp(end), 1.0)
+
+
+def _line(row: Mapping[str, Any]) -> Line:
+    names = f"{row.get('probe')} on {row.get('input')}"
+    return (
+        names,
+        f"{row.get('people')} labelled people",
+        [row.get("leakage"), row.get("ten_times"), row.get("exponent")],
+    )
+
+
+PART: Final = Part(
+    key="learning_curve",
+    title="What would more labels read?",
+    lead=(
+        "The worst attacker was trained with few people and with more, up to all there are. A power law is drawn through what it"
+        f" read and out to {FACTOR} times as many people. That last figure is an extrapolation: nobody has trained such an"
+        " attacker, and the law may bend. It is here because an attacker may have more labels than this audit. An exponent of 0"
+        " means that more labels did not help."
+    ),
+    caption="Leakage with all labels of this audit, and drawn out",
+    first="Attacker",
+    columns=(
+        ("now", "leakage with these people"),
+        (f"x {FACTOR}", f"leakage with {FACTOR} times as many, extrapolated"),
+        ("exponent", "of the power law"),
+    ),
+    line=_line,
+    percent=False,
+)
+"""The part of the report."""
