@@ -98,7 +98,8 @@ def test_more_labels_read_more_and_the_last_row_is_the_full_attack():
     who = subjects(400, 3)
     view, probe = noisy_view(who, lean=1.2), Counted([])
     attack = attacks(who)
-    rows = attack.label_budget(probe, view, (12, 60, 100_000))
+    rows, (curve,) = attack.label_budget(probe, view, (12, 60, 100_000))
+    assert curve["leakage"] == rows[-1]["leakage"]
     assert [row["people"] for row in rows] == sorted(row["people"] for row in rows)
     assert len(rows) == 3  # 100,000 people there are not, but the full set is
     assert rows[0]["people"] == pytest.approx(12, abs=2)
@@ -136,7 +137,7 @@ def test_a_missing_gender_is_said(tmp_path):
     reading = attacks(who).retrained(Counted([]), gone)
     assert not reading.measurable
     assert "too few protected photos enrolled: no female" in reading.reason
-    assert attacks(who).label_budget(Counted([]), gone, (20,)) == []
+    assert attacks(who).label_budget(Counted([]), gone, (20,)) == ([], [])
 
 
 @dataclasses.dataclass(frozen=True)

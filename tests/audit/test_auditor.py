@@ -282,6 +282,7 @@ def test_document_has_the_stable_keys(unprotected):
         "recovery",
         "set_attack",
         "label_budget",
+        "learning_curve",
         "pairs_protocol",
         "battery",
         "quality",
