@@ -15,6 +15,10 @@ from privface.errors import ConfigError
 _FILTER = (-1 / 16, 4 / 16, 10 / 16, 4 / 16, -1 / 16)
 """Taps of a half-band filter: 1 at frequency zero and flat there, 0 at the highest."""
 
+_SOFT = (0.0219, 0.2285, 0.4992, 0.2285, 0.0219)
+"""Taps of the filter that a finished face is seen through: a Gaussian of 0.8 pixels. The finest detail is drawn for the matchers
+of the training; without it an unseen matcher recognises more people, and the grid of some four pixels goes."""
+
 _TINTED = 2
 """Stage that colours are drawn from; its side is a quarter of the face's."""
 
@@ -26,8 +30,8 @@ class FaceDecoder(nn.Module):
     doubling turns channels into pixels (Shi et al., CVPR 2016) and is followed by a convolution across the blocks; it begins
     with equal weights for all pixels of a block, as it would else leave a checkerboard (Aitken et al., arXiv 1707.02937).
     Colours and coarse lightness are drawn at a quarter of the side, fine lightness at the whole. A fixed filter that lets
-    no pattern of two pixels through comes last: matchers reward such patterns. Faces are symmetric: without this
-    rule one half is drawn well and the other one is not.
+    no pattern of two pixels through comes last: matchers reward such patterns. In evaluation mode another one softens the face a
+    little. Faces are symmetric: without this rule one half is drawn well and the other one is not.
 
     Args:
         code: Size of the code.
@@ -38,6 +42,8 @@ class FaceDecoder(nn.Module):
     Raises:
         ConfigError: If a number is out of range.
     """
+
+    soft: Tensor
 
     def __init__(
         self,
@@ -79,6 +85,8 @@ class FaceDecoder(nn.Module):
         self.last = nn.Conv2d(channels[-1], 1, 3, 1, 1)
         self.tint = nn.Sequential(_norm(channels[2]), nn.LeakyReLU(0.2), nn.Conv2d(channels[2], 3, 3, 1, 1))
 
+        self.register_buffer("soft", torch.tensor(_SOFT))  # with the weights: a model keeps the filter it was judged with
+
     def forward(self, codes: Tensor) -> Tensor:
         """Map codes ``(N, code)`` of unit length to faces ``(N, 3, size, size)`` in [0, 1]."""
         codes = codes * codes.shape[1] ** 0.5
@@ -93,7 +101,8 @@ class FaceDecoder(nn.Module):
                 tint = F.interpolate(self.tint(x).float(), scale_factor=4.0, mode="bilinear")
         x = F.leaky_relu(F.pixel_shuffle(self.pixels(F.leaky_relu(self.norm(x), 0.2)), 2), 0.2)
         drawn = self.last(x).float() + tint
-        return torch.sigmoid(_smoothed((drawn + drawn.flip(-1)) / 2))
+        faces = torch.sigmoid(_filtered((drawn + drawn.flip(-1)) / 2, drawn.new_tensor(_FILTER)))
+        return faces if self.training else _filtered(faces, self.soft)
 
 
 class _Block(nn.Module):
@@ -116,12 +125,12 @@ class _Block(nn.Module):
         return result
 
 
-def _smoothed(x: Tensor) -> Tensor:
-    """Without what alternates from pixel to pixel, across or down; slow changes pass as they are."""
-    channels = x.shape[1]
-    kernel = x.new_tensor(_FILTER).expand(channels, 1, 1, -1)
+def _filtered(x: Tensor, taps: Tensor) -> Tensor:
+    """Filtered across and down; what does not change passes as it is."""
+    channels, reach = x.shape[1], len(taps) // 2
+    kernel = taps.expand(channels, 1, 1, -1)
     with torch.autocast(x.device.type, enabled=False):
-        x = F.conv2d(F.pad(x, (2, 2, 2, 2), mode="replicate"), kernel, groups=channels)
+        x = F.conv2d(F.pad(x, [reach] * 4, mode="replicate"), kernel, groups=channels)
         return F.conv2d(x, kernel.transpose(2, 3), groups=channels)
 
 
