@@ -122,6 +122,7 @@ def audit(row: Row, path: Path, arguments: argparse.Namespace, progress: Any) ->
     from methods import lfw_faces
 
     from privface.data import LoadedFaces
+    from privface.device import Device
     from privface.models import Protector
     from privface.pipeline import AuditOptions, audit_protector
 
@@ -129,7 +130,7 @@ def audit(row: Row, path: Path, arguments: argparse.Namespace, progress: Any) ->
     faces = LoadedFaces(faces.pixels[:first], faces.table.take(range(first))) if first else faces
     result, _ = audit_protector(
         faces,
-        Protector.load(Path(row.run)),
+        Protector.load(Path(row.run), device=Device.choose()),
         matchers=[model(f"matcher_{name}") for name in MATCHERS],
         probes=[model("gender_tinyxception")],
         model=Path(row.run),
@@ -147,10 +148,13 @@ def further(row: Row, path: Path, first: int | None, progress: Any) -> None:
 
     from privface.audit import auc, evaluate_matching, ssim
     from privface.audit.result import to_json_data
+    from privface.device import Device
     from privface.images import write_atomic
     from privface.models import Protector, load_gender_probe, load_matcher
 
-    protector, matcher = Protector.load(Path(row.run)), load_matcher(model("matcher_mobilefacenet_b"))
+    here = Device.choose()
+    protector = Protector.load(Path(row.run), device=here)
+    matcher = load_matcher(model("matcher_mobilefacenet_b")).on(here)
     probe = load_gender_probe(model("gender_tinyxception"))
     digest = hashlib.sha256(protector.fingerprint.encode()).hexdigest()[:12]
     found: dict[str, Any] = {"row": row.name, "seed": row.seed, "leakage": {}, "frozen_auc": {}}

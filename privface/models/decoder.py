@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,9 +16,9 @@ from privface.errors import ConfigError
 _FILTER = (-1 / 16, 4 / 16, 10 / 16, 4 / 16, -1 / 16)
 """Taps of a half-band filter: 1 at frequency zero and flat there, 0 at the highest."""
 
-_SOFT = (0.0219, 0.2285, 0.4992, 0.2285, 0.0219)
-"""Taps of the filter that a finished face is seen through: a Gaussian of 0.8 pixels. The finest detail is drawn for the matchers
-of the training; without it an unseen matcher recognises more people, and the grid of some four pixels goes."""
+_SOFT = 1 / 140
+"""Width of the Gaussian that a finished face is seen through, as a share of its side: 0.8 of 112 pixels. The finest detail is drawn
+for the matchers of the training; without it an unseen matcher recognises more people, and the grid of some four pixels goes."""
 
 _TINTED = 2
 """Stage that colours are drawn from; its side is a quarter of the face's."""
@@ -85,7 +86,8 @@ class FaceDecoder(nn.Module):
         self.last = nn.Conv2d(channels[-1], 1, 3, 1, 1)
         self.tint = nn.Sequential(_norm(channels[2]), nn.LeakyReLU(0.2), nn.Conv2d(channels[2], 3, 3, 1, 1))
 
-        self.register_buffer("soft", torch.tensor(_SOFT))  # with the weights: a model keeps the filter it was judged with
+        # with the weights: a model keeps the filter that it was judged with
+        self.register_buffer("soft", _gaussian(_SOFT * size))
 
     def forward(self, codes: Tensor) -> Tensor:
         """Map codes ``(N, code)`` of unit length to faces ``(N, 3, size, size)`` in [0, 1]."""
@@ -123,6 +125,13 @@ class _Block(nn.Module):
         inner = self.conv1(F.leaky_relu(torch.addcmul(inner + shift, inner, scale), 0.2))
         result: Tensor = x + self.conv2(F.leaky_relu(self.norm2(inner), 0.2))
         return result
+
+
+def _gaussian(width: float) -> Tensor:
+    """Taps of a Gaussian of that standard deviation in pixels; they sum to 1."""
+    reach = math.ceil(2.5 * width)
+    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / width) ** 2)
+    return taps / taps.sum()
 
 
 def _filtered(x: Tensor, taps: Tensor) -> Tensor:

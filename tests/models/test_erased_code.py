@@ -66,3 +66,15 @@ def test_an_untrained_decoder_draws_no_pattern_of_two_pixels():
     faces = FaceDecoder(code=16, size=112).eval()(torch.nn.functional.normalize(torch.randn(4, 16))).detach()
     spectrum = torch.fft.rfft2(faces - faces.mean((2, 3), keepdim=True)).abs().mean((0, 1))
     assert float(spectrum[28, 28]) < 0.02 * float(spectrum.max()), "energy at two pixels' period"
+
+
+def test_finished_faces_are_softened_and_those_that_learn_are_not():
+    torch.manual_seed(0)
+    decoder, codes = FaceDecoder(code=16, size=112), torch.nn.functional.normalize(torch.randn(4, 16))
+    torch.nn.init.normal_(decoder.pixels.weight, std=0.02)
+    sharp, soft = (decoder.train(mode)(codes).detach() for mode in (True, False))
+    torch.testing.assert_close(soft.mean((2, 3)), sharp.mean((2, 3)), atol=2e-3, rtol=0)
+    window = torch.hann_window(112) * torch.hann_window(112)[:, None]
+    before, after = (torch.fft.rfft2(x * window).abs().mean((0, 1)) for x in (sharp, soft))
+    assert float(after[28, 28]) < 0.35 * float(before[28, 28]), "a pattern of four pixels"
+    assert float(after[4, 4]) > 0.9 * float(before[4, 4]), "what a face is made of"
