@@ -115,7 +115,7 @@ def test_an_audit_keeps_answers_of_each_precision_apart(world: World, tmp_path: 
     for precision in ("fp32", "bf16"):
         options = AuditOptions(cache=tmp_path, device="cpu", precision=precision)
         auditor = build_auditor(options, matchers=[matcher])
-        kept.append(auditor._embed(auditor._matchers[0], images, rows, "original"))
+        kept.append(Context(auditor, data).embed(auditor.matchers[0], images, rows, "original"))
     assert len(list(tmp_path.iterdir())) == 2
     assert not np.array_equal(*kept)
 

@@ -1,8 +1,9 @@
 """Honest measurement of what a protection hides (leakage) and what it keeps (matching, quality)."""
 
-from privface.audit.auditor import Auditor, Embedder, FrozenProbe
+from privface.audit.auditor import Auditor
 from privface.audit.averaging import Averaging
 from privface.audit.cache import Cache
+from privface.audit.context import Embedder, FrozenProbe
 from privface.audit.curves import (
     DetCurve,
     OperatingPoint,

@@ -202,6 +202,10 @@ class Attacks:
         back[train], back[rest] = parts["train"], parts["rest"]
         return back
 
+    def sets(self, reading: Reading, sizes: Sequence[int]) -> list[dict[str, Any]]:
+        """As :func:`set_attack`, of the audited people."""
+        return set_attack(reading, self._subjects, sizes, seed=self._seed, params=self._params)
+
     def label_budget(
         self, probe: RetrainedProbe, view: View, budgets: Sequence[int]
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

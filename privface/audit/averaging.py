@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from privface.audit.attacks import Attacks
 from privface.audit.probes import FittedProbe, RetrainedProbe
 from privface.audit.readings import Reading
-from privface.audit.subjects import AuditData, Draws, View
+from privface.audit.subjects import WHITE_BOX, AuditData, Draws, View
 from privface.errors import AuditError, ConfigError
 from privface.records import Embeddings, Measured, Scores
+
+if TYPE_CHECKING:
+    from privface.audit.context import Context, Embedder, FrozenProbe
 
 Images: TypeAlias = NDArray[np.uint8]
 
@@ -203,3 +206,30 @@ def _undefined(reading: Reading, draws: int, reason: str) -> dict[str, Any]:
     combined: Combined = "pixels" if reading.source == "image" else "embeddings"
     row = _row(reading, combined, draws, none)
     return {**row, "leakage": none, "balanced_accuracy": none, "measurable": False, "reason": reason}
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Section: what several draws of a randomised protection tell, ``averaging`` rows; nothing where there is one draw."""
+    data, settings = context.data, context.settings
+    if not isinstance(data, AuditData) or data.draws is None:
+        return {}
+    ok = data.enrolled_protected
+    if data.draws.ok is not None:
+        ok = ok & data.draws.ok
+
+    def embedder(matcher: Embedder) -> Callable[[Images], Embeddings]:
+        return lambda images: context.embed(matcher, images, ok, "draw")
+
+    def reader(probe: FrozenProbe) -> Callable[[Images], Scores]:
+        return lambda images: context.frozen_scores(probe, images, ok & ~context.people.train)
+
+    attackers = Attackers(
+        retrained=[  # there is one code of a photo, however many faces are drawn from it
+            item
+            for item in context.plain
+            if item[1].name in settings.averaging.probes and item[2].medium != WHITE_BOX
+        ],
+        frozen=[(r, reader(p)) for r, p in zip(context.frozen, settings.frozen_probes, strict=True)],
+        embed={f"embedding:{m.name}": embedder(m) for m in settings.matchers},
+    )
+    return {"averaging": averaging_rows(context.attacks, data, data.draws, attackers, settings.averaging)}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from privface.audit.matching import choose_pairs, cohort_fnmr
 from privface.audit.readings import Reading, leakage_within
 from privface.audit.subjects import Subjects
 from privface.records import Embeddings, Measured
+
+if TYPE_CHECKING:
+    from privface.audit.context import Context
 
 MIN_COHORT = 30
 """Photos below which a cohort is not reported."""
@@ -119,3 +122,20 @@ def cohort_rows(
         )
         rows.append(row)
     return rows
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Section: ``cohorts`` rows, matched by a matcher that the protection has not met, if there is one."""
+    data, templates, worst = context.data, context.audited(context.templates), context.worst
+    unseen = [name for name in templates if context.seen(name) is False]
+    name = next(iter([*unseen, *templates]), None)
+    fnmr = match_cohorts(
+        name,
+        None if name is None else templates[name],
+        data,
+        max_impostors=context.settings.max_impostors,
+        seed=context.settings.seed,
+    )
+    if worst is not None:  # of the audited people alone
+        worst = replace(worst, scores=worst.scores[: len(data)])
+    return {"cohorts": cohort_rows(data, fnmr, worst, context.params)}

@@ -8,7 +8,7 @@ to a system that stores an original (type-II attack of Mai et al., IEEE TPAMI 20
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from privface.audit.intervals import BootstrapParams
 from privface.audit.matching import MatchingResult, Mode, evaluate_matching
 from privface.audit.part import Line, Part
-from privface.audit.subjects import Subjects
+from privface.audit.subjects import Subjects, View
 from privface.records import Embeddings
+
+if TYPE_CHECKING:
+    from privface.audit.context import Context
 
 FMRS: Final = (1e-2, 1e-3)
 _SIDES: Final = ("original", "protected", "recovered")
@@ -117,3 +120,40 @@ PART: Final = Part(
     percent=True,
 )
 """The part of the report."""
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Section: ``irreversibility`` rows, one for each recovery and matcher; nothing where nothing was recovered."""
+    rows: list[dict[str, Any]] = []
+    for (_, _, view), recoverer, _, back in context.recovered:
+        if back is not None:
+            rows += _rows(context, recoverer.name, view, back)
+    return {"irreversibility": rows} if rows else {}
+
+
+def _rows(context: Context, recoverer: str, view: View, back: NDArray[Any]) -> list[dict[str, Any]]:
+    """Recovered faces against originals: photos with every matcher, embeddings with their own; a code has no matcher."""
+    ok = view.original_ok & view.protected_ok & context.people.test
+    if not ok.any():
+        return []
+    found: dict[str, Embeddings] = {}
+    if view.medium == "image":
+        found = {m.name: context.embed(m, back, ok, "recovered") for m in context.settings.matchers}
+    elif view.medium == "embedding":
+        found = {view.source.partition(":")[2]: np.where(ok[:, None], back, np.nan)}
+    rows = []
+    for number, (name, recovered) in enumerate(found.items()):
+        names = {"input": view.source, "recoverer": recoverer, "matcher": name, "seen": context.seen(name)}
+        row = irreversibility_row(
+            *context.templates[name],
+            recovered,
+            context.whole,
+            context.people.test,
+            names=names,
+            params=context.params,
+            max_impostors=context.settings.max_impostors,
+            seed=context.settings.seed,
+        )
+        rows.append(row)
+        context.report("match what was recovered", number + 1, len(found))
+    return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 from privface.audit.curves import auc, by_label, leakage
 from privface.audit.intervals import BootstrapParams, draw_probe, percentile_interval, weighted_auc
 from privface.audit.part import Line, Part
-from privface.audit.subjects import Subjects
+from privface.audit.subjects import WHITE_BOX, Subjects
 from privface.records import Measured, Scores
+
+if TYPE_CHECKING:
+    from privface.audit.context import Context
 
 FACTOR: Final = 10
 """How many times the labels the curve is drawn out to."""
@@ -99,3 +102,21 @@ PART: Final = Part(
     percent=False,
 )
 """The part of the report."""
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Section: what more photos of a person and fewer labels do to the worst attacker on embeddings, images and the code.
+
+    Gives ``set_attack``, ``label_budget`` and ``learning_curve`` rows.
+    """
+    found: dict[str, Any] = {"set_attack": [], "label_budget": [], "learning_curve": []}
+    for medium in ("embedding", "image", WHITE_BOX):
+        mine = [item for item in context.plain if item[2].medium == medium and item[0].measurable]
+        if mine:
+            reading, probe, view = max(mine, key=lambda item: item[0].val_leakage)
+            settings, attacks = context.settings, context.attacks
+            found["set_attack"] += attacks.sets(reading, settings.set_sizes)
+            budget, curve = attacks.label_budget(probe, view, settings.label_budgets)
+            found["label_budget"] += budget
+            found["learning_curve"] += curve
+    return found

@@ -1,10 +1,13 @@
-"""A part of the audit that brings its own table and words: the report shows it and knows no more of it."""
+"""Sections of the audit, and how one that brings its own table and words is shown."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from privface.audit.context import Context
 
 Line: TypeAlias = tuple[str, str, list[Any]]
 """Name and note of a row, and one figure of the document for each column."""
@@ -33,3 +36,16 @@ class Part:
     columns: tuple[tuple[str, str], ...]
     line: Callable[[Mapping[str, Any]], Line]
     percent: bool
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the audit: one file, and one line in :data:`privface.audit.auditor.SECTIONS`.
+
+    Attributes:
+        run: Gives its keys of ``audit.json``; none where there is nothing to say.
+        part: How its rows are shown in the report, where the report knows nothing of them.
+    """
+
+    run: Callable[[Context], Mapping[str, Any]]
+    part: Part | None = None

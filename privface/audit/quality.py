@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from privface.audit.intervals import BootstrapParams, people_multiplicities, percentile_interval
+from privface.audit.subjects import AuditData
 from privface.errors import AuditError
+from privface.records import Measured
+
+if TYPE_CHECKING:
+    from privface.audit.context import Context
 
 _WINDOW = 11
 _SIGMA = 1.5
@@ -95,3 +102,48 @@ def _check(original: NDArray[np.uint8], protected: NDArray[np.uint8]) -> None:
             f"Original images {original.shape} and protected images {protected.shape} differ in shape.",
             hint="Align both sets to the same size.",
         )
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Section: ``quality`` of the protected photos, and the sizes of their files."""
+    data, params = context.data, context.params
+    if not isinstance(data, AuditData):
+        none = Measured.undefined("templates were audited, not images")
+        return {"quality": {"psnr": none, "ssim": none, "identical_images": 0}}
+    sizes = _file_sizes(data, params)
+    both = np.flatnonzero(data.enrolled_original & data.enrolled_protected)
+    if not both.size:
+        none = Measured.undefined("no photo is enrolled on both sides")
+        return {"quality": {"psnr": none, "ssim": none, "identical_images": 0, **sizes}}
+    a, b = data.original[both], data.protected[both]
+    same = np.array([np.array_equal(x, y) for x, y in zip(a, b, strict=True)])
+    people = data.identities[both]
+    # PSNR of an unchanged photo is infinite, so they are counted instead of averaged
+    decibels = _mean(psnr(a, b)[~same], people[~same], params, "no photo was changed")
+    if min(a.shape[1:3]) < _WINDOW:
+        similarity = Measured.undefined(f"the images are smaller than SSIM's window of {_WINDOW} pixels")
+    else:
+        similarity = _mean(ssim(a, b), people, params, "no photos")
+    found = {"psnr": decibels, "ssim": similarity, "identical_images": int(same.sum()), **sizes}
+    return {"quality": found}
+
+
+def _file_sizes(data: AuditData, params: BootstrapParams) -> dict[str, Measured]:
+    found = {}
+    for title, sizes in (("bytes_original", data.bytes_original), ("bytes_protected", data.bytes_protected)):
+        if sizes is not None:
+            known = np.isfinite(sizes)
+            found[title] = _mean(sizes[known], data.identities[known], params, "no file")
+    return found
+
+
+def _mean(
+    values: NDArray[np.float64], people: NDArray[np.str_], params: BootstrapParams, reason: str
+) -> Measured:
+    if not values.size:
+        return Measured.undefined(reason)
+    _, person = np.unique(people, return_inverse=True)
+    draws = people_multiplicities(int(person.max()) + 1, params)
+    means = (draws @ np.bincount(person, values)) / (draws @ np.bincount(person))
+    interval = percentile_interval(means, params.level)
+    return Measured(float(values.mean()), interval.low, interval.high, int(values.size))

@@ -9,13 +9,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from privface.audit.readings import leakage_difference, worst_by_validation
 from privface.errors import AuditError
-from privface.records import Embeddings
+from privface.records import Embeddings, Measured
+
+if TYPE_CHECKING:
+    from privface.audit.context import Context
 
 FOLDS = 3
 
@@ -205,3 +209,25 @@ def _regressions(seed: int) -> list[tuple[str, Callable[[], Any]]]:
         )
     )
     return found
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Section: what recovering first adds to the worst attacker on each view, ``recovery`` rows."""
+    rows, whole = [], context.whole
+    for (reading, _, view), recoverer, found, _ in context.recovered:
+        worst = worst_by_validation(found)
+        none = Measured.undefined("no measurable probe after recovery")
+        gain = none
+        if worst is not None:
+            gain = leakage_difference(worst, reading, whole.identities, whole.genders, context.params)
+        rows.append(
+            {
+                "input": view.source,
+                "recoverer": recoverer.name,
+                "probe": None if worst is None else worst.probe,
+                "plain": reading.leakage,
+                "recovered": none if worst is None else worst.leakage,
+                "gain": gain,
+            }
+        )
+    return {"recovery": rows}

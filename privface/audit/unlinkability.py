@@ -27,12 +27,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 
+from privface.audit.context import cleared
 from privface.audit.curves import check_scores
 from privface.audit.intervals import (
     BootstrapParams,
@@ -43,7 +44,11 @@ from privface.audit.intervals import (
 )
 from privface.audit.matching import choose_pairs, cosine_scores
 from privface.audit.part import Line, Part
+from privface.audit.subjects import EmbeddingData
 from privface.records import Embeddings, Measured, Scores
+
+if TYPE_CHECKING:
+    from privface.audit.context import Context
 
 MIN_PAIRS = 20
 """Mated, and non-mated, pairs in each half of the people below which nothing is said."""
@@ -263,3 +268,29 @@ PART: Final = Part(
     percent=False,
 )
 """The part of the report."""
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Section: ``unlinkability`` rows, one a matcher; nothing where there is no second protection."""
+    data = context.data
+    second: dict[str, Embeddings] = {}
+    if isinstance(data, EmbeddingData):
+        second = {name: cleared(table) for name, table in data.second.items()}
+    elif data.second is not None:
+        second = {
+            m.name: context.embed(m, *data.second, "second protected") for m in context.settings.matchers
+        }
+    rows, first = [], context.audited(context.templates)
+    for number, (name, other) in enumerate(second.items()):
+        rows.append(
+            unlinkability_row(
+                first[name][1],
+                other,
+                data.identities,
+                matcher=name,
+                seen=context.seen(name),
+                params=context.params,
+            )
+        )
+        context.report("link two protections", number + 1, len(second))
+    return {"unlinkability": rows} if rows else {}

@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from privface.audit import irreversibility, learning_curve, unlinkability
+from privface.audit.auditor import SECTIONS
 from privface.audit.part import Part
 from privface.audit.subjects import WHITE_BOX
 from privface.audit.verdict import FNMR_GROWTH
@@ -47,7 +47,7 @@ _MODES = {
     "P-P": "protected with protected",
     "P-O": "protected gallery, live original",
 }
-_PARTS = (learning_curve.PART, irreversibility.PART, unlinkability.PART)
+_PARTS = tuple(section.part for section in SECTIONS if section.part)
 _SEEN = {True: "seen in training", False: "unseen", None: "unknown"}
 
 

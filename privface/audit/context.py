@@ -1,0 +1,341 @@
+"""What the sections of an audit share: the data, the people, and whatever more than one of them needs, computed once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privface.audit.attacks import Attacks, library_versions
+from privface.audit.matching import MatchingResult, enrolled, evaluate_matching
+from privface.audit.probes import RetrainedProbe
+from privface.audit.readings import Reading, take_reading, worst_by_validation
+from privface.audit.recovery import Recoverer
+from privface.audit.subjects import WHITE_BOX, AuditData, EmbeddingData, People, View
+from privface.data.splits import person_key
+from privface.errors import AuditError, SplitOverlapError
+from privface.images import to_unit
+from privface.records import Embeddings, Scores
+
+if TYPE_CHECKING:
+    from privface.audit.auditor import Auditor
+
+Sides: TypeAlias = Mapping[str, tuple[Embeddings, Embeddings]]
+"""Original and protected rows by name; a row of NaN describes no face."""
+
+Attacked: TypeAlias = tuple[Reading, RetrainedProbe, View]
+"""What a probe reads from a view."""
+
+
+class Embedder(Protocol):
+    """A matcher, as the audit sees it."""
+
+    @property
+    def name(self) -> str:
+        """Name in the report."""
+
+    @property
+    def seen(self) -> bool | None:
+        """Whether the protector trained against it; ``None`` if unknown."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever its answers change; cached answers go by it."""
+
+    def embed(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embeddings ``(N, D)`` of float32 RGB ``(N, 3, H, W)`` in [0, 1]; a row of NaN failed to enrol."""
+
+
+class FrozenProbe(Protocol):
+    """A gender classifier off the shelf, as the audit sees it."""
+
+    @property
+    def name(self) -> str:
+        """Name in the report."""
+
+    @property
+    def seen(self) -> bool | None:
+        """Whether the protector trained against it; ``None`` if unknown."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever its answers change; cached answers go by it."""
+
+    def male_scores(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Scores ``(N,)``, higher is more male, of float32 RGB ``(N, 3, H, W)`` in [0, 1]."""
+
+
+class Context:
+    """One audit under way.
+
+    Args:
+        settings: Whom and what it was asked for.
+        data: What is audited.
+
+    Attributes:
+        settings: See above.
+        data: See above.
+        whole: The audited rows, then those of the attackers' own people, if they have any. Readings are of these rows.
+        people: Who of them trains attackers, chooses settings and is attacked.
+        params: Bootstrap settings.
+
+    Raises:
+        AuditError: If the data do not fit together, or there are too few people.
+        SplitOverlapError: If somebody trained the protector.
+    """
+
+    def __init__(self, settings: Auditor, data: AuditData | EmbeddingData) -> None:
+        data.check()
+        self.settings, self.data, self.params = settings, data, settings.params
+        self.whole = data.with_attackers()
+        self._refuse_overlap()
+        self.people = People.split(self.whole, settings.shares, seed=settings.seed, audited=len(data))
+        self.attacks = Attacks(
+            self.whole,
+            self.people,
+            seed=settings.seed,
+            params=self.params,
+            cache=settings.cache,
+            progress=settings.progress,
+        )
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Tell the progress."""
+        if self.settings.progress is not None:
+            self.settings.progress(stage, done, total)
+
+    def _refuse_overlap(self) -> None:
+        excluded = {person_key(person) for person in self.settings.exclude_people}
+        shared = sorted({str(i) for i in self.whole.identities if person_key(str(i)) in excluded})
+        if shared:
+            raise SplitOverlapError(
+                f"{len(shared)} audited people trained the protector, none may: {', '.join(shared[:5])}.",
+                hint="Audit people that the protector has not met.",
+            )
+
+    def seen(self, name: str) -> bool | None:
+        """Whether the protection was made with this matcher, or code, at hand."""
+        if isinstance(self.data, EmbeddingData):
+            return self.data.seen.get(name)
+        return next(
+            (m.seen for m in self.settings.matchers if m.name == name), True
+        )  # a code is the model's own
+
+    # --- what models say
+
+    def embed(
+        self, matcher: Embedder, images: NDArray[np.uint8], ok: NDArray[np.bool_], side: str
+    ) -> Embeddings:
+        """A matcher's embeddings ``(N, D)`` of the rows in ``ok``; the others are NaN.
+
+        Raises:
+            AuditError: If no row is in ``ok`` or the matcher breaks its contract.
+        """
+        rows, batch_size = np.flatnonzero(ok), self.settings.batch_size
+        if not rows.size:
+            raise AuditError(
+                f"No {side} photo is enrolled, so there is nothing to match.", hint="Check the faces."
+            )
+
+        def compute() -> dict[str, NDArray[Any]]:
+            parts = []
+            for start in range(0, rows.size, batch_size):
+                batch = rows[start : start + batch_size]
+                part = np.asarray(matcher.embed(to_unit(images[batch])), np.float32)
+                if part.ndim != 2 or len(part) != len(batch):
+                    raise AuditError(
+                        f"Matcher {matcher.name} gave embeddings of shape {part.shape} for {len(batch)} images.",
+                        hint="embed must return one row per image.",
+                    )
+                parts.append(part)
+                self.report(f"embed {side} with {matcher.name}", start + len(batch), rows.size)
+            return {"embeddings": np.concatenate(parts)}
+
+        key = ("embed", _answers(matcher), batch_size, images[rows], *library_versions().items())
+        found = self.settings.cache.arrays(key, compute)["embeddings"]
+        out = np.full((len(images), found.shape[1]), np.nan, np.float32)
+        out[rows] = found
+        return cleared(out)
+
+    def frozen_scores(self, probe: FrozenProbe, images: NDArray[np.uint8], ok: NDArray[np.bool_]) -> Scores:
+        """A pretrained classifier's scores ``(N,)`` of the rows in ``ok``; the others are NaN.
+
+        Raises:
+            AuditError: If the classifier breaks its contract.
+        """
+        rows, batch_size = np.flatnonzero(ok), self.settings.batch_size
+
+        def compute() -> dict[str, NDArray[Any]]:
+            parts = [np.empty(0, np.float64)]
+            for start in range(0, rows.size, batch_size):
+                batch = rows[start : start + batch_size]
+                scores = np.asarray(probe.male_scores(to_unit(images[batch])), np.float64)
+                if scores.shape != (len(batch),):
+                    raise AuditError(
+                        f"Probe {probe.name} gave scores of shape {scores.shape} for {len(batch)} images.",
+                        hint="male_scores must return one number per image.",
+                    )
+                parts.append(scores)
+                self.report(f"read with {probe.name}", start + len(batch), rows.size)
+            return {"scores": np.concatenate(parts)}
+
+        key = ("read", _answers(probe), batch_size, images[rows], *library_versions().items())
+        out = np.full(len(images), np.nan)
+        out[rows] = self.settings.cache.arrays(key, compute)["scores"]
+        return out
+
+    # --- what is matched
+
+    @cached_property
+    def templates(self) -> Sides:
+        """Embeddings of all rows by matcher."""
+        whole = self.whole
+        if isinstance(whole, EmbeddingData):
+            return {name: (cleared(a), cleared(b)) for name, (a, b) in whole.embeddings.items()}
+        return {
+            m.name: (
+                self.embed(m, whole.original, whole.enrolled_original, "original"),
+                self.embed(m, whole.protected, whole.enrolled_protected, "protected"),
+            )
+            for m in self.settings.matchers
+        }
+
+    @cached_property
+    def codes(self) -> Sides:
+        """Codes of all rows before and after the eraser, by the name that their rows have."""
+        codes = self.whole.codes if isinstance(self.whole, AuditData) else {}
+        return {f"{WHITE_BOX}:{name}": (cleared(a), cleared(b)) for name, (a, b) in codes.items()}
+
+    def audited(self, sides: Sides) -> Sides:
+        """The audited rows alone."""
+        count = len(self.data)
+        return {name: (a[:count], b[:count]) for name, (a, b) in sides.items()}
+
+    @cached_property
+    def matching(self) -> list[MatchingResult]:
+        """How well the audited people are recognised, by matcher and by code."""
+        rows: list[MatchingResult] = []
+        for name, (original, protected) in self.audited({**self.templates, **self.codes}).items():
+            rows += evaluate_matching(
+                original,
+                protected,
+                self.data.identities,
+                self.data.genders,
+                matcher=name,
+                seen=self.seen(name),
+                params=self.params,
+                max_impostors=self.settings.max_impostors,
+                seed=self.settings.seed,
+                progress=lambda done, total, name=name: self.report(f"match with {name}", done, total),  # type: ignore[misc]
+            )
+        return rows
+
+    # --- what is read
+
+    @cached_property
+    def views(self) -> list[View]:
+        """What attackers look at."""
+        views = [View.of_embeddings(n, *sides, seen=self.seen(n)) for n, sides in self.templates.items()]
+        views += [View(n, True, a, b, enrolled(a), enrolled(b)) for n, (a, b) in self.codes.items()]
+        if isinstance(self.whole, AuditData) and self.settings.attackers("image"):
+            views.append(self.whole.view)
+        return views
+
+    @cached_property
+    def plain(self) -> list[Attacked]:
+        """Every attacker on every view."""
+        sent = [(probe, view) for view in self.views for probe in self.settings.attackers(view.medium)]
+        found = []
+        for number, (probe, view) in enumerate(sent):
+            found.append((self.attacks.retrained(probe, view), probe, view))
+            self.report("train attackers", number + 1, len(sent))
+        return found
+
+    @cached_property
+    def frozen(self) -> list[Reading]:
+        """What pretrained classifiers read, in their order."""
+        whole, people = self.whole, self.people
+        if not isinstance(whole, AuditData):
+            return []
+        return [
+            take_reading(
+                probe=probe.name,
+                kind="frozen",
+                source="image",
+                seen=probe.seen,
+                original=self.frozen_scores(probe, whole.original, whole.enrolled_original & ~people.train),
+                protected=self.frozen_scores(
+                    probe, whole.protected, whole.enrolled_protected & ~people.train
+                ),
+                val=people.val,
+                test=people.test,
+                identities=whole.identities,
+                genders=whole.genders,
+                params=self.params,
+            )
+            for probe in self.settings.frozen_probes
+        ]
+
+    @cached_property
+    def recovered(self) -> list[tuple[Attacked, Recoverer, list[Reading], NDArray[Any] | None]]:
+        """On each view the worst attacker, what a recoverer made of the protected rows, and what is read from that."""
+        found = []
+        for reading, probe, view in _worst_by_view(self.plain):
+            fixed: list[tuple[Reading, Callable[[NDArray[Any]], Scores]]] = []
+            if view.medium == "image":
+                fixed = [
+                    (r, self._scorer(p))
+                    for r, p in zip(self.frozen, self.settings.frozen_probes, strict=True)
+                ]
+            for recoverer in self.settings.recoverers(view.medium):
+                if (
+                    view.original.shape == view.protected.shape
+                ):  # others are a space of their own: no way back
+                    readings, back = self.attacks.recovered(recoverer, view, probe, fixed)
+                    found.append(((reading, probe, view), recoverer, readings, back))
+        return found
+
+    def _scorer(self, probe: FrozenProbe) -> Callable[[NDArray[np.uint8]], Scores]:
+        return lambda images: self.frozen_scores(probe, images, np.ones(len(images), np.bool_))
+
+    @property
+    def adaptive(self) -> list[Reading]:
+        """What all attackers read who learn from protected data."""
+        back = [reading for _, _, readings, _ in self.recovered for reading in readings]
+        return [reading for reading, _, _ in self.plain] + back
+
+    @property
+    def worst(self) -> Reading | None:
+        """The attacker that learns and reads most of validation people."""
+        return worst_by_validation(self.adaptive)
+
+
+def cleared(embeddings: Embeddings) -> Embeddings:
+    """The same with NaN in rows that describe no face: infinite or null vectors do not either."""
+    out = np.array(embeddings, np.float32)
+    out[~enrolled(out)] = np.nan
+    return out
+
+
+def white_box_mark(source: str) -> dict[str, bool]:
+    """The mark of a row on a code; other rows have none, so audits without a code keep their bytes."""
+    return {"white_box": True} if source.startswith(f"{WHITE_BOX}:") else {}
+
+
+def _answers(model: Embedder | FrozenProbe) -> str:
+    """Names a model's answers: its fingerprint, and where it computes, if it knows."""
+    return f"{model.fingerprint}{getattr(model, 'device', None) or ''}"
+
+
+def _worst_by_view(plain: Sequence[Attacked]) -> list[Attacked]:
+    found = []
+    for source in dict.fromkeys(view.source for _, _, view in plain):
+        mine = [item for item in plain if item[2].source == source and not math.isnan(item[0].val_leakage)]
+        if mine:
+            # a probe that reads originals poorly still attacks, but one that counts goes first
+            found.append(max(mine, key=lambda item: (item[0].measurable, item[0].val_leakage)))
+    return found

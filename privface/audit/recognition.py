@@ -1,0 +1,85 @@
+"""Section: are people still recognised? Rates of every matcher and code, curves, and LFW's protocol."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from privface.audit.context import white_box_mark
+from privface.audit.matching import MatchingResult, cosine_scores, fold_accuracy
+
+if TYPE_CHECKING:
+    from privface.audit.context import Context
+
+
+def run(context: Context) -> dict[str, Any]:
+    """``matching`` and ``pairs_protocol`` rows, and the ``curves`` of the matchers."""
+    rows = context.matching
+    faces = [row for row in rows if not white_box_mark(row.matcher)]
+    return {
+        "matching": [_row(row) for row in rows],
+        "pairs_protocol": _pairs_protocol(context),
+        "curves": {
+            "det": [_det_row(row) for row in faces if row.det is not None],
+            "scores": [_histogram_row(row) for row in faces if row.histogram is not None],
+        },
+    }
+
+
+def _pairs_protocol(context: Context) -> list[dict[str, Any]]:
+    """Accuracy over the folds of a pairs list, in every mode."""
+    pairs, rows = context.settings.pairs, []
+    if pairs is None:
+        return []
+    for name, (original, protected) in context.audited(context.templates).items():
+        for mode, sides in (
+            ("O-O", (original, original)),
+            ("P-P", (protected, protected)),
+            ("P-O", (protected, original)),
+        ):
+            if sides[0].shape[1] == sides[1].shape[1]:
+                scores = cosine_scores(*sides, pairs.pairs)
+                accuracy = fold_accuracy(scores, pairs.same, pairs.folds)
+                folds = len(np.unique(pairs.folds))
+                row = {"matcher": name, "mode": mode, "accuracy": accuracy, "folds": folds}
+                rows.append({**row, "pairs": len(scores)})
+    return rows
+
+
+def _row(row: MatchingResult) -> dict[str, Any]:
+    return {
+        "matcher": row.matcher,
+        **white_box_mark(row.matcher),
+        "seen": row.seen,
+        "mode": row.mode,
+        "impostors": row.impostors,
+        "genuine_pairs": row.genuine_pairs,
+        "impostor_pairs": row.impostor_pairs,
+        "impostors_possible": row.impostors_possible,
+        "eer": row.eer,
+        "auc": row.auc,
+        "d_prime": row.d_prime,
+        "tmr": {f"{fmr:.4f}".rstrip("0"): figure for fmr, figure in row.tmr.items()},
+        "fte": row.fte,
+    }
+
+
+def _names(row: MatchingResult) -> dict[str, Any]:
+    return {"matcher": row.matcher, "mode": row.mode, "impostors": row.impostors}
+
+
+def _det_row(row: MatchingResult) -> dict[str, Any]:
+    curve = row.det
+    return {
+        **_names(row),
+        "fmr": [] if curve is None else curve.fmr,
+        "fnmr": [] if curve is None else curve.fnmr,
+    }
+
+
+def _histogram_row(row: MatchingResult) -> dict[str, Any]:
+    found = row.histogram
+    if found is None:
+        return {}
+    return {**_names(row), "edges": found.edges, "genuine": found.genuine, "impostor": found.impostor}
