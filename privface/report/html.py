@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from privface.audit.auditor import SECTIONS
+from privface.audit import auditor
 from privface.audit.part import Part
 from privface.audit.subjects import WHITE_BOX
 from privface.audit.verdict import FNMR_GROWTH
@@ -47,7 +47,6 @@ _MODES = {
     "P-P": "protected with protected",
     "P-O": "protected gallery, live original",
 }
-_PARTS = tuple(section.part for section in SECTIONS if section.part)
 _SEEN = {True: "seen in training", False: "unseen", None: "unknown"}
 
 
@@ -170,7 +169,11 @@ def _view(document: Mapping[str, Any]) -> dict[str, Any]:
         "figures": _figures(document, matching, leakage, worst_retrained),
         "provenance": [(key, _flat(value)) for key, value in sorted(_part(document, "provenance").items())],
         "embedded": script_json(document),
-        "parts": [_part_view(part, rows) for part in _PARTS if (rows := _rows(document, part.key))],
+        "parts": [
+            _part_view(part, rows)
+            for part in (section.part for section in auditor.SECTIONS)
+            if part and (rows := _rows(document, part.key))
+        ],
         **_attack_views(document),
     }
 
