@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from privface import device as module
-from privface.audit import CNNProbe
+from privface.audit import AuditData, CNNProbe
+from privface.audit.context import Context
 from privface.audit.image_recovery import ImageRecoverer
 from privface.cli.main import app
 from privface.device import Device
@@ -111,12 +112,22 @@ def test_a_matcher_in_bf16_gives_nearly_the_same_embeddings(world: World) -> Non
 
 def test_an_audit_keeps_answers_of_each_precision_apart(world: World, tmp_path: Path) -> None:
     matcher, kept = load_matcher(f"mini:{world.matcher}"), []
-    images, rows = (unit_faces(6).transpose(0, 2, 3, 1) * 255).astype(np.uint8), np.ones(6, bool)
+    images, ok = (unit_faces(80).transpose(0, 2, 3, 1) * 255).astype(np.uint8), np.ones(80, bool)
+    person = np.arange(80) // 2
+    data = AuditData(
+        original=images,
+        protected=images,
+        enrolled_original=ok,
+        enrolled_protected=ok,
+        files=tuple(map(str, range(80))),
+        identities=person.astype(str),
+        genders=person % 2,
+    )
     for precision in ("fp32", "bf16"):
         options = AuditOptions(cache=tmp_path, device="cpu", precision=precision)
-        auditor = build_auditor(options, matchers=[matcher])
-        kept.append(Context(auditor, data).embed(auditor.matchers[0], images, rows, "original"))
-    assert len(list(tmp_path.iterdir())) == 2
+        context = Context(build_auditor(options, matchers=[matcher]), data)
+        kept.append(context.templates[matcher.name][0])
+    assert len(list(tmp_path.iterdir())) == 2, "originals and protected photos are the same here"
     assert not np.array_equal(*kept)
 
 

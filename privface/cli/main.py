@@ -306,6 +306,13 @@ def audit(
     images: Annotated[
         bool, typer.Option("--images", help="Put a contact sheet into the report. It shows original faces.")
     ] = False,
+    card: Annotated[
+        bool,
+        typer.Option(
+            "--card",
+            help="Also write card.md: a model card filled with the figures, in the words of the ISO standards.",
+        ),
+    ] = False,
     battery: Annotated[
         Path | None,
         typer.Option(
@@ -344,6 +351,7 @@ def audit(
     from privface.pipeline import audit as run  # noqa: PLC0415
     from privface.pipeline import audit_tables  # noqa: PLC0415
     from privface.pipeline.inspect import AttackerSet  # noqa: PLC0415
+    from privface.report.card import write_card  # noqa: PLC0415
 
     if self_test:
         _self_test(out, seed=seed)
@@ -409,18 +417,23 @@ def audit(
                 baseline=earlier,
                 progress=progress,
             )
+    files = {"audit": out / "audit.json", "report": out / "report.html"}
+    if card:
+        named = model or eraser
+        title = None if named is None else named.name
+        files["card"] = write_card(result.to_dict(), out / "card.md", model=title)
     outcomes = [result.gate(expression) for expression in fail_if or ()]
     changed = changes(earlier, result) if earlier is not None else None
     Console.document(
         "audit",
         **audit_content(result, outcomes),
         changes=changed,
-        files={"audit": out / "audit.json", "report": out / "report.html"},
+        files=files,
     )
     Console.audit(result)
     if changed is not None:
         Console.changes(changed)
-    Console.say(f"Report: {out / 'report.html'}\nFigures: {out / 'audit.json'}")
+    Console.say(f"Report: {files['report']}\nFigures: {files['audit']}")
     for outcome in outcomes:
         Console.say(outcome.reason)
     if any(outcome.failed for outcome in outcomes):
