@@ -15,9 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     ValidationError,
-    model_serializer,
     model_validator,
 )
 from pydantic_core import ErrorDetails
@@ -201,27 +199,6 @@ class TrainSettings(Settings):
         if self.start is not None and self.method != OWN_METHOD:
             raise ValueError(f"start is for the method {OWN_METHOD}; {self.method} makes its networks itself")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_late_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # configurations are older than these choices: where they are not made, they and their hashes stay as they were
-        content: dict[str, Any] = serialize(self)
-        if not self.losses.matching_views:
-            content["losses"].pop("matching_views")
-        if not self.losses.alignment:
-            content["losses"].pop("alignment")
-        if self.autoencoder.colour == "free":
-            content["autoencoder"].pop("colour")
-        for opponent in [*content["classifiers"], *content["adversaries"]]:
-            if not opponent["separable"]:
-                opponent.pop("separable")
-        if self.start is None:
-            content.pop("start")
-        if self.method == OWN_METHOD:
-            content.pop("method")
-        if not self.method_options:
-            content.pop("method_options")
-        return content
 
     def fingerprint(self) -> str:
         """Short SHA-256 of all settings, stable across machines and key order."""

@@ -1,7 +1,4 @@
-"""Labelled face sets: sources, person-disjoint splits, pairs, balanced orders, loading, generated faces.
-
-:class:`privface.data.streaming.FaceDataset` is not re-exported, because it needs torch.
-"""
+"""Labelled face sets: sources, person-disjoint splits, pairs, balanced orders, loading, generated faces."""
 
 from privface.data.dataset import LoadedFaces, Prepare, load_faces
 from privface.data.embeddings import (

@@ -83,9 +83,8 @@ class CompactResNet(nn.Module):
             "channels": channels,
             "stem": stem,
             "dropout": dropout,
+            "separable": separable,
         }
-        if separable:  # else not written: folders from before there was a choice describe the same network
-            self.config["separable"] = True
         self.stem = nn.Conv2d(channels, width, stem, 2, stem // 2)
         blocks: list[nn.Module] = []
         size = width

@@ -137,7 +137,7 @@ def _require_usable(run: Path, settings: TrainSettings, *, resume: bool) -> None
 def _changes(before: TrainSettings, now: TrainSettings) -> str:
     """What differs between two settings, apart from where and how visibly they run."""
     free = {"loop.device", "loop.devices", "loop.checkpoint_minutes", "tensorboard"}
-    old, new = (_leaves({"method": s.method} | s.model_dump(mode="json")) for s in (before, now))
+    old, new = (_leaves(s.model_dump(mode="json")) for s in (before, now))
     names = sorted(k for k in old.keys() | new.keys() if k not in free and old.get(k) != new.get(k))
     return "; ".join(f"{name} {old.get(name)!r}, now {new.get(name)!r}" for name in names[:3])
 

@@ -5,10 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from privface.data import LoadedFaces, load_faces
-from privface.data.streaming import FaceDataset
 from privface.errors import DataError, ImageError
 from privface.images import encode_image
 from privface.records import FaceRecord, FaceTable, Reject
@@ -80,31 +78,6 @@ def test_a_programming_error_is_not_swallowed(tmp_path: Path) -> None:
 
     with pytest.raises(ZeroDivisionError):
         load_faces(faces(tmp_path), broken)
-
-
-def test_streaming_equals_loading(tmp_path: Path) -> None:
-    table = faces(tmp_path, 7)
-    loaded, stream = load_faces(table, crop), FaceDataset(table, crop)
-    assert len(stream) == 7
-    batches = list(torch.utils.data.DataLoader(stream, batch_size=3))
-    index = torch.cat([i for i, _ in batches])
-    images = torch.cat([x for _, x in batches])
-    assert index.tolist() == list(range(7))
-    assert images.dtype == torch.float32
-    expected = torch.from_numpy(loaded.pixels).permute(0, 3, 1, 2) / 255
-    assert torch.equal(images, expected)
-    assert stream[-1][0] == 6
-    with pytest.raises(IndexError):
-        stream[7]
-
-
-def test_streaming_names_the_bad_file(tmp_path: Path) -> None:
-    stream = FaceDataset(faces(tmp_path), crop)
-    (tmp_path / "3.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"3\.png"):
-        stream[3]
-    with pytest.raises(DataError, match=r"7\.png: no face found"):
-        stream[7]
 
 
 def test_import_is_light() -> None:
