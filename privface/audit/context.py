@@ -31,8 +31,8 @@ Attacked: TypeAlias = tuple[Reading, RetrainedProbe, View]
 """What a probe reads from a view."""
 
 
-class Embedder(Protocol):
-    """A matcher, as the audit sees it."""
+class Named(Protocol):
+    """A model of anybody, as the audit names it."""
 
     @property
     def name(self) -> str:
@@ -45,25 +45,17 @@ class Embedder(Protocol):
     @property
     def fingerprint(self) -> str:
         """Changes whenever its answers change; cached answers go by it."""
+
+
+class Embedder(Named, Protocol):
+    """A matcher, as the audit sees it."""
 
     def embed(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Embeddings ``(N, D)`` of float32 RGB ``(N, 3, H, W)`` in [0, 1]; a row of NaN failed to enrol."""
 
 
-class FrozenProbe(Protocol):
+class FrozenProbe(Named, Protocol):
     """A gender classifier off the shelf, as the audit sees it."""
-
-    @property
-    def name(self) -> str:
-        """Name in the report."""
-
-    @property
-    def seen(self) -> bool | None:
-        """Whether the protector trained against it; ``None`` if unknown."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes whenever its answers change; cached answers go by it."""
 
     def male_scores(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
         """Scores ``(N,)``, higher is more male, of float32 RGB ``(N, 3, H, W)`` in [0, 1]."""
@@ -326,7 +318,7 @@ def white_box_mark(source: str) -> dict[str, bool]:
     return {"white_box": True} if source.startswith(f"{WHITE_BOX}:") else {}
 
 
-def _answers(model: Embedder | FrozenProbe) -> str:
+def _answers(model: Named) -> str:
     """Names a model's answers: its fingerprint, and where it computes, if it knows."""
     return f"{model.fingerprint}{getattr(model, 'device', None) or ''}"
 

@@ -12,7 +12,7 @@ from privface.audit.matching import enrolled
 from privface.audit.subjects import AuditData, EmbeddingData
 
 if TYPE_CHECKING:
-    from privface.audit.context import Context, Embedder, FrozenProbe
+    from privface.audit.context import Context, Named
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def _provenance(context: Context) -> dict[str, Any]:
     }
 
 
-def _model(model: Embedder | FrozenProbe) -> dict[str, Any]:
+def _model(model: Named) -> dict[str, Any]:
     """What is said of a model; models of others need not know the hash of their weights, nor where they compute."""
     device = getattr(model, "device", None)
     return {
