@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from privface.errors import ModelError
 from privface.models.inputs import luminance
 from privface.models.parts import CODES, CodeKind, Corruption, CorruptionKind, GaussianCode, Noise, Pass
+from privface.models.protectable import Protectable
 
 Upsampling = Literal["transposed", "nearest", "bilinear"]
 Output = Literal["sigmoid", "linear"]
@@ -147,7 +148,7 @@ def variant(name: str, **changes: Any) -> AutoencoderConfig:
         ) from error
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(Protectable):
     """An encoder, a code and a decoder.
 
     Args:
@@ -156,6 +157,8 @@ class Autoencoder(nn.Module):
     Raises:
         ModelError: If a plain value is unknown or out of range.
     """
+
+    kind: ClassVar[str] = "autoencoder"
 
     def __init__(self, config: AutoencoderConfig | Mapping[str, Any]) -> None:
         super().__init__()

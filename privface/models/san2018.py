@@ -7,7 +7,7 @@ import io
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from privface.errors import CheckpointError, ConfigError, InputRangeError, Label
 from privface.models.checkpoint import build, load_network
 from privface.models.face_model import network_sha256
 from privface.models.inputs import require_unit_images, to_input
+from privface.models.protectable import Protectable
 from privface.models.prototypes import PROTOTYPE_SIDE, Prototypes, require_genders
 from privface.records import FRAME, InputSpec
 
@@ -29,9 +30,6 @@ GenderSource: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.int64]]
 """Gives the true gender, 0 female or 1 male, shape ``(N,)``, of each image of a batch ``(N, 3, size, size)``."""
 
 TARGETS: Final[tuple[Target, ...]] = get_args(Target)
-
-KIND: Final = "san-2018"
-"""What the card beside the weights calls the network."""
 
 PROTOTYPES: Final = "prototypes.safetensors"
 """Name of the prototypes in a run folder."""
@@ -57,19 +55,19 @@ _MAX_BYTES: Final = 16 * 2**20
 """Largest file that :func:`load_released` reads; the authors' has 1.3 MB."""
 
 
-class San2018(nn.Module):
+class San2018(Protectable):
     """The autoencoder of Mirjalili, Raschka, Namboodiri and Ross (ICB 2018, arXiv 1712.00321).
 
     It sees a grey face together with the prototype of the face's own gender, decodes 128 maps, and mixes them, pixel by
     pixel, with the prototype of the gender wanted. 324,248 parameters; layers as in the authors' released code.
-
-    Attributes:
-        config: Constructor arguments for the card beside the weights: none.
     """
+
+    kind: ClassVar[str] = "san-2018"
+    needs_genders: ClassVar[bool] = True
+    has_strength: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {}
         self.encoder = nn.Sequential(
             nn.Conv2d(4, 8, 3, padding=1),
             nn.LeakyReLU(0.01),
@@ -305,7 +303,7 @@ class San2018Protector:
         Raises:
             CheckpointError: If the folder is incomplete, damaged, a pickle or of another kind.
         """
-        saved = load_network(run, kind=KIND)
+        saved = load_network(run, kind=San2018.kind)
         network = build(San2018, saved, where=run)
         prototypes = Prototypes.load(run / PROTOTYPES)
         target, size = saved.meta.get("target", "opposite"), int(saved.meta.get("size", FRAME))
