@@ -188,6 +188,8 @@ def _graph(network: nn.Module, size: int, metadata: dict[str, str]) -> bytes:
                 verbose=False,
             )
         model = program.model_proto
+        for node in model.graph.node:  # it says where the exporter's own source lies, and in which line
+            node.ClearField("metadata_props")
     except Exception as error:  # the exporter raises whatever an operator raised
         raise ModelError(
             f"The network cannot be exported ({str(error).splitlines()[0][:160]}).",

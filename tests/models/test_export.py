@@ -62,6 +62,7 @@ def test_plain_onnx_runtime_gives_torch_s_answer_for_any_batch(
     meta = {p.key: p.value for p in onnx.load(found.path).metadata_props}
     assert meta["privface.fingerprint"] == protector.fingerprint
     assert meta["privface.size"] == str(SIZE)
+    assert b"autoencoders.py" not in found.path.read_bytes()  # nor where this machine keeps its code
 
 
 def test_the_family_exports_too(tmp_path: Path) -> None:
