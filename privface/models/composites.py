@@ -128,16 +128,7 @@ class EnsembleSan(_Several):
         return f"+{self.rule}"
 
     def forward(self, images: Tensor, *, strength: float = 1.0, noise: Noise | None = None) -> Tensor:
-        """Protect a batch.
-
-        Args:
-            images: RGB in [0, 1], ``(N, 3, H, W)``.
-            strength: As of the members.
-            noise: As of the members that have something to draw; the choice of a member is the photo's alone.
-
-        Returns:
-            Same shape.
-        """
+        """Protect a batch; strength and noise are the members', the choice of a member is the photo's alone."""
         if self.rule == "average":
             return torch.stack([m(images, strength=strength, noise=noise) for m in self.members]).mean(0)
         # one at a time: a choice must not change the shape of the batch that other photos are computed in
@@ -174,16 +165,7 @@ class FlowSan(_Several):
             earlier.eval().requires_grad_(False)
 
     def forward(self, images: Tensor, *, strength: float = 1.0, noise: Noise | None = None) -> Tensor:
-        """Protect a batch.
-
-        Args:
-            images: RGB in [0, 1], ``(N, 3, H, W)``.
-            strength: As of the members; every stage has it.
-            noise: As of the members that have something to draw.
-
-        Returns:
-            Same shape.
-        """
+        """Protect a batch; every stage has that strength, and that noise where it has something to draw."""
         for member in self.members:
             images = member(images, strength=strength, noise=noise).clamp(0.0, 1.0)
         return images

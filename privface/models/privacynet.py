@@ -76,18 +76,9 @@ class PrivacyNet(Protectable):
         return {"attributes": list(self.attributes), "body": self.body.config, "hide": list(self.hide)}
 
     def forward(self, images: Tensor, *, strength: float = 1.0) -> Tensor:
-        """Protect a batch: hide :attr:`hide`.
-
-        Args:
-            images: RGB in [0, 1], ``(N, 3, H, W)``.
-            strength: As of the autoencoder.
-
-        Returns:
-            Same shape.
-        """
+        """Protect a batch: hide :attr:`hide`, with the strength of the autoencoder."""
         mask = images.new_tensor([[float(name in self.hide) for name in self.attributes]])
-        maps = self._maps(images, mask)
-        return self.body.render(self.body.decode(maps, images), images, strength=strength)
+        return self._run(images, mask, strength)[0]
 
     def learn(self, images: Tensor, mask: Tensor) -> Pass:
         """One pass in training.
@@ -96,11 +87,12 @@ class PrivacyNet(Protectable):
             images: RGB in [0, 1], ``(N, 3, H, W)``.
             mask: 1 for each attribute to hide, else 0, ``(N, A)``.
         """
-        maps = self._maps(images, mask)
-        return Pass(self.body.render(self.body.decode(maps, images), images), maps[-1], maps[-1].abs().mean())
+        output, code = self._run(images, mask)
+        return Pass(output, code, code.abs().mean())
 
-    def _maps(self, images: Tensor, mask: Tensor) -> list[Tensor]:
-        return [
+    def _run(self, images: Tensor, mask: Tensor, strength: float = 1.0) -> tuple[Tensor, Tensor]:
+        maps = [
             found + condition(mask)[:, :, None, None]
             for found, condition in zip(self.body.encode(images), self.conditions, strict=True)
         ]
+        return self.body.render(self.body.decode(maps, images), images, strength=strength), maps[-1]

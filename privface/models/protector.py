@@ -13,14 +13,12 @@ from torch import Tensor
 
 from privface.device import Device
 from privface.errors import CheckpointError, ConfigError, LabelError
-from privface.models.autoencoders import SemiAdversarialAutoencoder
 from privface.models.bundled import model_folder
 from privface.models.checkpoint import SavedNetwork, build, load_network
-from privface.models.composites import EnsembleSan, FlowSan
+from privface.models.composites import SINGLE, EnsembleSan, FlowSan
 from privface.models.draws import ImageNoise
 from privface.models.erased_code import ErasedCode
 from privface.models.face_model import network_sha256
-from privface.models.family import Autoencoder
 from privface.models.inputs import require_unit_images
 from privface.models.privacynet import PrivacyNet
 from privface.models.protectable import Protectable
@@ -29,16 +27,7 @@ from privface.records import FRAME
 from privface.threads import map_parts
 
 KINDS: Mapping[str, type[Protectable]] = {
-    made.kind: made
-    for made in (
-        SemiAdversarialAutoencoder,
-        Autoencoder,
-        EnsembleSan,
-        FlowSan,
-        PrivacyNet,
-        ErasedCode,
-        San2018,
-    )
+    made.kind: made for made in (*SINGLE.values(), EnsembleSan, FlowSan, PrivacyNet, ErasedCode, San2018)
 }
 """Every network that protects, by what the card beside its weights calls it."""
 
@@ -156,14 +145,8 @@ class Protector:
             raise ConfigError(
                 f"Draw {number} of a protector that draws nothing.", hint="Load it with a seed: draw=SEED."
             )
-        return Protector(
-            self.network,
-            size=self.size,
-            strength=self.strength,
-            draw=self.draw,
-            number=number,
-            device=self.device,
-        )
+        given: dict[str, Any] = {"size": self.size, "strength": self.strength, "device": self.device}
+        return Protector(self.network, draw=self.draw, number=number, **given)
 
     @property
     def has_code(self) -> bool:
@@ -202,11 +185,9 @@ class Protector:
         if self.draw is None or not len(part):
             return self._computed(part)
         # one image alone: what it gets must not hang on the shape of a batch
+        sources = [ImageNoise(image, seed=self.draw, number=self.number) for image in part]
         return np.concatenate(
-            [
-                self._computed(image[None], noise=ImageNoise(image, seed=self.draw, number=self.number))
-                for image in part
-            ]
+            [self._computed(image[None], noise=n) for image, n in zip(part, sources, strict=True)]
         )
 
     def _computed(self, part: Tensor, **drawn: ImageNoise) -> NDArray[np.float32]:

@@ -11,9 +11,8 @@ from privface.errors import ConfigError
 from privface.models.bundled import model_folder
 from privface.models.checkpoint import load_network
 from privface.models.export import OnnxProtector, exported
-from privface.models.labelled import LabelledProtector
 from privface.models.protector import Protector, class_of
-from privface.models.san2018 import San2018Protector
+from privface.models.san2018 import LabelledProtector, San2018Protector
 from privface.records import Gender
 
 

@@ -95,4 +95,4 @@ def _prototypes(job: Job) -> Prototypes:
     return Prototypes.load(path)
 
 
-SAN_2018 = Method(San2018.kind, _train, San2018Options, needs_genders=True)
+SAN_2018 = Method(San2018.kind, _train, San2018Options, needs_genders=San2018.needs_genders)
