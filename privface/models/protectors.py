@@ -50,15 +50,15 @@ def load_protector(
     if not is_file and runtime != "onnx" and genders is None:
         here = Device.choose(device, precision)
         return Protector.load(model, strength=strength, draw=draw, device=here, **choices)
-    what = f"{model.name} {'runs in ONNX Runtime' if genders is None else 'needs genders'}"
+    what = f"{model.name}, {'in ONNX Runtime' if genders is None else 'with genders'},"
     if device not in {"auto", "cpu"} or precision not in {"auto", "fp32"}:
         raise ConfigError(
-            f"device={device}, precision={precision}: {what} and computes on the CPU in fp32.",
+            f"device={device}, precision={precision}: {what} computes on the CPU in fp32.",
             hint="Leave both out, or give the run folder alone.",
         )
     if draw is not None:
         raise ConfigError(
-            f"draw={draw}: {what} and has nothing random, so every draw would be the same.",
+            f"draw={draw}: {what} has nothing random, so every draw would be the same.",
             hint="Leave the draw out, or give the run folder of a variational or denoising backbone, in torch.",
         )
     if genders is not None:
