@@ -30,7 +30,7 @@ from privface.audit.subjects import WHITE_BOX
 from privface.models import bundled, load_gender_probe, load_matcher
 from privface.models.bundled import MANIFEST, MODEL_CARD, PREFIX, SCHEMA
 from privface.models.checkpoint import CARD, WEIGHTS, SavedNetwork, load_network
-from privface.models.erased_code import KIND
+from privface.models.erased_code import ErasedCode
 from privface.models.face_model import network_sha256
 from privface.models.inventory import verify_model
 from privface.models.protector import Protector
@@ -166,7 +166,7 @@ def _require_audit_of(folder: Path, audit: Mapping[str, Any]) -> None:
 def _copy(asked: argparse.Namespace) -> dict[str, dict[str, str]]:
     """Weights, their descriptions and what the run was trained on and against; gives their hashes."""
     run = load_network(asked.run)
-    if run.kind != KIND or [one["form"] == "onnx" for one in run.config["encoders"]] != [False]:
+    if run.kind != ErasedCode.kind or [one["form"] == "onnx" for one in run.config["encoders"]] != [False]:
         raise SystemExit(
             f"{asked.run.name} is no erased-code with one encoder of ours; a network of others is not passed on."
         )

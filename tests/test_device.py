@@ -20,7 +20,7 @@ from privface.cli.main import app
 from privface.device import Device
 from privface.errors import ConfigError, OutputError
 from privface.models import Protector, load_matcher
-from privface.models.export import load_protector
+from privface.models.protectors import load_protector
 from privface.options import AuditOptions
 from privface.pipeline import build_auditor
 from privface.protect.manifest import read_manifest

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from privface.errors import ConfigError
-from privface.models.export import OnnxProtector, load_protector
-from privface.models.protector import Protector
+from privface.models import Protector, load_protector
 from privface.protect import (
     DownUpSample,
     GaussianBlur,
@@ -66,21 +64,16 @@ def baselines() -> list[Method]:
 
 
 def model_method(path: Path) -> Method:
-    """The model of a run folder or an exported file; the strength of the latter is built in.
+    """The model of a run folder or an exported file; some have one strength.
 
     Raises:
         PrivfaceError: If it cannot be loaded.
     """
     loaded = load_protector(path)
     name = f"Model {path.resolve().name}"
-    if isinstance(loaded, OnnxProtector):
-        note = f"{MODEL_NOTE} Its strength is built into the file."
+    if not isinstance(loaded, Protector) or not loaded.network.has_strength:
+        note = f"{MODEL_NOTE} It has one strength."
         return Method(name, note, lambda _strength: loaded, adjustable=False)
-    if not isinstance(loaded, Protector):
-        raise ConfigError(
-            f"{path} needs the true gender of every photo, which the page does not ask for.",
-            hint="Use `privface protect --genders LABELS`.",
-        )
     network, size = loaded.network, loaded.size
 
     @lru_cache(maxsize=32)

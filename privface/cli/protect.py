@@ -208,7 +208,7 @@ def protect(
     Examples: `privface protect photos protected`, `privface protect photo.jpg face.png`
     """
     from privface.data import read_genders  # noqa: PLC0415
-    from privface.models.export import load_protector  # noqa: PLC0415
+    from privface.models import load_protector  # noqa: PLC0415
     from privface.protect import is_baseline, protect_folder  # noqa: PLC0415
     from privface.protect.folder import StoppedError  # noqa: PLC0415
 

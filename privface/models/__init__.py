@@ -5,13 +5,14 @@ from privface.models.checkpoint import SavedNetwork, load_network, save_network
 from privface.models.composites import RULES, EnsembleSan, FlowSan, Reader, Rule, Single
 from privface.models.family import VARIANTS, Autoencoder, AutoencoderConfig, variant
 from privface.models.inputs import require_unit_images, to_input
-from privface.models.labelled import LabelledProtector
 from privface.models.loading import GenderProbe, Matcher, load_gender_probe, load_matcher
 from privface.models.networks import CompactResNet, Mlp
 from privface.models.privacynet import PrivacyNet
-from privface.models.protector import Perturbation, Protector, kind_of
+from privface.models.protectable import Protectable
+from privface.models.protector import Protector
+from privface.models.protectors import load_protector
 from privface.models.prototypes import Prototypes, make_prototypes
-from privface.models.san2018 import San2018, San2018Protector, load_released
+from privface.models.san2018 import LabelledProtector, San2018, San2018Protector, load_released
 
 __all__ = [
     "RULES",
@@ -25,8 +26,8 @@ __all__ = [
     "LabelledProtector",
     "Matcher",
     "Mlp",
-    "Perturbation",
     "PrivacyNet",
+    "Protectable",
     "Protector",
     "Prototypes",
     "Reader",
@@ -36,10 +37,10 @@ __all__ = [
     "SavedNetwork",
     "SemiAdversarialAutoencoder",
     "Single",
-    "kind_of",
     "load_gender_probe",
     "load_matcher",
     "load_network",
+    "load_protector",
     "load_released",
     "make_prototypes",
     "require_unit_images",

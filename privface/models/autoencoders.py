@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from privface.errors import ModelError
 from privface.models.inputs import luminance
-from privface.models.parts import Pass
+from privface.models.parts import Noise, Pass
+from privface.models.protectable import Protectable
 
 _LOGIT_EDGE = 0.02
 
@@ -32,7 +33,7 @@ class _Stage(nn.Module):
         return x
 
 
-class SemiAdversarialAutoencoder(nn.Module):
+class SemiAdversarialAutoencoder(Protectable):
     """Convolutional encoder-decoder for aligned faces, after SAN (Mirjalili et al., ICB 2018) but label-free.
 
     The original network is handed a same-gender prototype and so must know the gender; this one sees the
@@ -51,9 +52,10 @@ class SemiAdversarialAutoencoder(nn.Module):
             no change; ``"direct"`` paints the image from the code alone.
 
     Attributes:
-        config: The arguments, for the card beside the weights.
         widths: Channels of each of the encoder's maps, from fine to coarse.
     """
+
+    kind: ClassVar[str] = "semi-adversarial-autoencoder"
 
     def __init__(
         self,
@@ -77,7 +79,7 @@ class SemiAdversarialAutoencoder(nn.Module):
                 "A network that paints the image anew has no colour to keep.",
                 hint='Use output "residual", or colour "free" or "dropped".',
             )
-        self.config: dict[str, Any] = {
+        self._config: dict[str, Any] = {
             "width": width,
             "depth": depth,
             "blocks": blocks,
@@ -86,7 +88,7 @@ class SemiAdversarialAutoencoder(nn.Module):
             "output": output,
         }
         if colour != "free":  # cards written before there was a choice stay as they are
-            self.config["colour"] = colour
+            self._config["colour"] = colour
         self.skips, self.stem, self.output, self.colour = skips, stem, output, colour
         self.widths = sizes = [width * (k + 2) // 2 for k in range(depth)]
         first = 12 if stem == "unshuffle" else 3
@@ -103,6 +105,11 @@ class SemiAdversarialAutoencoder(nn.Module):
         if output == "residual":
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(_bias(self.head))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments, for the card beside the weights."""
+        return self._config
 
     @property
     def multiple(self) -> int:
@@ -143,13 +150,14 @@ class SemiAdversarialAutoencoder(nn.Module):
         out: Tensor = self.head(self.merge(x))
         return out
 
-    def forward(self, images: Tensor, *, strength: float = 1.0) -> Tensor:
+    def forward(self, images: Tensor, *, strength: float = 1.0, noise: Noise | None = None) -> Tensor:
         """Protect a batch.
 
         Args:
             images: RGB in [0, 1], shape ``(N, 3, H, W)``.
             strength: Scales the change of a ``residual`` network; 0 gives the photo (without its colour, where that is
                 dropped) back up to clipping at 0.02 and 0.98, 1 is what was trained.
+            noise: Not used: nothing is drawn.
 
         Returns:
             Protected images in (0, 1), same shape.

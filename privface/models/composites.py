@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from privface.models.family import Autoencoder
 from privface.models.inputs import to_input
 from privface.models.networks import CompactResNet
 from privface.models.parts import Noise, Pass
+from privface.models.protectable import Protectable
 from privface.records import InputSpec
 
 Single: TypeAlias = SemiAdversarialAutoencoder | Autoencoder
@@ -27,13 +28,12 @@ RULES: Final[tuple[Rule, ...]] = get_args(Rule)
 """All ways in which the members of an ensemble can be combined."""
 
 SINGLE: Final[Mapping[str, type[Single]]] = {
-    "semi-adversarial-autoencoder": SemiAdversarialAutoencoder,
-    "autoencoder": Autoencoder,
+    made.kind: made for made in (SemiAdversarialAutoencoder, Autoencoder)
 }
 """Networks that others are put together from, by their kind on a card."""
 
 
-class _Several(nn.Module):
+class _Several(Protectable):
     """Networks with one state dict and one card.
 
     Args:
@@ -49,12 +49,12 @@ class _Several(nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """Constructor arguments as plain values, for the card beside the weights."""
-        return {"members": [{"kind": _kind(m), "config": dict(_single(m).config)} for m in self.members]}
+        return {"members": [{"kind": m.kind, "config": m.config} for m in self.members]}
 
     @property
     def is_random(self) -> bool:
         """Whether a member has something to draw outside training."""
-        return any(isinstance(member, Autoencoder) and member.is_random for member in self.members)
+        return any(member.is_random for member in self.members)
 
 
 class Reader(nn.Module):
@@ -99,6 +99,8 @@ class EnsembleSan(_Several):
         ModelError: If the rule is unknown, or ``"undecided"`` has no reader, or another rule has one.
     """
 
+    kind: ClassVar[str] = "ensemble-san"
+
     def __init__(
         self,
         members: Sequence[Single | Mapping[str, Any]],
@@ -118,22 +120,17 @@ class EnsembleSan(_Several):
     @property
     def config(self) -> dict[str, Any]:
         """Constructor arguments as plain values, for the card beside the weights."""
-        readers = [reader.config for reader in self.readers if isinstance(reader, Reader)]
-        return {**super().config, "rule": self.rule, "readers": readers}
+        return {**super().config, "rule": self.rule, "readers": [reader.config for reader in self.readers]}
+
+    @property
+    def mark(self) -> str:
+        """How it comes to one output, which is no weight."""
+        return f"+{self.rule}"
 
     def forward(self, images: Tensor, *, strength: float = 1.0, noise: Noise | None = None) -> Tensor:
-        """Protect a batch.
-
-        Args:
-            images: RGB in [0, 1], ``(N, 3, H, W)``.
-            strength: As of the members.
-            noise: As of the members that have something to draw; the choice of a member is the photo's alone.
-
-        Returns:
-            Same shape.
-        """
+        """Protect a batch; strength and noise are the members', the choice of a member is the photo's alone."""
         if self.rule == "average":
-            return torch.stack([_run(m, images, strength, noise) for m in self.members]).mean(0)
+            return torch.stack([m(images, strength=strength, noise=noise) for m in self.members]).mean(0)
         # one at a time: a choice must not change the shape of the batch that other photos are computed in
         return torch.cat([self._chosen(image[None], strength, noise) for image in images])
 
@@ -141,8 +138,9 @@ class EnsembleSan(_Several):
         if self.rule == "random":
             digest = hashlib.blake2b(image.detach().float().cpu().numpy().tobytes(), digest_size=8).digest()
             drawn = self.members[int.from_bytes(digest, "big") % len(self.members)]
-            return _run(drawn, image, strength, noise)
-        outputs = [_run(member, image, strength, noise) for member in self.members]
+            found: Tensor = drawn(image, strength=strength, noise=noise)
+            return found
+        outputs = [member(image, strength=strength, noise=noise) for member in self.members]
         known = torch.stack(
             [torch.stack([r(out).abs().mean() for r in self.readers]).mean() for out in outputs]
         )
@@ -159,24 +157,17 @@ class FlowSan(_Several):
         members: The networks, first to last.
     """
 
+    kind: ClassVar[str] = "flow-san"
+
     def __init__(self, members: Sequence[Single | Mapping[str, Any]]) -> None:
         super().__init__(members)
         for earlier in self.members[:-1]:
             earlier.eval().requires_grad_(False)
 
     def forward(self, images: Tensor, *, strength: float = 1.0, noise: Noise | None = None) -> Tensor:
-        """Protect a batch.
-
-        Args:
-            images: RGB in [0, 1], ``(N, 3, H, W)``.
-            strength: As of the members; every stage has it.
-            noise: As of the members that have something to draw.
-
-        Returns:
-            Same shape.
-        """
+        """Protect a batch; every stage has that strength, and that noise where it has something to draw."""
         for member in self.members:
-            images = _run(member, images, strength, noise).clamp(0.0, 1.0)
+            images = member(images, strength=strength, noise=noise).clamp(0.0, 1.0)
         return images
 
     def learn(self, images: Tensor) -> Pass:
@@ -184,14 +175,9 @@ class FlowSan(_Several):
         with torch.no_grad():
             for earlier in self.members[:-1]:
                 images = earlier(images).clamp(0.0, 1.0)
-        return _single(self.members[-1]).learn(images)
-
-
-def _run(member: nn.Module, images: Tensor, strength: float, noise: Noise | None) -> Tensor:
-    """What a member makes of images; only one of the family has anything to draw."""
-    drawn = {"noise": noise} if noise is not None and isinstance(member, Autoencoder) else {}
-    found: Tensor = member(images, strength=strength, **drawn)
-    return found
+        last: Any = self.members[-1]
+        found: Pass = last.learn(images)
+        return found
 
 
 def _built(card: Mapping[str, Any]) -> Single:
@@ -199,13 +185,3 @@ def _built(card: Mapping[str, Any]) -> Single:
     if kind not in SINGLE:
         raise ValueError(f"a member of kind {kind!r}")
     return SINGLE[kind](**card["config"])
-
-
-def _single(network: nn.Module) -> Single:
-    if not isinstance(network, SemiAdversarialAutoencoder | Autoencoder):
-        raise ModelError(f"{type(network).__name__} cannot be one of several networks.")
-    return network
-
-
-def _kind(network: nn.Module) -> str:
-    return next(kind for kind, made in SINGLE.items() if isinstance(network, made))

@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from privface.errors import ConfigError
-
 MAX_DRAW: Final = 2**64 - 1
 """Largest seed and largest number of a draw."""
 
@@ -41,16 +39,3 @@ class ImageNoise:
     def uniform(self, like: Tensor) -> Tensor:
         """Numbers from [0, 1) of the shape, type and device of ``like``."""
         return torch.from_numpy(self._generator.random(tuple(like.shape), dtype=np.float32)).to(like)
-
-
-def check_draw(seed: int, number: int) -> None:
-    """Refuse a seed or a number that has no 64-bit form.
-
-    Raises:
-        ConfigError: If one of them is below 0 or above :data:`MAX_DRAW`.
-    """
-    if not 0 <= seed <= MAX_DRAW or not 0 <= number <= MAX_DRAW:
-        raise ConfigError(
-            f"draw={seed}, number {number}: both must lie in 0..{MAX_DRAW}.",
-            hint="Any whole number of 64 bits will do; a secret one cannot be guessed.",
-        )

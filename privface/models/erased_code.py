@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -21,10 +21,8 @@ from privface.models.face_model import FaceModel
 from privface.models.frozen import frozen
 from privface.models.inputs import to_input
 from privface.models.networks import CompactResNet
+from privface.models.protectable import Protectable
 from privface.records import FRAME, InputSpec
-
-KIND = "erased-code"
-"""What :func:`~privface.models.checkpoint.save_network` writes on the card."""
 
 _NATIVE: Mapping[str, type[nn.Module]] = {"encoder": FaceEncoder, "compact": CompactResNet}
 
@@ -203,7 +201,7 @@ class CodeEraser(nn.Module):
         return self.tell(self.move(codes))
 
 
-class ErasedCode(nn.Module):
+class ErasedCode(Protectable):
     """Photo to code, gender out of the code, code to face.
 
     Each encoder's embedding, at unit length and less its mean, side by side; principal components of that, at unit length,
@@ -224,6 +222,9 @@ class ErasedCode(nn.Module):
         ConfigError: If a size is out of range.
     """
 
+    kind: ClassVar[str] = "erased-code"
+    has_strength: ClassVar[bool] = False
+    has_code: ClassVar[bool] = True
     centres: Tensor
     middle: Tensor
     axes: Tensor
@@ -256,13 +257,13 @@ class ErasedCode(nn.Module):
         self.register_buffer("centres", torch.zeros(dimensions))
         self.register_buffer("middle", torch.zeros(dimensions))
         self.register_buffer("axes", torch.zeros(dimensions, widths[-1] + drop))
-        self.choose(widths[-1] if chosen is None else chosen)
+        self.choose(code_size=widths[-1] if chosen is None else chosen)
 
     @property
     def config(self) -> dict[str, Any]:
         """Constructor arguments as plain values, for the card beside the weights."""
         return {
-            "encoders": [e.config for e in self.encoders if isinstance(e, FrozenReader)],
+            "encoders": [encoder.config for encoder in self.encoders],
             "sizes": self.sizes,
             "drop": self.drop,
             "regions": self.regions,
@@ -271,25 +272,40 @@ class ErasedCode(nn.Module):
             "chosen": self.chosen,
         }
 
-    def choose(self, size: int) -> None:
-        """Use a code of ``size`` values.
+    @property
+    def mark(self) -> str:
+        """The size in use."""
+        return f"+code:{self.chosen}"
+
+    def choose(self, *, code_size: int | None = None, **choices: Any) -> None:
+        """Use a code of ``code_size`` values.
 
         Raises:
             ConfigError: If the model has no such code; lists those it has.
         """
-        if size not in self.sizes:
+        super().choose(**choices)
+        if code_size is None:
+            return
+        if code_size not in self.sizes:
             raise ConfigError(
-                f"code size {size}: this model has codes of {', '.join(map(str, self.sizes))} values.",
+                f"code size {code_size}: this model has codes of {', '.join(map(str, self.sizes))} values.",
                 hint="Choose one of them, or train with method_options.code_sizes.",
             )
-        self.chosen = size
+        self.chosen = code_size
 
     def place(self, device: Device) -> None:
         """Move to a device, and make the encoders ready for calls from several threads."""
-        self.to(device.name)
+        super().place(device)
         for encoder in self.encoders:
             encoder.device = device  # type: ignore[assignment]
             encoder.prepare()  # type: ignore[operator]
+
+    def exportable(self) -> Self:
+        """A copy whose encoders are plain networks."""
+        copied = super().exportable()
+        for encoder in copied.encoders:
+            encoder.unpack()  # type: ignore[operator]
+        return copied
 
     def read(self, images: Tensor) -> Tensor:
         """All embeddings, each at unit length, side by side: ``(N, D)`` of images ``(N, 3, H, W)`` in [0, 1]."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from privface.errors import ModelError
 from privface.models.inputs import luminance
 from privface.models.parts import CODES, CodeKind, Corruption, CorruptionKind, GaussianCode, Noise, Pass
+from privface.models.protectable import Protectable
 
 Upsampling = Literal["transposed", "nearest", "bilinear"]
 Output = Literal["sigmoid", "linear"]
@@ -70,10 +71,11 @@ class AutoencoderConfig:
         # YAML gives lists; the record is hashable and compares equal after a round trip
         object.__setattr__(self, "shape", tuple(int(x) for x in self.shape))
         object.__setattr__(self, "hidden", tuple(int(x) for x in self.hidden))
-        problems = [
-            *(f"{name}={value!r}" for name, value in self._numbers().items() if value < 1),
-            *(f"{name}={value:g}" for name, value in self._shares().items() if not 0.0 <= value < 1.0),
-        ]
+        counts = {name: getattr(self, name) for name in ("code", "width", "depth", "blocks")}
+        counts |= {"shape": min(self.shape, default=0), "hidden": min(self.hidden, default=1)}
+        problems = [f"{name}={value!r}" for name, value in counts.items() if value < 1]
+        shares = {"dropout": self.dropout, "code_dropout": self.code_dropout}
+        problems += [f"{name}={value:g}" for name, value in shares.items() if not 0.0 <= value < 1.0]
         choices = {
             "architecture": ("fully-connected", "convolutional"),
             "upsampling": ("transposed", "nearest", "bilinear"),
@@ -103,15 +105,6 @@ class AutoencoderConfig:
                 f"{self.shape[1]} x {self.shape[2]} pixels cannot be halved {self.depth} times.",
                 hint=f"Use sides divisible by {2**self.depth}, or fewer halvings.",
             )
-
-    def _numbers(self) -> dict[str, int]:
-        return {
-            "code": self.code, "width": self.width, "depth": self.depth, "blocks": self.blocks,
-            "shape": min(self.shape, default=0), "hidden": min(self.hidden, default=1),
-        }  # fmt: skip
-
-    def _shares(self) -> dict[str, float]:
-        return {"dropout": self.dropout, "code_dropout": self.code_dropout}
 
 
 VARIANTS: Final[Mapping[str, AutoencoderConfig]] = {
@@ -147,7 +140,7 @@ def variant(name: str, **changes: Any) -> AutoencoderConfig:
         ) from error
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(Protectable):
     """An encoder, a code and a decoder.
 
     Args:
@@ -156,6 +149,8 @@ class Autoencoder(nn.Module):
     Raises:
         ModelError: If a plain value is unknown or out of range.
     """
+
+    kind: ClassVar[str] = "autoencoder"
 
     def __init__(self, config: AutoencoderConfig | Mapping[str, Any]) -> None:
         super().__init__()

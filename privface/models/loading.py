@@ -285,7 +285,7 @@ def _bundled(spec: str, *, kind: str) -> dict[str, Any]:
     if kind != "matcher" or folder == find_bundled(spec).card.parent:
         return {**_mini(str(folder), kind=kind), "name": spec}
     # in the protector's folder, as its encoder: weights need not come twice
-    saved = checkpoint.load_network(folder, kind=erased_code.KIND)
+    saved = checkpoint.load_network(folder, kind=erased_code.ErasedCode.kind)
     reader: Any = checkpoint.build(erased_code.ErasedCode, saved, where=folder).encoders[0]
     network = reader.network.eval().requires_grad_(False)
     return {

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from privface.errors import ConfigError, ModelError
 from privface.models.autoencoders import SemiAdversarialAutoencoder
 from privface.models.parts import Pass
+from privface.models.protectable import Protectable
 
 
-class PrivacyNet(nn.Module):
+class PrivacyNet(Protectable):
     """A conditioned generator (Mirjalili, Raschka, Ross: PrivacyNet, IEEE TIP 2020, arXiv 2001.00561).
 
     The authors tell their generator the value that each attribute shall have, and so must know the values of those to
@@ -33,6 +34,8 @@ class PrivacyNet(nn.Module):
         ConfigError: If ``hide`` has an unknown name or none.
     """
 
+    kind: ClassVar[str] = "privacynet"
+
     def __init__(self, *, attributes: Sequence[str], body: Mapping[str, Any], hide: Sequence[str]) -> None:
         super().__init__()
         if not attributes or len(set(attributes)) != len(attributes):
@@ -43,14 +46,17 @@ class PrivacyNet(nn.Module):
             nn.Linear(len(attributes), width, bias=False) for width in self.body.widths
         )
         self.hide: tuple[str, ...] = ()
-        self.choose(hide)
+        self.choose(hide=hide)
 
-    def choose(self, hide: Sequence[str]) -> None:
+    def choose(self, *, hide: Sequence[str] | None = None, **choices: Any) -> None:
         """Hide these attributes from now on.
 
         Raises:
             ConfigError: If there is none, or one that the network was not trained to hide.
         """
+        super().choose(**choices)
+        if hide is None:
+            return
         unknown = [name for name in hide if name not in self.attributes]
         if unknown or not hide:
             raise ConfigError(
@@ -60,23 +66,19 @@ class PrivacyNet(nn.Module):
         self.hide = tuple(name for name in self.attributes if name in hide)
 
     @property
+    def mark(self) -> str:
+        """Which attributes it hides."""
+        return f"+hide:{','.join(self.hide)}"
+
+    @property
     def config(self) -> dict[str, Any]:
         """Constructor arguments as plain values, for the card beside the weights."""
         return {"attributes": list(self.attributes), "body": self.body.config, "hide": list(self.hide)}
 
     def forward(self, images: Tensor, *, strength: float = 1.0) -> Tensor:
-        """Protect a batch: hide :attr:`hide`.
-
-        Args:
-            images: RGB in [0, 1], ``(N, 3, H, W)``.
-            strength: As of the autoencoder.
-
-        Returns:
-            Same shape.
-        """
+        """Protect a batch: hide :attr:`hide`, with the strength of the autoencoder."""
         mask = images.new_tensor([[float(name in self.hide) for name in self.attributes]])
-        maps = self._maps(images, mask)
-        return self.body.render(self.body.decode(maps, images), images, strength=strength)
+        return self._run(images, mask, strength)[0]
 
     def learn(self, images: Tensor, mask: Tensor) -> Pass:
         """One pass in training.
@@ -85,11 +87,12 @@ class PrivacyNet(nn.Module):
             images: RGB in [0, 1], ``(N, 3, H, W)``.
             mask: 1 for each attribute to hide, else 0, ``(N, A)``.
         """
-        maps = self._maps(images, mask)
-        return Pass(self.body.render(self.body.decode(maps, images), images), maps[-1], maps[-1].abs().mean())
+        output, code = self._run(images, mask)
+        return Pass(output, code, code.abs().mean())
 
-    def _maps(self, images: Tensor, mask: Tensor) -> list[Tensor]:
-        return [
+    def _run(self, images: Tensor, mask: Tensor, strength: float = 1.0) -> tuple[Tensor, Tensor]:
+        maps = [
             found + condition(mask)[:, :, None, None]
             for found, condition in zip(self.body.encode(images), self.conditions, strict=True)
         ]
+        return self.body.render(self.body.decode(maps, images), images, strength=strength), maps[-1]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -19,19 +20,14 @@ from privface.errors import CheckpointError, ConfigError, InputRangeError, Label
 from privface.models.checkpoint import build, load_network
 from privface.models.face_model import network_sha256
 from privface.models.inputs import require_unit_images, to_input
+from privface.models.protectable import Protectable
 from privface.models.prototypes import PROTOTYPE_SIDE, Prototypes, require_genders
-from privface.records import FRAME, InputSpec
+from privface.records import FRAME, GENDERS, Gender, InputSpec
 
 Target: TypeAlias = Literal["same", "neutral", "opposite"]
 """Whose prototype is mixed into the decoded face, as seen from the photo's own gender."""
 
-GenderSource: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.int64]]
-"""Gives the true gender, 0 female or 1 male, shape ``(N,)``, of each image of a batch ``(N, 3, size, size)``."""
-
 TARGETS: Final[tuple[Target, ...]] = get_args(Target)
-
-KIND: Final = "san-2018"
-"""What the card beside the weights calls the network."""
 
 PROTOTYPES: Final = "prototypes.safetensors"
 """Name of the prototypes in a run folder."""
@@ -57,19 +53,19 @@ _MAX_BYTES: Final = 16 * 2**20
 """Largest file that :func:`load_released` reads; the authors' has 1.3 MB."""
 
 
-class San2018(nn.Module):
+class San2018(Protectable):
     """The autoencoder of Mirjalili, Raschka, Namboodiri and Ross (ICB 2018, arXiv 1712.00321).
 
     It sees a grey face together with the prototype of the face's own gender, decodes 128 maps, and mixes them, pixel by
     pixel, with the prototype of the gender wanted. 324,248 parameters; layers as in the authors' released code.
-
-    Attributes:
-        config: Constructor arguments for the card beside the weights: none.
     """
+
+    kind: ClassVar[str] = "san-2018"
+    needs_genders: ClassVar[bool] = True
+    has_strength: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {}
         self.encoder = nn.Sequential(
             nn.Conv2d(4, 8, 3, padding=1),
             nn.LeakyReLU(0.01),
@@ -124,19 +120,7 @@ class San2018(nn.Module):
         return torch.sigmoid(self.combiner(torch.cat([maps, chosen], 1)))
 
     def forward(self, faces: Tensor, same: Tensor, chosen: Tensor) -> Tensor:
-        """Perturb faces: :meth:`decode`, then :meth:`combine`.
-
-        Args:
-            faces: Grey in [0, 1], shape ``(N, 1, 224, 224)``.
-            same: Prototype of each face's own gender, RGB in [0, 1], shape ``(N, 3, 224, 224)``.
-            chosen: Prototype for the output: the same, the neutral or the opposite one, same shape and range.
-
-        Returns:
-            Grey faces in (0, 1), shape ``(N, 1, 224, 224)``.
-
-        Raises:
-            InputRangeError: If a shape differs.
-        """
+        """:meth:`decode`, then :meth:`combine` with the same, the neutral or the opposite prototype."""
         return self.combine(self.decode(faces, same), chosen)
 
 
@@ -247,16 +231,10 @@ class San2018Protector:
     Args:
         network: The trained network; put into evaluation mode and frozen.
         prototypes: The gender prototypes, in the frame of the images.
-        genders: The caller's source of the true gender of each image of a batch, 0 female and 1 male. It is called once
-            for each batch; its answer for an image must not depend on the others. The fingerprint does not cover it.
-            Left out, genders are given with every call.
         target: Prototype for the output: of the ``"same"`` gender, ``"neutral"``, or of the ``"opposite"`` gender.
         size: Side of the aligned images in pixels; they are resized to 224 and back.
 
     Attributes:
-        network: The network.
-        target: The target.
-        size: The side.
         fingerprint: SHA-256 over weights, prototypes, target and size.
 
     Raises:
@@ -268,7 +246,6 @@ class San2018Protector:
         network: San2018,
         prototypes: Prototypes,
         *,
-        genders: GenderSource | None = None,
         target: Target,
         size: int = FRAME,
     ) -> None:
@@ -281,7 +258,6 @@ class San2018Protector:
         self.network = network.eval().requires_grad_(False)
         self.target: Target = target
         self.size = size
-        self._genders = genders
         female, male, neutral = (
             torch.tensor(pixels) for pixels in (prototypes.female, prototypes.male, prototypes.neutral)
         )
@@ -295,21 +271,20 @@ class San2018Protector:
         self.fingerprint = hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
     @classmethod
-    def load(cls, run: Path, *, genders: GenderSource | None = None) -> San2018Protector:
+    def load(cls, run: Path) -> San2018Protector:
         """Load a run folder of ``privface train`` with the method ``san-2018``.
 
         Args:
             run: The folder; it holds the prototypes, too.
-            genders: As for the class.
 
         Raises:
             CheckpointError: If the folder is incomplete, damaged, a pickle or of another kind.
         """
-        saved = load_network(run, kind=KIND)
+        saved = load_network(run, kind=San2018.kind)
         network = build(San2018, saved, where=run)
         prototypes = Prototypes.load(run / PROTOTYPES)
         target, size = saved.meta.get("target", "opposite"), int(saved.meta.get("size", FRAME))
-        return cls(network, prototypes, genders=genders, target=target, size=size)
+        return cls(network, prototypes, target=target, size=size)
 
     def __call__(
         self, images: NDArray[np.float32], genders: NDArray[np.int64] | None = None
@@ -318,7 +293,7 @@ class San2018Protector:
 
         Args:
             images: Aligned RGB, ``(N, 3, size, size)`` in [0, 1].
-            genders: Their true genders, 0 female and 1 male, ``(N,)``; by default the source is asked.
+            genders: Their true genders, 0 female and 1 male, ``(N,)``; needed.
 
         Raises:
             InputRangeError: If shape, type or range break the contract.
@@ -331,12 +306,12 @@ class San2018Protector:
                 f"Images to protect have {batch.shape[2]} x {batch.shape[3]} pixels; expected {self.size} x {self.size}.",
                 hint="Align the faces to the protector's size.",
             )
-        if genders is None and self._genders is None:
+        if genders is None:
             raise LabelError(
                 f"No genders were given for {len(batch)} images: {WHY_GENDERS}.",
                 hint="Call it with the true genders, 0 female and 1 male, one for each image.",
             )
-        genders = np.asarray(self._genders(images) if genders is None and self._genders else genders)
+        genders = np.asarray(genders)
         require_genders(genders, count=len(batch))
         protected = np.empty(batch.shape, np.float32)
         with torch.inference_mode():
@@ -348,6 +323,62 @@ class San2018Protector:
         """One image ``(1, 3, size, size)``; gives ``(3, size, size)``."""
         grey = self.network(to_grey(image), self._same[gender][None], self._chosen[gender][None])
         return from_grey(grey, size=self.size)[0].clamp(0.0, 1.0)
+
+
+class LabelledProtector:
+    """Protects photos by name: their genders come from a table.
+
+    Folder jobs tell a protector with ``needs_keys`` which photo each image comes from, and ask it beforehand which
+    photos it cannot protect.
+
+    Args:
+        protector: Asks for genders.
+        genders: True gender of each photo by its key, the path below the root as a manifest writes it.
+
+    Attributes:
+        fingerprint: The protector's, with a hash of the table: another table, other photos.
+    """
+
+    needs_keys = True
+
+    def __init__(self, protector: San2018Protector, genders: Mapping[str, Gender]) -> None:
+        self._protector, self._genders = protector, dict(genders)
+        table = hashlib.sha256(json.dumps(sorted(self._genders.items())).encode())
+        self.fingerprint = f"{protector.fingerprint}+genders:{table.hexdigest()[:16]}"
+        self.size = protector.size
+
+    def lacks(self, key: str) -> str | None:
+        """Why the photo of this key cannot be protected; ``None`` where it can."""
+        return None if key in self._genders else f"no gender label for this photo, and {WHY_GENDERS}"
+
+    def __call__(self, images: NDArray[np.float32], keys: Sequence[str] | None = None) -> NDArray[np.float32]:
+        """Protect a batch.
+
+        Args:
+            images: Aligned RGB, ``(N, 3, size, size)`` in [0, 1].
+            keys: Key of the photo that each image comes from; needed.
+
+        Returns:
+            Same shape and range.
+
+        Raises:
+            InputRangeError: If shape, type or range break the contract.
+            LabelError: If a key is missing or has no gender.
+        """
+        if keys is None:
+            raise LabelError(
+                f"{len(images)} images without keys: {WHY_GENDERS}.",
+                hint="Give the key of each image's photo.",
+            )
+        unknown = [key for key in keys if key not in self._genders]
+        if unknown:
+            raise LabelError(
+                f"{len(unknown)} of {len(keys)} photos have no gender label, the first is {unknown[0]!r};"
+                f" {WHY_GENDERS}.",
+                hint="Add them to the table of genders.",
+            )
+        codes = np.array([GENDERS.index(self._genders[key]) for key in keys], np.int64)
+        return self._protector(images, codes)
 
 
 def _require_shape(values: Tensor, head: tuple[int, int], *, what: str) -> None:

@@ -22,7 +22,7 @@ from privface.images import encode_image, to_pixels, to_unit, write_atomic
 from privface.models import GenderProbe, Matcher, Protector, load_gender_probe, load_matcher
 from privface.models.bundled import model_folder
 from privface.models.checkpoint import CARD, load_network
-from privface.models.erased_code import KIND
+from privface.models.erased_code import ErasedCode
 from privface.options import DEFAULT_AUDIT, Alignment, AuditOptions
 from privface.pipeline.battery import averaging, build_auditor
 from privface.pipeline.faces import Progress, load_aligned, take_split
@@ -323,7 +323,7 @@ def _load_coder(model: Path | None, made_by: Collection[str], device: Device) ->
     if model is None or not (model_folder(model) / CARD).is_file():
         return None
     # by its kind: some others cannot be loaded without more, such as true genders
-    if load_network(model_folder(model)).kind != KIND:
+    if load_network(model_folder(model)).kind != ErasedCode.kind:
         return None
     sizes = {int(size) for name in made_by for size in re.findall(r"\+code:(\d+)", name)}
     return Protector.load(model, code_size=max(sizes, default=None), device=device)

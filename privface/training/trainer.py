@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from privface.data.sampling import balanced_indices
 from privface.device import Device
 from privface.errors import ConfigError, TrainingError
-from privface.models import Matcher, Protector, kind_of, save_network
+from privface.models import Matcher, Protector, save_network
 from privface.training.checkpoint import RESUME_FILE, read_checkpoint, write_checkpoint
 from privface.training.events import TrainingLog
 from privface.training.source import ImageSource, Prefetcher, step_generator
@@ -217,7 +217,7 @@ class SemiAdversarialTrainer:
         elapsed = time.perf_counter() - began
         if self._fabric.is_global_zero:
             network = self.averaged()
-            save_network(run, network, kind=kind_of(network), meta=meta)
+            save_network(run, network, kind=network.kind, meta=meta)
         log.close()
         rate = (done - first) * settings.batch_size * self._fabric.world_size / max(elapsed, 1e-9)
         return FitSummary(done, rate, waited / max(elapsed, 1e-9), dict(validation))

@@ -36,6 +36,7 @@ from privface.app.uploads import (
 from privface.errors import ConfigError, DataError
 from privface.faces import Detection, align_face
 from privface.images import decode_image, encode_image
+from privface.models.bundled import DEFAULT_PROTECTOR
 from privface.protect import check_images
 from privface.records import ARCFACE_TEMPLATE
 from privface.report.reading import Reading
@@ -227,6 +228,12 @@ def test_strength_changes_the_model(kit, make_png):
     original = decode_image(make_png(3)).astype(int)
     changes = [np.abs(decode_image(data or b"").astype(int) - original).mean() for data in (weak, strong)]
     assert 0 < changes[0] < changes[1]
+
+
+def test_a_face_drawn_from_a_code_has_one_strength():
+    method = model_method(Path(DEFAULT_PROTECTOR))
+    assert not method.adjustable
+    assert method.make(0.5) is method.make(1.0)
 
 
 def test_markup_escapes_names_and_reasons():

@@ -23,7 +23,7 @@ import yaml
 
 from privface.cli.main import app
 from privface.data import generate_faces, write_faces
-from privface.models import CompactResNet, Protector, SemiAdversarialAutoencoder, kind_of, save_network
+from privface.models import CompactResNet, Protector, SemiAdversarialAutoencoder, save_network
 from privface.protect import protect_folder
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, own_photos: Callable[..., No
     write_faces(generate_faces(people=16, photos_per_person=2, seed=4), place / "demo" / "faces")
     protector = SemiAdversarialAutoencoder(width=4, depth=1, blocks=1)
     for run in ("runs/mine", "demo/run"):
-        save_network(place / run, protector, kind=kind_of(protector), meta={"size": 112})
+        save_network(place / run, protector, kind=protector.kind, meta={"size": 112})
     protect_folder(place / "photos", place / "protected", Protector.load(place / "runs" / "mine"))
     for folder, kind, outputs in (
         ("demo/matcher", "matcher", 16),

@@ -16,8 +16,8 @@ import torch
 from privface.errors import CheckpointError, ModelError, PrivfaceError
 from privface.models import Protector, bundled, erased_code, load_gender_probe, load_matcher
 from privface.models.bundled import bundled_folder, bundled_models, find_bundled, model_card, model_folder
-from privface.models.export import load_protector
 from privface.models.inventory import list_models, verify_model
+from privface.models.protectors import load_protector
 from privface.pipeline import read_provenance
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,6 @@ from privface.models import (
 )
 from privface.models.export import export_protector
 from privface.models.family import Autoencoder
-from privface.models.protector import kind_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -104,7 +103,7 @@ def test_only_the_last_network_of_a_flow_learns(make_images):
     ids=["undecided", "mixed", "flow"],
 )
 def test_a_card_brings_everything_back(tmp_path, make_images, network):
-    save_network(tmp_path, network, kind=kind_of(network), meta={"size": 32})
+    save_network(tmp_path, network, kind=network.kind, meta={"size": 32})
     again, images = Protector.load(tmp_path), make_images(3)
     np.testing.assert_array_equal(again(images), Protector(network, size=32)(images))
     assert again.network.config == network.config
@@ -137,7 +136,7 @@ def test_a_flow_goes_to_onnx_and_a_random_choice_does_not(tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     for name, network in (("flow", FlowSan(MEMBERS[:2])), ("random", EnsembleSan(MEMBERS[:2]))):
-        save_network(tmp_path / name, network, kind=kind_of(network), meta={"size": 32})
+        save_network(tmp_path / name, network, kind=network.kind, meta={"size": 32})
     assert export_protector(tmp_path / "flow", tmp_path / "flow.onnx").difference < 1e-4
     with pytest.raises(ModelError, match="cannot be exported"):
         export_protector(tmp_path / "random", tmp_path / "random.onnx")

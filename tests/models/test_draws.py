@@ -24,10 +24,10 @@ from privface.models import (
     variant,
 )
 from privface.models.draws import MAX_DRAW, ImageNoise
-from privface.models.export import export_protector, load_protector
+from privface.models.export import export_protector
 from privface.models.family import VARIANTS
 from privface.models.parts import Corruption, GaussianCode
-from privface.models.protector import can_draw, kind_of
+from privface.models.protectors import load_protector
 from privface.protect import protect_folder, read_manifest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -175,9 +175,8 @@ def test_numbers_are_a_function_of_image_seed_and_number_alone():
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_who_can_draw(name):
-    assert can_draw(network(name) if name != "linear" else network(name, hidden=())) == (
-        name in ("variational", "denoising")
-    )
+    made = network(name) if name != "linear" else network(name, hidden=())
+    assert made.is_random == (name in ("variational", "denoising"))
 
 
 @pytest.mark.parametrize(
@@ -191,10 +190,10 @@ def test_who_can_draw(name):
         FlowSan([san()]),
         PrivacyNet(attributes=["gender"], body=san().config, hide=["gender"]),
     ],
-    ids=kind_of,
+    ids=lambda made: made.kind,
 )
 def test_a_network_with_nothing_random_is_refused(made):
-    with pytest.raises(ConfigError, match=rf"draw=7: this network \({kind_of(made)}\) has nothing random"):
+    with pytest.raises(ConfigError, match=rf"draw=7: this network \({made.kind}\) has nothing random"):
         Protector(made, size=SIZE, draw=7)
 
 

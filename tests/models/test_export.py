@@ -26,7 +26,8 @@ from privface.models import (
     save_network,
 )
 from privface.models.erased_code import FrozenReader
-from privface.models.export import OnnxProtector, export_protector, load_protector
+from privface.models.export import OnnxProtector, export_protector
+from privface.models.protectors import load_protector
 from privface.protect import read_manifest
 
 SIZE = 32
@@ -61,6 +62,7 @@ def test_plain_onnx_runtime_gives_torch_s_answer_for_any_batch(
     meta = {p.key: p.value for p in onnx.load(found.path).metadata_props}
     assert meta["privface.fingerprint"] == protector.fingerprint
     assert meta["privface.size"] == str(SIZE)
+    assert b"autoencoders.py" not in found.path.read_bytes()  # nor where this machine keeps its code
 
 
 def test_the_family_exports_too(tmp_path: Path) -> None:
@@ -95,7 +97,7 @@ def test_refusals(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not exist"):
         OnnxProtector.load(tmp_path / "m.onnx")
     export_protector(run, tmp_path / "m.onnx", strength=0.5)
-    with pytest.raises(ConfigError, match=r"has 0.5 built in"):
+    with pytest.raises(ConfigError, match=r"has strength 0\.5 and all choices built in"):
         load_protector(tmp_path / "m.onnx", strength=2.0)
     with pytest.raises(InputRangeError):
         load_protector(tmp_path / "m.onnx")(images(1) * 255)

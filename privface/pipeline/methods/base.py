@@ -27,7 +27,6 @@ from privface.models import (
     Protector,
     SemiAdversarialAutoencoder,
     Single,
-    kind_of,
     load_gender_probe,
     save_network,
     variant,
@@ -251,7 +250,7 @@ def perturbation(settings: TrainSettings) -> Single:
         )
     if settings.start is not None:
         where = Path(settings.start)
-        restore(network, load_network(where, kind=kind_of(network)), where=where)
+        restore(network, load_network(where, kind=network.kind), where=where)
     return network
 
 

@@ -6,7 +6,6 @@ from pydantic import Field
 
 from privface.errors import ConfigError
 from privface.models import CompactResNet, EnsembleSan, GenderProbe, Protector, Reader, Rule, save_network
-from privface.models.protector import kind_of
 from privface.pipeline.methods.base import Job, Method, Outcome, perturbation, rank
 from privface.pipeline.methods.diverse import Diverse, DiverseOptions
 from privface.pipeline.methods.watching import Validation
@@ -40,7 +39,7 @@ def _train(job: Job, options: EnsembleOptions) -> Outcome:
         )
     )
     if rank() == 0:
-        save_network(job.run, ensemble, kind=kind_of(ensemble), meta=job.meta)
+        save_network(job.run, ensemble, kind=ensemble.kind, meta=job.meta)
     return Outcome.of(members, parts.classifiers, validation=validation)
 
 

@@ -107,7 +107,7 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
 
     def assembled(trained: FaceDecoder) -> ErasedCode:
         network.decoder = trained
-        network.choose(network.sizes[-1])
+        network.choose(code_size=network.sizes[-1])
         return network
 
     fitted = fit_network(
@@ -234,7 +234,7 @@ def _erase(
     seed: int,
 ) -> NDArray[np.float32]:
     """Fit the eraser of one size; gives all moved codes ``(N, size)``."""
-    network.choose(size)
+    network.choose(code_size=size)
     with torch.inference_mode():
         code = network.project(read).numpy()
     eraser = RegionalTransport(

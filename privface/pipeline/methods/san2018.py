@@ -12,7 +12,7 @@ from privface.errors import ConfigError
 from privface.images import to_unit
 from privface.losses import AttributeLoss
 from privface.models import Prototypes, San2018, San2018Protector, make_prototypes
-from privface.models.san2018 import KIND, PROTOTYPES, Target
+from privface.models.san2018 import PROTOTYPES, Target
 from privface.pipeline.methods.base import (
     Fitted,
     Job,
@@ -45,7 +45,7 @@ def _train(job: Job, options: San2018Options) -> Outcome:
     if not (weights.reconstruction and weights.frozen and weights.matching):
         raise ConfigError(
             f"Loss weights reconstruction {weights.reconstruction:g}, frozen {weights.frozen:g}, matching"
-            f" {weights.matching:g}: {KIND} has all three terms.",
+            f" {weights.matching:g}: {San2018.kind} has all three terms.",
             hint="Give each a weight above 0.",
         )
     prototypes = _prototypes(job)
@@ -95,4 +95,4 @@ def _prototypes(job: Job) -> Prototypes:
     return Prototypes.load(path)
 
 
-SAN_2018 = Method(KIND, _train, San2018Options, needs_genders=True)
+SAN_2018 = Method(San2018.kind, _train, San2018Options, needs_genders=San2018.needs_genders)

@@ -1,0 +1,106 @@
+"""What a network says of itself, so that a protector need not know which one it has."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar, Self
+
+from torch import Tensor, nn
+
+from privface.device import Device
+from privface.errors import ConfigError
+from privface.models.draws import MAX_DRAW
+
+
+class Protectable(nn.Module):
+    """A network that turns aligned faces into protected ones.
+
+    It is called as ``network(images, strength=1.0)`` with RGB ``(N, 3, H, W)`` in [0, 1] and gives the same shape; where
+    :attr:`is_random`, also with ``noise`` (:class:`~privface.models.parts.Noise`). One that :attr:`needs_genders` is called
+    as its own protector knows.
+
+    Attributes:
+        kind: What the card beside its weights calls it.
+        needs_genders: Whether it must know the true gender of every photo.
+        has_strength: Whether its change can be scaled.
+        has_code: Whether faces are drawn from a code and from nothing else.
+    """
+
+    kind: ClassVar[str]
+    needs_genders: ClassVar[bool] = False
+    has_strength: ClassVar[bool] = True
+    has_code: ClassVar[bool] = False
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments as plain values, for the card beside the weights."""
+        return {}
+
+    @property
+    def is_random(self) -> bool:
+        """Whether it has something to draw outside training."""
+        return False
+
+    @property
+    def mark(self) -> str:
+        """What a fingerprint says beside the weights: settings that are none, such as a choice of what to hide."""
+        return ""
+
+    def choose(self, **choices: Any) -> None:
+        """Settle what is left open until a photo is protected.
+
+        Args:
+            choices: By name; ``None`` leaves the usual one.
+
+        Raises:
+            ConfigError: If there is no such choice, or it is out of range.
+        """
+        for name, value in choices.items():
+            if value is not None:
+                raise ConfigError(
+                    f"{name}={value}: the network {self.kind} has no such choice.",
+                    hint="Leave it out, or train with a method that has it (docs/methods.md).",
+                )
+
+    def check(self, *, strength: float = 1.0, draw: int | None = None, number: int = 0) -> None:
+        """Refuse a strength or a draw that it cannot have.
+
+        Raises:
+            ConfigError: If one of them is out of range, or means nothing here.
+        """
+        if not 0.0 <= strength <= 2.0:
+            raise ConfigError(
+                f"strength={strength} is outside 0..2.", hint="1 is the strength the model was trained with."
+            )
+        if strength != 1.0 and not self.has_strength:
+            raise ConfigError(
+                f"strength={strength:g}: the network {self.kind} has one strength, 1.", hint="Leave it out."
+            )
+        if draw is None:
+            return
+        if not 0 <= draw <= MAX_DRAW or not 0 <= number <= MAX_DRAW:
+            raise ConfigError(
+                f"draw={draw}, number {number}: both must lie in 0..{MAX_DRAW}.",
+                hint="Any whole number of 64 bits will do; a secret one cannot be guessed.",
+            )
+        if not self.is_random:
+            raise ConfigError(
+                f"draw={draw}: this network ({self.kind}) has nothing random, so every draw would be the same.",
+                hint="Leave the draw out, or train a variational or denoising backbone (docs/methods.md).",
+            )
+
+    def place(self, device: Device) -> None:
+        """Move to a device, ready for calls from several threads."""
+        self.to(device.name)
+
+    def codes(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The code of images ``(N, 3, H, W)`` in [0, 1] and the erased code, unit rows ``(N, K)``.
+
+        Raises:
+            ConfigError: If it has none.
+        """
+        raise ConfigError(f"The network {self.kind} has no code.", hint="Train with the method erased-code.")
+
+    def exportable(self) -> Self:
+        """A copy that torch's exporter can follow."""
+        return copy.deepcopy(self)
