@@ -15,6 +15,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from sklearn.utils.validation import validate_data
 from torch import Tensor, nn
 
+from privface.descent import moving_average, set_rate
 from privface.erasers.base import Eraser, known_codes, require_range, two_labels, unit_rows
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -163,14 +164,11 @@ class NetworkEraser(Eraser):
     def _play(self, game: Game, groups: list[Tensor], progress: Progress | None) -> None:
         each = max(2, self.batch_size // len(groups))
         truth = torch.tensor([0.0, 1.0]).repeat_interleave(each).repeat(len(groups) // 2)
-        parameters = list(game.protector.parameters())
-        optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=1e-4)
-        average = [p.detach().clone() for p in parameters]
+        optimizer = torch.optim.AdamW(game.protector.parameters(), lr=self.learning_rate, weight_decay=1e-4)
+        average = moving_average(game.protector, 0.995)
         chasers = [_chaser(game, opponent) for opponent in game.opponents]
         for step in range(self.steps):
-            rate = 0.5 * (1 + np.cos(np.pi * step / self.steps)) * min(1.0, 10 * (step + 1) / self.steps)
-            for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate * float(rate)
+            set_rate(optimizer, step, self.steps, rise=self.steps / 10)
             rows = torch.cat([g[torch.randint(len(g), (each,))] for g in groups])
             erased = game.outputs(rows)
             game.opponents.requires_grad_(True)
@@ -185,15 +183,10 @@ class NetworkEraser(Eraser):
             optimizer.zero_grad(set_to_none=True)
             game.loss(erased, rows, truth).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            weight = 1.0 - min(0.995, (step + 1) / (step + 10))
-            with torch.no_grad():
-                for mean, value in zip(average, parameters, strict=True):
-                    mean.lerp_(value, weight)
+            average.update_parameters(game.protector)
             if progress is not None:
                 progress(step + 1, self.steps)
-        with torch.no_grad():
-            for mean, value in zip(average, parameters, strict=True):
-                value.copy_(mean)
+        game.protector.load_state_dict(average.module.state_dict())
 
     def _begin_anew(self, game: Game, chasers: list[torch.optim.Optimizer], step: int) -> None:
         """Opponents that start afresh find what the old ones were led away from."""

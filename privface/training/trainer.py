@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from privface.data.sampling import balanced_indices
+from privface.descent import moving_average, set_rate
 from privface.device import Device
 from privface.errors import ConfigError, TrainingError
 from privface.models import Matcher, Protector, kind_of, save_network
@@ -127,18 +128,12 @@ class SemiAdversarialTrainer:
         whole: Callable[[Any], Any] | None = None,
     ) -> None:
         self.step, self.settings = step, settings
-        self._progress, self._validate, self._on_epoch, self._tensorboard = (
-            progress,
-            validate,
-            on_epoch,
-            tensorboard,
-        )
-        self._protector, self._whole = protector, whole
-        accelerator = (
-            settings.device if settings.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-        )
-        probe = torch.device(accelerator)
-        self.precision = pick_precision(settings.precision, probe)
+        self._progress, self._validate, self._on_epoch = progress, validate, on_epoch
+        self._tensorboard, self._protector, self._whole = tensorboard, protector, whole
+        accelerator = settings.device
+        if accelerator == "auto":
+            accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+        self.precision = pick_precision(settings.precision, torch.device(accelerator))
         self._fabric = lf.Fabric(accelerator=accelerator, devices=settings.devices, precision=self.precision)  # type: ignore[arg-type]
         self._fabric.launch()
         self._fabric.to_device(step)
@@ -146,13 +141,19 @@ class SemiAdversarialTrainer:
         self._learned = [p for p in step.autoencoder.parameters() if p.requires_grad]
         opponents = [*step.pixel_adversaries, *step.embedding_adversaries]
         self._chasing = [p for opponent in opponents for p in opponent.parameters()]
-        self._opponents = nn.ModuleList(opponents)
         optimizers = [torch.optim.Adam(self._learned, lr=settings.learning_rate, betas=(0.5, 0.99))]
         if self._chasing:
             optimizers.append(torch.optim.Adam(self._chasing, lr=settings.adversary_rate, betas=(0.5, 0.99)))
         ready = self._fabric.setup_optimizers(*optimizers)
         self._optimizers: list[Any] = list(ready) if isinstance(ready, tuple | list) else [ready]
-        self._average = {k: v.detach().clone() for k, v in step.autoencoder.state_dict().items()}
+        self._average = moving_average(step.autoencoder, settings.ema)
+        self._parts = {
+            "autoencoder": step.autoencoder,
+            "average": self._average,
+            "opponents": nn.ModuleList(opponents),
+            "alignments": step.alignments,
+            **{f"optimizer_{k}": optimizer for k, optimizer in enumerate(self._optimizers)},
+        }
 
     def fit(
         self,
@@ -188,7 +189,10 @@ class SemiAdversarialTrainer:
             matchers = self.step.matchers if self.step.weights.matching else ()
             embeddings = embed_originals([_matcher(m) for m in matchers], source)
         log = TrainingLog(run, tensorboard=self._tensorboard, active=self._fabric.is_global_zero)
-        done = self._load(run) if resume else 0
+        done = 0
+        if resume:
+            file, device = run / RESUME_FILE, self._fabric.device
+            done = read_checkpoint(file, self._key(), self._parts, device=device)["done"]
         validation: Mapping[str, float] = {}
         log.keep_until(done)
         began, first, waited, saved = time.perf_counter(), done, 0.0, time.monotonic()
@@ -200,7 +204,8 @@ class SemiAdversarialTrainer:
             self._refresh(epoch, at_start=done == epoch * len(batches))
             feed = Prefetcher(source, batches, start=done - epoch * len(batches))
             for position, index, images in feed:
-                self._set_rate(done, total)
+                # the adversaries' rate stays
+                set_rate(self._optimizers[0], done, total, rise=settings.warmup_steps, floor=0.1)
                 self.step.done_share = done / total
                 figures = self._one_step(images, index, told, embeddings, epoch, position, done)
                 done += 1
@@ -245,7 +250,7 @@ class SemiAdversarialTrainer:
                 [target[rows].to(device) for target in targets],
                 generator=step_generator(seed=self.settings.seed, epoch=epoch, step=position),
             )
-        self._update(losses, done)
+        self._update(losses)
         figures = {
             name: float(value) for name, value in losses.figures.items()
         }  # the one CPU-GPU sync of a step
@@ -256,7 +261,7 @@ class SemiAdversarialTrainer:
             )
         return figures
 
-    def _update(self, losses: StepLosses, done: int) -> None:
+    def _update(self, losses: StepLosses) -> None:
         """Both sides differentiate one graph: each backward pass touches its own side's weights alone."""
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -269,11 +274,7 @@ class SemiAdversarialTrainer:
         )
         for optimizer in self._optimizers[: 1 if losses.adversaries is None else None]:
             optimizer.step()
-        # a short memory at first, so that the untrained start does not linger in the average
-        decay = min(self.settings.ema, (done + 1) / (done + 10))
-        with torch.no_grad():
-            for name, value in self.step.autoencoder.state_dict().items():
-                self._average[name].lerp_(value, 1.0 - decay)
+        self._average.update_parameters(self.step.autoencoder)
 
     def _share_gradients(self) -> None:
         # two losses on one graph rule out DDP's backward hooks; averaging by hand is the same arithmetic
@@ -301,14 +302,6 @@ class SemiAdversarialTrainer:
         steps = len(order) // whole
         rank, size = self._fabric.global_rank, settings.batch_size
         return [order[s * whole + rank * size : s * whole + (rank + 1) * size] for s in range(steps)]
-
-    def _set_rate(self, done: int, total: int) -> None:
-        """The autoencoder's rate rises over the warm-up, then falls to a tenth; the adversaries' stays."""
-        settings = self.settings
-        warm = min(1.0, (done + 1) / max(1, settings.warmup_steps))
-        factor = warm * (0.1 + 0.45 * (1 + float(np.cos(np.pi * done / total))))
-        for group in self._optimizers[0].param_groups:
-            group["lr"] = settings.learning_rate * factor
 
     def _refresh(self, epoch: int, *, at_start: bool) -> None:
         """Start the pixel adversaries afresh in turn: a protector must not settle on one opponent's blind spots."""
@@ -340,54 +333,24 @@ class SemiAdversarialTrainer:
     def averaged(self) -> Any:
         """The network with averaged weights, on the CPU: what :meth:`fit` saves."""
         network = type(self.step.autoencoder)(**self.step.autoencoder.config)
-        network.load_state_dict({k: v.cpu() for k, v in self._average.items()})
+        network.load_state_dict(self._average.module.state_dict())
         return network if self._whole is None else self._whole(network)
 
     # checkpoints ------------------------------------------------------------------------------------
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "autoencoder": self.step.autoencoder.state_dict(),
-            "average": self._average,
-            "opponents": self._opponents.state_dict(),
-            "alignments": self.step.alignments.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
-        }
-
     def _key(self) -> str:
         """What must be equal for a checkpoint to go on exactly."""
-        settings = {
-            k: v
-            for k, v in vars(self.settings).items()
-            if k not in {"device", "devices", "checkpoint_minutes"}
-        }
-        weights = vars(self.step.weights)
-        return json.dumps(
-            [
-                settings,
-                weights,
-                self.step.autoencoder.config,
-                len(self._chasing),
-                self.step.attribute.objective,
-            ],
-            sort_keys=True,
-        )
+        free = {"device", "devices", "checkpoint_minutes"}
+        settings = {k: v for k, v in vars(self.settings).items() if k not in free}
+        step, config = self.step, self.step.autoencoder.config
+        said = [settings, vars(step.weights), config, len(self._chasing), step.attribute.objective]
+        return json.dumps(said, sort_keys=True)
 
     def _save(self, run: Path, done: int, log: TrainingLog) -> None:
         log.flush()
         if self._fabric.is_global_zero:
-            write_checkpoint(run / RESUME_FILE, self._key(), {"done": done, **self._state()})
+            write_checkpoint(run / RESUME_FILE, self._key(), self._parts, done=done)
         self._fabric.barrier()
-
-    def _load(self, run: Path) -> int:
-        state = read_checkpoint(run / RESUME_FILE, self._key(), device=self._fabric.device)
-        self.step.autoencoder.load_state_dict(state["autoencoder"])
-        self._average = {k: v.clone() for k, v in state["average"].items()}
-        self._opponents.load_state_dict(state["opponents"])
-        self.step.alignments.load_state_dict(state["alignments"])
-        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        return int(state["done"])
 
 
 def embed_originals(matchers: Sequence[Matcher], source: ImageSource) -> list[Tensor]:
