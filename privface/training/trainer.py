@@ -13,8 +13,10 @@ import lightning_fabric as lf
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+from privface.config import LoopOptions, refused
 from privface.data.sampling import balanced_indices
 from privface.descent import moving_average, set_rate
 from privface.device import Device
@@ -25,56 +27,21 @@ from privface.training.events import TrainingLog
 from privface.training.source import ImageSource, Prefetcher, step_generator
 from privface.training.step import StepLosses, TrainingStep
 
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 
+class LoopSettings(LoopOptions):
+    """The schedule, and the seed of order, views and initial weights.
 
-@dataclass(frozen=True)
-class LoopSettings:
-    """How training is scheduled.
-
-    Attributes:
-        epochs: Number of epochs.
-        batch_size: Images a step and process; even, so that both genders stand in every batch equally.
-        learning_rate: Adam's, for the autoencoder; decays to a tenth over training (cosine).
-        adversary_rate: Adam's, for the adversaries.
-        warmup_steps: Steps over which the autoencoder's rate rises: a residual network starts as the identity,
-            and full-sized first steps throw it far off.
-        clip: Largest gradient norm of the autoencoder.
-        ema: Decay of the weight average that becomes the protector; 0 takes the last weights.
-        epoch_images: Images an epoch; ``None`` takes every photo of the larger gender once.
-        refresh_epochs: Every so many epochs the oldest pixel adversary starts afresh; 0 never.
-        seed: Order, views and initial weights.
-        precision: ``auto`` takes bf16 where the device computes it in hardware, else fp32.
-        device: ``cpu``, ``cuda`` or ``auto``.
-        devices: Processes (with ``torchrun``) or GPUs.
-        checkpoint_minutes: Longest time that a kill can cost.
+    Raises:
+        ConfigError: If a value is out of range.
     """
 
-    epochs: int = 10
-    batch_size: int = 32
-    learning_rate: float = 5e-4
-    adversary_rate: float = 5e-4
-    warmup_steps: int = 100
-    clip: float = 1.0
-    ema: float = 0.99
-    epoch_images: int | None = None
-    refresh_epochs: int = 0
     seed: int = 0
-    precision: str = "auto"
-    device: str = "auto"
-    devices: int = 1
-    checkpoint_minutes: float = 5.0
 
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2 or self.batch_size % 2:
-            raise ConfigError(
-                f"epochs={self.epochs}, batch_size={self.batch_size}.",
-                hint="epochs >= 1; batch_size even and >= 2.",
-            )
-        if self.precision not in PRECISIONS:
-            raise ConfigError(f"precision={self.precision!r}.", hint=f"Choose one of {PRECISIONS}.")
-        if not 0.0 <= self.ema < 1.0:
-            raise ConfigError(f"ema={self.ema} is outside [0, 1).")
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise refused(error, where="loop") from error
 
 
 @dataclass(frozen=True)
@@ -130,9 +97,7 @@ class SemiAdversarialTrainer:
         self.step, self.settings = step, settings
         self._progress, self._validate, self._on_epoch = progress, validate, on_epoch
         self._tensorboard, self._protector, self._whole = tensorboard, protector, whole
-        accelerator = settings.device
-        if accelerator == "auto":
-            accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+        accelerator = Device.choose(settings.device).name
         self.precision = pick_precision(settings.precision, torch.device(accelerator))
         self._fabric = lf.Fabric(accelerator=accelerator, devices=settings.devices, precision=self.precision)  # type: ignore[arg-type]
         self._fabric.launch()
@@ -340,8 +305,7 @@ class SemiAdversarialTrainer:
 
     def _key(self) -> str:
         """What must be equal for a checkpoint to go on exactly."""
-        free = {"device", "devices", "checkpoint_minutes"}
-        settings = {k: v for k, v in vars(self.settings).items() if k not in free}
+        settings = self.settings.model_dump(exclude={"device", "devices", "checkpoint_minutes"})
         step, config = self.step, self.step.autoencoder.config
         said = [settings, vars(step.weights), config, len(self._chasing), step.attribute.objective]
         return json.dumps(said, sort_keys=True)
