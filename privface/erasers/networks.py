@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
@@ -53,7 +54,8 @@ class Game(nn.Module):
 
     Args:
         kept: The transform, part of what is trained.
-        protector: Everything that learns with it; by default nothing else does.
+        units: The fitting rows, ``(N, D)``.
+        parts: Networks that learn with it, by name.
         size: Values of an erased row.
         opponents: Number of readers of the label.
         opponent_rate: Their learning rate.
@@ -63,21 +65,24 @@ class Game(nn.Module):
     def __init__(
         self,
         kept: nn.Module,
+        units: NDArray[np.float64],
         *,
         size: int,
-        protector: nn.Module | None = None,
+        parts: Mapping[str, nn.Module] = MappingProxyType({}),
         opponents: int = 0,
         opponent_rate: float = 1e-3,
         restart: int = 0,
     ) -> None:
         super().__init__()
-        self.kept, self.protector, self.size = kept, protector or kept, size
+        self.kept, self.size = kept, size
+        self.parts = nn.ModuleDict(parts)
+        self.units = torch.from_numpy(units.astype(np.float32))
         self.opponent_rate, self.restart = opponent_rate, restart
         self.opponents = nn.ModuleList(self.opponent(number) for number in range(opponents))
 
-    @abstractmethod
     def outputs(self, rows: Tensor) -> Tensor:
         """Erased rows for positions ``(B,)`` of the fitting data."""
+        return torch.as_tensor(self.kept(self.units[rows]))
 
     @abstractmethod
     def loss(self, erased: Tensor, rows: Tensor, codes: Tensor) -> Tensor:
@@ -164,8 +169,9 @@ class NetworkEraser(Eraser):
     def _play(self, game: Game, groups: list[Tensor], progress: Progress | None) -> None:
         each = max(2, self.batch_size // len(groups))
         truth = torch.tensor([0.0, 1.0]).repeat_interleave(each).repeat(len(groups) // 2)
-        optimizer = torch.optim.AdamW(game.protector.parameters(), lr=self.learning_rate, weight_decay=1e-4)
-        average = moving_average(game.protector, 0.995)
+        protector = nn.ModuleDict({"kept": game.kept, **game.parts})
+        optimizer = torch.optim.AdamW(protector.parameters(), lr=self.learning_rate, weight_decay=1e-4)
+        average = moving_average(protector, 0.995)
         chasers = [_chaser(game, opponent) for opponent in game.opponents]
         for step in range(self.steps):
             set_rate(optimizer, step, self.steps, rise=self.steps / 10)
@@ -183,10 +189,10 @@ class NetworkEraser(Eraser):
             optimizer.zero_grad(set_to_none=True)
             game.loss(erased, rows, truth).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            average.update_parameters(game.protector)
+            average.update_parameters(protector)
             if progress is not None:
                 progress(step + 1, self.steps)
-        game.protector.load_state_dict(average.module.state_dict())
+        protector.load_state_dict(average.module.state_dict())
 
     def _begin_anew(self, game: Game, chasers: list[torch.optim.Optimizer], step: int) -> None:
         """Opponents that start afresh find what the old ones were led away from."""
