@@ -172,7 +172,17 @@ class SemiAdversarialTrainer:
                 # the adversaries' rate stays
                 set_rate(self._optimizers[0], done, total, rise=settings.warmup_steps, floor=0.1)
                 self.step.done_share = done / total
-                figures = self._one_step(images, index, told, embeddings, epoch, position, done)
+                figures = self._one_step(
+                    images,
+                    torch.from_numpy(told[index]),
+                    [known[torch.from_numpy(index)] for known in embeddings],
+                    step_generator(seed=settings.seed, epoch=epoch, step=position),
+                )
+                if not np.isfinite(figures["total"]):
+                    raise TrainingError(
+                        f"The loss is {figures['total']} in epoch {epoch + 1}, step {position + 1}.",
+                        hint="Lower learning_rate or the loss weights; the last checkpoint is kept.",
+                    )
                 done += 1
                 log.write(done, figures)
                 if self._progress is not None and self._fabric.is_global_zero:
@@ -195,36 +205,16 @@ class SemiAdversarialTrainer:
     # one step ---------------------------------------------------------------------------------------
 
     def _one_step(
-        self,
-        images: Tensor,
-        index: NDArray[np.int64],
-        told: NDArray[np.int64],
-        targets: Sequence[Tensor],
-        epoch: int,
-        position: int,
-        done: int,
+        self, images: Tensor, labels: Tensor, embeddings: list[Tensor], generator: torch.Generator
     ) -> dict[str, float]:
         device = self._fabric.device
-        batch = images.to(device, memory_format=torch.channels_last)
-        labels = torch.from_numpy(told[index]).to(device)
-        rows = torch.from_numpy(index)
+        images = images.to(device, memory_format=torch.channels_last)
         with self._fabric.autocast():
             losses = self.step(
-                batch,
-                labels,
-                [target[rows].to(device) for target in targets],
-                generator=step_generator(seed=self.settings.seed, epoch=epoch, step=position),
+                images, labels.to(device), [e.to(device) for e in embeddings], generator=generator
             )
         self._update(losses)
-        figures = {
-            name: float(value) for name, value in losses.figures.items()
-        }  # the one CPU-GPU sync of a step
-        if not np.isfinite(figures["total"]):
-            raise TrainingError(
-                f"The loss is {figures['total']} in epoch {epoch + 1}, step {position + 1}.",
-                hint="Lower learning_rate or the loss weights; the last checkpoint is kept.",
-            )
-        return figures
+        return {name: float(value) for name, value in losses.figures.items()}  # a step's one CPU-GPU sync
 
     def _update(self, losses: StepLosses) -> None:
         """Both sides differentiate one graph: each backward pass touches its own side's weights alone."""
