@@ -101,13 +101,12 @@ class _NetworkProbe(ABC):
                 rng = np.random.default_rng([seed + phase, 112])
                 best, number = keep_best(
                     fitted.network,
-                    torch.optim.AdamW(
-                        fitted.network.parameters(), lr=self.learning_rate, weight_decay=self._weight_decay
-                    ),
                     partial(self._losses, fitted, images, train_genders, weights, steps, rng),
                     judge,
                     epochs=self.epochs,
                     steps=steps,
+                    learning_rate=self.learning_rate,
+                    weight_decay=self._weight_decay,
                     first=self.epochs // 2,
                     progress=self.progress,
                 )
@@ -406,26 +405,26 @@ def _backbone(architecture: str, weights: Path | None) -> nn.Module:
 
 def keep_best(
     network: nn.Module,
-    optimiser: torch.optim.Optimizer,
     losses: Callable[[], Iterator[torch.Tensor]],
     judge: Callable[[], float],
     *,
     epochs: int,
     steps: int,
+    learning_rate: float,
+    weight_decay: float = 0.01,
     first: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[float, int]:
     """Train a network; it ends in evaluation mode with the weights of its best epoch.
 
-    The rate rises over a fifth of the steps to its peak and then falls.
-
     Args:
         network: What learns.
-        optimiser: Made with the peak of the rate.
         losses: Gives the loss of each step of an epoch.
         judge: Says after an epoch how good the network is; higher is better.
         epochs: How many.
         steps: Of an epoch.
+        learning_rate: Peak of AdamW's rate, which rises over a fifth of the steps and then falls.
+        weight_decay: AdamW's.
         first: The first epoch that is judged.
         progress: Called with (epochs done, epochs) after each epoch.
 
@@ -436,9 +435,8 @@ def keep_best(
 
     total = steps * epochs
     rise = 0.3 if total == 5 else 0.2  # a fifth of 5 steps is a rise of no length, which torch divides by
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=optimiser.defaults["lr"], total_steps=total, pct_start=rise
-    )
+    optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total, pct_start=rise)
     best, kept, number = -math.inf, {}, 0
     for epoch in range(epochs):
         network.train()

@@ -140,8 +140,10 @@ class ImageRecoverer:
             torch.manual_seed(seed)
             network = _UNet(self.width) if self.make is None else self.make(protected.shape[1])
             network = network.to(here.name)
-            optimiser = torch.optim.AdamW(network.parameters(), lr=self.learning_rate)
-            keep_best(network, optimiser, losses, judge, epochs=self.epochs, steps=steps, progress=told)
+            rate = self.learning_rate
+            keep_best(
+                network, losses, judge, epochs=self.epochs, steps=steps, learning_rate=rate, progress=told
+            )
         return network
 
 
