@@ -143,7 +143,24 @@ class LossSettings(Settings):
 
 
 class LoopOptions(Settings):
-    """Schedule; see :class:`privface.training.LoopSettings`."""
+    """How training is scheduled.
+
+    Attributes:
+        epochs: Number of epochs.
+        batch_size: Images a step and process; even, so that both genders stand in every batch equally.
+        learning_rate: Adam's, for the autoencoder; decays to a tenth over training (cosine).
+        adversary_rate: Adam's, for the adversaries.
+        warmup_steps: Steps over which the autoencoder's rate rises: a residual network starts as the identity,
+            and full-sized first steps throw it far off.
+        clip: Largest gradient norm of the autoencoder.
+        ema: Decay of the weight average that becomes the protector; 0 takes the last weights.
+        epoch_images: Images an epoch; ``None`` takes every photo of the larger gender once.
+        refresh_epochs: Every so many epochs the oldest pixel adversary starts afresh; 0 never.
+        precision: ``auto`` takes bf16 where the device computes it in hardware, else fp32.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        devices: Processes (with ``torchrun``) or GPUs.
+        checkpoint_minutes: Longest time that a kill can cost.
+    """
 
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(32, ge=2, multiple_of=2)
@@ -282,10 +299,15 @@ def check_settings(kind: type[SettingsT], content: dict[str, Any], *, where: str
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(
-            f"{where}: " + "; ".join(_fault(e) for e in error.errors()) + ".",
-            hint="Correct these keys; unknown ones are refused.",
-        ) from error
+        raise refused(error, where=where) from error
+
+
+def refused(error: ValidationError, *, where: str) -> ConfigError:
+    """The same as an error of ours, which names every faulty key."""
+    return ConfigError(
+        f"{where}: " + "; ".join(_fault(e) for e in error.errors()) + ".",
+        hint="Correct these keys; unknown ones are refused.",
+    )
 
 
 def _fault(found: ErrorDetails) -> str:

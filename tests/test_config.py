@@ -155,14 +155,5 @@ def test_only_our_own_method_starts_from_a_network():
         parse_settings({**LEAST, "method": "flow-san", "start": "run"})
 
 
-def test_defaults_are_those_of_the_training_room():
-    """Two places hold the loop's defaults; a run from YAML and one from Python must agree."""
-    from privface.training import LoopSettings
-
-    ours = parse_settings(LEAST).loop.model_dump()
-    theirs = vars(LoopSettings())
-    assert ours == {k: v for k, v in theirs.items() if k != "seed"}
-
-
 def test_settings_class_documents_itself():
     assert TrainSettings.model_json_schema()["properties"]["size"]["maximum"] == 448

@@ -6,10 +6,12 @@ The only module of this room that needs torch for a probe, and it is imported wh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +29,113 @@ BACKBONES = ("mobilenet_v3_small", "resnet18", "efficientnet_b0")
 Images = NDArray[np.uint8]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _NetworkProbe(ABC):
+    epochs: int
+    batch_size: int = 16
+    learning_rate: float
+    progress: Callable[[int, int], None] | None = None
+    place: str = "cpu"
+
+    _weight_decay: ClassVar[float] = 0.05
+    _brightness: ClassVar[float] = 0.3
+    _unit: ClassVar[bool] = False  # the network takes [0, 1], and views stay there
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name in the report."""
+
+    @abstractmethod
+    def _network(self, side: int) -> nn.Module:
+        """What is trained: from images of a side to one number each."""
+
+    def _start(self, originals: Images | None) -> tuple[list[Images], str]:
+        """Images to learn from before the protected ones, and words on where it starts."""
+        return [], ""
+
+    def fit(
+        self,
+        train: Images,
+        train_genders: NDArray[np.int64],
+        train_people: NDArray[np.str_],
+        val: Images,
+        val_genders: NDArray[np.int64],
+        *,
+        seed: int,
+        originals: Images | None = None,
+    ) -> FittedNetwork:
+        """Train on one set of people and choose the epoch on another.
+
+        The CPU result depends on the arguments only; torch's global generator is left as it was.
+
+        Args:
+            train: uint8 RGB, shape ``(N, H, W, 3)``, at least 16 x 16 pixels.
+            train_genders: 0 (female) or 1 (male), shape ``(N,)``.
+            train_people: Identities, shape ``(N,)``.
+            val: uint8 RGB of other people, shape ``(M, H, W, 3)``.
+            val_genders: Shape ``(M,)``.
+            seed: Seed of initial weights, order and augmentation.
+            originals: Those of the training photos, same shape; only :class:`BackboneProbe` looks at them.
+
+        Raises:
+            AuditError: If the images are too small or one gender is missing.
+        """
+        import torch  # noqa: PLC0415
+
+        _check(train, train_genders, val_genders, self.name)
+        unit = np.zeros(3, np.float32), np.full(3, 255.0, np.float32)
+        mean, std = unit if self._unit else _channel_statistics(train)
+        before, setting = self._start(originals)
+        weights = _draw_weights(train_genders, train_people)
+        best, number = 0.0, 0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            fitted = FittedNetwork(self._network(train.shape[1]).to(self.place), mean, std)
+
+            def judge() -> float:
+                return auc(*by_label(fitted.scores(val), val_genders))
+
+            steps = max(1, round(len(train) / self.batch_size))
+            for phase, images in enumerate([*before, train]):
+                rng = np.random.default_rng([seed + phase, 112])
+                best, number = keep_best(
+                    fitted.network,
+                    partial(self._losses, fitted, images, train_genders, weights, steps, rng),
+                    judge,
+                    epochs=self.epochs,
+                    steps=steps,
+                    learning_rate=self.learning_rate,
+                    weight_decay=self._weight_decay,
+                    first=self.epochs // 2,
+                    progress=self.progress,
+                )
+        words = [setting] if setting else []
+        return replace(fitted, val_auc=best, setting=", ".join([*words, f"epoch={number}"]))
+
+    def _losses(
+        self,
+        fitted: FittedNetwork,
+        images: Images,
+        genders: NDArray[np.int64],
+        weights: NDArray[np.float64],
+        steps: int,
+        rng: np.random.Generator,
+    ) -> Iterator[torch.Tensor]:
+        """The losses of one epoch; ``weights`` are the photos' probabilities of being drawn."""
+        import torch  # noqa: PLC0415
+
+        for _ in range(steps):
+            index = rng.choice(len(images), self.batch_size, p=weights)
+            x = _augment(fitted.standardise(images[index]), rng, self._brightness)
+            x = (x.clamp(0.0, 1.0) if self._unit else x).to(fitted.place)
+            # smoothed targets: labels of faces are sometimes wrong
+            target = torch.from_numpy(genders[index].astype(np.float32)).to(x.device) * 0.9 + 0.05
+            yield torch.nn.functional.binary_cross_entropy_with_logits(fitted.network(x).squeeze(1), target)
+
+
 @dataclass(frozen=True)
-class CNNProbe:
+class CNNProbe(_NetworkProbe):
     """A convolutional gender classifier, trained from scratch on the images it is given.
 
     A compact residual network (He et al., CVPR 2016): a stride-2 stem, three stride-2 blocks of 2, 4 and 6
@@ -48,139 +155,63 @@ class CNNProbe:
         place: Where it learns, ``"cpu"`` or a GPU such as ``"cuda"``.
     """
 
-    epochs: int = 14
+    epochs: int = field(default=14, kw_only=True)
+    learning_rate: float = field(default=2e-3, kw_only=True)
     width: int = 8
-    batch_size: int = 16
-    learning_rate: float = 2e-3
-    progress: Callable[[int, int], None] | None = None
-    place: str = "cpu"
 
     @property
     def name(self) -> str:
         """Name in the report."""
         return "cnn"
 
-    def fit(
-        self,
-        train: Images,
-        train_genders: NDArray[np.int64],
-        train_people: NDArray[np.str_],
-        val: Images,
-        val_genders: NDArray[np.int64],
-        *,
-        seed: int,
-    ) -> FittedNetwork:
-        """Train on one set of people and choose the epoch on another.
-
-        The CPU result depends on the arguments only; torch's global generator is left as it was.
-
-        Args:
-            train: uint8 RGB, shape ``(N, H, W, 3)``, at least 16 x 16 pixels.
-            train_genders: 0 (female) or 1 (male), shape ``(N,)``.
-            train_people: Identities, shape ``(N,)``.
-            val: uint8 RGB of other people, shape ``(M, H, W, 3)``.
-            val_genders: Shape ``(M,)``.
-            seed: Seed of initial weights, order and augmentation.
-
-        Raises:
-            AuditError: If the images are too small or one gender is missing.
-        """
-        _check(train, train_genders, val_genders, self.name)
-        mean, std = _channel_statistics(train)
-        plan = _Plan(self.epochs, self.batch_size, self.learning_rate, 0.05, progress=self.progress)
-        faces = _Faces.of(train, train_genders, train_people)
-        return _learn(
-            lambda: _build(self.width),
-            mean,
-            std,
-            [(plan, faces)],
-            val,
-            val_genders,
-            seed=seed,
-            place=self.place,
-        )
+    def _network(self, side: int) -> nn.Module:
+        return _build(self.width)
 
 
 @dataclass(frozen=True)
-class FineTunedProbe:
+class FineTunedProbe(_NetworkProbe):
     """A finished network that is taught anew on protected photos: the strongest attacker one can download.
 
     A gender classifier keeps what it knows and adapts; a matcher, or any other network, gets a linear layer on
-    its output. All weights learn.
+    its output. All weights learn, as those of :class:`CNNProbe` do, whose other settings it has.
 
     Attributes:
         base: Name of the network.
         make: Gives a fresh trainable module from float32 RGB ``(N, 3, H, W)`` in [0, 1] to ``(N, K)``, where
             ``K`` is 1 for a male logit.
         fingerprint: Changes whenever the answers of the finished network change: weights, input, which output.
-        epochs: Passes over as many draws as there are training images.
-        batch_size: Images per optimiser step.
-        learning_rate: Peak of the schedule.
-        progress: Called with (epochs done, epochs) after each epoch.
-        place: Where it learns, ``"cpu"`` or a GPU such as ``"cuda"``.
     """
 
     base: str
     make: Callable[[], nn.Module] = field(repr=False)
     fingerprint: str = ""
-    epochs: int = 4
-    batch_size: int = 16
-    learning_rate: float = 5e-4
-    progress: Callable[[int, int], None] | None = None
-    place: str = "cpu"
+    epochs: int = field(default=4, kw_only=True)
+    learning_rate: float = field(default=5e-4, kw_only=True)
+
+    _weight_decay = 0.01
+    _brightness = 0.06
+    _unit = True
 
     @property
     def name(self) -> str:
         """Name in the report."""
         return f"fine-tuned:{self.base}"
 
-    def fit(
-        self,
-        train: Images,
-        train_genders: NDArray[np.int64],
-        train_people: NDArray[np.str_],
-        val: Images,
-        val_genders: NDArray[np.int64],
-        *,
-        seed: int,
-    ) -> FittedNetwork:
-        """As :meth:`CNNProbe.fit`, starting from the finished network."""
-        _check(train, train_genders, val_genders, self.name)
-
-        def build() -> nn.Module:
-            return _with_head(self.make(), side=train.shape[1])
-
-        # the network converts [0, 1] by itself
-        unit = np.zeros(3, np.float32), np.full(3, 255.0, np.float32)
-        plan = _Plan(
-            self.epochs,
-            self.batch_size,
-            self.learning_rate,
-            0.01,
-            brightness=0.06,
-            unit=True,
-            progress=self.progress,
-        )
-        faces = _Faces.of(train, train_genders, train_people)
-        return _learn(build, *unit, [(plan, faces)], val, val_genders, seed=seed, place=self.place)
+    def _network(self, side: int) -> nn.Module:
+        return _with_head(self.make(), side=side)
 
 
 @dataclass(frozen=True)
-class BackboneProbe:
+class BackboneProbe(_NetworkProbe):
     """A torchvision network with a new last layer, fine-tuned on protected photos.
 
     It starts from ImageNet weights where the user names their file, or where they lie in torch's own cache.
     Nothing is downloaded. Elsewhere it first learns from the originals of the attacker's people, whose
-    gender the attacker knows, and then from their protected photos.
+    gender the attacker knows, and then from their protected photos. It has the other settings of :class:`CNNProbe`.
 
     Attributes:
         architecture: One of :data:`BACKBONES`.
         weights: A ``.safetensors`` file, or a ``.pth`` file of tensors, of the torchvision network.
-        epochs: Passes over as many draws as there are training images, in each of the phases.
-        batch_size: Images per optimiser step.
-        learning_rate: Peak of the schedule.
-        progress: Called with (epochs done, epochs) after each epoch.
-        place: Where it learns, ``"cpu"`` or a GPU such as ``"cuda"``.
 
     Raises:
         ConfigError: If the architecture is unknown.
@@ -188,11 +219,8 @@ class BackboneProbe:
 
     architecture: str = "mobilenet_v3_small"
     weights: Path | None = None
-    epochs: int = 6
-    batch_size: int = 16
-    learning_rate: float = 1e-3
-    progress: Callable[[int, int], None] | None = None
-    place: str = "cpu"
+    epochs: int = field(default=6, kw_only=True)
+    learning_rate: float = field(default=1e-3, kw_only=True)
 
     wants_originals = True
 
@@ -208,37 +236,17 @@ class BackboneProbe:
         """Name in the report."""
         return "backbone"
 
-    def fit(
-        self,
-        train: Images,
-        train_genders: NDArray[np.int64],
-        train_people: NDArray[np.str_],
-        val: Images,
-        val_genders: NDArray[np.int64],
-        *,
-        seed: int,
-        originals: Images | None = None,
-    ) -> FittedNetwork:
-        """As :meth:`CNNProbe.fit`; ``originals`` are those of the training photos, same shape, for a start."""
-        _check(train, train_genders, val_genders, self.name)
-        path = self.weights or _cached_weights(self.architecture)
-        mean, std = _channel_statistics(train)
-        plan = _Plan(self.epochs, self.batch_size, self.learning_rate, 0.05, progress=self.progress)
-        phases = [(plan, _Faces.of(train, train_genders, train_people))]
-        if path is None and originals is not None:
-            phases.insert(0, (plan, _Faces.of(originals, train_genders, train_people)))
-        start = "originals" if len(phases) == 2 else "scratch" if path is None else path.name
-        return _learn(
-            lambda: _backbone(self.architecture, path),
-            mean,
-            std,
-            phases,
-            val,
-            val_genders,
-            seed=seed,
-            place=self.place,
-            setting=f"{self.architecture} from {start}",
-        )
+    def _file(self) -> Path | None:
+        return self.weights or _cached_weights(self.architecture)
+
+    def _network(self, side: int) -> nn.Module:
+        return _backbone(self.architecture, self._file())
+
+    def _start(self, originals: Images | None) -> tuple[list[Images], str]:
+        path = self._file()
+        before = [originals] if path is None and originals is not None else []
+        start = path.name if path is not None else "originals" if before else "scratch"
+        return before, f"{self.architecture} from {start}"
 
 
 @dataclass(frozen=True)
@@ -283,28 +291,6 @@ class FittedNetwork:
 
         scaled = (images.astype(np.float32) - self.mean) / self.std
         return torch.from_numpy(np.ascontiguousarray(np.moveaxis(scaled, -1, 1)))
-
-
-@dataclass(frozen=True)
-class _Plan:
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    brightness: float = 0.3
-    unit: bool = False  # keep augmented images in [0, 1]
-    progress: Callable[[int, int], None] | None = None
-
-
-@dataclass(frozen=True)
-class _Faces:
-    images: Images
-    genders: NDArray[np.int64]
-    weights: NDArray[np.float64]  # probability of being drawn
-
-    @classmethod
-    def of(cls, images: Images, genders: NDArray[np.int64], people: NDArray[np.str_]) -> _Faces:
-        return cls(images, genders, _draw_weights(genders, people))
 
 
 def _check(
@@ -417,79 +403,55 @@ def _backbone(architecture: str, weights: Path | None) -> nn.Module:
     return result
 
 
-def _learn(
-    build: Callable[[], nn.Module],
-    mean: NDArray[np.float32],
-    std: NDArray[np.float32],
-    phases: list[tuple[_Plan, _Faces]],
-    val: Images,
-    val_genders: NDArray[np.int64],
+def keep_best(
+    network: nn.Module,
+    losses: Callable[[], Iterator[torch.Tensor]],
+    judge: Callable[[], float],
     *,
-    seed: int,
-    place: str,
-    setting: str = "",
-) -> FittedNetwork:
-    """Build and train a network without touching torch's global generator."""
-    import torch  # noqa: PLC0415
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        fitted = FittedNetwork(build().to(place), mean, std)
-        best, epoch = -1.0, 0
-        for number, (plan, faces) in enumerate(phases):
-            best, epoch = _train(plan, fitted, faces, val, val_genders, seed=seed + number)
-    words = [setting] if setting else []
-    return FittedNetwork(fitted.network, mean, std, best, ", ".join([*words, f"epoch={epoch}"]))
-
-
-def _train(
-    plan: _Plan,
-    fitted: FittedNetwork,
-    faces: _Faces,
-    val: Images,
-    val_genders: NDArray[np.int64],
-    *,
-    seed: int,
+    epochs: int,
+    steps: int,
+    learning_rate: float,
+    weight_decay: float = 0.01,
+    first: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[float, int]:
-    """Train; keep the best of the later epochs on validation people. Returns its AUC and number."""
+    """Train a network; it ends in evaluation mode with the weights of its best epoch.
+
+    Args:
+        network: What learns.
+        losses: Gives the loss of each step of an epoch.
+        judge: Says after an epoch how good the network is; higher is better.
+        epochs: How many.
+        steps: Of an epoch.
+        learning_rate: Peak of AdamW's rate, which rises over a fifth of the steps and then falls.
+        weight_decay: AdamW's.
+        first: The first epoch that is judged.
+        progress: Called with (epochs done, epochs) after each epoch.
+
+    Returns:
+        What the best epoch was judged, and its number from 1.
+    """
     import torch  # noqa: PLC0415
 
-    rng, network = np.random.default_rng([seed, 112]), fitted.network
-    steps = max(1, round(len(faces.images) / plan.batch_size))
-    optimiser = torch.optim.AdamW(network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
-    schedule = one_cycle(optimiser, plan.learning_rate, steps * plan.epochs)
-    best, kept, number = -1.0, {}, 0
-    for epoch in range(plan.epochs):
+    total = steps * epochs
+    rise = 0.3 if total == 5 else 0.2  # a fifth of 5 steps is a rise of no length, which torch divides by
+    optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total, pct_start=rise)
+    best, kept, number = -math.inf, {}, 0
+    for epoch in range(epochs):
         network.train()
-        for _ in range(steps):
-            index = rng.choice(len(faces.images), plan.batch_size, p=faces.weights)
-            x = _augment(fitted.standardise(faces.images[index]), rng, plan).to(fitted.place)
-            # smoothed targets: labels of faces are sometimes wrong
-            target = torch.from_numpy(faces.genders[index].astype(np.float32)).to(x.device) * 0.9 + 0.05
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(network(x).squeeze(1), target)
+        for loss in losses():
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
-        if epoch >= plan.epochs // 2:
-            value = auc(*by_label(fitted.scores(val), val_genders))
-            if value > best:
-                best, kept, number = value, {k: v.clone() for k, v in network.state_dict().items()}, epoch + 1
-        if plan.progress is not None:
-            plan.progress(epoch + 1, plan.epochs)
+        if epoch >= first and (value := judge()) > best:
+            best, kept, number = value, {k: v.clone() for k, v in network.state_dict().items()}, epoch + 1
+        if progress is not None:
+            progress(epoch + 1, epochs)
     network.load_state_dict(kept)
     network.eval()
     return best, number
-
-
-def one_cycle(
-    optimiser: torch.optim.Optimizer, peak: float, steps: int
-) -> torch.optim.lr_scheduler.OneCycleLR:
-    """Learning rate that rises over a fifth of the steps to its peak and then falls."""
-    import torch  # noqa: PLC0415
-
-    rise = 0.3 if steps == 5 else 0.2  # a fifth of 5 steps is a rise of no length, which torch divides by
-    return torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=peak, total_steps=steps, pct_start=rise)
 
 
 def _draw_weights(genders: NDArray[np.int64], people: NDArray[np.str_]) -> NDArray[np.float64]:
@@ -505,7 +467,7 @@ def _draw_weights(genders: NDArray[np.int64], people: NDArray[np.str_]) -> NDArr
     return np.asarray(weights / weights.sum(), np.float64)
 
 
-def _augment(x: torch.Tensor, rng: np.random.Generator, plan: _Plan) -> torch.Tensor:
+def _augment(x: torch.Tensor, rng: np.random.Generator, brightness: float) -> torch.Tensor:
     import torch  # noqa: PLC0415
 
     count, _, height, width = x.shape
@@ -518,8 +480,5 @@ def _augment(x: torch.Tensor, rng: np.random.Generator, plan: _Plan) -> torch.Te
         view = image[:, dy : dy + height, dx : dx + width]
         rows.append(view.flip(-1) if flip else view)
     contrast = torch.from_numpy(rng.uniform(0.8, 1.25, (count, 1, 1, 1)).astype(np.float32))
-    brightness = torch.from_numpy(
-        rng.uniform(-plan.brightness, plan.brightness, (count, 1, 1, 1)).astype(np.float32)
-    )
-    views = torch.stack(rows) * contrast + brightness
-    return views.clamp(0.0, 1.0) if plan.unit else views
+    light = rng.uniform(-brightness, brightness, (count, 1, 1, 1)).astype(np.float32)
+    return torch.stack(rows) * contrast + torch.from_numpy(light)

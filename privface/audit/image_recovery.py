@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import nn
 
-from privface.audit.image_probe import one_cycle
+from privface.audit.image_probe import keep_best
 from privface.audit.recovery import people_folds
+from privface.device import Device
 from privface.errors import AuditError
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-    from privface.device import Device
 
 Images = NDArray[np.uint8]
 
@@ -99,9 +96,9 @@ class ImageRecoverer:
                 protected_val,
                 original_val,
                 seed,
-                (number, len(parts)),
+                (k, len(parts)),
             )
-            for number, rows in enumerate(parts)
+            for k, rows in enumerate(parts)
         ]
         training = _apply(networks[0], protected_train)
         for network, rows in zip(networks[1:], parts[1:], strict=True):
@@ -117,42 +114,37 @@ class ImageRecoverer:
         seed: int,
         turn: tuple[int, int],
     ) -> nn.Module:
-        import torch  # noqa: PLC0415
-
-        from privface.device import Device  # noqa: PLC0415 - torch
-
         here = self.device or Device()
         steps = max(1, len(protected) // self.batch_size)
+        rng = np.random.default_rng([seed, 8])
+
+        def losses() -> Iterator[torch.Tensor]:
+            order = rng.permutation(len(protected))
+            for step in range(steps):
+                rows = order[step * self.batch_size : (step + 1) * self.batch_size]
+                x, y = (_tensor(images[rows]).to(here.name) for images in (protected, original))
+                if rng.random() < 0.5:
+                    x, y = x.flip(-1), y.flip(-1)
+                with here.autocast():
+                    given = network(x)
+                yield F.l1_loss(given.float(), y) + getattr(network, "penalty", 0.0)
+
+        def judge() -> float:
+            return -float(np.abs(_apply(network, protected_val).astype(np.int16) - original_val).mean())
+
+        def told(done: int, epochs: int) -> None:
+            if self.progress is not None:
+                self.progress(turn[0] * epochs + done, turn[1] * epochs)
+
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = _unet(self.width) if self.make is None else self.make(protected.shape[1])
+            network = _UNet(self.width) if self.make is None else self.make(protected.shape[1])
             network = network.to(here.name)
-            optimiser = torch.optim.AdamW(network.parameters(), lr=self.learning_rate)
-            schedule = one_cycle(optimiser, self.learning_rate, steps * self.epochs)
-            rng = np.random.default_rng([seed, 8])
-            best, kept = np.inf, {}
-            for epoch in range(self.epochs):
-                network.train()
-                order = rng.permutation(len(protected))
-                for step in range(steps):
-                    rows = order[step * self.batch_size : (step + 1) * self.batch_size]
-                    x, y = (_tensor(images[rows]).to(here.name) for images in (protected, original))
-                    if rng.random() < 0.5:
-                        x, y = x.flip(-1), y.flip(-1)
-                    with here.autocast():
-                        given = network(x)
-                    loss = torch.nn.functional.l1_loss(given.float(), y) + getattr(network, "penalty", 0.0)
-                    optimiser.zero_grad(set_to_none=True)
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    optimiser.step()
-                    schedule.step()
-                error = float(np.abs(_apply(network, protected_val).astype(np.int16) - original_val).mean())
-                if error < best:
-                    best, kept = error, {k: v.clone() for k, v in network.state_dict().items()}
-                if self.progress is not None:
-                    self.progress(turn[0] * self.epochs + epoch + 1, turn[1] * self.epochs)
-            network.load_state_dict(kept)
-        return network.eval()
+            rate = self.learning_rate
+            keep_best(
+                network, losses, judge, epochs=self.epochs, steps=steps, learning_rate=rate, progress=told
+            )
+        return network
 
 
 @dataclass(frozen=True)
@@ -173,14 +165,10 @@ class FittedImageRecoverer:
 
 
 def _tensor(images: Images) -> torch.Tensor:
-    import torch  # noqa: PLC0415
-
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1))).float() / 255.0
 
 
 def _apply(network: nn.Module, images: Images) -> Images:
-    import torch  # noqa: PLC0415
-
     network.eval()
     out, place = np.empty_like(images), next(network.parameters()).device
     with torch.inference_mode():
@@ -190,38 +178,32 @@ def _apply(network: nn.Module, images: Images) -> Images:
     return out
 
 
-def _unet(width: int) -> nn.Module:
-    import torch  # noqa: PLC0415
-    from torch import nn  # noqa: PLC0415
+def _block(inside: int, outside: int, stride: int = 1) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(inside, outside, 3, stride, 1, bias=False),
+        nn.BatchNorm2d(outside),
+        nn.ReLU(inplace=True),
+    )
 
-    def block(inside: int, outside: int, stride: int = 1) -> nn.Module:
-        return nn.Sequential(
-            nn.Conv2d(inside, outside, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outside),
-            nn.ReLU(inplace=True),
-        )
 
-    class UNet(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.enter = block(12, width * 2)
-            self.down = nn.ModuleList([block(width * 2, width * 4, 2), block(width * 4, width * 8, 2)])
-            self.middle = block(width * 8, width * 8)
-            self.up = nn.ModuleList([block(width * 12, width * 4), block(width * 6, width * 2)])
-            self.leave = nn.Conv2d(width * 2, 12, 3, 1, 1)
-            for parameter in self.leave.parameters():
-                nn.init.zeros_(parameter)  # starts as the identity
+class _UNet(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.enter = _block(12, width * 2)
+        self.down = nn.ModuleList([_block(width * 2, width * 4, 2), _block(width * 4, width * 8, 2)])
+        self.middle = _block(width * 8, width * 8)
+        self.up = nn.ModuleList([_block(width * 12, width * 4), _block(width * 6, width * 2)])
+        self.leave = nn.Conv2d(width * 2, 12, 3, 1, 1)
+        for parameter in self.leave.parameters():
+            nn.init.zeros_(parameter)  # starts as the identity
 
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            height, breadth = image.shape[-2:]
-            x = nn.functional.pad(image, (0, breadth % 2, 0, height % 2), mode="replicate")
-            fine = self.enter(nn.functional.pixel_unshuffle(x - 0.5, 2))
-            coarse = self.down[0](fine)
-            y = self.middle(self.down[1](coarse))
-            for layer, other in zip(self.up, (coarse, fine), strict=True):
-                y = nn.functional.interpolate(y, size=other.shape[-2:], mode="nearest")
-                y = layer(torch.cat([y, other], dim=1))
-            found: torch.Tensor = x + nn.functional.pixel_shuffle(self.leave(y), 2)
-            return found[..., :height, :breadth]
-
-    return UNet()
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        height, breadth = image.shape[-2:]
+        x = F.pad(image, (0, breadth % 2, 0, height % 2), mode="replicate")
+        fine = self.enter(F.pixel_unshuffle(x - 0.5, 2))
+        coarse = self.down[0](fine)
+        y = self.middle(self.down[1](coarse))
+        for layer, other in zip(self.up, (coarse, fine), strict=True):
+            y = layer(torch.cat([F.interpolate(y, size=other.shape[-2:], mode="nearest"), other], dim=1))
+        found: torch.Tensor = x + F.pixel_shuffle(self.leave(y), 2)
+        return found[..., :height, :breadth]

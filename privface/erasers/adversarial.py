@@ -177,13 +177,14 @@ class _AdversarialGame(Game):
     ) -> None:
         super().__init__(
             network,
+            data.units,
             size=data.units.shape[1],
             opponents=4 if settings.adversary else 0,
             opponent_rate=settings.opponent_rate,
             restart=settings.restart,
         )
         self.settings, self.network = settings, network
-        self.units, self.moved = (torch.from_numpy(x.astype(np.float32)) for x in (data.units, moved))
+        self.moved = torch.from_numpy(moved.astype(np.float32))
         self.side = torch.from_numpy(sides)
         self.count = len(data.groups)
         self.before = self.units[:0]

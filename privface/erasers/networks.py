@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from sklearn.utils.validation import validate_data
 from torch import Tensor, nn
 
+from privface.descent import moving_average, set_rate
 from privface.erasers.base import Eraser, known_codes, require_range, two_labels, unit_rows
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -52,7 +54,8 @@ class Game(nn.Module):
 
     Args:
         kept: The transform, part of what is trained.
-        protector: Everything that learns with it; by default nothing else does.
+        units: The fitting rows, ``(N, D)``.
+        parts: Networks that learn with it, by name.
         size: Values of an erased row.
         opponents: Number of readers of the label.
         opponent_rate: Their learning rate.
@@ -62,21 +65,24 @@ class Game(nn.Module):
     def __init__(
         self,
         kept: nn.Module,
+        units: NDArray[np.float64],
         *,
         size: int,
-        protector: nn.Module | None = None,
+        parts: Mapping[str, nn.Module] = MappingProxyType({}),
         opponents: int = 0,
         opponent_rate: float = 1e-3,
         restart: int = 0,
     ) -> None:
         super().__init__()
-        self.kept, self.protector, self.size = kept, protector or kept, size
+        self.kept, self.size = kept, size
+        self.parts = nn.ModuleDict(parts)
+        self.units = torch.from_numpy(units.astype(np.float32))
         self.opponent_rate, self.restart = opponent_rate, restart
         self.opponents = nn.ModuleList(self.opponent(number) for number in range(opponents))
 
-    @abstractmethod
     def outputs(self, rows: Tensor) -> Tensor:
         """Erased rows for positions ``(B,)`` of the fitting data."""
+        return torch.as_tensor(self.kept(self.units[rows]))
 
     @abstractmethod
     def loss(self, erased: Tensor, rows: Tensor, codes: Tensor) -> Tensor:
@@ -163,14 +169,12 @@ class NetworkEraser(Eraser):
     def _play(self, game: Game, groups: list[Tensor], progress: Progress | None) -> None:
         each = max(2, self.batch_size // len(groups))
         truth = torch.tensor([0.0, 1.0]).repeat_interleave(each).repeat(len(groups) // 2)
-        parameters = list(game.protector.parameters())
-        optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=1e-4)
-        average = [p.detach().clone() for p in parameters]
+        protector = nn.ModuleDict({"kept": game.kept, **game.parts})
+        optimizer = torch.optim.AdamW(protector.parameters(), lr=self.learning_rate, weight_decay=1e-4)
+        average = moving_average(protector, 0.995)
         chasers = [_chaser(game, opponent) for opponent in game.opponents]
         for step in range(self.steps):
-            rate = 0.5 * (1 + np.cos(np.pi * step / self.steps)) * min(1.0, 10 * (step + 1) / self.steps)
-            for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate * float(rate)
+            set_rate(optimizer, step, self.steps, rise=self.steps / 10)
             rows = torch.cat([g[torch.randint(len(g), (each,))] for g in groups])
             erased = game.outputs(rows)
             game.opponents.requires_grad_(True)
@@ -185,15 +189,10 @@ class NetworkEraser(Eraser):
             optimizer.zero_grad(set_to_none=True)
             game.loss(erased, rows, truth).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            weight = 1.0 - min(0.995, (step + 1) / (step + 10))
-            with torch.no_grad():
-                for mean, value in zip(average, parameters, strict=True):
-                    mean.lerp_(value, weight)
+            average.update_parameters(protector)
             if progress is not None:
                 progress(step + 1, self.steps)
-        with torch.no_grad():
-            for mean, value in zip(average, parameters, strict=True):
-                value.copy_(mean)
+        protector.load_state_dict(average.module.state_dict())
 
     def _begin_anew(self, game: Game, chasers: list[torch.optim.Optimizer], step: int) -> None:
         """Opponents that start afresh find what the old ones were led away from."""

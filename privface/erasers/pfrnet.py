@@ -88,20 +88,15 @@ class _DisentanglingGame(Game):
         size = settings.code_size(dimensions)
         label_size = max(2, dimensions // 8)
         parts = {
-            "encoder": encoder,
             "label": Encoder(dimensions=dimensions, size=label_size, width=settings.width),
             "read": nn.Linear(label_size, 1),
             "decoder": Encoder(dimensions=size + label_size, size=dimensions, width=settings.width),
         }
-        super().__init__(encoder, size=size, protector=nn.ModuleDict(parts))
-        self.settings, self.units = settings, torch.from_numpy(units.astype(np.float32))
-
-    def outputs(self, rows: Tensor) -> Tensor:
-        return torch.as_tensor(self.kept(self.units[rows]))
+        super().__init__(encoder, units, size=size, parts=parts)
+        self.settings = settings
 
     def loss(self, erased: Tensor, rows: Tensor, codes: Tensor) -> Tensor:
-        before, settings, parts = self.units[rows], self.settings, self.protector
-        assert isinstance(parts, nn.ModuleDict)  # noqa: S101  # made in __init__
+        before, settings, parts = self.units[rows], self.settings, self.parts
         label = parts["label"](before)
         back = parts["decoder"](torch.cat([erased, label], 1))
         total = (1 - F.cosine_similarity(back, before, dim=1)).mean()

@@ -92,23 +92,15 @@ class _VariationalGame(Game):
         size = settings.code_size(dimensions)
         label_size = max(2, dimensions // 16)
         parts = {
-            "free": free,
             "label": Encoder(dimensions=dimensions, size=2 * label_size, width=settings.width),
             "centres": nn.Embedding(2, label_size),
             "decoder": Encoder(dimensions=size + label_size, size=dimensions, width=settings.width),
         }
-        super().__init__(
-            free, size=size, protector=nn.ModuleDict(parts), opponents=4, restart=settings.steps // 4
-        )
-        self.free = free
-        self.settings, self.units = settings, torch.from_numpy(units.astype(np.float32))
-
-    def outputs(self, rows: Tensor) -> Tensor:
-        return torch.as_tensor(self.kept(self.units[rows]))
+        super().__init__(free, units, size=size, parts=parts, opponents=4, restart=settings.steps // 4)
+        self.settings, self.free = settings, free
 
     def loss(self, erased: Tensor, rows: Tensor, codes: Tensor) -> Tensor:
-        before, settings, parts = self.units[rows], self.settings, self.protector
-        assert isinstance(parts, nn.ModuleDict)  # noqa: S101  # made in __init__
+        before, settings, parts = self.units[rows], self.settings, self.parts
         mean = self.free.mean(before)
         spread = self.free.log_variance(before).clamp(-8, 4)
         label, label_spread = parts["label"](before).chunk(2, 1)

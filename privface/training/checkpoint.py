@@ -16,25 +16,30 @@ RESUME_FILE = "resume.ckpt"
 """Name of the checkpoint in a model folder."""
 
 
-def write_checkpoint(path: Path, key: str, state: Mapping[str, Any]) -> None:
+def write_checkpoint(path: Path, key: str, parts: Mapping[str, Any], **values: Any) -> None:
     """Replace a checkpoint at once; a kill leaves the old one or the new one.
 
     Args:
         path: The file.
         key: Settings that training has to go on with.
-        state: Tensors and plain values, by name.
+        parts: Networks and optimisers, by name.
+        values: Tensors and plain values, by name.
     """
     buffer = io.BytesIO()
-    torch.save({**state, "key": key}, buffer)
+    states = {name: part.state_dict() for name, part in parts.items()}
+    torch.save({**states, **values, "key": key}, buffer)
     write_atomic(path, buffer.getvalue())
 
 
-def read_checkpoint(path: Path, key: str, *, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The state of a checkpoint; nothing but tensors and plain values is unpickled.
+def read_checkpoint(
+    path: Path, key: str, parts: Mapping[str, Any], *, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
+    """Put the parts back as they were, and give the values; nothing but tensors and plain values is unpickled.
 
     Args:
         path: The file.
         key: Settings that training would go on with.
+        parts: As they were written.
         device: Where tensors go.
 
     Raises:
@@ -55,4 +60,6 @@ def read_checkpoint(path: Path, key: str, *, device: torch.device | str = "cpu")
             f"{path} was made with other settings.",
             hint="Resume with the settings that the training began with, or write to another folder.",
         )
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
     return state

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
+from privface.descent import moving_average
 from privface.device import has_bf16
 from privface.errors import TrainingError
 from privface.models.encoder import FaceEncoder
 from privface.training.checkpoint import read_checkpoint, write_checkpoint
-from privface.training.source import ImageSource, Prefetcher, step_generator
+from privface.training.loop import Progress, descend
+from privface.training.source import ImageSource, step_generator
 
 CHECKPOINT = "encoder.ckpt"
 _EVERY = 500
@@ -36,7 +34,7 @@ def train_encoder(
     network: FaceEncoder | None = None,
     seed: int = 0,
     folder: Path | None = None,
-    progress: Callable[[int, int, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> FaceEncoder:
     """Train a :class:`~privface.models.encoder.FaceEncoder` to give the targets (Hinton et al., arXiv 1503.02531).
 
@@ -73,38 +71,30 @@ def train_encoder(
         network = network or FaceEncoder(outputs=targets.shape[1])
     wanted = F.normalize(torch.from_numpy(np.asarray(targets, np.float32)))
     network.train().to(memory_format=torch.channels_last)
-    average = AveragedModel(network, multi_avg_fn=_average, use_buffers=True)
+    average = moving_average(network, 0.999)
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.02)
     batches = _batches(len(source), images, batch_size, seed)
     key = str([images, batch_size, learning_rate, relation, seed, network.config, len(source)])
-    done = _resume(folder, key, network, average, optimizer)
-    for position, index, photos in Prefetcher(source, batches, start=done):
-        for group in optimizer.param_groups:
-            warm = min(1.0, (position + 1) / 200)
-            cosine = 0.01 + 0.495 * (1 + math.cos(math.pi * position / len(batches)))
-            group["lr"] = learning_rate * warm * cosine
-        generator = step_generator(seed=seed, epoch=0, step=position)
+    parts = {"network": network, "average": average, "optimizer": optimizer}
+    file = None if folder is None else folder / CHECKPOINT
+    start = 0 if file is None or not file.is_file() else read_checkpoint(file, key, parts)["done"]
+
+    def loss(done: int, index: NDArray[np.int64], photos: Tensor) -> Tensor:
+        generator = step_generator(seed=seed, epoch=0, step=done)
         shown, aim = mixed(views(photos, generator), wanted[torch.from_numpy(index)], generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16()):
             given = network(shown.to(memory_format=torch.channels_last) * 2 - 1)
         given = F.normalize(given.float())
-        loss = (1 - (given * aim).sum(1)).mean() + relation * (given @ given.T - aim @ aim.T).square().mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
+        return (1 - (given * aim).sum(1)).mean() + relation * (given @ given.T - aim @ aim.T).square().mean()
+
+    for done, _ in descend(
+        optimizer, source, batches, loss, rise=200, floor=0.01, clip=5.0, start=start, progress=progress
+    ):
         average.update_parameters(network)
-        if progress is not None:
-            progress(position + 1, len(batches), float(loss.detach()))
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"The loss is {float(loss)} in step {position + 1}.", hint="Lower learning_rate."
-            )
-        if folder is not None and (position + 1) % _EVERY == 0:
-            parts = [part.state_dict() for part in (network, average, optimizer)]
-            write_checkpoint(folder / CHECKPOINT, key, {"done": position + 1, "parts": parts})
-    result: Any = average.module
-    return result.eval()  # type: ignore[no-any-return]
+        if file is not None and done % _EVERY == 0:
+            write_checkpoint(file, key, parts, done=done)
+    network.load_state_dict(average.module.state_dict())
+    return network.eval()
 
 
 def views(photos: Tensor, generator: torch.Generator, *, gentle: bool = False) -> Tensor:
@@ -150,27 +140,7 @@ def mixed(photos: Tensor, aims: Tensor, generator: torch.Generator) -> tuple[Ten
     return torch.cat([photos[:-half], image]), torch.cat([aims[:-half], aim])
 
 
-def _average(averages: Any, values: Any, steps: Tensor | int) -> None:
-    """Moving average with a short memory at first, so that the untrained start does not linger."""
-    decay = min(0.999, (float(steps) + 1) / (float(steps) + 10))
-    for average, value in zip(averages, values, strict=True):
-        if average.is_floating_point():
-            average.lerp_(value, 1 - decay)
-        else:
-            average.copy_(value)
-
-
 def _batches(count: int, images: int, size: int, seed: int) -> list[NDArray[np.int64]]:
     passes = -(-images // count)
     order = np.concatenate([np.random.default_rng([seed, k]).permutation(count) for k in range(passes)])
     return [order[start : start + size] for start in range(0, images - size + 1, size)]
-
-
-def _resume(folder: Path | None, key: str, *parts: Any) -> int:
-    """Steps done by an earlier attempt, whose weights are put into ``parts``."""
-    if folder is None or not (folder / CHECKPOINT).is_file():
-        return 0
-    state = read_checkpoint(folder / CHECKPOINT, key)
-    for part, saved in zip(parts, state["parts"], strict=True):
-        part.load_state_dict(saved)
-    return int(state["done"])

@@ -84,10 +84,7 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
                     [self._apart(k, shown, aim) for k, aim in enumerate(aims)]
                 ).mean()
         rise = min(1.0, _FIRST + (1 - _FIRST) * self.done_share / _RISEN)
-        share = {"reconstruction": weights.reconstruction, "matching": weights.matching * rise}
-        total = torch.stack([share[name] * term for name, term in terms.items()]).sum()
-        figures = {name: term.detach() for name, term in terms.items()}
-        return StepLosses(total, None, {**figures, "total": total.detach()})
+        return self.summed(terms, matching=weights.matching * rise)
 
     def _apart(self, number: int, faces: Tensor, aims: Tensor) -> Tensor:
         """How far one matcher's embeddings of its share of the faces ``(N, 3, H, W)`` are from their aims."""

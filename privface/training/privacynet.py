@@ -82,13 +82,8 @@ class PrivacyNetStep(TrainingStep[PrivacyNet]):
                 for c, a in zip(self.classifiers, self.readers, strict=True)
             ]
             terms["frozen"] = torch.stack(read).mean()
-        scale = {"realism": self.realism}
-        total = torch.stack(
-            [scale.get(k, getattr(weights, k, 0.0)) * term for k, term in terms.items()]
-        ).sum()
         chase = F.softplus(-real).mean() + F.softplus(fake).mean()
-        figures = {name: term.detach() for name, term in terms.items()}
-        return StepLosses(total, chase, {**figures, "critic": chase.detach(), "total": total.detach()})
+        return self.summed(terms, chase=chase, figures={"critic": chase}, realism=self.realism)
 
     def _attribute(self, logits: Tensor, labels: Tensor, hidden: Tensor) -> Tensor:
         """Mean over the photos that have a label."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -16,10 +17,10 @@ from torch import Tensor
 from privface.errors import ConfigError, TrainingError
 from privface.models import Autoencoder
 from privface.training.checkpoint import read_checkpoint, write_checkpoint
+from privface.training.loop import Progress, descend
 from privface.training.source import ImageSource, Prefetcher
 
 Loss: TypeAlias = Literal["mse", "bce", "l1"]
-Progress: TypeAlias = Callable[[int, int, float], None]
 
 _LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": F.mse_loss,
@@ -142,97 +143,49 @@ def train_autoencoder(
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
-    network.to(memory_format=torch.channels_last)
-    state = _State(network, optimizer, f"{settings} {network.settings} {len(source)}")
+    network.train().to(memory_format=torch.channels_last)
+    key, parts = f"{settings} {network.settings} {len(source)}", {"network": network, "optimizer": optimizer}
     plans = [_order(len(source), settings, epoch) for epoch in range(settings.epochs)]
-    total = sum(map(len, plans))
+    batches, each = list(chain(*plans)), len(plans[0])
+    epochs: list[Epoch] = []
+    kept: dict[str, Tensor] = {}
+    losses: list[float] = []
 
-    def step(done: int, images: Tensor, wanted: Tensor) -> float:
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * _schedule(done, total)
-        value = _loss(network, images, wanted, settings)
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        loss = float(value.detach())
-        if not np.isfinite(loss):
-            raise TrainingError(
-                f"The loss is {loss} after {done + 1} steps.", hint="Lower the learning rate."
-            )
-        if progress is not None:
-            progress(done + 1, total, loss)
-        return loss
+    def loss(_: int, index: NDArray[np.int64], images: Tensor) -> Tensor:
+        return _loss(network, images, index, targets, settings)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         if checkpoint is not None and resume:
-            state.load(checkpoint)
-        for number in range(len(state.epochs), settings.epochs):
-            network.train()
-            done = sum(map(len, plans[:number]))
-            losses = []
-            for position, index, images in Prefetcher(source, plans[number]):
-                wanted = images if targets is None else torch.from_numpy(targets.batch(index))
-                losses.append(step(done + position, images, wanted))
-            held = (
-                np.nan
-                if validation is None
-                else evaluate(network, validation, settings, targets=validation_targets)
-            )
-            state.add(float(np.mean(losses)), float(held))
+            state = read_checkpoint(checkpoint, key, parts)
+            kept, epochs = state["kept"], [Epoch(*epoch) for epoch in state["epochs"]]
+            torch.set_rng_state(state["random"])
+        for done, found in descend(
+            optimizer, source, batches, loss,
+            rise=len(batches) // 20, clip=1.0, start=each * len(epochs), progress=progress,
+        ):  # fmt: skip
+            losses.append(found)
+            if done % each:
+                continue
+            held = np.nan
+            if validation is not None:
+                held = evaluate(network, validation, settings, targets=validation_targets)
+            better = not held >= min((epoch.validation for epoch in epochs), default=np.inf)
+            if better:
+                kept = {name: value.detach().clone() for name, value in network.state_dict().items()}
+            epochs.append(Epoch(len(epochs) + 1, float(np.mean(losses)), float(held), better))
+            losses.clear()
             if on_epoch is not None:
-                on_epoch(state.epochs[-1])
+                on_epoch(epochs[-1])
             if checkpoint is not None:
-                state.save(checkpoint)
+                rows, random = [astuple(epoch) for epoch in epochs], torch.get_rng_state()
+                write_checkpoint(checkpoint, key, parts, kept=kept, epochs=rows, random=random)
+            network.train()
     if checkpoint is not None:
         checkpoint.unlink()
-    network.load_state_dict(state.kept)
+    network.load_state_dict(kept)
     network.eval()
-    return state.epochs
-
-
-class _State:
-    """Where training stands after an epoch.
-
-    Args:
-        network: As it is.
-        optimizer: Its optimiser.
-        key: Settings that it goes on with.
-    """
-
-    def __init__(self, network: Autoencoder, optimizer: torch.optim.Optimizer, key: str) -> None:
-        self._network, self._optimizer, self._key = network, optimizer, key
-        self.epochs: list[Epoch] = []
-        self.kept: dict[str, Tensor] = {}
-
-    def add(self, training: float, validation: float) -> None:
-        """Note an epoch, and its weights if it is the best one so far or there is no validation."""
-        best = min((epoch.validation for epoch in self.epochs), default=np.inf)
-        better = not validation >= best
-        if better:
-            self.kept = {name: value.detach().clone() for name, value in self._network.state_dict().items()}
-        self.epochs.append(Epoch(len(self.epochs) + 1, training, validation, better))
-
-    def save(self, path: Path) -> None:
-        """Write a checkpoint."""
-        state = {
-            "network": self._network.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "kept": self.kept,
-            "epochs": [astuple(epoch) for epoch in self.epochs],
-            "random": torch.get_rng_state(),
-        }
-        write_checkpoint(path, self._key, state)
-
-    def load(self, path: Path) -> None:
-        """Take a checkpoint over, and the state of torch's random numbers with it."""
-        state = read_checkpoint(path, self._key)
-        self._network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self.kept = state["kept"]
-        self.epochs = [Epoch(*epoch) for epoch in state["epochs"]]
-        torch.set_rng_state(state["random"])
+    return epochs
 
 
 def _check(source: ImageSource, targets: ImageSource | None) -> None:
@@ -251,8 +204,7 @@ def evaluate(
     plan = np.array_split(np.arange(len(source)), max(1, -(-len(source) // 64)))
     with torch.inference_mode():
         for _, index, images in Prefetcher(source, plan):
-            wanted = images if targets is None else torch.from_numpy(targets.batch(index))
-            total += float(_loss(network, images, wanted, settings)) * len(index)
+            total += float(_loss(network, images, index, targets, settings)) * len(index)
     return total / len(source)
 
 
@@ -261,12 +213,13 @@ def _order(count: int, settings: FitSettings, epoch: int) -> list[NDArray[np.int
     return np.array_split(rows, max(1, round(count / settings.batch_size)))
 
 
-def _schedule(done: int, total: int) -> float:
-    rise = max(1, total // 20)
-    return min(1.0, (done + 1) / rise) * 0.5 * (1.0 + float(np.cos(np.pi * done / total)))
-
-
-def _loss(network: Autoencoder, images: Tensor, wanted: Tensor, settings: FitSettings) -> Tensor:
+def _loss(
+    network: Autoencoder,
+    images: Tensor,
+    index: NDArray[np.int64],
+    targets: ImageSource | None,
+    settings: FitSettings,
+) -> Tensor:
+    wanted = images if targets is None else torch.from_numpy(targets.batch(index))
     passed = network.learn(images.to(memory_format=torch.channels_last))
-    value = _LOSSES[settings.loss](passed.output, wanted)
-    return value + settings.penalty * network.cost(passed)
+    return _LOSSES[settings.loss](passed.output, wanted) + settings.penalty * network.cost(passed)

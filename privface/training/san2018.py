@@ -60,9 +60,7 @@ class San2018Step(TrainingStep[San2018]):
                 terms["matching"] = self._matching(both, embeddings, count)
             if weights.frozen:
                 terms["frozen"] = self._frozen(random_view(both, generator=generator), genders)
-        total = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
-        figures = {name: term.detach() for name, term in terms.items()}
-        return StepLosses(total, None, {**figures, "total": total.detach()})
+        return self.summed(terms)
 
     def _matching(self, both: Tensor, embeddings: Sequence[Tensor], count: int) -> Tensor:
         looked_at = max(1, round(self.weights.matching_share * count))

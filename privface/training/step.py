@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -161,6 +162,20 @@ class TrainingStep(nn.Module, ABC, Generic[NetworkT]):
             generator: For the random views that classifiers and adversaries see.
         """
 
+    def summed(
+        self,
+        terms: Mapping[str, Tensor],
+        *,
+        chase: Tensor | None = None,
+        figures: Mapping[str, Tensor] = MappingProxyType({}),
+        **weights: float,
+    ) -> StepLosses:
+        """The terms by their weights, those of ``weights`` instead of the step's own; all go to the log."""
+        parts = [weights.get(k, getattr(self.weights, k, 0.0)) * term for k, term in terms.items()]
+        total = torch.stack(parts).sum()
+        logged = {name: term.detach() for name, term in (*figures.items(), *terms.items())}
+        return StepLosses(total, chase, {**logged, "total": total.detach()})
+
 
 class SemiAdversarialStep(TrainingStep[Single | FlowSan]):
     """Losses of one batch for the protector and for the adversaries that chase it.
@@ -221,15 +236,13 @@ class SemiAdversarialStep(TrainingStep[Single | FlowSan]):
                 ]
             )
             chased.append(own.sum())
-            figures[f"{name}_cross_entropy"] = own.mean().detach()
+            figures[f"{name}_cross_entropy"] = own.mean()
         if not terms:
             raise TrainingError(
                 "No loss term is active: the terms with a weight have no network.",
                 hint="Give matchers or classifiers, or a reconstruction weight.",
             )
-        total = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
-        figures.update({name: term.detach() for name, term in terms.items()}, total=total.detach())
-        return StepLosses(total, torch.stack(chased).sum() if chased else None, figures)
+        return self.summed(terms, chase=torch.stack(chased).sum() if chased else None, figures=figures)
 
 
 def read_gender(classifier: nn.Module, images: Tensor) -> Tensor:

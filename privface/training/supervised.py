@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,8 @@ from privface.data.sampling import balanced_indices
 from privface.errors import TrainingError
 from privface.models import CompactResNet, to_input
 from privface.records import InputSpec
-from privface.training.source import ImageSource, Prefetcher, random_view, step_generator
-
-Progress = Callable[[int, int, float], None]
+from privface.training.loop import Progress, descend
+from privface.training.source import ImageSource, random_view, step_generator
 
 
 def train_gender_classifier(
@@ -57,26 +57,13 @@ def train_gender_classifier(
     network = _build(outputs=1, width=width, stages=stages, separable=separable, seed=seed)
     labels = torch.from_numpy(genders)
 
-    def order(epoch: int) -> NDArray[np.int64]:
-        return balanced_indices(genders, seed=seed, epoch=epoch)[:epoch_images]
+    orders = [balanced_indices(genders, seed=seed, epoch=k)[:epoch_images] for k in range(epochs)]
 
     def loss(outputs: Tensor, rows: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(outputs[:, 0], labels[rows].float())
 
-    _descend(
-        network,
-        nn.Identity(),
-        source,
-        order,
-        loss,
-        spec,
-        epochs,
-        batch_size,
-        learning_rate,
-        seed,
-        progress,
-        colour=0.25,
-    )
+    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-2)
+    _fit(network, optimizer, source, orders, batch_size, loss, spec, seed, progress, colour=0.25)
     return network
 
 
@@ -131,28 +118,17 @@ def train_matcher(
         torch.manual_seed(seed + 1)
         centres = nn.Linear(dimensions, len(names), bias=False)
 
-    def order(epoch: int) -> NDArray[np.int64]:
-        return np.random.default_rng([seed, epoch]).permutation(len(codes)).astype(np.int64)
+    orders = [np.random.default_rng([seed, k]).permutation(len(codes)) for k in range(epochs)]
 
     def loss(outputs: Tensor, rows: Tensor) -> Tensor:
         cosines = F.linear(F.normalize(outputs), F.normalize(centres.weight))
         truth = labels[rows]
         return F.cross_entropy(scale * (cosines - margin * F.one_hot(truth, len(names))), truth)
 
-    _descend(
-        network,
-        centres,
-        source,
-        order,
-        loss,
-        spec,
-        epochs,
-        batch_size,
-        learning_rate,
-        seed,
-        progress,
-        colour=0.0,
-    )
+    learned = [*network.parameters(), *centres.parameters()]
+    optimizer = torch.optim.AdamW(learned, lr=learning_rate, weight_decay=1e-2)
+    # no colour jitter: colour tells people apart
+    _fit(network, optimizer, source, orders, batch_size, loss, spec, seed, progress, colour=0.0)
     return network
 
 
@@ -162,44 +138,32 @@ def _build(*, outputs: int, width: int, stages: int, seed: int, separable: bool 
         return CompactResNet(outputs=outputs, width=width, stages=stages, separable=separable)
 
 
-def _descend(
+def _fit(
     network: CompactResNet,
-    extra: nn.Module,
+    optimizer: torch.optim.Optimizer,
     source: ImageSource,
-    order: Callable[[int], NDArray[np.int64]],
+    orders: list[NDArray[np.int64]],
+    batch_size: int,
     loss: Callable[[Tensor, Tensor], Tensor],
     spec: InputSpec,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
     seed: int,
     progress: Progress | None,
     *,
     colour: float,
 ) -> None:
-    """One cosine of AdamW; ``colour`` is the views' colour jitter, which a matcher does without: colour tells people apart."""
+    """Train on one view of each batch; ``orders`` holds the rows of each epoch, equally many."""
     network.train().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(
-        [*network.parameters(), *extra.parameters()], lr=learning_rate, weight_decay=1e-2
-    )
-    plans = [np.array_split(rows, max(1, len(rows) // batch_size)) for rows in map(order, range(epochs))]
-    total, done = sum(map(len, plans)), 0
-    for epoch, batches in enumerate(plans):
-        for position, index, images in Prefetcher(source, batches):
-            for group in optimizer.param_groups:
-                group["lr"] = (
-                    learning_rate * min(1.0, (done + 1) / 50) * 0.5 * (1 + np.cos(np.pi * done / total))
-                )
-            view = random_view(
-                images.to(memory_format=torch.channels_last),
-                generator=step_generator(seed=seed, epoch=epoch, step=position),
-                colour=colour,
-            )
-            value = loss(network(to_input(view, spec)), torch.from_numpy(index))
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            done += 1
-            if progress is not None:
-                progress(done, total, float(value.detach()))
+    plans = [np.array_split(rows, max(1, len(rows) // batch_size)) for rows in orders]
+
+    def value(done: int, index: NDArray[np.int64], images: Tensor) -> Tensor:
+        epoch, position = divmod(done, len(plans[0]))
+        view = random_view(
+            images.to(memory_format=torch.channels_last),
+            generator=step_generator(seed=seed, epoch=epoch, step=position),
+            colour=colour,
+        )
+        return loss(network(to_input(view, spec)), torch.from_numpy(index))
+
+    for _ in descend(optimizer, source, list(chain(*plans)), value, rise=50, progress=progress):
+        pass
     network.eval()

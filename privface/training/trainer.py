@@ -13,9 +13,12 @@ import lightning_fabric as lf
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+from privface.config import LoopOptions, refused
 from privface.data.sampling import balanced_indices
+from privface.descent import moving_average, set_rate
 from privface.device import Device
 from privface.errors import ConfigError, TrainingError
 from privface.models import Matcher, Protector, save_network
@@ -24,56 +27,21 @@ from privface.training.events import TrainingLog
 from privface.training.source import ImageSource, Prefetcher, step_generator
 from privface.training.step import StepLosses, TrainingStep
 
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 
+class LoopSettings(LoopOptions):
+    """The schedule, and the seed of order, views and initial weights.
 
-@dataclass(frozen=True)
-class LoopSettings:
-    """How training is scheduled.
-
-    Attributes:
-        epochs: Number of epochs.
-        batch_size: Images a step and process; even, so that both genders stand in every batch equally.
-        learning_rate: Adam's, for the autoencoder; decays to a tenth over training (cosine).
-        adversary_rate: Adam's, for the adversaries.
-        warmup_steps: Steps over which the autoencoder's rate rises: a residual network starts as the identity,
-            and full-sized first steps throw it far off.
-        clip: Largest gradient norm of the autoencoder.
-        ema: Decay of the weight average that becomes the protector; 0 takes the last weights.
-        epoch_images: Images an epoch; ``None`` takes every photo of the larger gender once.
-        refresh_epochs: Every so many epochs the oldest pixel adversary starts afresh; 0 never.
-        seed: Order, views and initial weights.
-        precision: ``auto`` takes bf16 where the device computes it in hardware, else fp32.
-        device: ``cpu``, ``cuda`` or ``auto``.
-        devices: Processes (with ``torchrun``) or GPUs.
-        checkpoint_minutes: Longest time that a kill can cost.
+    Raises:
+        ConfigError: If a value is out of range.
     """
 
-    epochs: int = 10
-    batch_size: int = 32
-    learning_rate: float = 5e-4
-    adversary_rate: float = 5e-4
-    warmup_steps: int = 100
-    clip: float = 1.0
-    ema: float = 0.99
-    epoch_images: int | None = None
-    refresh_epochs: int = 0
     seed: int = 0
-    precision: str = "auto"
-    device: str = "auto"
-    devices: int = 1
-    checkpoint_minutes: float = 5.0
 
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2 or self.batch_size % 2:
-            raise ConfigError(
-                f"epochs={self.epochs}, batch_size={self.batch_size}.",
-                hint="epochs >= 1; batch_size even and >= 2.",
-            )
-        if self.precision not in PRECISIONS:
-            raise ConfigError(f"precision={self.precision!r}.", hint=f"Choose one of {PRECISIONS}.")
-        if not 0.0 <= self.ema < 1.0:
-            raise ConfigError(f"ema={self.ema} is outside [0, 1).")
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise refused(error, where="loop") from error
 
 
 @dataclass(frozen=True)
@@ -127,18 +95,10 @@ class SemiAdversarialTrainer:
         whole: Callable[[Any], Any] | None = None,
     ) -> None:
         self.step, self.settings = step, settings
-        self._progress, self._validate, self._on_epoch, self._tensorboard = (
-            progress,
-            validate,
-            on_epoch,
-            tensorboard,
-        )
-        self._protector, self._whole = protector, whole
-        accelerator = (
-            settings.device if settings.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-        )
-        probe = torch.device(accelerator)
-        self.precision = pick_precision(settings.precision, probe)
+        self._progress, self._validate, self._on_epoch = progress, validate, on_epoch
+        self._tensorboard, self._protector, self._whole = tensorboard, protector, whole
+        accelerator = Device.choose(settings.device).name
+        self.precision = pick_precision(settings.precision, torch.device(accelerator))
         self._fabric = lf.Fabric(accelerator=accelerator, devices=settings.devices, precision=self.precision)  # type: ignore[arg-type]
         self._fabric.launch()
         self._fabric.to_device(step)
@@ -146,13 +106,19 @@ class SemiAdversarialTrainer:
         self._learned = [p for p in step.autoencoder.parameters() if p.requires_grad]
         opponents = [*step.pixel_adversaries, *step.embedding_adversaries]
         self._chasing = [p for opponent in opponents for p in opponent.parameters()]
-        self._opponents = nn.ModuleList(opponents)
         optimizers = [torch.optim.Adam(self._learned, lr=settings.learning_rate, betas=(0.5, 0.99))]
         if self._chasing:
             optimizers.append(torch.optim.Adam(self._chasing, lr=settings.adversary_rate, betas=(0.5, 0.99)))
         ready = self._fabric.setup_optimizers(*optimizers)
         self._optimizers: list[Any] = list(ready) if isinstance(ready, tuple | list) else [ready]
-        self._average = {k: v.detach().clone() for k, v in step.autoencoder.state_dict().items()}
+        self._average = moving_average(step.autoencoder, settings.ema)
+        self._parts = {
+            "autoencoder": step.autoencoder,
+            "average": self._average,
+            "opponents": nn.ModuleList(opponents),
+            "alignments": step.alignments,
+            **{f"optimizer_{k}": optimizer for k, optimizer in enumerate(self._optimizers)},
+        }
 
     def fit(
         self,
@@ -188,7 +154,10 @@ class SemiAdversarialTrainer:
             matchers = self.step.matchers if self.step.weights.matching else ()
             embeddings = embed_originals([_matcher(m) for m in matchers], source)
         log = TrainingLog(run, tensorboard=self._tensorboard, active=self._fabric.is_global_zero)
-        done = self._load(run) if resume else 0
+        done = 0
+        if resume:
+            file, device = run / RESUME_FILE, self._fabric.device
+            done = read_checkpoint(file, self._key(), self._parts, device=device)["done"]
         validation: Mapping[str, float] = {}
         log.keep_until(done)
         began, first, waited, saved = time.perf_counter(), done, 0.0, time.monotonic()
@@ -200,9 +169,20 @@ class SemiAdversarialTrainer:
             self._refresh(epoch, at_start=done == epoch * len(batches))
             feed = Prefetcher(source, batches, start=done - epoch * len(batches))
             for position, index, images in feed:
-                self._set_rate(done, total)
+                # the adversaries' rate stays
+                set_rate(self._optimizers[0], done, total, rise=settings.warmup_steps, floor=0.1)
                 self.step.done_share = done / total
-                figures = self._one_step(images, index, told, embeddings, epoch, position, done)
+                figures = self._one_step(
+                    images,
+                    torch.from_numpy(told[index]),
+                    [known[torch.from_numpy(index)] for known in embeddings],
+                    step_generator(seed=settings.seed, epoch=epoch, step=position),
+                )
+                if not np.isfinite(figures["total"]):
+                    raise TrainingError(
+                        f"The loss is {figures['total']} in epoch {epoch + 1}, step {position + 1}.",
+                        hint="Lower learning_rate or the loss weights; the last checkpoint is kept.",
+                    )
                 done += 1
                 log.write(done, figures)
                 if self._progress is not None and self._fabric.is_global_zero:
@@ -225,38 +205,18 @@ class SemiAdversarialTrainer:
     # one step ---------------------------------------------------------------------------------------
 
     def _one_step(
-        self,
-        images: Tensor,
-        index: NDArray[np.int64],
-        told: NDArray[np.int64],
-        targets: Sequence[Tensor],
-        epoch: int,
-        position: int,
-        done: int,
+        self, images: Tensor, labels: Tensor, embeddings: list[Tensor], generator: torch.Generator
     ) -> dict[str, float]:
         device = self._fabric.device
-        batch = images.to(device, memory_format=torch.channels_last)
-        labels = torch.from_numpy(told[index]).to(device)
-        rows = torch.from_numpy(index)
+        images = images.to(device, memory_format=torch.channels_last)
         with self._fabric.autocast():
             losses = self.step(
-                batch,
-                labels,
-                [target[rows].to(device) for target in targets],
-                generator=step_generator(seed=self.settings.seed, epoch=epoch, step=position),
+                images, labels.to(device), [e.to(device) for e in embeddings], generator=generator
             )
-        self._update(losses, done)
-        figures = {
-            name: float(value) for name, value in losses.figures.items()
-        }  # the one CPU-GPU sync of a step
-        if not np.isfinite(figures["total"]):
-            raise TrainingError(
-                f"The loss is {figures['total']} in epoch {epoch + 1}, step {position + 1}.",
-                hint="Lower learning_rate or the loss weights; the last checkpoint is kept.",
-            )
-        return figures
+        self._update(losses)
+        return {name: float(value) for name, value in losses.figures.items()}  # a step's one CPU-GPU sync
 
-    def _update(self, losses: StepLosses, done: int) -> None:
+    def _update(self, losses: StepLosses) -> None:
         """Both sides differentiate one graph: each backward pass touches its own side's weights alone."""
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -269,11 +229,7 @@ class SemiAdversarialTrainer:
         )
         for optimizer in self._optimizers[: 1 if losses.adversaries is None else None]:
             optimizer.step()
-        # a short memory at first, so that the untrained start does not linger in the average
-        decay = min(self.settings.ema, (done + 1) / (done + 10))
-        with torch.no_grad():
-            for name, value in self.step.autoencoder.state_dict().items():
-                self._average[name].lerp_(value, 1.0 - decay)
+        self._average.update_parameters(self.step.autoencoder)
 
     def _share_gradients(self) -> None:
         # two losses on one graph rule out DDP's backward hooks; averaging by hand is the same arithmetic
@@ -301,14 +257,6 @@ class SemiAdversarialTrainer:
         steps = len(order) // whole
         rank, size = self._fabric.global_rank, settings.batch_size
         return [order[s * whole + rank * size : s * whole + (rank + 1) * size] for s in range(steps)]
-
-    def _set_rate(self, done: int, total: int) -> None:
-        """The autoencoder's rate rises over the warm-up, then falls to a tenth; the adversaries' stays."""
-        settings = self.settings
-        warm = min(1.0, (done + 1) / max(1, settings.warmup_steps))
-        factor = warm * (0.1 + 0.45 * (1 + float(np.cos(np.pi * done / total))))
-        for group in self._optimizers[0].param_groups:
-            group["lr"] = settings.learning_rate * factor
 
     def _refresh(self, epoch: int, *, at_start: bool) -> None:
         """Start the pixel adversaries afresh in turn: a protector must not settle on one opponent's blind spots."""
@@ -340,54 +288,23 @@ class SemiAdversarialTrainer:
     def averaged(self) -> Any:
         """The network with averaged weights, on the CPU: what :meth:`fit` saves."""
         network = type(self.step.autoencoder)(**self.step.autoencoder.config)
-        network.load_state_dict({k: v.cpu() for k, v in self._average.items()})
+        network.load_state_dict(self._average.module.state_dict())
         return network if self._whole is None else self._whole(network)
 
     # checkpoints ------------------------------------------------------------------------------------
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "autoencoder": self.step.autoencoder.state_dict(),
-            "average": self._average,
-            "opponents": self._opponents.state_dict(),
-            "alignments": self.step.alignments.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
-        }
-
     def _key(self) -> str:
         """What must be equal for a checkpoint to go on exactly."""
-        settings = {
-            k: v
-            for k, v in vars(self.settings).items()
-            if k not in {"device", "devices", "checkpoint_minutes"}
-        }
-        weights = vars(self.step.weights)
-        return json.dumps(
-            [
-                settings,
-                weights,
-                self.step.autoencoder.config,
-                len(self._chasing),
-                self.step.attribute.objective,
-            ],
-            sort_keys=True,
-        )
+        settings = self.settings.model_dump(exclude={"device", "devices", "checkpoint_minutes"})
+        step, config = self.step, self.step.autoencoder.config
+        said = [settings, vars(step.weights), config, len(self._chasing), step.attribute.objective]
+        return json.dumps(said, sort_keys=True)
 
     def _save(self, run: Path, done: int, log: TrainingLog) -> None:
         log.flush()
         if self._fabric.is_global_zero:
-            write_checkpoint(run / RESUME_FILE, self._key(), {"done": done, **self._state()})
+            write_checkpoint(run / RESUME_FILE, self._key(), self._parts, done=done)
         self._fabric.barrier()
-
-    def _load(self, run: Path) -> int:
-        state = read_checkpoint(run / RESUME_FILE, self._key(), device=self._fabric.device)
-        self.step.autoencoder.load_state_dict(state["autoencoder"])
-        self._average = {k: v.clone() for k, v in state["average"].items()}
-        self._opponents.load_state_dict(state["opponents"])
-        self.step.alignments.load_state_dict(state["alignments"])
-        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        return int(state["done"])
 
 
 def embed_originals(matchers: Sequence[Matcher], source: ImageSource) -> list[Tensor]:

@@ -68,7 +68,7 @@ def test_each_side_gets_its_own_gradient_only(toy):
     trainer._optimizers.append(
         type("Idle", (), {"zero_grad": lambda *_, **__: None, "step": lambda _: None})()
     )
-    trainer._update(losses, 0)
+    trainer._update(losses)
     for parameter, expected in zip([*learned, *chasing], [*alone, *own], strict=True):
         torch.testing.assert_close(parameter.grad, expected)
     assert any(bool(g.abs().sum() > 0) for g in own)

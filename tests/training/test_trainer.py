@@ -195,10 +195,10 @@ def test_validation_and_sheets_see_a_protector_an_epoch_and_reach_the_log(toy, t
 @pytest.mark.parametrize(
     ("changes", "fragment"),
     [
-        ({"batch_size": 7}, "batch_size=7"),
-        ({"epochs": 0}, "epochs=0"),
-        ({"precision": "8-bit"}, "precision='8-bit'"),
-        ({"ema": 1.0}, "ema=1.0"),
+        ({"batch_size": 7}, "batch_size: .*got '7'"),
+        ({"epochs": 0}, "epochs: .*got '0'"),
+        ({"precision": "8-bit"}, "precision: .*got '8-bit'"),
+        ({"ema": 1.0}, "ema: .*got '1.0'"),
     ],
 )
 def test_schedule_out_of_range_is_refused(changes, fragment):

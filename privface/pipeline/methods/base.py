@@ -95,14 +95,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What one training loop came to.
-
-    Attributes:
-        summary: Its figures.
-        network: The trained network, on the CPU.
-        precision: Arithmetic it ran in.
-        minutes: Time it took.
-    """
+    """What one training loop came to; the network is on the CPU."""
 
     summary: FitSummary
     network: Any
@@ -138,13 +131,7 @@ class Outcome:
         *,
         validation: Mapping[str, float] | None = None,
     ) -> Outcome:
-        """Several loops as one; rates are weighted by steps.
-
-        Args:
-            loops: One or more, in order.
-            classifiers: Those that the loops met.
-            validation: Figures of the protector as a whole; by default those of the last loop.
-        """
+        """Several loops as one; rates are weighted by steps, validation is by default the last loop's."""
         steps = np.array([loop.summary.steps for loop in loops], np.float64)
         rate, wait = (
             float(np.average([getattr(loop.summary, name) for loop in loops], weights=steps))
@@ -190,21 +177,10 @@ def fit_network(
     embeddings: Sequence[Tensor] | None = None,
     labels: NDArray[np.int64] | None = None,
 ) -> Fitted:
-    """Run the training loop of ``job`` on one network.
+    """Run the training loop of ``job`` on one network; what is not given is the job's.
 
-    Args:
-        job: Faces, schedule and the rest.
-        step: Networks and losses.
-        classifiers: Frozen classifiers that validation asks, too.
-        run: Folder for network, log and checkpoint; by default the run folder.
-        stage: Name of the work in progress reports.
-        seed: Of order and views; by default the job's.
-        epochs: By default the job's.
-        meta: Further values for ``model.yaml``.
-        protector: Makes of the network what validation looks at.
-        whole: Makes of what is trained the network that is kept; by default it is that.
-        embeddings: The originals' embeddings, where they are known already.
-        labels: What the step is told of each image instead of its gender.
+    Validation asks ``classifiers``, progress reports show ``stage``, ``meta`` goes to ``model.yaml``. The rest is as for
+    :class:`~privface.training.SemiAdversarialTrainer` and its ``fit``.
     """
     settings, progress = job.settings, job.progress
     folder = job.run if run is None else run
@@ -272,14 +248,9 @@ def semi_adversarial_step(
     objective: Objective | None = None,
     adversary: float | None = None,
 ) -> SemiAdversarialStep:
-    """The step that the settings describe; networks draw their weights from torch's global generator.
+    """The step that the settings describe, or with another network, objective or weight of the adversaries on pixels.
 
-    Args:
-        job: Settings and matchers.
-        classifiers: Frozen classifiers.
-        network: Makes what is trained; by default the settings' autoencoder.
-        objective: Instead of the settings'.
-        adversary: Weight of the adversaries on pixels, instead of the settings'.
+    Networks draw their weights from torch's global generator.
     """
     losses = job.settings.losses
     if adversary is not None:
@@ -346,10 +317,7 @@ def frozen_classifiers(
 ) -> list[GenderProbe]:
     """Classifiers, given or trained here; trained ones lie in ``classifiers/`` and are taken from there again.
 
-    Args:
-        job: Settings, faces and run folder.
-        entries: By default those of the settings.
-        resample: What the k-th that is trained here learns from, as a choice of all faces.
+    ``resample`` chooses of all faces what the k-th that is trained here learns from.
     """
     entries = job.settings.classifiers if entries is None else entries
     own = sum(entry.spec is None for entry in entries)
@@ -374,16 +342,24 @@ def own_classifier(
 ) -> GenderProbe:
     """The classifier in ``classifiers/NUMBER`` of the run folder, trained first if it is not there.
 
-    Args:
-        job: Settings and run folder.
-        entry: What it is.
-        pixels: Aligned faces, uint8 ``(N, H, W, 3)``.
-        codes: What it shall tell of them, 0 or 1, ``(N,)``.
-        number: Also added to the seed.
+    It learns codes 0 and 1, ``(N,)``, of aligned faces, uint8 ``(N, H, W, 3)``; ``number`` is added to the seed.
     """
+    folder, progress = _classifier_folder(job, number), job.progress
     if not _is_trained(job, number):
-        _train_classifier(job, entry, pixels, codes, number)
-    probe = load_gender_probe(f"mini:{_classifier_folder(job, number)}", seen=True)
+        spec = classifier_spec(size=entry.size, crop=entry.crop)
+        network = train_gender_classifier(
+            ArraySource(pixels),
+            codes,
+            spec=spec,
+            seed=job.settings.seed + number,
+            progress=None
+            if progress is None
+            else lambda done, total, _: progress(f"train gender classifier {number}", done, total),
+            **entry.model_dump(exclude={"spec", "size", "crop"}),
+        )
+        meta = {"input_size": entry.size, "crop": list(spec.crop)}
+        save_network(folder, network, kind="gender-classifier", meta=meta)
+    probe = load_gender_probe(f"mini:{folder}", seen=True)
     probe.name = f"own:{number}"
     return probe
 
@@ -410,30 +386,3 @@ def _gender_faces(job: Job) -> LoadedFaces:
             )
         )
     return join(parts)
-
-
-def _train_classifier(
-    job: Job, entry: ClassifierSettings, pixels: NDArray[np.uint8], codes: NDArray[np.int64], number: int
-) -> None:
-    spec = classifier_spec(size=entry.size, crop=entry.crop)
-    progress = job.progress
-    network = train_gender_classifier(
-        ArraySource(pixels),
-        codes,
-        spec=spec,
-        epochs=entry.epochs,
-        epoch_images=entry.epoch_images,
-        width=entry.width,
-        stages=entry.stages,
-        separable=entry.separable,
-        seed=job.settings.seed + number,
-        progress=None
-        if progress is None
-        else lambda done, total, _: progress(f"train gender classifier {number}", done, total),
-    )
-    save_network(
-        _classifier_folder(job, number),
-        network,
-        kind="gender-classifier",
-        meta={"input_size": entry.size, "crop": list(spec.crop)},
-    )

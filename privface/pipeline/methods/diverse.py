@@ -41,13 +41,6 @@ class Diverse:
     with replacement, each gender by itself), and in architecture: the entries of ``classifiers`` in turn, and each
     further round of them with the other crop and half as wide again.
 
-    Args:
-        job: What is to be trained.
-        options: How many networks, and against what.
-
-    Attributes:
-        classifiers: One for each network.
-
     Raises:
         ConfigError: If frozen classifiers do not count.
     """
@@ -72,13 +65,9 @@ class Diverse:
         run: Path,
         validate: Sequence[GenderProbe],
     ) -> Fitted:
-        """Train one network against its classifier.
+        """Train the network of a number from 0 against its classifier; validation asks ``validate``.
 
-        Args:
-            number: Of the network, from 0.
-            network: Makes it, with weights drawn from torch's global generator.
-            run: Folder for it.
-            validate: Classifiers that validation asks.
+        ``network`` makes it, with weights drawn from torch's global generator.
         """
         job, seed = self._job, self._job.settings.seed
         if self._embeddings is None:
@@ -116,11 +105,7 @@ class Diverse:
 
 
 def classifier_of(entries: Sequence[ClassifierSettings], number: int) -> ClassifierSettings:
-    """The classifier that a network faces: the entries in turn, changed in every further round.
-
-    Args:
-        entries: As configured, at least one.
-        number: Of the network, from 0.
+    """The classifier that a network, counted from 0, faces: the entries in turn, changed in every further round.
 
     Raises:
         ConfigError: If there is no entry.

@@ -25,14 +25,9 @@ _VALIDATION_FACES = 800
 
 
 class Validation:
-    """Matching and leakage on held-out people, cheap enough for every epoch.
+    """Matching and leakage on people who train nothing, cheap enough for every epoch.
 
     A logistic regression is retrained on each matcher's embeddings of half of these people and read on the other half.
-
-    Args:
-        held: Faces of people who train nothing.
-        matchers: Whose embeddings are looked at.
-        classifiers: Frozen ones that are asked, too.
     """
 
     def __init__(self, held: LoadedFaces, matchers: list[Matcher], classifiers: list[GenderProbe]) -> None:
@@ -72,12 +67,7 @@ class Validation:
 
 
 class SheetWriter:
-    """Writes a contact sheet an epoch; only made where images were asked for.
-
-    Args:
-        run: Folder for the sheets.
-        faces: The first ten of them are shown.
-    """
+    """Writes a contact sheet an epoch, of the first ten faces; only made where images were asked for."""
 
     def __init__(self, run: Path, faces: LoadedFaces) -> None:
         self._run, self._faces = run, faces.take(np.arange(min(len(faces), 10)))
