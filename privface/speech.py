@@ -27,7 +27,7 @@ HOP: Final = 256
 BANDS: Final = WINDOW // 2
 """Frequencies that a network sees: all but the highest, whose number does not halve."""
 
-POWER: Final = 0.5
+POWER: Final = 0.3
 """Magnitudes are seen and compared to this power, so that faint values count too."""
 
 Samples = NDArray[np.float32]
@@ -101,9 +101,15 @@ def sound(spectrum: NDArray[np.complex64], *, length: int) -> Samples:
 
 
 def magnitudes(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
-    """What a network sees: magnitudes to the power :data:`POWER`, 1 at the loudest, shape ``(BANDS, T)``."""
+    """What a network sees, shape ``(2, BANDS, T)``: magnitudes to the power :data:`POWER`, 1 at the loudest, and their floor.
+
+    The floor is what four fifths of a frequency's values are above, nearly the noise where that is steady (Seltzer et al.,
+    ICASSP 2013, give networks an estimate of the noise; Stahl et al., ICASSP 2000, take it from quantiles).
+    """
     found = np.abs(spectrum[:BANDS])
-    return np.asarray((found / max(float(found.max()), 1e-9)) ** POWER, np.float32)
+    found = (found / max(float(found.max()), 1e-9)) ** POWER
+    floor = np.quantile(found, 0.2, axis=1, keepdims=True)
+    return np.stack([found, np.broadcast_to(floor, found.shape)]).astype(np.float32)
 
 
 def si_sdr(estimate: Samples, reference: Samples) -> float:

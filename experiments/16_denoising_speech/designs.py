@@ -29,6 +29,9 @@ DESIGNS: dict[str, dict[str, Any]] = {
     "no bypass, depth 3": {"bypass": False, "depth": 3},
     "bypass, depth 3": {"depth": 3},
     "bypass, depth 5": {},
+    "bypass, depth 5, floor": {},
+    "bypass, depth 4, floor, batches of 4": {"depth": 4},
+    "bypass, depth 4, floor, batches of 4, power 0.3": {"depth": 4},
 }
 
 
@@ -76,6 +79,7 @@ NOISES = {"whistle": whistle, "drill": drill, "bells": bells, "stream": stream}
 
 
 def main() -> None:
+    run.stoi = None  # SI-SDR alone chooses
     path = Path(__file__).parent / "results" / "designs.json"
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     with tempfile.TemporaryDirectory() as temporary:
@@ -86,7 +90,7 @@ def main() -> None:
             start = time.perf_counter()
             design = {**DESIGN, **DESIGNS[name]}
             trained = train_speech(
-                root / "clean", root / str(number), variant("denoising", **design), replace(run.SETTINGS, epochs=EPOCHS), pieces=PIECES
+                root / "clean", root / str(number), variant("denoising", **design), replace(run.SETTINGS, epochs=EPOCHS, batch_size=4 if "of 4" in name else 8), pieces=PIECES
             )  # fmt: skip
             seconds = time.perf_counter() - start
             denoiser = SpeechDenoiser.load(root / str(number))

@@ -28,7 +28,7 @@ class SpeechDenoiser:
     """Multiplies a spectrogram by the network's mask and keeps the noisy phase.
 
     Args:
-        network: Maps magnitudes ``(N, 1, BANDS, T)`` of noisy speech to those of the voice, none of which is larger.
+        network: Maps magnitudes and floor ``(N, 2, BANDS, T)`` of noisy speech to those of the voice, none of which is larger.
     """
 
     def __init__(self, network: Autoencoder) -> None:
@@ -42,7 +42,7 @@ class SpeechDenoiser:
             CheckpointError: If it is incomplete, damaged, or of another kind.
         """
         network = build(Autoencoder, load_network(folder, kind=KIND), where=folder)
-        if network.settings.shape[0] != 1 or not network.any_size or network.settings.output != "mask":
+        if network.settings.shape[0] != 2 or not network.any_size or network.settings.output != "mask":
             raise CheckpointError(
                 f"{folder} holds no network that masks spectrograms.", hint="Train it with --speech."
             )
@@ -53,9 +53,9 @@ class SpeechDenoiser:
         spectrum = spectrogram(samples)
         frames = spectrum.shape[1]
         missing = -frames % self._network.multiple
-        seen = np.pad(magnitudes(spectrum), ((0, 0), (0, missing)), mode="edge")
+        seen = np.pad(magnitudes(spectrum), ((0, 0), (0, 0), (0, missing)), mode="edge")
         with torch.inference_mode():
-            made = self._network(torch.from_numpy(seen[None, None]))[0, 0].numpy()
-        mask = ((made / np.maximum(seen, 1e-9)) ** (1.0 / POWER))[:, :frames]
+            made = self._network(torch.from_numpy(seen[None]))[0].numpy()
+        mask = ((made[0] / np.maximum(seen[0], 1e-9)) ** (1.0 / POWER))[:, :frames]
         whole = np.concatenate([mask, mask[BANDS - 1 :]])  # the highest frequency follows its neighbour
         return sound((spectrum * whole).astype(np.complex64), length=len(samples))

@@ -356,7 +356,7 @@ def _speech_config(config: AutoencoderConfig) -> AutoencoderConfig:
             "Speech of any length needs a convolutional network whose code is a map.",
             hint="Use --variant denoising.",
         )
-    return replace(config, shape=(1, BANDS, FRAMES), corruption="none", level=0.0, spread=0.0, output="mask")
+    return replace(config, shape=(2, BANDS, FRAMES), corruption="none", level=0.0, spread=0.0, output="mask")
 
 
 def _held_out(keys: Sequence[str]) -> NDArray[np.bool_]:
@@ -450,18 +450,26 @@ class _Mixtures:
         return self._count
 
     def batch(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Mixtures at ``index``, ``(B, 1, BANDS, FRAMES)`` in [0, 1]."""
-        return np.stack([self._piece(int(k))[None] for k in index])
+        """Mixtures at ``index``, ``(B, 2, BANDS, FRAMES)`` in [0, 1]."""
+        return np.stack([self._piece(int(k)) for k in index])
 
     def _piece(self, number: int) -> NDArray[np.float32]:
         rng = np.random.default_rng([*self._seed, number])
         voice = np.zeros(1, np.float32)
         while not np.any(voice):
-            voice = _excerpt(self._voices[int(rng.integers(len(self._voices)))], FRAMES * HOP, rng)
+            voice = _excerpt(self._voices[int(rng.integers(len(self._voices)))], FRAMES * HOP, rng).copy()
+            voice[: max(0, int(rng.uniform(-RATE / 2, RATE / 2)))] = (
+                0.0  # half of them begin with noise alone
+            )
         noisy, _ = mix(voice, self._noise(len(voice), rng), snr=float(rng.uniform(-5.0, 15.0)))
         spectrum = spectrogram(noisy)
-        seen = magnitudes(spectrum)[:, :FRAMES]
-        return seen * voice_mask(spectrogram(voice), spectrum)[:, :FRAMES] ** POWER if self._wanted else seen
+        seen = magnitudes(spectrum)[..., :FRAMES]
+        if not self._wanted:
+            return seen
+        left = seen[0] * voice_mask(spectrogram(voice), spectrum)[:, :FRAMES] ** POWER
+        return np.stack([left, np.minimum(np.quantile(left, 0.2, axis=1, keepdims=True), seen[1])]).astype(
+            np.float32
+        )
 
     def _noise(self, length: int, rng: np.random.Generator) -> Samples:
         if self._noises is not None:
