@@ -27,7 +27,7 @@ HOP: Final = 256
 BANDS: Final = WINDOW // 2
 """Frequencies that a network sees: all but the highest, whose number does not halve."""
 
-POWER: Final = 0.3
+POWER: Final = 0.5
 """Magnitudes are seen and compared to this power, so that faint values count too."""
 
 Samples = NDArray[np.float32]

@@ -35,15 +35,27 @@ def test_a_spectrogram_turns_back_exactly(length):
 
 
 def test_magnitudes_are_in_the_unit_range_and_do_not_depend_on_the_volume():
-    seen = magnitudes(spectrogram(tone()))
+    seen, floor = magnitudes(spectrogram(tone()))
     assert seen.shape[0] == BANDS
     assert seen.min() >= 0.0
     assert seen.max() == 1.0
-    np.testing.assert_allclose(magnitudes(spectrogram(0.01 * tone())), seen, atol=1e-4)
+    np.testing.assert_allclose(magnitudes(spectrogram(0.01 * tone())), [seen, floor], atol=1e-4)
     assert np.argmax(seen[:, 40]) == round(440 / (RATE / 2) * BANDS)
     assert magnitudes(spectrogram(np.zeros(4000, np.float32))).max() == 0.0
-    two = magnitudes(spectrogram(tone() + 0.01 * tone(hertz=3000)))  # 40 dB below
+    two = magnitudes(spectrogram(tone() + 0.01 * tone(hertz=3000)))[0]  # 40 dB below
     assert two[round(3000 / (RATE / 2) * BANDS)].max() == pytest.approx(0.01**POWER, rel=0.05)
+
+
+def test_the_floor_is_the_steady_noise_and_not_the_voice():
+    voice = tone(2.0, hertz=1000) * (np.arange(2 * RATE) % RATE > RATE // 2)  # half of the time
+    hiss = generated_noise(0, 2 * RATE, np.random.default_rng(2))
+    noisy, noise = mix(voice.astype(np.float32), hiss, snr=0.0)
+    seen, floor = magnitudes(spectrogram(noisy))
+    assert (floor == floor[:, :1]).all()
+    at = round(1000 / (RATE / 2) * BANDS)
+    noise_only = np.median(np.abs(spectrogram(noise))[at]) / np.abs(spectrogram(noisy)[:BANDS]).max()
+    assert floor[at, 0] <= 1.2 * noise_only**POWER
+    assert floor[at, 0] < 0.7 * np.quantile(seen[at], 0.9)
 
 
 @pytest.mark.parametrize("snr", [-5.0, 0.0, 12.0])

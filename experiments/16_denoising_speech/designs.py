@@ -32,6 +32,7 @@ DESIGNS: dict[str, dict[str, Any]] = {
     "bypass, depth 5, floor": {},
     "bypass, depth 4, floor, batches of 4": {"depth": 4},
     "bypass, depth 4, floor, batches of 4, power 0.3": {"depth": 4},
+    "bypass, depth 5, floor, batches of 4, power 0.7": {},
 }
 
 

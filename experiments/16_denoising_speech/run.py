@@ -48,7 +48,7 @@ except ImportError:
 
 Maker = Callable[[int, np.random.Generator], np.ndarray]
 Sentences = Mapping[str, Sequence[str]]
-PIECES, EPOCHS = 2000, 3
+PIECES, EPOCHS = 1500, 3
 TRAINING_VOICES = (
     "m1", "m2", "m3", "m4", "m5", "f1", "f2", "f3", "klatt", "croak", "Andy", "Annie", "adam", "anika", "antonio", "aunty",
     "belinda", "benjamin", "boris", "caleb", "david", "edward", "iven", "john", "michel", "norbert", "paul", "pedro", "quincy",
@@ -97,7 +97,7 @@ SENTENCES = {
 }
 
 
-SETTINGS = FitSettings(epochs=EPOCHS, batch_size=8, learning_rate=2e-3, loss="mse")
+SETTINGS = FitSettings(epochs=EPOCHS, batch_size=4, learning_rate=2e-3, loss="mse")
 
 
 def work(folder: Path) -> dict[str, Any]:

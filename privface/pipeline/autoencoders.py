@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -184,20 +185,16 @@ def train_speech(
     noises = [read_wav(path) for path in _wav_files(noise, minimum=1)] if noise is not None else None
     torch.manual_seed(settings.seed)
     network = Autoencoder(config)
-    (seen, wanted), (seen_held, wanted_held) = (
-        [
-            _Mixtures([voice for voice, row in zip(voices, rows, strict=True) if row], noises, count,
-                      seed=(settings.seed, number), wanted=wanted)
-            for wanted in (False, True)
-        ]
+    (learn, targets), (choose, targets_held) = (
+        _mixtures([voice for voice, row in zip(voices, rows, strict=True) if row], noises, count, seed=(settings.seed, number))
         for number, (rows, count) in enumerate(((~held, pieces), (held, max(20, pieces // 8))))
     )  # fmt: skip
     meta: dict[str, Any] = {"rate": RATE, "speech_files": len(files), "seed": settings.seed}
     epochs = _fit(
-        network, seen, seen_held, settings, out, SPEECH_KIND, meta, progress,
-        resume=resume, targets=(wanted, wanted_held),
+        network, learn, choose, settings, out, SPEECH_KIND, meta, progress,
+        resume=resume, targets=(targets, targets_held),
     )  # fmt: skip
-    return Trained(len(seen), len(seen_held), (), tuple(epochs))
+    return Trained(len(learn), len(choose), (), tuple(epochs))
 
 
 def load_autoencoder(folder: Path) -> Autoencoder:
@@ -423,61 +420,47 @@ def _wav_files(folder: Path, *, minimum: int) -> list[Path]:
     return found
 
 
-class _Mixtures:
-    """Magnitudes of noisy speech, or those that its voice is left with: each made from its number when it is asked for.
+class _Made:
+    """Images of which each is made from its number when it is asked for."""
 
-    Args:
-        voices: Clean speech, none of it silent.
-        noises: Recorded noise; without it, noise is generated.
-        count: How many mixtures there are.
-        seed: Of all of them.
-        wanted: Whether to give what a network is to make of them.
-    """
-
-    def __init__(
-        self, voices: Sequence[Samples], noises: Sequence[Samples] | None, count: int, *,
-        seed: tuple[int, int], wanted: bool,
-    ) -> None:  # fmt: skip
-        self._voices, self._noises, self._count, self._seed, self._wanted = (
-            voices,
-            noises,
-            count,
-            seed,
-            wanted,
-        )
+    def __init__(self, make: Callable[[int], NDArray[np.float32]], count: int) -> None:
+        self._make, self._count = make, count
 
     def __len__(self) -> int:
         return self._count
 
     def batch(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Mixtures at ``index``, ``(B, 2, BANDS, FRAMES)`` in [0, 1]."""
-        return np.stack([self._piece(int(k)) for k in index])
+        """Images at ``index``."""
+        return np.stack([self._make(int(k)) for k in index])
 
-    def _piece(self, number: int) -> NDArray[np.float32]:
-        rng = np.random.default_rng([*self._seed, number])
+
+def _mixtures(
+    voices: Sequence[Samples], noises: Sequence[Samples] | None, count: int, *, seed: tuple[int, int]
+) -> tuple[ImageSource, ImageSource]:
+    """Magnitudes and floor of noisy speech, and those that its voice is left with, both ``(count, 2, BANDS, FRAMES)``."""
+
+    def disturb(length: int, rng: np.random.Generator) -> Samples:
+        if noises is not None:
+            return _excerpt(noises[int(rng.integers(len(noises)))], length, rng)
+        kind = int(rng.integers(NOISES + 1))
+        return _babble(voices, length, rng) if kind == NOISES else generated_noise(kind, length, rng)
+
+    @lru_cache(maxsize=160)  # what is seen is made a batch ahead of what is wanted
+    def make(number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        rng = np.random.default_rng([*seed, number])
         voice = np.zeros(1, np.float32)
         while not np.any(voice):
-            voice = _excerpt(self._voices[int(rng.integers(len(self._voices)))], FRAMES * HOP, rng).copy()
-            voice[: max(0, int(rng.uniform(-RATE / 2, RATE / 2)))] = (
-                0.0  # half of them begin with noise alone
-            )
-        noisy, _ = mix(voice, self._noise(len(voice), rng), snr=float(rng.uniform(-5.0, 15.0)))
+            voice = _excerpt(voices[int(rng.integers(len(voices)))], FRAMES * HOP, rng).copy()
+            quiet = int(rng.uniform(-RATE / 2, RATE / 2))  # half of them begin with noise alone
+            voice[: max(0, quiet)] = 0.0
+        noisy, _ = mix(voice, disturb(len(voice), rng), snr=float(rng.uniform(-5.0, 15.0)))
         spectrum = spectrogram(noisy)
         seen = magnitudes(spectrum)[..., :FRAMES]
-        if not self._wanted:
-            return seen
         left = seen[0] * voice_mask(spectrogram(voice), spectrum)[:, :FRAMES] ** POWER
-        return np.stack([left, np.minimum(np.quantile(left, 0.2, axis=1, keepdims=True), seen[1])]).astype(
-            np.float32
-        )
+        floor = np.minimum(np.quantile(left, 0.2, axis=1, keepdims=True), seen[1])
+        return seen, np.stack([left, floor]).astype(np.float32)
 
-    def _noise(self, length: int, rng: np.random.Generator) -> Samples:
-        if self._noises is not None:
-            return _excerpt(self._noises[int(rng.integers(len(self._noises)))], length, rng)
-        kind = int(rng.integers(NOISES + 1))
-        if kind == NOISES:
-            return _babble(self._voices, length, rng)
-        return generated_noise(kind, length, rng)
+    return _Made(lambda number: make(number)[0], count), _Made(lambda number: make(number)[1], count)
 
 
 def _babble(voices: Sequence[Samples], length: int, rng: np.random.Generator) -> Samples:
