@@ -84,7 +84,7 @@ def train(
 
     if noise is not None and not speech:
         raise typer.BadParameter("--noise goes with --speech.")
-    usual = speech and variant == "convolutional"
+    usual = speech and variant in {"convolutional", "denoising"}
     start = (SETTINGS if usual else {}) if speech else {"shape": (3, size, size)}
     config = choose("denoising" if usual else variant, **{**start, **parse_values(set_ or ())})
     weight = CODES[config.kind].weight if penalty is None else penalty
