@@ -49,7 +49,7 @@ except ImportError:
 
 Maker = Callable[[int, np.random.Generator], np.ndarray]
 Sentences = Mapping[str, Sequence[str]]
-PIECES, EPOCHS = 1500, 3
+PIECES, EPOCHS = 1200, 2
 TRAINING_VOICES = (
     "m1", "m2", "m3", "m4", "m5", "f1", "f2", "f3", "klatt", "croak", "Andy", "Annie", "adam", "anika", "antonio", "aunty",
     "belinda", "benjamin", "boris", "caleb", "david", "edward", "iven", "john", "michel", "norbert", "paul", "pedro", "quincy",
@@ -113,6 +113,7 @@ def work(folder: Path) -> dict[str, Any]:
         denoiser = SpeechDenoiser.load(root / "model")
         voices = recordings(root / "other", OTHER_VOICES, SENTENCES)[::2]
     rows = {f"{level:g} dB": judge(denoiser, voices, level, NOISES) for level in LEVELS}
+    print(rows, file=sys.stderr)
     figure(folder / "spectrograms.png", denoiser, voices[0])
     return {
         "claim": "at least 3 dB SI-SDR for unseen voices in each unseen noise at 0 and 5 dB, and more than spectral subtraction",
@@ -244,7 +245,7 @@ def figure(path: Path, denoiser: SpeechDenoiser, voice: np.ndarray) -> None:
     titles = ("voice not heard in training", "with an engine at 0 dB", "after the autoencoder")
     for axis, samples, title in zip(axes, (voice, noisy, denoiser(noisy)), titles, strict=True):
         axis.imshow(
-            20 * np.log10(np.maximum(magnitudes(spectrogram(samples)) ** (1 / POWER), 1e-4)), origin="lower", aspect="auto", cmap="magma",
+            20 * np.log10(np.maximum(magnitudes(spectrogram(samples))[0] ** (1 / POWER), 1e-4)), origin="lower", aspect="auto", cmap="magma",
             extent=(0, len(samples) / RATE, 0, RATE / 2000),
         )  # fmt: skip
         axis.set(title=title, ylabel="kHz")
