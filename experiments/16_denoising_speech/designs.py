@@ -1,8 +1,8 @@
 """Designs of experiment 16, compared on voices and noises that are neither learnt from nor judged in the end.
 
-    python experiments/16_denoising_speech/designs.py NAME...        # without names: all, half an hour on a free core
+    python experiments/16_denoising_speech/designs.py NAME...        # without names: all, ten minutes on a free core
 
-Each is trained alike; the noises are a whistle, a drill, bells and a stream.
+All see as many pieces, fewer than in run.py; the noises are a whistle, a drill, bells and a stream.
 """
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ from typing import Any
 import numpy as np
 import run
 
+from privface import models, pipeline, speech
 from privface.models import variant
 from privface.models.speech import SETTINGS as DESIGN
 from privface.models.speech import SpeechDenoiser
 from privface.pipeline.autoencoders import train_speech
-from privface.speech import RATE
+from privface.speech import POWER, RATE
+from privface.speech import magnitudes as MAGNITUDES
 
 PIECES, EPOCHS = 700, 2
 DESIGNS: dict[str, dict[str, Any]] = {
-    "no bypass, depth 3": {"bypass": False, "depth": 3},
-    "bypass, depth 3": {"depth": 3},
-    "bypass, depth 5": {},
+    "no bypass, depth 3": {"network": {"bypass": False, "depth": 3}, "floor": False},
+    "bypass, depth 5": {"floor": False},
     "bypass, depth 5, floor": {},
-    "bypass, depth 4, floor, batches of 4": {"depth": 4},
-    "bypass, depth 4, floor, batches of 4, power 0.3": {"depth": 4},
-    "bypass, depth 5, floor, batches of 4, power 0.7": {},
+    "bypass, depth 4, floor, batches of 4, power 0.3": {"network": {"depth": 4}, "batch": 4, "power": 0.3},
+    "bypass, depth 5, floor, batches of 4": {"batch": 4},
+    "bypass, depth 5, floor, batches of 4, power 0.7": {"batch": 4, "power": 0.7},
 }
+"""By name: settings of the network that differ, pieces a step, to which power magnitudes are seen, and whether their floor is."""
 
 
 def whistle(length: int, rng: np.random.Generator) -> np.ndarray:
@@ -79,6 +81,18 @@ def stream(length: int, rng: np.random.Generator) -> np.ndarray:
 NOISES = {"whistle": whistle, "drill": drill, "bells": bells, "stream": stream}
 
 
+def change_what_is_seen(power: float, *, floor: bool) -> None:
+    """Let training and denoising see magnitudes to another power, or a floor of zeros."""
+
+    def seen(spectrum: np.ndarray) -> np.ndarray:
+        found = MAGNITUDES(spectrum)
+        return found if floor else found * np.float32([1, 0])[:, None, None]
+
+    speech.POWER = power
+    for room in (models.speech, pipeline.autoencoders):
+        room.POWER, room.magnitudes = power, seen
+
+
 def main() -> None:
     run.stoi = None  # SI-SDR alone chooses
     path = Path(__file__).parent / "results" / "designs.json"
@@ -89,10 +103,11 @@ def main() -> None:
         voices = run.recordings(root / "other", run.CHOOSING_VOICES, run.CHOOSING_SENTENCES)
         for number, name in enumerate(sys.argv[1:] or DESIGNS):
             start = time.perf_counter()
-            design = {**DESIGN, **DESIGNS[name]}
-            trained = train_speech(
-                root / "clean", root / str(number), variant("denoising", **design), replace(run.SETTINGS, epochs=EPOCHS, batch_size=4 if "of 4" in name else 8), pieces=PIECES
-            )  # fmt: skip
+            design = {"network": {}, "batch": 8, "power": POWER, "floor": True, **DESIGNS[name]}
+            change_what_is_seen(design["power"], floor=design["floor"])
+            settings = replace(run.SETTINGS, epochs=EPOCHS, batch_size=design["batch"])
+            config = variant("denoising", **{**DESIGN, **design["network"]})
+            trained = train_speech(root / "clean", root / str(number), config, settings, pieces=PIECES)
             seconds = time.perf_counter() - start
             denoiser = SpeechDenoiser.load(root / str(number))
             rows = {
@@ -105,7 +120,7 @@ def main() -> None:
             }
             known[name] = run.family.rounded(
                 {
-                    "design": DESIGNS[name],
+                    "design": design,
                     "loss": trained.best.validation,
                     "seconds": seconds,
                     "mean": means,
