@@ -175,6 +175,13 @@ def _gains(result: dict[str, Any]) -> str:
     )  # fmt: skip
 
 
+def _understood(result: dict[str, Any]) -> str:
+    return "; ".join(
+        f"{level}: " + ", ".join(f"{noise} {row['autoencoder']:.2f} ({row['noisy']:.2f}, {row['spectral subtraction']:.2f})" for noise, row in rows.items())
+        for level, rows in result["stoi"].items()
+    )  # fmt: skip
+
+
 def _decibels(result: dict[str, Any]) -> str:
     return "; ".join(
         f"{title} at {level}: {row['noisy']:.1f} to {row['autoencoder']:.1f} dB (Gaussian {row['gaussian filter']:.1f}, median"
@@ -207,7 +214,9 @@ FOUND: dict[str, Callable[[dict[str, Any]], str]] = {
         f"rises {r['dropout']['rise']:.4f} against {r['plain']['rise']:.4f}: {r['ratio_of_rises']:.2f} of it; whole codes: {r['dropout']['mse']:.4f} against {r['plain']['mse']:.4f}"
     ),
     "15_denoising_images": _decibels,
-    "16_denoising_speech": lambda r: f"SI-SDR gain in dB (spectral subtraction): {_gains(r)}",
+    "16_denoising_speech": lambda r: (
+        f"SI-SDR gain in dB (spectral subtraction): {_gains(r)}; STOI (noisy, spectral subtraction): {_understood(r)}"
+    ),
     "17_sparse": lambda r: (
         f"{r['penalties'][str(r['chosen_penalty'])]['zeros']:.1%} zeros, error {r['penalties'][str(r['chosen_penalty'])]['excess']:+.1%}, code 256"
     ),

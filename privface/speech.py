@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -28,7 +27,8 @@ HOP: Final = 256
 BANDS: Final = WINDOW // 2
 """Frequencies that a network sees: all but the highest, whose number does not halve."""
 
-_FLOOR_DB = 80.0
+POWER: Final = 0.5
+"""Magnitudes are seen and compared to this power, so that faint values count too."""
 
 Samples = NDArray[np.float32]
 
@@ -100,11 +100,16 @@ def sound(spectrum: NDArray[np.complex64], *, length: int) -> Samples:
     return np.asarray(whole[:length], np.float32)
 
 
-def loudness(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
-    """What a network sees: decibels below the loudest value, 0 at -80 dB and 1 at 0 dB, shape ``(BANDS, T)``."""
-    magnitude = np.abs(spectrum[:BANDS])
-    decibels = 20.0 * np.log10(np.maximum(magnitude / max(float(magnitude.max()), 1e-9), 1e-9))
-    return np.asarray(np.clip(1.0 + decibels / _FLOOR_DB, 0.0, 1.0), np.float32)
+def magnitudes(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
+    """What a network sees, shape ``(2, BANDS, T)``: magnitudes to the power :data:`POWER`, 1 at the loudest, and their floor.
+
+    The floor is what four fifths of a frequency's values are above, nearly the noise where that is steady (Seltzer et al.,
+    ICASSP 2013, give networks an estimate of the noise; Stahl et al., ICASSP 2000, take it from quantiles).
+    """
+    found = np.abs(spectrum[:BANDS])
+    found = (found / max(float(found.max()), 1e-9)) ** POWER
+    floor = np.quantile(found, 0.2, axis=1, keepdims=True)
+    return np.stack([found, np.broadcast_to(floor, found.shape)]).astype(np.float32)
 
 
 def si_sdr(estimate: Samples, reference: Samples) -> float:
@@ -136,45 +141,77 @@ def voice_mask(clean: NDArray[np.complex64], noisy: NDArray[np.complex64]) -> ND
 
 
 def generated_noise(kind: int, count: int, rng: np.random.Generator) -> Samples:
-    """One of :data:`NOISES` made-up kinds of noise, ``count`` samples, unscaled."""
-    return np.asarray(_MAKERS[kind % NOISES](count, rng), np.float32)
+    """One of :data:`NOISES` made-up kinds of noise over faint hiss, ``count`` samples of standard deviation near 1."""
+    hiss = 10.0 ** rng.uniform(-3.0, -0.5) * _hiss(count, rng)
+    return np.asarray(_unit(_MAKERS[kind % NOISES](count, rng)) + hiss, np.float32)
 
 
-def _coloured(power: float) -> Callable[[int, np.random.Generator], NDArray[np.float64]]:
-    def make(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        spectrum = np.fft.rfft(rng.standard_normal(count))
-        return np.asarray(
-            np.fft.irfft(spectrum / np.arange(1, spectrum.size + 1) ** (power / 2.0), count), np.float64
-        )
-
-    return make
-
-
-def _hum(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    time, base = np.arange(count) / RATE, rng.uniform(45.0, 220.0)
-    hum = 0.05 * rng.standard_normal(count)
-    for k in range(1, 12):
-        hum += np.sin(2 * np.pi * base * k * time + rng.uniform(0, 6.3)) / k
-    return hum
+def _hiss(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Steady noise whose spectrum is a random curve over the octaves."""
+    octaves = np.log2(np.arange(1, count // 2 + 2) * (RATE / count))
+    curve = (
+        np.interp(octaves, np.linspace(5.0, 13.0, 9), rng.uniform(-30.0, 0.0, 9))
+        - rng.uniform(0, 6) * octaves
+    )
+    return np.asarray(
+        _unit(np.fft.irfft(np.fft.rfft(rng.standard_normal(count)) * 10.0 ** (curve / 20.0), count))
+    )
 
 
 def _gusts(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    steps = rng.uniform(0.1, 1.0, max(3, count // (RATE // 4)))
-    swell = np.interp(np.arange(count), np.linspace(0, count, steps.size), steps)
-    return _coloured(1.0)(count, rng) * swell**2
+    """Noise that swells and falls at random, in steps of 0.1 to 0.5 s."""
+    steps = rng.uniform(0.0, 1.0, 2 + int(count / RATE / rng.uniform(0.1, 0.5)))
+    return _hiss(count, rng) * np.interp(np.arange(count), np.linspace(0, count, steps.size), steps) ** 2
+
+
+def _pulses(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Noise that beats 2 to 20 times a second."""
+    beat = 0.5 + 0.5 * np.sin(2 * np.pi * rng.uniform(2.0, 20.0) * np.arange(count) / RATE)
+    return _hiss(count, rng) * beat ** rng.uniform(0.5, 6.0)
+
+
+def _hum(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """A steady pitch of 45 to 400 Hz with its overtones."""
+    turns = 2 * np.pi * 45.0 * 9.0 ** rng.random() * np.arange(count) / RATE
+    fall, last = rng.uniform(0.3, 1.5), int(rng.integers(3, 25))
+    return np.asarray(sum(np.sin(k * turns + rng.uniform(0, 6.3)) / k**fall for k in range(1, last)))
+
+
+def _tones(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Up to six unrelated tones that switch on and off."""
+    found = np.zeros(count)
+    for _ in range(int(rng.integers(1, 7))):
+        on = np.repeat(rng.random(1 + count // 1600) < rng.uniform(0.3, 1.1), 1600)[:count]
+        found += (
+            on * np.sin(2 * np.pi * 100.0 * 50.0 ** rng.random() * np.arange(count) / RATE) * rng.random()
+        )
+    return found
+
+
+def _sweeps(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """A tone with up to four overtones whose pitch goes in straight lines from one height to the next."""
+    heights = 150.0 * 16.0 ** rng.random(2 + int(count / RATE / rng.uniform(0.1, 1.5)))
+    pitch = np.interp(np.arange(count), np.linspace(0, count, heights.size), heights)
+    turns = 2 * np.pi * np.cumsum(pitch) / RATE
+    return np.asarray(
+        sum(np.sin(k * turns) * rng.random() ** (k > 1) for k in range(1, int(rng.integers(2, 7))))
+    )
 
 
 def _clatter(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    hits = (rng.random(count) < 12 / RATE) * rng.standard_normal(count)
-    ring = np.exp(-np.arange(RATE // 20) / 200.0) * rng.standard_normal(RATE // 20)
-    return np.convolve(hits, ring)[:count] + 0.02 * rng.standard_normal(count)
+    """Three to forty hits a second that ring for 5 to 50 ms."""
+    hits = (rng.random(count) < rng.uniform(3.0, 40.0) / RATE) * rng.standard_normal(count)
+    ring = np.exp(-np.arange(RATE // 10) / (RATE * rng.uniform(0.002, 0.02))) * _hiss(RATE // 10, rng)
+    return np.convolve(hits, ring)[:count]
 
 
-_MAKERS: tuple[Callable[[int, np.random.Generator], NDArray[np.float64]], ...] = (
-    _coloured(0.0), _coloured(1.0), _coloured(2.0), _hum, _gusts, _clatter,
-)  # fmt: skip
+def _unit(samples: NDArray[np.float64]) -> NDArray[np.float64]:
+    return samples / max(float(samples.std()), 1e-12)
+
+
+_MAKERS: Final = (_hiss, _gusts, _pulses, _hum, _tones, _sweeps, _clatter)
 NOISES: Final = len(_MAKERS)
-"""How many kinds of noise can be made up: white, pink, brown, hum, gusts, clatter."""
+"""How many kinds of noise can be made up: hiss, gusts, pulses, hum, tones, sweeps, clatter."""
 
 
 def _transform() -> ShortTimeFFT:

@@ -10,9 +10,10 @@ from privface.errors import DataError
 from privface.speech import (
     BANDS,
     NOISES,
+    POWER,
     RATE,
     generated_noise,
-    loudness,
+    magnitudes,
     mix,
     read_wav,
     si_sdr,
@@ -33,14 +34,28 @@ def test_a_spectrogram_turns_back_exactly(length):
     np.testing.assert_allclose(sound(spectrogram(samples), length=length), samples, atol=1e-6)
 
 
-def test_loudness_is_in_the_unit_range_and_does_not_depend_on_the_volume():
-    seen = loudness(spectrogram(tone()))
+def test_magnitudes_are_in_the_unit_range_and_do_not_depend_on_the_volume():
+    seen, floor = magnitudes(spectrogram(tone()))
     assert seen.shape[0] == BANDS
     assert seen.min() >= 0.0
     assert seen.max() == 1.0
-    np.testing.assert_allclose(loudness(spectrogram(0.01 * tone())), seen, atol=1e-4)
+    np.testing.assert_allclose(magnitudes(spectrogram(0.01 * tone())), [seen, floor], atol=1e-4)
     assert np.argmax(seen[:, 40]) == round(440 / (RATE / 2) * BANDS)
-    assert loudness(spectrogram(np.zeros(4000, np.float32))).max() == 0.0
+    assert magnitudes(spectrogram(np.zeros(4000, np.float32))).max() == 0.0
+    two = magnitudes(spectrogram(tone() + 0.01 * tone(hertz=3000)))[0]  # 40 dB below
+    assert two[round(3000 / (RATE / 2) * BANDS)].max() == pytest.approx(0.01**POWER, rel=0.05)
+
+
+def test_the_floor_is_the_steady_noise_and_not_the_voice():
+    voice = tone(2.0, hertz=1000) * (np.arange(2 * RATE) % RATE > RATE // 2)  # half of the time
+    hiss = generated_noise(0, 2 * RATE, np.random.default_rng(2))
+    noisy, noise = mix(voice.astype(np.float32), hiss, snr=0.0)
+    seen, floor = magnitudes(spectrogram(noisy))
+    assert (floor == floor[:, :1]).all()
+    at = round(1000 / (RATE / 2) * BANDS)
+    noise_only = np.median(np.abs(spectrogram(noise))[at]) / np.abs(spectrogram(noisy)[:BANDS]).max()
+    assert floor[at, 0] <= 1.2 * noise_only**POWER
+    assert floor[at, 0] < 0.7 * np.quantile(seen[at], 0.9)
 
 
 @pytest.mark.parametrize("snr", [-5.0, 0.0, 12.0])
@@ -76,7 +91,9 @@ def test_noises_are_heard_and_repeatable(kind):
     np.testing.assert_array_equal(found, again)
     assert found.shape == (8000,)
     assert np.isfinite(found).all()
-    assert found.std() > 0
+    assert found.std() == pytest.approx(1.0, abs=0.2)
+    other = generated_noise(kind, 8000, np.random.default_rng(4))
+    assert abs(np.corrcoef(found, other)[0, 1]) < 0.5  # each seed another noise of the kind
 
 
 @pytest.mark.parametrize("kind", ["int16", "int32", "uint8", "float32"])

@@ -64,9 +64,7 @@ def train(
     noise: Annotated[
         Path | None, typer.Option(help="With --speech: WAV files of noise; else noises are generated.")
     ] = None,
-    pieces: Annotated[
-        int, typer.Option(help="With --speech: mixtures of half a second to learn from.")
-    ] = 3000,
+    pieces: Annotated[int, typer.Option(help="With --speech: mixtures of two seconds to learn from.")] = 3000,
     seed: Annotated[int, typer.Option(help="Same seed, same weights on a CPU.")] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last whole epoch, with the same options.")
@@ -80,15 +78,15 @@ def train(
     from privface.config import parse_values  # noqa: PLC0415
     from privface.models import variant as choose  # noqa: PLC0415
     from privface.models.parts import CODES  # noqa: PLC0415
+    from privface.models.speech import SETTINGS  # noqa: PLC0415
     from privface.pipeline.autoencoders import train_images, train_speech  # noqa: PLC0415
     from privface.training import FitSettings  # noqa: PLC0415
 
     if noise is not None and not speech:
         raise typer.BadParameter("--noise goes with --speech.")
-    shape = {} if speech else {"shape": (3, size, size)}
-    config = choose(
-        "denoising" if speech and variant == "convolutional" else variant, **shape, **parse_values(set_ or ())
-    )
+    usual = speech and variant in {"convolutional", "denoising"}
+    start = (SETTINGS if usual else {}) if speech else {"shape": (3, size, size)}
+    config = choose("denoising" if usual else variant, **{**start, **parse_values(set_ or ())})
     weight = CODES[config.kind].weight if penalty is None else penalty
     settings = FitSettings(
         epochs=epochs,

@@ -21,7 +21,7 @@ from privface.models.parts import CODES, CodeKind, Corruption, CorruptionKind, G
 from privface.models.protectable import Protectable
 
 Upsampling = Literal["transposed", "nearest", "bilinear"]
-Output = Literal["sigmoid", "linear"]
+Output = Literal["sigmoid", "linear", "mask"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ class AutoencoderConfig:
         level: How much, see :class:`~privface.models.parts.Corruption`.
         spread: How much the level varies.
         grey: Whether only the luma of the input is seen (colourising).
-        output: ``"sigmoid"`` for values in [0, 1], ``"linear"`` for any.
+        output: ``"sigmoid"`` for values in [0, 1], ``"linear"`` for any, ``"mask"`` for a share in [0, 1] of each value seen.
+        bypass: Whether what the encoder knew at each resolution is added to the decoder's (a U-Net; Ronneberger et al.,
+            MICCAI 2015); for convolutional networks whose code is a map. Then the code alone does not hold the image.
     """
 
     architecture: Literal["fully-connected", "convolutional"] = "convolutional"
@@ -66,6 +68,7 @@ class AutoencoderConfig:
     spread: float = 0.0
     grey: bool = False
     output: Output = "sigmoid"
+    bypass: bool = False
 
     def __post_init__(self) -> None:
         # YAML gives lists; the record is hashable and compares equal after a round trip
@@ -80,7 +83,7 @@ class AutoencoderConfig:
             "architecture": ("fully-connected", "convolutional"),
             "upsampling": ("transposed", "nearest", "bilinear"),
             "kind": tuple(CODES),
-            "output": ("sigmoid", "linear"),
+            "output": ("sigmoid", "linear", "mask"),
         }
         problems += [
             f"{name}={getattr(self, name)!r}"
@@ -91,6 +94,10 @@ class AutoencoderConfig:
             problems.append(f"shape={self.shape}")
         if self.grey and self.shape[0] != 3:
             problems.append(f"grey with {self.shape[0]} channels")
+        if self.grey and self.output == "mask":
+            problems.append("grey with output='mask'")
+        if self.bypass and (self.architecture != "convolutional" or self.flat):
+            problems.append("bypass without a code that is a map")
         if problems:
             raise ModelError(
                 f"An autoencoder cannot have {', '.join(problems)}.",
@@ -233,10 +240,14 @@ class Autoencoder(Protectable):
         code: Tensor = self.code(features)[0]
         return code
 
-    def decode(self, code: Tensor) -> Tensor:
-        """Images ``(N, C, H, W)`` of codes ``(N, *code_shape)``."""
-        found: Tensor = self.decoder(code)
-        return torch.sigmoid(found) if self.settings.output == "sigmoid" else found
+    def decode(self, code: Tensor, bypass: Sequence[Tensor] = ()) -> Tensor:
+        """Images (masks, if it masks) ``(N, C, H, W)`` of codes ``(N, *code_shape)``, and of what bypasses the code, coarsest last."""
+        found, left = code, list(bypass)
+        for layer in self.decoder:
+            found = layer(found)
+            if left and isinstance(layer, _Enlarge):
+                found = found + left.pop()
+        return found if self.settings.output == "linear" else torch.sigmoid(found)
 
     @property
     def is_random(self) -> bool:
@@ -259,8 +270,15 @@ class Autoencoder(Protectable):
 
     def learn(self, images: Tensor, noise: Noise | None = None) -> Pass:
         """As :meth:`forward` at full strength, with the code and what it costs."""
-        code, penalty = self.code(self.encoder(self.corruption(self.see(images), noise)), noise)
-        return Pass(self.decode(self.code_dropout(code)), code, penalty)
+        seen = features = self.corruption(self.see(images), noise)
+        bypass: list[Tensor] = []
+        for layer in self.encoder:
+            if self.settings.bypass and getattr(layer, "stride", None) == (2, 2):
+                bypass.append(features)
+            features = layer(features)
+        code, penalty = self.code(features, noise)
+        output = self.decode(self.code_dropout(code), bypass)
+        return Pass(output * seen if self.settings.output == "mask" else output, code, penalty)
 
     def cost(self, passed: Pass) -> Tensor:
         """The code's penalty beside a loss that is a mean over values: a divergence in nats per value of the image."""
@@ -300,7 +318,7 @@ def _drop(share: float, *, flat: bool) -> nn.Module:
 
 def _dense(
     config: AutoencoderConfig, inside: Sequence[int], features: int
-) -> tuple[nn.Module, nn.Module, tuple[int, int] | None]:
+) -> tuple[nn.Sequential, nn.Sequential, tuple[int, int] | None]:
     def layers(sizes: Sequence[int]) -> list[nn.Module]:
         found: list[nn.Module] = []
         for number, (a, b) in enumerate(pairwise(sizes)):
@@ -341,7 +359,7 @@ class _Enlarge(nn.Module):
 
 def _convolutional(
     config: AutoencoderConfig, inside: Sequence[int], features: int
-) -> tuple[nn.Module, nn.Module, tuple[int, int] | None]:
+) -> tuple[nn.Sequential, nn.Sequential, tuple[int, int] | None]:
     widths = [config.width * 2 ** min(k, 3) for k in range(config.depth + 1)]
 
     def act() -> list[nn.Module]:

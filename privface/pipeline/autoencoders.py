@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,13 @@ from privface.pipeline.faces import Progress
 from privface.report.sheet import tile
 from privface.speech import (
     BANDS,
+    HOP,
     NOISES,
+    POWER,
     RATE,
     Samples,
     generated_noise,
-    loudness,
+    magnitudes,
     mix,
     read_wav,
     spectrogram,
@@ -50,7 +53,6 @@ from privface.training import (
     Epoch,
     FitSettings,
     ImageSource,
-    UnitSource,
 )
 from privface.training import train_autoencoder as fit
 
@@ -59,8 +61,8 @@ VALIDATION_SHARE = 0.1
 IN_MEMORY = 2_000_000_000
 """Bytes of pixels up to which all images are kept in memory; above it they are decoded on every visit."""
 
-FRAMES = 32
-"""Spectrogram columns (half a second) that a speech denoiser learns from at a time."""
+FRAMES = 128
+"""Spectrogram columns (two seconds) that a speech denoiser learns from at a time."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def train_speech(
         config: A convolutional network without a flat code; its shape is replaced.
         settings: Schedule and loss.
         noise: Folder of WAV files with noise; without it, noises are generated.
-        pieces: Pieces of half a second to learn from.
+        pieces: Mixtures of two seconds to learn from; each is made when it is needed.
         resume: Go on from the last whole epoch of a training that was stopped.
         progress: Told about reading and training.
 
@@ -178,20 +180,21 @@ def train_speech(
     files = _wav_files(source, minimum=4)
     held = _held_out([file_key(path, source) for path in files])
     voices = [read_wav(path) for path in files]
+    if silent := [path.name for path, voice in zip(files, voices, strict=True) if not np.any(voice)]:
+        raise DataError(f"{silent[0]} holds only silence.", hint="Take it out of the folder.")
     noises = [read_wav(path) for path in _wav_files(noise, minimum=1)] if noise is not None else None
-    parts = []
-    for number, (rows, count) in enumerate(((~held, pieces), (held, max(20, pieces // 8)))):
-        chosen = [voice for voice, row in zip(voices, rows, strict=True) if row]
-        parts.append(_pieces(chosen, noises, count, seed=settings.seed + 1000 * number, progress=progress))
     torch.manual_seed(settings.seed)
     network = Autoencoder(config)
-    (seen, wanted), (seen_held, wanted_held) = parts
+    (learn, targets), (choose, targets_held) = (
+        _mixtures([voice for voice, row in zip(voices, rows, strict=True) if row], noises, count, seed=(settings.seed, number))
+        for number, (rows, count) in enumerate(((~held, pieces), (held, max(20, pieces // 8))))
+    )  # fmt: skip
     meta: dict[str, Any] = {"rate": RATE, "speech_files": len(files), "seed": settings.seed}
     epochs = _fit(
-        network, UnitSource(seen), UnitSource(seen_held), settings, out, SPEECH_KIND, meta, progress,
-        resume=resume, targets=(UnitSource(wanted), UnitSource(wanted_held)),
+        network, learn, choose, settings, out, SPEECH_KIND, meta, progress,
+        resume=resume, targets=(targets, targets_held),
     )  # fmt: skip
-    return Trained(len(seen), len(seen_held), (), tuple(epochs))
+    return Trained(len(learn), len(choose), (), tuple(epochs))
 
 
 def load_autoencoder(folder: Path) -> Autoencoder:
@@ -350,7 +353,7 @@ def _speech_config(config: AutoencoderConfig) -> AutoencoderConfig:
             "Speech of any length needs a convolutional network whose code is a map.",
             hint="Use --variant denoising.",
         )
-    return replace(config, shape=(1, BANDS, FRAMES), corruption="none", level=0.0, spread=0.0)
+    return replace(config, shape=(2, BANDS, FRAMES), corruption="none", level=0.0, spread=0.0, output="mask")
 
 
 def _held_out(keys: Sequence[str]) -> NDArray[np.bool_]:
@@ -417,45 +420,47 @@ def _wav_files(folder: Path, *, minimum: int) -> list[Path]:
     return found
 
 
-def _pieces(
-    voices: Sequence[Samples],
-    noises: Sequence[Samples] | None,
-    count: int,
-    *,
-    seed: int,
-    progress: Progress | None,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Loudness of noisy pieces and the masks that would leave the voice, both ``(count, 1, BANDS, FRAMES)``."""
-    rng = np.random.default_rng([seed, 3])
-    seen = np.empty((count, 1, BANDS, FRAMES), np.float32)
-    wanted = np.empty_like(seen)
-    for number, (noisy, clean) in enumerate(_mixtures(voices, noises, rng)):
-        start = int(rng.integers(0, max(1, noisy.shape[1] - FRAMES + 1)))
-        part = slice(start, start + FRAMES)
-        seen[number, 0] = _fill(loudness(noisy)[:, part])
-        wanted[number, 0] = _fill(voice_mask(clean, noisy)[:, part])
-        if progress is not None:
-            progress("mix speech and noise", number + 1, count)
-        if number + 1 == count:
-            break
-    return seen, wanted
+class _Made:
+    """Images of which each is made from its number when it is asked for."""
+
+    def __init__(self, make: Callable[[int], NDArray[np.float32]], count: int) -> None:
+        self._make, self._count = make, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def batch(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Images at ``index``."""
+        return np.stack([self._make(int(k)) for k in index])
 
 
 def _mixtures(
-    voices: Sequence[Samples], noises: Sequence[Samples] | None, rng: np.random.Generator
-) -> Iterator[tuple[NDArray[np.complex64], NDArray[np.complex64]]]:
-    length = 2 * RATE
-    while True:
-        voice = _excerpt(voices[int(rng.integers(len(voices)))], length, rng)
-        if not np.any(voice):
-            continue
-        if noises is None:
-            kind = int(rng.integers(NOISES + 1))
-            noise = _babble(voices, length, rng) if kind == NOISES else generated_noise(kind, length, rng)
-        else:
-            noise = _excerpt(noises[int(rng.integers(len(noises)))], length, rng)
-        noisy, _ = mix(voice, noise, snr=float(rng.uniform(-5.0, 15.0)))
-        yield spectrogram(noisy), spectrogram(voice)
+    voices: Sequence[Samples], noises: Sequence[Samples] | None, count: int, *, seed: tuple[int, int]
+) -> tuple[ImageSource, ImageSource]:
+    """Magnitudes and floor of noisy speech, and those that its voice is left with, both ``(count, 2, BANDS, FRAMES)``."""
+
+    def disturb(length: int, rng: np.random.Generator) -> Samples:
+        if noises is not None:
+            return _excerpt(noises[int(rng.integers(len(noises)))], length, rng)
+        kind = int(rng.integers(NOISES + 1))
+        return _babble(voices, length, rng) if kind == NOISES else generated_noise(kind, length, rng)
+
+    @lru_cache(maxsize=160)  # what is seen is made a batch ahead of what is wanted
+    def make(number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        rng = np.random.default_rng([*seed, number])
+        voice = np.zeros(1, np.float32)
+        while not np.any(voice):
+            voice = _excerpt(voices[int(rng.integers(len(voices)))], FRAMES * HOP, rng).copy()
+            quiet = int(rng.uniform(-RATE / 2, RATE / 2))  # half of them begin with noise alone
+            voice[: max(0, quiet)] = 0.0
+        noisy, _ = mix(voice, disturb(len(voice), rng), snr=float(rng.uniform(-5.0, 15.0)))
+        spectrum = spectrogram(noisy)
+        seen = magnitudes(spectrum)[..., :FRAMES]
+        left = seen[0] * voice_mask(spectrogram(voice), spectrum)[:, :FRAMES] ** POWER
+        floor = np.minimum(np.quantile(left, 0.2, axis=1, keepdims=True), seen[1])
+        return seen, np.stack([left, floor]).astype(np.float32)
+
+    return _Made(lambda number: make(number)[0], count), _Made(lambda number: make(number)[1], count)
 
 
 def _babble(voices: Sequence[Samples], length: int, rng: np.random.Generator) -> Samples:
@@ -468,7 +473,3 @@ def _excerpt(samples: Samples, length: int, rng: np.random.Generator) -> Samples
         samples = np.tile(samples, -(-length // max(1, len(samples))))
     start = int(rng.integers(0, len(samples) - length + 1))
     return samples[start : start + length]
-
-
-def _fill(piece: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.pad(piece, ((0, 0), (0, FRAMES - piece.shape[1])), mode="edge")

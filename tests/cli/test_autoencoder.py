@@ -12,9 +12,11 @@ from privface.cli.main import app
 from privface.data import generate_faces, write_faces
 from privface.errors import CheckpointError, ConfigError, DataError, ModelError, OutputError
 from privface.images import decode_image
+from privface.models import Autoencoder, save_network, variant
 from privface.speech import generated_noise, mix, read_wav, write_wav
 
 TINY = ("--size", 32, "--epochs", 1, "--set", "width=4", "--set", "code=8")
+SPEECH = ("--epochs", 1, "--pieces", 20, "--set", "width=4", "--set", "code=4", "--set", "depth=3")
 
 
 def run(*parts: object):
@@ -103,10 +105,7 @@ def test_speech_is_learnt_and_denoised(tmp_path):
         time = np.arange(24_000) / 16_000
         voice = np.sin(2 * np.pi * (120 + 20 * k) * time) * (np.sin(2 * np.pi * 3 * time) > 0)
         write_wav(tmp_path / "clean" / f"{k}.wav", (0.4 * voice).astype(np.float32))
-    done = run(
-        "train", tmp_path / "clean", "--out", tmp_path / "m", "--speech", "--epochs", 1, "--pieces", 40, "--set", "width=4",
-        "--set", "code=4",
-    )  # fmt: skip
+    done = run("train", tmp_path / "clean", "--out", tmp_path / "m", "--speech", *SPEECH)
     assert done.exit_code == 0, done.output
     noisy, _ = mix(read_wav(tmp_path / "clean" / "0.wav"), generated_noise(0, 24_000, rng), snr=0.0)
     write_wav(tmp_path / "noisy.wav", noisy)
@@ -115,6 +114,20 @@ def test_speech_is_learnt_and_denoised(tmp_path):
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["seconds"] == 1.5
     assert len(read_wav(tmp_path / "out.wav")) == 24_000
+    done = run("train", tmp_path / "clean", "--out", tmp_path / "again", "--speech", *SPEECH)
+    assert (tmp_path / "again/model.safetensors").read_bytes() == (
+        tmp_path / "m/model.safetensors"
+    ).read_bytes()
+    network = Autoencoder(
+        variant("denoising", shape=(1, 256, 128), width=4, code=4)
+    )  # its values are no mask
+    save_network(tmp_path / "old", network, kind="speech-denoiser", meta={})
+    refused = run("denoise", "--speech", *files, "--model", tmp_path / "old")
+    assert isinstance(refused.exception, CheckpointError)
+    write_wav(tmp_path / "clean" / "silent.wav", np.zeros(24_000, np.float32))
+    refused = run("train", tmp_path / "clean", "--out", tmp_path / "none", "--speech", *SPEECH)
+    assert isinstance(refused.exception, DataError)
+    assert "silent.wav holds only silence" in str(refused.exception)
 
 
 def test_wrong_use_is_refused(photos, tmp_path):

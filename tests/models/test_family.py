@@ -230,10 +230,30 @@ def test_dropout_acts_in_training_only():
     assert not torch.equal(network(x), network(x))
 
 
+@pytest.mark.parametrize("upsampling", ["transposed", "nearest"])
+def test_a_mask_is_a_share_of_what_is_seen_and_a_bypass_carries_what_the_code_cannot(upsampling):
+    network = small(
+        "denoising", corruption="none", output="mask", bypass=True, depth=2, upsampling=upsampling
+    )
+    x = images()
+    passed = network.learn(x)
+    assert passed.output.shape == x.shape
+    assert bool((passed.output <= x).all())
+    assert bool((passed.output >= 0).all())
+    torch.testing.assert_close(network(torch.zeros_like(x)), torch.zeros_like(x))
+    # without what bypasses the code, the decoder gives a mask too, but another one
+    mask = network.decode(network.encode(x))
+    assert mask.shape == x.shape
+    assert not torch.allclose(mask * x, passed.output, atol=1e-4)
+    passed.output.square().mean().backward()
+    assert all(bool(p.grad.abs().sum() > 0) for p in network.parameters())
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"code": 0}, {"dropout": 1.0}, {"kind": "dense"}, {"upsampling": "magic"}, {"shape": (3, 10, 16), "depth": 2},
+        {"bypass": True}, {"output": "mask", "grey": True}, {"output": "share"},
+        {"bypass": True, "architecture": "fully-connected"}, {"code": 0}, {"dropout": 1.0}, {"kind": "dense"}, {"upsampling": "magic"}, {"shape": (3, 10, 16), "depth": 2},
         {"grey": True, "shape": (1, 16, 16)}, {"hidden": (0,)}, {"corruption": "blur"}, {"level": -0.1},
     ],
 )  # fmt: skip
