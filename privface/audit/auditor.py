@@ -112,7 +112,7 @@ class Auditor:
     exclude_people: Collection[str] = ()
 
     def __post_init__(self) -> None:
-        shares = self.shares
+        shares, _ = self.shares, self.params  # which checks the resamples
         if len(shares) != 3 or min(shares) <= 0 or not math.isclose(sum(shares), 1.0, abs_tol=1e-6):
             raise ConfigError(f"shares are {shares}; they must be three positive numbers that sum to 1.")
         if (

@@ -129,6 +129,9 @@ def test_the_further_figures_of_a_protector(modules, monkeypatch, tmp_path):
         def codes(self, images):
             return look(images), look(images)
 
+        def on(self, device):
+            return self
+
         embed = staticmethod(look)
 
         def male_scores(self, images):
@@ -140,7 +143,7 @@ def test_the_further_figures_of_a_protector(modules, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PRIVFACE_MODELS", "models")
     monkeypatch.setattr(modules["attackers"], "prepare", prepare)
-    monkeypatch.setattr(privface.models.Protector, "load", lambda _: Stub())
+    monkeypatch.setattr(privface.models.Protector, "load", lambda _, *, device: Stub())
     for name in ("load_matcher", "load_gender_probe"):
         monkeypatch.setattr(privface.models, name, lambda _: Stub())
     monkeypatch.setattr(privface.faces, "MTCNNDetector", Stub)

@@ -155,8 +155,6 @@ def test_opponents_may_be_of_another_architecture_and_adversaries_begin_as_its_c
     full = load_gender_probe(f"mini:{world.run / 'classifiers' / '0'}")
     size = {p.network: sum(w.numel() for w in p.network.parameters()) for p in (classifier, full)}
     assert size[classifier.network] < size[full.network]
-    card = yaml.safe_load((world.run / "classifiers" / "0" / "model.yaml").read_text())
-    assert "separable" not in card["config"], "full convolutions are described as before there was a choice"
     networks = []
     cold = found.adversaries[0].model_copy(update={"warm_start": False})
     for entry, met in ((found.adversaries[0], classifier), (found.adversaries[0], full), (cold, classifier)):
