@@ -127,28 +127,23 @@ class Context:
         Raises:
             AuditError: If no row is in ``ok`` or the matcher breaks its contract.
         """
-        rows, batch_size = np.flatnonzero(ok), self.settings.batch_size
+        rows = np.flatnonzero(ok)
         if not rows.size:
             raise AuditError(
                 f"No {side} photo is enrolled, so there is nothing to match.", hint="Check the faces."
             )
 
-        def compute() -> dict[str, NDArray[Any]]:
-            parts = []
-            for start in range(0, rows.size, batch_size):
-                batch = rows[start : start + batch_size]
-                part = np.asarray(matcher.embed(to_unit(images[batch])), np.float32)
-                if part.ndim != 2 or len(part) != len(batch):
-                    raise AuditError(
-                        f"Matcher {matcher.name} gave embeddings of shape {part.shape} for {len(batch)} images.",
-                        hint="embed must return one row per image.",
-                    )
-                parts.append(part)
-                self.report(f"embed {side} with {matcher.name}", start + len(batch), rows.size)
-            return {"embeddings": np.concatenate(parts)}
+        def embeddings(batch: NDArray[np.float32]) -> Embeddings:
+            part = np.asarray(matcher.embed(batch), np.float32)
+            if part.ndim != 2 or len(part) != len(batch):
+                raise AuditError(
+                    f"Matcher {matcher.name} gave embeddings of shape {part.shape} for {len(batch)} images.",
+                    hint="embed must return one row per image.",
+                )
+            return part
 
-        key = ("embed", _answers(matcher), batch_size, images[rows], *library_versions().items())
-        found = self.settings.cache.arrays(key, compute)["embeddings"]
+        stage = f"embed {side} with {matcher.name}"
+        found = self._answers(("embed", "embeddings"), matcher, embeddings, images[rows], stage)
         out = np.full((len(images), found.shape[1]), np.nan, np.float32)
         out[rows] = found
         return cleared(out)
@@ -159,26 +154,44 @@ class Context:
         Raises:
             AuditError: If the classifier breaks its contract.
         """
-        rows, batch_size = np.flatnonzero(ok), self.settings.batch_size
+        rows, out = np.flatnonzero(ok), np.full(len(images), np.nan)
+
+        def scores(batch: NDArray[np.float32]) -> Scores:
+            part = np.asarray(probe.male_scores(batch), np.float64)
+            if part.shape != (len(batch),):
+                raise AuditError(
+                    f"Probe {probe.name} gave scores of shape {part.shape} for {len(batch)} images.",
+                    hint="male_scores must return one number per image.",
+                )
+            return part
+
+        if rows.size:
+            stage = f"read with {probe.name}"
+            out[rows] = self._answers(("read", "scores"), probe, scores, images[rows], stage)
+        return out
+
+    def _answers(
+        self,
+        names: tuple[str, str],
+        model: Named,
+        ask: Callable[[NDArray[np.float32]], NDArray[Any]],
+        images: NDArray[np.uint8],
+        stage: str,
+    ) -> NDArray[Any]:
+        """A model's answers, asked in batches or kept from an earlier audit; ``names`` are those in the cache."""
+        size = self.settings.batch_size
 
         def compute() -> dict[str, NDArray[Any]]:
-            parts = [np.empty(0, np.float64)]
-            for start in range(0, rows.size, batch_size):
-                batch = rows[start : start + batch_size]
-                scores = np.asarray(probe.male_scores(to_unit(images[batch])), np.float64)
-                if scores.shape != (len(batch),):
-                    raise AuditError(
-                        f"Probe {probe.name} gave scores of shape {scores.shape} for {len(batch)} images.",
-                        hint="male_scores must return one number per image.",
-                    )
-                parts.append(scores)
-                self.report(f"read with {probe.name}", start + len(batch), rows.size)
-            return {"scores": np.concatenate(parts)}
+            parts = []
+            for start in range(0, len(images), size):
+                parts.append(ask(to_unit(images[start : start + size])))
+                self.report(stage, min(start + size, len(images)), len(images))
+            return {names[1]: np.concatenate(parts)}
 
-        key = ("read", _answers(probe), batch_size, images[rows], *library_versions().items())
-        out = np.full(len(images), np.nan)
-        out[rows] = self.settings.cache.arrays(key, compute)["scores"]
-        return out
+        # its answers depend on where it computes, too, if it knows
+        answers = f"{model.fingerprint}{getattr(model, 'device', None) or ''}"
+        key = (names[0], answers, size, images, *library_versions().items())
+        return self.settings.cache.arrays(key, compute)[names[1]]
 
     # --- what is matched
 
@@ -316,11 +329,6 @@ def cleared(embeddings: Embeddings) -> Embeddings:
 def white_box_mark(source: str) -> dict[str, bool]:
     """The mark of a row on a code; other rows have none, so audits without a code keep their bytes."""
     return {"white_box": True} if source.startswith(f"{WHITE_BOX}:") else {}
-
-
-def _answers(model: Named) -> str:
-    """Names a model's answers: its fingerprint, and where it computes, if it knows."""
-    return f"{model.fingerprint}{getattr(model, 'device', None) or ''}"
 
 
 def _worst_by_view(plain: Sequence[Attacked]) -> list[Attacked]:

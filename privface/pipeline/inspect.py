@@ -105,12 +105,7 @@ def audit(
     )
     table = open_labelled(original, labels=labels, split=split)
 
-    def mode(_: NDArray[np.uint8], record: FaceRecord) -> Alignment:
-        """What `protect` took for an aligned face is one here, too."""
-        row = rows.get(record.file)
-        crop = row is not None and row.status == "ok" and row.faces is None
-        return "aligned" if crop and options.faces == "auto" else options.faces
-
+    mode = _as_protected(rows, options)
     faces = load_aligned(table, mode=mode, size=options.size, progress=progress, stage="align originals")
     after, found, paths = load_protected(faces.table, protected, options, progress)
     data = replace(
@@ -120,15 +115,13 @@ def audit(
         bytes_original=_file_sizes([record.path for record in faces.table]),
         bytes_protected=_file_sizes(paths),
     )
-    if coder is not None:
-        seen = faces  # a model looks at faces of its own size
-        if coder.size != options.size:
-            seen = load_aligned(
-                table, mode=mode, size=coder.size, progress=progress, stage="align for the code"
-            )
-        data = replace(data, codes=_codes(coder, seen.pixels, progress))
+    data = _with_codes(data, coder, faces, table, mode, options, progress)
     if attackers is not None:
-        data = replace(data, attackers=_attackers(attackers, data, coder, model, options, progress))
+        if given := attackers.protected:
+            rows = _manifest(given)
+        elif options.faces == "auto" and rows and all(row.faces is None for row in rows.values()):
+            options = replace(options, faces="aligned")  # the audited are crops, so theirs are
+        data = replace(data, attackers=_attackers(attackers, rows, coder, model, options, progress))
     listed = None if pairs is None else read_pairs_file(pairs, faces.table)
     result = _run(data, models, options, progress, pairs=listed)
     sheet = _sheet(data) if images else None
@@ -136,9 +129,39 @@ def audit(
     return result
 
 
+def _as_protected(
+    rows: Mapping[str, ManifestRow], options: AuditOptions
+) -> Callable[[NDArray[np.uint8], FaceRecord], Alignment]:
+    """How originals are aligned: what `protect` took for an aligned face is one here, too."""
+
+    def mode(_: NDArray[np.uint8], record: FaceRecord) -> Alignment:
+        row = rows.get(record.file)
+        crop = row is not None and row.status == "ok" and row.faces is None
+        return "aligned" if crop and options.faces == "auto" else options.faces
+
+    return mode
+
+
+def _with_codes(
+    data: AuditData,
+    coder: Protector | None,
+    faces: LoadedFaces,
+    table: FaceTable,
+    mode: Callable[[NDArray[np.uint8], FaceRecord], Alignment],
+    options: AuditOptions,
+    progress: Progress | None,
+) -> AuditData:
+    """The same with the model's codes, if it has any; a model looks at faces of its own size."""
+    if coder is None:
+        return data
+    if coder.size != options.size:
+        faces = load_aligned(table, mode=mode, size=coder.size, progress=progress, stage="align for the code")
+    return replace(data, codes=_codes(coder, faces.pixels, progress))
+
+
 def _attackers(
     given: AttackerSet,
-    audited: AuditData,
+    rows: Mapping[str, ManifestRow],
     coder: Protector | None,
     model: Path | None,
     options: AuditOptions,
@@ -150,8 +173,9 @@ def _attackers(
         AuditError: If there is neither a protected folder nor a model, or the model's faces have another size.
     """
     table = open_labelled(given.original, labels=given.labels, split=given.split)
+    mode = _as_protected(rows, options)
     faces = load_aligned(
-        table, mode=options.faces, size=options.size, progress=progress, stage="align the attackers' people"
+        table, mode=mode, size=options.size, progress=progress, stage="align the attackers' people"
     )
     if given.protected is not None:
         after, found, _ = load_protected(faces.table, given.protected, options, progress)
@@ -169,7 +193,7 @@ def _attackers(
             )
         after, found = protected_pixels(by, faces.pixels, progress), np.ones(len(faces), bool)
     data = audit_data(faces, after, enrolled_protected=found)
-    return replace(data, codes=_codes(coder, faces.pixels, progress)) if audited.codes else data
+    return _with_codes(data, coder, faces, table, mode, options, progress)
 
 
 def protected_pixels(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from privface.images import write_atomic
-from privface.report.reading import Reading, plain_text
+from privface.report.reading import Reading, plain_text, rows_of
 
 _LIMITS = """\
 - It is no anonymisation: people are still recognised, on purpose. Whoever holds a labelled photo of the same person learns the gender by matching.
@@ -46,23 +46,23 @@ def card(document: Mapping[str, Any], *, model: str | None = None) -> str:
         "FNMR: share of pairs of one person that are missed, at FMR 1 %. Protected with protected, protected with original.",
         _table(
             ("matcher", "met in training", "original", "protected", "protected and original"),
-            _matching(_rows(document, "matching")),
+            _matching(rows_of(document, "matching")),
         ),
         "## What is read of gender?",
         "AUC, folded: 0.5 is guessing, 1 is always right. Intervals hold 95 %.",
         _table(("who", "reads"), _leakage(document)),
         "## Do some groups pay more? (ISO/IEC 19795-10)",
         _table(
-            ("group", "photos", "FNMR before", "FNMR after", "ratio"), _cohorts(_rows(document, "cohorts"))
+            ("group", "photos", "FNMR before", "FNMR after", "ratio"), _cohorts(rows_of(document, "cohorts"))
         ),
         "## Can it be turned back, or linked? (ISO/IEC 24745, 30136)",
         "TMR at FMR 1 % of recovered and of protected faces against other originals of the person, beside that of originals.",
         _table(
             ("recovered from", "by", "compared by", "recovered", "protected", "original"),
-            _irreversibility(_rows(document, "irreversibility")),
+            _irreversibility(rows_of(document, "irreversibility")),
         ),
         "D_sys, how surely two protections of one person are linked: 0 is never, 1 is always.",
-        _table(("compared by", "D_sys"), _unlinkability(_rows(document, "unlinkability"))),
+        _table(("compared by", "D_sys"), _unlinkability(rows_of(document, "unlinkability"))),
         "## What this card does not say",
         _LIMITS,
     ]
@@ -70,7 +70,7 @@ def card(document: Mapping[str, Any], *, model: str | None = None) -> str:
 
 
 def _audited_on(document: Mapping[str, Any]) -> str:
-    data, rows = _map(document, "data"), _rows(document, "leakage")
+    data, rows = _map(document, "data"), rows_of(document, "leakage")
     people, counting = _map(data, "attacker_people"), sum(row.get("measurable") is True for row in rows)
     return (
         f"{data.get('images')} photos of {data.get('people')} people ({data.get('female_people')} women,"
@@ -107,7 +107,7 @@ def _leakage(document: Mapping[str, Any]) -> Iterable[Sequence[str]]:
                 f"{who} ({_text(found.get('probe') or 'none counts')})",
                 Reading.of(found.get("leakage")).text,
             ]
-    for row in _rows(document, "learning_curve"):
+    for row in rows_of(document, "learning_curve"):
         more = Reading.of(row.get("ten_times")).text
         yield [
             f"{_text(row.get('probe'))} on {_text(row.get('input'))} with ten times the labels, extrapolated",
@@ -149,11 +149,6 @@ def _text(value: object) -> str:
 def _map(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     found = document.get(key)
     return found if isinstance(found, Mapping) else {}
-
-
-def _rows(document: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    found = document.get(key)
-    return [row for row in found if isinstance(row, Mapping)] if isinstance(found, list) else []
 
 
 def _sum(people: Mapping[str, Any], *parts: str) -> int:

@@ -29,7 +29,7 @@ from privface.report.figures import (
     set_figure,
     tradeoff_figure,
 )
-from privface.report.reading import NOT_MEASURABLE, Reading, plain_text
+from privface.report.reading import NOT_MEASURABLE, Reading, plain_text, rows_of
 from privface.report.words import Glossary
 
 SCHEMA = "privface.audit/2"
@@ -137,7 +137,7 @@ def _load(audit: Mapping[str, Any] | Path) -> Mapping[str, Any]:
 
 def _view(document: Mapping[str, Any]) -> dict[str, Any]:
     """What the template shows."""
-    rows, leakage = _rows(document, "matching"), _rows(document, "leakage")
+    rows, leakage = rows_of(document, "matching"), rows_of(document, "leakage")
     # people are recognised by faces; how well the code would do stands with the code
     matching = [row for row in rows if not row.get("white_box")]
     verdict = _part(document, "verdict")
@@ -164,7 +164,7 @@ def _view(document: Mapping[str, Any]) -> dict[str, Any]:
             name: Reading.of(quality.get(name))
             for name in ("psnr", "ssim", "bytes_original", "bytes_protected")
         },
-        "cohorts": [_cohort_view(row) for row in _rows(document, "cohorts")],
+        "cohorts": [_cohort_view(row) for row in rows_of(document, "cohorts")],
         "cohort_limit": FNMR_GROWTH,
         "figures": _figures(document, matching, leakage, worst_retrained),
         "provenance": [(key, _flat(value)) for key, value in sorted(_part(document, "provenance").items())],
@@ -172,7 +172,7 @@ def _view(document: Mapping[str, Any]) -> dict[str, Any]:
         "parts": [
             _part_view(part, rows)
             for part in (section.part for section in auditor.SECTIONS)
-            if part and (rows := _rows(document, part.key))
+            if part and (rows := rows_of(document, part.key))
         ],
         **_attack_views(document),
     }
@@ -189,12 +189,6 @@ def _part_view(part: Part, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "part": part,
         "rows": [(name, note, [Reading.of(figure) for figure in figures]) for name, note, figures in lines],
     }
-
-
-def _rows(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    part = document.get(name)
-    rows = part if isinstance(part, Sequence) and not isinstance(part, str) else []
-    return [row for row in rows if isinstance(row, Mapping)]
 
 
 def _worst(document: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -279,8 +273,8 @@ def _attack_views(document: Mapping[str, Any]) -> dict[str, Any]:
     """What more was tried against the protection, and what the attackers themselves were tested on."""
     gaps = _part(document, "frozen_gaps")
     battery = _part(document, "battery")
-    sets, budget = _rows(document, "set_attack"), _rows(document, "label_budget")
-    curves = _rows(_part(document, "curves"), "scores")
+    sets, budget = rows_of(document, "set_attack"), rows_of(document, "label_budget")
+    curves = rows_of(_part(document, "curves"), "scores")
     spread = []
     for name in dict.fromkeys(c.get("matcher") for c in curves if c.get("impostors", "all") == "all"):
         mine = [c for c in curves if c.get("matcher") == name and c.get("impostors", "all") == "all"]
@@ -302,9 +296,9 @@ def _attack_views(document: Mapping[str, Any]) -> dict[str, Any]:
                 "where": _medium(str(row.get("input", "image"))),
                 **{key: Reading.of(row.get(key)) for key in ("plain", "recovered", "gain")},
             }
-            for row in _rows(document, "recovery")
+            for row in rows_of(document, "recovery")
         ],
-        "averaging": _averaging_view(_rows(document, "averaging")),
+        "averaging": _averaging_view(rows_of(document, "averaging")),
         "growth": {
             "sets": inline_svg(set_figure(sets, title="Leakage of several photos of one person"))
             if sets
@@ -318,13 +312,14 @@ def _attack_views(document: Mapping[str, Any]) -> dict[str, Any]:
         "battery": {
             "made": battery.get("made"),
             "same": battery.get("same_libraries"),
-            "leaks": _rows(battery, "leaks"),
-            "nulls": _rows(battery, "nulls"),
+            "leaks": rows_of(battery, "leaks"),
+            "nulls": rows_of(battery, "nulls"),
         }
         if battery
         else None,
         "pairs_protocol": [
-            {**row, "accuracy": Reading.of(row.get("accuracy"))} for row in _rows(document, "pairs_protocol")
+            {**row, "accuracy": Reading.of(row.get("accuracy"))}
+            for row in rows_of(document, "pairs_protocol")
         ],
         "scores": spread,
     }
@@ -388,7 +383,7 @@ def _figures(
     leakage: Sequence[Mapping[str, Any]],
     worst: Mapping[str, Any],
 ) -> dict[str, Any]:
-    curves = [c for c in _rows(_part(document, "curves"), "det") if c.get("impostors", "all") == "all"]
+    curves = [c for c in rows_of(_part(document, "curves"), "det") if c.get("impostors", "all") == "all"]
     det = []
     for name in dict.fromkeys(curve.get("matcher") for curve in curves):
         mine = [curve for curve in curves if curve.get("matcher") == name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,13 @@ class Reading:
         if not self.known or self.value >= 0.5:
             return self
         return Reading(1 - self.value, 1 - self.high, 1 - self.low, self.n, self.reason)
+
+
+def rows_of(document: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    """The rows under a key; none where there is something else."""
+    part = document.get(key)
+    rows = part if isinstance(part, Sequence) and not isinstance(part, str) else []
+    return [row for row in rows if isinstance(row, Mapping)]
 
 
 def plain_text(value: Any) -> str:
