@@ -10,16 +10,17 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from sklearn.cluster import KMeans
 from sklearn.utils.validation import validate_data
 
-from privface.erasers.base import Eraser, Promise, require_range, two_labels, unit_rows
+from privface.erasers.base import Eraser, Promise, require_range, require_several, unit_rows
 from privface.erasers.transport import GaussianMap
 
 
 class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignore[misc]  # scikit-learn has no types
     """Takes a label out of a narrow code in three steps, each where the one before leaves most.
 
-    1. Directions in which the labels' Gaussians differ most (Kullback-Leibler divergence of their marginals, over the generalised
-       eigenvectors of both covariances) are projected out: what is not there need not be mended.
-    2. Optimal transport of both labels onto their middle, as :class:`~privface.erasers.GaussianTransport` does it, but with a
+    1. Directions in which the labels' Gaussians differ most are projected out: what is not there need not be mended. For two labels
+       it is the Kullback-Leibler divergence of their marginals, over the generalised eigenvectors of both covariances; for more
+       labels its second-order expansion, summed over them.
+    2. Optimal transport of all labels onto their middle, as :class:`~privface.erasers.GaussianTransport` does it, but with a
        map for each region of the code (k-means on what one map for all gives). Labels differ otherwise in one group of
        people than in another, and one map cannot mend both.
     3. Nothing but the signs of random orthogonal projections is kept (as in locality-sensitive hashing, Charikar, STOC 2002), and
@@ -38,25 +39,26 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
 
     Attributes:
         axes_: Orthonormal basis of what is kept, shape ``(D, K)``.
-        means_: Mean of each label; first for all rows, then for each region, shape ``(1 + R, 2, K)``.
-        maps_: Linear parts of the maps, shape ``(1 + R, 2, K, K)``.
+        means_: Mean of each of ``C`` labels; first for all rows, then for each region, shape ``(1 + R, C, K)``.
+        maps_: Linear parts of the maps, shape ``(1 + R, C, K, K)``.
         middle_: Means of the barycentres, shape ``(1 + R, K)``.
-        gate_: Quadratic forms of the gates, shape ``(1 + R, K, K)``.
-        slope_: Their linear parts, shape ``(1 + R, K)``.
-        offset_: Their constants, shape ``(1 + R,)``.
+        gate_: Quadratic forms of the gates, ``C - 1`` for each map, shape ``((1 + R) * (C - 1), K, K)``.
+        slope_: Their linear parts, shape ``((1 + R) * (C - 1), K)``.
+        offset_: Their constants, shape ``((1 + R) * (C - 1),)``.
         centres_: Centres of the regions, shape ``(R, K)``.
         projection_: Shape ``(K, B)``.
         thresholds_: Medians of the projections, shape ``(B,)``.
-        classes_: The two labels.
+        classes_: The labels.
         n_features_in_: ``D``.
     """
 
     method: ClassVar[str] = "regional"
     promise: ClassVar[Promise] = Promise(
         "empirical",
-        "Means and covariances of both labels agree in each region of the fitting data; an attacker with thousands of "
+        "Means and covariances of all labels agree in each region of the fitting data; an attacker with thousands of "
         "labelled people reads a little of what is left.",
     )
+    several: ClassVar[bool] = True
     arrays: ClassVar[tuple[str, ...]] = (
         *("axes_", "means_", "maps_", "middle_", "gate_", "slope_", "offset_", "centres_"),
         *("projection_", "thresholds_"),
@@ -77,26 +79,29 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         self.shrinkage, self.ridge, self.random_state = shrinkage, ridge, random_state
 
     def fit(self, X: ArrayLike, y: ArrayLike, *, sets: ArrayLike | None = None) -> Self:  # noqa: N803  # scikit-learn's names
-        """Fit on embeddings ``(N, D)`` with two labels ``(N,)``.
+        """Fit on embeddings ``(N, D)`` with labels ``(N,)`` of two classes or more.
 
         Args:
             X: Embeddings.
             y: Labels.
-            sets: Which data set each row is of, ``(N,)``. Sets weigh the same, and both labels in each, or the eraser would
+            sets: Which data set each row is of, ``(N,)``. Sets weigh the same, and all labels in each, or the eraser would
                 learn to tell sets apart.
 
         Raises:
-            ValueError: If shapes do not fit, values are not finite, there are not exactly two labels in all, a set lacks
-                one or a setting is out of range.
+            ValueError: If shapes do not fit, values are not finite, there is one label alone, a set lacks one of them or a
+                setting is out of range.
         """
         rows, labels = validate_data(self, X, y, dtype=np.float64)
-        self.classes_, codes = two_labels(labels)
+        self.classes_, codes = np.unique(labels, return_inverse=True)
+        require_several(self.classes_)
         size = rows.shape[1]
         require_range("drop", self.drop, 0, max(size - 1, 0))
         require_range("regions", self.regions, 1, 1024)
         require_range("prior", self.prior, 0.0, 1.0)
         require_range("bits", self.bits, 0, 65_536)
-        weights = _weights(codes, np.zeros(len(codes), np.int64) if sets is None else np.asarray(sets))
+        weights = _weights(
+            codes, np.zeros(len(codes), np.int64) if sets is None else np.asarray(sets), self.classes_
+        )
         units = unit_rows(rows)
         self.axes_ = _quiet_axes(units, codes, weights, drop=self.drop)
         kept = unit_rows(units @ self.axes_)
@@ -114,7 +119,7 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
             ]
         for name in ("means", "maps", "middle"):
             setattr(self, f"{name}_", np.stack([getattr(one, name) for one in maps]))
-        for name in ("gate", "slope", "offset"):  # two labels have one gate
+        for name in ("gate", "slope", "offset"):
             setattr(self, f"{name}_", np.concatenate([getattr(one, name) for one in maps]))
         self._draw_projections(self._transported(kept))
         return self
@@ -122,9 +127,7 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
     def _map(
         self, rows: NDArray[np.float64], codes: NDArray[np.int64], weights: NDArray[np.float64]
     ) -> GaussianMap:
-        means, covariances = zip(
-            *(_moments(rows, weights * (codes == label)) for label in (0, 1)), strict=True
-        )
+        means, covariances = zip(*_label_moments(rows, codes, weights), strict=True)
         return GaussianMap.between(np.stack(means), covariances, shrinkage=self.shrinkage, ridge=self.ridge)
 
     def _draw_projections(self, moved: NDArray[np.float64]) -> None:
@@ -141,9 +144,13 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
 
     def _transported(self, kept: NDArray[np.float64]) -> NDArray[np.float64]:
         maps = [
-            GaussianMap(means, linear, middle, gate[None], slope[None], offset[None])
+            GaussianMap(means, linear, middle, gate, slope, offset)
             for means, linear, middle, gate, slope, offset in zip(
-                self.means_, self.maps_, self.middle_, self.gate_, self.slope_, self.offset_, strict=True
+                self.means_,
+                self.maps_,
+                self.middle_,
+                *(np.split(part, len(self.means_)) for part in (self.gate_, self.slope_, self.offset_)),
+                strict=True,
             )
         ]
         moved = maps[0].move(kept)
@@ -166,15 +173,16 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         return int(self.axes_.shape[1])
 
 
-def _weights(codes: NDArray[np.int64], sets: NDArray[Any]) -> NDArray[np.float64]:
+def _weights(codes: NDArray[np.int64], sets: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.float64]:
     """Weights with which each label of each set sums to the same; no row is thrown away."""
     weights = np.zeros(len(codes))
     for name in np.unique(sets):
-        counts = [np.count_nonzero((sets == name) & (codes == label)) for label in (0, 1)]
-        if min(counts) == 0:
-            raise ValueError(f"The set {name!r} has rows of one label alone; both are needed in each.")
-        for label in (0, 1):
-            weights[(sets == name) & (codes == label)] = 1 / counts[label]
+        counts = np.bincount(codes[sets == name], minlength=len(classes))
+        if counts.min() == 0:
+            raise ValueError(
+                f"The set {name!r} has no row of the label {classes[counts.argmin()]!r}; each set needs all labels."
+            )
+        weights[sets == name] = 1 / counts[codes[sets == name]]
     return np.asarray(weights / weights.mean())
 
 
@@ -187,6 +195,13 @@ def _moments(
     return mean, (centred * weights[:, None]).T @ centred
 
 
+def _label_moments(
+    rows: NDArray[np.float64], codes: NDArray[np.int64], weights: NDArray[np.float64]
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Mean and covariance of each label."""
+    return [_moments(rows, weights * (codes == label)) for label in range(int(codes.max()) + 1)]
+
+
 def _quiet_axes(
     rows: NDArray[np.float64], codes: NDArray[np.int64], weights: NDArray[np.float64], *, drop: int
 ) -> NDArray[np.float64]:
@@ -194,15 +209,33 @@ def _quiet_axes(
     size = rows.shape[1]
     if not drop:
         return np.eye(size)
-    (mean_a, cov_a), (mean_b, cov_b) = (_moments(rows, weights * (codes == label)) for label in (0, 1))
-    values, vectors = np.linalg.eigh((cov_a + cov_b) / 2)
+    means, covariances = map(np.stack, zip(*_label_moments(rows, codes, weights), strict=True))
+    values, vectors = np.linalg.eigh(covariances.mean(axis=0))
     whiten = (vectors / np.sqrt(np.maximum(values, 1e-12 * values[-1]))) @ vectors.T
-    spread, turn = np.linalg.eigh(whiten @ (cov_b - cov_a) @ whiten)
-    spread = np.clip(spread, -1.9, 1.9)
-    apart = turn.T @ whiten @ (mean_b - mean_a)
-    divergence = apart**2 + spread**2 / (1 - spread**2 / 4)
-    loud = np.linalg.qr(whiten @ turn[:, np.argsort(-divergence, kind="stable")[:drop]])[0]
+    directions = _two_apart if len(means) == 2 else _several_apart
+    loud = np.linalg.qr(whiten @ directions(means, covariances, whiten)[:, :drop])[0]
     return np.asarray(np.linalg.svd(np.eye(size) - loud @ loud.T)[0][:, : size - drop])
+
+
+def _two_apart(
+    means: NDArray[np.float64], covariances: NDArray[np.float64], whiten: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Directions ``(D, D)`` of white rows, those first in which the Gaussians of two labels diverge most."""
+    spread, turn = np.linalg.eigh(whiten @ (covariances[1] - covariances[0]) @ whiten)
+    spread = np.clip(spread, -1.9, 1.9)
+    apart = turn.T @ whiten @ (means[1] - means[0])
+    divergence = apart**2 + spread**2 / (1 - spread**2 / 4)
+    return np.asarray(turn[:, np.argsort(-divergence, kind="stable")])
+
+
+def _several_apart(
+    means: NDArray[np.float64], covariances: NDArray[np.float64], whiten: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The same for any number of labels, to the second order."""
+    apart = (means - means.mean(axis=0)) @ whiten
+    spread = whiten @ (covariances - covariances.mean(axis=0)) @ whiten
+    _, turn = np.linalg.eigh(apart.T @ apart + 0.5 * (spread @ spread).sum(axis=0))
+    return np.asarray(turn[:, ::-1])
 
 
 def _nearest(rows: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -1,9 +1,10 @@
-"""A face drawn anew from a narrow code that gender was taken out of; the code is the only way through."""
+"""A face drawn anew from a narrow code that gender, or other attributes, were taken out of; the code is the only way through."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from privface.attributes import GENDER, Attribute
 from privface.device import Device
 from privface.errors import ConfigError
 from privface.models import onnx_backend
@@ -22,8 +24,9 @@ from privface.models.frozen import frozen
 from privface.models.inputs import to_input
 from privface.models.networks import CompactResNet
 from privface.models.protectable import Protectable
-from privface.records import FRAME, InputSpec
+from privface.records import FRAME, GENDERS, InputSpec
 
+_GENDER = Attribute(GENDER, classes=GENDERS)
 _NATIVE: Mapping[str, type[nn.Module]] = {"encoder": FaceEncoder, "compact": CompactResNet}
 
 
@@ -136,6 +139,7 @@ class CodeEraser(nn.Module):
         keep: Values that are left of it.
         regions: Regions with a map of their own; 1 has none beside the one for all.
         bits: Signs that are taken; 0 gives the moved rows themselves.
+        classes: Labels that it makes alike.
     """
 
     axes: Tensor
@@ -149,18 +153,18 @@ class CodeEraser(nn.Module):
     projection: Tensor
     thresholds: Tensor
 
-    def __init__(self, *, size: int, keep: int, regions: int, bits: int) -> None:
+    def __init__(self, *, size: int, keep: int, regions: int, bits: int = 0, classes: int = 2) -> None:
         super().__init__()
         regions = regions if regions > 1 else 0
-        self.bits, count = bits, 1 + regions
+        self.bits, self.gates, count = bits, classes - 1, 1 + regions
         shapes = {
             "axes": (size, keep),
-            "means": (count, 2, keep),
-            "maps": (count, 2, keep, keep),
+            "means": (count, classes, keep),
+            "maps": (count, classes, keep, keep),
             "middle": (count, keep),
-            "gate": (count, keep, keep),
-            "slope": (count, keep),
-            "offset": (count,),
+            "gate": (count * self.gates, keep, keep),
+            "slope": (count * self.gates, keep),
+            "offset": (count * self.gates,),
             "centres": (regions, keep),
             "projection": (keep, bits),
             "thresholds": (bits,),
@@ -174,7 +178,7 @@ class CodeEraser(nn.Module):
             getattr(self, name.rstrip("_")).copy_(torch.from_numpy(array))
 
     def move(self, codes: Tensor) -> Tensor:
-        """Unit rows ``(N, size)`` to unit rows ``(N, keep)`` in which both labels are distributed alike."""
+        """Unit rows ``(N, size)`` to unit rows ``(N, keep)`` in which all labels are distributed alike."""
         kept = F.normalize(codes @ self.axes, dim=1)
         moved = self._by(kept, torch.zeros_like(kept[:, 0], dtype=torch.int64))
         if not len(self.centres):
@@ -184,8 +188,12 @@ class CodeEraser(nn.Module):
 
     def _by(self, kept: Tensor, number: Tensor) -> Tensor:
         """Each row moved by the map of that number, from the side that its gate sees it on."""
-        bent = torch.einsum("nd,nde,ne->n", kept, self.gate[number], kept)
-        side = (bent + (kept * self.slope[number]).sum(1) + self.offset[number] > 0).long()
+        odds = [torch.zeros_like(kept[:, 0])]
+        for gate in range(self.gates):
+            place = number * self.gates + gate
+            bent = torch.einsum("nd,nde,ne->n", kept, self.gate[place], kept)
+            odds.append(bent + (kept * self.slope[place]).sum(1) + self.offset[place])
+        side = torch.stack(odds).argmax(0)
         moved = torch.einsum("ned,nd->ne", self.maps[number, side], kept - self.means[number, side])
         return F.normalize(moved + self.middle[number], dim=1)
 
@@ -201,8 +209,42 @@ class CodeEraser(nn.Module):
         return self.tell(self.move(codes))
 
 
+class EraserChain(nn.Module):
+    """Several erasers, one after the other: an attribute each, and again in further rounds, as each disturbs the others' work.
+
+    Args:
+        size: Values of the code.
+        drops: Values that each eraser takes away.
+        classes: Labels that each makes alike.
+        regions: As for :class:`CodeEraser`.
+    """
+
+    def __init__(self, *, size: int, drops: Sequence[int], classes: Sequence[int], regions: int) -> None:
+        super().__init__()
+        self.links = nn.ModuleList()
+        for drop, count in zip(drops, classes, strict=True):
+            self.links.append(CodeEraser(size=size, keep=size - drop, regions=regions, classes=count))
+            size -= drop
+
+    def move(self, codes: Tensor) -> Tensor:
+        """Unit rows ``(N, size)`` to unit rows ``(N, keep)`` in which all labels of each attribute are distributed alike."""
+        for link in self.links:
+            codes = link.move(codes)  # type: ignore[operator]
+        return codes
+
+    def tell(self, moved: Tensor) -> Tensor:
+        """The moved rows where they lay in the code, ``(N, size)``: chains of other attributes take other values away."""
+        for link in reversed(self.links):
+            moved = moved @ link.axes.T  # type: ignore[operator]
+        return moved
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Unit rows ``(N, size)`` to erased unit rows ``(N, size)``."""
+        return self.tell(self.move(codes))
+
+
 class ErasedCode(Protectable):
-    """Photo to code, gender out of the code, code to face.
+    """Photo to code, attributes out of the code, code to face.
 
     Each encoder's embedding, at unit length and less its mean, side by side; principal components of that, at unit length,
     are the code. Nothing but the erased code reaches the decoder: what can be learnt from a drawn face can be learnt from
@@ -215,11 +257,15 @@ class ErasedCode(Protectable):
         drop: Values more that the code has before the eraser projects out those that tell most.
         regions: Maps of the eraser.
         bits: Signs that the eraser takes; 0 for none.
-        decoder: Keyword arguments of :class:`~privface.models.decoder.FaceDecoder`, or the decoder.
+        decoder: Keyword arguments of :class:`~privface.models.decoder.FaceDecoder`, or what makes one for a code of so many values.
+        attributes: What can be hidden (:class:`~privface.attributes.Attribute` with its classes), or what a card says of them.
+            There is an eraser for each choice among them.
+        rounds: How often each attribute is erased.
         chosen: Size in use; by default the largest.
+        hidden: Attributes in use; by default gender, or all where it is none of them.
 
     Raises:
-        ConfigError: If a size is out of range.
+        ConfigError: If a size is out of range, or signs are asked of a chain of erasers.
     """
 
     kind: ClassVar[str] = "erased-code"
@@ -237,8 +283,11 @@ class ErasedCode(Protectable):
         drop: int,
         regions: int,
         bits: int,
-        decoder: FaceDecoder | Mapping[str, Any],
+        decoder: Callable[[int], FaceDecoder] | Mapping[str, Any],
+        attributes: Sequence[Attribute | Mapping[str, Any]] = (_GENDER,),
+        rounds: int = 1,
         chosen: int | None = None,
+        hidden: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.encoders = nn.ModuleList(FrozenReader(**e) if isinstance(e, Mapping) else e for e in encoders)
@@ -249,20 +298,34 @@ class ErasedCode(Protectable):
                 f"Codes of {list(sizes)} values, {drop} more dropped, cannot be made of embeddings of {dimensions} values.",
                 hint=f"Choose code sizes from 2 to {dimensions - drop}.",
             )
+        self.attributes = tuple(Attribute.from_dict(a) if isinstance(a, Mapping) else a for a in attributes)
+        self.sizes, self.drop, self.regions, self.bits, self.rounds = widths, drop, regions, bits, rounds
+        if bits and self._is_chain:
+            raise ConfigError(
+                f"bits={bits}: signs are for gender alone in one round.",
+                hint="Leave bits out, or attributes and rounds.",
+            )
         self.erasers = nn.ModuleDict(
-            {str(k): CodeEraser(size=k + drop, keep=k, regions=regions, bits=bits) for k in widths}
+            {
+                self._key(size, names): self._eraser(size, names)
+                for size in widths
+                for names in self.combinations
+            }
         )
-        self.decoder = FaceDecoder(**decoder) if isinstance(decoder, Mapping) else decoder
-        self.sizes, self.drop, self.regions, self.bits = widths, drop, regions, bits
+        self.decoder = FaceDecoder(**decoder) if isinstance(decoder, Mapping) else decoder(self.told)
         self.register_buffer("centres", torch.zeros(dimensions))
         self.register_buffer("middle", torch.zeros(dimensions))
         self.register_buffer("axes", torch.zeros(dimensions, widths[-1] + drop))
-        self.choose(code_size=widths[-1] if chosen is None else chosen)
+        names = [attribute.name for attribute in self.attributes]
+        usual = [GENDER] if GENDER in names else names
+        self.choose(
+            code_size=widths[-1] if chosen is None else chosen, hide=usual if hidden is None else hidden
+        )
 
     @property
     def config(self) -> dict[str, Any]:
         """Constructor arguments as plain values, for the card beside the weights."""
-        return {
+        found = {
             "encoders": [encoder.config for encoder in self.encoders],
             "sizes": self.sizes,
             "drop": self.drop,
@@ -271,27 +334,77 @@ class ErasedCode(Protectable):
             "decoder": self.decoder.config,
             "chosen": self.chosen,
         }
+        if not self._is_chain:
+            return found
+        attributes = [attribute.to_dict() for attribute in self.attributes]
+        return {**found, "attributes": attributes, "rounds": self.rounds, "hidden": list(self.hidden)}
+
+    @property
+    def _is_chain(self) -> bool:
+        return self.rounds > 1 or [attribute.name for attribute in self.attributes] != [GENDER]
+
+    @property
+    def told(self) -> int:
+        """Values that the decoder is told, at most."""
+        return self.sizes[-1] + (self.drop if self._is_chain else 0)
+
+    @property
+    def combinations(self) -> list[tuple[str, ...]]:
+        """Every choice of attributes to hide."""
+        names = [attribute.name for attribute in self.attributes]
+        return [c for count in range(1, len(names) + 1) for c in itertools.combinations(names, count)]
+
+    def chain(self, hidden: Sequence[str]) -> list[tuple[Attribute, int]]:
+        """The attributes that an eraser of these takes out, in turn, and how many values go with each."""
+        taken = [attribute for attribute in self.attributes if attribute.name in hidden]
+        each, rest = divmod(self.drop, len(taken))
+        first = [(attribute, each + (number < rest)) for number, attribute in enumerate(taken)]
+        return first + [(attribute, 0) for attribute in taken] * (self.rounds - 1)
+
+    def _eraser(self, size: int, hidden: Sequence[str]) -> CodeEraser | EraserChain:
+        whole = size + self.drop
+        if not self._is_chain:
+            return CodeEraser(size=whole, keep=size, regions=self.regions, bits=self.bits)
+        attributes, drops = zip(*self.chain(hidden), strict=True)
+        classes = [len(attribute.classes) for attribute in attributes]
+        return EraserChain(size=whole, drops=drops, classes=classes, regions=self.regions)
+
+    def _key(self, size: int, hidden: Sequence[str]) -> str:
+        """Name of an eraser among the weights; attributes by their places, as a column's name may hold anything."""
+        places = [str(k) for k, attribute in enumerate(self.attributes) if attribute.name in hidden]
+        return f"{size}-{'-'.join(places)}" if self._is_chain else str(size)
 
     @property
     def mark(self) -> str:
-        """The size in use."""
-        return f"+code:{self.chosen}"
+        """The size in use, and what is hidden where there is a choice."""
+        return (
+            f"+hide:{','.join(self.hidden)}+code:{self.chosen}" if self._is_chain else f"+code:{self.chosen}"
+        )
 
-    def choose(self, *, code_size: int | None = None, **choices: Any) -> None:
-        """Use a code of ``code_size`` values.
+    def choose(
+        self, *, code_size: int | None = None, hide: Sequence[str] | None = None, **choices: Any
+    ) -> None:
+        """Use a code of ``code_size`` values, and hide these attributes.
 
         Raises:
-            ConfigError: If the model has no such code; lists those it has.
+            ConfigError: If the model has no such code or attribute; lists those it has.
         """
         super().choose(**choices)
-        if code_size is None:
-            return
-        if code_size not in self.sizes:
-            raise ConfigError(
-                f"code size {code_size}: this model has codes of {', '.join(map(str, self.sizes))} values.",
-                hint="Choose one of them, or train with method_options.code_sizes.",
-            )
-        self.chosen = code_size
+        if code_size is not None:
+            if code_size not in self.sizes:
+                raise ConfigError(
+                    f"code size {code_size}: this model has codes of {', '.join(map(str, self.sizes))} values.",
+                    hint="Choose one of them, or train with method_options.code_sizes.",
+                )
+            self.chosen = code_size
+        if hide is not None:
+            names = [attribute.name for attribute in self.attributes]
+            if not hide or set(hide) - set(names):
+                raise ConfigError(
+                    f"hide {', '.join(hide) or 'nothing'}: this model hides {', '.join(names)}, one or several of them.",
+                    hint="Choose among them, or train with method_options.attributes.",
+                )
+            self.hidden = tuple(name for name in names if name in hide)
 
     def place(self, device: Device) -> None:
         """Move to a device, and make the encoders ready for calls from several threads."""
@@ -322,18 +435,14 @@ class ErasedCode(Protectable):
         return [int(encoder.outputs) for encoder in self.encoders]  # type: ignore[arg-type]
 
     @property
-    def eraser(self) -> CodeEraser:
-        """What takes gender out of codes of the size in use."""
-        return self.eraser_of(self.chosen)
-
-    def eraser_of(self, size: int) -> CodeEraser:
-        """What takes gender out of codes of ``size`` values."""
-        found: CodeEraser = self.erasers[str(size)]  # type: ignore[assignment]
+    def eraser(self) -> CodeEraser | EraserChain:
+        """What takes the hidden attributes out of codes of the size in use."""
+        found: CodeEraser | EraserChain = self.erasers[self._key(self.chosen, self.hidden)]  # type: ignore[assignment]
         return found
 
     def draw(self, erased: Tensor) -> Tensor:
         """Faces ``(N, 3, size, size)`` in [0, 1] of erased codes."""
-        result: Tensor = self.decoder(F.pad(erased, (0, self.sizes[-1] - erased.shape[1])))
+        result: Tensor = self.decoder(F.pad(erased, (0, self.told - erased.shape[1])))
         return result
 
     def codes(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from privface.device import Device
 from privface.models.decoder import FaceDecoder
-from privface.models.erased_code import CodeEraser
+from privface.models.erased_code import CodeEraser, EraserChain
 from privface.training.encoder import mixed, views
 from privface.training.step import StepLosses, TrainingStep
 
@@ -42,7 +42,7 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
         self,
         decoder: FaceDecoder,
         *,
-        erasers: Sequence[CodeEraser],
+        erasers: Sequence[CodeEraser | EraserChain],
         aims: Sequence[Sequence[Tensor]],
         centres: Sequence[Tensor],
         **options: Any,

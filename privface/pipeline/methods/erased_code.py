@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from privface.attributes import GENDER, Attribute, column, parse_attributes
 from privface.config import DataSettings, Settings
 from privface.data import LoadedFaces, require_both_genders
 from privface.device import Device
 from privface.erasers import RegionalTransport
 from privface.erasers.base import unit_rows
-from privface.errors import DataError, ModelError
+from privface.errors import DataError, LabelError, ModelError
 from privface.images import to_unit
 from privface.losses import AttributeLoss
 from privface.models import Matcher, load_matcher
@@ -45,10 +46,21 @@ class ErasedCodeOptions(Settings):
         min_length=1,
         description="Values of the code; `protect --code-size` chooses one. Fewer hide more.",
     )
+    attributes: tuple[str, ...] = Field(
+        (GENDER,),
+        min_length=1,
+        description="What can be hidden: gender, other columns, or numbers in bands as in age=16,30,45,60. `protect --hide` chooses.",
+    )
     drop: int = Field(
         48, ge=0, description="Values more that the code has before those that tell most are dropped."
     )
     regions: int = Field(16, ge=1, le=256, description="Groups of people that have a transport of their own.")
+    rounds: int = Field(
+        1,
+        ge=1,
+        le=10,
+        description="How often each attribute is erased; several disturb each other, so 3 is good.",
+    )
     bits: int = Field(
         0, ge=0, le=4096, description="Signs that the decoder is told of the code; 0: its values."
     )
@@ -67,24 +79,32 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
     """Code, eraser and decoder, in this order; each needs the one before it."""
     encoders = [load_matcher(spec, seen=True) for spec in options.encoders] or job.matchers
     faces, sets = _pooled(job, options)
+    attributes, labels = _labels(options, faces)
     readers = [FrozenReader.of(encoder) for encoder in encoders]
     seed_weights(job.settings.seed)
-    decoder = FaceDecoder(code=max(options.code_sizes), size=job.settings.size, channels=options.channels)
     network = ErasedCode(
         encoders=readers,
         sizes=options.code_sizes,
         drop=options.drop,
         regions=options.regions,
         bits=options.bits,
-        decoder=decoder,
+        decoder=lambda told: FaceDecoder(code=told, size=job.settings.size, channels=options.channels),
+        attributes=attributes,
+        rounds=options.rounds,
     )
+    usual = network.hidden
     embedded = {e.fingerprint: _embed(job, e, r, faces) for e, r in zip(encoders, readers, strict=True)}
     adopt_axes(network, [embedded[encoder.fingerprint] for encoder in encoders])
     rows = few_of_each(faces.table.identities, seed=job.settings.seed)
-    labels = faces.table.genders
     read = torch.from_numpy(np.concatenate([embedded[encoder.fingerprint] for encoder in encoders], axis=1))
-    codes = [_erase(network, size, read, labels, rows, sets, job.settings.seed) for size in network.sizes]
-    erasers = [network.eraser_of(size) for size in network.sizes]
+    choices = [(size, hidden) for size in network.sizes for hidden in network.combinations]
+    codes, erasers = [], []
+    for size, hidden in choices:
+        network.choose(code_size=size, hide=hidden)
+        codes.append(_erase(network, read, labels, rows, sets, job.settings.seed))
+        erasers.append(network.eraser)
+        if job.progress is not None:
+            job.progress("fit erasers", len(codes), len(choices))
     told = [eraser.tell(torch.from_numpy(code)).numpy() for eraser, code in zip(erasers, codes, strict=True)]
     aims: list[list[Tensor]] = [[] for _ in told]
     centres = []
@@ -92,11 +112,12 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
         known = embedded.get(matcher.fingerprint)
         units = _embed(job, matcher, FrozenReader.of(matcher), faces) if known is None else known
         centres.append(torch.from_numpy(units.mean(axis=0)))
-        wanted = erase_embeddings(unit_rows(units - units.mean(axis=0)), labels, rows, sets)
-        for maps, code in zip(aims, told, strict=True):
-            maps.append(torch.from_numpy(turn(code, wanted)))
+        plain = unit_rows(units - units.mean(axis=0))
+        wanted = erase_embeddings(plain, faces.table.genders, rows, sets)
+        for maps, code, (_, hidden) in zip(aims, told, choices, strict=True):
+            maps.append(torch.from_numpy(turn(code, wanted if GENDER in hidden else plain)))
     step = ErasedCodeStep(
-        decoder,
+        network.decoder,
         erasers=erasers,
         aims=aims,
         centres=centres,
@@ -107,7 +128,7 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
 
     def assembled(trained: FaceDecoder) -> ErasedCode:
         network.decoder = trained
-        network.choose(code_size=network.sizes[-1])
+        network.choose(code_size=network.sizes[-1], hide=usual)
         return network
 
     fitted = fit_network(
@@ -224,25 +245,51 @@ def turn(codes: NDArray[np.float32], embeddings: NDArray[np.float32]) -> NDArray
     return np.asarray(left @ right, np.float32)
 
 
+def _labels(
+    options: ErasedCodeOptions, faces: LoadedFaces
+) -> tuple[tuple[Attribute, ...], dict[str, NDArray[np.int64]]]:
+    """The attributes with their classes, and the code of each face by attribute, -1 where it has no label.
+
+    Raises:
+        LabelError: If a column is missing, or a class has too few photos.
+    """
+    found, labels = [], {}
+    for attribute in parse_attributes(options.attributes):
+        words = column(faces.table, attribute.name)
+        found.append(attribute.with_classes(words))
+        labels[attribute.name] = found[-1].codes(words)
+    return tuple(found), labels
+
+
 def _erase(
     network: ErasedCode,
-    size: int,
     read: Tensor,
-    genders: NDArray[np.int64],
+    labels: Mapping[str, NDArray[np.int64]],
     rows: NDArray[np.int64],
     sets: NDArray[np.int64],
     seed: int,
 ) -> NDArray[np.float32]:
-    """Fit the eraser of one size; gives all moved codes ``(N, size)``."""
-    network.choose(code_size=size)
+    """Fit the eraser in use, link by link, each on what the one before leaves; gives all moved codes ``(N, size)``.
+
+    Raises:
+        LabelError: If a set has labels of an attribute, but not of each class.
+    """
     with torch.inference_mode():
         code = network.project(read).numpy()
-    eraser = RegionalTransport(
-        drop=network.drop, regions=network.regions, bits=network.bits, random_state=seed
-    )
-    eraser.fit(code[rows], genders[rows], sets=sets[rows])
-    network.eraser.adopt(eraser.state())
-    return eraser.transported(code).astype(np.float32)
+    links = getattr(network.eraser, "links", [network.eraser])
+    for link, (attribute, drop) in zip(links, network.chain(network.hidden), strict=True):
+        eraser = RegionalTransport(drop=drop, regions=network.regions, bits=network.bits, random_state=seed)
+        kept = rows[labels[attribute.name][rows] >= 0]
+        try:
+            eraser.fit(code[kept], labels[attribute.name][kept], sets=sets[kept])
+        except ValueError as error:
+            raise LabelError(
+                f"The attribute {attribute.name!r} ({', '.join(attribute.classes)}): {error}",
+                hint="Give each set photos of every class, or no labels of this attribute at all.",
+            ) from error
+        link.adopt(eraser.state())
+        code = eraser.transported(code).astype(np.float32)
+    return np.asarray(code)
 
 
 ERASED_CODE = Method("erased-code", _train, ErasedCodeOptions)

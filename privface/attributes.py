@@ -1,0 +1,180 @@
+"""Soft attributes: the columns of a labelled set that can be hidden, audited or kept, such as gender, race or age in bands."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privface.errors import ConfigError, LabelError
+from privface.records import GENDERS, FaceTable
+
+GENDER: Final = "gender"
+"""The attribute that every labelled set has."""
+
+MAX_CLASSES: Final = 20
+"""A column with more classes than this describes photos, not groups of people."""
+
+MIN_ROWS: Final = 8
+"""Labelled photos of a class below which nothing can be learnt of it."""
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A column of labels with two classes or more.
+
+    Attributes:
+        name: The column.
+        bands: For a column of numbers, where its bands begin, ascending: ``(16, 30, 45)`` makes ``16-30``, ``30-45`` and ``45+``;
+            a number below the first has no label. Empty for a column of words.
+        classes: Names of the classes, in the order of their codes; empty until the labels are known.
+
+    Raises:
+        ConfigError: If there is no name, or the bands do not ascend.
+    """
+
+    name: str
+    bands: tuple[float, ...] = ()
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ConfigError(
+                "An attribute without a name.", hint="Write a column, such as race or age=16,30,45,60."
+            )
+        if self.bands and (len(self.bands) < 2 or any(a >= b for a, b in itertools.pairwise(self.bands))):
+            raise ConfigError(
+                f"The bands of {self.name!r} are {self._edges}; each must begin above the one before, and two are the least.",
+                hint="Write where each band begins, such as age=16,30,45,60.",
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Attribute:
+        """Read ``race`` or ``age=16,30,45,60``.
+
+        Raises:
+            ConfigError: If a band is no number, or as for the class.
+        """
+        name, equals, edges = text.partition("=")
+        try:
+            bands = tuple(float(edge) for edge in edges.split(",")) if equals else ()
+        except ValueError as error:
+            raise ConfigError(
+                f"{text!r}: a band begins at a number.", hint="Write it as age=16,30,45,60."
+            ) from error
+        return cls(name.strip(), bands)
+
+    @property
+    def text(self) -> str:
+        """What :meth:`parse` reads."""
+        return f"{self.name}={self._edges}" if self.bands else self.name
+
+    @property
+    def _edges(self) -> str:
+        return ",".join(f"{edge:g}" for edge in self.bands)
+
+    @property
+    def chance(self) -> float:
+        """Balanced accuracy of a guess."""
+        return 1 / max(len(self.classes), 1)
+
+    def with_classes(self, words: Sequence[str] | NDArray[np.str_]) -> Attribute:
+        """The same with the classes that these labels hold; known ones are kept.
+
+        Args:
+            words: Labels as text, ``(N,)``; an empty text is none.
+
+        Raises:
+            LabelError: If there are fewer than two classes or more than twenty, or a class has fewer than eight photos.
+        """
+        if self.classes:
+            return self
+        if self.bands:
+            ends = [f"-{edge:g}" for edge in self.bands[1:]]
+            names = [f"{edge:g}{end}" for edge, end in zip(self.bands, [*ends, "+"], strict=True)]
+        elif self.name == GENDER:
+            names = list(GENDERS)
+        else:
+            names = sorted(set(map(str, words)) - {""})
+        found = Attribute(self.name, self.bands, tuple(names))
+        if not 2 <= len(names) <= MAX_CLASSES:
+            raise LabelError(
+                f"The attribute {self.name!r} has {len(names)} classes in the labels; 2 to {MAX_CLASSES} are possible.",
+                hint=f"Cut numbers into bands: {self.name}=16,30,45,60."
+                if len(names) > 2
+                else "Give labels with more classes.",
+            )
+        codes = found.codes(words)
+        counts = np.bincount(codes[codes >= 0], minlength=len(names))
+        if counts.min() < MIN_ROWS:
+            raise LabelError(
+                f"The class {names[counts.argmin()]!r} of {self.name!r} has {counts.min()} photos; {MIN_ROWS} are the least.",
+                hint="Give more photos, or put small classes together.",
+            )
+        return found
+
+    def codes(self, words: Sequence[str] | NDArray[np.str_]) -> NDArray[np.int64]:
+        """Labels as places in :attr:`classes`, shape ``(N,)``; -1 where there is none, or none that is known.
+
+        Raises:
+            LabelError: If there are bands and a label is no number.
+        """
+        if not self.bands:
+            place = {name: code for code, name in enumerate(self.classes)}
+            return np.array([place.get(str(word), -1) for word in words], np.int64)
+        try:
+            numbers = np.array([float(word) if str(word) else np.nan for word in words], np.float64)
+        except ValueError as error:
+            raise LabelError(
+                f"The attribute {self.name!r} has bands, and a label is no number: {str(error).rpartition(': ')[2]}.",
+                hint=f"Leave the bands out: {self.name}.",
+            ) from error
+        # NaN sorts behind every number
+        return np.where(np.isnan(numbers), -1, np.searchsorted(self.bands, numbers, side="right") - 1).astype(
+            np.int64
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a card or a report."""
+        return {"name": self.name, "bands": list(self.bands), "classes": list(self.classes)}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Attribute:
+        """What :meth:`to_dict` gave."""
+        return cls(str(content["name"]), tuple(content["bands"]), tuple(content["classes"]))
+
+
+def column(table: FaceTable, name: str) -> NDArray[np.str_]:
+    """The labels of one column as text, shape ``(N,)``; an empty text is none.
+
+    Raises:
+        LabelError: If no photo has the column; lists those that there are.
+    """
+    if name == GENDER:
+        return np.array([record.gender or "" for record in table])
+    words = np.array([record.cohorts.get(name, "") for record in table])
+    if not len(words) or (words == "").all():
+        there = sorted({title for record in table for title in record.cohorts})
+        raise LabelError(
+            f"The labels of {table.name} have no column {name!r}.",
+            hint=f"Columns beside gender: {', '.join(there) or 'none'}.",
+        )
+    return words
+
+
+def parse_attributes(texts: Sequence[str]) -> tuple[Attribute, ...]:
+    """Several attributes, each named once.
+
+    Raises:
+        ConfigError: If one cannot be read, or is named twice.
+    """
+    found = tuple(Attribute.parse(text) for text in texts)
+    names = [attribute.name for attribute in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"The attribute {name!r} is named twice.", hint="Name each once.")
+    return found
