@@ -66,7 +66,7 @@ class Attribute:
             raise ConfigError(
                 f"{text!r}: a band begins at a number.", hint="Write it as age=16,30,45,60."
             ) from error
-        return cls(name.strip(), bands)
+        return BY_GENDER if text == GENDER else cls(name.strip(), bands)
 
     @property
     def text(self) -> str:
@@ -96,8 +96,6 @@ class Attribute:
         if self.bands:
             ends = [f"-{edge:g}" for edge in self.bands[1:]]
             names = [f"{edge:g}{end}" for edge, end in zip(self.bands, [*ends, "+"], strict=True)]
-        elif self.name == GENDER:
-            names = list(GENDERS)
         else:
             names = sorted(set(map(str, words)) - {""})
         found = Attribute(self.name, self.bands, tuple(names))
@@ -146,6 +144,10 @@ class Attribute:
     def from_dict(cls, content: Mapping[str, Any]) -> Attribute:
         """What :meth:`to_dict` gave."""
         return cls(str(content["name"]), tuple(content["bands"]), tuple(content["classes"]))
+
+
+BY_GENDER: Final = Attribute(GENDER, classes=GENDERS)
+"""Gender, whose classes are known before any label is."""
 
 
 def column(table: FaceTable, name: str) -> NDArray[np.str_]:

@@ -126,6 +126,7 @@ class AuditOptions:
         resamples: Bootstrap resamples of people.
         effort: Which attackers are sent; ``demo`` sends one of each kind, so that the demo ends in minutes.
         cnn_epochs: Epochs of the CNN attacker.
+        attributes: Columns beside gender that attackers read, too; numbers in bands, as in ``age=16,30,45,60``.
         size: Side of the aligned images, in pixels; by default that of the ArcFace frame.
         faces: How originals are aligned; with ``auto`` those that ``privface protect`` took for aligned faces are taken so.
         protected_faces: How protected images are aligned; ``auto`` takes the crops that ``privface protect`` wrote as aligned
@@ -141,6 +142,7 @@ class AuditOptions:
     resamples: int = 1000
     effort: Literal["demo", "quick", "standard", "full"] = "standard"
     cnn_epochs: int = 16
+    attributes: tuple[str, ...] = ()
     size: int = 112
     faces: Alignment = "auto"
     protected_faces: Alignment = "auto"

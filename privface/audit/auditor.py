@@ -11,7 +11,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from privface.attributes import Attribute
 from privface.audit import (
+    attributes,
     averaging,
     cohorts,
     gender,
@@ -46,6 +48,7 @@ SECTIONS = (
     Section(irreversibility.run, irreversibility.PART),
     Section(unlinkability.run, unlinkability.PART),
     Section(learning_curve.run, learning_curve.PART),
+    Section(attributes.run, attributes.PART),
     Section(averaging.run),
     Section(quality.run),
     Section(cohorts.run),
@@ -71,6 +74,7 @@ class Auditor:
         embedding_recoverers: The same for embeddings.
         set_sizes: Photos of one person over which the worst probe's scores are averaged.
         label_budgets: Numbers of labelled people that the worst probe is given.
+        attributes: Columns beside gender that attackers read, too.
         averaging: How draws of a randomised protection are averaged, where the data have any.
         shares: Shares of people that train probes, choose settings and are scored; they sum to 1.
         seed: Seed of everything random.
@@ -97,6 +101,7 @@ class Auditor:
     embedding_recoverers: Sequence[Recoverer] = ()
     set_sizes: Sequence[int] = (2, 4, 8)
     label_budgets: Sequence[int] = (50, 200, 1000, 4000)
+    attributes: Sequence[Attribute] = ()
     averaging: Averaging = field(default_factory=Averaging)
     shares: tuple[float, float, float] = SHARES
     seed: int = 0

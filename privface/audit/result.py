@@ -201,6 +201,9 @@ class AuditResult:
         }
         if "worst_white_box" in document:
             found["worst_white_box"] = read_figure(document["worst_white_box"].get("leakage"))
+        for row in document.get("attributes", ()):
+            if row["medium"] == "any":
+                found[f"leakage.{row['attribute']}"] = read_figure(row["protected"])
         # people are recognised by faces, so the code decides no matching figure
         found.update(_matching_figures([row for row in document["matching"] if not row.get("white_box")]))
         for short, long in (("tmr", "tmr_p_p_0.01"), ("fte", "fte_p_p")):

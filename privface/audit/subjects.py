@@ -233,7 +233,13 @@ class AuditData(Subjects):
             )
             for name, mine in self.codes.items()
         }
-        return AuditData(**joined, codes=codes, files=(*self.files, *others.files), name=self.name)
+        cohorts = {
+            name: np.concatenate([mine, others.cohorts.get(name, np.full(len(others), ""))])
+            for name, mine in self.cohorts.items()
+        }
+        return AuditData(
+            **joined, codes=codes, cohorts=cohorts, files=(*self.files, *others.files), name=self.name
+        )
 
     def _columns(self) -> Iterator[tuple[str, NDArray[Any]]]:
         yield "enrolled_original", self.enrolled_original

@@ -1,4 +1,4 @@
-"""The commands of ``privface erase``: gender out of stored embeddings, ours or a vendor's."""
+"""The commands of ``privface erase``: gender, or another attribute, out of stored embeddings, ours or a vendor's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help=(
-        "Take gender out of stored face embeddings while people can still be matched.\n\n"
+        "Take gender, or another attribute, out of stored face embeddings while people can still be matched.\n\n"
         "`fit` learns an eraser from labelled embeddings, `apply` erases any table of the same matcher, `methods` says what each "
         "method promises. Then judge it with `privface audit --original before.parquet --protected after.parquet --eraser E`."
     ),
@@ -32,6 +32,7 @@ def methods(json: AsJson = False) -> None:
                 "method": name,
                 "promise": kind.promise.kind,
                 "meaning": kind.promise.text,
+                "classes": "2 or more" if kind.several else "2",
                 "streams": hasattr(kind, "partial_fit"),
                 "settings": kind().get_params(),
             }
@@ -39,12 +40,13 @@ def methods(json: AsJson = False) -> None:
         ],
     )
     Console.table(
-        ["method", "promise", "which means", "streams", "settings and their defaults"],
+        ["method", "promise", "which means", "classes", "streams", "settings and their defaults"],
         [
             [
                 name,
                 kind.promise.kind,
                 kind.promise.text,
+                "2 or more" if kind.several else "2",
                 "yes" if hasattr(kind, "partial_fit") else "no",
                 ", ".join(f"{key}={value}" for key, value in kind().get_params().items()),
             ]
@@ -62,10 +64,17 @@ def fit(
     method: Annotated[
         str, typer.Option(help="See `privface erase methods`; adversarial hides most.")
     ] = "adversarial",
+    attribute: Annotated[
+        str,
+        typer.Option(
+            help="What to erase: gender, another column of the labels, or numbers in bands, as in age=16,30,45,60. More than two "
+            "classes are for methods that say so."
+        ),
+    ] = "gender",
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="CSV or Parquet: file, gender and, better, identity; by default the table's own columns."
+            help="CSV or Parquet: file, the attribute and, better, identity; by default the table's own columns."
         ),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Learn only from rows of this split.")] = None,
@@ -87,10 +96,11 @@ def fit(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an eraser in OUT.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Learn an eraser from embeddings with gender labels; nobody's gender is asked for when it is applied.
+    """Learn an eraser from labelled embeddings; nobody's label is asked for when it is applied.
 
     Example: `privface erase fit emb.parquet --labels labels.csv --split train --method leace --out erasers/leace`
     """
+    from privface.attributes import Attribute  # noqa: PLC0415
     from privface.config import parse_values  # noqa: PLC0415
     from privface.pipeline.erase import EraserSource, fit_eraser  # noqa: PLC0415
 
@@ -103,6 +113,7 @@ def fit(
             EraserSource(table, labels, split, matcher),
             out,
             method=method,
+            attribute=Attribute.parse(attribute),
             settings=parse_values(set_ or ()),
             more=further,
             max_per_person=max_per_person,
@@ -115,7 +126,7 @@ def fit(
         method=method,
         rows=found.rows,
         people=found.people,
-        left_out={"no_embedding": found.skipped, "no_gender": found.unlabelled, "capped": found.capped},
+        left_out={"no_embedding": found.skipped, "no_label": found.unlabelled, "capped": found.capped},
         promise={"kind": promise.kind, "meaning": promise.text},
         files={"eraser": out},
     )
@@ -123,7 +134,7 @@ def fit(
         f"{count} {why}"
         for count, why in (
             (found.skipped, "without an embedding"),
-            (found.unlabelled, "without a gender"),
+            (found.unlabelled, "without a label"),
             (found.capped, f"beyond {max_per_person} of a person"),
         )
         if count
@@ -145,7 +156,7 @@ def apply(
         bool,
         typer.Option(
             "--keep-labels",
-            help="Keep a column 'gender', which is dropped otherwise: it would tell what was erased.",
+            help="Keep the column of what was erased, which is dropped otherwise.",
         ),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,

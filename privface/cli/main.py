@@ -237,6 +237,12 @@ def audit(
         ),
     ] = "standard",
     split: Annotated[str | None, typer.Option(help="Take only rows of this split.")] = None,
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column beside gender that attackers read, too; numbers in bands, as in age=16,30,45,60. Repeatable."
+        ),
+    ] = None,
     faces: Annotated[
         Alignment,
         typer.Option(
@@ -366,6 +372,7 @@ def audit(
         resamples=resamples,
         effort=effort,
         cnn_epochs=cnn_epochs,
+        attributes=tuple(attribute or ()),
         faces=faces,
         protected_faces=protected_faces,
         cache=cache,

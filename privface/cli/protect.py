@@ -91,8 +91,9 @@ def protect(
     hide: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="ATTRIBUTE",
-            help="What to hide, for a model that has a choice (method privacynet). Repeatable.",
+            metavar="ATTRIBUTES",
+            help="What to hide, for a model that was trained with a choice (methods erased-code, privacynet), such as "
+            "gender,race. Repeatable.",
         ),
     ] = None,
     code_size: Annotated[
@@ -248,7 +249,7 @@ def protect(
         "strength": strength,
         "runtime": runtime,
         "genders": None if genders is None else read_genders(genders),
-        "hide": hide or None,
+        "hide": [name.strip() for text in hide for name in text.split(",")] if hide else None,
         "draw": draw,
         "code_size": code_size,
         "device": device,

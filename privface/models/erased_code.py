@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from privface.attributes import GENDER, Attribute
+from privface.attributes import BY_GENDER, GENDER, Attribute
 from privface.device import Device
 from privface.errors import ConfigError
 from privface.models import onnx_backend
@@ -24,9 +24,8 @@ from privface.models.frozen import frozen
 from privface.models.inputs import to_input
 from privface.models.networks import CompactResNet
 from privface.models.protectable import Protectable
-from privface.records import FRAME, GENDERS, InputSpec
+from privface.records import FRAME, InputSpec
 
-_GENDER = Attribute(GENDER, classes=GENDERS)
 _NATIVE: Mapping[str, type[nn.Module]] = {"encoder": FaceEncoder, "compact": CompactResNet}
 
 
@@ -284,7 +283,7 @@ class ErasedCode(Protectable):
         regions: int,
         bits: int,
         decoder: Callable[[int], FaceDecoder] | Mapping[str, Any],
-        attributes: Sequence[Attribute | Mapping[str, Any]] = (_GENDER,),
+        attributes: Sequence[Attribute | Mapping[str, Any]] = (BY_GENDER,),
         rounds: int = 1,
         chosen: int | None = None,
         hidden: Sequence[str] | None = None,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from privface.attributes import parse_attributes
 from privface.audit import Auditor, Averaging, Cache, CNNProbe, EmbeddingProbe, PixelProbe, RetrainedProbe
 from privface.audit.image_probe import BackboneProbe, FineTunedProbe
 from privface.audit.image_recovery import ImageRecoverer
@@ -55,6 +56,7 @@ def build_auditor(
         embedding_probes=embedding_probes(options),
         image_recoverers=image_recoverers(options, device=device),
         embedding_recoverers=embedding_recoverers(options),
+        attributes=parse_attributes(options.attributes),
         averaging=averaging(options),
         seed=options.seed,
         resamples=options.resamples,

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from privface.attributes import BY_GENDER, GENDER, Attribute
 from privface.data import EmbeddingTable, LabelFile, gender_codes, stream_embeddings
 from privface.device import Device
 from privface.erasers import CARD, METHODS, Eraser, SavedEraser, load_eraser, save_eraser
-from privface.errors import ConfigError, DataError, OutputError
+from privface.errors import ConfigError, DataError, LabelError, OutputError
 from privface.models import load_matcher
 from privface.pipeline.faces import Progress
 from privface.pipeline.fit import person_digest
@@ -42,7 +44,7 @@ class EraserSource:
 
     Attributes:
         table: Parquet, NPZ or CSV.
-        labels: CSV or Parquet with file, gender and, better, identity; by default the table's own columns.
+        labels: CSV or Parquet with file, gender (or another attribute) and, better, identity; by default the table's own columns.
         split: Only rows whose label ``split`` has this value.
         matcher: Only rows of this matcher, where the table has a column ``matcher``.
     """
@@ -62,7 +64,7 @@ class FitSummary:
         rows: Embeddings learnt from.
         people: People they show; 0 where there are no identities.
         skipped: Rows without an embedding (empty, not finite or zero).
-        unlabelled: Rows without a gender.
+        unlabelled: Rows without a label.
         capped: Rows left out because a person had enough others.
     """
 
@@ -94,6 +96,7 @@ def fit_eraser(
     out: Path,
     *,
     method: str,
+    attribute: Attribute = BY_GENDER,
     settings: Mapping[str, Any] | None = None,
     more: Sequence[EraserSource] = (),
     max_per_person: int = 5,
@@ -106,9 +109,10 @@ def fit_eraser(
     Methods with ``partial_fit`` stream; others hold at most ``max_rows`` rows, a random choice of longer tables.
 
     Args:
-        source: Whose gender is to be erased.
+        source: Whose attribute is to be erased.
         out: Folder to write; refused if it holds an eraser, unless ``overwrite``.
         method: One of :data:`privface.erasers.METHODS`.
+        attribute: What is to be erased; its classes are found in the labels. More than two are for methods that say so.
         settings: Parameters of the method.
         more: Further labelled sets of the same matcher, for methods that can use them.
         max_per_person: Embeddings a person counts with, the first ones; few people with hundreds of photos would
@@ -130,11 +134,18 @@ def fit_eraser(
     if more and "more" not in takes:
         able = [name for name, kind in METHODS.items() if "more" in inspect.signature(kind.fit).parameters]
         raise ConfigError(f"{method} cannot use further sets.", hint=f"These can: {', '.join(able)}.")
-    reader = _Reader(max_per_person, progress)
+    attribute = attribute.with_classes(_words(source, attribute))
+    if len(attribute.classes) > 2 and not eraser.several:
+        able = [name for name, kind in METHODS.items() if kind.several]
+        raise ConfigError(
+            f"{method} erases two classes; {attribute.name!r} has {len(attribute.classes)}.",
+            hint=f"These take more: {', '.join(able)}.",
+        )
+    reader = _Reader(attribute, max_per_person, progress)
     try:
         if hasattr(eraser, "partial_fit"):
-            for rows, genders in reader.parts(source):
-                eraser.partial_fit(rows, genders, classes=[0, 1])
+            for rows, labels in reader.parts(source):
+                eraser.partial_fit(rows, labels, classes=range(len(attribute.classes)))
         else:
             keywords: dict[str, Any] = {}
             own = _sample(reader.parts(source), max_rows)
@@ -156,6 +167,7 @@ def fit_eraser(
             "sha256": _file_digest(source.table),
             "matcher": source.matcher or reader.matcher,
             "rows": reader.rows,
+            **({} if attribute.name == GENDER else {"attribute": attribute.to_dict()}),
         },
         people=np.array([int(person_digest(name), 16) for name in reader.people], np.uint64),
     )
@@ -202,14 +214,14 @@ def apply_eraser(
 ) -> ApplySummary:
     """Erase a table of embeddings, part by part, into Parquet.
 
-    Rows keep their order and columns, but for ``gender``: a protected template beside the label it hides protects
+    Rows keep their order and columns, but for ``gender``, or the attribute that is erased: a protected template beside the label it hides protects
     nothing. A row without an embedding stays empty.
 
     Args:
         eraser: Fitted, or its folder.
         table: Parquet, NPZ or CSV.
         out: Parquet file to write; it appears when it is whole.
-        keep_labels: Keep the column ``gender``.
+        keep_labels: Keep the column of what is erased.
         overwrite: Replace an existing file.
         progress: Called as (stage, done, total).
 
@@ -229,7 +241,8 @@ def apply_eraser(
         for part in ahead(stream_embeddings(table, rows=PART)):
             _require_matcher(saved, part)
             kept = has_embedding(part.vectors)
-            batch = _erased_batch(saved.eraser, part, kept, keep_labels=keep_labels)
+            dropped = None if keep_labels else saved.meta.get("attribute", {}).get("name", GENDER)
+            batch = _erased_batch(saved.eraser, part, kept, dropped)
             if writer is None:
                 # the name is hidden until the file is whole, so nobody reads half a table
                 names = [name for name in batch.schema.names if name != "embedding"]
@@ -309,15 +322,44 @@ def template_maker(spec: str, device: Device = Device()) -> MatcherTemplates:  #
     return MatcherTemplates(model, saved)
 
 
+def _words(source: EraserSource, attribute: Attribute) -> list[str]:
+    """All labels of an attribute; none for gender, whose classes are known."""
+    if attribute.name == GENDER:
+        return []
+    labels = None if source.labels is None else LabelFile(source.labels)
+    words: list[str] = []
+    for part in stream_embeddings(source.table, rows=FIT_PART):
+        joined = part if labels is None else labels.join(part, required=False)
+        words += _column(joined.labels, attribute.name, source).tolist()
+    return words
+
+
+def _column(labels: pd.DataFrame, name: str, source: EraserSource) -> NDArray[Any]:
+    if name not in labels:
+        raise LabelError(
+            f"{source.labels or source.table} has no column {name!r}; it has {', '.join(labels.columns)}.",
+            hint="Choose one of them with --attribute.",
+        )
+    return np.asarray(labels[name])
+
+
+def _codes(labels: pd.DataFrame, attribute: Attribute, source: EraserSource) -> NDArray[np.int64]:
+    """Labels as places in the attribute's classes, -1 where there is none."""
+    if attribute.name == GENDER:
+        return gender_codes(labels, source.labels or source.table)
+    return attribute.codes(_column(labels, attribute.name, source))
+
+
 class _Reader:
     """Labelled embeddings of one or more tables, counting what is left out."""
 
-    def __init__(self, max_per_person: int, progress: Progress | None) -> None:
+    def __init__(self, attribute: Attribute, max_per_person: int, progress: Progress | None) -> None:
+        self._attribute = attribute
         if max_per_person < 0:
             raise ConfigError(f"max_per_person={max_per_person} is negative.", hint="0 takes all.")
         self._cap, self._progress = max_per_person, progress
         self._seen: Counter[str] = Counter()
-        self._genders: set[int] = set()
+        self._classes: set[int] = set()
         self.people: set[str] = set()
         self.matcher: str | None = None
         self.rows = self.skipped = self.unlabelled = self.capped = 0
@@ -328,26 +370,27 @@ class _Reader:
         for whole in ahead(stream_embeddings(source.table, rows=FIT_PART)):
             done += len(whole)
             part = self._chosen(whole if labels is None else labels.join(whole, required=False), source)
-            genders = gender_codes(part.labels, source.labels or source.table)
+            found = _codes(part.labels, self._attribute, source)
             kept = has_embedding(part.vectors)
             self.skipped += int((~kept).sum())
-            self.unlabelled += int((kept & (genders < 0)).sum())
-            kept &= genders >= 0
+            self.unlabelled += int((kept & (found < 0)).sum())
+            kept &= found >= 0
             kept &= self._within_cap(part, kept)
             self.rows += int(kept.sum())
             if self._progress is not None:
                 self._progress("read", done, total or done + 1)
             if kept.any():
-                self._genders |= set(genders[kept].tolist())
-                yield part.vectors[kept], genders[kept]
+                self._classes |= set(found[kept].tolist())
+                yield part.vectors[kept], found[kept]
         if self.rows == before:
             self._complain(source, done)
 
     def require(self) -> None:
-        if len(self._genders) < 2:
+        lacking = [name for code, name in enumerate(self._attribute.classes) if code not in self._classes]
+        if lacking:
             raise DataError(
-                f"All {self.rows} labelled embeddings have one gender; both are needed.",
-                hint="Give labels with both genders, or another --split.",
+                f"None of {self.rows} labelled embeddings is {lacking[0]!r} ({self._attribute.name}); every class is needed.",
+                hint="Give labels with every class, or another --split.",
             )
 
     def _complain(self, source: EraserSource, read: int) -> None:
@@ -355,7 +398,7 @@ class _Reader:
             raise DataError(f"{source.table} has no rows.", hint="It needs one row per photo.")
         raise DataError(
             f"{source.table}: none of {read} rows can be learnt from: {self.skipped} without an embedding,"
-            f" {self.unlabelled} without a gender"
+            f" {self.unlabelled} without a label ({self._attribute.name})"
             + (f", split {source.split!r}" if source.split else "")
             + ".",
             hint="Check the embedding column, the keys in --labels and --split.",
@@ -455,7 +498,7 @@ def _require_matcher(saved: SavedEraser, part: EmbeddingTable) -> None:
 
 
 def _erased_batch(
-    eraser: Eraser, part: EmbeddingTable, kept: NDArray[np.bool_], *, keep_labels: bool
+    eraser: Eraser, part: EmbeddingTable, kept: NDArray[np.bool_], dropped: str | None
 ) -> pa.RecordBatch:
     erased = eraser.transform(part.vectors[kept]) if kept.any() else None
     size = part.vectors.shape[1] if erased is None else erased.shape[1]
@@ -465,8 +508,7 @@ def _erased_batch(
         [] if erased is None else np.ascontiguousarray(erased, np.float32).ravel(), pa.float32()
     )
     vectors = pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(~kept))
-    dropped = [] if keep_labels else ["gender"]
-    labels = part.labels.drop(columns=dropped, errors="ignore")
+    labels = part.labels.drop(columns=[dropped], errors="ignore")
     columns = {str(name): pa.array(labels[name].to_numpy(object), pa.string()) for name in labels.columns}
     return pa.RecordBatch.from_pydict({**columns, "embedding": vectors})
 

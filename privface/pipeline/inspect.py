@@ -343,14 +343,16 @@ def _load_models(matchers: Sequence[str], probes: Sequence[str], model: Path | N
 
 
 def _load_coder(model: Path | None, made_by: Collection[str], device: Device) -> Protector | None:
-    """The protector of a run, if it is one that draws faces from a code alone, with the code of those that the fingerprints name."""
+    """The protector of a run, if it is one that draws faces from a code alone, as those that the fingerprints name."""
     if model is None or not (model_folder(model) / CARD).is_file():
         return None
     # by its kind: some others cannot be loaded without more, such as true genders
     if load_network(model_folder(model)).kind != ErasedCode.kind:
         return None
     sizes = {int(size) for name in made_by for size in re.findall(r"\+code:(\d+)", name)}
-    return Protector.load(model, code_size=max(sizes, default=None), device=device)
+    hidden = {names for name in made_by for names in re.findall(r"\+hide:([^+@]+)", name)}
+    hide = max(hidden).split(",") if hidden else None
+    return Protector.load(model, code_size=max(sizes, default=None), hide=hide, device=device)
 
 
 def _codes(

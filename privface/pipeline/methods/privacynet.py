@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from privface.attributes import GENDER, Attribute, column
 from privface.config import Settings
 from privface.errors import ConfigError, LabelError
 from privface.losses import AttributeLoss, Objective
@@ -23,8 +24,6 @@ from privface.pipeline.methods.base import (
 from privface.records import FaceTable
 from privface.training import PixelAdversary
 from privface.training.privacynet import PrivacyNetStep
-
-GENDER = "gender"
 
 
 class PrivacyNetOptions(Settings):
@@ -81,17 +80,14 @@ def _codes(table: FaceTable, name: str) -> NDArray[np.int64]:
     Raises:
         LabelError: If the labels do not have it with two values.
     """
-    if name == GENDER:
-        return table.genders
-    words = np.array([record.cohorts.get(name, "") for record in table])
-    values = sorted(set(words) - {""})
-    if len(values) != 2:
-        columns = sorted({column for record in table for column in record.cohorts})
+    words = column(table, name)
+    attribute = Attribute(name).with_classes(words)
+    if len(attribute.classes) != 2:
         raise LabelError(
-            f"The attribute {name!r} has {len(values)} values in the labels; two are needed.",
-            hint=f"Columns beside gender: {', '.join(columns) or 'none'}.",
+            f"The attribute {name!r} has {len(attribute.classes)} values in the labels; privacynet hides those of two.",
+            hint="Method erased-code hides attributes of several values.",
         )
-    return np.select([words == value for value in values], [0, 1], -1).astype(np.int64)
+    return attribute.codes(words)
 
 
 def _classifiers(

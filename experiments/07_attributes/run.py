@@ -1,0 +1,229 @@
+"""Experiment 07: gender, race and age hidden one by one and all at once, by one model; what is kept of the others.
+
+    PRIVFACE_DATA=... PRIVFACE_MODELS=... python experiments/07_attributes/run.py audit CHOICE [CHOICE ...]
+
+A choice is nothing, gender, race, age or all. `audit`: attackers on UTKFace `val` adults, retrained for each attribute on images, on two
+matchers' embeddings and on the model's own code, and how a matcher that nothing has met recognises people of LFW `val`
+(results/CHOICE.json). What has a result is left alone. From the results:
+
+    python experiments/07_attributes/run.py table | plot
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+ATTRIBUTES = ("gender", "race", "age=16,30,45,60")
+CHOICES = {
+    "nothing": (),
+    "gender": ("gender",),
+    "race": ("race",),
+    "age": ("age",),
+    "all": ("gender", "race", "age"),
+}
+UNSEEN = "matcher_mobilefacenet_b"
+KEPT = (
+    "attribute",
+    "medium",
+    "probe",
+    "input",
+    "chance",
+    "original",
+    "protected",
+    "highest",
+    "original_auc",
+    "auc",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("audit", "table", "plot"))
+    parser.add_argument("choice", nargs="*", help="what to hide")
+    parser.add_argument("--model", type=Path, default=Path("runs/07/model"))
+    parser.add_argument("--effort", choices=("quick", "standard", "full"), default="standard")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where a trial's figures go")
+    arguments = parser.parse_args()
+    if arguments.what == "table":
+        print(table(arguments.results))
+    elif arguments.what == "plot":
+        plot(arguments.results, HERE / "trade_off.png")
+    else:
+        from privface.cli.show import progress_bars
+
+        with progress_bars() as progress:
+            for choice in arguments.choice or CHOICES:
+                path = arguments.results / f"{choice}.json"
+                if path.is_file():
+                    print(f"{path.name} is there; delete it to measure anew.")
+                else:
+                    audit(choice, path, arguments, progress)
+
+
+def faces(name: str, progress: Any, **filters: Any) -> Any:
+    """Aligned faces of a set's split `val`."""
+    from privface.config import DataSettings
+    from privface.pipeline.faces import load_aligned, open_data
+
+    data = Path(os.environ["PRIVFACE_DATA"])
+    settings = DataSettings(
+        source=f"table:{data}", labels=str(data / f"{name}.csv"), split="val", faces="landmarks", **filters
+    )
+    return load_aligned(open_data(settings).labelled(), mode="landmarks", size=112, progress=progress)
+
+
+def model(name: str) -> str:
+    """Specification of a matcher or gender classifier of others."""
+    sidecar = f"@{HERE.parent / '01_san_on_lfw' / name}.yaml" if name.startswith("gender") else ""
+    return f"onnx:{os.environ['PRIVFACE_MODELS']}/{name}.onnx{sidecar}"
+
+
+def audit(choice: str, path: Path, arguments: argparse.Namespace, progress: Any) -> None:
+    """Leakage on UTKFace adults, matching on LFW; one file."""
+    from privface.audit import evaluate_matching
+    from privface.audit.result import to_json_data
+    from privface.device import Device
+    from privface.images import to_unit, write_atomic
+    from privface.models import Protector, load_matcher
+    from privface.pipeline import AuditOptions, audit_protector
+    from privface.pipeline.inspect import protected_pixels
+
+    here, hidden = Device.choose(), CHOICES[choice]
+    by: Any = Protector.load(arguments.model, hide=hidden, device=here) if hidden else (lambda images: images)
+    result, _ = audit_protector(
+        faces("utkface", progress, minimum_age=18),
+        by,
+        matchers=[model(UNSEEN), model("matcher_facefeature")],
+        probes=[model("gender_tinyxception")],
+        model=arguments.model if hidden else None,
+        options=AuditOptions(effort=arguments.effort, attributes=ATTRIBUTES, cache=Path("runs/07/cache")),
+        progress=progress,
+    )
+    people = faces("lfw", progress)
+    matcher = load_matcher(model(UNSEEN)).on(here)
+
+    def embed(pixels: Any) -> Any:
+        parts = np.array_split(pixels, len(pixels) // 64)
+        return np.concatenate([matcher.embed(to_unit(part)) for part in parts])
+
+    rows = evaluate_matching(
+        embed(people.pixels),
+        embed(protected_pixels(by, people.pixels, progress)),
+        people.table.identities,
+        people.table.genders,
+        matcher="b",
+        max_impostors=len(people) ** 2,
+    )
+    found = {
+        "hidden": list(hidden),
+        "effort": arguments.effort,
+        "photos": len(result.document["attribute_readings"]),
+        "attributes": [{key: row[key] for key in KEPT} for row in result.document["attributes"]],
+        "matching": {
+            f"{row.mode} {row.impostors}": {f"{fmr:g}": row.tmr[fmr] for fmr in (1e-2, 1e-3)} for row in rows
+        },
+    }
+    write_atomic(path, (json.dumps(to_json_data(found), indent=1, sort_keys=True) + "\n").encode())
+    print(f"{choice}: written", flush=True)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The results that are there, by choice."""
+    files = {choice: folder / f"{choice}.json" for choice in CHOICES}
+    return {c: json.loads(f.read_text(encoding="utf-8")) for c, f in files.items() if f.is_file()}
+
+
+def table(folder: Path) -> str:
+    """Balanced accuracy of the worst attacker of each attribute, the highest of all that count, and matching kept."""
+    found = read(folder)
+    names = [text.partition("=")[0] for text in ATTRIBUTES]
+    plain = found["nothing"]["matching"]
+    lines = [
+        "| hidden | "
+        + " | ".join(f"{n}: worst, highest" for n in names)
+        + " | code: "
+        + ", ".join(names)
+        + " | *b* P-P 1e-2, 1e-3 | P-O |",
+        "| --- " * (len(names) + 4) + "|",
+    ]
+    for choice, result in found.items():
+        cells = []
+        for name in names:
+            row = _row(result, name, "any")
+            low, high = (row["protected"][end] for end in ("low", "high"))
+            cell = f"{row['protected']['value']:.3f} [{low:.3f}, {high:.3f}], {row['highest']['value']:.3f}"
+            cells.append(f"**{cell}**" if name in result["hidden"] else cell)
+        code = [_row(result, name, "white-box") for name in names]
+        cells.append(", ".join("-" if row is None else f"{row['protected']['value']:.3f}" for row in code))
+        shares = [_share(result, plain, "P-P all", fmr) for fmr in ("0.01", "0.001")]
+        cells.append(", ".join(f"{100 * share:.1f} %" for share in shares))
+        cells.append(f"{100 * _share(result, plain, 'P-O all', '0.01'):.1f} %")
+        lines.append(f"| {choice} | " + " | ".join(cells) + " |")
+    chance = ", ".join(f"{name} {_row(found['nothing'], name, 'any')['chance']:.2f}" for name in names)
+    return "\n".join([*lines, "", f"A guess: {chance}."])
+
+
+def _row(result: dict[str, Any], name: str, medium: str) -> Any:
+    return next((r for r in result["attributes"] if (r["attribute"], r["medium"]) == (name, medium)), None)
+
+
+def _share(result: dict[str, Any], plain: dict[str, Any], mode: str, fmr: str) -> float:
+    """True match rate as a share of that of originals against originals."""
+    return float(result["matching"][mode][fmr]["value"] / plain["O-O all"][fmr]["value"])
+
+
+def plot(folder: Path, out: Path) -> None:
+    """What is read of each attribute (0 is a guess, 1 perfect) for each choice, with matching kept beside."""
+    import matplotlib as mpl
+    from matplotlib import pyplot as plt
+
+    mpl.use("Agg")
+    found = read(folder)
+    names = [text.partition("=")[0] for text in ATTRIBUTES]
+    figure, axes = plt.subplots(figsize=(8.4, 3.6))
+    width = 0.26
+    for place, name in enumerate(names):
+        for position, (_, result) in enumerate(found.items()):
+            row = _row(result, name, "any")
+            scale = [
+                (row["protected"][end] - row["chance"]) / (1 - row["chance"])
+                for end in ("value", "low", "high")
+            ]
+            hidden = name in result["hidden"]
+            axes.bar(
+                position + (place - 1) * width,
+                scale[0],
+                width * 0.92,
+                color=f"C{place}",
+                alpha=1.0 if hidden else 0.35,
+                label=name if hidden and name not in axes.get_legend_handles_labels()[1] else None,
+                yerr=[[max(scale[0] - scale[1], 0)], [scale[2] - scale[0]]],
+                ecolor="0.3",
+            )
+    plain = found["nothing"]["matching"]
+    labels = [
+        f"{choice}\n{100 * _share(result, plain, 'P-P all', '0.01'):.1f} %"
+        for choice, result in found.items()
+    ]
+    axes.set_xticks(range(len(found)), labels)
+    axes.set_xlabel("hidden, and matches kept by an unseen matcher (TMR at FMR 1e-2, share of originals)")
+    axes.set_ylabel("read by the worst attacker\n(0 a guess, 1 perfect)")
+    axes.set_ylim(0, 1)
+    axes.legend(title="full colour: hidden", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(out, dpi=120)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,308 @@
+"""Section: what attackers read of further attributes, such as race or age in bands, whether they were to be hidden or kept.
+
+An attacker on an attribute of ``K`` classes is one of the audit's attackers for each class, who tells it from the rest, and a
+logistic regression that makes one decision of their scores. Each sees labelled people of the attacker's share; the regression
+is fitted on validation people, and all are judged on people that none has met.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privface.attributes import GENDER, Attribute
+from privface.audit.attacks import Attacks
+from privface.audit.intervals import (
+    BootstrapParams,
+    people_multiplicities,
+    rate_interval,
+    weighted_auc,
+)
+from privface.audit.part import Line, Part
+from privface.audit.probes import RetrainedProbe
+from privface.audit.subjects import WHITE_BOX, Subjects, View
+from privface.errors import AuditError, LabelError
+from privface.records import GENDERS, Measured
+
+if TYPE_CHECKING:
+    from privface.audit.context import Context
+
+MIN_ORIGINAL_AUC: Final = 0.75
+"""Macro AUC on originals below which an attacker proves nothing. Lower than for gender: people agree less about age."""
+
+_MEDIA: Final = ("image", "embedding", WHITE_BOX)
+
+
+@dataclass(frozen=True)
+class AttributeReading:
+    """What one attacker reads of an attribute from one view.
+
+    Attributes:
+        attribute: The attribute, with its classes.
+        probe: Name of the attacker.
+        view: What is looked at.
+        original: Balanced accuracy on originals, chance is one divided by the number of classes.
+        protected: The same on protected data, by an attacker who learnt from protected data.
+        original_auc: Macro AUC, one class against the rest, on originals.
+        auc: The same on protected data.
+        chosen_by: Balanced accuracy on validation people, by which the worst attacker is chosen.
+    """
+
+    attribute: Attribute
+    probe: str
+    view: View
+    original: Measured
+    protected: Measured
+    original_auc: Measured
+    auc: Measured
+    chosen_by: float
+
+    @property
+    def measurable(self) -> bool:
+        """Whether it reads originals well enough to count."""
+        return self.original_auc.value >= MIN_ORIGINAL_AUC
+
+    def row(self) -> dict[str, Any]:
+        """The row of the audit document."""
+        return {
+            "attribute": self.attribute.name,
+            "classes": list(self.attribute.classes),
+            "chance": self.attribute.chance,
+            "probe": self.probe,
+            "input": self.view.source,
+            "seen": self.view.seen,
+            "original": self.original,
+            "protected": self.protected,
+            "normalised": _normalised(self.protected, self.attribute.chance),
+            "original_auc": self.original_auc,
+            "auc": self.auc,
+            "validation": self.chosen_by,
+            "measurable": self.measurable,
+        }
+
+
+def run(context: Context) -> dict[str, Any]:
+    """``attributes``, the worst attacker of each attribute by what it looks at, and ``attribute_readings``, all of them."""
+    wanted = context.settings.attributes
+    if not wanted:
+        return {}
+    found: list[AttributeReading] = []
+    for number, attribute in enumerate(wanted):
+        found += _readings(context, attribute)
+        context.report("read attributes", number + 1, len(wanted))
+    names = [attribute.name for attribute in wanted]
+    worst = [row for name in names for row in _worst([r for r in found if r.attribute.name == name])]
+    return {"attributes": worst, "attribute_readings": [reading.row() for reading in found]}
+
+
+def _readings(context: Context, given: Attribute) -> list[AttributeReading]:
+    """All attackers on one attribute.
+
+    Raises:
+        AuditError: If nobody has a label of it, or a class has too few.
+    """
+    subjects = context.whole
+    words = _words(subjects, given.name)
+    try:
+        attribute = given.with_classes(words)
+    except LabelError as error:
+        raise AuditError(error.message, hint=error.hint) from error
+    codes = attribute.codes(words)
+    attacks = [
+        Attacks(
+            replace(subjects, genders=(codes == code).astype(np.int64)),
+            context.people,
+            seed=context.settings.seed,
+            params=context.params,
+            cache=context.settings.cache,
+            progress=context.settings.progress,
+        )
+        for code in range(len(attribute.classes))
+    ]
+    found = []
+    for probe, view, title in _sent(context):
+        sides = [
+            np.stack(
+                [
+                    one.scores_of(probe, view, side, ok & (codes >= 0), title=f"{attribute.name}: {title}")
+                    for one in attacks
+                ],
+                axis=1,
+            )
+            for side, ok in ((view.original, view.original_ok), (view.protected, view.protected_ok))
+        ]
+        found.append(_reading(context, attribute, codes, title, view, sides))
+    return found
+
+
+def _words(subjects: Subjects, name: str) -> NDArray[np.str_]:
+    if name == GENDER:
+        return np.array(GENDERS)[subjects.genders]
+    if name not in subjects.cohorts:
+        raise AuditError(
+            f"The labels have no column {name!r}.",
+            hint=f"Columns beside gender: {', '.join(sorted(subjects.cohorts)) or 'none'}.",
+        )
+    return subjects.cohorts[name]
+
+
+def _sent(context: Context) -> Iterator[tuple[RetrainedProbe, View, str]]:
+    """Every attacker with every view, and once more the best on gender with what was recovered."""
+    for view in context.views:
+        for probe in context.settings.attackers(view.medium):
+            yield probe, view, probe.name
+    for (_, probe, view), _, _, back in context.recovered:
+        if back is not None:
+            both = view.original_ok & view.protected_ok
+            yield probe, replace(view, protected=back, protected_ok=both), f"recover+{probe.name}"
+
+
+def _reading(
+    context: Context,
+    attribute: Attribute,
+    codes: NDArray[np.int64],
+    probe: str,
+    view: View,
+    sides: Sequence[NDArray[np.float64]],
+) -> AttributeReading:
+    """Scores ``(N, K)`` of both sides made into figures."""
+    figures: list[Measured] = []
+    validation = math.nan
+    for scores in sides:
+        known = ~np.isnan(scores).any(axis=1)
+        val, test = known & context.people.val, known & context.people.test
+        lacking = [
+            f"{attribute.classes[code]} {title} photo"
+            for code in range(len(attribute.classes))
+            for title, part in (("validation", val), ("test", test))
+            if not (codes[part] == code).any()
+        ]
+        if lacking:
+            none = Measured.undefined(f"too few photos: no {lacking[0]}")
+            figures += [none, none]
+            continue
+        decided, validation = _decide(scores, codes, val, test)
+        people = context.whole.identities[test]
+        figures.append(_balanced_accuracy(decided, codes[test], people, context.params))
+        figures.append(_macro_auc(scores[test], codes[test], people, context.params))
+    original, original_auc, protected, area = figures
+    return AttributeReading(attribute, probe, view, original, protected, original_auc, area, validation)
+
+
+def _decide(
+    scores: NDArray[np.float64], codes: NDArray[np.int64], val: NDArray[np.bool_], test: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], float]:
+    """The class that is seen in each test photo, and the balanced accuracy on validation people."""
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - takes seconds to import
+    from sklearn.metrics import balanced_accuracy_score  # noqa: PLC0415
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
+    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
+    model.fit(scores[val], codes[val])
+    return model.predict(scores[test]), float(balanced_accuracy_score(codes[val], model.predict(scores[val])))
+
+
+def _balanced_accuracy(
+    decided: NDArray[np.int64], codes: NDArray[np.int64], people: NDArray[np.str_], params: BootstrapParams
+) -> Measured:
+    """Mean share of each class that is told right."""
+
+    def value(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        with np.errstate(invalid="ignore"):
+            parts = [
+                (weights @ ((codes == code) & (decided == code))) / (weights @ (codes == code))
+                for code in np.unique(codes)
+            ]
+        return np.asarray(np.mean(parts, axis=0), np.float64)
+
+    return _measured(value, people, params)
+
+
+def _macro_auc(
+    scores: NDArray[np.float64], codes: NDArray[np.int64], people: NDArray[np.str_], params: BootstrapParams
+) -> Measured:
+    """Mean AUC of each class against the rest (Fawcett, Pattern Recognition Letters 2006, section 10)."""
+
+    def value(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        parts = [
+            weighted_auc(scores[:, code], (codes == code).astype(np.int64), weights)
+            for code in range(scores.shape[1])
+        ]
+        return np.asarray(np.mean(parts, axis=0), np.float64)
+
+    return _measured(value, people, params)
+
+
+def _measured(value: Any, people: NDArray[np.str_], params: BootstrapParams) -> Measured:
+    """A figure of photos with the interval of resampled people."""
+    names, inverse = np.unique(people, return_inverse=True)
+    draws = people_multiplicities(len(names), params)
+    blocks = [draws[k : k + 64][:, inverse].astype(np.float64) for k in range(0, len(draws), 64)]
+    point = float(value(np.ones((1, len(people))))[0])
+    spread = np.concatenate([value(block) for block in blocks])
+    ends = rate_interval(point, spread, len(names), level=params.level)
+    return Measured(point, ends.low, ends.high, len(people))
+
+
+def _normalised(figure: Measured, chance: float) -> Measured:
+    """Balanced accuracy so that a guess is 0 and a perfect reader 1."""
+    scale = [(part - chance) / (1 - chance) for part in (figure.value, figure.low, figure.high)]
+    return replace(figure, value=scale[0], low=scale[1], high=scale[2])
+
+
+def _worst(readings: Sequence[AttributeReading]) -> Iterator[dict[str, Any]]:
+    """The worst attacker of each medium and of all, chosen on validation people, and the highest that counts."""
+    for medium in ("any", *_MEDIA):
+        mine = [r for r in readings if medium in {"any", r.view.medium}]
+        known = [r for r in mine if r.measurable and not math.isnan(r.protected.value)]
+        if not mine:
+            continue
+        if not known:
+            reason = f"no attacker reads the originals at a macro AUC of {MIN_ORIGINAL_AUC} or more"
+            none = Measured.undefined(reason)
+            first = replace(mine[0], probe="none", protected=none, auc=none, chosen_by=math.nan)
+            yield {**first.row(), "medium": medium, "highest": none}
+            continue
+        worst = max(known, key=lambda reading: reading.chosen_by)
+        highest = max(known, key=lambda reading: reading.protected.value)
+        yield {**worst.row(), "medium": medium, "highest": highest.protected}
+
+
+def _line(row: Mapping[str, Any]) -> Line:
+    medium = "of all" if row.get("medium") == "any" else f"on {row.get('medium')}"
+    figures = [row.get(key) for key in ("original", "protected", "highest", "normalised", "auc")]
+    return (
+        f"{row.get('attribute')}, worst {medium}",
+        f"{row.get('probe')} on {row.get('input')}; {len(row.get('classes') or ())} classes, a guess has {row.get('chance')}",
+        figures,
+    )
+
+
+PART: Final = Part(
+    key="attributes",
+    title="What is read of other attributes?",
+    lead=(
+        "The audit's attackers were trained anew to tell the classes of each attribute, on originals and on protected data of other"
+        " people. Balanced accuracy is the mean share of each class that is told right; the chance of a guess stands in each row."
+        " The worst attacker is the one that read most of validation people; the highest is the largest figure of all that count,"
+        " with hindsight. An attribute that was to be kept should lose little."
+    ),
+    caption="Balanced accuracy of attackers on people they have not met",
+    first="Attribute",
+    columns=(
+        ("original", "on originals"),
+        ("protected", "on protected data"),
+        ("highest", "of all attackers, with hindsight"),
+        ("0 to 1", "protected; 0 is a guess, 1 is perfect"),
+        ("AUC", "on protected data, mean of each class against the rest"),
+    ),
+    line=_line,
+    percent=False,
+)
+"""The part of the report."""

@@ -1,0 +1,116 @@
+"""Attackers on attributes with several classes, against data whose classes are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from privface.attributes import Attribute
+from privface.audit import Auditor, EmbeddingData
+from privface.audit.attributes import _balanced_accuracy, _decide, _macro_auc
+from privface.audit.intervals import BootstrapParams
+from privface.errors import AuditError
+
+PEOPLE, PHOTOS = 240, 3
+CLASSES = ("brass", "gold", "silver")
+
+
+def data(**changes) -> EmbeddingData:
+    """Embeddings that tell the plan and the town of each person; protected ones tell the town alone."""
+    rng = np.random.default_rng(0)
+    person = np.repeat(np.arange(PEOPLE), PHOTOS)
+    plan, town = rng.integers(0, 3, PEOPLE), rng.integers(0, 2, PEOPLE)
+    rows = np.repeat(rng.normal(size=(PEOPLE, 8)), PHOTOS, 0) + 0.3 * rng.normal(size=(len(person), 8))
+    tells = np.hstack(
+        [rows, 6 * np.eye(3)[plan[person]] + rng.normal(size=(len(person), 3)), 5 * town[person, None]]
+    )
+    hides = np.hstack([rows, rng.normal(size=(len(person), 3)), 5 * town[person, None]])
+    words = np.array(CLASSES)[plan[person]]
+    words[::50] = ""
+    given = {
+        "files": tuple(map(str, range(len(person)))),
+        "identities": np.array([f"p{k}" for k in person]),
+        "genders": rng.integers(0, 2, PEOPLE)[person],
+        "cohorts": {"plan": words, "town": np.array(["north", "south"])[town[person]]},
+        "embeddings": {"toy": (tells.astype(np.float32), hides.astype(np.float32))},
+    }
+    return EmbeddingData(**{**given, **changes})
+
+
+def auditor(*names: str) -> Auditor:
+    return Auditor(
+        embedding_probes=("logistic", "rbf-svm"),
+        attributes=tuple(map(Attribute.parse, names)),
+        resamples=60,
+        label_budgets=(),
+    )
+
+
+@pytest.fixture(scope="module")
+def result():
+    return auditor("plan", "town").run(data())
+
+
+def rows(result, attribute: str, medium: str = "any"):
+    return [
+        row
+        for row in result.document["attributes"]
+        if (row["attribute"], row["medium"]) == (attribute, medium)
+    ]
+
+
+def test_a_hidden_attribute_is_not_read_and_a_kept_one_is(result):
+    (plan,), (town,) = rows(result, "plan"), rows(result, "town")
+    assert plan["classes"] == list(CLASSES)
+    assert plan["chance"] == pytest.approx(1 / 3, abs=1e-5)
+    assert plan["original"]["value"] > 0.95
+    assert plan["protected"]["low"] < 1 / 3 + 0.05
+    assert plan["highest"]["value"] < 0.5
+    assert abs(plan["normalised"]["value"]) < 0.25
+    assert town["protected"]["value"] > 0.95
+    assert plan["protected"]["low"] < plan["protected"]["value"] < plan["protected"]["high"]
+    assert rows(result, "plan", "embedding")
+    assert not rows(result, "plan", "image")
+
+
+def test_a_gate_names_an_attribute(result):
+    assert not result.gate("leakage.plan>0.6").failed
+    assert result.gate("leakage.town>0.6").failed
+    assert result.gate("leakage.town.low>0.6").failed
+
+
+def test_who_does_not_read_the_originals_does_not_count():
+    rng = np.random.default_rng(1)
+    noise = rng.choice(CLASSES, PEOPLE * PHOTOS)
+    found = auditor("plan").run(data(cohorts={"plan": noise}))
+    (row,) = rows(found, "plan")
+    assert row["probe"] == "none"
+    assert "macro AUC" in row["protected"]["reason"]
+    assert found.gate("leakage.plan>0.9").failed, "silence is no proof"
+
+
+@pytest.mark.parametrize(
+    "cohorts",
+    [{}, {"plan": np.full(PEOPLE * PHOTOS, "gold")}, {"plan": np.array(["gold"] * 718 + ["brass"] * 2)}],
+    ids=["no column", "one class", "two rows"],
+)
+def test_labels_that_cannot_be_attacked_are_refused(cohorts):
+    with pytest.raises(AuditError):
+        auditor("plan").run(data(cohorts=cohorts))
+
+
+def test_figures_are_the_usual_ones():
+    rng = np.random.default_rng(2)
+    codes = rng.integers(0, 3, 600)
+    scores = np.eye(3)[codes] + rng.normal(size=(600, 3))
+    val = np.arange(600) < 200
+    decided, validation = _decide(scores, codes, val, ~val)
+    people, params = np.arange(400).astype(str), BootstrapParams(resamples=50)
+    accuracy = _balanced_accuracy(decided, codes[~val], people, params)
+    assert accuracy.value == pytest.approx(balanced_accuracy_score(codes[~val], decided))
+    assert 0.5 < validation < 0.8
+    area = _macro_auc(scores[~val], codes[~val], people, params)
+    wanted = np.mean([roc_auc_score(codes[~val] == k, scores[~val, k]) for k in range(3)])
+    assert area.value == pytest.approx(wanted)
+    assert area.low < area.value < area.high
