@@ -2,8 +2,8 @@
 
     PRIVFACE_DATA=... PRIVFACE_MODELS=... python experiments/07_attributes/run.py audit CHOICE [CHOICE ...]
 
-A choice is nothing, gender, race, age or all. `audit`: attackers on UTKFace `val` adults, retrained for each attribute on images, on two
-matchers' embeddings and on the model's own code, and how a matcher that nothing has met recognises people of LFW `val`
+A choice is nothing, gender, race, age or all. `audit`: attackers on UTKFace `val` adults, retrained for each attribute on images, on an unseen
+matcher's embeddings and on the model's own code, and how a matcher that nothing has met recognises people of LFW `val`
 (results/CHOICE.json). What has a result is left alone. From the results:
 
     python experiments/07_attributes/run.py table | plot
@@ -103,7 +103,7 @@ def audit(choice: str, path: Path, arguments: argparse.Namespace, progress: Any)
     result, _ = audit_protector(
         faces("utkface", progress, minimum_age=18),
         by,
-        matchers=[model(UNSEEN), model("matcher_facefeature")],
+        matchers=[model(UNSEEN)],
         probes=[model("gender_tinyxception")],
         model=arguments.model if hidden else None,
         options=AuditOptions(effort=arguments.effort, attributes=ATTRIBUTES, cache=Path("runs/07/cache")),
@@ -127,7 +127,7 @@ def audit(choice: str, path: Path, arguments: argparse.Namespace, progress: Any)
     found = {
         "hidden": list(hidden),
         "effort": arguments.effort,
-        "photos": len(result.document["attribute_readings"]),
+        "photos_attacked": result.document["attributes"][0]["protected"]["n"],
         "attributes": [{key: row[key] for key in KEPT} for row in result.document["attributes"]],
         "matching": {
             f"{row.mode} {row.impostors}": {f"{fmr:g}": row.tmr[fmr] for fmr in (1e-2, 1e-3)} for row in rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from privface.models import Protector, load_protector
@@ -63,21 +63,37 @@ def baselines() -> list[Method]:
     ]
 
 
-def model_method(path: Path) -> Method:
-    """The model of a run folder or an exported file; some have one strength.
+def model_methods(path: Path) -> list[Method]:
+    """The model of a run folder or an exported file, once for each choice of what it hides; some have one strength.
 
     Raises:
         PrivfaceError: If it cannot be loaded.
     """
     loaded = load_protector(path)
     name = f"Model {path.resolve().name}"
-    if not isinstance(loaded, Protector) or not loaded.network.has_strength:
-        note = f"{MODEL_NOTE} It has one strength."
-        return Method(name, note, lambda _strength: loaded, adjustable=False)
+    if not isinstance(loaded, Protector):
+        return [
+            Method(name, f"{MODEL_NOTE} It has one strength.", lambda _strength: loaded, adjustable=False)
+        ]
     network, size = loaded.network, loaded.size
 
     @lru_cache(maxsize=32)
-    def make(strength: float) -> Protector:
+    def make(strength: float, hide: tuple[str, ...] | None = None) -> Protector:
+        if hide is not None:
+            return Protector.load(path, hide=hide)
         return Protector(network, size=size, strength=strength)
 
-    return Method(name, MODEL_NOTE, make)
+    if network.has_strength:
+        return [Method(name, MODEL_NOTE, make)]
+    choices = network.combinations
+    if len(choices) < 2:
+        return [Method(name, f"{MODEL_NOTE} It has one strength.", make, adjustable=False)]
+    return [
+        Method(
+            f"{name}, hiding {' and '.join(hide)}",
+            f"{MODEL_NOTE} What it does not hide, it tries to keep.",
+            partial(make, hide=hide),
+            adjustable=False,
+        )
+        for hide in choices
+    ]

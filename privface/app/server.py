@@ -131,7 +131,7 @@ def build_service(settings: Settings, folder: Path) -> Service:
         PrivfaceError: If a model cannot be loaded.
     """
     from privface.app.auditing import AuditBench  # noqa: PLC0415 - torch
-    from privface.app.methods import baselines, model_method  # noqa: PLC0415
+    from privface.app.methods import baselines, model_methods  # noqa: PLC0415
     from privface.app.protecting import PhotoDesk  # noqa: PLC0415
     from privface.app.service import Service  # noqa: PLC0415
     from privface.app.shelf import Shelf  # noqa: PLC0415
@@ -146,7 +146,7 @@ def build_service(settings: Settings, folder: Path) -> Service:
             probes=[load_gender_probe(spec) for spec in settings.probes],
             limits=limits,
         ),
-        methods=[model_method(model), *baselines()],
+        methods=[*model_methods(model), *baselines()],
         bench=AuditBench(
             matchers=settings.matchers,
             probes=settings.probes,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from privface.attributes import GENDER, Attribute
+from privface.attributes import Attribute
 from privface.audit.attacks import Attacks
 from privface.audit.intervals import (
     BootstrapParams,
@@ -25,9 +25,8 @@ from privface.audit.intervals import (
 )
 from privface.audit.part import Line, Part
 from privface.audit.probes import RetrainedProbe
-from privface.audit.subjects import WHITE_BOX, Subjects, View
-from privface.errors import AuditError, LabelError
-from privface.records import GENDERS, Measured
+from privface.audit.subjects import WHITE_BOX, View
+from privface.records import Measured
 
 if TYPE_CHECKING:
     from privface.audit.context import Context
@@ -88,31 +87,21 @@ class AttributeReading:
 
 def run(context: Context) -> dict[str, Any]:
     """``attributes``, the worst attacker of each attribute by what it looks at, and ``attribute_readings``, all of them."""
-    wanted = context.settings.attributes
+    wanted = context.attributes
     if not wanted:
         return {}
     found: list[AttributeReading] = []
-    for number, attribute in enumerate(wanted):
-        found += _readings(context, attribute)
+    for number, (attribute, codes) in enumerate(wanted):
+        found += _readings(context, attribute, codes)
         context.report("read attributes", number + 1, len(wanted))
-    names = [attribute.name for attribute in wanted]
+    names = [attribute.name for attribute, _ in wanted]
     worst = [row for name in names for row in _worst([r for r in found if r.attribute.name == name])]
     return {"attributes": worst, "attribute_readings": [reading.row() for reading in found]}
 
 
-def _readings(context: Context, given: Attribute) -> list[AttributeReading]:
-    """All attackers on one attribute.
-
-    Raises:
-        AuditError: If nobody has a label of it, or a class has too few.
-    """
+def _readings(context: Context, attribute: Attribute, codes: NDArray[np.int64]) -> list[AttributeReading]:
+    """All attackers on one attribute."""
     subjects = context.whole
-    words = _words(subjects, given.name)
-    try:
-        attribute = given.with_classes(words)
-    except LabelError as error:
-        raise AuditError(error.message, hint=error.hint) from error
-    codes = attribute.codes(words)
     attacks = [
         Attacks(
             replace(subjects, genders=(codes == code).astype(np.int64)),
@@ -138,17 +127,6 @@ def _readings(context: Context, given: Attribute) -> list[AttributeReading]:
         ]
         found.append(_reading(context, attribute, codes, title, view, sides))
     return found
-
-
-def _words(subjects: Subjects, name: str) -> NDArray[np.str_]:
-    if name == GENDER:
-        return np.array(GENDERS)[subjects.genders]
-    if name not in subjects.cohorts:
-        raise AuditError(
-            f"The labels have no column {name!r}.",
-            hint=f"Columns beside gender: {', '.join(sorted(subjects.cohorts)) or 'none'}.",
-        )
-    return subjects.cohorts[name]
 
 
 def _sent(context: Context) -> Iterator[tuple[RetrainedProbe, View, str]]:

@@ -72,11 +72,12 @@ class Context:
         settings: See above.
         data: See above.
         whole: The audited rows, then those of the attackers' own people, if they have any. Readings are of these rows.
+        attributes: Further attributes that attackers read, each with the class of every row, ``(N,)``.
         people: Who of them trains attackers, chooses settings and is attacked.
         params: Bootstrap settings.
 
     Raises:
-        AuditError: If the data do not fit together, or there are too few people.
+        AuditError: If the data do not fit together, an attribute cannot be attacked, or there are too few people.
         SplitOverlapError: If somebody trained the protector.
     """
 
@@ -84,6 +85,7 @@ class Context:
         data.check()
         self.settings, self.data, self.params = settings, data, settings.params
         self.whole = data.with_attackers()
+        self.attributes = [self.whole.attribute(given) for given in settings.attributes]
         self._refuse_overlap()
         self.people = People.split(self.whole, settings.shares, seed=settings.seed, audited=len(data))
         self.attacks = Attacks(

@@ -7,7 +7,7 @@ import json
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -43,8 +43,12 @@ _FIGURE = re.compile(
 )
 
 
-def check_gate(expression: str) -> None:
+def check_gate(expression: str, attributes: Collection[str] = ()) -> None:
     """Refuse a malformed gate before an audit has cost an hour; see :meth:`AuditResult.gate`.
+
+    Args:
+        expression: The gate.
+        attributes: Names of the further attributes that are audited.
 
     Raises:
         ConfigError: If the expression is malformed or names no figure that an audit gives.
@@ -60,12 +64,13 @@ def check_gate(expression: str) -> None:
             hint="For example leakage>0.60 or tmr_p_p_0.01.low<0.9.",
         )
     name = match.group(1)
-    if not _FIGURE.fullmatch(re.sub(r"\.(low|high|value)$", "", name)):
+    plain = re.sub(r"\.(low|high|value)$", "", name)
+    if plain not in {f"leakage.{attribute}" for attribute in attributes} and not _FIGURE.fullmatch(plain):
         raise ConfigError(
             f"An audit has no figure {name!r}.",
             hint="Figures: leakage, worst_retrained, worst_image, worst_embedding, worst_white_box, balanced_accuracy, bits, "
             "worst_frozen, worst_frozen_seen, worst_frozen_unseen, illusion_gap, illusion_gap_seen, "
-            "illusion_gap_unseen, recovery_gain, set_attack, averaging, averaging_gain, fnmr_ratio, tmr, fte, psnr, ssim, and "
+            "illusion_gap_unseen, recovery_gain, set_attack, averaging, averaging_gain, fnmr_ratio, tmr, fte, psnr, ssim, leakage.NAME of each --attribute, and "
             "eer_, auc_, d_prime_, tmr_ with a mode, such as eer_p_p or tmr_p_o_0.001.",
         )
 
@@ -176,6 +181,7 @@ class AuditResult:
           what it reads; ``balanced_accuracy`` and ``bits`` of the worst one; ``worst_white_box``: of those who read the model's
           own code, only where the audit had one;
         - ``leakage``: the highest upper bound of any such attacker (its ``value`` is that bound);
+        - ``leakage.NAME``: balanced accuracy of the worst attacker of an attribute, where the audit was asked for it;
         - ``worst_frozen`` and ``illusion_gap``, and both against the frozen probes that the protection
           met (``_seen``) or did not (``_unseen``);
         - ``recovery_gain``: the most that recovery added on one input; ``set_attack``: the highest leakage of

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from privface.attributes import GENDER, Attribute
 from privface.audit.matching import enrolled
 from privface.data.splits import person_bucket
-from privface.errors import AuditError
+from privface.errors import AuditError, LabelError
 from privface.records import GENDERS, Embeddings
 
 AGE_BANDS = ((18, "0-17"), (30, "18-29"), (45, "30-44"), (60, "45-59"), (math.inf, "60+"))
@@ -80,6 +81,24 @@ class Subjects:
         names = np.asarray(self.identities).tolist()
         digest.update("\0".join([*self.files, *names]).encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
+
+    def attribute(self, given: Attribute) -> tuple[Attribute, NDArray[np.int64]]:
+        """An attribute with its classes, and the class of each row, ``(N,)``, -1 where it has no label.
+
+        Raises:
+            AuditError: If there is no such column, or a class has too few rows.
+        """
+        if given.name != GENDER and given.name not in self.cohorts:
+            raise AuditError(
+                f"The labels have no column {given.name!r}.",
+                hint=f"Columns beside gender: {', '.join(sorted(self.cohorts)) or 'none'}.",
+            )
+        words = np.array(GENDERS)[self.genders] if given.name == GENDER else self.cohorts[given.name]
+        try:
+            attribute = given.with_classes(words)
+            return attribute, attribute.codes(words)
+        except LabelError as error:
+            raise AuditError(error.message, hint=error.hint) from error
 
     def groups(self) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
         """Cohorts as (column, value, rows): genders, labelled groups, and ages in bands."""

@@ -365,7 +365,7 @@ def audit(
     if original is None or protected is None:
         raise typer.BadParameter("give --original and --protected, or --self-test.")
     for expression in fail_if or ():  # before the work, not after it
-        check_gate(expression)
+        check_gate(expression, [text.partition("=")[0] for text in attribute or ()])
     earlier = AuditResult.load(baseline) if baseline is not None else None
     options = AuditOptions(
         seed=seed,

@@ -118,7 +118,10 @@ def _trained(folder: Path) -> Iterator[ModelEntry]:
         if not (card.parent / WEIGHTS).is_file():
             continue
         try:
-            kind = str(yaml.safe_load(card.read_text(encoding="utf-8"))["kind"])
+            content = yaml.safe_load(card.read_text(encoding="utf-8"))
+            kind = str(content["kind"])
+            if hidden := (content.get("config") or {}).get("attributes"):
+                kind += f", hides {', '.join(a if isinstance(a, str) else a['name'] for a in hidden)}"
         except (yaml.YAMLError, OSError, KeyError, TypeError, ValueError):
             kind = "damaged card"
         name = f"mini:{card.parent}" if kind in _MINI else str(card.parent)

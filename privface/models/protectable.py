@@ -42,6 +42,11 @@ class Protectable(nn.Module):
         return False
 
     @property
+    def combinations(self) -> list[tuple[str, ...]]:
+        """Every choice of attributes to hide, where there is one."""
+        return []
+
+    @property
     def mark(self) -> str:
         """What a fingerprint says beside the weights: settings that are none, such as a choice of what to hide."""
         return ""

@@ -19,7 +19,7 @@ from privface.app import auditing, markup, protecting
 from privface.app.auditing import AuditBench, audit_uploads
 from privface.app.folder import PREFIX, private_folder, remove_leftovers, work_folder
 from privface.app.gate import upload_token
-from privface.app.methods import STRONGEST, WEAKEST, baselines, model_method
+from privface.app.methods import STRONGEST, WEAKEST, baselines, model_methods
 from privface.app.protecting import Outcome, PhotoDesk
 from privface.app.server import Settings, build_service, serve
 from privface.app.shelf import Item, Shelf
@@ -220,7 +220,7 @@ def test_every_face_of_a_photo_is_shown_alone(kit):
 
 
 def test_strength_changes_the_model(kit, make_png):
-    method = model_method(kit.run)
+    (method,) = model_methods(kit.run)
     photo = [Upload("a.png", make_png(3))]
     weak, strong = (
         PhotoDesk().protect(photo, method, strength=s, faces="aligned")[0].data for s in (0.2, 2.0)
@@ -231,7 +231,7 @@ def test_strength_changes_the_model(kit, make_png):
 
 
 def test_a_face_drawn_from_a_code_has_one_strength():
-    method = model_method(Path(DEFAULT_PROTECTOR))
+    (method,) = model_methods(Path(DEFAULT_PROTECTOR))
     assert not method.adjustable
     assert method.make(0.5) is method.make(1.0)
 

@@ -259,5 +259,5 @@ def test_sets_weigh_the_same_and_need_both_labels():
     np.testing.assert_array_equal(
         RegionalTransport(regions=1).fit(rows, labels, sets=sets).maps_.shape, (1, 2, 12, 12)
     )
-    with pytest.raises(ValueError, match="one label alone"):
+    with pytest.raises(ValueError, match="each set needs all labels"):
         RegionalTransport().fit(rows, labels, sets=labels)

@@ -8,7 +8,7 @@ from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 
-from privface.erasers import LEACE, GaussianTransport
+from privface.erasers import LEACE, GaussianTransport, RegionalTransport
 from privface.erasers.transport import barycentre, transport_maps
 
 SIZE = 6
@@ -110,3 +110,18 @@ def test_a_quadratic_probe_reads_little_of_three_labels_after_transport():
 def test_one_label_alone_is_refused(eraser):
     with pytest.raises(ValueError, match="1 class"):
         eraser().fit(np.eye(4), np.zeros(4))
+
+
+@pytest.mark.parametrize(("drop", "regions"), [(0, 1), (1, 1), (1, 3)])
+def test_the_regional_eraser_takes_several_labels_from_new_rows(drop, regions):
+    x, y = clouds(6000)
+    fitted = RegionalTransport(drop=drop, regions=regions).fit(x[:3000], y[:3000])
+    moved = fitted.transform(x)
+    assert moved.shape == (6000, SIZE - drop)
+    probe = QuadraticDiscriminantAnalysis(priors=[1 / 3] * 3, reg_param=0.01)
+    read = [
+        balanced_accuracy_score(y[4500:], probe.fit(rows[3000:4500], y[3000:4500]).predict(rows[4500:]))
+        for rows in (x, moved)
+    ]
+    assert read[0] > 0.8
+    assert read[1] < 0.5

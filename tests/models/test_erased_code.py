@@ -12,14 +12,16 @@ from privface.models.decoder import FaceDecoder
 from privface.models.erased_code import CodeEraser
 
 
-@pytest.mark.parametrize(("regions", "bits"), [(1, 0), (3, 0), (3, 32)])
-def test_the_eraser_in_torch_is_the_one_that_was_fitted(regions, bits):
+@pytest.mark.parametrize(
+    ("regions", "bits", "classes"), [(1, 0, 2), (3, 0, 2), (3, 32, 2), (1, 0, 3), (2, 0, 4)]
+)
+def test_the_eraser_in_torch_is_the_one_that_was_fitted(regions, bits, classes):
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 400)
+    labels = rng.integers(0, classes, 400)
     rows = rng.normal(size=(400, 8)) * (1 + 0.5 * labels[:, None]) + labels[:, None] * np.eye(8)[0]
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     fitted = RegionalTransport(drop=2, regions=regions, bits=bits).fit(rows, labels)
-    eraser = CodeEraser(size=8, keep=6, regions=regions, bits=bits)
+    eraser = CodeEraser(size=8, keep=6, regions=regions, bits=bits, classes=classes)
     eraser.adopt(fitted.state())
     given = eraser(torch.from_numpy(rows).float()).numpy()
     wanted = fitted.transform(rows)

@@ -1,0 +1,158 @@
+"""A column of the user's own, from labels to an audited folder, by the commands of docs/guides/attributes.md."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from privface.app.methods import model_methods
+from privface.cli.main import app
+from privface.config import parse_settings
+from privface.data import read_embeddings
+from privface.errors import ConfigError, LabelError
+from privface.images import decode_image
+from privface.models import Protector
+from privface.models.inventory import list_models
+from privface.pipeline import train
+from privface.protect import read_manifest
+
+TONES = ("bright", "dark", "middle")
+
+
+def call(*arguments: object) -> Any:
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result
+
+
+def toned(faces: Path, out: Path) -> Path:
+    """The labels of a set with a column that says how bright a photo is; every tenth cell is empty."""
+    labels = pd.read_csv(faces / "labels.csv", dtype=str)
+    light = np.array([decode_image(faces / file).mean() for file in labels["file"]])
+    labels["tone"] = np.array(["dark", "middle", "bright"])[np.argsort(np.argsort(light)) * 3 // len(light)]
+    labels.loc[::10, "tone"] = ""
+    labels.to_csv(out, index=False)
+    return out
+
+
+@pytest.fixture(scope="module")
+def labels(world: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    place = tmp_path_factory.mktemp("labels")
+    return {
+        "learners": toned(world.learners, place / "learners.csv"),
+        "audited": toned(world.audited, place / "audited.csv"),
+    }
+
+
+def settings(world: Any, labels: dict[str, Path], **options: Any) -> Any:
+    content = copy.deepcopy(world.settings)
+    content["data"]["labels"] = str(labels["learners"])
+    content |= {
+        "method": "erased-code",
+        "method_options": {
+            "attributes": ["gender", "tone"],
+            "code_sizes": [6],
+            "drop": 3,
+            "regions": 1,
+            "rounds": 2,
+            "channels": [8, 8, 8, 8, 8],
+            **options,
+        },
+    }
+    return content
+
+
+@pytest.fixture(scope="module")
+def run(world: Any, labels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("attributes")
+    (place / "train.yaml").write_text(yaml.safe_dump(settings(world, labels)))
+    call("train", "--config", place / "train.yaml", "--out", place / "run")
+    return place / "run"
+
+
+def test_templates_lose_the_column(world, labels, tmp_path):
+    before, after, eraser = tmp_path / "before.parquet", tmp_path / "after.parquet", tmp_path / "eraser"
+    matcher = f"mini:{world.matcher}"
+    call(
+        "embed", world.audited, before, "--labels", labels["audited"], "--faces", "aligned", "--matcher", matcher
+    )  # fmt: skip
+    said = call("erase", "fit", before, "--attribute", "tone", "--method", "transport", "--out", eraser)
+    assert "26 without a label" in said.output
+    call("erase", "apply", eraser, before, after)
+    erased = read_embeddings(after)
+    assert "tone" not in erased.labels
+    assert "gender" in erased.labels
+    call(
+        "audit", "--original", before, "--protected", after, "--labels", labels["audited"], "--attribute", "tone",
+        "--effort", "quick", "--resamples", 20, "--out", tmp_path / "audit",
+    )  # fmt: skip
+    rows = json.loads((tmp_path / "audit" / "audit.json").read_text())["attributes"]
+    (row,) = [row for row in rows if row["medium"] == "any"]
+    assert row["classes"] == list(TONES)
+    assert row["original"]["value"] > 0.5
+    assert row["protected"]["value"] < row["original"]["value"]
+
+
+def test_faces_are_protected_and_audited(world, labels, run, tmp_path):
+    out = tmp_path / "protected"
+    call("protect", world.audited, out, "--model", run, "--faces", "aligned", "--hide", "tone,gender")
+    assert all("+hide:gender,tone+code:6" in row.model for row in read_manifest(out))
+    call(
+        "audit", "--original", world.audited, "--protected", out, "--labels", labels["audited"], "--faces", "aligned",
+        "--model", run, "--matcher", f"mini:{world.matcher}", "--attribute", "tone", "--effort", "quick",
+        "--resamples", 20, "--out", tmp_path / "audit", "--fail-if", "leakage.tone>0.99",
+    )  # fmt: skip
+    found = json.loads((tmp_path / "audit" / "audit.json").read_text())
+    assert {row["medium"] for row in found["attributes"]} == {"any", "image", "embedding", "white-box"}
+    assert "What is read of other attributes?" in (tmp_path / "audit" / "report.html").read_text()
+
+
+def test_each_choice_is_a_chain_of_its_own(run, make_images):
+    images = make_images(3, size=32)
+    made = {hide: Protector.load(run, hide=hide) for hide in (("gender",), ("tone",), ("gender", "tone"))}
+    assert len({protector.fingerprint for protector in made.values()}) == 3
+    assert Protector.load(run).fingerprint == made[("gender",)].fingerprint, "gender is the default"
+    assert Protector.load(run, hide=["tone", "gender"]).fingerprint == made[("gender", "tone")].fingerprint
+    faces = [protector(images) for protector in made.values()]
+    assert not np.array_equal(faces[0], faces[1])
+    for protector in made.values():
+        code, erased = protector.codes(images)
+        assert code.shape == erased.shape == (3, 9), "what is told lies where it lay in the code"
+        np.testing.assert_allclose(np.linalg.norm(erased, axis=1), 1, atol=1e-5)
+        links = protector.network.eraser.links
+        basis = torch.linalg.multi_dot([link.axes for link in links]).numpy()
+        assert basis.shape == (9, 6)
+        np.testing.assert_allclose(erased @ basis @ basis.T, erased, atol=1e-5)
+    with pytest.raises(ConfigError, match="this model hides gender, tone"):
+        Protector.load(run, hide=["age"])
+
+
+def test_the_page_and_the_list_of_models_offer_each_choice(run):
+    names = [method.name for method in model_methods(run)]
+    assert names == [f"Model run, hiding {what}" for what in ("gender", "tone", "gender and tone")]
+    kinds = {entry.kind for entry in list_models(run.parent) if entry.source == "trained by privface"}
+    assert kinds == {"erased-code, hides gender, tone"}
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"attributes": ["race"]}, LabelError),
+        ({"attributes": ["tone=16,30"]}, LabelError),
+        ({"attributes": ["identity"]}, LabelError),
+        ({"attributes": ["tone=30,16"]}, ConfigError),
+        ({"bits": 8}, ConfigError),
+    ],
+)
+def test_what_cannot_be_hidden_is_refused(world, labels, tmp_path, options, error):
+    with pytest.raises(error):
+        train(parse_settings(settings(world, labels, **options)), tmp_path / "run")
