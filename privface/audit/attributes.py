@@ -1,6 +1,6 @@
 """Section: what attackers read of further attributes, such as race or age in bands, whether they were to be hidden or kept.
 
-An attacker on an attribute of ``K`` classes is one of the audit's attackers for each class, who tells it from the rest, and a
+An attacker on an attribute of ``K`` classes is one of the audit's attackers for each class (one for two), who tells it from the rest, and a
 logistic regression that makes one decision of their scores. Each sees labelled people of the attacker's share; the regression
 is fitted on validation people, and all are judged on people that none has met.
 """
@@ -102,6 +102,7 @@ def run(context: Context) -> dict[str, Any]:
 def _readings(context: Context, attribute: Attribute, codes: NDArray[np.int64]) -> list[AttributeReading]:
     """All attackers on one attribute."""
     subjects = context.whole
+    count = len(attribute.classes)
     attacks = [
         Attacks(
             replace(subjects, genders=(codes == code).astype(np.int64)),
@@ -111,20 +112,17 @@ def _readings(context: Context, attribute: Attribute, codes: NDArray[np.int64]) 
             cache=context.settings.cache,
             progress=context.settings.progress,
         )
-        for code in range(len(attribute.classes))
+        for code in range(1 if count == 2 else 0, count)  # of two classes one is told from the other
     ]
     found = []
     for probe, view, title in _sent(context):
-        sides = [
-            np.stack(
-                [
-                    one.scores_of(probe, view, side, ok & (codes >= 0), title=f"{attribute.name}: {title}")
-                    for one in attacks
-                ],
-                axis=1,
-            )
-            for side, ok in ((view.original, view.original_ok), (view.protected, view.protected_ok))
-        ]
+        sides = []
+        for side, ok in ((view.original, view.original_ok), (view.protected, view.protected_ok)):
+            scores = [
+                one.scores_of(probe, view, side, ok & (codes >= 0), title=f"{attribute.name}: {title}")
+                for one in attacks
+            ]
+            sides.append(np.stack(scores if count > 2 else [-scores[0], scores[0]], axis=1))
         found.append(_reading(context, attribute, codes, title, view, sides))
     return found
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from privface.attributes import GENDER, Attribute
 from privface.audit.intervals import (
     BootstrapParams,
     people_multiplicities,
@@ -18,7 +21,7 @@ from privface.audit.intervals import (
 from privface.audit.matching import choose_pairs, cohort_fnmr
 from privface.audit.readings import Reading, leakage_within
 from privface.audit.subjects import Subjects
-from privface.records import Embeddings, Measured
+from privface.records import GENDERS, Embeddings, Measured
 
 if TYPE_CHECKING:
     from privface.audit.context import Context
@@ -108,20 +111,50 @@ def match_cohorts(
 
 
 def cohort_rows(
-    subjects: Subjects, fnmr: CohortMatching, worst: Reading | None, params: BootstrapParams
+    subjects: Subjects,
+    fnmr: CohortMatching,
+    worst: Reading | None,
+    params: BootstrapParams,
+    attributes: Sequence[tuple[Attribute, NDArray[np.int64]]] = (),
 ) -> list[dict[str, Any]]:
-    """FNMR before and after and what the worst probe reads, for every cohort of 30 photos or more."""
+    """FNMR before and after and what the worst probe reads, for every cohort of 30 photos or more.
+
+    Args:
+        subjects: Labels.
+        fnmr: Which genuine pairs fail.
+        worst: The attacker.
+        params: Bootstrap settings.
+        attributes: Their classes are crossed with gender; each with the class of every row, ``(N,)``.
+    """
     rows = []
-    for cohort, value, inside in subjects.groups():
+    for cohort, value, inside in (*subjects.groups(), *_crossed(subjects, attributes)):
         if inside.sum() < MIN_COHORT:
             continue
         row: dict[str, Any] = {"cohort": cohort, "value": value, "n": int(inside.sum())}
         row.update(fnmr.row(inside, params))
         row["leakage"] = leakage_within(
-            worst, inside, subjects.identities, subjects.genders, params, gender_cohort=cohort == "gender"
+            worst,
+            inside,
+            subjects.identities,
+            subjects.genders,
+            params,
+            gender_cohort=cohort.startswith(GENDER),
         )
         rows.append(row)
     return rows
+
+
+def _crossed(
+    subjects: Subjects, attributes: Sequence[tuple[Attribute, NDArray[np.int64]]]
+) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+    """Cohorts of one gender and one class: who pays may show only where both meet."""
+    for attribute, codes in attributes:
+        if attribute.name != GENDER:
+            for (gender, word), (code, name) in itertools.product(
+                enumerate(GENDERS), enumerate(attribute.classes)
+            ):
+                inside = (subjects.genders == gender) & (codes[: len(subjects)] == code)
+                yield f"{GENDER} x {attribute.name}", f"{word}, {name}", inside
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -138,4 +171,4 @@ def run(context: Context) -> dict[str, Any]:
     )
     if worst is not None:  # of the audited people alone
         worst = replace(worst, scores=worst.scores[: len(data)])
-    return {"cohorts": cohort_rows(data, fnmr, worst, context.params)}
+    return {"cohorts": cohort_rows(data, fnmr, worst, context.params, context.attributes)}

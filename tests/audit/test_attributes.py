@@ -74,6 +74,14 @@ def test_a_hidden_attribute_is_not_read_and_a_kept_one_is(result):
     assert not rows(result, "plan", "image")
 
 
+def test_cohorts_of_gender_and_attribute_are_reported(result):
+    crossed = {
+        row["value"]: row["n"] for row in result.document["cohorts"] if row["cohort"] == "gender x plan"
+    }
+    assert set(crossed) == {f"{gender}, {name}" for gender in ("female", "male") for name in CLASSES}
+    assert sum(crossed.values()) == PEOPLE * PHOTOS * 49 // 50
+
+
 def test_a_gate_names_an_attribute(result):
     assert not result.gate("leakage.plan>0.6").failed
     assert result.gate("leakage.town>0.6").failed
