@@ -252,10 +252,12 @@ def _worst(readings: Sequence[AttributeReading]) -> Iterator[dict[str, Any]]:
 
 def _line(row: Mapping[str, Any]) -> Line:
     medium = "of all" if row.get("medium") == "any" else f"on {row.get('medium')}"
+    chance = row.get("chance")
+    guess = f"{chance:.2f}" if isinstance(chance, float) else "unknown"
     figures = [row.get(key) for key in ("original", "protected", "highest", "normalised", "auc")]
     return (
         f"{row.get('attribute')}, worst {medium}",
-        f"{row.get('probe')} on {row.get('input')}; {len(row.get('classes') or ())} classes, a guess has {row.get('chance')}",
+        f"{row.get('probe')} on {row.get('input')}; {len(row.get('classes') or ())} classes, a guess: {guess}",
         figures,
     )
 

@@ -67,6 +67,8 @@ def _provenance(context: Context) -> dict[str, Any]:
         "max_tmr_loss": settings.max_tmr_loss,
         "excluded_people": len(settings.exclude_people),
     }
+    if settings.attributes:
+        said["attributes"] = [attribute.text for attribute in settings.attributes]
     if isinstance(data, AuditData):
         if data.draws is not None:
             said["averaging"] = {
