@@ -106,20 +106,19 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
         if job.progress is not None:
             job.progress("fit erasers", len(codes), len(choices))
     told = [eraser.tell(torch.from_numpy(code)).numpy() for eraser, code in zip(erasers, codes, strict=True)]
-    aims: list[list[Tensor]] = [[] for _ in told]
-    centres = []
+    aims, centres = [], []
     for matcher in job.matchers:
         known = embedded.get(matcher.fingerprint)
         units = _embed(job, matcher, FrozenReader.of(matcher), faces) if known is None else known
         centres.append(torch.from_numpy(units.mean(axis=0)))
         plain = unit_rows(units - units.mean(axis=0))
-        wanted = erase_embeddings(plain, faces.table.genders, rows, sets)
-        for maps, code, (_, hidden) in zip(aims, told, choices, strict=True):
-            maps.append(torch.from_numpy(turn(code, wanted if GENDER in hidden else plain)))
+        without = erase_embeddings(plain, faces.table.genders, rows, sets)
+        wanted = [without if GENDER in hidden else plain for _, hidden in choices]
+        aims.append([torch.from_numpy(turn(*pair)) for pair in zip(told, wanted, strict=True)])
     step = ErasedCodeStep(
         network.decoder,
         erasers=erasers,
-        aims=aims,
+        aims=list(zip(*aims, strict=True)),
         centres=centres,
         matchers=job.matchers,
         attribute=AttributeLoss(job.settings.losses.objective),
