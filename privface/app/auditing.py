@@ -9,7 +9,6 @@ from typing import TypeAlias
 
 from privface.app.folder import work_folder
 from privface.app.uploads import Limits, Upload, UploadError, unpack_photos
-from privface.audit import AuditResult
 from privface.errors import PrivfaceError
 from privface.options import AuditOptions, Effort
 from privface.pipeline import audit
@@ -38,21 +37,6 @@ class AuditBench:
     model: Path | None = None
 
 
-@dataclass(frozen=True)
-class Audited:
-    """What an audit gave.
-
-    Attributes:
-        report: ``report.html``: no script, no other file.
-        document: ``audit.json``.
-        headline: The verdict in one sentence.
-    """
-
-    report: bytes
-    document: bytes
-    headline: str
-
-
 def audit_uploads(
     original: Upload,
     protected: Upload,
@@ -65,7 +49,7 @@ def audit_uploads(
     ours: bool = False,
     limits: Limits | None = None,
     progress: Progress | None = None,
-) -> Audited:
+) -> tuple[str, dict[str, bytes]]:
     """Unpack, audit, take the results into memory, wipe.
 
     Args:
@@ -79,6 +63,9 @@ def audit_uploads(
         ours: They were protected with this server's model: its training people are refused, models it met are marked.
         limits: Of the archives.
         progress: Told about every stage; what it raises stops the audit.
+
+    Returns:
+        The verdict in one sentence, and ``report.html`` (no script, no other file) and ``audit.json``.
 
     Raises:
         PrivfaceError: If an upload breaks a limit, or the sets do not fit; messages name no path of this machine.
@@ -132,11 +119,8 @@ def audit_uploads(
         except PrivfaceError as error:
             _leave_paths_out(error, work)
             raise
-        return Audited(report, result.to_bytes(), _headline(result))
-
-
-def _headline(result: AuditResult) -> str:
-    return str(result.document["verdict"]["headline"])
+        headline = str(result.document["verdict"]["headline"])
+        return headline, {"report.html": report, "audit.json": result.to_bytes()}
 
 
 def _leave_paths_out(error: PrivfaceError, work: Path) -> None:

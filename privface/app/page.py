@@ -294,5 +294,6 @@ def _trade_off_tab(service: Service) -> None:
         files,
         result,
         show_progress="hidden",
+        concurrency_limit=1,
         api_name="trade_off",
     )
