@@ -21,7 +21,7 @@ from privface.protect.places import is_url
 from privface.protect.protector import ImageProtector
 from privface.protect.shards import ParquetShards, TarShards
 from privface.protect.sources import open_photos
-from privface.protect.templates import TemplateMaker
+from privface.protect.templates import MatcherTemplates
 from privface.protect.work import PASTED, Worker
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def protect_folder(
     options: ProtectOptions = DEFAULT_OPTIONS,
     *,
     detector: FaceDetector | None = None,
-    templates: TemplateMaker | None = None,
+    templates: MatcherTemplates | None = None,
     store: TemplateSink | None = None,
     engine: Engine | None = None,
     progress: Progress | None = None,

@@ -57,7 +57,7 @@ def test_the_search_for_original_bytes_finds_them(tmp_path: Path) -> None:
     for name, data in outputs.items():
         (tmp_path / "in" / name).write_bytes(photo)
         (tmp_path / "out" / name).write_bytes(data)
-    rows = [ManifestRow(name, "ok", "m", output=name) for name in outputs]
+    rows = [ManifestRow(input=name, status="ok", model="m", output=name) for name in outputs]
     assert fuzz.leaks(tmp_path / "in", tmp_path / "out", rows) == ["marked.jpg", "tail.jpg"]
 
 

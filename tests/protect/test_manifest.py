@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -13,11 +14,12 @@ from privface.errors import DataError, OutputError
 from privface.protect import ManifestRow, read_manifest, write_manifest
 from privface.protect.journal import JOURNAL_NAME, Entry, Journal
 
+row = partial(ManifestRow, status="ok", model="m")
 ROWS = (
-    ManifestRow("a,\"é\n\\xff.png", "unreadable", "m", reason="damaged, \"really\"", input_sha256="2" * 64),
-    ManifestRow(
-        "b/1.jpg", "ok", "m", output="b/1.jpg", faces=2, face=1, box_x1=-1.5, box_y1=2.0, box_x2=30.25, box_y2=40.0,
-        input_sha256="0" * 64, output_sha256="1" * 64, width=64, height=48,
+    row(input="a,\"é\n\\xff.png", status="unreadable", reason="damaged, \"really\"", input_sha256="2" * 64),
+    row(
+        input="b/1.jpg", output="b/1.jpg", faces=2, face=1, box_x1=-1.5, box_y1=2.0, box_x2=30.25, box_y2=40.0,
+        input_sha256="0" * 64, output_sha256="1" * 64, width=64, height=48, input_bytes=2**40,
     ),
 )  # fmt: skip
 
@@ -69,7 +71,7 @@ def test_a_foreign_table_is_refused(tmp_path: Path) -> None:
 
 
 def entry(name: str, status: str = "ok") -> Entry:
-    return Entry(name, ManifestRow(name.encode("utf-8", "backslashreplace").decode(), status, "m"))  # type: ignore[arg-type]
+    return Entry(name, row(input=name.encode("utf-8", "backslashreplace").decode(), status=status))
 
 
 def test_journal_keeps_names_that_are_not_utf8_and_the_last_word(tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ def test_journal_keeps_the_rows_of_further_faces_and_reads_lines_without_them(tm
     journal = Journal(tmp_path)
     journal.start({})
     one = entry("a.jpg")
-    further = tuple(ManifestRow("a.jpg", "ok", "m", face=number) for number in (2, 3))
+    further = tuple(row(input="a.jpg", face=number) for number in (2, 3))
     (place,) = journal.append([Entry("a.jpg", one.row, None, further)])
     assert journal.read(place).rows == (one.row, *further)
     record = json.loads(journal.path.read_text().splitlines()[-1])
@@ -124,7 +126,7 @@ def test_journal_keeps_the_rows_of_further_faces_and_reads_lines_without_them(tm
         file.write(json.dumps({**record, "input": "old"}) + "\n")
     index = journal.index()
     assert index.keys() == {"a.jpg", "old"}
-    assert journal.read(index["old"]).rows == (ManifestRow("old", "ok", "m"),)
+    assert journal.read(index["old"]).rows == (row(input="old"),)
 
 
 def test_a_foreign_journal_is_refused(tmp_path: Path) -> None:
