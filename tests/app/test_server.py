@@ -242,7 +242,7 @@ CASES: dict[str, tuple[Case, str]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_bad_upload_is_answered_in_words(server: Any, client: Any, make_png: Any, name: str) -> None:
+def test_bad_upload_is_answered_in_words(server, client, make_png, name):
     case, says = CASES[name]
     shown = case(client, make_png(1))
     assert says in shown or says in html.unescape(shown)
@@ -252,16 +252,14 @@ def test_bad_upload_is_answered_in_words(server: Any, client: Any, make_png: Any
     assert server.process.poll() is None
 
 
-def test_after_all_of_them_it_works_and_its_memory_is_bounded(
-    server: Any, client: Any, make_png: Any
-) -> None:
+def test_after_all_of_them_it_works_and_its_memory_is_bounded(server, client, make_png):
     assert "1 face protected" in client.protect(client.paths(("a.png", make_png(1))))
     assert [p for p in server.files() if p.suffix in {".png", ".jpg", ".zip", ".csv"}] == []
     sys.stdout.write(f"peak resident memory: {server.peak_memory() / 1e6:.0f} MB\n")  # pytest -s shows it
     assert server.peak_memory() < LARGEST_MEMORY
 
 
-def test_fifty_visitors_at_once_each_get_their_own_answer(server: Any, make_png: Any) -> None:
+def test_fifty_visitors_at_once_each_get_their_own_answer(server, make_png):
     """All upload under one name, two and two the same photo; each answer is the photo's own, bit for bit."""
     uploads = [make_png(k // 2) for k in range(50)]
     blur = next(method for method in baselines() if method.name.startswith("Blur"))
@@ -285,7 +283,7 @@ def test_fifty_visitors_at_once_each_get_their_own_answer(server: Any, make_png:
     assert len(set(answers)) == 25
 
 
-def test_what_is_served_is_not_kept_by_browsers_and_runs_nothing(client: Any, make_png: Any) -> None:
+def test_what_is_served_is_not_kept_by_browsers_and_runs_nothing(client, make_png):
     path = client.paths(("a.html", b"<script>alert(1)</script>"))[0]
     response = client.http.get(f"/gradio_api/file={path}")
     assert response.headers["content-disposition"].startswith("attachment")
@@ -301,7 +299,7 @@ def test_what_is_served_is_not_kept_by_browsers_and_runs_nothing(client: Any, ma
     assert not re.search(r"(src|href)=\"https?://", page.text), "the page loads nothing from elsewhere"
 
 
-def test_audit_of_two_archives_gives_a_report(server: Any, client: Any, kit: Any) -> None:
+def test_audit_of_two_archives_gives_a_report(server, client, kit):
     from privface.models import Protector
     from privface.protect import protect_folder
 
@@ -331,7 +329,7 @@ def zip_folder(folder: Path, lead: str) -> bytes:
     )
 
 
-def test_sigterm_ends_it_and_wipes_its_folder(start: Any, make_png: Any) -> None:
+def test_sigterm_ends_it_and_wipes_its_folder(start, make_png):
     server = start()
     client = server.client()
     folder = next(server.temporary.glob("privface-app-*"))

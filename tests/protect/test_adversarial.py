@@ -20,7 +20,7 @@ class Brightness:
 
 
 @pytest.fixture
-def images() -> np.ndarray:
+def images():
     rng = np.random.default_rng(0)
     return np.clip(0.5 + rng.normal(0, 0.04, (6, 1, 1, 1)) + rng.normal(0, 0.1, (6, 3, 16, 16)), 0, 1).astype(
         np.float32

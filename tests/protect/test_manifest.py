@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -24,13 +23,13 @@ ROWS = (
 )  # fmt: skip
 
 
-def test_parquet_round_trip(tmp_path: Path) -> None:
+def test_parquet_round_trip(tmp_path):
     path = write_manifest(tmp_path, ROWS)
     assert read_manifest(path) == read_manifest(tmp_path) == ROWS
     assert not list(tmp_path.glob("*.csv"))
 
 
-def test_csv_and_parquet_say_the_same(tmp_path: Path) -> None:
+def test_csv_and_parquet_say_the_same(tmp_path):
     write_manifest(tmp_path, ROWS, as_csv=True)
     text = pd.read_csv(tmp_path / "manifest.csv", dtype=str, keep_default_na=False)
     assert list(text["input"]) == [ROWS[0].input, ROWS[1].input]
@@ -39,24 +38,24 @@ def test_csv_and_parquet_say_the_same(tmp_path: Path) -> None:
     assert list(text.columns) == list(pd.read_parquet(tmp_path / "manifest.parquet").columns)
 
 
-def test_same_rows_same_bytes(tmp_path: Path) -> None:
+def test_same_rows_same_bytes(tmp_path):
     first = write_manifest(tmp_path, ROWS).read_bytes()
     assert write_manifest(tmp_path, iter(ROWS)).read_bytes() == first
 
 
-def test_an_unfinished_manifest_says_so(tmp_path: Path) -> None:
+def test_an_unfinished_manifest_says_so(tmp_path):
     for complete in (True, False):
         metadata = pq.read_metadata(write_manifest(tmp_path, ROWS, complete=complete)).metadata
         assert metadata[b"privface.complete"] == (b"true" if complete else b"false")
         assert metadata[b"privface.format"] == b"privface.manifest/3"
 
 
-def test_an_empty_manifest_keeps_its_columns(tmp_path: Path) -> None:
+def test_an_empty_manifest_keeps_its_columns(tmp_path):
     assert read_manifest(write_manifest(tmp_path, [], complete=False)) == ()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not parquet"], ids=["missing", "empty", "text"])
-def test_a_damaged_manifest_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_a_damaged_manifest_is_refused(tmp_path, content):
     path = tmp_path / "manifest.parquet"
     if content is not None:
         path.write_bytes(content)
@@ -64,7 +63,7 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path, content: bytes | None) ->
         read_manifest(path)
 
 
-def test_a_foreign_table_is_refused(tmp_path: Path) -> None:
+def test_a_foreign_table_is_refused(tmp_path):
     pd.DataFrame({"input": ["a"]}).to_parquet(tmp_path / "manifest.parquet")
     with pytest.raises(DataError, match=r"cannot be read as a privface manifest"):
         read_manifest(tmp_path)
@@ -74,7 +73,7 @@ def entry(name: str, status: str = "ok") -> Entry:
     return Entry(name, row(input=name.encode("utf-8", "backslashreplace").decode(), status=status))
 
 
-def test_journal_keeps_names_that_are_not_utf8_and_the_last_word(tmp_path: Path) -> None:
+def test_journal_keeps_names_that_are_not_utf8_and_the_last_word(tmp_path):
     journal = Journal(tmp_path)
     assert not journal.exists()
     journal.start({"model": "m", "size": 32})
@@ -88,7 +87,7 @@ def test_journal_keeps_names_that_are_not_utf8_and_the_last_word(tmp_path: Path)
     assert len(entries) == 2
 
 
-def test_journal_drops_a_torn_line_and_keeps_what_is_appended_after_it(tmp_path: Path) -> None:
+def test_journal_drops_a_torn_line_and_keeps_what_is_appended_after_it(tmp_path):
     journal = Journal(tmp_path)
     journal.start({})
     journal.append([entry("a.jpg"), entry("b.jpg")])
@@ -100,7 +99,7 @@ def test_journal_drops_a_torn_line_and_keeps_what_is_appended_after_it(tmp_path:
 
 
 @pytest.mark.parametrize("path", ["../a.jpg", "/etc/a.jpg", "d/../../a.jpg", 7])
-def test_journal_ignores_paths_that_leave_the_output(tmp_path: Path, path: object) -> None:
+def test_journal_ignores_paths_that_leave_the_output(tmp_path, path):
     journal = Journal(tmp_path)
     journal.start({})
     journal.append([entry("a.jpg")])
@@ -110,7 +109,7 @@ def test_journal_ignores_paths_that_leave_the_output(tmp_path: Path, path: objec
     assert set(journal.index()) == {"a.jpg"}
 
 
-def test_journal_keeps_the_rows_of_further_faces_and_reads_lines_without_them(tmp_path: Path) -> None:
+def test_journal_keeps_the_rows_of_further_faces_and_reads_lines_without_them(tmp_path):
     journal = Journal(tmp_path)
     journal.start({})
     one = entry("a.jpg")
@@ -129,7 +128,7 @@ def test_journal_keeps_the_rows_of_further_faces_and_reads_lines_without_them(tm
     assert journal.read(index["old"]).rows == (row(input="old"),)
 
 
-def test_a_foreign_journal_is_refused(tmp_path: Path) -> None:
+def test_a_foreign_journal_is_refused(tmp_path):
     (tmp_path / JOURNAL_NAME).write_text("hello\n")
     with pytest.raises(OutputError, match=r"is not a privface.journal/2 journal"):
         Journal(tmp_path).settings()
