@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -82,36 +83,25 @@ def audit_uploads(
             hint="Save it as CSV, or run `privface audit` on the command line, which reads both.",
         )
     with work_folder(folder) as work:
-        places = {
-            "originals": work / "originals",
-            "protected": work / "protected",
-            "labels": work / "labels.csv",
-        }
+        originals, copies, table = work / "originals", work / "protected", work / "labels.csv"
         tell = progress or (lambda _stage, _done, _total: None)
         try:
-            for number, (upload, name) in enumerate(((original, "originals"), (protected, "protected"))):
-                tell("unpack", number, 2)
-                unpack_photos(
-                    upload.data,
-                    places[name],
-                    limits=limits,
-                    name=upload.name,
-                    stop=lambda number=number: tell("unpack", number, 2),  # type: ignore[misc]
-                )
+            for number, (upload, place) in enumerate(((original, originals), (protected, copies))):
+                stop = partial(tell, "unpack", number, 2)
+                stop()
+                unpack_photos(upload.data, place, limits=limits, name=upload.name, stop=stop)
             if labels is not None:
-                places["labels"].write_bytes(labels.data)
+                table.write_bytes(labels.data)
             result = audit(
-                places["originals"],
-                places["protected"],
-                labels=None if labels is None else places["labels"],
+                originals,
+                copies,
+                labels=None if labels is None else table,
                 matchers=bench.matchers,
                 probes=bench.probes,
                 model=bench.model if ours else None,
                 out=work / "out",
                 options=AuditOptions(
-                    effort=effort,
-                    resamples=RESAMPLES[effort],
-                    faces="aligned" if aligned else "auto",
+                    effort=effort, resamples=RESAMPLES[effort], faces="aligned" if aligned else "auto"
                 ),
                 progress=progress,
             )
@@ -128,10 +118,8 @@ def _leave_paths_out(error: PrivfaceError, work: Path) -> None:
 
     def plain(text: str) -> str:
         for place in (work.resolve(), work):
-            text = text.replace(f"{place}/originals", "the originals").replace(
-                f"{place}/protected", "the protected photos"
-            )
-            text = text.replace(f"{place}/", "")
+            text = text.replace(f"{place}/originals", "the originals")
+            text = text.replace(f"{place}/protected", "the protected photos").replace(f"{place}/", "")
         return text
 
     error.message = plain(error.message)

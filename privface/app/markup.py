@@ -36,13 +36,7 @@ def warning(text: str) -> str:
 
 
 def outcomes(rows: Sequence[Outcome], *, archive: str | None, link: Link) -> str:
-    """Faces beside one another, with their readings and downloads.
-
-    Args:
-        rows: What became of each face, and of photos that could not be protected.
-        archive: Address of the zip of all protected faces; ``None`` where there is none.
-        link: Where pictures are put.
-    """
+    """Faces beside one another, with their readings and downloads; ``archive`` is the address of the zip of all."""
     good = sum(row.data is not None for row in rows)
     bad = len(rows) - good
     said = f"{good} {'face' if good == 1 else 'faces'} protected."

@@ -66,23 +66,15 @@ class Service:
         Raises:
             UploadError: If there is none of that name.
         """
-        for method in self.methods:
-            if method.name == name:
-                return method
-        raise UploadError(f"There is no method {name!r}.", hint="Choose one of the list.")
+        found = next((method for method in self.methods if method.name == name), None)
+        if found is None:
+            raise UploadError(f"There is no method {name!r}.", hint="Choose one of the list.")
+        return found
 
     def protect(
         self, session: str, paths: Sequence[str], *, method: str, strength: float, faces: Faces
     ) -> Iterator[str]:
-        """Protect photos; yields how far it is, then the photos or what is wrong.
-
-        Args:
-            session: Whose they are.
-            paths: Uploads.
-            method: Name of one of :attr:`methods`.
-            strength: Its strength.
-            faces: Whether faces are to be found.
-        """
+        """Protect photos; yields how far it is, then the photos or what is wrong."""
         self.shelf.drop(session, "protected")
         if not paths:
             yield markup.hint("Drop photos above, or take one with the camera.")
@@ -116,17 +108,7 @@ class Service:
         aligned: bool,
         ours: bool,
     ) -> Iterator[str]:
-        """Audit two archives; yields how far it is, then the report or what is wrong.
-
-        Args:
-            session: Whose they are.
-            original: Upload of the zip of originals.
-            protected: Upload of the zip of protected photos.
-            labels: Upload of the table of labels, if there is one.
-            effort: Which attackers are sent.
-            aligned: The photos are aligned face crops.
-            ours: They were protected with this server's model.
-        """
+        """Audit two archives, as :func:`audit_uploads`; yields how far it is, then the report or what is wrong."""
         self.shelf.drop(session, "audited")
 
         def work(tell: Callable[[str, int, int], None]) -> str:
