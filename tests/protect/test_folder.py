@@ -21,6 +21,7 @@ from privface.faces.align import align_face, as_aligned, paste_back
 from privface.faces.detect import Detection
 from privface.images import decode_image, encode_image, to_pixels, to_unit, without_colour
 from privface.protect import (
+    STATUSES,
     GaussianBlur,
     GaussianNoise,
     Pixelate,
@@ -53,14 +54,7 @@ def test_same_tree_and_exactly_the_protected_pixels(faces, tmp_path):
     summary = protect_folder(faces, tmp_path / "out", BLUR, aligned(batch_size=4))
     rows = read_manifest(summary.manifest)
     assert [row.input for row in rows] == sorted(p.relative_to(faces).as_posix() for p in faces.rglob("*.*"))
-    assert summary.counts == {
-        "ok": 11,
-        "no_face": 0,
-        "many_faces": 0,
-        "unreadable": 0,
-        "too_large": 0,
-        "failed": 0,
-    }
+    assert summary.counts == {**dict.fromkeys(STATUSES, 0), "ok": 11}
     assert summary.images_per_second > 0
     for row in rows:
         face = as_aligned(decode_image(faces / row.input), size=SIZE)
@@ -75,15 +69,12 @@ def test_same_tree_and_exactly_the_protected_pixels(faces, tmp_path):
 )
 def test_batch_size_and_workers_leave_no_trace(faces, tmp_path, snapshot, protector):
     protect_folder(faces, tmp_path / "one", protector, aligned(batch_size=1, workers=1))
-    protect_folder(faces, tmp_path / "many", protector, aligned(batch_size=64, workers=4))
-    assert snapshot(tmp_path / "one") == snapshot(tmp_path / "many")
-
-
-def test_progress_counts_every_file_once(faces, tmp_path):
     seen: list[tuple[int, int]] = []
-    protect_folder(faces, tmp_path / "out", BLUR, aligned(batch_size=3), progress=lambda *c: seen.append(c))
-    assert seen[-1] == (11, 11)
+    many = aligned(batch_size=3, workers=4)
+    protect_folder(faces, tmp_path / "many", protector, many, progress=lambda *c: seen.append(c))
+    assert snapshot(tmp_path / "one") == snapshot(tmp_path / "many")
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert seen[-1] == (11, 11)
 
 
 def test_the_job_leaves_no_lock_and_no_temporary_file(faces, tmp_path):
@@ -323,13 +314,6 @@ def test_an_output_that_is_a_file_is_refused(faces, tmp_path):
         protect_folder(faces, tmp_path / "out", BLUR, aligned())
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to read-only folders")
-def test_a_read_only_output_is_refused(faces, tmp_path):
-    (tmp_path / "out").mkdir(mode=0o500)
-    with pytest.raises(OutputError, match=r"Cannot write to"):
-        protect_folder(faces, tmp_path / "out", BLUR, aligned())
-
-
 def test_a_write_error_stops_the_job_and_names_the_cure(faces, tmp_path, monkeypatch):
     def full_disk(path: Path, data: bytes) -> None:
         raise OutputError(f"Cannot write {path}: No space left on device.", hint="Check free space.")
@@ -348,22 +332,6 @@ def test_an_empty_or_missing_input_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"holds no image"):
         protect_folder(tmp_path / "in", tmp_path / "out", BLUR, aligned())
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [
-        {"batch_size": 0},
-        {"workers": 0},
-        {"quality": 101},
-        {"max_pixels": 0},
-        {"faces": "all"},
-        {"on_no_face": "stop"},
-    ],
-)
-def test_settings_out_of_range_are_refused(setting):
-    with pytest.raises(ConfigError, match=rf"{next(iter(setting))} is"):
-        aligned(**setting)
 
 
 LEFT: Landmarks = ((12.0, 20.0), (28.0, 20.0), (20.0, 29.0), (13.0, 37.0), (27.0, 37.0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -20,7 +19,6 @@ from numpy.typing import NDArray
 from privface.errors import OutputError
 from privface.images import encode_image
 from privface.protect import (
-    GaussianBlur,
     GaussianNoise,
     Pixelate,
     ProtectOptions,
@@ -99,15 +97,6 @@ def test_changed_inputs_and_damaged_outputs_are_done_again(faces, tmp_path, make
     assert snapshot(out) == snapshot(tmp_path / "fresh")
 
 
-def test_an_output_does_not_outlive_an_input_that_became_unreadable(faces, tmp_path):
-    out = tmp_path / "out"
-    protect_folder(faces, out, NOISE, aligned())
-    (faces / "person0" / "face00.png").write_bytes(b"")
-    assert (out / "person0" / "face00.png").exists()
-    assert protect_folder(faces, out, NOISE, aligned()).counts["unreadable"] == 1
-    assert not (out / "person0" / "face00.png").exists()
-
-
 def test_photos_of_several_faces_are_taken_over_whole_or_done_again(groups, crowd, tmp_path, snapshot):
     out, options = tmp_path / "out", ProtectOptions(faces="detect", batch_size=2)
     protect = partial(protect_folder, groups, options=options, detector=crowd)
@@ -143,20 +132,6 @@ def test_no_face_outlives_its_photo(groups, crowd, tmp_path, snapshot, layout):
     assert snapshot(out) == snapshot(tmp_path / "pasted")
 
 
-def test_a_job_of_an_earlier_version_goes_on(faces, tmp_path):
-    """Its journal leaves out options that it did not know or that were at their default."""
-    out = tmp_path / "out"
-    protect_folder(faces, out, NOISE, aligned(image_format="PNG"))
-    header, *lines = (out / JOURNAL_NAME).read_text().splitlines()
-    content = json.loads(header)
-    known = ("model", "size", "quality", "format", "faces", "detector")
-    content["settings"] = {name: content["settings"][name] for name in known}
-    (out / JOURNAL_NAME).write_text("\n".join([json.dumps(content), *lines]) + "\n")
-    assert protect_folder(faces, out, NOISE, aligned(image_format=".png")).reused == 11
-    with pytest.raises(OutputError, match="sound True, now False"):
-        protect_folder(faces, out, NOISE, aligned(image_format="png", sound=False))
-
-
 def test_a_link_put_in_place_of_an_output_is_replaced(faces, tmp_path):
     out = tmp_path / "out"
     protect_folder(faces, out, NOISE, aligned())
@@ -190,14 +165,6 @@ def test_other_settings_in_the_same_output_are_refused(faces, tmp_path, snapshot
     protect_folder(faces, out, protector, aligned(quality=quality, overwrite=True))
     protect_folder(faces, tmp_path / "fresh", protector, aligned(quality=quality))
     assert snapshot(out) == snapshot(tmp_path / "fresh")
-
-
-def test_overwriting_removes_what_the_former_job_wrote(faces, tmp_path):
-    out = tmp_path / "out"
-    protect_folder(faces, out, NOISE, aligned())
-    (faces / "person0" / "face00.png").unlink()
-    protect_folder(faces, out, GaussianBlur(sigma=1.0, size=SIZE), aligned(overwrite=True))
-    assert not (out / "person0" / "face00.png").exists()
 
 
 def test_two_jobs_on_one_output_are_refused(faces, tmp_path):
