@@ -90,7 +90,7 @@ class Pixelate(Baseline):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_below("cells", self.cells, self.size, hint="8 to 16 cells hide a face from the eye.")
+        _require_up_to(self.size - 1, "cells", self.cells, hint="8 to 16 cells hide a face from the eye.")
 
     def _change(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         edges = np.linspace(0, self.size, self.cells + 1).astype(np.int64)
@@ -145,7 +145,7 @@ class JPEGCompression(Baseline):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_below("quality", self.quality, 101, hint="10 shows blocks.")
+        _require_up_to(100, "quality", self.quality, hint="10 shows blocks.")
 
     def _change(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         out = np.empty_like(to_pixels(images))
@@ -167,7 +167,7 @@ class DownUpSample(Baseline):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_below("side", self.side, self.size, hint="24 to 32 pixels leave a coarse face.")
+        _require_up_to(self.size - 1, "side", self.side, hint="24 to 32 pixels leave a coarse face.")
 
     def _change(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         out = np.empty_like(images)
@@ -300,9 +300,9 @@ def _thumbnails(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(grey.reshape(len(images), -1), np.float32)
 
 
-def _require_below(name: str, value: int, limit: int, *, hint: str) -> None:
-    if not 1 <= value < limit:
-        raise ConfigError(f"{name} is {value}; it must be at least 1 and below {limit}.", hint=hint)
+def _require_up_to(most: int, name: str, value: int, *, hint: str) -> None:
+    if not 1 <= value <= most:
+        raise ConfigError(f"{name} is {value}; it must be from 1 to {most}.", hint=hint)
 
 
 def _require_positive(name: str, value: float) -> None:

@@ -365,7 +365,7 @@ def test_grid_is_the_product_and_points_come_after_it(place, tmp_path):
         ({"grid": {"seed": list(range(1001))}}, "make 1,001 points"),
         ({"points": [{"name": "blur,sigma=2", "settings": {}}]}, "Two points are called 'blur,sigma=2'"),
         ({"baselines": ["baseline:blurr,sigma=1"]}, "There is no baseline 'blurr'"),
-        ({"baselines": ["baseline:pixelation,cells=32"]}, "cells is 32; it must be at least 1 and below"),
+        ({"baselines": ["baseline:pixelation,cells=32"]}, "cells is 32; it must be from 1 to 31"),
         ({"baselines": ["baseline:k-same,k=1"]}, "k-same has one setting, k, which is 2 or more"),
         ({"report": None}, "select and report go together"),
         ({"report": "val"}, "select and report are both 'val'"),
