@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 from privface.app.folder import work_folder
 from privface.app.uploads import Limits, Upload, UploadError, unpack_photos
-from privface.audit import AuditResult
 from privface.errors import PrivfaceError
 from privface.options import AuditOptions, Effort
 from privface.pipeline import audit
@@ -38,21 +38,6 @@ class AuditBench:
     model: Path | None = None
 
 
-@dataclass(frozen=True)
-class Audited:
-    """What an audit gave.
-
-    Attributes:
-        report: ``report.html``: no script, no other file.
-        document: ``audit.json``.
-        headline: The verdict in one sentence.
-    """
-
-    report: bytes
-    document: bytes
-    headline: str
-
-
 def audit_uploads(
     original: Upload,
     protected: Upload,
@@ -65,7 +50,7 @@ def audit_uploads(
     ours: bool = False,
     limits: Limits | None = None,
     progress: Progress | None = None,
-) -> Audited:
+) -> tuple[str, dict[str, bytes]]:
     """Unpack, audit, take the results into memory, wipe.
 
     Args:
@@ -79,6 +64,9 @@ def audit_uploads(
         ours: They were protected with this server's model: its training people are refused, models it met are marked.
         limits: Of the archives.
         progress: Told about every stage; what it raises stops the audit.
+
+    Returns:
+        The verdict in one sentence, and ``report.html`` (no script, no other file) and ``audit.json``.
 
     Raises:
         PrivfaceError: If an upload breaks a limit, or the sets do not fit; messages name no path of this machine.
@@ -95,36 +83,25 @@ def audit_uploads(
             hint="Save it as CSV, or run `privface audit` on the command line, which reads both.",
         )
     with work_folder(folder) as work:
-        places = {
-            "originals": work / "originals",
-            "protected": work / "protected",
-            "labels": work / "labels.csv",
-        }
+        originals, copies, table = work / "originals", work / "protected", work / "labels.csv"
         tell = progress or (lambda _stage, _done, _total: None)
         try:
-            for number, (upload, name) in enumerate(((original, "originals"), (protected, "protected"))):
-                tell("unpack", number, 2)
-                unpack_photos(
-                    upload.data,
-                    places[name],
-                    limits=limits,
-                    name=upload.name,
-                    stop=lambda number=number: tell("unpack", number, 2),  # type: ignore[misc]
-                )
+            for number, (upload, place) in enumerate(((original, originals), (protected, copies))):
+                stop = partial(tell, "unpack", number, 2)
+                stop()
+                unpack_photos(upload.data, place, limits=limits, name=upload.name, stop=stop)
             if labels is not None:
-                places["labels"].write_bytes(labels.data)
+                table.write_bytes(labels.data)
             result = audit(
-                places["originals"],
-                places["protected"],
-                labels=None if labels is None else places["labels"],
+                originals,
+                copies,
+                labels=None if labels is None else table,
                 matchers=bench.matchers,
                 probes=bench.probes,
                 model=bench.model if ours else None,
                 out=work / "out",
                 options=AuditOptions(
-                    effort=effort,
-                    resamples=RESAMPLES[effort],
-                    faces="aligned" if aligned else "auto",
+                    effort=effort, resamples=RESAMPLES[effort], faces="aligned" if aligned else "auto"
                 ),
                 progress=progress,
             )
@@ -132,11 +109,8 @@ def audit_uploads(
         except PrivfaceError as error:
             _leave_paths_out(error, work)
             raise
-        return Audited(report, result.to_bytes(), _headline(result))
-
-
-def _headline(result: AuditResult) -> str:
-    return str(result.document["verdict"]["headline"])
+        headline = str(result.document["verdict"]["headline"])
+        return headline, {"report.html": report, "audit.json": result.to_bytes()}
 
 
 def _leave_paths_out(error: PrivfaceError, work: Path) -> None:
@@ -144,10 +118,8 @@ def _leave_paths_out(error: PrivfaceError, work: Path) -> None:
 
     def plain(text: str) -> str:
         for place in (work.resolve(), work):
-            text = text.replace(f"{place}/originals", "the originals").replace(
-                f"{place}/protected", "the protected photos"
-            )
-            text = text.replace(f"{place}/", "")
+            text = text.replace(f"{place}/originals", "the originals")
+            text = text.replace(f"{place}/protected", "the protected photos").replace(f"{place}/", "")
         return text
 
     error.message = plain(error.message)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 PREFIX = "privface-app-"
 _LOCK = "lock"
@@ -24,13 +25,11 @@ def private_folder(parent: Path | None = None) -> Iterator[Path]:
     parent = parent or Path(tempfile.gettempdir())
     remove_leftovers(parent)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel frees it even when we are killed
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+    with FileLock(folder / _LOCK, mode=0o600):  # the kernel frees it even when we are killed
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -47,18 +46,10 @@ def remove_leftovers(parent: Path) -> int:
     """Remove folders of our user's servers that no longer run; returns how many there were."""
     removed = 0
     for folder in parent.glob(f"{PREFIX}*"):
-        try:
-            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-                continue
-            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-            removed += 1
-        except BlockingIOError:
-            pass  # its server runs
-        finally:
-            os.close(lock)
+        with suppress(Timeout, OSError):  # its server runs, or it has gone meanwhile
+            ours = not folder.is_symlink() and folder.stat().st_uid == os.getuid()
+            if ours and (folder / _LOCK).is_file():  # without one, it is being made
+                with FileLock(folder / _LOCK, timeout=0):
+                    shutil.rmtree(folder, ignore_errors=True)
+                    removed += 1
     return removed

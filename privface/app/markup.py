@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from privface.app.protecting import DIFFERENCE_GAIN, Outcome, Reading
-from privface.app.tradeoff import Point, figure, in_words
 from privface.errors import PrivfaceError
 from privface.report.reading import plain_text
 
@@ -37,13 +36,7 @@ def warning(text: str) -> str:
 
 
 def outcomes(rows: Sequence[Outcome], *, archive: str | None, link: Link) -> str:
-    """Faces beside one another, with their readings and downloads.
-
-    Args:
-        rows: What became of each face, and of photos that could not be protected.
-        archive: Address of the zip of all protected faces; ``None`` where there is none.
-        link: Where pictures are put.
-    """
+    """Faces beside one another, with their readings and downloads; ``archive`` is the address of the zip of all."""
     good = sum(row.data is not None for row in rows)
     bad = len(rows) - good
     said = f"{good} {'face' if good == 1 else 'faces'} protected."
@@ -110,43 +103,15 @@ def _leaning(male: float) -> str:
     return f"{word} {share:.0%}"
 
 
-def report(address: str, download: str, document: str, headline: str) -> str:
-    """The finished report in a frame that runs no script, with its downloads."""
+def framed(headline: str, address: str, downloads: Mapping[str, str]) -> str:
+    """A finished page in a frame that runs no script, with the addresses of what can be saved, by file name."""
+    buttons = "".join(
+        f'<a class="pf-button" href="{escape(file)}" download>Download {_text(name)}</a>'
+        for name, file in downloads.items()
+    )
     return (
-        f'<div class="pf-summary" role="status"><span>{_text(headline)}</span>'
-        f'<a class="pf-button" href="{escape(download)}" download>Download report.html</a>'
-        f'<a class="pf-button" href="{escape(document)}" download>Download audit.json</a></div>'
-        f'<iframe class="pf-report" src="{escape(address)}" sandbox title="Audit report"></iframe>'
-    )
-
-
-def trade_off(points: Sequence[Point]) -> str:
-    """The plot, and all of its figures in a table."""
-    drawn = [point for point in points if point.leakage.known and point.tmr.known]
-    numbers = {id(point): number for number, point in enumerate(drawn, 1)}
-    rows = "".join(
-        f"<tr><td>{numbers.get(id(p), '')}</td><th scope='row'>{_text(p.name)}</th><td>{_text(in_words(p.leakage))}</td>"
-        f"<td>{_text(p.probe)}</td><td>{_text(in_words(p.tmr))}</td><td>{_text(p.matcher)}</td>"
-        f"<td>{_text(p.dominated_by or '')}</td><td>{_text(', '.join(p.differs))}</td></tr>"
-        for p in points
-    )
-    heads = (
-        "",
-        "audit",
-        "leakage",
-        "worst attacker",
-        "TMR at FMR 1 %",
-        "matcher",
-        "beaten by",
-        "measured otherwise",
-    )
-    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
-    return (
-        '<div class="pf-figure">'
-        f"{figure(points)}</div><p class='pf-hint'>Up: more is recognised. Left: less leaks. Lines are 95 % intervals. "
-        "Hollow points are beaten by another one on both counts. Rest on a point, or move to it with the Tab key.</p>"
-        f'<div class="pf-table" tabindex="0" role="region" aria-label="Figures"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
+        f'<div class="pf-summary" role="status"><span>{_text(headline)}</span>{buttons}</div>'
+        f'<iframe class="pf-report" src="{escape(address)}" sandbox title="{_text(headline)}"></iframe>'
     )
 
 

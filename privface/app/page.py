@@ -136,23 +136,11 @@ def _protect_tab(service: Service) -> None:
     limits, names = service.limits, [method.name for method in service.methods]
     with gr.Row(elem_classes="pf-columns"):
         with gr.Column(scale=2, min_width=320):
-            files = _file(
-                label=f"Photos, up to {limits.files} of {megabytes(limits.file_bytes)} each",
-                file_count="multiple",
-                height=180,
-                elem_id="pf-photos",
-            )
+            told = f"Photos, up to {limits.files} of {megabytes(limits.file_bytes)} each"
+            files = _file(told, file_count="multiple", height=180, elem_id="pf-photos")
             with gr.Accordion("Take one with the camera", open=False):
-                camera = _held(
-                    gr.Image(
-                        sources=["webcam"],
-                        type="filepath",
-                        format="png",
-                        show_label=False,
-                        height=260,
-                        elem_id="pf-camera",
-                    )
-                )
+                picture = {"sources": ["webcam"], "type": "filepath", "format": "png", "height": 260}
+                camera = _held(gr.Image(**picture, show_label=False, elem_id="pf-camera"))
         with gr.Column(scale=2, min_width=320):
             method = gr.Dropdown(
                 names, value=names[0], label="Protect with", elem_id="pf-method", filterable=False
@@ -176,11 +164,10 @@ def _protect_tab(service: Service) -> None:
     result = gr.HTML(markup.hint("Drop photos above, or take one with the camera."), elem_id="pf-result")
 
     def run(
-        photos: list[str], picture: list[str], chosen: str, amount: float, shown: Any, request: gr.Request
+        photos: list[str], taken: list[str], chosen: str, amount: float, shown: Any, request: gr.Request
     ) -> Iterator[str]:
-        yield from service.protect(
-            _session(request), [*photos, *picture], method=chosen, strength=amount, faces=shown
-        )
+        paths = [*photos, *taken]
+        yield from service.protect(_session(request), paths, method=chosen, strength=amount, faces=shown)
 
     def describe(chosen: str) -> tuple[str, Any]:
         found = service.method(chosen)
@@ -278,11 +265,8 @@ def _audit_tab(service: Service) -> None:
 
 
 def _trade_off_tab(service: Service) -> None:
-    files = _file(
-        label="audit.json files of audits of the same photos",
-        file_count="multiple",
-        elem_id="pf-audits",
-    )
+    told = "audit.json files of audits of the same photos"
+    files = _file(told, file_count="multiple", elem_id="pf-audits")
     result = gr.HTML(service.trade_off("", []), elem_id="pf-trade-off")
 
     def run(paths: list[str], request: gr.Request) -> str:
@@ -294,5 +278,6 @@ def _trade_off_tab(service: Service) -> None:
         files,
         result,
         show_progress="hidden",
+        concurrency_limit=1,
         api_name="trade_off",
     )

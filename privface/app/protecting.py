@@ -108,9 +108,7 @@ class PhotoDesk:
         self.matchers, self.probes = tuple(matchers), tuple(probes)
         self._limits = limits or Limits()
         self._detector = detector
-        self._one_at_a_time = (
-            threading.Lock()
-        )  # bounds the memory: a photo of 100 megapixels takes a gigabyte
+        self._one_at_a_time = threading.Lock()  # a photo of 100 megapixels takes a gigabyte
 
     def protect(
         self,
@@ -123,15 +121,8 @@ class PhotoDesk:
     ) -> list[Outcome]:
         """Protect photos one after the other. A fault of one photo stops no other.
 
-        Args:
-            uploads: Photos.
-            method: What protects them.
-            strength: Its strength, above 0.
-            faces: ``"detect"`` protects every face of a photo, each alone; ``"aligned"`` takes a photo for a face crop.
-            progress: Called with (done, total) uploads.
-
-        Returns:
-            Outcomes in the uploads' order, one a face; output names are unique.
+        ``"detect"`` protects every face of a photo, each alone; ``"aligned"`` takes a photo for a face crop. Outcomes are in
+        the uploads' order, one a face; output names are unique. ``progress`` is called with (done, total) uploads.
         """
         protector = method.make(strength)
         outcomes: list[Outcome] = []

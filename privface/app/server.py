@@ -84,9 +84,7 @@ def serve(settings: Settings, *, ready: Callable[[str], None] | None = None) -> 
 def open_page(settings: Settings, folder: Path) -> Iterator[ASGIApp]:
     """The page as an ASGI application, and a thread that lets go what nobody uses any more.
 
-    Args:
-        settings: Models and limits.
-        folder: Private folder, wiped by whoever made it.
+    The folder is private, and wiped by whoever made it.
 
     Raises:
         MissingExtraError: If Gradio is not installed.
@@ -122,10 +120,6 @@ def open_page(settings: Settings, folder: Path) -> Iterator[ASGIApp]:
 
 def build_service(settings: Settings, folder: Path) -> Service:
     """The work behind the page, its models loaded.
-
-    Args:
-        settings: Models and limits.
-        folder: Private folder.
 
     Raises:
         PrivfaceError: If a model cannot be loaded.

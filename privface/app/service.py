@@ -8,18 +8,18 @@ import queue
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from privface.app import markup
-from privface.app.auditing import AuditBench, Audited, audit_uploads
+from privface.app.auditing import AuditBench, audit_uploads
+from privface.app.comparing import compare_uploads
 from privface.app.gate import KEPT, upload_token
 from privface.app.methods import STRONGEST, WEAKEST, Method
 from privface.app.protecting import Faces, Outcome, PhotoDesk
 from privface.app.shelf import Item, Shelf
-from privface.app.tradeoff import read_points
 from privface.app.uploads import Limits, Upload, UploadError, check_sizes
 from privface.errors import PrivfaceError
 from privface.options import Effort
@@ -66,23 +66,15 @@ class Service:
         Raises:
             UploadError: If there is none of that name.
         """
-        for method in self.methods:
-            if method.name == name:
-                return method
-        raise UploadError(f"There is no method {name!r}.", hint="Choose one of the list.")
+        found = next((method for method in self.methods if method.name == name), None)
+        if found is None:
+            raise UploadError(f"There is no method {name!r}.", hint="Choose one of the list.")
+        return found
 
     def protect(
         self, session: str, paths: Sequence[str], *, method: str, strength: float, faces: Faces
     ) -> Iterator[str]:
-        """Protect photos; yields how far it is, then the photos or what is wrong.
-
-        Args:
-            session: Whose they are.
-            paths: Uploads.
-            method: Name of one of :attr:`methods`.
-            strength: Its strength.
-            faces: Whether faces are to be found.
-        """
+        """Protect photos; yields how far it is, then the photos or what is wrong."""
         self.shelf.drop(session, "protected")
         if not paths:
             yield markup.hint("Drop photos above, or take one with the camera.")
@@ -116,17 +108,7 @@ class Service:
         aligned: bool,
         ours: bool,
     ) -> Iterator[str]:
-        """Audit two archives; yields how far it is, then the report or what is wrong.
-
-        Args:
-            session: Whose they are.
-            original: Upload of the zip of originals.
-            protected: Upload of the zip of protected photos.
-            labels: Upload of the table of labels, if there is one.
-            effort: Which attackers are sent.
-            aligned: The photos are aligned face crops.
-            ours: They were protected with this server's model.
-        """
+        """Audit two archives, as :func:`audit_uploads`; yields how far it is, then the report or what is wrong."""
         self.shelf.drop(session, "audited")
 
         def work(tell: Callable[[str, int, int], None]) -> str:
@@ -136,7 +118,7 @@ class Service:
                 )
             first, second = self._uploads(session, "archives", [original, protected])
             table = None if labels is None else self._uploads(session, "archives", [labels])[0]
-            found = audit_uploads(
+            headline, files = audit_uploads(
                 first,
                 second,
                 table,
@@ -148,16 +130,19 @@ class Service:
                 limits=self.limits,
                 progress=tell,
             )
-            return self._reported(session, found)
+            return self._framed(session, "audited", headline, files)
 
         yield from self._watched(session, work)
 
     def trade_off(self, session: str, paths: Sequence[str]) -> str:
-        """The plot of the audits that a user opened, or what is wrong with them."""
+        """The comparison of the audits that a user opened, or what is wrong with them."""
+        self.shelf.drop(session, "compared")
         if not paths:
             return markup.hint("Open one or more audit.json files of audits of the same photos.")
         try:
-            return markup.trade_off(read_points(self._uploads(session, "audits", paths)))
+            page = compare_uploads(self._uploads(session, "audits", paths), self.folder)
+            headline = f"Comparison of {len(paths)} {'audit' if len(paths) == 1 else 'audits'}"
+            return self._framed(session, "compared", headline, {"comparison.html": page})
         except PrivfaceError as error:
             return markup.trouble(error)
 
@@ -251,17 +236,13 @@ class Service:
             ),
         )
 
-    def _reported(self, session: str, found: Audited) -> str:
-        def link(name: str, data: bytes, media: str, *, saved: bool) -> str:
-            return self._link(session, "audited", name, data, media, saved=saved)
-
-        page = "text/html; charset=utf-8"
-        return markup.report(
-            link("report.html", found.report, page, saved=False),
-            link("report.html", found.report, page, saved=True),
-            link("audit.json", found.document, "application/json", saved=True),
-            found.headline,
-        )
+    def _framed(self, session: str, part: str, headline: str, files: Mapping[str, bytes]) -> str:
+        """A page, the first of these files, in a frame, and all of them to be saved."""
+        name, page = next(iter(files.items()))
+        shown = self._link(session, part, name, page, "text/html; charset=utf-8", saved=False)
+        media = "application/octet-stream"
+        saved = {n: self._link(session, part, n, data, media, saved=True) for n, data in files.items()}
+        return markup.framed(headline, shown, saved)
 
     def _link(self, session: str, part: str, name: str, data: bytes, media: str, *, saved: bool) -> str:
         """Put a result on the shelf; gives its address, relative to the page's."""

@@ -21,32 +21,21 @@ STYLE = """
 .pf-three figcaption { font-size: .85rem; color: var(--pf-soft); text-align: center; margin-top: 4px; }
 .pf-readings { display: grid; gap: 8px; margin-top: 10px; overflow-x: auto; }
 .pf-readings :is(th, td) { overflow-wrap: break-word; }
-.pf-readings table, .pf-table table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
-.pf-readings :is(th, td), .pf-table :is(th, td) { text-align: left; padding: 5px 8px; border: 0 !important; border-top: 1px solid var(--border-color-primary) !important; }
-.pf-readings :is(table, thead, tbody, tr), .pf-table :is(table, thead, tbody, tr) { border: 0 !important; background: none !important; }
-.pf-readings thead th, .pf-table thead th { border-top: 0 !important; color: var(--pf-soft); font-weight: 600; }
+.pf-readings table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
+.pf-readings :is(th, td) { text-align: left; padding: 5px 8px; border: 0 !important; border-top: 1px solid var(--border-color-primary) !important; }
+.pf-readings :is(table, thead, tbody, tr) { border: 0 !important; background: none !important; }
+.pf-readings thead th { border-top: 0 !important; color: var(--pf-soft); font-weight: 600; }
 .pf-foot { margin: 12px 0 0; font-size: .9rem; }
 .pf-failed { margin: 0; }
 a.pf-button { display: inline-block; padding: 6px 14px; border: 1px solid var(--border-color-primary); border-radius: 8px;
   background: var(--button-secondary-background-fill); color: var(--button-secondary-text-color); text-decoration: none; font-weight: 600; font-size: .9rem; }
 a.pf-button:hover { border-color: var(--link-text-color); }
 .pf-report { width: 100%; height: min(85vh, 1100px); border: 1px solid var(--border-color-primary); border-radius: 10px; background: #fff; }
-.pf-figure { max-width: 860px; } .pf-plot { width: 100%; height: auto; display: block; font-size: 13px; overflow: visible; }
-.pf-plot text { fill: var(--body-text-color); } .pf-plot .pf-grid { stroke: var(--border-color-primary); stroke-width: 1; }
-.pf-plot .pf-chance { stroke: var(--body-text-color); stroke-width: 1.4; stroke-dasharray: 5 4; }
-.pf-point { cursor: pointer; outline: none; } .pf-point line { stroke: #c14f00; stroke-width: 1.5; }
-.pf-point circle { fill: #c14f00; stroke: #c14f00; stroke-width: 2; } .pf-point .pf-number { fill: #fff; font-weight: 700; font-size: 12px; }
-.pf-point.pf-beaten circle { fill: var(--block-background-fill); stroke: #8a8f98; } .pf-point.pf-beaten line { stroke: #8a8f98; }
-.pf-point.pf-beaten .pf-number { fill: var(--body-text-color); }
-.pf-tip { visibility: hidden; pointer-events: none; } .pf-tip rect { fill: var(--background-fill-primary); stroke: var(--body-text-color); }
-.pf-point:hover .pf-tip, .pf-point:focus .pf-tip { visibility: visible; }
-.pf-point:focus circle { stroke: var(--body-text-color); stroke-width: 3; }
-.pf-table { overflow-x: auto; } .pf-table :is(td, th) { max-width: 26ch; overflow-wrap: break-word; } .pf-table :is(td, th):nth-child(n+2) { min-width: 11ch; }
 :is(a, button, input, [tabindex]):focus-visible { outline: 3px solid var(--link-text-color) !important; outline-offset: 2px; }
 .gradio-container { padding-left: clamp(8px, 2vw, 32px) !important; padding-right: clamp(8px, 2vw, 32px) !important; }
 @media (max-width: 560px) {
   .pf-card { padding: 10px; } .pf-readings table { font-size: .85rem; } .pf-readings :is(th, td) { padding: 4px 5px; } .pf-three { gap: 4px; } .pf-three figcaption { font-size: .75rem; }
-  .pf-figure { overflow-x: auto; } .pf-plot { min-width: 560px; } .pf-columns { flex-direction: column; }
+  .pf-columns { flex-direction: column; }
 }
 """
-"""CSS of the page. On narrow screens the plot keeps a width at which it can be read, and scrolls."""
+"""CSS of the page."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import stat
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -191,6 +190,8 @@ def _damaged(name: str, error: Exception) -> UploadError:
 
 def _members(archive: zipfile.ZipFile, name: str, limits: Limits) -> Iterator[zipfile.ZipInfo]:
     """The members to unpack, after a look at all of them."""
+    from privface.protect.archives import zip_fault  # noqa: PLC0415 - torch comes with it
+
     declared = sum(member.file_size for member in archive.infolist())
     if declared > limits.unpacked_bytes:
         raise UploadError(
@@ -198,28 +199,14 @@ def _members(archive: zipfile.ZipFile, name: str, limits: Limits) -> Iterator[zi
             hint="Audit a part of the set, or use `privface audit` on the command line.",
         )
     for member in archive.infolist():
-        fault = _fault(member)
+        fault = zip_fault(member)
         if fault is not None:
-            raise UploadError(f"{name}: the entry {member.filename!r} {fault}.", hint="Pack it without.")
+            raise UploadError(f"{name}: the entry {member.filename!r}: {fault}.", hint="Pack it without.")
         path = PurePosixPath(member.filename)
         if member.is_dir() or member.filename.startswith(_JUNK) or any(p.startswith(".") for p in path.parts):
             continue
         if path.name.lower().endswith(IMAGE_SUFFIXES) or path.name == LABELS_NAME:
             yield member
-
-
-def _fault(member: zipfile.ZipInfo) -> str | None:
-    """Why an entry makes the whole archive unacceptable."""
-    parts = member.filename.rstrip("/").split("/")
-    if member.filename.startswith("/") or "\\" in member.filename or ":" in parts[0]:
-        return "has an absolute name, a backslash or a drive"
-    if any(part in {"", ".", ".."} for part in parts):
-        return "leads out of its folder"
-    if stat.S_ISLNK(member.external_attr >> 16):
-        return "is a link"
-    if member.flag_bits & 0x1:
-        return "is encrypted"
-    return None
 
 
 def _common_folder(names: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from privface.protect import ImageProtector
     from privface.protect.job import Engine, TemplateSink
-    from privface.protect.templates import TemplateMaker
+    from privface.protect.templates import MatcherTemplates
 
 EXIT_SOME_FAILED = 1
 
@@ -368,7 +368,7 @@ def _baseline(spec: str, given: Mapping[str, object]) -> ImageProtector:
 
 def _templates(
     embeddings: str | None, store: str | None, device: str, precision: str
-) -> tuple[TemplateMaker | None, TemplateSink | None]:
+) -> tuple[MatcherTemplates | None, TemplateSink | None]:
     """Who makes templates, and where else they go."""
     if embeddings is None:
         if store is not None:

@@ -11,7 +11,7 @@ from privface.data.embeddings import (
     stream_embeddings,
 )
 from privface.data.pairs import FoldedPairs, genuine_pairs, impostor_pairs, read_pairs_file
-from privface.data.sampling import balanced_indices, balanced_weights
+from privface.data.sampling import balanced_indices
 from privface.data.sources import (
     SOURCE_KINDS,
     from_celeba,
@@ -36,7 +36,6 @@ __all__ = [
     "LoadedFaces",
     "Prepare",
     "balanced_indices",
-    "balanced_weights",
     "from_celeba",
     "from_folder",
     "from_lfw",

@@ -1,4 +1,4 @@
-"""Orders and weights that give both genders the same say, whatever the set holds."""
+"""Orders that give both genders the same say, whatever the set holds."""
 
 from __future__ import annotations
 
@@ -41,23 +41,6 @@ def balanced_indices(
     length = int(np.bincount(codes).max())
     sides = [_rounds(np.flatnonzero(codes == code), people, length, rng) for code in (0, 1)]
     return rng.permuted(np.stack(sides, axis=1), axis=1).reshape(-1).astype(np.int64)
-
-
-def balanced_weights(genders: ArrayLike) -> NDArray[np.float64]:
-    """Weight of each photo so that both genders weigh the same and the mean weight is 1.
-
-    Args:
-        genders: 0 (female) or 1 (male) for each photo, shape ``(N,)``.
-
-    Returns:
-        ``N / (2 * count of the photo's gender)``, shape ``(N,)``.
-
-    Raises:
-        LabelError: If a gender is absent or a value is neither 0 nor 1.
-    """
-    codes = _codes(genders)
-    per_gender = len(codes) / (2.0 * np.bincount(codes, minlength=2))
-    return np.asarray(per_gender[codes], dtype=np.float64)
 
 
 def _codes(genders: ArrayLike) -> NDArray[np.int64]:

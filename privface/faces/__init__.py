@@ -1,13 +1,12 @@
 """Finding faces and bringing them into the common 112 x 112 frame."""
 
-from privface.faces.align import align_batch, align_face, as_aligned, paste_back, similarity_transform
+from privface.faces.align import align_face, as_aligned, paste_back, similarity_transform
 from privface.faces.detect import Detection, FaceDetector, MTCNNDetector, choose_face
 
 __all__ = [
     "Detection",
     "FaceDetector",
     "MTCNNDetector",
-    "align_batch",
     "align_face",
     "as_aligned",
     "choose_face",

@@ -8,7 +8,6 @@ another size than 112 covers the same area of the face, so a point ``t`` of the 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -87,31 +86,6 @@ def align_face(
     """
     _require_rgb(pixels)
     return _warp(pixels, similarity_transform(landmarks, size=size), (size, size))
-
-
-def align_batch(
-    images: Sequence[NDArray[np.uint8]],
-    landmarks: Sequence[Landmarks | NDArray[np.float64]],
-    *,
-    size: int = FRAME,
-) -> NDArray[np.uint8]:
-    """:func:`align_face` for many photos, which may differ in size.
-
-    Returns:
-        uint8 RGB of shape ``(N, size, size, 3)``, in order.
-
-    Raises:
-        ImageError: If the landmarks of a photo are degenerate.
-        InputRangeError: If there are not as many landmarks as images, or an image is not uint8 RGB.
-    """
-    if len(images) != len(landmarks):
-        raise InputRangeError(
-            f"{len(landmarks)} sets of landmarks for {len(images)} images.", hint="Give one each."
-        )
-    faces = np.empty((len(images), size, size, 3), np.uint8)
-    for index, (pixels, points) in enumerate(zip(images, landmarks, strict=True)):
-        faces[index] = align_face(pixels, points, size=size)
-    return faces
 
 
 def as_aligned(pixels: NDArray[np.uint8], *, size: int = FRAME) -> NDArray[np.uint8]:

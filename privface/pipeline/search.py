@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -145,11 +144,8 @@ def write_candidates(candidates: Sequence[Candidate], out: Path) -> None:
     Raises:
         OutputError: If it cannot be written.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["probe", "rank", "file", "similarity"])
-    writer.writerows([c.probe, c.rank, c.file, f"{c.similarity:.6f}"] for c in candidates)
-    write_atomic(out, text.getvalue().encode())
+    table = pd.DataFrame(candidates, columns=[each.name for each in fields(Candidate)])
+    write_atomic(out, table.to_csv(index=False, float_format="%.6f", lineterminator="\n").encode())
 
 
 def _said_of(gallery: Path) -> str:

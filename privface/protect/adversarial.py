@@ -107,9 +107,8 @@ class FastGradientSign:
     def _confidence(self, images: Tensor) -> Tensor:
         """Log-odds of the answer that the classifier gives, shape ``(N,)``; "male" where it cannot tell."""
         logit = self._classifier.logit(images)
-        return torch.where(
-            logit >= 0.0, logit, -logit
-        )  # abs() has no slope at 0 and would leave the photo as it is
+        # abs() has no slope at 0 and would leave the photo as it is
+        return torch.where(logit >= 0.0, logit, -logit)
 
 
 def _require_ball(epsilon: float, *, steps: int) -> None:

@@ -66,12 +66,7 @@ class ZipSource(Archive):
         for member in self._zip.infolist():
             if member.is_dir() or not is_photo(member.filename):
                 continue
-            fault = _name_fault(member.filename)
-            if stat.S_ISLNK(member.external_attr >> 16):
-                fault = "symbolic link; links are not followed"
-            elif member.flag_bits & 0x1:
-                fault = "encrypted; unpack it yourself"
-            found.append(_member(member.filename, fault, self._members))
+            found.append(_member(member.filename, zip_fault(member), self._members))
             self._members.setdefault(found[-1].key, member)
         return sorted(found, key=lambda item: item.key)
 
@@ -218,6 +213,15 @@ def _require(pattern: str | Path, *, kind: str) -> list[str]:
             f"{pattern} does not exist.", hint=f"Name a {kind} file, or several with * in quotes."
         )
     return found
+
+
+def zip_fault(member: zipfile.ZipInfo) -> str | None:
+    """Why a member of a zip archive must not be unpacked; ``None`` where it may."""
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return "symbolic link; links are not followed"
+    if member.flag_bits & 0x1:
+        return "encrypted; unpack it yourself"
+    return _name_fault(member.filename.rstrip("/"))
 
 
 def _name_fault(name: str) -> str | None:

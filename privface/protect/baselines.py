@@ -7,8 +7,9 @@ matching, less leakage. There is no identity protector on purpose: an original n
 from __future__ import annotations
 
 import hashlib
-from dataclasses import MISSING, dataclass, fields
-from typing import TypeAlias
+from abc import ABC, abstractmethod
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -22,63 +23,76 @@ from privface.records import FRAME
 
 
 @dataclass(frozen=True)
-class GaussianBlur:
-    """Gaussian blur.
+class Baseline(ABC):
+    """A baseline that needs nothing but numbers.
 
     Attributes:
-        sigma: Standard deviation in pixels of an image of side ``size``, above 0.
         size: Side of the aligned faces in pixels.
     """
 
-    sigma: float
-    size: int = FRAME
+    title: ClassVar[str]
+    """Name in the fingerprint."""
+
+    size: int = field(default=FRAME, kw_only=True)
 
     def __post_init__(self) -> None:
-        _require_positive("sigma", self.sigma)
         _require_positive("size", self.size)
 
     @property
     def fingerprint(self) -> str:
         """Name, version and settings."""
-        return f"gaussian-blur/1 sigma={self.sigma:g} size={self.size}"
+        values = [(each.name, getattr(self, each.name)) for each in _settings(type(self))]
+        told = (f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in values)
+        return f"{self.title}/1 {' '.join(told)}"
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Blur a batch, float32 ``(N, 3, size, size)`` in [0, 1]; borders are replicated."""
+        """Change a batch, float32 ``(N, 3, size, size)`` in [0, 1]."""
         check_images(images, size=self.size)
-        blurred: NDArray[np.float32] = gaussian_filter(
-            images, sigma=(0, 0, self.sigma, self.sigma), mode="nearest"
-        )
+        return self._change(images)
+
+    @abstractmethod
+    def _change(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What it makes of a checked batch."""
+
+
+@dataclass(frozen=True)
+class GaussianBlur(Baseline):
+    """Gaussian blur; borders are replicated.
+
+    Attributes:
+        sigma: Standard deviation in pixels of an image of side ``size``, above 0.
+    """
+
+    title = "gaussian-blur"
+    sigma: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_positive("sigma", self.sigma)
+
+    def _change(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        sigma = (0, 0, self.sigma, self.sigma)
+        blurred: NDArray[np.float32] = gaussian_filter(images, sigma=sigma, mode="nearest")
         return np.clip(blurred, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
-class Pixelate:
+class Pixelate(Baseline):
     """Mosaic: every cell takes its mean colour.
 
     Attributes:
-        cells: Cells per side, at least 1 and below ``size`` (``size`` cells would be the original).
-        size: Side of the aligned faces in pixels; cells differ by at most one pixel where it does not divide.
+        cells: Cells per side, at least 1 and below ``size`` (``size`` cells would be the original); they differ by at most
+            one pixel where they do not divide it.
     """
 
+    title = "pixelate"
     cells: int
-    size: int = FRAME
 
     def __post_init__(self) -> None:
-        _require_positive("size", self.size)
-        if not 1 <= self.cells < self.size:
-            raise ConfigError(
-                f"cells is {self.cells}; it must be at least 1 and below the side of {self.size} pixels.",
-                hint="8 to 16 cells hide a face from the eye.",
-            )
+        super().__post_init__()
+        _require_up_to(self.size - 1, "cells", self.cells, hint="8 to 16 cells hide a face from the eye.")
 
-    @property
-    def fingerprint(self) -> str:
-        """Name, version and settings."""
-        return f"pixelate/1 cells={self.cells} size={self.size}"
-
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Pixelate a batch, float32 ``(N, 3, size, size)`` in [0, 1]."""
-        check_images(images, size=self.size)
+    def _change(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         edges = np.linspace(0, self.size, self.cells + 1).astype(np.int64)
         widths = np.diff(edges)
         sums = np.add.reduceat(images.astype(np.float64), edges[:-1], axis=2)
@@ -89,7 +103,7 @@ class Pixelate:
 
 
 @dataclass(frozen=True)
-class GaussianNoise:
+class GaussianNoise(Baseline):
     """Additive Gaussian noise, clipped to [0, 1].
 
     The noise of an image is drawn from a generator seeded by ``seed`` and the image's own content, so it
@@ -98,25 +112,17 @@ class GaussianNoise:
     Attributes:
         sigma: Standard deviation in units of the [0, 1] range, above 0.
         seed: Chooses among noise fields.
-        size: Side of the aligned faces in pixels.
     """
 
+    title = "gaussian-noise"
     sigma: float
     seed: int = 0
-    size: int = FRAME
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require_positive("sigma", self.sigma)
-        _require_positive("size", self.size)
 
-    @property
-    def fingerprint(self) -> str:
-        """Name, version and settings."""
-        return f"gaussian-noise/1 sigma={self.sigma:g} seed={self.seed} size={self.size}"
-
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Add noise to a batch, float32 ``(N, 3, size, size)`` in [0, 1]."""
-        check_images(images, size=self.size)
+    def _change(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         noisy = np.empty_like(images)
         for index, image in enumerate(images):
             key = hashlib.blake2b(np.ascontiguousarray(image).tobytes(), salt=str(self.seed).encode()[:16])
@@ -127,30 +133,21 @@ class GaussianNoise:
 
 
 @dataclass(frozen=True)
-class JPEGCompression:
+class JPEGCompression(Baseline):
     """What is left after JPEG compression.
 
     Attributes:
         quality: 1 to 100 on libjpeg's scale.
-        size: Side of the aligned faces in pixels.
     """
 
+    title = "jpeg"
     quality: int
-    size: int = FRAME
 
     def __post_init__(self) -> None:
-        _require_positive("size", self.size)
-        if not 1 <= self.quality <= 100:
-            raise ConfigError(f"quality is {self.quality}; it must be 1 to 100.", hint="10 shows blocks.")
+        super().__post_init__()
+        _require_up_to(100, "quality", self.quality, hint="10 shows blocks.")
 
-    @property
-    def fingerprint(self) -> str:
-        """Name, version and settings."""
-        return f"jpeg/1 quality={self.quality} size={self.size}"
-
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Compress and decompress a batch, float32 ``(N, 3, size, size)`` in [0, 1]."""
-        check_images(images, size=self.size)
+    def _change(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         out = np.empty_like(to_pixels(images))
         for index, pixels in enumerate(to_pixels(images)):
             out[index] = decode_image(encode_image(pixels, ".jpg", quality=self.quality))
@@ -158,44 +155,28 @@ class JPEGCompression:
 
 
 @dataclass(frozen=True)
-class DownUpSample:
+class DownUpSample(Baseline):
     """Resolution thrown away: reduced by area, enlarged again bilinearly.
 
     Attributes:
         side: Pixels per side that are kept, at least 1 and below ``size``.
-        size: Side of the aligned faces in pixels.
     """
 
+    title = "down-up"
     side: int
-    size: int = FRAME
 
     def __post_init__(self) -> None:
-        _require_positive("size", self.size)
-        if not 1 <= self.side < self.size:
-            raise ConfigError(
-                f"side is {self.side}; it must be at least 1 and below the side of {self.size} pixels.",
-                hint="24 to 32 pixels leave a coarse face.",
-            )
+        super().__post_init__()
+        _require_up_to(self.size - 1, "side", self.side, hint="24 to 32 pixels leave a coarse face.")
 
-    @property
-    def fingerprint(self) -> str:
-        """Name, version and settings."""
-        return f"down-up/1 side={self.side} size={self.size}"
-
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Reduce and enlarge a batch, float32 ``(N, 3, size, size)`` in [0, 1]."""
-        check_images(images, size=self.size)
+    def _change(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         out = np.empty_like(images)
-        for index, image in enumerate(images):
-            small = cv2.resize(
-                np.moveaxis(image, 0, -1), (self.side, self.side), interpolation=cv2.INTER_AREA
-            )
-            large = cv2.resize(small, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
-            out[index] = np.moveaxis(large, -1, 0)
+        small, large = (self.side, self.side), (self.size, self.size)
+        for index, image in enumerate(np.moveaxis(images, 1, -1)):
+            reduced = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+            out[index] = np.moveaxis(cv2.resize(reduced, large, interpolation=cv2.INTER_LINEAR), -1, 0)
         return np.clip(out, 0.0, 1.0)
 
-
-Baseline: TypeAlias = GaussianBlur | Pixelate | GaussianNoise | JPEGCompression | DownUpSample
 
 BASELINES: dict[str, type[Baseline]] = {
     "blur": GaussianBlur,
@@ -226,10 +207,12 @@ def load_baseline(spec: str, *, size: int = FRAME) -> Baseline:
     """
     name, *settings = spec.removeprefix(_PREFIX).split(",")
     if name not in BASELINES:
-        raise ConfigError(f"There is no baseline {name!r}.", hint=f"Baselines: {_forms()}.")
+        raise ConfigError(
+            f"There is no baseline {name!r}.", hint=f"Baselines: {'; '.join(map(_form, BASELINES))}."
+        )
     kind = BASELINES[name]
-    types = {field.name: float if field.type == "float" else int for field in fields(kind)}
-    needed = {field.name for field in fields(kind) if field.default is MISSING}
+    types = {each.name: float if each.type == "float" else int for each in fields(kind)}
+    needed = {each.name for each in fields(kind) if each.default is MISSING}
     values: dict[str, float] = {"size": size}
     for setting in settings:
         key, _, text = setting.partition("=")
@@ -248,16 +231,17 @@ def load_baseline(spec: str, *, size: int = FRAME) -> Baseline:
 
 def _form(name: str) -> str:
     parts = [
-        f"{field.name}={str(field.type).upper()}"
-        if field.default is MISSING
-        else f"[{field.name}={field.default}]"
-        for field in fields(BASELINES[name])
+        f"{each.name}={str(each.type).upper()}"
+        if each.default is MISSING
+        else f"[{each.name}={each.default}]"
+        for each in _settings(BASELINES[name])
     ]
     return f"{_PREFIX}{','.join([name, *parts])}"
 
 
-def _forms() -> str:
-    return "; ".join(_form(name) for name in BASELINES)
+def _settings(kind: type[Baseline]) -> list[Field[Any]]:
+    """The fields of a baseline, its own before the size."""
+    return sorted(fields(kind), key=lambda each: each.name == "size")
 
 
 class KSameAverage:
@@ -314,6 +298,11 @@ def _thumbnails(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     small = [cv2.resize(image, (16, 16), interpolation=cv2.INTER_AREA) for image in images]
     grey = np.array(small, np.float32).mean(axis=-1)
     return np.asarray(grey.reshape(len(images), -1), np.float32)
+
+
+def _require_up_to(most: int, name: str, value: int, *, hint: str) -> None:
+    if not 1 <= value <= most:
+        raise ConfigError(f"{name} is {value}; it must be from 1 to {most}.", hint=hint)
 
 
 def _require_positive(name: str, value: float) -> None:

@@ -274,6 +274,7 @@ def _answer(item: InputFile, done: Loaded | None, worker: Worker, fatal: str | N
     if done is None and fatal is not None:
         return _Answer(item.key, None, error=fatal)
     if done is None:
-        done = Loaded(item, ManifestRow(item.key, "failed", worker.protector.fingerprint, reason=reason))
+        model = worker.protector.fingerprint
+        done = Loaded(item, ManifestRow(input=item.key, status="failed", model=model, reason=reason))
     entry = Entry(item.relative, done.row, done.template, done.further)
     return _Answer(item.key, as_record(entry), done.reused)

@@ -21,7 +21,7 @@ from privface.protect.places import is_url
 from privface.protect.protector import ImageProtector
 from privface.protect.shards import ParquetShards, TarShards
 from privface.protect.sources import open_photos
-from privface.protect.templates import TemplateMaker
+from privface.protect.templates import MatcherTemplates
 from privface.protect.work import PASTED, Worker
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def protect_folder(
     options: ProtectOptions = DEFAULT_OPTIONS,
     *,
     detector: FaceDetector | None = None,
-    templates: TemplateMaker | None = None,
+    templates: MatcherTemplates | None = None,
     store: TemplateSink | None = None,
     engine: Engine | None = None,
     progress: Progress | None = None,
@@ -213,10 +213,9 @@ def _open_journal(output: Output, settings: Mapping[str, object], *, overwrite: 
             )
         journal.start(settings)
         return journal
-    # an option that the job before did not know, or did not note, had its default
-    before = {**DEFAULT_OPTIONS.output_settings(), **journal.settings()}
+    before = journal.settings()
     if overwrite:
-        former = _output(root, before["layout"], shard_size=1)
+        former = _output(root, before.get("layout"), shard_size=1)
         entries = map(journal.read, journal.index().values())
         files = ((InputFile("", e.path, ""), len(e.rows)) for e in entries)
         former.clear(file.face(k).relative for file, count in files for k in range(1, count + 1))

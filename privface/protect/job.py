@@ -28,7 +28,7 @@ from privface.protect.manifest import (
     write_manifest,
 )
 from privface.protect.output import Output, unlink
-from privface.protect.templates import TEMPLATES_NAME, TemplateMaker, write_templates
+from privface.protect.templates import TEMPLATES_NAME, MatcherTemplates, write_templates
 from privface.protect.work import Loaded, Worker
 
 logger = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ class Ledger:
         for name in (MANIFEST_NAME, CSV_NAME, TEMPLATES_NAME):
             unlink(self._output.root / name)
 
-    def write_results(self, *, templates: TemplateMaker | None, store: TemplateSink | None) -> Path:
+    def write_results(self, *, templates: MatcherTemplates | None, store: TemplateSink | None) -> Path:
         """Write manifest and templates.
 
         Raises:

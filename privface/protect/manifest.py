@@ -29,9 +29,9 @@ FORMAT = "privface.manifest/3"
 _ROWS_AT_ONCE = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestRow:
-    """What became of one input file, or of one further face of it.
+    """What became of one input file, or of one further face of it. The fields are the manifest's columns.
 
     Attributes:
         input: Key of the input: POSIX path below the input root (``privface.images.file_key``).
@@ -56,9 +56,8 @@ class ManifestRow:
     """
 
     input: str
-    status: Status
-    model: str
     output: str | None = None
+    status: Status
     reason: str | None = None
     faces: int | None = None
     face: int | None = None
@@ -66,6 +65,7 @@ class ManifestRow:
     box_y1: float | None = None
     box_x2: float | None = None
     box_y2: float | None = None
+    model: str
     input_sha256: str | None = None
     output_sha256: str | None = None
     width: int | None = None
@@ -75,24 +75,14 @@ class ManifestRow:
     finished: str | None = None
 
 
+_NUMBERS = {"int | None": pa.int32(), "float | None": pa.float64()}
 _SCHEMA = pa.schema(
-    [
-        pa.field("input", pa.string(), nullable=False),
-        pa.field("output", pa.string()),
-        pa.field("status", pa.string(), nullable=False),
-        pa.field("reason", pa.string()),
-        pa.field("faces", pa.int32()),
-        pa.field("face", pa.int32()),
-        *(pa.field(f"box_{edge}", pa.float64()) for edge in ("x1", "y1", "x2", "y2")),
-        pa.field("model", pa.string(), nullable=False),
-        pa.field("input_sha256", pa.string()),
-        pa.field("output_sha256", pa.string()),
-        pa.field("width", pa.int32()),
-        pa.field("height", pa.int32()),
-        pa.field("input_bytes", pa.int64()),
-        pa.field("output_bytes", pa.int64()),
-        pa.field("finished", pa.string()),
-    ]
+    pa.field(
+        column.name,
+        pa.int64() if column.name.endswith("_bytes") else _NUMBERS.get(str(column.type), pa.string()),
+        nullable="None" in str(column.type),
+    )
+    for column in fields(ManifestRow)
 )
 
 

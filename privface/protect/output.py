@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import stat
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from privface.errors import OutputError
 from privface.images import write_atomic
@@ -39,8 +39,7 @@ def require_apart(source: Path, output: Path) -> None:
 def locked(root: Path, *, patience: float = 0.0) -> Iterator[None]:
     """Create an output root and hold it for one job.
 
-    The lock is a file taken with ``flock``, so the kernel frees it when a process is killed; a file left
-    behind blocks nobody.
+    The kernel frees the lock when a process is killed; a file left behind blocks nobody.
 
     Args:
         root: The folder.
@@ -49,44 +48,24 @@ def locked(root: Path, *, patience: float = 0.0) -> Iterator[None]:
     Raises:
         OutputError: If another job holds it, or the folder cannot be written.
     """
-    path, deadline = root / LOCK_NAME, time.monotonic() + patience
+    lock = FileLock(root / LOCK_NAME, timeout=patience, mode=0o600)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        while (descriptor := _take(path)) is None and time.monotonic() < deadline:
-            time.sleep(0.1)
+        lock.acquire(poll_interval=0.1)
+    except Timeout as error:
+        raise OutputError(
+            f"Another job is writing to {root}.", hint="Wait for it, or choose another output."
+        ) from error
     except OSError as error:
         raise OutputError(
             f"Cannot write to {root}: {error.strerror}.",
             hint="Check that it is a folder that you may write to.",
         ) from error
-    if descriptor is None:
-        raise OutputError(f"Another job is writing to {root}.", hint="Wait for it, or choose another output.")
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # still under the lock: a waiting job notices that the file changed
-        os.close(descriptor)
-
-
-def _take(path: Path) -> int | None:
-    """Open and lock ``path``; ``None`` where another process holds it."""
-    while True:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            try:
-                descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-            except FileNotFoundError:
-                continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        # Its former holder may have removed the file between our open and our lock.
-        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
-            return descriptor
-        os.close(descriptor)
+        (root / LOCK_NAME).unlink(missing_ok=True)  # still under the lock: who waits notices that it is gone
+        lock.release()
 
 
 def is_fresh(root: Path) -> bool:

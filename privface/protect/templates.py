@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -23,33 +22,20 @@ TEMPLATES_NAME = "embeddings.parquet"
 _ROWS_AT_ONCE = 4096
 
 
-class TemplateMaker(Protocol):
-    """Turns aligned faces into templates; a template depends on nothing but its own face."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Names models and settings; two makers with equal fingerprints act alike."""
-        ...
-
-    @property
-    def of_original(self) -> bool:
-        """Whether it looks at the original face and not at the protected one."""
-        ...
-
-    def __call__(self, faces: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Templates ``(N, D)`` of faces ``(N, 3, size, size)`` in [0, 1]."""
-        ...
-
-
 class MatcherTemplates:
     """Templates of a matcher: of the protected face, or of the original face with gender erased.
 
     An eraser is fitted on embeddings of originals, so it is given embeddings of originals; what it gives is stored, the
-    embedding itself never is. Without an eraser, only the protected face is embedded.
+    embedding itself never is. Without an eraser, only the protected face is embedded. A template depends on nothing but its
+    own face.
 
     Args:
         matcher: Gives the embeddings.
         eraser: Erases them.
+
+    Attributes:
+        fingerprint: Names models and settings; two makers with equal fingerprints act alike.
+        of_original: Whether it looks at the original face and not at the protected one.
     """
 
     def __init__(self, matcher: Matcher, eraser: SavedEraser | None = None) -> None:
@@ -107,7 +93,7 @@ def unpack(text: str) -> NDArray[np.float32]:
     return np.frombuffer(base64.b64decode(text), "<f4")
 
 
-def write_templates(root: Path, templates: Iterable[tuple[str, str]], *, maker: TemplateMaker) -> Path:
+def write_templates(root: Path, templates: Iterable[tuple[str, str]], *, maker: MatcherTemplates) -> Path:
     """Write ``embeddings.parquet`` at an output root: ``file`` (the manifest's input key) and ``embedding``.
 
     Args:

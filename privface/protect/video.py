@@ -184,9 +184,8 @@ class _Writer:
         """Encode frames that have been protected; black where they have not."""
         for time, pixels, (answer, count) in zip(times, pictures, answers, strict=True):
             if not self.frames:
-                self.height, self.width = (
-                    side - side % 2 for side in pixels.shape[:2]
-                )  # 4:2:0 halves colours
+                # 4:2:0 halves colours
+                self.height, self.width = (side - side % 2 for side in pixels.shape[:2])
                 if min(self.height, self.width) < 2:
                     raise ImageError(f"frames of {pixels.shape[1]} x {pixels.shape[0]} pixels.")
                 self._stream.height, self._stream.width = self.height, self.width

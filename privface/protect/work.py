@@ -33,7 +33,7 @@ from privface.protect.journal import Entry
 from privface.protect.manifest import ManifestRow, Status
 from privface.protect.output import Output
 from privface.protect.protector import ImageProtector, KeyedProtector, check_batch, face_fault
-from privface.protect.templates import TemplateMaker, check_templates, pack
+from privface.protect.templates import MatcherTemplates, check_templates, pack
 from privface.protect.video import MAX_VIDEO_BYTES, protect_video
 from privface.records import FRAME, Landmarks
 
@@ -110,7 +110,7 @@ class Worker:
     protector: ImageProtector
     options: ProtectOptions
     detector: FaceDetector | None = None
-    templates: TemplateMaker | None = None
+    templates: MatcherTemplates | None = None
 
     @cached_property
     def _keyed(self) -> KeyedProtector | None:
@@ -124,7 +124,7 @@ class Worker:
             item: The file.
             before: What an earlier run noted of it.
         """
-        row = ManifestRow(item.key, "failed", self.protector.fingerprint)
+        row = ManifestRow(input=item.key, status="failed", model=self.protector.fingerprint)
         refusal = self._refusal(item, row)
         if refusal is not None:
             return Loaded(item, refusal)
@@ -249,7 +249,7 @@ class Worker:
             done.append(replace(one, answers=protected[mine]))
         return done
 
-    def _with_templates(self, found: Sequence[Loaded], maker: TemplateMaker) -> list[Loaded]:
+    def _with_templates(self, found: Sequence[Loaded], maker: MatcherTemplates) -> list[Loaded]:
         """Protected files with the template of their first face; the others as they are."""
         passed = [one for one in found if one.protected]
         others = [one for one in found if not one.protected]

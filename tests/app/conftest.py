@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Kit:
 
 
 @pytest.fixture(scope="session")
-def kit(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Kit:
+def kit(tmp_path_factory, one_thread):
     import torch
 
     from privface.data import generate_faces, write_faces
@@ -159,7 +159,7 @@ class Running:
 
 
 @pytest.fixture(scope="session")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Running]]:
+def start(tmp_path_factory):
     """Starts ``privface app`` with options."""
     running: list[Running] = []
 
@@ -195,13 +195,13 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ru
 
 
 @pytest.fixture(scope="session")
-def server(start: Callable[..., Running], kit: Kit) -> Running:
+def server(start, kit):
     """A server with the kit's models."""
     return start(*kit.options)
 
 
 @pytest.fixture
-def client(server: Running) -> Iterator[Client]:
+def client(server):
     made = server.client()
     yield made
     made.http.close()
@@ -217,6 +217,6 @@ def _png(seed: int, side: int = 64) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def make_png() -> Callable[..., bytes]:
+def make_png():
     """A small picture that its number tells from all others."""
     return _png

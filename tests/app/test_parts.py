@@ -23,7 +23,6 @@ from privface.app.methods import STRONGEST, WEAKEST, baselines, model_methods
 from privface.app.protecting import Outcome, PhotoDesk
 from privface.app.server import Settings, build_service, serve
 from privface.app.shelf import Item, Shelf
-from privface.app.tradeoff import Point, figure
 from privface.app.uploads import (
     Limits,
     Upload,
@@ -39,7 +38,6 @@ from privface.images import decode_image, encode_image
 from privface.models.bundled import DEFAULT_PROTECTOR
 from privface.protect import check_images
 from privface.records import ARCFACE_TEMPLATE
-from privface.report.reading import Reading
 
 
 def zipped(*entries: tuple[str, bytes]) -> bytes:
@@ -242,21 +240,6 @@ def test_markup_escapes_names_and_reasons():
     assert "<i>" not in shown
     assert "&lt;b&gt;" in shown
     assert "<script>" not in markup.notice("<script>", hint="<script>")
-
-
-def test_plot_has_a_focusable_point_an_audit_and_escapes():
-    def point(leak: float, tmr: float) -> Point:
-        return Point(
-            "<a>", Reading(leak, leak - 0.02, leak + 0.02), Reading(tmr, tmr, tmr), "cnn", "m", None, ()
-        )
-
-    drawn = figure([point(0.6, 0.9), point(0.9, 0.3), point(float("nan"), 0.5)])
-    assert drawn.count('tabindex="0"') == 2
-    assert "<a>" not in drawn
-    xs = [float(x) for x in re.findall(r'circle cx="([\d.]+)"', drawn)]
-    ys = [float(y) for y in re.findall(r'cy="([\d.]+)"', drawn)]
-    assert xs[0] < xs[1]
-    assert ys[0] < ys[1], "what recognises more lies higher"
 
 
 def test_audit_errors_name_no_path_and_leave_nothing(tmp_path, kit):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privface.data import balanced_indices, balanced_weights
+from privface.data import balanced_indices
 from privface.errors import DataError, LabelError
 
 genders = st.lists(st.integers(0, 1), min_size=2, max_size=60).filter(lambda g: 0 < sum(g) < len(g))
@@ -64,24 +64,10 @@ def test_repeats_of_the_minority_change_between_epochs() -> None:
     assert len(set(twice)) > 10
 
 
-def test_weights_closed_form() -> None:
-    assert balanced_weights([0, 1, 1, 1]).tolist() == [2.0, 2 / 3, 2 / 3, 2 / 3]
-
-
-@settings(deadline=None)
-@given(codes=genders)
-def test_weights_balance(codes: list[int]) -> None:
-    weights, array = balanced_weights(codes), np.array(codes)
-    assert weights.mean() == pytest.approx(1)
-    assert weights[array == 0].sum() == pytest.approx(weights[array == 1].sum())
-
-
 @pytest.mark.parametrize("codes", [[0, 0], [], [0, 1, 2], [0, 1, -1], [[0, 1]], [0.5, 1]])
 def test_genders_that_cannot_be_balanced_raise(codes: list[int]) -> None:
     with pytest.raises(LabelError):
         balanced_indices(codes, seed=0, epoch=0)
-    with pytest.raises(LabelError):
-        balanced_weights(codes)
 
 
 def test_identities_of_another_length_raise() -> None:

@@ -154,9 +154,8 @@ def test_every_command_of_a_page_is_understood(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))  # --install-completion writes there
-    monkeypatch.setattr(
-        shellingham, "detect_shell", lambda *_: ("bash", "/bin/bash")
-    )  # whatever started the tests
+    shell = ("bash", "/bin/bash")  # whatever started the tests
+    monkeypatch.setattr(shellingham, "detect_shell", lambda *_: shell)
     for line in commands(page):
         try:
             parse(line)
@@ -276,15 +275,15 @@ def test_every_page_has_a_place_in_the_navigation() -> None:
 
 
 def test_links_of_pages_lead_somewhere_on_a_code_host_too() -> None:
-    for page in PAGES:
+    for page in [*PAGES, *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY"))]:
         text = BLOCK.sub("", page.read_text(encoding="utf-8"))
         for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", text):
             file = (page.parent / target) if target else page
-            assert file.exists(), f"{name_of(page)} links to {target}"
+            assert file.exists(), f"{page.name} links to {target}"
             if anchor:
                 titles = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE)
                 slugs = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
-                assert anchor in slugs, f"{name_of(page)} links to {target}#{anchor}"
+                assert anchor in slugs, f"{page.name} links to {target}#{anchor}"
 
 
 # figures --------------------------------------------------------------------------------------------------

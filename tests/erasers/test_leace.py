@@ -5,9 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 
 from privface.erasers import LEACE
 
@@ -69,37 +67,3 @@ def test_the_change_is_the_smallest_in_the_data_s_own_metric():
     plain = -np.outer((x - x.mean(axis=0)) @ d, d)
     cost = [np.einsum("nd,de,ne->", m, inverse, m) for m in (change, plain)]
     assert cost[0] < cost[1]
-
-
-def test_streaming_equals_one_batch():
-    x, y = leaky(1000)
-    order = np.argsort(y, kind="stable")  # parts of one class only
-    whole, parts = LEACE().fit(x, y), LEACE()
-    for rows in np.array_split(order, 7):
-        parts.partial_fit(x[rows], y[rows], classes=[0, 1])
-    np.testing.assert_allclose(whole.transform(x), parts.transform(x), atol=1e-8)
-
-
-def test_scikit_learn_habits():
-    x, y = leaky()
-    names = np.array(["f", "m"])[y]
-    np.testing.assert_array_equal(LEACE().fit(x, names).transform(x), LEACE().fit(x, y).transform(x))
-    assert clone(LEACE(tolerance=1e-6)).tolerance == 1e-6
-    make_pipeline(LEACE(), LogisticRegression()).fit(x, y)
-    assert LEACE().fit(x, y).transform(x.astype(np.float32)).dtype == np.float32
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda x, y: (x, np.zeros_like(y)), "holds 1 class"),
-        (lambda x, y: (x * np.nan, y), "NaN"),
-        (lambda x, y: (x, y[:5]), "inconsistent"),
-    ],
-)
-def test_bad_input_is_refused(change, message):
-    x, y = leaky()
-    with pytest.raises(ValueError, match=message):
-        LEACE().fit(*change(x, y))
-    with pytest.raises(ValueError, match="expecting 12 features"):
-        LEACE().fit(x, y).transform(x[:, :5])

@@ -10,11 +10,13 @@ from sklearn.metrics import roc_auc_score
 from sklearn.svm import SVC
 
 from privface.erasers import (
+    INLP,
     IVE,
     RLACE,
     VLEED,
     AdversarialEraser,
     GaussianTransport,
+    MeanProjection,
     MultiIVE,
     PFRNet,
     RegionalTransport,
@@ -43,6 +45,36 @@ def clouds(count: int = 4000, size: int = 16, *, seed: int = 0):
     scales = np.where(np.arange(size) % 2, 2.2, 1.0)
     x = rng.normal(size=(count, size)) * np.where(y[:, None] == 1, scales, scales[::-1])
     return x @ turn, y
+
+
+def shifted(count: int = 600, size: int = 12):
+    rng = np.random.default_rng(0)
+    y = (rng.random(count) < 0.4).astype(int)
+    x = rng.normal(size=(count, size)) @ rng.normal(size=(size, size)) + y[:, None] * 2 * rng.normal(
+        size=size
+    )
+    return x, y
+
+
+def test_the_means_agree_after_mean_projection():
+    x, y = shifted()
+    assert linear(x, y) > 0.9
+    erased = MeanProjection().fit(x, y).transform(x)
+    np.testing.assert_allclose(erased[y == 0].mean(axis=0), erased[y == 1].mean(axis=0), atol=1e-10)
+    assert linear(erased, y) < 0.55
+    np.testing.assert_allclose(erased.mean(axis=0), x.mean(axis=0), atol=1e-10)
+
+
+def test_inlp_takes_out_orthonormal_directions_until_nothing_is_read():
+    x, y = shifted()
+    eraser = INLP(rounds=10).fit(x, y)
+    count = eraser.left_.shape[1]
+    assert 1 <= count < 10
+    np.testing.assert_allclose(eraser.left_.T @ eraser.left_, np.eye(count), atol=1e-8)
+    assert np.all(eraser.accuracies_ > 0.55)
+    assert linear(eraser.transform(x), y) <= 0.55
+    assert INLP(rounds=1).fit(x, y).left_.shape == (12, 1)
+    np.testing.assert_array_equal(INLP(stop=1.0).fit(x, y).transform(x), x)
 
 
 def test_rlace_takes_the_telling_direction_out():
@@ -104,15 +136,6 @@ def test_transport_makes_means_and_covariances_agree():
         gaps.append(np.linalg.norm(shapes[0] - shapes[1]) / np.linalg.norm(shapes[0]))
     assert gaps[1] < gaps[0] / 2
     assert quadratic(erased, y, eraser.transform(test_x), test_y) < 0.68
-
-
-def test_transport_in_parts_is_transport_at_once():
-    x, y = clouds(1000)
-    order = np.argsort(y, kind="stable")  # the first parts hold one label
-    parts = GaussianTransport()
-    for rows in np.array_split(order, 9):
-        parts.partial_fit(x[rows], y[rows], classes=[0, 1])
-    np.testing.assert_allclose(parts.transform(x), GaussianTransport().fit(x, y).transform(x), atol=1e-8)
 
 
 def test_similarity_is_the_dial_of_the_adversarial_eraser():
@@ -191,6 +214,8 @@ def test_disentangling_matches_the_moments_it_promises():
         (PFRNet(order=9), "order=9"),
         (VLEED(learning_rate=0.0), "learning_rate=0.0"),
         (IVE(share=1.5), "share=1.5"),
+        (INLP(rounds=0), "rounds is 0"),
+        (INLP(stop=0.4), "stop 0.4"),
     ],
 )
 def test_settings_out_of_range_are_refused(eraser, message):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from privface.data import from_table
 from privface.errors import ImageError, InputRangeError
-from privface.faces import align_batch, align_face, as_aligned, paste_back, similarity_transform
+from privface.faces import align_face, as_aligned, paste_back, similarity_transform
 from privface.records import ARCFACE_TEMPLATE
 
 TEMPLATE = np.array(ARCFACE_TEMPLATE)
@@ -95,8 +95,6 @@ def test_bad_pixels_and_sizes_raise() -> None:
         align_face(np.zeros((9, 9, 3)), TEMPLATE)  # type: ignore[arg-type]
     with pytest.raises(InputRangeError, match="size is 0"):
         align_face(np.zeros((9, 9, 3), np.uint8), TEMPLATE, size=0)
-    with pytest.raises(InputRangeError, match="1 sets of landmarks for 2 images"):
-        align_batch([smooth_photo(9, 9)] * 2, [TEMPLATE])
     with pytest.raises(InputRangeError, match="face has shape"):
         paste_back(smooth_photo(200, 200), smooth_photo(50, 50), TEMPLATE)
 
@@ -172,15 +170,6 @@ def test_pasting_a_face_that_lies_outside_changes_nothing() -> None:
     photo = smooth_photo(50, 50)
     face = np.zeros((112, 112, 3), np.uint8)
     assert (paste_back(photo, face, face_at(1.0, 500, 500)) == photo).all()
-
-
-def test_batch_equals_one_by_one() -> None:
-    photos = [smooth_photo(150, 200), smooth_photo(300, 180)]
-    points = [face_at(0.8), face_at(1.2)]
-    batch = align_batch(photos, points, size=64)
-    assert batch.shape == (2, 64, 64, 3)
-    assert all((batch[i] == align_face(photos[i], points[i], size=64)).all() for i in range(2))
-    assert align_batch([], [], size=64).shape == (0, 64, 64, 3)
 
 
 def test_as_aligned() -> None:

@@ -206,20 +206,11 @@ def test_the_command_line(tmp_path):
     assert listed.exit_code == 0
     assert all(name in listed.output for name in METHODS)
     assert "Osorio-Roig" in listed.output
-    fitted = run(
-        "erase",
-        "fit",
-        tmp_path / "e.parquet",
-        "--method",
-        "leace",
-        "--set",
-        "normalize=true",
-        "--out",
-        tmp_path / "l",
-    )
+    fit = ("erase", "fit", tmp_path / "e.parquet", "--method", "leace", "--out", tmp_path / "l")
+    fitted = run(*fit, "--set", "normalize=true")
     assert fitted.exit_code == 0, fitted.output
     assert "breaks its certificate" in fitted.output
-    again = run("erase", "fit", tmp_path / "e.parquet", "--method", "leace", "--out", tmp_path / "l")
+    again = run(*fit)
     assert again.exit_code == 1
     assert "holds an eraser" in str(again.exception)
     applied = run("erase", "apply", tmp_path / "l", tmp_path / "e.parquet", tmp_path / "o.parquet")

@@ -138,6 +138,9 @@ def test_points_and_baselines_stand_in_one_document_picture_and_page(done):
         assert {"worst_frozen", "psnr", "tmr_p_p_0.01"} <= row["figures"].keys()
         photos = list((done / row["folder"]).glob("protected-val-*/**/*.png"))
         assert len(photos) == (0 if row["name"] == "originals" else 128)
+    originals = document["points"][0]
+    assert originals["tmr"] == originals["tmr_before"]
+    assert originals["figures"]["ssim"]["value"] == pytest.approx(1.0)
     assert set(document["front"]) == {r["name"] for r in document["points"] if r["dominated_by"] is None}
     assert [row["method"] for row in document["against"]] == ["originals", "blur", "pixelation"]
     page, picture = (done / "sweep.html").read_text(), (done / "tradeoff.svg").read_text()
@@ -147,12 +150,6 @@ def test_points_and_baselines_stand_in_one_document_picture_and_page(done):
     with Image.open(done / "tradeoff.png") as drawn:
         assert drawn.size[0] > 1000
     assert "report-split.html" in {path.name for path in done.iterdir()}
-
-
-def test_the_originals_are_audited_unchanged(done):
-    row = read(done)["points"][0]
-    assert row["tmr"] == row["tmr_before"]
-    assert row["figures"]["ssim"]["value"] == pytest.approx(1.0)
 
 
 def test_winner_is_chosen_on_one_split_and_reported_on_the_other(done):
@@ -173,7 +170,13 @@ def test_done_points_are_not_done_again_and_the_bytes_are_the_same(done, place, 
     shutil.copytree(done, tmp_path / "out")
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "points").rglob("*") if p.is_file()}
     monkeypatch.setattr(room, "_start", lambda *_, **__: pytest.fail("nothing is left to do"))
-    run_sweep(place.settings(tmp_path), tmp_path / "out", jobs=2)
+    command = ["sweep", str(place.config(tmp_path)), "--out", str(tmp_path / "out"), "--jobs", "2", "--json"]
+    said = CliRunner().invoke(app, command)
+    assert said.exit_code == 0, said.output
+    printed, document = json.loads(said.stdout), read(done)
+    assert {key: printed[key] for key in ("points", "front", "report")} == {
+        key: document[key] for key in ("points", "front", "report")
+    }
     assert {
         p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "points").rglob("*") if p.is_file()
     } == before
@@ -319,25 +322,11 @@ def test_a_dry_run_says_what_is_done_and_writes_nothing(done, place, tmp_path):
 
 def test_dry_run_on_the_command_line(place, tmp_path):
     config, out = place.config(tmp_path), tmp_path / "none"
-    said = CliRunner().invoke(app, ["sweep", str(config), "--out", str(out), "--dry-run"])
-    assert said.exit_code == 0, said.output
-    assert "matching=4.0" in said.stdout
     said = CliRunner().invoke(app, ["sweep", str(config), "--out", str(out), "--dry-run", "--json"])
     printed = json.loads(said.stdout)
     assert (printed["schema"], printed["command"]) == ("privface.command/1", "sweep")
     assert [(row["name"], row["state"]) for row in printed["plan"]] == [(name, "new") for name in NAMES]
     assert not out.exists()
-
-
-def test_outcome_as_json(done, place, tmp_path):
-    config, out = place.config(tmp_path), tmp_path / "out"
-    shutil.copytree(done, out)
-    said = CliRunner().invoke(app, ["sweep", str(config), "--out", str(out), "--json"])
-    assert said.exit_code == 0, said.output
-    printed, document = json.loads(said.stdout), read(out)
-    for key in ("points", "front", "report"):
-        assert printed[key] == document[key]
-    assert printed["files"]["figures"] == str(out / "sweep.json")
 
 
 def test_folders_follow_from_what_a_point_is_not_from_its_name_or_device(place, tmp_path):
@@ -370,24 +359,18 @@ def test_grid_is_the_product_and_points_come_after_it(place, tmp_path):
     ("changes", "fragment"),
     [
         ({"grid": None}, "grid and points make 0 points; it must be 1 to 1,000"),
-        ({"grid": {"losses.matching": []}}, "grid.losses.matching: List should have at least 1 item"),
         ({"grid": {"losses.matchin": [1]}}, "losses.matchin: Extra inputs are not permitted (got '1')"),
         ({"grid": {"losses.matching": [1, 1.0]}}, "Two points are the same in all settings that count"),
         ({"grid": {"seed.deep": [1]}}, "'seed' holds no further settings"),
         ({"grid": {"seed": list(range(1001))}}, "make 1,001 points"),
         ({"points": [{"name": "blur,sigma=2", "settings": {}}]}, "Two points are called 'blur,sigma=2'"),
-        ({"points": [{"name": "", "settings": {"seed": 1}}]}, "points.0.name: String should have at least 1"),
-        ({"baselines": [{"method": "blur", "sigma": 1}]}, "baselines.0: Input should be a valid string"),
         ({"baselines": ["baseline:blurr,sigma=1"]}, "There is no baseline 'blurr'"),
-        ({"baselines": ["baseline:blur"]}, "lacks sigma"),
-        ({"baselines": ["baseline:pixelation,cells=32"]}, "cells is 32; it must be at least 1 and below"),
+        ({"baselines": ["baseline:pixelation,cells=32"]}, "cells is 32; it must be from 1 to 31"),
         ({"baselines": ["baseline:k-same,k=1"]}, "k-same has one setting, k, which is 2 or more"),
         ({"report": None}, "select and report go together"),
         ({"report": "val"}, "select and report are both 'val'"),
         ({"audit__split": "val"}, "audit.split and select exclude each other"),
-        ({"audit__matchers": []}, "audit.matchers: Tuple should have at least 1 item"),
         ({"audit__colour": 1}, "audit.colour: Unexpected keyword argument (got '1')"),
-        ({"audit__effort": "hard"}, "audit.effort: Input should be 'demo'"),
         ({"protect": {"store": "memory", "faces": "detect"}}, "leave protect.faces out"),
         ({"protect": {"quality": 101}}, "protect: Value error, quality is 101; it must be from 1 to 100"),
         ({"protect": {"store": "memory"}, "audit__size": 64}, "audit.size is 64, base.size 32"),

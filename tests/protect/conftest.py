@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +24,12 @@ def patch(seed: int, size: int = 48) -> NDArray[np.uint8]:
 
 
 @pytest.fixture
-def make_patch() -> Callable[[int], NDArray[np.uint8]]:
+def make_patch():
     return patch
 
 
 @pytest.fixture
-def faces(tmp_path: Path) -> Path:
+def faces(tmp_path):
     """Eleven readable aligned faces in two folders and two formats."""
     root = tmp_path / "in"
     for index in range(11):
@@ -60,12 +60,12 @@ class Crowd:
 
 
 @pytest.fixture
-def crowd() -> Crowd:
+def crowd():
     return Crowd()
 
 
 @pytest.fixture
-def groups(tmp_path: Path) -> Path:
+def groups(tmp_path):
     """Nine photos of one, two and three faces in turn, as :class:`Crowd` finds them."""
     root = tmp_path / "groups"
     for index in range(9):
@@ -78,7 +78,7 @@ def groups(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def snapshot() -> Callable[[Path], dict[str, str]]:
+def snapshot():
     """Digests of all visible files below a root, by relative path."""
 
     def take(root: Path) -> dict[str, str]:

@@ -25,7 +25,7 @@ SIZE = 24
 
 
 @pytest.fixture
-def images() -> NDArray[np.float32]:
+def images():
     return np.random.default_rng(3).random((5, 3, SIZE, SIZE), dtype=np.float32)
 
 
@@ -43,7 +43,8 @@ PROTECTORS: list[ImageProtector] = [
 
 
 @pytest.mark.parametrize("protector", PROTECTORS, ids=lambda p: type(p).__name__)
-def test_depends_on_the_image_alone(protector: ImageProtector, images: NDArray[np.float32]) -> None:
+def test_depends_on_the_image_alone(protector, images):
+    before = images.copy()
     together = protector(images)
     alone = np.concatenate([protector(image[None]) for image in images])
     backwards = protector(np.ascontiguousarray(images[::-1]))[::-1]
@@ -52,18 +53,11 @@ def test_depends_on_the_image_alone(protector: ImageProtector, images: NDArray[n
     assert together.dtype == np.float32
     assert together.min() >= 0
     assert together.max() <= 1
+    assert np.abs(together - images).mean() > 0.05
+    np.testing.assert_array_equal(images, before, err_msg="its argument is left as it is")
 
 
-@pytest.mark.parametrize("protector", PROTECTORS, ids=lambda p: type(p).__name__)
-def test_changes_the_image_and_not_its_argument(
-    protector: ImageProtector, images: NDArray[np.float32]
-) -> None:
-    before = images.copy()
-    assert np.abs(protector(images) - images).mean() > 0.05
-    np.testing.assert_array_equal(images, before)
-
-
-@pytest.mark.parametrize("protector", PROTECTORS, ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("protector", [PROTECTORS[0], PROTECTORS[-1]], ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -76,12 +70,12 @@ def test_changes_the_image_and_not_its_argument(
     ],
     ids=["uint8", "size", "no-batch", "0..255", "negative", "nan"],
 )
-def test_wrong_input_is_refused(protector: ImageProtector, wrong: NDArray[np.float32]) -> None:
-    with pytest.raises(InputRangeError, match=r"Expected"):
+def test_wrong_input_is_refused(protector, wrong):
+    with pytest.raises(InputRangeError):
         protector(wrong)
 
 
-def test_pixelate_is_the_mean_of_each_cell(images: NDArray[np.float32]) -> None:
+def test_pixelate_is_the_mean_of_each_cell(images):
     mosaic = Pixelate(cells=4, size=SIZE)(images)
     side = SIZE // 4
     for row in range(4):
@@ -90,13 +84,13 @@ def test_pixelate_is_the_mean_of_each_cell(images: NDArray[np.float32]) -> None:
             np.testing.assert_allclose(mosaic[cell], images[cell].astype(np.float64).mean(), atol=1e-6)
 
 
-def test_pixelate_covers_a_side_that_cells_do_not_divide(images: NDArray[np.float32]) -> None:
+def test_pixelate_covers_a_side_that_cells_do_not_divide(images):
     mosaic = Pixelate(cells=7, size=SIZE)(images)
     assert mosaic.shape == images.shape
     assert len(np.unique(mosaic[0, 0])) == 49
 
 
-def test_blur_agrees_with_a_direct_convolution(images: NDArray[np.float32]) -> None:
+def test_blur_agrees_with_a_direct_convolution(images):
     taps = np.arange(-8, 9)
     kernel = np.exp(-(taps**2) / (2 * 2.0**2))
     kernel /= kernel.sum()
@@ -106,7 +100,7 @@ def test_blur_agrees_with_a_direct_convolution(images: NDArray[np.float32]) -> N
     np.testing.assert_allclose(GaussianBlur(sigma=2.0, size=SIZE)(images), expected, atol=1e-5)
 
 
-def test_noise_has_the_stated_spread_and_depends_on_seed_and_content() -> None:
+def test_noise_has_the_stated_spread_and_depends_on_seed_and_content():
     grey = np.full((2, 3, 112, 112), 0.5, np.float32)
     grey[1, 0, 0, 0] = 0.25
     noisy = GaussianNoise(sigma=0.1, seed=1)(grey)
@@ -115,7 +109,7 @@ def test_noise_has_the_stated_spread_and_depends_on_seed_and_content() -> None:
     assert not np.array_equal(noisy[0], GaussianNoise(sigma=0.1, seed=2)(grey)[0])
 
 
-def test_down_and_up_keeps_what_a_coarse_picture_holds() -> None:
+def test_down_and_up_keeps_what_a_coarse_picture_holds():
     coarse = np.repeat(np.repeat(np.random.default_rng(0).random((1, 3, 1, 1)), SIZE, 2), SIZE, 3)
     np.testing.assert_allclose(DownUpSample(side=4, size=SIZE)(coarse.astype(np.float32)), coarse, atol=1e-6)
     stripes = np.zeros((1, 3, SIZE, SIZE), np.float32)
@@ -123,12 +117,12 @@ def test_down_and_up_keeps_what_a_coarse_picture_holds() -> None:
     np.testing.assert_allclose(DownUpSample(side=12, size=SIZE)(stripes), 0.5, atol=1e-6)
 
 
-def test_jpeg_keeps_more_at_higher_quality(images: NDArray[np.float32]) -> None:
-    lost = [np.abs(JPEGCompression(q, SIZE)(images) - images).mean() for q in (5, 30, 95)]
+def test_jpeg_keeps_more_at_higher_quality(images):
+    lost = [np.abs(JPEGCompression(q, size=SIZE)(images) - images).mean() for q in (5, 30, 95)]
     assert lost[0] > lost[1] > lost[2] > 0
 
 
-def test_k_same_averages_the_nearest_face_of_each_of_k_less_one_people() -> None:
+def test_k_same_averages_the_nearest_face_of_each_of_k_less_one_people():
     image = GALLERY[0].astype(np.float32) / 255  # of person "a", whose two faces count once
     after = KSameAverage(GALLERY, PEOPLE, k=2)(np.moveaxis(image, -1, 0)[None])[0]
     np.testing.assert_allclose(after, np.moveaxis(image, -1, 0), atol=1e-6)  # the nearest is itself
@@ -146,7 +140,7 @@ def distance(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     return float(np.square(small[0] - small[1]).sum())
 
 
-def test_settings_that_would_let_the_original_through_are_refused() -> None:
+def test_settings_that_would_let_the_original_through_are_refused():
     for build in (
         lambda: GaussianBlur(sigma=0),
         lambda: GaussianBlur(sigma=float("nan")),
@@ -163,23 +157,20 @@ def test_settings_that_would_let_the_original_through_are_refused() -> None:
             build()
 
 
-def test_fingerprints_tell_settings_apart() -> None:
-    prints = [
-        GaussianBlur(sigma=2.0).fingerprint,
-        GaussianBlur(sigma=2.5).fingerprint,
-        GaussianBlur(sigma=2.0, size=64).fingerprint,
-        Pixelate(cells=8).fingerprint,
-        GaussianNoise(sigma=0.1).fingerprint,
-        GaussianNoise(sigma=0.1, seed=1).fingerprint,
-        JPEGCompression(10).fingerprint,
-        JPEGCompression(11).fingerprint,
-        DownUpSample(28).fingerprint,
-        DownUpSample(29).fingerprint,
-        KSameAverage(GALLERY, PEOPLE, k=3).fingerprint,
-        KSameAverage(GALLERY, PEOPLE, k=4).fingerprint,
-        KSameAverage(GALLERY[1:], PEOPLE[1:], k=3).fingerprint,
-    ]
-    assert len(set(prints)) == len(prints)
+def test_fingerprints_tell_settings_apart():
+    prints = {
+        GaussianBlur(sigma=2.0).fingerprint: "gaussian-blur/1 sigma=2 size=112",
+        GaussianBlur(sigma=2.0, size=64).fingerprint: "gaussian-blur/1 sigma=2 size=64",
+        Pixelate(cells=8).fingerprint: "pixelate/1 cells=8 size=112",
+        GaussianNoise(
+            sigma=0.1, seed=1_234_567
+        ).fingerprint: "gaussian-noise/1 sigma=0.1 seed=1234567 size=112",
+        JPEGCompression(10).fingerprint: "jpeg/1 quality=10 size=112",
+        DownUpSample(28).fingerprint: "down-up/1 side=28 size=112",
+    }
+    assert list(prints) == list(prints.values()), "jobs that were begun go on"
+    same = [KSameAverage(GALLERY[n:], PEOPLE[n:], k=k).fingerprint for n, k in ((0, 3), (0, 4), (1, 3))]
+    assert len(set(same)) == 3
 
 
 @pytest.mark.parametrize(
@@ -193,7 +184,7 @@ def test_fingerprints_tell_settings_apart() -> None:
         ("baseline:down-up,side=24", DownUpSample(24)),
     ],
 )
-def test_a_baseline_is_made_from_what_people_write(spec: str, made: ImageProtector) -> None:
+def test_a_baseline_is_made_from_what_people_write(spec, made):
     assert is_baseline(spec)
     assert load_baseline(spec) == made
 
@@ -210,12 +201,12 @@ def test_a_baseline_is_made_from_what_people_write(spec: str, made: ImageProtect
         ("baseline:blur,sigma=nan", "must be above 0"),
     ],
 )
-def test_a_baseline_that_cannot_be_made_is_refused_with_its_form(spec: str, said: str) -> None:
+def test_a_baseline_that_cannot_be_made_is_refused_with_its_form(spec, said):
     with pytest.raises(ConfigError, match=said) as error:
         load_baseline(spec)
     assert error.value.hint
 
 
-def test_run_folders_and_bundled_models_are_no_baselines() -> None:
+def test_run_folders_and_bundled_models_are_no_baselines():
     assert not is_baseline("blur")
     assert not is_baseline("bundled:erased")

@@ -33,7 +33,7 @@ def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_mutated_images_crash_nothing_and_let_nothing_through(tmp_path: Path) -> None:
+def test_mutated_images_crash_nothing_and_let_nothing_through(tmp_path):
     done = run("fuzz", "--count", 200, "--seed", 3, "--out", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "fuzz.json").read_text())
@@ -43,7 +43,7 @@ def test_mutated_images_crash_nothing_and_let_nothing_through(tmp_path: Path) ->
     assert found["counts"]["too_large"] >= 2
 
 
-def test_the_search_for_original_bytes_finds_them(tmp_path: Path) -> None:
+def test_the_search_for_original_bytes_finds_them(tmp_path):
     fuzz = script("fuzz")
     import numpy as np
 
@@ -57,12 +57,12 @@ def test_the_search_for_original_bytes_finds_them(tmp_path: Path) -> None:
     for name, data in outputs.items():
         (tmp_path / "in" / name).write_bytes(photo)
         (tmp_path / "out" / name).write_bytes(data)
-    rows = [ManifestRow(name, "ok", "m", output=name) for name in outputs]
+    rows = [ManifestRow(input=name, status="ok", model="m", output=name) for name in outputs]
     assert fuzz.leaks(tmp_path / "in", tmp_path / "out", rows) == ["marked.jpg", "tail.jpg"]
 
 
 @pytest.mark.slow
-def test_exiftool_finds_nothing_in_outputs() -> None:
+def test_exiftool_finds_nothing_in_outputs():
     if shutil.which("exiftool") is None:
         pytest.skip("exiftool is not installed")
     done = run("metadata")
@@ -72,7 +72,7 @@ def test_exiftool_finds_nothing_in_outputs() -> None:
 
 
 @pytest.mark.slow
-def test_the_speed_of_aligned_faces_is_measured(tmp_path: Path) -> None:
+def test_the_speed_of_aligned_faces_is_measured(tmp_path):
     done = run("protecting", "aligned", "--count", 64, "--rounds", 1, "--json", tmp_path / "a.json")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "a.json").read_text())

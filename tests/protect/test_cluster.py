@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,6 @@ import pytest
 from numpy.typing import NDArray
 
 from privface.errors import ConfigError, MissingExtraError, OutputError
-from privface.faces.detect import FaceDetector
 from privface.images import encode_image
 from privface.protect import GaussianBlur, ProtectOptions, protect_folder, read_manifest
 
@@ -29,8 +27,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:::ray"), pyte
 
 SIZE = 32
 BLUR = GaussianBlur(sigma=2.0, size=SIZE)
-Snapshot = Callable[[Path], dict[str, str]]
-MakePatch = Callable[[int], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,7 @@ class Moody(GaussianBlur):
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
+def cluster():
     """One small cluster for all tests: two CPUs, whatever the machine has."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import tests
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
@@ -91,8 +87,8 @@ def ancestors(number: int) -> list[int]:
 
 @pytest.mark.parametrize("layout", ["tree", "webdataset"])
 def test_same_bytes_as_the_local_engine_though_an_actor_is_killed(
-    cluster: None, faces: Path, tmp_path: Path, snapshot: Snapshot, make_patch: MakePatch, layout: str
-) -> None:
+    cluster, faces, tmp_path, snapshot, make_patch, layout
+):
     calm = Moody(sigma=2.0, size=SIZE)
     options = aligned(layout=layout, shard_size=4, batch_size=1)
     for out in ("local", "ray"):
@@ -114,9 +110,7 @@ def test_same_bytes_as_the_local_engine_though_an_actor_is_killed(
 
 
 @pytest.mark.parametrize("layout", ["tree", "webdataset"])
-def test_photos_of_several_faces(
-    cluster: None, groups: Path, crowd: FaceDetector, tmp_path: Path, snapshot: Snapshot, layout: str
-) -> None:
+def test_photos_of_several_faces(cluster, groups, crowd, tmp_path, snapshot, layout):
     ray.cloudpickle.register_pickle_by_value(sys.modules[type(crowd).__module__])
     protect = partial(
         protect_folder,
@@ -134,7 +128,7 @@ def test_photos_of_several_faces(
     assert snapshot(tmp_path / "ray") == snapshot(tmp_path / "local")
 
 
-def test_an_unforeseen_fault_costs_a_chunk_not_the_job(cluster: None, faces: Path, tmp_path: Path) -> None:
+def test_an_unforeseen_fault_costs_a_chunk_not_the_job(cluster, faces, tmp_path):
     protector = Moody(sigma=2.0, size=SIZE, mood="angry")
     (faces / "person0" / "white.png").write_bytes(encode_image(np.full((48, 48, 3), 255, np.uint8), ".png"))
     summary = protect_folder(faces, tmp_path / "out", protector, aligned(batch_size=1), engine=engine())
@@ -144,7 +138,7 @@ def test_an_unforeseen_fault_costs_a_chunk_not_the_job(cluster: None, faces: Pat
     assert set(reasons) == {"unexpected MemoryError: no room for white"}
 
 
-def test_a_fault_that_every_file_would_meet_stops_the_job(cluster: None, faces: Path, tmp_path: Path) -> None:
+def test_a_fault_that_every_file_would_meet_stops_the_job(cluster, faces, tmp_path):
     (faces / "person0" / "white.png").write_bytes(encode_image(np.full((48, 48, 3), 255, np.uint8), ".png"))
     with pytest.raises(OutputError, match=r"The protector gave float32 .* files are finished"):
         protect_folder(
@@ -156,7 +150,7 @@ def test_a_fault_that_every_file_would_meet_stops_the_job(cluster: None, faces: 
         )
 
 
-def test_bad_numbers_and_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_numbers_and_a_missing_extra(monkeypatch):
     from privface.protect.cluster import RayEngine
 
     for wrong in ({"actors": 0}, {"cpus": 0}, {"gpus": -1}, {"chunk": 0}):
@@ -167,7 +161,7 @@ def test_bad_numbers_and_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> Non
         RayEngine()
 
 
-def test_archives_open_again_in_another_process(faces: Path, tmp_path: Path) -> None:
+def test_archives_open_again_in_another_process(faces, tmp_path):
     import shutil
 
     from privface.protect.sources import open_photos

@@ -21,6 +21,7 @@ from privface.faces.align import align_face, as_aligned, paste_back
 from privface.faces.detect import Detection
 from privface.images import decode_image, encode_image, to_pixels, to_unit, without_colour
 from privface.protect import (
+    STATUSES,
     GaussianBlur,
     GaussianNoise,
     Pixelate,
@@ -35,8 +36,6 @@ aligned = partial(ProtectOptions, faces="aligned")  # the patches are, at any si
 
 SIZE = 32
 BLUR = GaussianBlur(sigma=2.0, size=SIZE)
-Snapshot = Callable[[Path], dict[str, str]]
-MakePatch = Callable[[int], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -51,18 +50,11 @@ class Answering:
         return self.answer(images)
 
 
-def test_same_tree_and_exactly_the_protected_pixels(faces: Path, tmp_path: Path) -> None:
+def test_same_tree_and_exactly_the_protected_pixels(faces, tmp_path):
     summary = protect_folder(faces, tmp_path / "out", BLUR, aligned(batch_size=4))
     rows = read_manifest(summary.manifest)
     assert [row.input for row in rows] == sorted(p.relative_to(faces).as_posix() for p in faces.rglob("*.*"))
-    assert summary.counts == {
-        "ok": 11,
-        "no_face": 0,
-        "many_faces": 0,
-        "unreadable": 0,
-        "too_large": 0,
-        "failed": 0,
-    }
+    assert summary.counts == {**dict.fromkeys(STATUSES, 0), "ok": 11}
     assert summary.images_per_second > 0
     for row in rows:
         face = as_aligned(decode_image(faces / row.input), size=SIZE)
@@ -75,22 +67,17 @@ def test_same_tree_and_exactly_the_protected_pixels(faces: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     "protector", [BLUR, Pixelate(cells=5, size=SIZE), GaussianNoise(sigma=0.2, size=SIZE)]
 )
-def test_batch_size_and_workers_leave_no_trace(
-    faces: Path, tmp_path: Path, snapshot: Snapshot, protector: GaussianBlur
-) -> None:
+def test_batch_size_and_workers_leave_no_trace(faces, tmp_path, snapshot, protector):
     protect_folder(faces, tmp_path / "one", protector, aligned(batch_size=1, workers=1))
-    protect_folder(faces, tmp_path / "many", protector, aligned(batch_size=64, workers=4))
-    assert snapshot(tmp_path / "one") == snapshot(tmp_path / "many")
-
-
-def test_progress_counts_every_file_once(faces: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    protect_folder(faces, tmp_path / "out", BLUR, aligned(batch_size=3), progress=lambda *c: seen.append(c))
-    assert seen[-1] == (11, 11)
+    many = aligned(batch_size=3, workers=4)
+    protect_folder(faces, tmp_path / "many", protector, many, progress=lambda *c: seen.append(c))
+    assert snapshot(tmp_path / "one") == snapshot(tmp_path / "many")
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert seen[-1] == (11, 11)
 
 
-def test_the_job_leaves_no_lock_and_no_temporary_file(faces: Path, tmp_path: Path) -> None:
+def test_the_job_leaves_no_lock_and_no_temporary_file(faces, tmp_path):
     out = tmp_path / "out"
     protect_folder(faces, out, BLUR, aligned())
     for folder in (out, out / "person0"):
@@ -136,9 +123,7 @@ def png_with_secrets(pixels: NDArray[np.uint8]) -> bytes:
 
 
 @pytest.mark.parametrize(("name", "build"), [("a.jpg", jpeg_with_secrets), ("a.png", png_with_secrets)])
-def test_no_metadata_gets_through(
-    tmp_path: Path, make_patch: MakePatch, name: str, build: Callable[[NDArray[np.uint8]], bytes]
-) -> None:
+def test_no_metadata_gets_through(tmp_path, make_patch, name, build):
     (tmp_path / "in").mkdir()
     planted = build(make_patch(0))
     (tmp_path / "in" / name).write_bytes(planted)
@@ -221,9 +206,7 @@ def write_bad_inputs(root: Path, patch: NDArray[np.uint8]) -> dict[str, str]:
     }
 
 
-def test_every_bad_input_gets_its_row_and_no_output(
-    tmp_path: Path, make_patch: MakePatch, snapshot: Snapshot
-) -> None:
+def test_every_bad_input_gets_its_row_and_no_output(tmp_path, make_patch, snapshot):
     expected = write_bad_inputs(tmp_path / "in", make_patch(1))
     out = tmp_path / "out"
     summary = protect_folder(tmp_path / "in", out, BLUR, aligned(batch_size=4, max_pixels=80_000))
@@ -244,7 +227,7 @@ def test_every_bad_input_gets_its_row_and_no_output(
     assert again.reused == summary.counts["ok"]
 
 
-def test_two_names_with_one_key_do_not_share_an_output(tmp_path: Path, make_patch: MakePatch) -> None:
+def test_two_names_with_one_key_do_not_share_an_output(tmp_path, make_patch):
     (tmp_path / "in").mkdir()
     for seed, name in enumerate([b"\xff.png", b"\\xff.png"]):
         (tmp_path / "in" / os.fsdecode(name)).write_bytes(encode_image(make_patch(seed), ".png"))
@@ -274,9 +257,7 @@ def _spoil(value: float) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]
     ],
     ids=["nan", "inf", "high", "low", "identity", "almost-identity"],
 )
-def test_a_bad_answer_is_never_written(
-    faces: Path, tmp_path: Path, answer: Callable[[NDArray[np.float32]], NDArray[np.float32]], reason: str
-) -> None:
+def test_a_bad_answer_is_never_written(faces, tmp_path, answer, reason):
     summary = protect_folder(faces, tmp_path / "out", Answering(answer), aligned(batch_size=1))
     assert summary.counts["failed"] == 11
     assert not [p for p in (tmp_path / "out").rglob("*.*g") if p.is_file()]
@@ -285,7 +266,7 @@ def test_a_bad_answer_is_never_written(
         assert reason in row.reason
 
 
-def test_one_bad_answer_does_not_cost_its_batch(faces: Path, tmp_path: Path) -> None:
+def test_one_bad_answer_does_not_cost_its_batch(faces, tmp_path):
     protector = Answering(_spoil(float("nan")))
     assert protect_folder(faces, tmp_path / "out", protector, aligned(batch_size=11)).counts["ok"] == 10
 
@@ -295,17 +276,13 @@ def test_one_bad_answer_does_not_cost_its_batch(faces: Path, tmp_path: Path) -> 
     [lambda x: x[:-1], lambda x: x[:, :1], lambda x: x.astype(np.float64)],
     ids=["count", "channels", "type"],
 )
-def test_an_answer_of_the_wrong_shape_stops_the_job(
-    faces: Path, tmp_path: Path, answer: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-) -> None:
+def test_an_answer_of_the_wrong_shape_stops_the_job(faces, tmp_path, answer):
     with pytest.raises(ModelError, match=r"The protector gave"):
         protect_folder(faces, tmp_path / "out", Answering(answer), aligned(batch_size=4))
 
 
 @pytest.mark.parametrize("output", ["in", "in/sub", ".", "link"])
-def test_overlapping_folders_are_refused(
-    faces: Path, tmp_path: Path, output: str, snapshot: Snapshot
-) -> None:
+def test_overlapping_folders_are_refused(faces, tmp_path, output, snapshot):
     (tmp_path / "link").symlink_to(faces)
     before = snapshot(tmp_path)
     with pytest.raises(OutputError, match=r"overlaps the input"):
@@ -313,7 +290,7 @@ def test_overlapping_folders_are_refused(
     assert snapshot(tmp_path) == before
 
 
-def test_a_folder_with_other_things_is_refused_unless_overwritten(faces: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_things_is_refused_unless_overwritten(faces, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.pdf").write_bytes(b"years of work")
     with pytest.raises(OutputError, match=r"not empty"):
@@ -322,7 +299,7 @@ def test_a_folder_with_other_things_is_refused_unless_overwritten(faces: Path, t
     assert (tmp_path / "out" / "thesis.pdf").read_bytes() == b"years of work"
 
 
-def test_a_link_out_of_the_output_folder_is_not_written_through(faces: Path, tmp_path: Path) -> None:
+def test_a_link_out_of_the_output_folder_is_not_written_through(faces, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out" / "person0").symlink_to(tmp_path / "elsewhere")
@@ -331,22 +308,13 @@ def test_a_link_out_of_the_output_folder_is_not_written_through(faces: Path, tmp
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_an_output_that_is_a_file_is_refused(faces: Path, tmp_path: Path) -> None:
+def test_an_output_that_is_a_file_is_refused(faces, tmp_path):
     (tmp_path / "out").write_bytes(b"")
     with pytest.raises(OutputError, match=r"Cannot write to"):
         protect_folder(faces, tmp_path / "out", BLUR, aligned())
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to read-only folders")
-def test_a_read_only_output_is_refused(faces: Path, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir(mode=0o500)
-    with pytest.raises(OutputError, match=r"Cannot write to"):
-        protect_folder(faces, tmp_path / "out", BLUR, aligned())
-
-
-def test_a_write_error_stops_the_job_and_names_the_cure(
-    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_error_stops_the_job_and_names_the_cure(faces, tmp_path, monkeypatch):
     def full_disk(path: Path, data: bytes) -> None:
         raise OutputError(f"Cannot write {path}: No space left on device.", hint="Check free space.")
 
@@ -357,29 +325,13 @@ def test_a_write_error_stops_the_job_and_names_the_cure(
     assert protect_folder(faces, tmp_path / "out", BLUR, aligned(batch_size=2)).counts["ok"] == 11
 
 
-def test_an_empty_or_missing_input_is_refused(tmp_path: Path) -> None:
+def test_an_empty_or_missing_input_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"does not exist"):
         protect_folder(tmp_path / "in", tmp_path / "out", BLUR, aligned())
     (tmp_path / "in").mkdir()
     with pytest.raises(DataError, match=r"holds no image"):
         protect_folder(tmp_path / "in", tmp_path / "out", BLUR, aligned())
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [
-        {"batch_size": 0},
-        {"workers": 0},
-        {"quality": 101},
-        {"max_pixels": 0},
-        {"faces": "all"},
-        {"on_no_face": "stop"},
-    ],
-)
-def test_settings_out_of_range_are_refused(setting: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=rf"{next(iter(setting))} is"):
-        aligned(**setting)
 
 
 LEFT: Landmarks = ((12.0, 20.0), (28.0, 20.0), (20.0, 29.0), (13.0, 37.0), (27.0, 37.0))
@@ -401,7 +353,7 @@ class BrightBoxes:
 
 
 @pytest.fixture
-def photos(tmp_path: Path, make_patch: MakePatch) -> Path:
+def photos(tmp_path, make_patch):
     root = tmp_path / "photos"
     root.mkdir()
     for seed, (name, corners) in enumerate({"one": [0], "two": [0, -1], "none": []}.items()):
@@ -414,8 +366,8 @@ def photos(tmp_path: Path, make_patch: MakePatch) -> Path:
 
 
 def test_auto_takes_what_has_the_model_s_size_for_a_face_and_looks_for_faces_elsewhere(
-    photos: Path, tmp_path: Path, make_patch: MakePatch
-) -> None:
+    photos, tmp_path, make_patch
+):
     crop = np.array(Image.fromarray(make_patch(5)).resize((SIZE, SIZE)))
     crop[0, 0] = 100  # where the detector looks, there is no face in it
     Image.fromarray(crop).save(photos / "crop.png")
@@ -450,7 +402,7 @@ class TwoFaces(BrightBoxes):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
-def test_every_face_is_written_alone_with_its_box(photos: Path, tmp_path: Path, batch_size: int) -> None:
+def test_every_face_is_written_alone_with_its_box(photos, tmp_path, batch_size):
     out = tmp_path / "out"
     summary = protect_folder(photos, out, BLUR, ProtectOptions(batch_size=batch_size), detector=TwoFaces())
     assert (summary.counts["ok"], summary.counts["no_face"]) == (2, 1), "counts are of photos"
@@ -471,7 +423,7 @@ def test_every_face_is_written_alone_with_its_box(photos: Path, tmp_path: Path, 
         assert row.output_bytes == written.stat().st_size
 
 
-def test_a_name_that_a_further_face_needs_is_refused(photos: Path, tmp_path: Path) -> None:
+def test_a_name_that_a_further_face_needs_is_refused(photos, tmp_path):
     for name in ("two.face2.png", "one.face02.png", "three.face2.png", "two.face2.jpg"):
         (photos / name).write_bytes((photos / "one.png").read_bytes())
     reasons = {}
@@ -502,8 +454,8 @@ def test_a_name_that_a_further_face_needs_is_refused(photos: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_every_face_is_pasted_back_and_the_manifest_says_what_that_leaves(
-    photos: Path, tmp_path: Path, batch_size: int, caplog: pytest.LogCaptureFixture
-) -> None:
+    photos, tmp_path, batch_size, caplog
+):
     out = tmp_path / "out"
     options = ProtectOptions(faces="detect", paste=True, batch_size=batch_size)
     summary = protect_folder(photos, out, BLUR, options, detector=TwoFaces())
@@ -526,7 +478,7 @@ def test_every_face_is_pasted_back_and_the_manifest_says_what_that_leaves(
     assert [record.getMessage() for record in caplog.records] == [f"In pasted photos, {PASTED}."]
 
 
-def test_a_photo_of_grey_faces_is_grey(photos: Path, tmp_path: Path) -> None:
+def test_a_photo_of_grey_faces_is_grey(photos, tmp_path):
     grey = Answering(lambda images: np.repeat(BLUR(images).mean(axis=1, keepdims=True), 3, axis=1))
     pasted = ProtectOptions(faces="detect", paste=True)
     protect_folder(photos, tmp_path / "out", grey, pasted, detector=TwoFaces())
@@ -548,7 +500,7 @@ def test_a_photo_of_grey_faces_is_grey(photos: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(written[-1], photo[-1])
 
 
-def test_one_face_that_is_not_protected_holds_its_photo_back(photos: Path, tmp_path: Path) -> None:
+def test_one_face_that_is_not_protected_holds_its_photo_back(photos, tmp_path):
     calls = []
 
     def lazy(images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -566,7 +518,7 @@ def test_one_face_that_is_not_protected_holds_its_photo_back(photos: Path, tmp_p
     assert not list((tmp_path / "out").glob("two*"))
 
 
-def test_pasted_photos_and_faces_alone_do_not_mix_in_one_folder(photos: Path, tmp_path: Path) -> None:
+def test_pasted_photos_and_faces_alone_do_not_mix_in_one_folder(photos, tmp_path):
     out = tmp_path / "out"
     protect_folder(photos, out, BLUR, detector=TwoFaces())
     with pytest.raises(OutputError, match="paste False, now True"):
@@ -577,14 +529,14 @@ def test_pasted_photos_and_faces_alone_do_not_mix_in_one_folder(photos: Path, tm
         protect_folder(photos, tmp_path / "x", BLUR, aligned(paste=True))
 
 
-def test_a_photo_without_a_face_can_stop_the_job(photos: Path, tmp_path: Path) -> None:
+def test_a_photo_without_a_face_can_stop_the_job(photos, tmp_path):
     options = ProtectOptions(faces="detect", on_no_face="fail")
     for _ in range(2):  # the second time the answer comes from the journal
         with pytest.raises(ProtectError, match=r"none.png: no face"):
             protect_folder(photos, tmp_path / "out", BLUR, options, detector=BrightBoxes())
 
 
-def test_landmarks_that_give_no_scale_cost_only_their_photo(photos: Path, tmp_path: Path) -> None:
+def test_landmarks_that_give_no_scale_cost_only_their_photo(photos, tmp_path):
     class Broken(BrightBoxes):
         def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
             found = super().detect(images)
@@ -598,9 +550,7 @@ def test_landmarks_that_give_no_scale_cost_only_their_photo(photos: Path, tmp_pa
     assert (summary.counts["failed"], summary.counts["no_face"]) == (1, 2)
 
 
-def test_large_photos_are_cut_into_smaller_batches(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_photos_are_cut_into_smaller_batches(photos, tmp_path, monkeypatch):
     sizes: list[int] = []
 
     class Counting(BrightBoxes):
@@ -614,7 +564,7 @@ def test_large_photos_are_cut_into_smaller_batches(
 
 
 @pytest.mark.realdata
-def test_real_photos_are_found_by_default(tmp_path: Path) -> None:
+def test_real_photos_are_found_by_default(tmp_path):
     data = os.environ.get("PRIVFACE_DATA")
     if not data:
         pytest.skip("PRIVFACE_DATA is not set")

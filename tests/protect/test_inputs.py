@@ -7,7 +7,6 @@ import os
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +22,6 @@ aligned = partial(ProtectOptions, faces="aligned")  # the patches are, at any si
 
 SIZE = 32
 BLUR = GaussianBlur(sigma=2.0, size=SIZE)
-Snapshot = Callable[[Path], dict[str, str]]
 
 
 def files(root: Path) -> list[tuple[str, bytes]]:
@@ -67,9 +65,7 @@ def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("pack", [as_list, as_zip, as_tar, as_table])
-def test_every_source_gives_the_folder_s_output(
-    faces: Path, tmp_path: Path, snapshot: Snapshot, pack: Callable[[Path, Path], Path]
-) -> None:
+def test_every_source_gives_the_folder_s_output(faces, tmp_path, snapshot, pack):
     protect_folder(faces, tmp_path / "folder", BLUR, aligned(batch_size=4))
     source = pack(faces, tmp_path)
     before = source.read_bytes()
@@ -80,7 +76,7 @@ def test_every_source_gives_the_folder_s_output(
     assert protect_folder(source, tmp_path / "out", BLUR, aligned(batch_size=4)).reused == 11
 
 
-def test_shards_are_named_apart(faces: Path, tmp_path: Path) -> None:
+def test_shards_are_named_apart(faces, tmp_path):
     (tmp_path / "one").mkdir()
     as_tar(faces, tmp_path / "one").rename(tmp_path / "train-000.tar")
     as_tar(faces, tmp_path / "one").rename(tmp_path / "train-001.tar")
@@ -89,7 +85,7 @@ def test_shards_are_named_apart(faces: Path, tmp_path: Path) -> None:
     assert {row.input.split("/")[0] for row in read_manifest(summary.manifest)} == {"train-000", "train-001"}
 
 
-def test_one_format_for_all(faces: Path, tmp_path: Path) -> None:
+def test_one_format_for_all(faces, tmp_path):
     Image.open(faces / "person0" / "face00.png").save(faces / "person0" / "face02.png")  # beside face02.jpg
     Image.open(faces / "person0" / "face00.png").save(faces / "person0" / "still.gif")
     summary = protect_folder(faces, tmp_path / "out", BLUR, aligned(image_format="webp"))
@@ -119,9 +115,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "parquet"])
-def test_names_that_lead_out_are_refused_and_nothing_is_written(
-    faces: Path, tmp_path: Path, kind: str
-) -> None:
+def test_names_that_lead_out_are_refused_and_nothing_is_written(faces, tmp_path, kind):
     good = (faces / "person0" / "face00.png").read_bytes()
     source = tmp_path / f"bad.{kind}"
     if kind == "zip":
@@ -147,7 +141,7 @@ def test_names_that_lead_out_are_refused_and_nothing_is_written(
     assert not Path("/etc/abs.png").exists()
 
 
-def test_members_that_are_no_plain_photos_are_refused(faces: Path, tmp_path: Path) -> None:
+def test_members_that_are_no_plain_photos_are_refused(faces, tmp_path):
     good = (faces / "person0" / "face00.png").read_bytes()
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
         link = zipfile.ZipInfo("link.png")
@@ -179,7 +173,7 @@ def test_members_that_are_no_plain_photos_are_refused(faces: Path, tmp_path: Pat
     ]  # fmt: skip
 
 
-def test_damage_costs_one_member_or_names_the_archive(faces: Path, tmp_path: Path) -> None:
+def test_damage_costs_one_member_or_names_the_archive(faces, tmp_path):
     source = as_zip(faces, tmp_path)
     data = bytearray(source.read_bytes())
     data[120:400] = os.urandom(280)
@@ -195,7 +189,7 @@ def test_damage_costs_one_member_or_names_the_archive(faces: Path, tmp_path: Pat
             protect_folder(tmp_path / name, tmp_path / "never", BLUR, aligned())
 
 
-def test_a_list_names_what_is_missing(faces: Path, tmp_path: Path) -> None:
+def test_a_list_names_what_is_missing(faces, tmp_path):
     (tmp_path / "l.txt").write_text("in/person0/face00.png\nin/person0/none.png\nin/person0/face00.png\n")
     found = [
         (row.input, row.status, row.reason)
@@ -207,7 +201,7 @@ def test_a_list_names_what_is_missing(faces: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "message"), [("none.zip", "does not exist"), ("l.docx", "is not a folder")])
-def test_other_inputs_are_refused(tmp_path: Path, name: str, message: str) -> None:
+def test_other_inputs_are_refused(tmp_path, name, message):
     if name.endswith("docx"):
         (tmp_path / name).write_text("x")
     with pytest.raises(DataError, match=message):
@@ -217,6 +211,6 @@ def test_other_inputs_are_refused(tmp_path: Path, name: str, message: str) -> No
         protect_folder(tmp_path / "t.parquet", tmp_path / "o", BLUR, aligned())
 
 
-def test_an_output_around_the_archive_is_refused(faces: Path, tmp_path: Path) -> None:
+def test_an_output_around_the_archive_is_refused(faces, tmp_path):
     with pytest.raises(OutputError, match="overlaps"):
         protect_folder(as_zip(faces, tmp_path), tmp_path, BLUR, aligned())

@@ -8,10 +8,9 @@ import signal
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -33,7 +32,6 @@ aligned = partial(ProtectOptions, faces="aligned")  # the patches are, at any si
 
 BLUR = GaussianBlur(sigma=2.0, size=32)
 POINTS = ((12.0, 20.0), (28.0, 20.0), (20.0, 29.0), (13.0, 37.0), (27.0, 37.0))
-Snapshot = Callable[[Path], dict[str, str]]
 
 
 class Crowd:
@@ -50,7 +48,7 @@ class Crowd:
         return found
 
 
-def test_sigterm_finishes_the_batch_like_sigint(faces: Path, tmp_path: Path, snapshot: Snapshot) -> None:
+def test_sigterm_finishes_the_batch_like_sigint(faces, tmp_path, snapshot):
     protect_folder(faces, tmp_path / "one", BLUR, aligned(batch_size=2))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     out = tmp_path / "out"
@@ -86,9 +84,7 @@ except OutputError as error:
 """
 
 
-def test_a_disk_that_takes_no_more_is_reported_with_what_is_finished(
-    faces: Path, tmp_path: Path, snapshot: Snapshot
-) -> None:
+def test_a_disk_that_takes_no_more_is_reported_with_what_is_finished(faces, tmp_path, snapshot):
     """A limit on file sizes stops the journal after some files, as a full disk would."""
     out = tmp_path / "out"
     done = subprocess.run(
@@ -102,7 +98,7 @@ def test_a_disk_that_takes_no_more_is_reported_with_what_is_finished(
     assert snapshot(out) == snapshot(tmp_path / "one")
 
 
-def test_photos_with_too_many_faces_are_refused(faces: Path, tmp_path: Path) -> None:
+def test_photos_with_too_many_faces_are_refused(faces, tmp_path):
     options, crowd = ProtectOptions(faces="detect", max_faces=2), Crowd()
     summary = protect_folder(faces, tmp_path / "out", BLUR, options, detector=crowd)
     assert (summary.counts["no_face"], summary.counts["ok"], summary.counts["many_faces"]) == (1, 2, 8)
@@ -119,7 +115,7 @@ def test_photos_with_too_many_faces_are_refused(faces: Path, tmp_path: Path) -> 
         protect_folder(faces, tmp_path / "x", BLUR, ProtectOptions(faces="detect", max_faces=0))
 
 
-def test_sizes_are_those_of_the_files_and_times_come_on_request(faces: Path, tmp_path: Path) -> None:
+def test_sizes_are_those_of_the_files_and_times_come_on_request(faces, tmp_path):
     out = tmp_path / "out"
     for row in read_manifest(protect_folder(faces, out, BLUR, aligned()).manifest):
         assert row.input_bytes == (faces / row.input).stat().st_size
@@ -132,7 +128,7 @@ def test_sizes_are_those_of_the_files_and_times_come_on_request(faces: Path, tmp
     assert "+00:00" in (out / "manifest.csv").read_text()
 
 
-def test_a_finished_file_costs_little_memory(tmp_path: Path) -> None:
+def test_a_finished_file_costs_little_memory(tmp_path):
     """Rows wait in the journal; twenty thousand more of them must not cost what they would as objects (about 1 kB)."""
     journal = Journal(tmp_path)
     journal.start({})
@@ -142,8 +138,7 @@ def test_a_finished_file_costs_little_memory(tmp_path: Path) -> None:
         for start in range(first, last, 100):
             items = [InputFile(f"p/{k:08d}.jpg", f"p/{k:08d}.jpg", "x") for k in range(start, start + 100)]
             ledger.commit(
-                Loaded(i, ManifestRow(i.key, "ok", "m" * 64, output=i.key, input_sha256="0" * 64))
-                for i in items
+                Loaded(i, ManifestRow(input=i.key, status="ok", model="m" * 64, output=i.key)) for i in items
             )
 
     note(0, 10_000)
@@ -159,7 +154,7 @@ def test_a_finished_file_costs_little_memory(tmp_path: Path) -> None:
     assert table["input"].to_pylist() == [f"p/{k:08d}.jpg" for k in range(30_000)]
 
 
-def test_a_journal_changed_by_others_is_named(tmp_path: Path) -> None:
+def test_a_journal_changed_by_others_is_named(tmp_path):
     journal = Journal(tmp_path)
     journal.start({})
     with pytest.raises(OutputError, match="has been changed by another program"):

@@ -45,7 +45,7 @@ def keys_of(root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 32])
-def test_every_face_gets_the_label_of_its_own_photo(faces: Path, tmp_path: Path, batch_size: int) -> None:
+def test_every_face_gets_the_label_of_its_own_photo(faces, tmp_path, batch_size):
     keys = keys_of(faces)
     shades = {key: (20 * k + 5) / 255 for k, key in enumerate(keys)}
     del shades[keys[3]]
@@ -73,7 +73,7 @@ class Faces:
         return [self._found for _ in images]
 
 
-def test_one_label_does_not_serve_two_faces(faces: Path, tmp_path: Path) -> None:
+def test_one_label_does_not_serve_two_faces(faces, tmp_path):
     protector = Shades(dict.fromkeys(keys_of(faces), 0.25))
     one = protect_folder(
         faces, tmp_path / "one", protector, ProtectOptions(faces="detect"), detector=Faces(1)
@@ -86,7 +86,7 @@ def test_one_label_does_not_serve_two_faces(faces: Path, tmp_path: Path) -> None
     assert "2 faces, and the one label" in str(read_manifest(two.manifest)[0].reason)
 
 
-def test_a_video_has_no_label(faces: Path, tmp_path: Path) -> None:
+def test_a_video_has_no_label(faces, tmp_path):
     (faces / "clip.mp4").write_bytes(b"never read")
     protector = Shades(dict.fromkeys(keys_of(faces), 0.25))
     summary = protect_folder(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -20,7 +19,7 @@ def run(*parts: object):
     return CliRunner().invoke(app, ["protect", *map(str, parts)])
 
 
-def test_a_photo_gives_what_its_folder_gives(groups: Path, crowd, tmp_path: Path) -> None:
+def test_a_photo_gives_what_its_folder_gives(groups, crowd, tmp_path):
     photo = groups / "day0" / "photo2.png"  # three faces
     protector = GaussianBlur(sigma=3)
     for other in groups.rglob("*.png"):
@@ -34,7 +33,7 @@ def test_a_photo_gives_what_its_folder_gives(groups: Path, crowd, tmp_path: Path
     assert len(pasted) == 1
 
 
-def test_a_photo_without_a_face_or_that_is_none_gives_a_reason(faces: Path) -> None:
+def test_a_photo_without_a_face_or_that_is_none_gives_a_reason(faces):
     class Nobody:
         def detect(self, images):
             return [[] for _ in images]
@@ -46,7 +45,7 @@ def test_a_photo_without_a_face_or_that_is_none_gives_a_reason(faces: Path) -> N
         protect_photo(b"no photo", GaussianBlur(sigma=3), ProtectOptions(faces="aligned"))
 
 
-def test_the_command_writes_one_file_and_replaces_none_by_accident(faces: Path, tmp_path: Path) -> None:
+def test_the_command_writes_one_file_and_replaces_none_by_accident(faces, tmp_path):
     photo, out = next(faces.rglob("*.jpg")), tmp_path / "face.png"
     before = photo.read_bytes()
     told = run(photo, out, *BLUR)
@@ -66,13 +65,13 @@ def test_the_command_writes_one_file_and_replaces_none_by_accident(faces: Path, 
 @pytest.mark.parametrize(
     "wrong", [("out",), ("out.gif",), ("out.png", "--csv"), ("out.png", "--format", "jpg"), ("-", "--json")]
 )
-def test_wrong_use_is_refused(wrong: tuple[str, ...], faces: Path, tmp_path: Path) -> None:
+def test_wrong_use_is_refused(wrong, faces, tmp_path):
     out = wrong[0] if wrong[0] == "-" else tmp_path / wrong[0]
     assert run(next(faces.rglob("*.jpg")), out, *BLUR, *wrong[1:]).exit_code == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
 
 
-def test_standard_input_to_standard_output(faces: Path, tmp_path: Path) -> None:
+def test_standard_input_to_standard_output(faces, tmp_path):
     photo, out = next(faces.rglob("*.jpg")), tmp_path / "face.png"
     run(photo, out, *BLUR)
     command = [sys.executable, "-m", "privface", "protect", "-", "-", *BLUR]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +16,10 @@ from privface.protect.places import expand, is_url, suffix_of
 aligned = partial(ProtectOptions, faces="aligned")  # the patches are, at any size
 
 BLUR = GaussianBlur(sigma=2.0, size=32)
-Snapshot = Callable[[Path], dict[str, str]]
 
 
 @pytest.fixture
-def memory() -> Iterator[fsspec.AbstractFileSystem]:
+def memory():
     """The file system behind ``memory://``, empty."""
     system = fsspec.filesystem("memory")
     system.store.clear()
@@ -36,9 +34,7 @@ def fill(system: fsspec.AbstractFileSystem, faces: Path, root: str) -> None:
         system.pipe_file(f"{root}/{path.relative_to(faces).as_posix()}", path.read_bytes())
 
 
-def test_a_bucket_gives_the_folder_s_output(
-    faces: Path, tmp_path: Path, snapshot: Snapshot, memory: fsspec.AbstractFileSystem
-) -> None:
+def test_a_bucket_gives_the_folder_s_output(faces, tmp_path, snapshot, memory):
     fill(memory, faces, "/bucket/photos")
     memory.pipe_file("/bucket/photos/.hidden/x.png", b"")
     memory.pipe_file("/bucket/photos/notes.txt", b"")
@@ -49,9 +45,7 @@ def test_a_bucket_gives_the_folder_s_output(
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar", ".parquet"])
-def test_archives_at_a_url(
-    faces: Path, tmp_path: Path, snapshot: Snapshot, memory: fsspec.AbstractFileSystem, suffix: str
-) -> None:
+def test_archives_at_a_url(faces, tmp_path, snapshot, memory, suffix):
     import shutil
 
     local = tmp_path / f"photos{suffix}"
@@ -74,9 +68,7 @@ def test_archives_at_a_url(
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "folder")
 
 
-def test_object_names_that_are_no_paths_are_refused(
-    faces: Path, tmp_path: Path, memory: fsspec.AbstractFileSystem
-) -> None:
+def test_object_names_that_are_no_paths_are_refused(faces, tmp_path, memory):
     data = next(faces.rglob("*.png")).read_bytes()
     for name in ("a//b.png", "a/../../b.png", "good.png"):
         memory.store[f"/b/{name}"] = fsspec.implementations.memory.MemoryFile(memory, f"/b/{name}", data)
@@ -100,22 +92,18 @@ def test_object_names_that_are_no_paths_are_refused(
         ("memory://none/*.tar", "does not exist"),
     ],
 )
-def test_urls_that_cannot_be_read_are_refused(
-    tmp_path: Path, memory: fsspec.AbstractFileSystem, place: str, message: str
-) -> None:
+def test_urls_that_cannot_be_read_are_refused(tmp_path, memory, place, message):
     with pytest.raises(DataError, match=message):
         protect_folder(place, tmp_path / "out", BLUR, aligned())
     assert not (tmp_path / "out").exists()
 
 
-def test_an_output_at_a_url_is_refused(faces: Path, tmp_path: Path) -> None:
+def test_an_output_at_a_url_is_refused(faces, tmp_path):
     with pytest.raises(ConfigError, match="is a URL; outputs are local folders"):
         protect_folder(faces, "s3://bucket/out", BLUR, aligned())
 
 
-def test_a_file_that_vanishes_costs_only_itself(
-    faces: Path, tmp_path: Path, memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_vanishes_costs_only_itself(faces, tmp_path, memory, monkeypatch):
     fill(memory, faces, "/bucket")
     cat = type(memory).cat_file
 
@@ -131,7 +119,7 @@ def test_a_file_that_vanishes_costs_only_itself(
     assert "ConnectionResetError: the network is gone" in str(row.reason)
 
 
-def test_names_of_places() -> None:
+def test_names_of_places():
     assert is_url("s3://b/x")
     assert not is_url("/a/b")
     assert not is_url(Path("C/x"))

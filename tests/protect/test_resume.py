@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -11,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,12 +17,9 @@ import pytest
 from numpy.typing import NDArray
 
 from privface.errors import OutputError
-from privface.faces.detect import FaceDetector
 from privface.images import encode_image
 from privface.protect import (
-    GaussianBlur,
     GaussianNoise,
-    ImageProtector,
     Pixelate,
     ProtectOptions,
     protect_folder,
@@ -37,8 +32,6 @@ aligned = partial(ProtectOptions, faces="aligned")  # the patches are, at any si
 
 SIZE = 32
 NOISE = GaussianNoise(sigma=0.2, size=SIZE)
-Snapshot = Callable[[Path], dict[str, str]]
-MakePatch = Callable[[int], NDArray[np.uint8]]
 
 
 class Watched:
@@ -63,15 +56,13 @@ def out_of_memory() -> None:
 
 
 @pytest.fixture
-def uninterrupted(faces: Path, tmp_path: Path, snapshot: Snapshot) -> dict[str, str]:
+def uninterrupted(faces, tmp_path, snapshot):
     protect_folder(faces, tmp_path / "reference", NOISE, aligned(batch_size=2))
     return snapshot(tmp_path / "reference")
 
 
 @pytest.mark.parametrize("call", [0, 1, 3, 5])
-def test_a_crash_and_a_rerun_equal_one_run(
-    faces: Path, tmp_path: Path, snapshot: Snapshot, uninterrupted: dict[str, str], call: int
-) -> None:
+def test_a_crash_and_a_rerun_equal_one_run(faces, tmp_path, snapshot, uninterrupted, call):
     out = tmp_path / "out"
     with pytest.raises(MemoryError, match=r"device memory"):
         protect_folder(faces, out, Watched(out_of_memory, before_call=call), aligned(batch_size=2))
@@ -83,7 +74,7 @@ def test_a_crash_and_a_rerun_equal_one_run(
     assert snapshot(out) == uninterrupted
 
 
-def test_a_finished_job_is_not_computed_again(faces: Path, tmp_path: Path, snapshot: Snapshot) -> None:
+def test_a_finished_job_is_not_computed_again(faces, tmp_path, snapshot):
     out = tmp_path / "out"
     first, second = Watched(), Watched()
     protect_folder(faces, out, first, aligned(batch_size=4))
@@ -94,9 +85,7 @@ def test_a_finished_job_is_not_computed_again(faces: Path, tmp_path: Path, snaps
     assert snapshot(out) == before
 
 
-def test_changed_inputs_and_damaged_outputs_are_done_again(
-    faces: Path, tmp_path: Path, make_patch: MakePatch, snapshot: Snapshot
-) -> None:
+def test_changed_inputs_and_damaged_outputs_are_done_again(faces, tmp_path, make_patch, snapshot):
     out = tmp_path / "out"
     protect_folder(faces, out, NOISE, aligned())
     (faces / "person0" / "face00.png").write_bytes(encode_image(make_patch(99), ".png"))
@@ -108,18 +97,7 @@ def test_changed_inputs_and_damaged_outputs_are_done_again(
     assert snapshot(out) == snapshot(tmp_path / "fresh")
 
 
-def test_an_output_does_not_outlive_an_input_that_became_unreadable(faces: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    protect_folder(faces, out, NOISE, aligned())
-    (faces / "person0" / "face00.png").write_bytes(b"")
-    assert (out / "person0" / "face00.png").exists()
-    assert protect_folder(faces, out, NOISE, aligned()).counts["unreadable"] == 1
-    assert not (out / "person0" / "face00.png").exists()
-
-
-def test_photos_of_several_faces_are_taken_over_whole_or_done_again(
-    groups: Path, crowd: FaceDetector, tmp_path: Path, snapshot: Snapshot
-) -> None:
+def test_photos_of_several_faces_are_taken_over_whole_or_done_again(groups, crowd, tmp_path, snapshot):
     out, options = tmp_path / "out", ProtectOptions(faces="detect", batch_size=2)
     protect = partial(protect_folder, groups, options=options, detector=crowd)
     stop = Watched(out_of_memory, before_call=5)
@@ -138,9 +116,7 @@ def test_photos_of_several_faces_are_taken_over_whole_or_done_again(
 
 
 @pytest.mark.parametrize("layout", ["tree", "parquet"])
-def test_no_face_outlives_its_photo(
-    groups: Path, crowd: FaceDetector, tmp_path: Path, snapshot: Snapshot, layout: str
-) -> None:
+def test_no_face_outlives_its_photo(groups, crowd, tmp_path, snapshot, layout):
     out, options = tmp_path / "out", ProtectOptions(faces="detect", layout=layout, shard_size=4)
     protect = partial(protect_folder, groups, protector=NOISE, detector=crowd)
     protect(out, options=options)
@@ -156,21 +132,7 @@ def test_no_face_outlives_its_photo(
     assert snapshot(out) == snapshot(tmp_path / "pasted")
 
 
-def test_a_job_of_an_earlier_version_goes_on(faces: Path, tmp_path: Path) -> None:
-    """Its journal leaves out options that it did not know or that were at their default."""
-    out = tmp_path / "out"
-    protect_folder(faces, out, NOISE, aligned(image_format="PNG"))
-    header, *lines = (out / JOURNAL_NAME).read_text().splitlines()
-    content = json.loads(header)
-    known = ("model", "size", "quality", "format", "faces", "detector")
-    content["settings"] = {name: content["settings"][name] for name in known}
-    (out / JOURNAL_NAME).write_text("\n".join([json.dumps(content), *lines]) + "\n")
-    assert protect_folder(faces, out, NOISE, aligned(image_format=".png")).reused == 11
-    with pytest.raises(OutputError, match="sound True, now False"):
-        protect_folder(faces, out, NOISE, aligned(image_format="png", sound=False))
-
-
-def test_a_link_put_in_place_of_an_output_is_replaced(faces: Path, tmp_path: Path) -> None:
+def test_a_link_put_in_place_of_an_output_is_replaced(faces, tmp_path):
     out = tmp_path / "out"
     protect_folder(faces, out, NOISE, aligned())
     target = out / "person0" / "face00.png"
@@ -192,9 +154,7 @@ def test_a_link_put_in_place_of_an_output_is_replaced(faces: Path, tmp_path: Pat
     ],
     ids=lambda change: change[0],
 )
-def test_other_settings_in_the_same_output_are_refused(
-    faces: Path, tmp_path: Path, snapshot: Snapshot, change: tuple[str, ImageProtector, int]
-) -> None:
+def test_other_settings_in_the_same_output_are_refused(faces, tmp_path, snapshot, change):
     word, protector, quality = change
     out = tmp_path / "out"
     protect_folder(faces, out, NOISE, aligned())
@@ -207,29 +167,19 @@ def test_other_settings_in_the_same_output_are_refused(
     assert snapshot(out) == snapshot(tmp_path / "fresh")
 
 
-def test_overwriting_removes_what_the_former_job_wrote(faces: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    protect_folder(faces, out, NOISE, aligned())
-    (faces / "person0" / "face00.png").unlink()
-    protect_folder(faces, out, GaussianBlur(sigma=1.0, size=SIZE), aligned(overwrite=True))
-    assert not (out / "person0" / "face00.png").exists()
-
-
-def test_two_jobs_on_one_output_are_refused(faces: Path, tmp_path: Path) -> None:
+def test_two_jobs_on_one_output_are_refused(faces, tmp_path):
     with locked(tmp_path / "out"), pytest.raises(OutputError, match=r"Another job is writing"):
         protect_folder(faces, tmp_path / "out", NOISE, aligned())
     assert protect_folder(faces, tmp_path / "out", NOISE, aligned()).counts["ok"] == 11
 
 
-def test_a_lock_left_behind_blocks_nobody(faces: Path, tmp_path: Path) -> None:
+def test_a_lock_left_behind_blocks_nobody(faces, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".privface-lock").write_bytes(b"")
     assert protect_folder(faces, tmp_path / "out", NOISE, aligned()).counts["ok"] == 11
 
 
-def test_interrupt_finishes_the_batch_and_writes_the_manifest(
-    faces: Path, tmp_path: Path, snapshot: Snapshot, uninterrupted: dict[str, str]
-) -> None:
+def test_interrupt_finishes_the_batch_and_writes_the_manifest(faces, tmp_path, snapshot, uninterrupted):
     out = tmp_path / "out"
     handler = signal.getsignal(signal.SIGINT)
     press = Watched(lambda: os.kill(os.getpid(), signal.SIGINT), before_call=1)
@@ -261,9 +211,7 @@ protect_folder(Path(sys.argv[1]), Path(sys.argv[2]), Slow(), ProtectOptions(face
 """
 
 
-def test_a_killed_process_and_a_rerun_equal_one_run(
-    faces: Path, tmp_path: Path, snapshot: Snapshot, uninterrupted: dict[str, str]
-) -> None:
+def test_a_killed_process_and_a_rerun_equal_one_run(faces, tmp_path, snapshot, uninterrupted):
     out = tmp_path / "out"
     journal = out / JOURNAL_NAME
     process = subprocess.Popen([sys.executable, "-c", JOB, str(faces), str(out)])

@@ -32,8 +32,6 @@ aligned = partial(ProtectOptions, faces="aligned")  # the patches are, at any si
 SIZE = 32
 BLUR = GaussianBlur(sigma=2.0, size=SIZE)
 LAYOUTS = {"webdataset": ".tar", "parquet": ".parquet"}
-Snapshot = Callable[[Path], dict[str, str]]
-MakePatch = Callable[[int], NDArray[np.uint8]]
 
 
 class Halting:
@@ -88,9 +86,7 @@ def protect(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_shards_hold_the_bytes_of_the_tree_and_the_manifest_says_where(
-    faces: Path, tmp_path: Path, layout: str
-) -> None:
+def test_shards_hold_the_bytes_of_the_tree_and_the_manifest_says_where(faces, tmp_path, layout):
     (faces / "broken.png").write_bytes(b"no image")
     protect_folder(faces, tmp_path / "tree", BLUR, aligned(batch_size=2))
     summary = protect(faces, tmp_path / "out", layout)
@@ -112,9 +108,7 @@ def test_shards_hold_the_bytes_of_the_tree_and_the_manifest_says_where(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_face_of_a_photo_is_in_its_shard(
-    groups: Path, crowd: FaceDetector, tmp_path: Path, layout: str
-) -> None:
+def test_every_face_of_a_photo_is_in_its_shard(groups, crowd, tmp_path, layout):
     protect(groups, tmp_path / "out", layout, faces="detect", detector=crowd)
     protect_folder(
         groups, tmp_path / "tree", BLUR, ProtectOptions(batch_size=2, faces="detect"), detector=crowd
@@ -131,7 +125,7 @@ def test_every_face_of_a_photo_is_in_its_shard(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_shards_are_inputs_of_the_next_job(faces: Path, tmp_path: Path, layout: str) -> None:
+def test_shards_are_inputs_of_the_next_job(faces, tmp_path, layout):
     protect(faces, tmp_path / "out", layout)
     again = protect_folder(
         tmp_path / "out" / f"protected-*{LAYOUTS[layout]}", tmp_path / "again", BLUR, aligned()
@@ -141,9 +135,7 @@ def test_shards_are_inputs_of_the_next_job(faces: Path, tmp_path: Path, layout: 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("call", [0, 1, 3, 5])
-def test_a_crash_and_a_rerun_equal_one_run(
-    faces: Path, tmp_path: Path, snapshot: Snapshot, layout: str, call: int
-) -> None:
+def test_a_crash_and_a_rerun_equal_one_run(faces, tmp_path, snapshot, layout, call):
     protect(faces, tmp_path / "one", layout)
     with pytest.raises(MemoryError):
         protect(faces, tmp_path / "out", layout, protector=Halting(run_out, before_call=call))
@@ -155,9 +147,7 @@ def test_a_crash_and_a_rerun_equal_one_run(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_stop_in_a_rerun_keeps_what_a_shard_held(
-    faces: Path, tmp_path: Path, snapshot: Snapshot, make_patch: MakePatch, layout: str
-) -> None:
+def test_a_stop_in_a_rerun_keeps_what_a_shard_held(faces, tmp_path, snapshot, make_patch, layout):
     protect(faces, tmp_path / "out", layout)
     (faces / "person0" / "face00.png").write_bytes(encode_image(make_patch(99), ".png"))
     with pytest.raises(KeyboardInterrupt):
@@ -170,9 +160,7 @@ def test_a_stop_in_a_rerun_keeps_what_a_shard_held(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_changed_lost_and_damaged_parts_are_done_again(
-    faces: Path, tmp_path: Path, snapshot: Snapshot, layout: str
-) -> None:
+def test_changed_lost_and_damaged_parts_are_done_again(faces, tmp_path, snapshot, layout):
     out = tmp_path / "out"
     protect(faces, out, layout)
     shards = sorted(out.glob("protected-*"))
@@ -190,7 +178,7 @@ def test_changed_lost_and_damaged_parts_are_done_again(
     assert not list(out.glob("protected-*"))
 
 
-def test_layouts_do_not_mix_and_overwriting_removes_the_former(faces: Path, tmp_path: Path) -> None:
+def test_layouts_do_not_mix_and_overwriting_removes_the_former(faces, tmp_path):
     out = tmp_path / "out"
     protect(faces, out, "parquet")
     with pytest.raises(OutputError, match=r"layout 'parquet', now 'tree'; shard_size 4, now None"):
@@ -205,7 +193,7 @@ def test_layouts_do_not_mix_and_overwriting_removes_the_former(faces: Path, tmp_
         protect_folder(faces, out, BLUR, aligned(layout="parquet", shard_size=0))
 
 
-def test_a_tar_shard_says_nothing_of_this_machine(faces: Path, tmp_path: Path) -> None:
+def test_a_tar_shard_says_nothing_of_this_machine(faces, tmp_path):
     protect(faces, tmp_path / "out", "webdataset")
     with tarfile.open(tmp_path / "out" / "protected-00000.tar") as tar:
         for member in tar:

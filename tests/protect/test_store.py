@@ -17,7 +17,7 @@ pytest.importorskip("lancedb", reason="the extra [store] is not installed")
 
 
 @pytest.fixture
-def vectors() -> NDArray[np.float32]:
+def vectors():
     return np.random.default_rng(5).normal(size=(5000, 16)).astype(np.float32)
 
 
@@ -25,7 +25,7 @@ def packed(vectors: NDArray[np.float32]):  # type: ignore[no-untyped-def]
     return ((f"{k:05d}.jpg", pack(v)) for k, v in enumerate(vectors))
 
 
-def test_the_nearest_by_cosine_are_found(tmp_path: Path, vectors: NDArray[np.float32]) -> None:
+def test_the_nearest_by_cosine_are_found(tmp_path, vectors):
     vectors[7] = np.nan  # the matcher gave nothing: no template, and none stored
     store = TemplateStore(tmp_path / "db")
     assert store.write(packed(vectors), fingerprint="abc") == len(store) == 4999
@@ -40,7 +40,7 @@ def test_the_nearest_by_cosine_are_found(tmp_path: Path, vectors: NDArray[np.flo
     assert stat.S_IMODE((tmp_path / "db").stat().st_mode) == 0o700
 
 
-def test_what_is_replaced_leaves_the_disk(tmp_path: Path, vectors: NDArray[np.float32]) -> None:
+def test_what_is_replaced_leaves_the_disk(tmp_path, vectors):
     store = TemplateStore(tmp_path / "db")
     store.write(packed(vectors), fingerprint="raw")
     before = {p.name for p in (tmp_path / "db").rglob("*.lance") if p.is_file()}
@@ -52,7 +52,7 @@ def test_what_is_replaced_leaves_the_disk(tmp_path: Path, vectors: NDArray[np.fl
     assert [p.name for p in tmp_path.iterdir()] == ["db"]
 
 
-def test_foreign_folders_and_empty_jobs_are_refused(tmp_path: Path, vectors: NDArray[np.float32]) -> None:
+def test_foreign_folders_and_empty_jobs_are_refused(tmp_path, vectors):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("keep")
     with pytest.raises(OutputError, match=r"holds other things \(thesis.txt\)"):
@@ -72,7 +72,7 @@ def test_foreign_folders_and_empty_jobs_are_refused(tmp_path: Path, vectors: NDA
         TemplateStore(tmp_path / "db").nearest(vectors[0, :3], top=1)
 
 
-def test_how_a_store_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_how_a_store_is_named(monkeypatch, tmp_path):
     assert store_path("lancedb:a/b") == Path("a/b")
     for text in ("faiss:x", "lancedb:", "x"):
         with pytest.raises(ConfigError, match="is not known"):

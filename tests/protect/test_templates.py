@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,6 @@ from privface.data import read_embeddings
 from privface.erasers import LEACE, SavedEraser, save_eraser
 from privface.errors import ConfigError, ModelError, OutputError
 from privface.faces.align import as_aligned
-from privface.faces.detect import FaceDetector
 from privface.images import decode_image, to_pixels, to_unit
 from privface.models import CompactResNet, load_matcher, save_network
 from privface.pipeline.erase import template_maker
@@ -27,7 +25,6 @@ aligned = partial(ProtectOptions, faces="aligned")  # the patches are, at any si
 
 SIZE = 32
 BLUR = GaussianBlur(sigma=2.0, size=SIZE)
-Snapshot = Callable[[Path], dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -55,9 +52,7 @@ def blurred(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("of_original", [False, True])
-def test_each_output_has_its_template_under_the_manifest_s_key(
-    faces: Path, tmp_path: Path, of_original: bool
-) -> None:
+def test_each_output_has_its_template_under_the_manifest_s_key(faces, tmp_path, of_original):
     (faces / "broken.png").write_bytes(b"no image")
     out = tmp_path / "out"
     protect_folder(faces, out, BLUR, aligned(batch_size=4), templates=Means(of_original))
@@ -68,9 +63,7 @@ def test_each_output_has_its_template_under_the_manifest_s_key(
     assert (out / "embeddings.parquet").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_rerun_takes_templates_over_and_other_templates_do_not_mix(
-    faces: Path, tmp_path: Path, snapshot: Snapshot
-) -> None:
+def test_a_rerun_takes_templates_over_and_other_templates_do_not_mix(faces, tmp_path, snapshot):
     out = tmp_path / "out"
     protect_folder(faces, out, BLUR, aligned(batch_size=4), templates=Means())
     before = snapshot(out)
@@ -84,9 +77,7 @@ def test_a_rerun_takes_templates_over_and_other_templates_do_not_mix(
         protect_folder(faces, out, BLUR, aligned())
 
 
-def test_a_photo_of_several_faces_has_the_template_of_its_central_one(
-    groups: Path, crowd: FaceDetector, tmp_path: Path
-) -> None:
+def test_a_photo_of_several_faces_has_the_template_of_its_central_one(groups, crowd, tmp_path):
     out = tmp_path / "out"
     protect_folder(groups, out, BLUR, detector=crowd, templates=Means())
     table = read_embeddings(out / "embeddings.parquet")
@@ -96,7 +87,7 @@ def test_a_photo_of_several_faces_has_the_template_of_its_central_one(
     np.testing.assert_allclose(table.vectors, shown, atol=1e-6)
 
 
-def test_a_matcher_that_answers_nonsense_stops_the_job(faces: Path, tmp_path: Path) -> None:
+def test_a_matcher_that_answers_nonsense_stops_the_job(faces, tmp_path):
     class Short(Means):
         def __call__(self, faces: NDArray[np.float32]) -> NDArray[np.float32]:
             return super().__call__(faces)[:2]
@@ -105,7 +96,7 @@ def test_a_matcher_that_answers_nonsense_stops_the_job(faces: Path, tmp_path: Pa
         protect_folder(faces, tmp_path / "out", BLUR, aligned(), templates=Short())
 
 
-def test_a_template_that_is_not_finite_is_an_empty_row(faces: Path, tmp_path: Path) -> None:
+def test_a_template_that_is_not_finite_is_an_empty_row(faces, tmp_path):
     class Silent(Means):
         def __call__(self, faces: NDArray[np.float32]) -> NDArray[np.float32]:
             rows = super().__call__(faces)
@@ -116,13 +107,13 @@ def test_a_template_that_is_not_finite_is_an_empty_row(faces: Path, tmp_path: Pa
     assert pd.read_parquet(tmp_path / "out" / "embeddings.parquet")["embedding"].isna().sum() == 1
 
 
-def test_packing_is_exact() -> None:
+def test_packing_is_exact():
     row = np.random.default_rng(0).normal(size=64).astype(np.float32)
     np.testing.assert_array_equal(unpack(pack(row)), row)
 
 
 @pytest.fixture
-def matcher(tmp_path: Path) -> str:
+def matcher(tmp_path):
     crop = {"input_size": 16, "crop": [0.0, 0.0, 112.0, 112.0]}
     folder = tmp_path / "matcher"
     save_network(folder, CompactResNet(outputs=4, width=8, stages=1), kind="matcher", meta=crop)
@@ -134,9 +125,7 @@ def fitted(size: int = 4) -> LEACE:
     return LEACE().fit(rng.normal(size=(50, size)), np.arange(50) % 2)
 
 
-def test_an_eraser_is_given_originals_and_its_answer_is_stored(
-    faces: Path, tmp_path: Path, matcher: str
-) -> None:
+def test_an_eraser_is_given_originals_and_its_answer_is_stored(faces, tmp_path, matcher):
     name = load_matcher(matcher).name
     save_eraser(tmp_path / "eraser", fitted(), meta={"matcher": name})
     maker = template_maker(f"{matcher}:{tmp_path / 'eraser'}")
@@ -151,7 +140,7 @@ def test_an_eraser_is_given_originals_and_its_answer_is_stored(
     assert not np.isclose(table.vectors, plain, atol=1e-4).all(axis=1).any()
 
 
-def test_an_eraser_of_another_matcher_is_refused(tmp_path: Path, matcher: str) -> None:
+def test_an_eraser_of_another_matcher_is_refused(tmp_path, matcher):
     save_eraser(tmp_path / "eraser", fitted(), meta={"matcher": "other"})
     with pytest.raises(ConfigError, match="was fitted on 'other'"):
         template_maker(f"{matcher}:{tmp_path / 'eraser'}")

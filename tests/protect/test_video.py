@@ -79,7 +79,7 @@ def protect(
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".webm", ".avi"])
-def test_faces_are_blurred_gaps_are_black_and_the_rest_stays(tmp_path: Path, suffix: str) -> None:
+def test_faces_are_blurred_gaps_are_black_and_the_rest_stays(tmp_path, suffix):
     (tmp_path / "in").mkdir()
     source = tmp_path / "in" / f"film{suffix}"
     write(source)
@@ -99,7 +99,7 @@ def test_faces_are_blurred_gaps_are_black_and_the_rest_stays(tmp_path: Path, suf
     assert b"SECRET" not in (tmp_path / "out" / f"film{suffix}").read_bytes()
 
 
-def test_same_bytes_again_and_reused(tmp_path: Path) -> None:
+def test_same_bytes_again_and_reused(tmp_path):
     (tmp_path / "in").mkdir()
     write(tmp_path / "in" / "film.mp4")
     for out in ("one", "two"):
@@ -109,14 +109,14 @@ def test_same_bytes_again_and_reused(tmp_path: Path) -> None:
     assert protect(tmp_path / "in", tmp_path / "one").reused == 1
 
 
-def test_without_sound(tmp_path: Path) -> None:
+def test_without_sound(tmp_path):
     (tmp_path / "in").mkdir()
     write(tmp_path / "in" / "film.mp4")
     protect(tmp_path / "in", tmp_path / "out", sound=False)
     assert read(tmp_path / "out" / "film.mp4")[1] == 0
 
 
-def test_videos_that_cannot_be_protected(tmp_path: Path) -> None:
+def test_videos_that_cannot_be_protected(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     write(folder / "whole.mp4")
@@ -150,7 +150,7 @@ class Blind:
         return [[] for _ in images]
 
 
-def test_a_film_held_upright_is_seen_upright(tmp_path: Path) -> None:
+def test_a_film_held_upright_is_seen_upright(tmp_path):
     """Phones store a film sideways with a note to turn it; the note goes, so the frames must be turned."""
     (tmp_path / "in").mkdir()
     write(tmp_path / "plain.mp4", sound=False)
@@ -182,9 +182,7 @@ def test_a_film_held_upright_is_seen_upright(tmp_path: Path) -> None:
     assert set(seen) == {(96, 64, 3)}
 
 
-def test_videos_need_pasting_a_detector_and_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_videos_need_pasting_a_detector_and_the_extra(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     write(tmp_path / "in" / "film.mp4")
     with pytest.raises(ConfigError, match="A video is written whole") as caught:
@@ -199,7 +197,7 @@ def test_videos_need_pasting_a_detector_and_the_extra(
         require_av()
 
 
-def test_frames_come_some_at_a_time_and_keep_their_times(tmp_path: Path) -> None:
+def test_frames_come_some_at_a_time_and_keep_their_times(tmp_path):
     write(tmp_path / "film.mp4")
     data = (tmp_path / "film.mp4").read_bytes()
     batches: list[int] = []
