@@ -76,14 +76,14 @@ def measure(kinds: Sequence[str], *, seed: int, progress: Progress) -> None:
 
 
 def _cell(width: int, people: pd.DataFrame, parts: list[NDArray[np.float32]], seed: int) -> dict[str, Any]:
-    """One eraser: its code's matches and what attackers read, before (two attackers) and after (four)."""
+    """One eraser: its code's matches and what attackers read, before (one attacker) and after (four)."""
     fit, others = halves(people, seed)
     read = np.flatnonzero(people["read"] & (people["set"] == "lfw"))
     male, names = people["male"].to_numpy(), people["identity"].to_numpy(str)
     plain, code = components(parts, fit, width), erased(width, people, parts, fit, seed)
     shown = {"lfw": (code[read], male[read])}
     after = attack((code[others], male[others]), shown, seed=seed)["lfw"]
-    before = attack((plain[others], male[others]), {"lfw": (plain[read], male[read])}, seed=seed, count=2)
+    before = attack((plain[others], male[others]), {"lfw": (plain[read], male[read])}, seed=seed, count=1)
     lfw = fit[people["set"][fit] == "lfw"]
     return {
         "tmr": tmr(code[read], names[read]),

@@ -308,7 +308,7 @@ def test_an_autoencoder_whose_code_has_collapsed_is_refused(world, tmp_path):
     torch.nn.init.zeros_(network.encoder[1].weight)
     save_network(tmp_path / "a", network, kind=network.kind)
     options = {**TINY["erased-code"]["method_options"], "encoders": [f"autoencoder:{tmp_path / 'a'}"]}
-    with pytest.raises(ModelError, match="autoencoder:a gives the same embedding for all 24 faces"):
+    with pytest.raises(ModelError, match=r"autoencoder:a gives the same embedding for all \d+ faces"):
         train(settings(world, "erased-code", method_options=options), tmp_path / "r")
 
 
