@@ -17,6 +17,7 @@ from privface.attributes import BY_GENDER, GENDER, Attribute
 from privface.device import Device
 from privface.errors import ConfigError
 from privface.models import onnx_backend
+from privface.models.code_reader import CodeReader
 from privface.models.decoder import FaceDecoder
 from privface.models.encoder import FaceEncoder
 from privface.models.face_model import FaceModel
@@ -26,15 +27,20 @@ from privface.models.networks import CompactResNet
 from privface.models.protectable import Protectable
 from privface.records import FRAME, InputSpec
 
-_NATIVE: Mapping[str, type[nn.Module]] = {"encoder": FaceEncoder, "compact": CompactResNet}
+_NATIVE: Mapping[str, type[nn.Module]] = {
+    "encoder": FaceEncoder,
+    "compact": CompactResNet,
+    "autoencoder": CodeReader,
+}
 
 
 class FrozenReader(nn.Module):
-    """A matcher that is kept inside a model file, as weights of ours or as the bytes of an ONNX graph.
+    """A matcher, or an autoencoder's encoder, that is kept inside a model file, as weights of ours or as the bytes of an ONNX graph.
 
     Args:
         form: ``"encoder"`` (:class:`~privface.models.encoder.FaceEncoder`), ``"compact"``
-            (:class:`~privface.models.CompactResNet`) or ``"onnx"``.
+            (:class:`~privface.models.CompactResNet`), ``"autoencoder"``
+            (:class:`~privface.models.code_reader.CodeReader`) or ``"onnx"``.
         spec: Fields of the :class:`~privface.records.InputSpec` that it expects.
         outputs: Size of its embedding.
         network: Keyword arguments of the network, for forms of ours.
@@ -250,7 +256,7 @@ class ErasedCode(Protectable):
     the erased code (data-processing inequality; Cover and Thomas, 2006, section 2.8).
 
     Args:
-        encoders: Frozen matchers (:class:`FrozenReader`), or what a card says of them.
+        encoders: Frozen matchers or encoders of autoencoders (:class:`FrozenReader`), or what a card says of them.
         sizes: Values of the code that the eraser leaves, one number or several. The decoder draws from each of them: a
             smaller one hides more and keeps fewer matches.
         drop: Values more that the code has before the eraser projects out those that tell most.

@@ -22,6 +22,7 @@ FORMS = {
     "onnx:FILE[@SIDECAR.yaml]": "matcher or probe: any ONNX file; the sidecar describes its input",
     "module:package.function": "matcher or probe: your own nn.Module",
     "mini:FOLDER": "matcher or probe trained by privface (run/classifiers/0, demo/matcher)",
+    "autoencoder:FOLDER": "encoder of method erased-code, or matcher: the code of `privface autoencoder train`",
 }
 """How a model that has no name of its own is named."""
 

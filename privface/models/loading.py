@@ -1,4 +1,4 @@
-"""Model specifications as people write them: ``bundled:``, ``facenet:``, ``onnx:``, ``module:`` and ``mini:``."""
+"""Model specifications as people write them: ``bundled:``, ``facenet:``, ``onnx:``, ``module:``, ``mini:`` and ``autoencoder:``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from privface.errors import ModelError
 from privface.models import checkpoint, encoder, erased_code
 from privface.models.bundled import PREFIX, bundled_folder, find_bundled
+from privface.models.code_reader import CodeReader
 from privface.models.face_model import FaceModel, file_sha256, network_sha256
+from privface.models.family import Autoencoder
 from privface.models.networks import CompactResNet
 from privface.records import FRAME, InputSpec
 
@@ -45,7 +47,10 @@ FACENET_FILES = {
     "vggface2": "20180402-114759-vggface2.pt",
     "casia-webface": "20180408-102900-casia-webface.pt",
 }
-_FORMS = "bundled:NAME, facenet:vggface2, facenet:casia-webface, onnx:FILE[@SIDECAR.yaml], module:package.function, mini:FOLDER"
+_FORMS = (
+    "bundled:NAME, facenet:vggface2, facenet:casia-webface, onnx:FILE[@SIDECAR.yaml], module:package.function, "
+    "mini:FOLDER, autoencoder:FOLDER"
+)
 
 
 class Matcher(FaceModel):
@@ -107,7 +112,8 @@ def load_matcher(spec: str, *, seen: bool | None = None) -> Matcher:
     Args:
         spec: ``bundled:matcher`` (comes with the package), ``facenet:vggface2`` or ``facenet:casia-webface`` (facenet-pytorch, which downloads its weights
             once), ``onnx:FILE[@SIDECAR.yaml]``, ``module:package.function`` (called without arguments, returns
-            an ``nn.Module``; its attribute ``input_spec`` is used if present) or ``mini:FOLDER`` (trained here).
+            an ``nn.Module``; its attribute ``input_spec`` is used if present), ``mini:FOLDER`` (trained here) or
+            ``autoencoder:FOLDER`` (of `privface autoencoder train`; its code is the embedding).
         seen: Whether the protector under audit was trained against it.
 
     Raises:
@@ -119,6 +125,8 @@ def load_matcher(spec: str, *, seen: bool | None = None) -> Matcher:
         return Matcher(
             network, spec=FACENET_SPEC, name=spec, weights_sha256=network_sha256(network), seen=seen
         )
+    if kind == "autoencoder" and rest:
+        return Matcher(**_autoencoder(Path(rest)), seen=seen)
     loaded = _load_common(spec, kind, rest, mini="matcher")
     loaded.pop("output", None)
     loaded.pop("male", None)
@@ -277,6 +285,22 @@ def _mini(rest: str, *, kind: str) -> dict[str, Any]:
         "spec": spec,
         "name": f"mini:{Path(rest).name}",
         "weights_sha256": network_sha256(network),
+    }
+
+
+def _autoencoder(folder: Path) -> dict[str, Any]:
+    if not folder.exists():
+        raise ModelError(
+            f"autoencoder:{folder}: there is no such folder.",
+            hint="Give one that `privface autoencoder train` has written.",
+        )
+    saved = checkpoint.load_network(folder, kind=Autoencoder.kind)
+    reader = CodeReader.of(checkpoint.build(Autoencoder, saved, where=folder))
+    return {
+        "network": reader,
+        "spec": reader.spec,
+        "name": f"autoencoder:{folder.name}",
+        "weights_sha256": network_sha256(reader),
     }
 
 

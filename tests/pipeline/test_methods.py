@@ -16,9 +16,16 @@ from typer.testing import CliRunner
 from privface.cli.main import app
 from privface.config import ClassifierSettings, parse_settings
 from privface.data import read_genders
-from privface.errors import CheckpointError, ConfigError, DataError, LabelError
+from privface.errors import CheckpointError, ConfigError, DataError, LabelError, ModelError
 from privface.images import decode_image
-from privface.models import LabelledProtector, Protector, San2018Protector
+from privface.models import (
+    Autoencoder,
+    LabelledProtector,
+    Protector,
+    San2018Protector,
+    save_network,
+    variant,
+)
 from privface.models.erased_code import ErasedCode
 from privface.models.export import export_protector
 from privface.models.protectors import load_protector
@@ -277,6 +284,32 @@ def test_it_is_one_onnx_file_from_photo_to_drawn_face(runs, tmp_path, make_image
     np.testing.assert_allclose(exported(images), narrow(images), atol=1e-4)
     with pytest.raises(ConfigError, match=r"code_size=6: p\.onnx has .* built in"):
         load_protector(tmp_path / "p.onnx", code_size=6)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_autoencoder_makes_the_code_alone_or_beside_matchers(world, tmp_path, make_images, beside):
+    torch.manual_seed(0)
+    network = Autoencoder(variant("variational", shape=(3, 16, 16), code=14, width=4, depth=2))
+    save_network(tmp_path / "a", network, kind=network.kind)
+    encoders = [*(world.settings["matchers"] if beside else []), f"autoencoder:{tmp_path / 'a'}"]
+    options = {**TINY["erased-code"]["method_options"], "encoders": encoders}
+    run = tmp_path / "r"
+    train(settings(world, "erased-code", loop={"epochs": 1}, method_options=options), run)
+    (tmp_path / "a").rename(tmp_path / "gone")  # the run folder needs nothing else
+    images = make_images(3, size=32)
+    protector = Protector.load(run)
+    assert protector.codes(images)[1].shape == (3, 12)
+    assert export_protector(run, tmp_path / "p.onnx").difference < 1e-4
+    np.testing.assert_allclose(load_protector(tmp_path / "p.onnx")(images), protector(images), atol=1e-4)
+
+
+def test_an_autoencoder_whose_code_has_collapsed_is_refused(world, tmp_path):
+    network = Autoencoder(variant("fully-connected", shape=(3, 16, 16), code=14, hidden=()))
+    torch.nn.init.zeros_(network.encoder[1].weight)
+    save_network(tmp_path / "a", network, kind=network.kind)
+    options = {**TINY["erased-code"]["method_options"], "encoders": [f"autoencoder:{tmp_path / 'a'}"]}
+    with pytest.raises(ModelError, match=r"autoencoder:a gives the same embedding for all \d+ faces"):
+        train(settings(world, "erased-code", method_options=options), tmp_path / "r")
 
 
 def test_other_sets_are_learnt_from_and_their_people_refused_in_audits(world, tmp_path):

@@ -39,7 +39,8 @@ class ErasedCodeOptions(Settings):
     """What is asked of the method alone."""
 
     encoders: tuple[str, ...] = Field(
-        (), description="Matchers that make the code; by default those of `matchers`."
+        (),
+        description="Matchers, or autoencoders (`autoencoder:FOLDER`), that make the code; by default those of `matchers`.",
     )
     code_sizes: tuple[Annotated[int, Field(ge=2)], ...] = Field(
         (80,),
@@ -164,7 +165,7 @@ def _embed(job: Job, matcher: Matcher, reader: FrozenReader, faces: LoadedFaces)
     """Unit embeddings ``(N, D)`` of all faces.
 
     Raises:
-        ModelError: If one is not finite.
+        ModelError: If one is not finite, or all are the same.
     """
     reader.device = Device("cpu", Device.choose("cpu").precision)
     found = []
@@ -184,6 +185,11 @@ def _embed(job: Job, matcher: Matcher, reader: FrozenReader, faces: LoadedFaces)
             f"{matcher.name} gave embeddings that are not finite for {len(bad)} of {len(units)} faces, the first is "
             f"{faces.table.files[bad[0]]}.",
             hint="Check its weights and the input range in its sidecar or input_spec.",
+        )
+    if len(units) > 1 and not np.ptp(units, axis=0).any():
+        raise ModelError(
+            f"{matcher.name} gives the same embedding for all {len(units)} faces.",
+            hint="It has learnt nothing, or its code has collapsed (variational: a smaller penalty); train it anew.",
         )
     return units
 
