@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,11 +15,16 @@ from numpy.typing import NDArray
 from privface.errors import ConfigError, LabelError
 from privface.records import GENDERS, FaceTable
 
+_NAME: Final = re.compile(r"\w[\w-]*")
+
 GENDER: Final = "gender"
 """The attribute that every labelled set has."""
 
 MAX_CLASSES: Final = 20
 """A column with more classes than this describes photos, not groups of people."""
+
+MAX_ATTRIBUTES: Final = 5
+"""Attributes of one model: each choice among them has erasers of its own, and five have 31 choices."""
 
 MIN_ROWS: Final = 8
 """Labelled photos of a class below which nothing can be learnt of it."""
@@ -34,7 +41,7 @@ class Attribute:
         classes: Names of the classes, in the order of their codes; empty until the labels are known.
 
     Raises:
-        ConfigError: If there is no name, or the bands do not ascend.
+        ConfigError: If the name has other signs than letters, digits, ``_`` and ``-``, or the bands do not ascend.
     """
 
     name: str
@@ -42,11 +49,13 @@ class Attribute:
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.name:
+        if not _NAME.fullmatch(self.name):
             raise ConfigError(
-                "An attribute without a name.", hint="Write a column, such as race or age=16,30,45,60."
+                f"{self.name!r} is no name of an attribute; letters, digits, _ and - are possible.",
+                hint="Write a column, such as race or age=16,30,45,60.",
             )
-        if self.bands and (len(self.bands) < 2 or any(a >= b for a, b in itertools.pairwise(self.bands))):
+        ascending = all(a < b for a, b in itertools.pairwise(self.bands))
+        if self.bands and (len(self.bands) < 2 or not ascending or not all(map(math.isfinite, self.bands))):
             raise ConfigError(
                 f"The bands of {self.name!r} are {self._edges}; each must begin above the one before, and two are the least.",
                 hint="Write where each band begins, such as age=16,30,45,60.",
@@ -59,14 +68,15 @@ class Attribute:
         Raises:
             ConfigError: If a band is no number, or as for the class.
         """
-        name, equals, edges = text.partition("=")
+        name, equals, edges = text.strip().partition("=")
+        name = name.strip()
         try:
             bands = tuple(float(edge) for edge in edges.split(",")) if equals else ()
         except ValueError as error:
             raise ConfigError(
                 f"{text!r}: a band begins at a number.", hint="Write it as age=16,30,45,60."
             ) from error
-        return BY_GENDER if text == GENDER else cls(name.strip(), bands)
+        return BY_GENDER if name == GENDER and not bands else cls(name, bands)
 
     @property
     def text(self) -> str:
@@ -75,7 +85,7 @@ class Attribute:
 
     @property
     def _edges(self) -> str:
-        return ",".join(f"{edge:g}" for edge in self.bands)
+        return ",".join(map(_number, self.bands))
 
     @property
     def chance(self) -> float:
@@ -94,8 +104,8 @@ class Attribute:
         if self.classes:
             return self
         if self.bands:
-            ends = [f"-{edge:g}" for edge in self.bands[1:]]
-            names = [f"{edge:g}{end}" for edge, end in zip(self.bands, [*ends, "+"], strict=True)]
+            ends = [f"-{_number(edge)}" for edge in self.bands[1:]]
+            names = [f"{_number(edge)}{end}" for edge, end in zip(self.bands, [*ends, "+"], strict=True)]
         else:
             names = sorted(set(map(str, words)) - {""})
         found = Attribute(self.name, self.bands, tuple(names))
@@ -142,8 +152,20 @@ class Attribute:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Attribute:
-        """What :meth:`to_dict` gave."""
-        return cls(str(content["name"]), tuple(content["bands"]), tuple(content["classes"]))
+        """What :meth:`to_dict` gave.
+
+        Raises:
+            ValueError: If it is something else.
+        """
+        try:
+            bands, classes = tuple(map(float, content["bands"])), tuple(map(str, content["classes"]))
+            return cls(str(content["name"]), bands, classes)
+        except (KeyError, TypeError, AttributeError, ConfigError) as error:
+            raise ValueError(f"no attribute: {content!r}") from error
+
+
+def _number(edge: float) -> str:
+    return str(int(edge)) if edge == int(edge) else repr(edge)
 
 
 BY_GENDER: Final = Attribute(GENDER, classes=GENDERS)
@@ -172,9 +194,14 @@ def parse_attributes(texts: Sequence[str]) -> tuple[Attribute, ...]:
     """Several attributes, each named once.
 
     Raises:
-        ConfigError: If one cannot be read, or is named twice.
+        ConfigError: If one cannot be read or is named twice, or there are more than five.
     """
     found = tuple(Attribute.parse(text) for text in texts)
+    if len(found) > MAX_ATTRIBUTES:
+        raise ConfigError(
+            f"{len(found)} attributes; {MAX_ATTRIBUTES} are the most, as each choice among them has erasers of its own.",
+            hint="Leave some out.",
+        )
     names = [attribute.name for attribute in found]
     for name in names:
         if names.count(name) > 1:

@@ -24,10 +24,26 @@ def test_numbers_are_cut_where_the_user_says():
     assert found.classes == ("16-30", "30-45", "45+")
     assert found.codes(["15.9", "16", "29", "30", "45", "", "nan"]).tolist() == [-1, 0, 0, 1, 2, -1, -1]
     assert Attribute.parse(found.text).bands == found.bands
+    assert Attribute.parse("year=19700101,19700102").text == "year=19700101,19700102"
+    assert Attribute.parse(" gender ").classes == ("female", "male")
     assert found.chance == pytest.approx(1 / 3)
 
 
-@pytest.mark.parametrize("text", ["", "=3,4", "age=30", "age=30,16", "age=30,30", "age=old,young", "age="])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "=3,4",
+        "age=30",
+        "age=30,16",
+        "age=30,30",
+        "age=old,young",
+        "age=",
+        "age=nan,3",
+        "skin+tone",
+        "a,b",
+    ],
+)
 def test_what_names_no_attribute_is_refused(text):
     with pytest.raises(ConfigError):
         Attribute.parse(text)
@@ -65,3 +81,13 @@ def test_a_column_is_found_or_the_others_are_named():
 def test_an_attribute_is_named_once():
     with pytest.raises(ConfigError):
         parse_attributes(["race", "age=16,30", "race"])
+    with pytest.raises(ConfigError):
+        parse_attributes(list("abcdef"))
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"name": "a"}, "gender", {"name": "a", "bands": ["x"], "classes": []}]
+)
+def test_a_card_of_a_stranger_is_no_attribute(content):
+    with pytest.raises(ValueError, match="no attribute"):
+        Attribute.from_dict(content)

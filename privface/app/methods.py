@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 from privface.models import Protector, load_protector
@@ -71,28 +71,28 @@ def model_methods(path: Path) -> list[Method]:
     """
     loaded = load_protector(path)
     name = f"Model {path.resolve().name}"
-    if not isinstance(loaded, Protector):
-        return [
-            Method(name, f"{MODEL_NOTE} It has one strength.", lambda _strength: loaded, adjustable=False)
-        ]
-    network, size = loaded.network, loaded.size
+    choices = loaded.network.combinations if isinstance(loaded, Protector) else []
+    if isinstance(loaded, Protector) and loaded.network.has_strength:
+        network, size = loaded.network, loaded.size
 
-    @lru_cache(maxsize=32)
-    def make(strength: float, hide: tuple[str, ...] | None = None) -> Protector:
-        if hide is not None:
-            return Protector.load(path, hide=hide)
-        return Protector(network, size=size, strength=strength)
+        @lru_cache(maxsize=32)
+        def make(strength: float) -> Protector:
+            return Protector(network, size=size, strength=strength)
 
-    if network.has_strength:
         return [Method(name, MODEL_NOTE, make)]
-    choices = network.combinations
     if len(choices) < 2:
-        return [Method(name, f"{MODEL_NOTE} It has one strength.", make, adjustable=False)]
+        note = f"{MODEL_NOTE} It has one strength."
+        return [Method(name, note, lambda _strength: loaded, adjustable=False)]
+
+    @lru_cache(maxsize=2)
+    def hiding(hide: tuple[str, ...]) -> Protector:
+        return Protector.load(path, hide=hide)
+
     return [
         Method(
             f"{name}, hiding {' and '.join(hide)}",
             f"{MODEL_NOTE} What it does not hide, it tries to keep.",
-            partial(make, hide=hide),
+            lambda _strength, hide=hide: hiding(hide),  # type: ignore[misc]
             adjustable=False,
         )
         for hide in choices

@@ -31,6 +31,8 @@ MIN_COHORT = 30
 
 COHORT_FMR = 1e-2
 
+_CROSSED = f"{GENDER} x "
+
 
 @dataclass(frozen=True)
 class CohortMatching:
@@ -138,7 +140,7 @@ def cohort_rows(
             subjects.identities,
             subjects.genders,
             params,
-            gender_cohort=cohort.startswith(GENDER),
+            gender_cohort=cohort == GENDER or cohort.startswith(_CROSSED),
         )
         rows.append(row)
     return rows
@@ -154,7 +156,7 @@ def _crossed(
                 enumerate(GENDERS), enumerate(attribute.classes)
             ):
                 inside = (subjects.genders == gender) & (codes[: len(subjects)] == code)
-                yield f"{GENDER} x {attribute.name}", f"{word}, {name}", inside
+                yield f"{_CROSSED}{attribute.name}", f"{word}, {name}", inside
 
 
 def run(context: Context) -> dict[str, Any]:

@@ -88,6 +88,7 @@ class Context:
         self.attributes = [self.whole.attribute(given) for given in settings.attributes]
         self._refuse_overlap()
         self.people = People.split(self.whole, settings.shares, seed=settings.seed, audited=len(data))
+        self._require_classes()
         self.attacks = Attacks(
             self.whole,
             self.people,
@@ -96,6 +97,17 @@ class Context:
             cache=settings.cache,
             progress=settings.progress,
         )
+
+    def _require_classes(self) -> None:
+        for attribute, codes in self.attributes:
+            for title, part in self.people.parts().items():
+                lacking = set(range(len(attribute.classes))) - set(codes[part].tolist())
+                if lacking:
+                    raise AuditError(
+                        f"The attacker's {title} part has no photo of the class {attribute.classes[min(lacking)]!r}"
+                        f" ({attribute.name}).",
+                        hint="Give more people of it, or put small classes together.",
+                    )
 
     def report(self, stage: str, done: int, total: int) -> None:
         """Tell the progress."""

@@ -121,7 +121,7 @@ class AuditResult:
         ``worst_upper``, ``worst_frozen``, ``illusion_gap``, ``frozen_gaps``, ``recovery``, ``set_attack``,
         ``label_budget``, ``learning_curve``, ``battery`` (the self-test), ``quality``, ``cohorts`` and ``curves``; where further draws of a
         randomised protection were given, ``averaging`` (one row for each attacker, way to average and number of draws); where the
-        model's codes were, ``worst_white_box``, and ``"white_box": true`` on rows that read a code; where something was recovered,
+        attributes were asked for, ``attributes`` and ``attribute_readings``; where the model's codes were, ``worst_white_box``, and ``"white_box": true`` on rows that read a code; where something was recovered,
         ``irreversibility``; where a second protection was given, ``unlinkability`` (both one row a matcher). NaN is ``None``;
         numbers have six significant digits.
         """
@@ -181,7 +181,7 @@ class AuditResult:
           what it reads; ``balanced_accuracy`` and ``bits`` of the worst one; ``worst_white_box``: of those who read the model's
           own code, only where the audit had one;
         - ``leakage``: the highest upper bound of any such attacker (its ``value`` is that bound);
-        - ``leakage.NAME``: balanced accuracy of the worst attacker of an attribute, where the audit was asked for it;
+        - ``leakage.NAME``: of an attribute that the audit was asked for, the highest upper bound of any attacker's balanced accuracy;
         - ``worst_frozen`` and ``illusion_gap``, and both against the frozen probes that the protection
           met (``_seen``) or did not (``_unseen``);
         - ``recovery_gain``: the most that recovery added on one input; ``set_attack``: the highest leakage of
@@ -208,8 +208,8 @@ class AuditResult:
         if "worst_white_box" in document:
             found["worst_white_box"] = read_figure(document["worst_white_box"].get("leakage"))
         for row in document.get("attributes", ()):
-            if row["medium"] == "any":
-                found[f"leakage.{row['attribute']}"] = read_figure(row["protected"])
+            if row.get("medium") == "any":
+                found[f"leakage.{row['attribute']}"] = read_figure(row.get("upper"))
         # people are recognised by faces, so the code decides no matching figure
         found.update(_matching_figures([row for row in document["matching"] if not row.get("white_box")]))
         for short, long in (("tmr", "tmr_p_p_0.01"), ("fte", "fte_p_p")):

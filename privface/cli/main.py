@@ -15,7 +15,16 @@ from privface.cli.app import app as web_page
 from privface.cli.autoencoder import app as autoencoder_app
 from privface.cli.erase import app as erase_app
 from privface.cli.protect import match, protect
-from privface.cli.show import AsJson, Console, DeviceName, PrecisionName, audit_content, progress_bars
+from privface.cli.show import (
+    AsJson,
+    Console,
+    DeviceName,
+    HideNames,
+    PrecisionName,
+    attribute_names,
+    audit_content,
+    progress_bars,
+)
 from privface.cli.sweep import sweep
 from privface.errors import PrivfaceError
 from privface.options import Alignment, AuditOptions, Effort
@@ -168,6 +177,7 @@ def export(
     code_size: Annotated[
         int | None, typer.Option(help="Built in: values of the code, for a model trained with several.")
     ] = None,
+    hide: HideNames = None,
     json: AsJson = False,
 ) -> None:
     """Write a model as one ONNX file, after checking that ONNX Runtime and torch agree.
@@ -176,7 +186,7 @@ def export(
     """
     from privface.models.export import export_protector  # noqa: PLC0415
 
-    found = export_protector(run, out, strength=strength, code_size=code_size)
+    found = export_protector(run, out, strength=strength, code_size=code_size, hide=attribute_names(hide))
     Console.document(
         "export",
         bytes=found.bytes,
@@ -350,6 +360,7 @@ def audit(
 
     The attackers themselves: `privface audit --self-test --out selftest`
     """
+    from privface.attributes import parse_attributes  # noqa: PLC0415
     from privface.audit import AuditResult  # noqa: PLC0415
     from privface.audit.comparison import changes  # noqa: PLC0415
     from privface.audit.result import check_gate  # noqa: PLC0415
@@ -365,7 +376,7 @@ def audit(
     if original is None or protected is None:
         raise typer.BadParameter("give --original and --protected, or --self-test.")
     for expression in fail_if or ():  # before the work, not after it
-        check_gate(expression, [text.partition("=")[0] for text in attribute or ()])
+        check_gate(expression, [found.name for found in parse_attributes(attribute or ())])
     earlier = AuditResult.load(baseline) if baseline is not None else None
     options = AuditOptions(
         seed=seed,

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from privface.cli.show import AsJson, Console, DeviceName, PrecisionName, progress_bars
+from privface.cli.show import (
+    AsJson,
+    Console,
+    DeviceName,
+    HideNames,
+    PrecisionName,
+    attribute_names,
+    progress_bars,
+)
 from privface.options import FaceMode, Layout, OnNoFace, ProtectOptions
 
 if TYPE_CHECKING:
@@ -88,14 +96,7 @@ def protect(
             "photo (method san-2018). No other model asks for it.",
         ),
     ] = None,
-    hide: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ATTRIBUTES",
-            help="What to hide, for a model that was trained with a choice (methods erased-code, privacynet), such as "
-            "gender,race. Repeatable.",
-        ),
-    ] = None,
+    hide: HideNames = None,
     code_size: Annotated[
         int | None,
         typer.Option(
@@ -249,7 +250,7 @@ def protect(
         "strength": strength,
         "runtime": runtime,
         "genders": None if genders is None else read_genders(genders),
-        "hide": [name.strip() for text in hide for name in text.split(",")] if hide else None,
+        "hide": attribute_names(hide),
         "draw": draw,
         "code_size": code_size,
         "device": device,

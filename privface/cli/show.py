@@ -406,6 +406,15 @@ def _named(worst: Mapping[str, Any] | None) -> str:
     return f"{worst['probe']} on {worst['input']}, leakage {_figure(worst['leakage'])}"
 
 
+HideNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--hide",
+        metavar="ATTRIBUTES",
+        help="What to hide, for a model that was trained with a choice (methods erased-code, privacynet), such as gender,race. "
+        "Repeatable.",
+    ),
+]
 DeviceName = Annotated[
     str, typer.Option(help="Where networks compute: auto (a GPU where there is one), cpu, cuda or cuda:N.")
 ]
@@ -416,3 +425,8 @@ PrecisionName = Annotated[
         "with such units, else fp32. On the CPU in fp32 the same input gives the same bytes everywhere."
     ),
 ]
+
+
+def attribute_names(given: list[str] | None) -> list[str] | None:
+    """The names of ``--hide``, each alone; ``None`` where nothing was chosen."""
+    return [name.strip() for text in given for name in text.split(",")] if given else None

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from privface.attributes import BY_GENDER, GENDER, Attribute
+from privface.attributes import BY_GENDER, GENDER, MAX_ATTRIBUTES, Attribute
 from privface.device import Device
 from privface.errors import ConfigError
 from privface.models import onnx_backend
@@ -26,6 +26,9 @@ from privface.models.inputs import to_input
 from privface.models.networks import CompactResNet
 from privface.models.protectable import Protectable
 from privface.records import FRAME, InputSpec
+
+MAX_ROUNDS = 10
+"""How often each attribute is erased, at most."""
 
 _NATIVE: Mapping[str, type[nn.Module]] = {
     "encoder": FaceEncoder,
@@ -304,6 +307,12 @@ class ErasedCode(Protectable):
                 hint=f"Choose code sizes from 2 to {dimensions - drop}.",
             )
         self.attributes = tuple(Attribute.from_dict(a) if isinstance(a, Mapping) else a for a in attributes)
+        names = [attribute.name for attribute in self.attributes]
+        if not 1 <= len(set(names)) == len(names) <= MAX_ATTRIBUTES or not 1 <= rounds <= MAX_ROUNDS:
+            raise ConfigError(
+                f"Attributes {', '.join(names) or 'none'} in {rounds} rounds cannot be hidden.",
+                hint=f"Name 1 to {MAX_ATTRIBUTES}, each once, and 1 to {MAX_ROUNDS} rounds.",
+            )
         self.sizes, self.drop, self.regions, self.bits, self.rounds = widths, drop, regions, bits, rounds
         if bits and self._is_chain:
             raise ConfigError(
@@ -321,7 +330,6 @@ class ErasedCode(Protectable):
         self.register_buffer("centres", torch.zeros(dimensions))
         self.register_buffer("middle", torch.zeros(dimensions))
         self.register_buffer("axes", torch.zeros(dimensions, widths[-1] + drop))
-        names = [attribute.name for attribute in self.attributes]
         usual = [GENDER] if GENDER in names else names
         self.choose(
             code_size=widths[-1] if chosen is None else chosen, hide=usual if hidden is None else hidden

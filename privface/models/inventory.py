@@ -123,7 +123,7 @@ def _trained(folder: Path) -> Iterator[ModelEntry]:
             kind = str(content["kind"])
             if hidden := (content.get("config") or {}).get("attributes"):
                 kind += f", hides {', '.join(a if isinstance(a, str) else a['name'] for a in hidden)}"
-        except (yaml.YAMLError, OSError, KeyError, TypeError, ValueError):
+        except (yaml.YAMLError, OSError, KeyError, TypeError, ValueError, AttributeError):
             kind = "damaged card"
         name = f"mini:{card.parent}" if kind in _MINI else str(card.parent)
         yield _entry(name, kind, card.parent / WEIGHTS, licence=_UNSTATED, source="trained by privface")

@@ -155,6 +155,11 @@ def fit_eraser(
                 tell = progress
                 keywords["progress"] = lambda done, total: tell(f"fit {method}", done, total)
             reader.require()
+            if len(np.unique(own[1])) < len(attribute.classes):
+                raise DataError(
+                    f"A class of {attribute.name!r} is so rare that none of {max_rows} chosen rows has it.",
+                    hint="Choose a method that streams (`privface erase methods`), or put small classes together.",
+                )
             eraser.fit(*own, **keywords)
         reader.require()
     except ValueError as error:
@@ -326,11 +331,11 @@ def _words(source: EraserSource, attribute: Attribute) -> list[str]:
     """All labels of an attribute; none for gender, whose classes are known."""
     if attribute.name == GENDER:
         return []
-    labels = None if source.labels is None else LabelFile(source.labels)
+    labels, reader = None if source.labels is None else LabelFile(source.labels), _Reader(attribute, 0, None)
     words: list[str] = []
     for part in stream_embeddings(source.table, rows=FIT_PART):
-        joined = part if labels is None else labels.join(part, required=False)
-        words += _column(joined.labels, attribute.name, source).tolist()
+        chosen = reader.chosen(part if labels is None else labels.join(part, required=False), source)
+        words += _column(chosen.labels, attribute.name, source).tolist()
     return words
 
 
@@ -369,7 +374,7 @@ class _Reader:
         total, done, before = count_rows(source.table), 0, self.rows
         for whole in ahead(stream_embeddings(source.table, rows=FIT_PART)):
             done += len(whole)
-            part = self._chosen(whole if labels is None else labels.join(whole, required=False), source)
+            part = self.chosen(whole if labels is None else labels.join(whole, required=False), source)
             found = _codes(part.labels, self._attribute, source)
             kept = has_embedding(part.vectors)
             self.skipped += int((~kept).sum())
@@ -404,7 +409,8 @@ class _Reader:
             hint="Check the embedding column, the keys in --labels and --split.",
         )
 
-    def _chosen(self, part: EmbeddingTable, source: EraserSource) -> EmbeddingTable:
+    def chosen(self, part: EmbeddingTable, source: EraserSource) -> EmbeddingTable:
+        """The rows of the split and of the matcher that are learnt from."""
         chosen = np.ones(len(part), bool)
         if source.split is not None:
             if "split" not in part.labels:

@@ -351,7 +351,12 @@ def _load_coder(model: Path | None, made_by: Collection[str], device: Device) ->
         return None
     sizes = {int(size) for name in made_by for size in re.findall(r"\+code:(\d+)", name)}
     hidden = {names for name in made_by for names in re.findall(r"\+hide:([^+@]+)", name)}
-    hide = max(hidden).split(",") if hidden else None
+    if len(hidden) > 1:
+        raise AuditError(
+            f"The folder holds photos of {len(hidden)} choices of what to hide: {'; '.join(sorted(hidden))}.",
+            hint="Audit photos of one choice at a time.",
+        )
+    hide = hidden.pop().split(",") if hidden else None
     return Protector.load(model, code_size=max(sizes, default=None), hide=hide, device=device)
 
 

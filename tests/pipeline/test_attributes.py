@@ -20,7 +20,7 @@ from privface.config import parse_settings
 from privface.data import read_embeddings
 from privface.errors import ConfigError, LabelError
 from privface.images import decode_image
-from privface.models import Protector
+from privface.models import Protector, load_protector
 from privface.models.inventory import list_models
 from privface.pipeline import train
 from privface.protect import read_manifest
@@ -134,6 +134,14 @@ def test_each_choice_is_a_chain_of_its_own(run, make_images):
         np.testing.assert_allclose(erased @ basis @ basis.T, erased, atol=1e-5)
     with pytest.raises(ConfigError, match="this model hides gender, tone"):
         Protector.load(run, hide=["age"])
+
+
+def test_a_choice_is_built_into_an_export(run, tmp_path, make_images):
+    call("export", run, tmp_path / "p.onnx", "--hide", "tone")
+    images = make_images(2, size=32)
+    np.testing.assert_allclose(
+        load_protector(tmp_path / "p.onnx")(images), Protector.load(run, hide=["tone"])(images), atol=1e-4
+    )
 
 
 def test_the_page_and_the_list_of_models_offer_each_choice(run):

@@ -191,11 +191,21 @@ def test_the_code_of_a_model_is_attacked_in_memory_and_from_folders(world, model
 def test_only_a_model_that_draws_from_a_code_is_loaded_for_it(world, tmp_path, monkeypatch):
     assert _load_coder(None, (), Device()) is None
     assert _load_coder(tmp_path, (), Device()) is None  # such as a folder with nothing but provenance
-    monkeypatch.setattr(Protector, "load", lambda run, *, code_size, device: ("loaded", run, code_size))
+    monkeypatch.setattr(
+        Protector, "load", lambda run, *, code_size, hide, device: ("loaded", run, code_size, hide)
+    )
     assert _load_coder(world.run, (), Device()) is None
     erased = Path("bundled:erased")
-    assert _load_coder(erased, (), Device()) == ("loaded", erased, None)
-    assert _load_coder(erased, {"", "0a+code:32", "0a+code:64"}, Device()) == ("loaded", erased, 64)
+    assert _load_coder(erased, (), Device()) == ("loaded", erased, None, None)
+    assert _load_coder(erased, {"", "0a+code:32", "0a+code:64"}, Device()) == ("loaded", erased, 64, None)
+    assert _load_coder(erased, {"0a+hide:age,race+code:32@cpu-bf16"}, Device()) == (
+        "loaded",
+        erased,
+        32,
+        ["age", "race"],
+    )
+    with pytest.raises(AuditError, match="2 choices"):
+        _load_coder(erased, {"0a+hide:age+code:32", "0a+hide:race+code:32"}, Device())
 
 
 def test_report_stands_beside_the_figures(first):

@@ -80,7 +80,7 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
     """Code, eraser and decoder, in this order; each needs the one before it."""
     encoders = [load_matcher(spec, seen=True) for spec in options.encoders] or job.matchers
     faces, sets = _pooled(job, options)
-    attributes, labels = _labels(options, faces)
+    attributes, labels = _labels(options, faces, sets)
     readers = [FrozenReader.of(encoder) for encoder in encoders]
     seed_weights(job.settings.seed)
     network = ErasedCode(
@@ -96,7 +96,10 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
     usual = network.hidden
     embedded = {e.fingerprint: _embed(job, e, r, faces) for e, r in zip(encoders, readers, strict=True)}
     adopt_axes(network, [embedded[encoder.fingerprint] for encoder in encoders])
-    rows = few_of_each(faces.table.identities, seed=job.settings.seed)
+    rows = {}
+    for name, codes_of in labels.items():  # of who has a label
+        labelled = np.flatnonzero(codes_of >= 0)
+        rows[name] = labelled[few_of_each(faces.table.identities[labelled], seed=job.settings.seed)]
     read = torch.from_numpy(np.concatenate([embedded[encoder.fingerprint] for encoder in encoders], axis=1))
     choices = [(size, hidden) for size in network.sizes for hidden in network.combinations]
     codes, erasers = [], []
@@ -113,7 +116,9 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
         units = _embed(job, matcher, FrozenReader.of(matcher), faces) if known is None else known
         centres.append(torch.from_numpy(units.mean(axis=0)))
         plain = unit_rows(units - units.mean(axis=0))
-        without = erase_embeddings(plain, faces.table.genders, rows, sets)
+        without = plain
+        if GENDER in rows:
+            without = erase_embeddings(plain, labels[GENDER], rows[GENDER], sets)
         wanted = [without if GENDER in hidden else plain for _, hidden in choices]
         aims.append([torch.from_numpy(turn(*pair)) for pair in zip(told, wanted, strict=True)])
     step = ErasedCodeStep(
@@ -251,18 +256,26 @@ def turn(codes: NDArray[np.float32], embeddings: NDArray[np.float32]) -> NDArray
 
 
 def _labels(
-    options: ErasedCodeOptions, faces: LoadedFaces
+    options: ErasedCodeOptions, faces: LoadedFaces, sets: NDArray[np.int64]
 ) -> tuple[tuple[Attribute, ...], dict[str, NDArray[np.int64]]]:
     """The attributes with their classes, and the code of each face by attribute, -1 where it has no label.
 
     Raises:
-        LabelError: If a column is missing, or a class has too few photos.
+        LabelError: If a column is missing, a class has too few photos, or a set has labels but none of a class.
     """
     found, labels = [], {}
     for attribute in parse_attributes(options.attributes):
         words = column(faces.table, attribute.name)
         found.append(attribute.with_classes(words))
-        labels[attribute.name] = found[-1].codes(words)
+        codes = labels[attribute.name] = found[-1].codes(words)
+        for number in np.unique(sets[codes >= 0]):
+            lacking = set(range(len(found[-1].classes))) - set(codes[sets == number].tolist())
+            if lacking:
+                raise LabelError(
+                    f"Set {number + 1} of {sets.max() + 1} has labels of {attribute.name!r}, but no photo of the class"
+                    f" {found[-1].classes[min(lacking)]!r}.",
+                    hint="Give each set photos of every class, or no labels of this attribute at all.",
+                )
     return tuple(found), labels
 
 
@@ -270,28 +283,18 @@ def _erase(
     network: ErasedCode,
     read: Tensor,
     labels: Mapping[str, NDArray[np.int64]],
-    rows: NDArray[np.int64],
+    rows: Mapping[str, NDArray[np.int64]],
     sets: NDArray[np.int64],
     seed: int,
 ) -> NDArray[np.float32]:
-    """Fit the eraser in use, link by link, each on what the one before leaves; gives all moved codes ``(N, size)``.
-
-    Raises:
-        LabelError: If a set has labels of an attribute, but not of each class.
-    """
+    """Fit the eraser in use, link by link, each on what the one before leaves; gives all moved codes ``(N, size)``."""
     with torch.inference_mode():
         code = network.project(read).numpy()
     links = getattr(network.eraser, "links", [network.eraser])
     for link, (attribute, drop) in zip(links, network.chain(network.hidden), strict=True):
         eraser = RegionalTransport(drop=drop, regions=network.regions, bits=network.bits, random_state=seed)
-        kept = rows[labels[attribute.name][rows] >= 0]
-        try:
-            eraser.fit(code[kept], labels[attribute.name][kept], sets=sets[kept])
-        except ValueError as error:
-            raise LabelError(
-                f"The attribute {attribute.name!r} ({', '.join(attribute.classes)}): {error}",
-                hint="Give each set photos of every class, or no labels of this attribute at all.",
-            ) from error
+        kept = rows[attribute.name]
+        eraser.fit(code[kept], labels[attribute.name][kept], sets=sets[kept])
         link.adopt(eraser.state())
         code = eraser.transported(code).astype(np.float32)
     return np.asarray(code)
