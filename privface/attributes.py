@@ -160,12 +160,12 @@ class Attribute:
         try:
             bands, classes = tuple(map(float, content["bands"])), tuple(map(str, content["classes"]))
             return cls(str(content["name"]), bands, classes)
-        except (KeyError, TypeError, AttributeError, ConfigError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
             raise ValueError(f"no attribute: {content!r}") from error
 
 
 def _number(edge: float) -> str:
-    return str(int(edge)) if edge == int(edge) else repr(edge)
+    return str(int(edge)) if edge.is_integer() else repr(edge)
 
 
 BY_GENDER: Final = Attribute(GENDER, classes=GENDERS)
