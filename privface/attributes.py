@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -91,6 +91,11 @@ class Attribute:
     def chance(self) -> float:
         """Balanced accuracy of a guess."""
         return 1 / max(len(self.classes), 1)
+
+    def read(self, words: Sequence[str] | NDArray[np.str_]) -> tuple[Attribute, NDArray[np.int64]]:
+        """The attribute with its classes, and the codes of labels as text, ``(N,)``: :meth:`with_classes`, then :meth:`codes`."""
+        found = self.with_classes(words)
+        return found, found.codes(words)
 
     def with_classes(self, words: Sequence[str] | NDArray[np.str_]) -> Attribute:
         """The same with the classes that these labels hold; known ones are kept.
@@ -182,12 +187,17 @@ def column(table: FaceTable, name: str) -> NDArray[np.str_]:
         return np.array([record.gender or "" for record in table])
     words = np.array([record.cohorts.get(name, "") for record in table])
     if not len(words) or (words == "").all():
-        there = sorted({title for record in table for title in record.cohorts})
-        raise LabelError(
-            f"The labels of {table.name} have no column {name!r}.",
-            hint=f"Columns beside gender: {', '.join(there) or 'none'}.",
-        )
+        there = {title for record in table for title in record.cohorts}
+        raise missing_column(name, there, where=f"The labels of {table.name}")
     return words
+
+
+def missing_column(name: str, there: Collection[str], *, where: str) -> LabelError:
+    """The error for a column that labels do not have; it names those that there are."""
+    return LabelError(
+        f"{where} have no column {name!r}.",
+        hint=f"Columns beside gender: {', '.join(sorted(there)) or 'none'}.",
+    )
 
 
 def parse_attributes(texts: Sequence[str]) -> tuple[Attribute, ...]:

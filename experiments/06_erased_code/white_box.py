@@ -117,12 +117,8 @@ def halves(people: pd.DataFrame, seed: int) -> tuple[NDArray[np.int64], NDArray[
 def erase(
     variant: Variant, people: pd.DataFrame, seen: Sequence[Any], fit: NDArray[np.int64], seed: int
 ) -> NDArray[np.float32]:
-    """Everybody's erased code: components of the encoders' embeddings as the method makes them, and an eraser; fitted on some rows."""
-    units = [unit_rows(part.astype(np.float64)) for part in seen]
-    joined = np.concatenate([unit_rows(part - part[fit].mean(axis=0)) for part in units], axis=1)
-    joined -= joined[fit].mean(axis=0)
-    axes = np.linalg.eigh(np.cov(joined[fit], rowvar=False))[1][:, ::-1]
-    code = unit_rows(joined @ axes[:, : variant.size + variant.drop])
+    """Everybody's erased code: components and an eraser, fitted on some rows."""
+    code = components(seen, fit, variant.size + variant.drop)
     male, sets = people["male"].to_numpy(), people["set"].to_numpy(str)
     for _ in range(variant.rounds):
         code = GaussianTransport().fit(code[fit], male[fit]).transform(code)
@@ -130,6 +126,15 @@ def erase(
         eraser = RegionalTransport(drop=variant.drop, bits=variant.bits, random_state=seed)
         code = eraser.fit(code[fit], male[fit], sets=sets[fit]).transform(code)
     return np.asarray(code, np.float32)
+
+
+def components(seen: Sequence[Any], fit: NDArray[np.int64], width: int) -> NDArray[np.float64]:
+    """Principal components of all encoders' embeddings as the method makes them, fitted on some rows: unit rows ``(N, width)``."""
+    units = [unit_rows(part.astype(np.float64)) for part in seen]
+    joined = np.concatenate([unit_rows(part - part[fit].mean(axis=0)) for part in units], axis=1)
+    joined -= joined[fit].mean(axis=0)
+    axes = np.linalg.eigh(np.cov(joined[fit], rowvar=False))[1][:, ::-1]
+    return np.asarray(unit_rows(joined @ axes[:, :width]))
 
 
 def tmr(code: NDArray[np.float32], people: NDArray[np.str_]) -> dict[str, float]:

@@ -6,7 +6,9 @@ A choice is nothing, gender, race, age or all. `audit`: attackers on UTKFace `va
 matcher's embeddings and on the model's own code, and how a matcher that nothing has met recognises people of LFW `val`
 (results/CHOICE.json). What has a result is left alone. From the results:
 
-    python experiments/07_attributes/run.py table | plot
+    python experiments/07_attributes/run.py table | codes | plot
+
+`measure-codes` comes before all of it: chains of erasers on codes alone (results/codes.json).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import codes
 import numpy as np
 
 HERE = Path(__file__).parent
@@ -29,6 +32,7 @@ CHOICES = {
     "age": ("age",),
     "all": ("gender", "race", "age"),
 }
+ENCODERS = ("mobilefacenet_a", "facefeature", "dlib_resnet")
 UNSEEN = "matcher_mobilefacenet_b"
 KEPT = (
     "attribute",
@@ -48,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("audit", "table", "plot"))
+    parser.add_argument("what", choices=("audit", "table", "measure-codes", "codes", "plot"))
     parser.add_argument("choice", nargs="*", help="what to hide")
     parser.add_argument("--model", type=Path, default=Path("runs/07/model"))
     parser.add_argument("--effort", choices=("quick", "standard", "full"), default="standard")
@@ -56,12 +60,21 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.what == "table":
         print(table(arguments.results))
+    elif arguments.what == "codes":
+        print(codes.table(arguments.results / "codes.json"))
     elif arguments.what == "plot":
         plot(arguments.results, HERE / "trade_off.png")
     else:
         from privface.cli.show import progress_bars
 
         with progress_bars() as progress:
+            if arguments.what == "measure-codes":
+                from privface.attributes import parse_attributes
+
+                specs = [model(f"matcher_{name}") for name in ENCODERS]
+                path = arguments.results / "codes.json"
+                codes.measure(specs, parse_attributes(ATTRIBUTES), path, progress)
+                return
             for choice in arguments.choice or CHOICES:
                 path = arguments.results / f"{choice}.json"
                 if path.is_file():
@@ -148,14 +161,10 @@ def table(folder: Path) -> str:
     found = read(folder)
     names = [text.partition("=")[0] for text in ATTRIBUTES]
     plain = found["nothing"]["matching"]
-    lines = [
-        "| hidden | "
-        + " | ".join(f"{n}: worst, highest" for n in names)
-        + " | code: "
-        + ", ".join(names)
-        + " | *b* P-P 1e-2, 1e-3 | P-O |",
-        "| --- " * (len(names) + 4) + "|",
-    ]
+    media = {"white-box": "code", "embedding": "*b*", "image": "images"}
+    heads = [f"{n}: worst, highest" for n in names] + [f"{m}: {', '.join(names)}" for m in media.values()]
+    heads = ["hidden", *heads, "*b* P-P 1e-2, 1e-3", "P-O"]
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for choice, result in found.items():
         cells = []
         for name in names:
@@ -163,8 +172,10 @@ def table(folder: Path) -> str:
             low, high = (row["protected"][end] for end in ("low", "high"))
             cell = f"{row['protected']['value']:.3f} [{low:.3f}, {high:.3f}], {row['highest']['value']:.3f}"
             cells.append(f"**{cell}**" if name in result["hidden"] else cell)
-        code = [_row(result, name, "white-box") for name in names]
-        cells.append(", ".join("-" if row is None else f"{row['protected']['value']:.3f}" for row in code))
+        for medium in media:
+            worst = [_row(result, name, medium) for name in names]
+            told = [None if row is None else row["protected"]["value"] for row in worst]
+            cells.append(", ".join("-" if value is None else f"{value:.3f}" for value in told))
         shares = [_share(result, plain, "P-P all", fmr) for fmr in ("0.01", "0.001")]
         cells.append(", ".join(f"{100 * share:.1f} %" for share in shares))
         cells.append(f"{100 * _share(result, plain, 'P-O all', '0.01'):.1f} %")

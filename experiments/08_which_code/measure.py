@@ -14,10 +14,9 @@ import pandas as pd
 from attackers import READ, Progress, attack, embeddings, prepare
 from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from white_box import halves, tmr
+from white_box import components, halves, tmr
 
 from privface.erasers import RegionalTransport
-from privface.erasers.base import unit_rows
 from privface.images import write_atomic
 
 RESULTS = Path(__file__).parent / "results"
@@ -80,7 +79,7 @@ def _cell(width: int, people: pd.DataFrame, parts: list[NDArray[np.float32]], se
     fit, others = halves(people, seed)
     read = np.flatnonzero(people["read"] & (people["set"] == "lfw"))
     male, names = people["male"].to_numpy(), people["identity"].to_numpy(str)
-    plain, code = components(parts, fit, width), erased(width, people, parts, fit, seed)
+    plain, code = components(parts, fit, width).astype(np.float32), erased(width, people, parts, fit, seed)
     shown = {"lfw": (code[read], male[read])}
     after = attack((code[others], male[others]), shown, seed=seed)["lfw"]
     before = attack((plain[others], male[others]), {"lfw": (plain[read], male[read])}, seed=seed, count=1)
@@ -103,21 +102,10 @@ def erased(
     seed: int,
 ) -> NDArray[np.float32]:
     """Everybody's erased code; components and eraser are fitted on some rows."""
-    whole, male = components(parts, fit, width + DROP), people["male"].to_numpy()
+    whole, male = components(parts, fit, width + DROP).astype(np.float32), people["male"].to_numpy()
     eraser = RegionalTransport(drop=DROP, random_state=seed)
     eraser.fit(whole[fit], male[fit], sets=people["set"].to_numpy(str)[fit])
     return np.asarray(eraser.transform(whole), np.float32)
-
-
-def components(
-    parts: Sequence[NDArray[np.float32]], fit: NDArray[np.int64], width: int
-) -> NDArray[np.float32]:
-    """Principal components of all encoders' embeddings as the method makes them, fitted on some rows: unit rows."""
-    units = [unit_rows(part.astype(np.float64)) for part in parts]
-    joined = np.concatenate([unit_rows(part - part[fit].mean(axis=0)) for part in units], axis=1)
-    joined -= joined[fit].mean(axis=0)
-    axes = np.linalg.eigh(np.cov(joined[fit], rowvar=False))[1][:, ::-1]
-    return unit_rows(joined @ axes[:, :width]).astype(np.float32)
 
 
 def _by_people(

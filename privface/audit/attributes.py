@@ -17,16 +17,12 @@ from numpy.typing import NDArray
 
 from privface.attributes import Attribute
 from privface.audit.attacks import Attacks
-from privface.audit.intervals import (
-    BootstrapParams,
-    people_multiplicities,
-    rate_interval,
-    weighted_auc,
-)
+from privface.audit.curves import auc, by_label
+from privface.audit.intervals import BootstrapParams, draw_probe, probe_interval, rate_interval, weighted_auc
 from privface.audit.part import Line, Part
 from privface.audit.probes import RetrainedProbe
 from privface.audit.subjects import WHITE_BOX, View
-from privface.records import Measured
+from privface.records import Measured, Scores
 
 if TYPE_CHECKING:
     from privface.audit.context import Context
@@ -106,7 +102,7 @@ def _readings(context: Context, attribute: Attribute, codes: NDArray[np.int64]) 
     count = len(attribute.classes)
     attacks = [
         Attacks(
-            replace(subjects, genders=(codes == code).astype(np.int64)),
+            replace(subjects, genders=(codes == code).astype(np.int64)),  # attackers call their two labels so
             context.people,
             seed=context.settings.seed,
             params=context.params,
@@ -124,8 +120,7 @@ def _readings(context: Context, attribute: Attribute, codes: NDArray[np.int64]) 
                 for one in attacks
             ]
             sides.append(np.stack(scores if count > 2 else [-scores[0], scores[0]], axis=1))
-        oks = (view.original_ok, view.protected_ok)
-        found.append(_reading(context, attribute, codes, title, view, sides, oks))
+        found.append(_reading(context, attribute, codes, title, view, sides))
     return found
 
 
@@ -147,12 +142,11 @@ def _reading(
     probe: str,
     view: View,
     sides: Sequence[NDArray[np.float64]],
-    oks: Sequence[NDArray[np.bool_]],
 ) -> AttributeReading:
     """Scores ``(N, K)`` of both sides made into figures."""
     figures: list[Measured] = []
     validation = math.nan
-    for scores, ok in zip(sides, oks, strict=True):
+    for scores, ok in zip(sides, (view.original_ok, view.protected_ok), strict=True):
         lacking = [
             f"{attribute.classes[code]} {title} photo"
             for code in range(len(attribute.classes))
@@ -167,8 +161,7 @@ def _reading(
         known = ~np.isnan(scores).any(axis=1)
         val, test = known & context.people.val, known & context.people.test
         decided = _decide(scores, codes, val, test)
-        weights = np.ones((1, int(val.sum())))
-        validation = float(_macro_aucs(scores[val], codes[val], weights)[0])
+        validation = _mean_auc(scores[val], codes[val])
         people = context.whole.identities[test]
         figures.append(_balanced_accuracy(decided, codes[test], people, context.params))
         figures.append(_macro_auc(scores[test], codes[test], people, context.params))
@@ -193,45 +186,42 @@ def _balanced_accuracy(
     decided: NDArray[np.int64], codes: NDArray[np.int64], people: NDArray[np.str_], params: BootstrapParams
 ) -> Measured:
     """Mean share of each class that is told right."""
+    seen = decided.astype(np.float64)
+    ends = probe_interval(seen, codes, people, _mean_recall, params)
+    return Measured(
+        float(_mean_recall(seen, codes, np.ones((1, len(codes))))[0]), ends.low, ends.high, len(codes)
+    )
 
-    def value(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        with np.errstate(invalid="ignore"):
-            parts = [
-                (weights @ ((codes == code) & (decided == code))) / (weights @ (codes == code))
-                for code in np.unique(codes)
-            ]
-        return np.asarray(np.mean(parts, axis=0), np.float64)
 
-    return _measured(value, people, params)
+def _mean_recall(
+    decided: Scores, codes: NDArray[np.int64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Weighted balanced accuracy of decisions for any number of classes, a :data:`~privface.audit.intervals.Statistic`."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = [
+            (weights @ ((codes == code) & (decided == code))) / (weights @ (codes == code))
+            for code in np.unique(codes)
+        ]
+    return np.asarray(np.mean(parts, axis=0), np.float64)
 
 
 def _macro_auc(
     scores: NDArray[np.float64], codes: NDArray[np.int64], people: NDArray[np.str_], params: BootstrapParams
 ) -> Measured:
     """Mean AUC of each class against the rest (Fawcett, Pattern Recognition Letters 2006, section 10)."""
-    return _measured(lambda weights: _macro_aucs(scores, codes, weights), people, params)
-
-
-def _macro_aucs(
-    scores: NDArray[np.float64], codes: NDArray[np.int64], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """The same under each of the weightings ``(B, N)``."""
-    parts = [
-        weighted_auc(scores[:, code], (codes == code).astype(np.int64), weights)
-        for code in range(scores.shape[1])
+    draws = [
+        draw_probe(column, (codes == code).astype(np.int64), people, weighted_auc, params)
+        for code, column in enumerate(scores.T)
     ]
-    return np.asarray(np.mean(parts, axis=0), np.float64)
+    value = _mean_auc(scores, codes)
+    ends = rate_interval(value, np.mean(draws, axis=0), len(np.unique(people)), level=params.level)
+    return Measured(value, ends.low, ends.high, len(codes))
 
 
-def _measured(value: Any, people: NDArray[np.str_], params: BootstrapParams) -> Measured:
-    """A figure of photos with the interval of resampled people."""
-    names, inverse = np.unique(people, return_inverse=True)
-    draws = people_multiplicities(len(names), params)
-    blocks = [draws[k : k + 64][:, inverse].astype(np.float64) for k in range(0, len(draws), 64)]
-    point = float(value(np.ones((1, len(people))))[0])
-    spread = np.concatenate([value(block) for block in blocks])
-    ends = rate_interval(point, spread, len(names), level=params.level)
-    return Measured(point, ends.low, ends.high, len(people))
+def _mean_auc(scores: NDArray[np.float64], codes: NDArray[np.int64]) -> float:
+    return float(
+        np.mean([auc(*by_label(s, (codes == code).astype(np.int64))) for code, s in enumerate(scores.T)])
+    )
 
 
 def _normalised(figure: Measured, chance: float) -> Measured:

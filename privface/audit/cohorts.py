@@ -31,8 +31,6 @@ MIN_COHORT = 30
 
 COHORT_FMR = 1e-2
 
-_CROSSED = f"{GENDER} x "
-
 
 @dataclass(frozen=True)
 class CohortMatching:
@@ -134,14 +132,7 @@ def cohort_rows(
             continue
         row: dict[str, Any] = {"cohort": cohort, "value": value, "n": int(inside.sum())}
         row.update(fnmr.row(inside, params))
-        row["leakage"] = leakage_within(
-            worst,
-            inside,
-            subjects.identities,
-            subjects.genders,
-            params,
-            gender_cohort=cohort == GENDER or cohort.startswith(_CROSSED),
-        )
+        row["leakage"] = leakage_within(worst, inside, subjects.identities, subjects.genders, params)
         rows.append(row)
     return rows
 
@@ -156,7 +147,7 @@ def _crossed(
                 enumerate(GENDERS), enumerate(attribute.classes)
             ):
                 inside = (subjects.genders == gender) & (codes[: len(subjects)] == code)
-                yield f"{_CROSSED}{attribute.name}", f"{word}, {name}", inside
+                yield f"{GENDER} x {attribute.name}", f"{word}, {name}", inside
 
 
 def run(context: Context) -> dict[str, Any]:

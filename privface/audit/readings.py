@@ -275,11 +275,9 @@ def leakage_within(
     identities: NDArray[np.str_],
     genders: NDArray[np.int64],
     params: BootstrapParams,
-    *,
-    gender_cohort: bool,
 ) -> Measured:
     """Leakage of a reading on the test people of one cohort."""
-    if gender_cohort:
+    if len(np.unique(genders[inside])) < 2:
         return Measured.undefined("one gender on its own has nothing to tell apart")
     if reading is None:
         return Measured.undefined("no measurable retrained probe")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privface.attributes import GENDER, Attribute
+from privface.attributes import GENDER, MAX_CLASSES, Attribute, missing_column
 from privface.audit.matching import enrolled
 from privface.data.splits import person_bucket
 from privface.errors import AuditError, LabelError
@@ -19,9 +19,6 @@ from privface.records import GENDERS, Embeddings
 
 AGE_BANDS = ((18, "0-17"), (30, "18-29"), (45, "30-44"), (60, "45-59"), (math.inf, "60+"))
 """Upper end (exclusive) and name of the age bands that cohorts are reported in."""
-
-MAX_COHORT_VALUES = 20
-"""A column with more distinct values than this describes photos, not groups of people."""
 
 SHARES = (0.5, 0.15, 0.35)
 """Shares of people that train attackers, choose their settings and are their victims."""
@@ -88,15 +85,11 @@ class Subjects:
         Raises:
             AuditError: If there is no such column, or a class has too few rows.
         """
-        if given.name != GENDER and given.name not in self.cohorts:
-            raise AuditError(
-                f"The labels have no column {given.name!r}.",
-                hint=f"Columns beside gender: {', '.join(sorted(self.cohorts)) or 'none'}.",
-            )
-        words = np.array(GENDERS)[self.genders] if given.name == GENDER else self.cohorts[given.name]
+        words = np.array(GENDERS)[self.genders] if given.name == GENDER else self.cohorts.get(given.name)
         try:
-            attribute = given.with_classes(words)
-            return attribute, attribute.codes(words)
+            if words is None:
+                raise missing_column(given.name, self.cohorts, where="The audited photos")
+            return given.read(words)
         except LabelError as error:
             raise AuditError(error.message, hint=error.hint) from error
 
@@ -105,7 +98,7 @@ class Subjects:
         columns: dict[str, NDArray[np.str_]] = {"gender": np.array(GENDERS)[self.genders]}
         for title, column in self.cohorts.items():
             values = np.array([_age_band(str(v)) for v in column]) if title == "age" else column
-            if len(set(values.tolist()) - {""}) <= MAX_COHORT_VALUES:
+            if len(set(values.tolist()) - {""}) <= MAX_CLASSES:
                 columns[title] = values
         for title, column in columns.items():
             for value in sorted(set(column.tolist()) - {""}):

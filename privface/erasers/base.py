@@ -50,23 +50,15 @@ class Eraser(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
     several: ClassVar[bool] = False
     """Whether it takes labels of more than two classes."""
 
+    @abstractmethod
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's names
-        """Fit on embeddings ``(N, D)`` with labels ``(N,)`` of two classes, or of more where :attr:`several` says so.
+        """Fit on embeddings ``(N, D)`` with labels ``(N,)`` of two classes, or of more where :attr:`several` says so."""
 
-        Same data, same eraser.
-
-        Raises:
-            ValueError: If shapes do not fit, values are not finite, there are not exactly two labels or a
-                setting is out of range.
-        """
+    def _labelled(self, X: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:  # noqa: N803
+        """Checked rows ``(N, D)`` and labels as 0 and 1; sets ``classes_``."""
         rows, labels = validate_data(self, X, y, dtype=np.float64)
         self.classes_, codes = two_labels(labels)
-        self._learn(rows, codes)
-        return self
-
-    def _learn(self, rows: NDArray[np.float64], codes: NDArray[np.int64]) -> None:
-        """Set what :meth:`transform` needs, from rows ``(N, D)`` and labels 0 and 1, ``(N,)``."""
-        raise NotImplementedError  # of those with a fit of their own
+        return rows, codes
 
     @abstractmethod
     def _erase(self, rows: NDArray[Any]) -> NDArray[Any]:

@@ -53,8 +53,16 @@ class IVE(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignore[misc]  # sci
     ) -> None:
         self.share, self.steps, self.trees, self.random_state = share, steps, trees, random_state
 
-    def _learn(self, rows: NDArray[np.float64], codes: NDArray[np.int64]) -> None:
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's names
+        """Fit on embeddings ``(N, D)`` with two labels ``(N,)``.
+
+        Raises:
+            ValueError: If shapes do not fit, values are not finite, there are not exactly two labels or a
+                setting is out of range.
+        """
+        rows, codes = self._labelled(X, y)
         self.kept_ = self._eliminate(rows, [codes])
+        return self
 
     def _eliminate(self, rows: NDArray[np.float64], attributes: list[NDArray[np.int64]]) -> NDArray[np.int64]:
         require_range("share", self.share, 0.0, 1.0)

@@ -5,10 +5,10 @@ Ravfogel et al., "Null It Out: Guarding Protected Attributes by Iterative Nullsp
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 
@@ -53,11 +53,18 @@ class INLP(LinearEraser):
     ) -> None:
         self.rounds, self.stop, self.C, self.normalize = rounds, stop, C, normalize
 
-    def _learn(self, rows: NDArray[np.float64], codes: NDArray[np.int64]) -> None:
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's names
+        """Fit on embeddings ``(N, D)`` with two labels ``(N,)``; same data, same directions.
+
+        Raises:
+            ValueError: If shapes do not fit, values are not finite, there are not exactly two labels or a
+                setting is out of range.
+        """
         if self.rounds < 1 or not 0.5 <= self.stop <= 1.0:
             raise ValueError(
                 f"rounds is {self.rounds} and stop {self.stop}; rounds starts at 1, stop lies in [0.5, 1]."
             )
+        rows, codes = self._labelled(X, y)
         self.mean_ = rows.mean(axis=0)
         left = rows - self.mean_
         basis = np.zeros((rows.shape[1], 0))
@@ -76,3 +83,4 @@ class INLP(LinearEraser):
             left = left - np.outer(left @ basis[:, -1], basis[:, -1])
         self.left_ = self.right_ = basis
         self.accuracies_ = np.array(accuracies)
+        return self

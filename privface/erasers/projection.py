@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from privface.erasers.base import Promise
 from privface.erasers.linear import LinearEraser
@@ -38,8 +38,15 @@ class MeanProjection(LinearEraser):
     def __init__(self, *, normalize: bool = False) -> None:
         self.normalize = normalize
 
-    def _learn(self, rows: NDArray[np.float64], codes: NDArray[np.int64]) -> None:
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's names
+        """Fit on embeddings ``(N, D)`` with two labels ``(N,)``.
+
+        Raises:
+            ValueError: If shapes do not fit, values are not finite or there are not exactly two labels.
+        """
+        rows, codes = self._labelled(X, y)
         self.mean_ = rows.mean(axis=0)
         gap = rows[codes == 1].mean(axis=0) - rows[codes == 0].mean(axis=0)
         norm = float(np.linalg.norm(gap))
         self.left_ = self.right_ = (gap / norm if norm > 0 else np.zeros_like(gap))[:, None]
+        return self

@@ -5,10 +5,10 @@ Ravfogel, Twiton, Goldberg and Cotterell, "Linear Adversarial Concept Erasure", 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
@@ -65,10 +65,21 @@ class RLACE(LinearEraser):
         random_state: int = 0,
     ) -> None:
         self.rank, self.steps, self.check, self.batch_size = rank, steps, check, batch_size
-        self.rate, self.probe_rate = rate, probe_rate
-        self.normalize, self.random_state = normalize, random_state
+        self.rate, self.probe_rate, self.normalize, self.random_state = (
+            rate,
+            probe_rate,
+            normalize,
+            random_state,
+        )
 
-    def _learn(self, rows: NDArray[np.float64], codes: NDArray[np.int64]) -> None:
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's names
+        """Fit on embeddings ``(N, D)`` with two labels ``(N,)``.
+
+        Raises:
+            ValueError: If shapes do not fit, values are not finite, there are not exactly two labels or a
+                setting is out of range.
+        """
+        rows, codes = self._labelled(X, y)
         size = rows.shape[1]
         require_range("rank", self.rank, 1, max(size - 1, 1))
         require_range("steps", self.steps, 1, 1_000_000)
@@ -104,6 +115,7 @@ class RLACE(LinearEraser):
         assert best is not None  # noqa: S101  # the last step is always judged
         self.loss_, self.left_ = best
         self.right_ = self.left_
+        return self
 
 
 def _fantope(matrix: NDArray[np.float64], rank: int) -> NDArray[np.float64]:

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from privface.attributes import BY_GENDER, GENDER, Attribute
+from privface.attributes import BY_GENDER, GENDER, Attribute, missing_column
 from privface.data import EmbeddingTable, LabelFile, gender_codes, stream_embeddings
 from privface.device import Device
 from privface.erasers import CARD, METHODS, Eraser, SavedEraser, load_eraser, save_eraser
-from privface.errors import ConfigError, DataError, LabelError, OutputError
+from privface.errors import ConfigError, DataError, OutputError
 from privface.models import load_matcher
 from privface.pipeline.faces import Progress
 from privface.pipeline.fit import person_digest
@@ -341,10 +341,7 @@ def _words(source: EraserSource, attribute: Attribute) -> list[str]:
 
 def _column(labels: pd.DataFrame, name: str, source: EraserSource) -> NDArray[Any]:
     if name not in labels:
-        raise LabelError(
-            f"{source.labels or source.table} has no column {name!r}; it has {', '.join(labels.columns)}.",
-            hint="Choose one of them with --attribute.",
-        )
+        raise missing_column(name, labels.columns, where=f"The labels of {source.labels or source.table}")
     return np.asarray(labels[name])
 
 

@@ -265,15 +265,15 @@ def _labels(
     """
     found, labels = [], {}
     for attribute in parse_attributes(options.attributes):
-        words = column(faces.table, attribute.name)
-        found.append(attribute.with_classes(words))
-        codes = labels[attribute.name] = found[-1].codes(words)
+        known, codes = attribute.read(column(faces.table, attribute.name))
+        found.append(known)
+        labels[known.name] = codes
         for number in np.unique(sets[codes >= 0]):
-            lacking = set(range(len(found[-1].classes))) - set(codes[sets == number].tolist())
+            lacking = set(range(len(known.classes))) - set(codes[sets == number].tolist())
             if lacking:
                 raise LabelError(
-                    f"Set {number + 1} of {sets.max() + 1} has labels of {attribute.name!r}, but no photo of the class"
-                    f" {found[-1].classes[min(lacking)]!r}.",
+                    f"Set {number + 1} of {sets.max() + 1} has labels of {known.name!r}, but no photo of the class"
+                    f" {known.classes[min(lacking)]!r}.",
                     hint="Give each set photos of every class, or no labels of this attribute at all.",
                 )
     return tuple(found), labels

@@ -80,14 +80,13 @@ def _codes(table: FaceTable, name: str) -> NDArray[np.int64]:
     Raises:
         LabelError: If the labels do not have it with two values.
     """
-    words = column(table, name)
-    attribute = Attribute(name).with_classes(words)
+    attribute, codes = Attribute.parse(name).read(column(table, name))
     if len(attribute.classes) != 2:
         raise LabelError(
             f"The attribute {name!r} has {len(attribute.classes)} values in the labels; privacynet hides those of two.",
             hint="Method erased-code hides attributes of several values.",
         )
-    return attribute.codes(words)
+    return codes
 
 
 def _classifiers(
