@@ -5,6 +5,7 @@ In the line of SensitiveNets (Morales et al., TPAMI 2021), with alignment of bot
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,11 +25,12 @@ from privface.erasers.networks import (
     moment_gap,
     uninformed,
 )
-from privface.erasers.transport import GaussianTransport
+from privface.erasers.transport import GaussianMap, GaussianTransport
 
 _FOLDS = 5
 
 
+@dataclass(kw_only=True, eq=False, repr=False)  # scikit-learn has its own
 class AdversarialEraser(OneToOneFeatureMixin, NetworkEraser):  # type: ignore[misc]  # scikit-learn has no types
     """Transport first, then a network for each side of the gate, trained against opponents and for equal distributions.
 
@@ -70,30 +72,20 @@ class AdversarialEraser(OneToOneFeatureMixin, NetworkEraser):  # type: ignore[mi
         "Opponents of a few architectures read little while it trained; only an audit with retrained attackers tells more.",
     )
 
-    def __init__(
-        self,
-        *,
-        transport: bool = True,
-        similarity: float = 150.0,
-        adversary: float = 0.3,
-        kernel: float = 300.0,
-        moments: float = 1.0,
-        width: int = 256,
-        dropout: float = 0.3,
-        mixing: float = 0.5,
-        steps: int = 2000,
-        batch_size: int = 512,
-        learning_rate: float = 5e-4,
-        opponent_rate: float = 1e-3,
-        restart: int = 500,
-        random_state: int = 0,
-    ) -> None:
-        self.transport, self.similarity, self.adversary = transport, similarity, adversary
-        self.kernel, self.moments = kernel, moments
-        self.width, self.dropout, self.mixing = width, dropout, mixing
-        self.steps, self.batch_size = steps, batch_size
-        self.learning_rate, self.opponent_rate, self.restart = learning_rate, opponent_rate, restart
-        self.random_state = random_state
+    transport: bool = True
+    similarity: float = 150.0
+    adversary: float = 0.3
+    kernel: float = 300.0
+    moments: float = 1.0
+    width: int = 256
+    dropout: float = 0.3
+    mixing: float = 0.5
+    steps: int = 2000
+    batch_size: int = 512
+    learning_rate: float = 5e-4
+    opponent_rate: float = 1e-3
+    restart: int = 500
+    random_state: int = 0
 
     def _network(self, dimensions: int) -> _Sided:
         require_range("dropout", self.dropout, 0.0, 0.9)
@@ -159,8 +151,7 @@ class _Sided(nn.Module):
         """Unit rows ``(N, D)`` of float64 to unit rows."""
         if not self.gated:
             return self.on_sides(units, torch.zeros(len(units)))
-        arrays = {name: getattr(self, name).numpy() for name in GaussianTransport.arrays}
-        fitted = GaussianTransport().restore(arrays, dimensions=units.shape[1])
+        fitted = GaussianMap(*(getattr(self, name).numpy() for name in GaussianTransport.arrays))
         rows = units.numpy()
         sides = fitted.judge(rows)
         return self.on_sides(torch.from_numpy(fitted.move(rows, sides)), torch.from_numpy(sides))

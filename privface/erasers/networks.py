@@ -119,7 +119,7 @@ class NetworkEraser(Eraser):
 
     def fit(
         self,
-        X: ArrayLike,  # noqa: N803
+        X: ArrayLike,
         y: ArrayLike,
         *,
         more: Sequence[tuple[ArrayLike, ArrayLike]] = (),
@@ -237,7 +237,7 @@ def _chaser(game: Game, opponent: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(opponent.parameters(), lr=game.opponent_rate, weight_decay=1e-2)
 
 
-class CodeEraser(ClassNamePrefixFeaturesOutMixin, NetworkEraser):  # type: ignore[misc]  # scikit-learn has no types
+class EncodingEraser(ClassNamePrefixFeaturesOutMixin, NetworkEraser):  # type: ignore[misc]  # scikit-learn has no types
     """Base of erasers whose template is a code of ``size`` values; 0 takes the embedding's own size."""
 
     size: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from privface.erasers.base import Eraser, Promise, require_range, require_severa
 from privface.erasers.transport import GaussianMap
 
 
+@dataclass(kw_only=True, eq=False, repr=False)  # scikit-learn has its own
 class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignore[misc]  # scikit-learn has no types
     """Takes a label out of a narrow code in three steps, each where the one before leaves most.
 
@@ -64,21 +66,15 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         *("projection_", "thresholds_"),
     )
 
-    def __init__(
-        self,
-        *,
-        drop: int = 0,
-        regions: int = 16,
-        prior: float = 0.1,
-        bits: int = 0,
-        shrinkage: float = 0.1,
-        ridge: float = 1e-3,
-        random_state: int = 0,
-    ) -> None:
-        self.drop, self.regions, self.prior, self.bits = drop, regions, prior, bits
-        self.shrinkage, self.ridge, self.random_state = shrinkage, ridge, random_state
+    drop: int = 0
+    regions: int = 16
+    prior: float = 0.1
+    bits: int = 0
+    shrinkage: float = 0.1
+    ridge: float = 1e-3
+    random_state: int = 0
 
-    def fit(self, X: ArrayLike, y: ArrayLike, *, sets: ArrayLike | None = None) -> Self:  # noqa: N803  # scikit-learn's names
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sets: ArrayLike | None = None) -> Self:
         """Fit on embeddings ``(N, D)`` with labels ``(N,)`` of two classes or more.
 
         Args:
@@ -137,7 +133,7 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         self.projection_ = np.concatenate([np.zeros((size, 0)), *turns], axis=1)[:, : self.bits]
         self.thresholds_ = np.median(moved @ self.projection_, axis=0)
 
-    def transported(self, X: ArrayLike) -> NDArray[np.float64]:  # noqa: N803  # scikit-learn's names
+    def transported(self, X: ArrayLike) -> NDArray[np.float64]:
         """Rows ``(N, D)`` before their signs are taken: unit rows ``(N, K)``."""
         rows: NDArray[np.float64] = validate_data(self, X, dtype=np.float64, reset=False)
         return self._transported(unit_rows(unit_rows(rows) @ self.axes_))
