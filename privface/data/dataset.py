@@ -58,8 +58,7 @@ def load_faces(
 
     Args:
         table: The set.
-        prepare: Aligns one photo; a :class:`~privface.errors.PrivfaceError` turns the photo into a reject.
-            It is called from several threads at once.
+        prepare: Aligns one photo, from several threads at once; a :class:`~privface.errors.PrivfaceError` makes it a reject.
         workers: Threads, at least 1.
         progress: Called with (done, total) after each photo, in the calling thread.
 

@@ -68,9 +68,6 @@ def read_embeddings(path: Path) -> EmbeddingTable:
     Other columns are labels: ``file`` (the key; row numbers where it is missing), ``identity``, ``gender``,
     ``matcher``, cohorts.
 
-    Args:
-        path: The file; its suffix tells the format.
-
     Raises:
         DataError: If the file is missing, of another format, or holds no embeddings of one length.
     """
@@ -89,16 +86,9 @@ def read_embeddings(path: Path) -> EmbeddingTable:
 
 
 def stream_embeddings(path: Path, *, rows: int | None = 65_536) -> Iterator[EmbeddingTable]:
-    """Read a table of embeddings part by part, for tables larger than memory.
+    """Read a table of embeddings in order and in parts of so many ``rows``, none of them empty, for tables larger than memory.
 
     Parquet is streamed; CSV and NPZ are read whole and then cut. That no file occurs twice is only checked by :func:`read_embeddings`.
-
-    Args:
-        path: As for :func:`read_embeddings`.
-        rows: Rows a part; ``None`` gives one part with all rows.
-
-    Yields:
-        Parts in the order of the file, none of them empty.
 
     Raises:
         DataError: As for :func:`read_embeddings`.
@@ -139,9 +129,6 @@ def join_labels(table: EmbeddingTable, path: Path) -> EmbeddingTable:
 class LabelFile:
     """Labels of a CSV or Parquet file, to be joined to tables or parts of them by its ``file`` column.
 
-    Args:
-        path: The file.
-
     Raises:
         LabelError: If the file cannot be read, has no ``file`` column or repeats a file.
     """
@@ -174,12 +161,8 @@ class LabelFile:
     def join(self, table: EmbeddingTable, *, required: bool = True) -> EmbeddingTable:
         """The same embeddings with these labels; they win over columns of the table that have the same name.
 
-        Args:
-            table: A table or a part of one.
-            required: Whether it is an error that none of the files is known.
-
         Raises:
-            LabelError: If none of the table's files is known and one must be.
+            LabelError: If none of the table's files is known, where one is ``required``.
         """
         files = table.labels["file"]
         if required and not files.isin(self._frame.index).any():

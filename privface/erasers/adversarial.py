@@ -41,7 +41,7 @@ class AdversarialEraser(OneToOneFeatureMixin, NetworkEraser):  # type: ignore[mi
        perceptrons and a quadratic reader, restarted in turn) that should answer one half, and two distances of
        the two labels' distributions: moments and kernel mean discrepancy.
 
-    Promise: empirical.
+    Promise: empirical. Settings beside those of ``NetworkEraser``:
 
     Args:
         transport: Begin with the transport; without it one network serves all rows, as in SensitiveNets.
@@ -49,21 +49,13 @@ class AdversarialEraser(OneToOneFeatureMixin, NetworkEraser):  # type: ignore[mi
         adversary: Weight of the opponents.
         kernel: Weight of the kernel mean discrepancy.
         moments: Weight of the moments.
-        width: Hidden units of a residual block.
         dropout: Share of hidden units left out in training, in [0, 0.9].
         mixing: Up to this share of another row of the same label and side is mixed into each row while training, in [0, 1]:
             opponents would else learn people by heart.
-        steps: Steps of the game.
-        batch_size: Rows a step, half of each label.
-        learning_rate: Highest rate of the network (one cosine).
         opponent_rate: Rate of the opponents.
         restart: Steps after which an opponent, each in turn, begins anew; 0 never.
-        random_state: Seed of everything drawn.
 
-    Attributes:
-        network_: The trained network, with the transport's arrays among its own.
-        classes_: The two labels.
-        n_features_in_: ``D``.
+    The trained ``network_`` holds the transport's arrays, too.
     """
 
     method: ClassVar[str] = "adversarial"
@@ -77,15 +69,11 @@ class AdversarialEraser(OneToOneFeatureMixin, NetworkEraser):  # type: ignore[mi
     adversary: float = 0.3
     kernel: float = 300.0
     moments: float = 1.0
-    width: int = 256
     dropout: float = 0.3
     mixing: float = 0.5
-    steps: int = 2000
-    batch_size: int = 512
     learning_rate: float = 5e-4
     opponent_rate: float = 1e-3
     restart: int = 500
-    random_state: int = 0
 
     def _network(self, dimensions: int) -> _Sided:
         require_range("dropout", self.dropout, 0.0, 0.9)

@@ -36,6 +36,10 @@ class Eraser(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
 
     A fitted eraser is its parameters and the arrays of :meth:`state`; :func:`privface.erasers.save_eraser` writes
     them to safetensors. No array holds a row of the fitting data.
+
+    Attributes:
+        classes_: The labels.
+        n_features_in_: ``D``, values of a row.
     """
 
     method: ClassVar[str]

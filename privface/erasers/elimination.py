@@ -42,8 +42,6 @@ class IVE(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignore[misc]  # sci
 
     Attributes:
         kept_: Positions of the variables that are left, ascending, shape ``(E,)``.
-        classes_: The two labels.
-        n_features_in_: ``D``.
     """
 
     method: ClassVar[str] = "ive"
@@ -110,8 +108,7 @@ class MultiIVE(IVE):
         kept_: Positions of the components that are left, ascending, shape ``(E,)``.
         mean_: Mean of the embeddings, shape ``(D,)``.
         components_: Shape ``(K, D)``.
-        classes_: The two labels, for a single attribute.
-        n_features_in_: ``D``.
+        classes_: For a single attribute only.
     """
 
     method: ClassVar[str] = "multi-ive"

@@ -32,12 +32,8 @@ class INLP(LinearEraser):
         normalize: Bring erased rows back to unit length.
 
     Attributes:
-        mean_: Mean of the embeddings, shape ``(D,)``.
-        left_: Orthonormal directions, shape ``(D, K)`` with ``K`` at most ``rounds``.
-        right_: The same.
+        left_: Orthonormal directions, shape ``(D, K)`` with ``K`` at most ``rounds``; ``right_`` is the same.
         accuracies_: Balanced accuracy of each round's probe, shape ``(K,)``.
-        classes_: The two labels.
-        n_features_in_: ``D``.
     """
 
     method: ClassVar[str] = "inlp"

@@ -31,12 +31,7 @@ class LEACE(StreamingEraser, LinearEraser):
         normalize: Bring erased rows back to unit length; this breaks the linear guarantee.
 
     Attributes:
-        mean_: Mean of the embeddings, shape ``(D,)``.
-        left_: Columns that are subtracted, shape ``(D, R)`` with ``R < C``.
-        right_: What each row is multiplied with, shape ``(D, R)``; ``transform`` is
-            ``x - (x - mean_) @ right_ @ left_.T``.
-        classes_: The labels.
-        n_features_in_: ``D``.
+        left_, right_: As for :class:`LinearEraser`; fewer columns than labels.
     """
 
     method: ClassVar[str] = "leace"

@@ -99,15 +99,27 @@ class Game(nn.Module):
         return Reader(dimensions=self.size, number=number)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)  # scikit-learn has its own
 class NetworkEraser(Eraser):
-    """Base of erasers whose transform is a network; embeddings are brought to unit length before and after."""
+    """Base of erasers whose transform is a network; embeddings are brought to unit length before and after.
+
+    Args:
+        width: Hidden units.
+        steps: Training steps.
+        batch_size: Rows a step, half of each label.
+        learning_rate: Highest rate (one cosine).
+        random_state: Seed of everything drawn.
+
+    Attributes:
+        network_: The trained network.
+    """
 
     arrays: ClassVar[tuple[str, ...]] = ()
-    steps: int
-    batch_size: int
-    learning_rate: float
-    random_state: int
-    network_: nn.Module
+    width: int = 256
+    steps: int = 2000
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+    random_state: int = 0
 
     @abstractmethod
     def _network(self, dimensions: int) -> nn.Module:
@@ -135,8 +147,7 @@ class NetworkEraser(Eraser):
             progress: Called with (steps done, all steps).
 
         Raises:
-            ValueError: If shapes do not fit, values are not finite, there are not exactly two labels or a
-                setting is out of range.
+            ValueError: As for :meth:`Eraser.fit`.
         """
         require_range("steps", self.steps, 1, 10_000_000)
         require_range("batch_size", self.batch_size, 4, 1_000_000)
@@ -237,10 +248,17 @@ def _chaser(game: Game, opponent: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(opponent.parameters(), lr=game.opponent_rate, weight_decay=1e-2)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)  # scikit-learn has its own
 class EncodingEraser(ClassNamePrefixFeaturesOutMixin, NetworkEraser):  # type: ignore[misc]  # scikit-learn has no types
-    """Base of erasers whose template is a code of ``size`` values; 0 takes the embedding's own size."""
+    """Base of erasers whose template is a code.
 
-    size: int
+    Args:
+        size: Values of the code; 0 takes the embedding's own size.
+        similarity: Weight of the kept cosines.
+    """
+
+    size: int = 0
+    similarity: float = 20.0
 
     def code_size(self, dimensions: int) -> int:
         """Values of the code for embeddings of ``dimensions`` values."""

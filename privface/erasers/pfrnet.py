@@ -25,23 +25,11 @@ class PFRNet(EncodingEraser):
     Losses: reconstruction of the embedding from both parts; the label read from its own part; central moments
     up to ``order`` of the identity part equal for both labels; cosines of the identity part as they were.
 
-    Promise: broken, see :attr:`promise`.
+    Promise: broken, see :attr:`promise`. Settings beside those of ``EncodingEraser``:
 
     Args:
-        size: Values of the identity part, which is the new template; 0 takes the embedding's own size.
         order: Highest central moment that is matched, 1 to 8.
-        similarity: Weight of the kept cosines.
         moments: Weight of the matched moments.
-        width: Hidden units.
-        steps: Training steps.
-        batch_size: Rows a step, half of each label.
-        learning_rate: Highest rate (one cosine).
-        random_state: Seed of everything drawn.
-
-    Attributes:
-        network_: The encoder of the identity part.
-        classes_: The two labels.
-        n_features_in_: ``D``.
     """
 
     method: ClassVar[str] = "pfrnet"
@@ -51,15 +39,8 @@ class PFRNet(EncodingEraser):
         "(Rot et al., PrivacyProber, TDSC 2022).",
     )
 
-    size: int = 0
     order: int = 4
-    similarity: float = 20.0
     moments: float = 1.0
-    width: int = 256
-    steps: int = 2000
-    batch_size: int = 512
-    learning_rate: float = 1e-3
-    random_state: int = 0
 
     def _network(self, dimensions: int) -> nn.Module:
         return _IdentityPart(dimensions=dimensions, size=self.code_size(dimensions), width=self.width)

@@ -24,11 +24,7 @@ class MeanProjection(LinearEraser):
         normalize: Bring erased rows back to unit length; this breaks the linear guarantee.
 
     Attributes:
-        mean_: Mean of the embeddings, shape ``(D,)``.
-        left_: The direction in unit length, shape ``(D, 1)``; zeros if the means agree.
-        right_: The same.
-        classes_: The two labels.
-        n_features_in_: ``D``.
+        left_: The direction in unit length, shape ``(D, 1)``; zeros if the means agree. ``right_`` is the same.
     """
 
     method: ClassVar[str] = "mean-projection"

@@ -50,8 +50,6 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         centres_: Centres of the regions, shape ``(R, K)``.
         projection_: Shape ``(K, B)``.
         thresholds_: Medians of the projections, shape ``(B,)``.
-        classes_: The labels.
-        n_features_in_: ``D``.
     """
 
     method: ClassVar[str] = "regional"

@@ -40,12 +40,8 @@ class RLACE(LinearEraser):
         random_state: Seed of batches and of the first probe.
 
     Attributes:
-        mean_: Mean of the embeddings, shape ``(D,)``.
-        left_: Orthonormal directions, shape ``(D, rank)``.
-        right_: The same.
+        left_: Orthonormal directions, shape ``(D, rank)``; ``right_`` is the same.
         loss_: Cross-entropy in bits of the probe trained on what is left; 1 is a coin.
-        classes_: The two labels.
-        n_features_in_: ``D``.
     """
 
     method: ClassVar[str] = "rlace"

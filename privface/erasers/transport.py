@@ -40,8 +40,6 @@ class GaussianTransport(OneToOneFeatureMixin, StreamingEraser):  # type: ignore[
         gate_: Quadratic forms of the log-odds for each label but the first, against the first; shape ``(C - 1, D, D)``.
         slope_: Their linear parts, shape ``(C - 1, D)``.
         offset_: Their constants, shape ``(C - 1,)``.
-        classes_: The labels.
-        n_features_in_: ``D``.
     """
 
     method: ClassVar[str] = "transport"
@@ -191,11 +189,7 @@ class GaussianMap:
 
 
 def transport_maps(covariances: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Optimal maps ``(C, D, D)`` from centred Gaussians to their Wasserstein barycentre; all weigh the same.
-
-    Args:
-        covariances: ``C`` positive definite matrices ``(D, D)``.
-    """
+    """Optimal maps ``(C, D, D)`` from centred Gaussians of ``C`` covariances ``(D, D)``, which weigh the same, to their Wasserstein barycentre."""
     if len(covariances) == 2:  # half of the way from one to the other; no iteration is needed
         over = _map_between(covariances[1], covariances[0])
         eye = np.eye(len(over))
@@ -204,26 +198,21 @@ def transport_maps(covariances: Sequence[NDArray[np.float64]]) -> NDArray[np.flo
     return np.stack([_map_between(covariance, middle) for covariance in covariances])
 
 
-def barycentre(
-    covariances: Sequence[NDArray[np.float64]], *, tolerance: float = 1e-12, iterations: int = 1000
-) -> NDArray[np.float64]:
+def barycentre(covariances: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     """Covariance ``(D, D)`` of the Wasserstein barycentre of centred Gaussians, by the fixed point of Alvarez-Esteban et al.
 
     "A fixed-point approach to barycenters in Wasserstein space", Journal of Mathematical Analysis and Applications, 2016.
-
-    Args:
-        covariances: ``C`` positive definite matrices ``(D, D)``, which weigh the same.
-        tolerance: Change, relative to the largest value, at which it stops.
-        iterations: Steps after which it stops in any case.
+    The ``C`` positive definite matrices ``(D, D)`` weigh the same. It stops when no value changes by 1e-12 of the largest, or
+    after 1000 steps.
     """
     middle = np.mean(covariances, axis=0)
-    for _ in range(iterations):
+    for _ in range(1000):
         root = _root(middle)
         back = np.linalg.inv(root)
         inner = np.mean([_root(root @ covariance @ root) for covariance in covariances], axis=0)
         before, middle = middle, back @ inner @ inner @ back
         middle = (middle + middle.T) / 2
-        if np.abs(middle - before).max() <= tolerance * np.abs(middle).max():
+        if np.abs(middle - before).max() <= 1e-12 * np.abs(middle).max():
             break
     return np.asarray(middle)
 

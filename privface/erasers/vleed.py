@@ -26,23 +26,11 @@ class VLEED(EncodingEraser):
     from a normal around its label's own mean; and the entropy of the label given the free part, as opponents that keep learning
     estimate it, is pushed up to one bit.
 
-    Promise: empirical.
+    Promise: empirical. Settings beside those of ``EncodingEraser``:
 
     Args:
-        size: Values of the free part, which is the new template; 0 takes the embedding's own size.
         entropy: Weight of the label's entropy: higher hides more and matches worse.
         divergence: Weight of both divergences (beta).
-        similarity: Weight of the kept cosines.
-        width: Hidden units.
-        steps: Training steps.
-        batch_size: Rows a step, half of each label.
-        learning_rate: Highest rate (one cosine).
-        random_state: Seed of everything drawn.
-
-    Attributes:
-        network_: The encoder of the free part's mean.
-        classes_: The two labels.
-        n_features_in_: ``D``.
     """
 
     method: ClassVar[str] = "vleed"
@@ -51,15 +39,8 @@ class VLEED(EncodingEraser):
         "Opponents of the architectures it trained against read little; nothing is proved, curved probes may read on.",
     )
 
-    size: int = 0
     entropy: float = 1.0
     divergence: float = 1e-3
-    similarity: float = 20.0
-    width: int = 256
-    steps: int = 2000
-    batch_size: int = 512
-    learning_rate: float = 1e-3
-    random_state: int = 0
 
     def _network(self, dimensions: int) -> _FreePart:
         return _FreePart(dimensions=dimensions, size=self.code_size(dimensions), width=self.width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -22,7 +23,7 @@ from privface.models.decoder import FaceDecoder
 from privface.models.encoder import FaceEncoder
 from privface.models.face_model import FaceModel
 from privface.models.frozen import frozen
-from privface.models.inputs import to_input
+from privface.models.inputs import ONNX_SPEC, to_input
 from privface.models.networks import CompactResNet
 from privface.models.protectable import Protectable
 from privface.records import FRAME, InputSpec
@@ -35,6 +36,14 @@ _NATIVE: Mapping[str, type[nn.Module]] = {
     "compact": CompactResNet,
     "autoencoder": CodeReader,
 }
+
+
+_USUAL: Mapping[str, InputSpec] = {
+    "encoder": InputSpec(value_range=(-1.0, 1.0)),
+    "compact": InputSpec(value_range=(-1.0, 1.0)),
+    "onnx": ONNX_SPEC,
+}
+"""What a network of each form is shown where nothing else was said."""
 
 
 class FrozenReader(nn.Module):
@@ -130,6 +139,12 @@ class FrozenReader(nn.Module):
         self.prepare()
         result: Tensor = self._fast[self.device](to_input(images, self.spec))
         return result
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it is shown what networks of its form usually are."""
+        usual = self.network.spec if isinstance(self.network, CodeReader) else _USUAL[self.config["form"]]
+        return self.spec == usual
 
     def unpack(self) -> None:
         """Compute with the network as it came from now on, and keep it as a part, as torch's exporter must see it."""
@@ -389,10 +404,12 @@ class ErasedCode(Protectable):
 
     @property
     def mark(self) -> str:
-        """The size in use, and what is hidden where there is a choice."""
-        return (
-            f"+hide:{','.join(self.hidden)}+code:{self.chosen}" if self._is_chain else f"+code:{self.chosen}"
-        )
+        """What the encoders are shown, where it is unusual; what is hidden, where there is a choice; the size in use."""
+        specs = repr([encoder.spec for encoder in self.encoders])
+        usual = all(encoder.is_usual for encoder in self.encoders)
+        shown = "" if usual else f"+input:{hashlib.sha256(specs.encode()).hexdigest()[:16]}"
+        hidden = f"+hide:{','.join(self.hidden)}" if self._is_chain else ""
+        return f"{shown}{hidden}+code:{self.chosen}"
 
     def choose(
         self, *, code_size: int | None = None, hide: Sequence[str] | None = None, **choices: Any

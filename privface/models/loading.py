@@ -21,6 +21,7 @@ from privface.models.bundled import PREFIX, bundled_folder, find_bundled
 from privface.models.code_reader import CodeReader
 from privface.models.face_model import FaceModel, file_sha256, network_sha256
 from privface.models.family import Autoencoder
+from privface.models.inputs import ONNX_SPEC
 from privface.models.networks import CompactResNet
 from privface.records import FRAME, InputSpec
 
@@ -33,9 +34,6 @@ __all__ = [
     "load_gender_probe",
     "load_matcher",
 ]
-
-ONNX_SPEC = InputSpec(value_range=(0.0, 255.0))
-"""What an ONNX model is taken to eat where no sidecar says otherwise."""
 
 FACE_BOX = (16.4, 11.2, 93.0, 116.9)
 """Median MTCNN box in the ArcFace frame, measured on 10,349 LFW photos: for models trained on plain boxes."""
@@ -121,10 +119,7 @@ def load_matcher(spec: str, *, seen: bool | None = None) -> Matcher:
     """
     kind, _, rest = spec.partition(":")
     if kind == "facenet":
-        network = _facenet(rest)
-        return Matcher(
-            network, spec=FACENET_SPEC, name=spec, weights_sha256=network_sha256(network), seen=seen
-        )
+        return Matcher(**_described(_facenet(rest), FACENET_SPEC, spec), seen=seen)
     if kind == "autoencoder" and rest:
         return Matcher(**_autoencoder(Path(rest)), seen=seen)
     loaded = _load_common(spec, kind, rest, mini="matcher")
@@ -147,6 +142,12 @@ def load_gender_probe(spec: str, *, seen: bool | None = None) -> GenderProbe:
     if kind == "onnx":
         loaded.setdefault("output", "probabilities")
     return GenderProbe(**loaded, seen=seen)
+
+
+def _described(network: nn.Module, spec: InputSpec, name: str) -> dict[str, Any]:
+    """A network of torch, frozen, as :class:`FaceModel` takes it."""
+    network.eval().requires_grad_(False)
+    return {"network": network, "spec": spec, "name": name, "weights_sha256": network_sha256(network)}
 
 
 def _load_common(spec: str, kind: str, rest: str, *, mini: str) -> dict[str, Any]:
@@ -203,25 +204,22 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path.name}: {what}.", hint=f"Fields: {sorted(known)}, output, male.")
     settings: dict[str, Any] = {k: content[k] for k in ("output", "male") if k in content}
     fields: dict[str, Any] = {}
-    lengths = {"size": 2, "value_range": 2, "mean": 3, "std": 3, "crop": 4}
     for key in sorted(known & set(content)):
-        value = content[key]
+        value, usual = content[key], getattr(ONNX_SPEC, key)
         if key == "channels":
             if value not in {"RGB", "BGR", "GRAY"}:
                 raise ModelError(f"{path.name}: channels={value!r}.", hint="Use RGB, BGR or GRAY.")
             fields[key] = value
             continue
-        kind = int if key == "size" else float
-        if (
-            not isinstance(value, list)
-            or len(value) != lengths[key]
-            or not all(isinstance(v, int | float) and math.isfinite(v) for v in value)
+        numbers = value if isinstance(value, list) else []
+        if len(numbers) != len(usual) or not all(
+            isinstance(v, int | float) and math.isfinite(v) for v in numbers
         ):
             raise ModelError(
-                f"{path.name}: {key}={value!r} is not a list of {lengths[key]} numbers.",
-                hint=f"Example: {key}: {list(getattr(ONNX_SPEC, key))}.",
+                f"{path.name}: {key}={value!r} is not a list of {len(usual)} numbers.",
+                hint=f"Example: {key}: {list(usual)}.",
             )
-        fields[key] = tuple(kind(v) for v in value)
+        fields[key] = tuple(type(usual[0])(v) for v in value)
     if min(fields.get("size", (1, 1))) < 1 or min(map(abs, fields.get("std", (1.0,)))) == 0:
         raise ModelError(f"{path.name}: size must be positive and std not zero.", hint="Correct the sidecar.")
     x1, y1, x2, y2 = fields.get("crop", ONNX_SPEC.crop)
@@ -261,13 +259,7 @@ def _module(rest: str) -> dict[str, Any]:
             f"module:{rest} has an input_spec of type {type(spec).__name__}.",
             hint="Make it a privface.records.InputSpec.",
         )
-    network.eval().requires_grad_(False)
-    return {
-        "network": network,
-        "spec": spec,
-        "name": f"module:{function}",
-        "weights_sha256": network_sha256(network),
-    }
+    return _described(network, spec, f"module:{function}")
 
 
 def _mini(rest: str, *, kind: str) -> dict[str, Any]:
@@ -276,16 +268,10 @@ def _mini(rest: str, *, kind: str) -> dict[str, Any]:
     if not student:
         saved = checkpoint.load_network(Path(rest), kind=kind)
     network = checkpoint.build(encoder.FaceEncoder if student else CompactResNet, saved, where=Path(rest))
-    network.eval().requires_grad_(False)
     size = int(saved.meta.get("input_size", FRAME))
     crop = tuple(float(v) for v in saved.meta.get("crop", (0, 0, FRAME, FRAME)))
     spec = InputSpec(size=(size, size), value_range=(-1.0, 1.0), crop=crop)  # type: ignore[arg-type]
-    return {
-        "network": network,
-        "spec": spec,
-        "name": f"mini:{Path(rest).name}",
-        "weights_sha256": network_sha256(network),
-    }
+    return _described(network, spec, f"mini:{Path(rest).name}")
 
 
 def _autoencoder(folder: Path) -> dict[str, Any]:
@@ -296,12 +282,7 @@ def _autoencoder(folder: Path) -> dict[str, Any]:
         )
     saved = checkpoint.load_network(folder, kind=Autoencoder.kind)
     reader = CodeReader.of(checkpoint.build(Autoencoder, saved, where=folder))
-    return {
-        "network": reader,
-        "spec": reader.spec,
-        "name": f"autoencoder:{folder.name}",
-        "weights_sha256": network_sha256(reader),
-    }
+    return _described(reader, reader.spec, f"autoencoder:{folder.name}")
 
 
 def _bundled(spec: str, *, kind: str) -> dict[str, Any]:
@@ -311,13 +292,7 @@ def _bundled(spec: str, *, kind: str) -> dict[str, Any]:
     # in the protector's folder, as its encoder: weights need not come twice
     saved = checkpoint.load_network(folder, kind=erased_code.ErasedCode.kind)
     reader: Any = checkpoint.build(erased_code.ErasedCode, saved, where=folder).encoders[0]
-    network = reader.network.eval().requires_grad_(False)
-    return {
-        "network": network,
-        "spec": reader.spec,
-        "name": spec,
-        "weights_sha256": network_sha256(network),
-    }
+    return _described(reader.network, reader.spec, spec)
 
 
 def facenet_file(weights: str) -> Path:
@@ -339,10 +314,8 @@ def _facenet(weights: str) -> nn.Module:
             hint=f"Set PRIVFACE_DOWNLOAD=1 to let facenet-pytorch fetch them, or put its release file {file.name} there.",
         )
     try:
-        return InceptionResnetV1(pretrained=weights).eval().requires_grad_(False)  # type: ignore[no-any-return]
-    except (
-        Exception
-    ) as error:  # a damaged file: zipfile, pickle and runtime errors; a failed download: URL errors
+        return InceptionResnetV1(pretrained=weights)  # type: ignore[no-any-return]
+    except Exception as error:  # a damaged file or a failed download may raise anything
         raise ModelError(
             f"The weights of facenet:{weights} at {file} cannot be loaded ({type(error).__name__}).",
             hint="Delete the file and fetch it again.",

@@ -67,12 +67,8 @@ class PrivacyNetStep(TrainingStep[PrivacyNet]):
         if weights.reconstruction:
             terms["reconstruction"] = self.reconstruction(protected, images)
         if weights.matching and len(self.matchers):
-            looked_at = max(1, round(weights.matching_share * len(images)))
-            kept = [
-                self.matching(matcher(protected[:looked_at]), old[:looked_at])
-                for matcher, old in zip(self.matchers, embeddings, strict=True)
-            ]
-            terms["matching"] = torch.stack(kept).mean()
+            shown = protected[: self.looked_at(images)]
+            terms["matching"] = self.kept([matcher(shown) for matcher in self.matchers], embeddings)
         if weights.code:
             terms["code"] = passed.penalty
         if weights.frozen and len(self.classifiers):

@@ -30,11 +30,7 @@ _LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class UnitSource:
-    """Images held in memory as floats, of any number of channels.
-
-    Args:
-        images: float32 ``(N, C, H, W)``, in [0, 1] unless the network's output is linear.
-    """
+    """Images held in memory: float32 ``(N, C, H, W)``, in [0, 1] unless the network's output is linear."""
 
     def __init__(self, images: NDArray[np.float32]) -> None:
         self._images = images

@@ -70,11 +70,7 @@ class PixelAdversary(nn.Module):
 
 
 class EmbeddingAdversary(nn.Module):
-    """An MLP that reads gender from a matcher's embedding of protected images.
-
-    Args:
-        inputs: Embedding size.
-    """
+    """An MLP that reads gender from a matcher's embedding, of ``inputs`` values, of protected images."""
 
     def __init__(self, *, inputs: int) -> None:
         super().__init__()
@@ -142,12 +138,8 @@ class TrainingStep(nn.Module, ABC, Generic[NetworkT]):
         self.pixel_adversaries = nn.ModuleList(pixel_adversaries)
         self.embedding_adversaries = nn.ModuleList(embedding_adversaries)
         self.alignments = nn.ModuleList(alignments)
-        self.weights, self.reconstruction, self.matching, self.attribute = (
-            weights,
-            reconstruction,
-            matching,
-            attribute,
-        )
+        self.weights, self.reconstruction = weights, reconstruction
+        self.matching, self.attribute = matching, attribute
 
     @abstractmethod
     def forward(
@@ -161,6 +153,15 @@ class TrainingStep(nn.Module, ABC, Generic[NetworkT]):
             embeddings: Each matcher's embedding of the originals, ``(N, D)``, computed beforehand.
             generator: For the random views that classifiers and adversaries see.
         """
+
+    def kept(self, shown: Sequence[Tensor], embeddings: Sequence[Tensor]) -> Tensor:
+        """The matching term: mean over matchers, of embeddings of the first photos ``(B, D)`` and of all originals ``(N, D)``."""
+        pairs = zip(shown, embeddings, strict=True)
+        return torch.stack([self.matching(new, old[: len(new)]) for new, old in pairs]).mean()
+
+    def looked_at(self, images: Tensor) -> int:
+        """How many photos of a batch the matchers look at."""
+        return max(1, round(self.weights.matching_share * len(images)))
 
     def summed(
         self,
@@ -195,7 +196,7 @@ class SemiAdversarialStep(TrainingStep[Single | FlowSan]):
         terms: dict[str, Tensor] = {}
         if weights.reconstruction:
             terms["reconstruction"] = self.reconstruction(protected, images)
-        looked_at = max(1, round(weights.matching_share * len(images)))
+        looked_at = self.looked_at(images)
         kept: list[Tensor] = []
         if weights.matching or weights.embedding or weights.alignment:
             shown = protected[:looked_at]
@@ -203,9 +204,7 @@ class SemiAdversarialStep(TrainingStep[Single | FlowSan]):
                 shown = random_view(shown, generator=generator, colour=0.0)
             kept = [matcher(shown) for matcher in self.matchers]
         if weights.matching and kept:
-            terms["matching"] = torch.stack(
-                [self.matching(new, old[:looked_at]) for new, old in zip(kept, embeddings, strict=True)]
-            ).mean()
+            terms["matching"] = self.kept(kept, embeddings)
         if weights.alignment and len(self.alignments):
             terms["alignment"] = torch.stack(
                 [align(new, genders[:looked_at]) for align, new in zip(self.alignments, kept, strict=True)]

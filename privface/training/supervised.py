@@ -19,7 +19,11 @@ from privface.records import InputSpec
 from privface.training.loop import Progress, descend
 from privface.training.source import ImageSource, random_view, step_generator
 
+_SCALE, _MARGIN = 16.0, 0.2
+"""What a matcher's cosines are multiplied with, and what is taken off the true person's before."""
 
+
+# settings of a training, which callers choose one by one: more than eight arguments, here and below
 def train_gender_classifier(
     source: ImageSource,
     genders: NDArray[np.int64],
@@ -77,28 +81,14 @@ def train_matcher(
     batch_size: int = 64,
     width: int = 24,
     stages: int = 4,
-    scale: float = 16.0,
-    margin: float = 0.2,
     learning_rate: float = 2e-3,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> CompactResNet:
     """Train a compact matcher with a cosine-margin softmax (CosFace, Wang et al., CVPR 2018).
 
-    Args:
-        source: Aligned faces.
-        identities: People, ``(N,)``; two or more photos each are needed to learn from.
-        spec: Part of the frame and size that the matcher sees.
-        dimensions: Embedding size.
-        epochs: Passes over the data.
-        batch_size: Images a step.
-        width: Channels of the first stage.
-        stages: Residual stages.
-        scale: Multiplier of the cosines.
-        margin: Cosine taken off the true person's.
-        learning_rate: AdamW's highest rate (one cosine).
-        seed: Initial weights, order and views.
-        progress: Called as ``progress(done, total, loss)``.
+    Learns from ``identities``, people ``(N,)`` with two or more photos each, to give embeddings of ``dimensions`` values. Other
+    arguments are those of :func:`train_gender_classifier`.
 
     Returns:
         A network that maps its input to embeddings, in evaluation mode.
@@ -123,7 +113,7 @@ def train_matcher(
     def loss(outputs: Tensor, rows: Tensor) -> Tensor:
         cosines = F.linear(F.normalize(outputs), F.normalize(centres.weight))
         truth = labels[rows]
-        return F.cross_entropy(scale * (cosines - margin * F.one_hot(truth, len(names))), truth)
+        return F.cross_entropy(_SCALE * (cosines - _MARGIN * F.one_hot(truth, len(names))), truth)
 
     learned = [*network.parameters(), *centres.parameters()]
     optimizer = torch.optim.AdamW(learned, lr=learning_rate, weight_decay=1e-2)
