@@ -6,7 +6,6 @@ from privface.data.embeddings import (
     EmbeddingTable,
     LabelFile,
     gender_codes,
-    join_labels,
     read_embeddings,
     stream_embeddings,
 )
@@ -43,7 +42,6 @@ __all__ = [
     "from_utkface",
     "gender_codes",
     "generate_faces",
-    "join_labels",
     "load_faces",
     "open_source",
     "person_bucket",

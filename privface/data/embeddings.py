@@ -117,15 +117,6 @@ def _text_labels(labels: pd.DataFrame, start: int) -> pd.DataFrame:
     return labels.map(_text)
 
 
-def join_labels(table: EmbeddingTable, path: Path) -> EmbeddingTable:
-    """The same embeddings with the labels of a CSV or Parquet file, joined by its ``file`` column.
-
-    Raises:
-        LabelError: If the file cannot be read, has no ``file`` column, repeats a file or knows none of them.
-    """
-    return LabelFile(path).join(table)
-
-
 class LabelFile:
     """Labels of a CSV or Parquet file, to be joined to tables or parts of them by its ``file`` column.
 
@@ -170,9 +161,9 @@ class LabelFile:
                 f"None of the {len(table)} files of {table.path} is in {self.path}; looked for {files.iloc[0]!r}.",
                 hint="Use the same keys in both files.",
             )
-        found = self._frame.reindex(files).fillna("").reset_index(drop=True)
-        own = table.labels.drop(columns=[c for c in found.columns if c in table.labels])
-        return EmbeddingTable(table.vectors, own.join(found), table.path)
+        labels = self._frame.reindex(files).fillna("").reset_index(drop=True)
+        own = table.labels.drop(columns=[c for c in labels.columns if c in table.labels])
+        return EmbeddingTable(table.vectors, own.join(labels), table.path)
 
 
 def gender_codes(labels: pd.DataFrame, path: Path) -> NDArray[np.int64]:
@@ -242,15 +233,15 @@ def _from_lists(column: Any, path: Path, size: int | None) -> Embeddings:
 
     lengths = pc.fill_null(pc.list_value_length(column), -1).to_numpy(zero_copy_only=False)
     given = lengths >= 0
-    found = np.unique(lengths[given])
+    sizes = np.unique(lengths[given])
     if size is None and not given.any():
         raise DataError(
             f"{path} holds embeddings of none at all; one length is needed.",
             hint="Give the embeddings of at least one photo.",
         )
-    known = int(found[0]) if size is None else size
-    if (found != known).any() or known < 1:
-        both = sorted({*found.tolist(), known})
+    known = int(sizes[0]) if size is None else size
+    if (sizes != known).any() or known < 1:
+        both = sorted({*sizes.tolist(), known})
         raise DataError(
             f"{path} holds embeddings of lengths {both[:5]}; one length is needed.",
             hint="Write the embeddings of one matcher per file, or add a column 'matcher' and files of one length.",
@@ -333,9 +324,9 @@ def _stack(rows: Sequence[object], path: Path) -> Embeddings:
     vectors = [None if row is None or np.ndim(row) == 0 else np.asarray(row, np.float32) for row in rows]  # type: ignore[arg-type]
     lengths = sorted({vector.size for vector in vectors if vector is not None})
     if len(lengths) != 1 or lengths[0] < 1:
-        found = f"lengths {lengths[:5]}" if lengths else "none at all"
+        which = f"lengths {lengths[:5]}" if lengths else "none at all"
         raise DataError(
-            f"{path} holds embeddings of {found}; one length is needed.",
+            f"{path} holds embeddings of {which}; one length is needed.",
             hint="Write the embeddings of one matcher per file, or add a column 'matcher' and files of one length.",
         )
     missing = np.full(lengths[0], np.nan, np.float32)

@@ -48,9 +48,8 @@ def from_folder(root: Path | str, *, labels: Path | str | None = None) -> FaceTa
 
     Args:
         root: Folder of ``PERSON/photo.jpg``.
-        labels: CSV (UTF-8) or Parquet file keyed by a ``file`` column (path below ``root``) or an
-            ``identity`` column, with the columns of :func:`from_table`. By default ``labels.csv`` or
-            ``labels.parquet`` in ``root``, where there is one; else the photos have no gender.
+        labels: CSV or Parquet file keyed by ``file`` or ``identity``, with the columns of :func:`from_table`. By default
+            ``labels.csv`` or ``labels.parquet`` in ``root``, where there is one; else the photos have no gender.
 
     Raises:
         DataError: If ``root`` is no folder or no photo is usable.
@@ -226,20 +225,14 @@ def open_source(spec: str | Path, *, labels: Path | str | None = None) -> FaceTa
                 f"Two label files were given: {path} and {labels}.", hint="Give 'table:FOLDER' and labels."
             )
         return from_table(path.parent, path)
-    found = _label_file(path, labels)
-    if found is None:
+    file = _label_file(path, labels)
+    if file is None:
         raise LabelError(f"{path} has no {' or '.join(_LABEL_FILES)}.", hint="Give the label file as labels.")
-    return from_table(path, found)
+    return from_table(path, file)
 
 
 def read_genders(labels: Path | str) -> dict[str, Gender]:
-    """The gender column of a table, by photo, whether the photos are there or not.
-
-    Args:
-        labels: CSV (UTF-8) or Parquet file with the columns ``file`` and ``gender`` (female, male, f or m in any case).
-
-    Returns:
-        Gender by key; rows without one are left out.
+    """Genders by key, from the columns ``file`` and ``gender`` of a CSV or Parquet table, whether the photos are there or not.
 
     Raises:
         LabelError: If the table cannot be read, lacks a column, lists a file twice with different labels or holds a
@@ -255,7 +248,7 @@ def read_genders(labels: Path | str) -> dict[str, Gender]:
     if rejects:
         raise LabelError(f"{labels}: {rejects[0].reason}.", hint="Correct the table.")
     table, _ = _by_key(rows, labels, key="file", normalise=_normal_key)
-    found: dict[str, Gender] = {}
+    genders: dict[str, Gender] = {}
     for file, row in table.items():
         try:
             gender = _gender(row["gender"])
@@ -264,8 +257,8 @@ def read_genders(labels: Path | str) -> dict[str, Gender]:
                 f"{labels}: {file!r} has an {error}.", hint="Correct the word, or leave it empty."
             ) from error
         if gender is not None:
-            found[file] = gender
-    return found
+            genders[file] = gender
+    return genders
 
 
 def require_both_genders(table: FaceTable) -> None:
@@ -473,10 +466,10 @@ def _inside(root: Path, key: str) -> Path:
         raise _BadRowError("the path is absolute or leaves the root")
     path = root / key
     try:
-        found = path.is_file()
+        is_there = path.is_file()
     except OSError as error:  # a name longer than the file system allows
         raise _BadRowError(f"impossible file name ({error.strerror})") from error
-    if not found:
+    if not is_there:
         raise _BadRowError("missing file")
     return path
 
@@ -512,13 +505,13 @@ def _by_person(
             people[file] = person_of(path)
         except _BadRowError as error:
             rejects.append(Reject(file, str(error)))
-    key, table, found = "file", dict[str, _Row](), _label_file(root, labels)
-    if found is not None:
-        rows, columns, unread = _read_rows(found)
+    key, table, label_file = "file", dict[str, _Row](), _label_file(root, labels)
+    if label_file is not None:
+        rows, columns, unread = _read_rows(label_file)
         if "file" not in columns:
             key = "identity" if "identity" in columns else "file or identity"
-        _require_columns(columns, found, key=key)
-        table, repeats = _by_key(rows, found, key=key, normalise=key_of if key == "file" else str)
+        _require_columns(columns, label_file, key=key)
+        table, repeats = _by_key(rows, label_file, key=key, normalise=key_of if key == "file" else str)
         rejects += [*unread, *repeats]
     label_of = {file: key_of(file) if key == "file" else person or "" for file, person in people.items()}
     records = _collect(

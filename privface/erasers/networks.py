@@ -271,13 +271,7 @@ class EncodingEraser(ClassNamePrefixFeaturesOutMixin, NetworkEraser):  # type: i
 
 
 class Residual(nn.Module):
-    """Two residual blocks that begin as the identity, then unit length.
-
-    Args:
-        dimensions: Values a row.
-        width: Hidden units of a block.
-        dropout: Share of hidden units left out in training.
-    """
+    """Two residual blocks of ``width`` hidden units that begin as the identity, then unit length."""
 
     def __init__(self, *, dimensions: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -289,8 +283,7 @@ class Residual(nn.Module):
             for _ in range(2)
         )
         for block in self.blocks:
-            last = list(block.children())[-1]
-            for parameter in last.parameters():
+            for parameter in block[-1].parameters():  # type: ignore[index]
                 nn.init.zeros_(parameter)
 
     def forward(self, units: Tensor) -> Tensor:
@@ -337,13 +330,7 @@ class Reader(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Perceptron with one hidden layer.
-
-    Args:
-        dimensions: Values in.
-        size: Values out.
-        width: Hidden units.
-    """
+    """Perceptron with one hidden layer of ``width`` units."""
 
     def __init__(self, *, dimensions: int, size: int, width: int) -> None:
         super().__init__()

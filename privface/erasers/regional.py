@@ -35,18 +35,14 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         regions: Maps; 1 is one map for all.
         prior: Weight, in [0, 1], that rows of other regions have in a region's map.
         bits: Projections of which the sign is kept; 0 gives the transported rows themselves.
-        shrinkage: As for :class:`~privface.erasers.GaussianTransport`.
-        ridge: As for :class:`~privface.erasers.GaussianTransport`.
+        shrinkage, ridge: As for :class:`~privface.erasers.GaussianTransport`.
         random_state: Seed of regions and projections.
 
     Attributes:
         axes_: Orthonormal basis of what is kept, shape ``(D, K)``.
-        means_: Mean of each of ``C`` labels; first for all rows, then for each region, shape ``(1 + R, C, K)``.
-        maps_: Linear parts of the maps, shape ``(1 + R, C, K, K)``.
-        middle_: Means of the barycentres, shape ``(1 + R, K)``.
-        gate_: Quadratic forms of the gates, ``C - 1`` for each map, shape ``((1 + R) * (C - 1), K, K)``.
-        slope_: Their linear parts, shape ``((1 + R) * (C - 1), K)``.
-        offset_: Their constants, shape ``((1 + R) * (C - 1),)``.
+        means_, maps_, middle_: Of :class:`~privface.erasers.transport.GaussianMap`, first for all rows, then for each region:
+            shapes ``(1 + R, C, K)``, ``(1 + R, C, K, K)``, ``(1 + R, K)``.
+        gate_, slope_, offset_: Likewise, ``C - 1`` for each map: ``((1 + R) * (C - 1), K, K)`` and so on.
         centres_: Centres of the regions, shape ``(R, K)``.
         projection_: Shape ``(K, B)``.
         thresholds_: Medians of the projections, shape ``(B,)``.
@@ -75,15 +71,10 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
     def fit(self, X: ArrayLike, y: ArrayLike, *, sets: ArrayLike | None = None) -> Self:
         """Fit on embeddings ``(N, D)`` with labels ``(N,)`` of two classes or more.
 
-        Args:
-            X: Embeddings.
-            y: Labels.
-            sets: Which data set each row is of, ``(N,)``. Sets weigh the same, and all labels in each, or the eraser would
-                learn to tell sets apart.
+        ``sets`` says which data set each row is of, ``(N,)``: sets weigh the same, and all labels in each, or the eraser would learn to tell sets apart.
 
         Raises:
-            ValueError: If shapes do not fit, values are not finite, there is one label alone, a set lacks one of them or a
-                setting is out of range.
+            ValueError: As for :meth:`Eraser.fit`, or if a set lacks a label.
         """
         rows, labels = validate_data(self, X, y, dtype=np.float64)
         self.classes_, codes = np.unique(labels, return_inverse=True)
@@ -180,20 +171,18 @@ def _weights(codes: NDArray[np.int64], sets: NDArray[Any], classes: NDArray[Any]
     return np.asarray(weights / weights.mean())
 
 
-def _moments(
-    rows: NDArray[np.float64], weights: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    weights = weights / weights.sum()
-    mean = weights @ rows
-    centred = rows - mean
-    return mean, (centred * weights[:, None]).T @ centred
-
-
 def _label_moments(
     rows: NDArray[np.float64], codes: NDArray[np.int64], weights: NDArray[np.float64]
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Mean and covariance of each label."""
-    return [_moments(rows, weights * (codes == label)) for label in range(int(codes.max()) + 1)]
+    moments = []
+    for label in range(int(codes.max()) + 1):
+        share = weights * (codes == label)
+        share = share / share.sum()
+        mean = share @ rows
+        centred = rows - mean
+        moments.append((mean, (centred * share[:, None]).T @ centred))
+    return moments
 
 
 def _quiet_axes(

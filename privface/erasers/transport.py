@@ -34,12 +34,7 @@ class GaussianTransport(OneToOneFeatureMixin, StreamingEraser):  # type: ignore[
         ridge: Added to the variances of the maps, relative to the mean variance; larger than 0.
 
     Attributes:
-        means_: Mean of each label, shape ``(C, D)``.
-        maps_: Linear part of each label's transport, shape ``(C, D, D)``.
-        middle_: Mean of the barycentre, shape ``(D,)``.
-        gate_: Quadratic forms of the log-odds for each label but the first, against the first; shape ``(C - 1, D, D)``.
-        slope_: Their linear parts, shape ``(C - 1, D)``.
-        offset_: Their constants, shape ``(C - 1,)``.
+        means_, maps_, middle_, gate_, slope_, offset_: See :class:`GaussianMap`.
     """
 
     method: ClassVar[str] = "transport"

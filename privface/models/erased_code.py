@@ -75,13 +75,8 @@ class FrozenReader(nn.Module):
     ) -> None:
         super().__init__()
         self.outputs = outputs
-        self.config: dict[str, Any] = {
-            "form": form,
-            "spec": dict(spec),
-            "outputs": outputs,
-            "network": network,
-            "length": length,
-        }
+        self.config: dict[str, Any] = {"form": form, "spec": dict(spec), "outputs": outputs}
+        self.config |= {"network": network, "length": length}
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()}
         self.spec = InputSpec(**fields)
         self.network = _NATIVE[form](**(network or {})) if form in _NATIVE else None
@@ -298,6 +293,7 @@ class ErasedCode(Protectable):
     middle: Tensor
     axes: Tensor
 
+    # ten arguments: what its card says
     def __init__(
         self,
         *,
@@ -353,7 +349,7 @@ class ErasedCode(Protectable):
     @property
     def config(self) -> dict[str, Any]:
         """Constructor arguments as plain values, for the card beside the weights."""
-        found = {
+        card = {
             "encoders": [encoder.config for encoder in self.encoders],
             "sizes": self.sizes,
             "drop": self.drop,
@@ -363,9 +359,9 @@ class ErasedCode(Protectable):
             "chosen": self.chosen,
         }
         if not self._is_chain:
-            return found
+            return card
         attributes = [attribute.to_dict() for attribute in self.attributes]
-        return {**found, "attributes": attributes, "rounds": self.rounds, "hidden": list(self.hidden)}
+        return {**card, "attributes": attributes, "rounds": self.rounds, "hidden": list(self.hidden)}
 
     @property
     def _is_chain(self) -> bool:
@@ -467,8 +463,8 @@ class ErasedCode(Protectable):
     @property
     def eraser(self) -> CodeEraser | EraserChain:
         """What takes the hidden attributes out of codes of the size in use."""
-        found: CodeEraser | EraserChain = self.erasers[self._key(self.chosen, self.hidden)]  # type: ignore[assignment]
-        return found
+        chosen: CodeEraser | EraserChain = self.erasers[self._key(self.chosen, self.hidden)]  # type: ignore[assignment]
+        return chosen
 
     def draw(self, erased: Tensor) -> Tensor:
         """Faces ``(N, 3, size, size)`` in [0, 1] of erased codes."""

@@ -147,8 +147,8 @@ class FaceModel(nn.Module):
 
     def _scored(self, batch: Tensor, place: torch.device | str) -> NDArray[np.float32]:
         with torch.inference_mode():
-            found: NDArray[np.float32] = self(batch.to(place)).float().cpu().numpy()
-        return found
+            outputs: NDArray[np.float32] = self(batch.to(place)).float().cpu().numpy()
+        return outputs
 
 
 def _frozen_again(model: FaceModel, device: Device) -> FaceModel:

@@ -23,6 +23,7 @@ _EVERY = 500
 """Steps between checkpoints."""
 
 
+# ten arguments, most of them settings; more than sixty lines with what they mean
 def train_encoder(
     source: ImageSource,
     targets: NDArray[np.float32],

@@ -99,6 +99,7 @@ class Epoch:
     kept: bool
 
 
+# ten arguments and one long body: what may be left out of a training, and its epochs in the order they happen
 def train_autoencoder(
     network: Autoencoder,
     source: ImageSource,
@@ -156,11 +157,11 @@ def train_autoencoder(
             state = read_checkpoint(checkpoint, key, parts)
             kept, epochs = state["kept"], [Epoch(*epoch) for epoch in state["epochs"]]
             torch.set_rng_state(state["random"])
-        for done, found in descend(
+        for done, value in descend(
             optimizer, source, batches, loss,
             rise=len(batches) // 20, clip=1.0, start=each * len(epochs), progress=progress,
         ):  # fmt: skip
-            losses.append(found)
+            losses.append(value)
             if done % each:
                 continue
             held = np.nan

@@ -11,7 +11,7 @@ from torch import Tensor
 from privface.models import Prototypes, San2018
 from privface.models.san2018 import from_grey, to_grey
 from privface.training.source import random_view
-from privface.training.step import StepLosses, TrainingStep, read_gender
+from privface.training.step import StepLosses, TrainingStep
 
 
 class San2018Step(TrainingStep[San2018]):
@@ -68,4 +68,5 @@ class San2018Step(TrainingStep[San2018]):
     def _frozen(self, view: Tensor, genders: Tensor) -> Tensor:
         # the term asks for the other gender: told the true ones it turns them round, told the other ones it keeps them
         asked = torch.cat([1 - genders, genders])
-        return 2 * torch.stack([self.attribute(read_gender(c, view), asked) for c in self.classifiers]).mean()
+        read = [self.attribute(classifier.logit(view), asked) for classifier in self.classifiers]  # type: ignore[operator]
+        return 2 * torch.stack(read).mean()

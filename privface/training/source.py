@@ -67,12 +67,7 @@ class DecodingSource:
 
 
 class Prefetcher:
-    """Yields ``(position, index, images)`` with the next batch prepared in a background thread.
-
-    Args:
-        source: Where faces come from.
-        batches: Index arrays, in order.
-        start: Position of the first one to yield (resuming).
+    """Yields ``(position, index, images)`` of index arrays, from ``start`` on, with the next batch prepared in a background thread.
 
     Attributes:
         waited: Seconds the consumer stood waiting for data.

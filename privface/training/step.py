@@ -116,6 +116,7 @@ class TrainingStep(nn.Module, ABC, Generic[NetworkT]):
         done_share: How much of the training is done, 0 to 1; the trainer keeps it.
     """
 
+    # ten arguments: the networks and the terms, which each method fills by name
     def __init__(
         self,
         autoencoder: NetworkT,
@@ -213,9 +214,8 @@ class SemiAdversarialStep(TrainingStep[Single | FlowSan]):
             terms["code"] = passed.penalty
         view = random_view(protected, generator=generator)
         if weights.frozen and len(self.classifiers):
-            terms["frozen"] = torch.stack(
-                [self.attribute(read_gender(c, view), genders) for c in self.classifiers]
-            ).mean()
+            read = [self.attribute(classifier.logit(view), genders) for classifier in self.classifiers]  # type: ignore[operator]
+            terms["frozen"] = torch.stack(read).mean()
         chased: list[Tensor] = []
         figures: dict[str, Tensor] = {}
         for name, weight, opponents, inputs in (
@@ -242,14 +242,3 @@ class SemiAdversarialStep(TrainingStep[Single | FlowSan]):
                 hint="Give matchers or classifiers, or a reconstruction weight.",
             )
         return self.summed(terms, chase=torch.stack(chased).sum() if chased else None, figures=figures)
-
-
-def read_gender(classifier: nn.Module, images: Tensor) -> Tensor:
-    """A frozen classifier's log-odds of "male", ``(N,)``, of images ``(N, 3, H, W)`` in [0, 1].
-
-    Raises:
-        TrainingError: If it is no gender classifier.
-    """
-    if not isinstance(classifier, GenderProbe):
-        raise TrainingError(f"{type(classifier).__name__} is not a GenderProbe.")
-    return classifier.logit(images)

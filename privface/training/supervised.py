@@ -23,7 +23,7 @@ _SCALE, _MARGIN = 16.0, 0.2
 """What a matcher's cosines are multiplied with, and what is taken off the true person's before."""
 
 
-# settings of a training, which callers choose one by one: more than eight arguments, here and below
+# more than eight arguments, here and below: settings of a training, which callers choose one by one
 def train_gender_classifier(
     source: ImageSource,
     genders: NDArray[np.int64],
