@@ -19,8 +19,8 @@ def balanced_indices(
 
     Args:
         genders: 0 (female) or 1 (male) for each photo, shape ``(N,)``.
-        seed: Seed of the run; the order depends on ``(seed, epoch)`` and the labels alone.
-        epoch: Number of the epoch.
+        seed: Seed of the run, not negative.
+        epoch: Number of the epoch; the order depends on ``(seed, epoch)`` and the labels alone.
         identities: Person of each photo. Where given, people within a gender come equally often (as
             evenly as possible) instead of photos, so that people with many photos do not dominate.
 

@@ -23,7 +23,7 @@ from privface.models.decoder import FaceDecoder
 from privface.models.encoder import FaceEncoder
 from privface.models.face_model import FaceModel
 from privface.models.frozen import frozen
-from privface.models.inputs import ONNX_SPEC, to_input
+from privface.models.inputs import to_input
 from privface.models.networks import CompactResNet
 from privface.models.protectable import Protectable
 from privface.records import FRAME, InputSpec
@@ -41,7 +41,7 @@ _NATIVE: Mapping[str, type[nn.Module]] = {
 _USUAL: Mapping[str, InputSpec] = {
     "encoder": InputSpec(value_range=(-1.0, 1.0)),
     "compact": InputSpec(value_range=(-1.0, 1.0)),
-    "onnx": ONNX_SPEC,
+    "onnx": InputSpec(value_range=(0.0, 255.0)),
 }
 """What a network of each form is shown where nothing else was said."""
 

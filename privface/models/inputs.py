@@ -9,9 +9,6 @@ from torch import Tensor
 from privface.errors import InputRangeError
 from privface.records import FRAME, InputSpec
 
-ONNX_SPEC = InputSpec(value_range=(0.0, 255.0))
-"""What an ONNX model is taken to eat where no sidecar says otherwise."""
-
 _BT601 = (0.299, 0.587, 0.114)
 
 

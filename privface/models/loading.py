@@ -21,7 +21,6 @@ from privface.models.bundled import PREFIX, bundled_folder, find_bundled
 from privface.models.code_reader import CodeReader
 from privface.models.face_model import FaceModel, file_sha256, network_sha256
 from privface.models.family import Autoencoder
-from privface.models.inputs import ONNX_SPEC
 from privface.models.networks import CompactResNet
 from privface.records import FRAME, InputSpec
 
@@ -34,6 +33,9 @@ __all__ = [
     "load_gender_probe",
     "load_matcher",
 ]
+
+ONNX_SPEC = InputSpec(value_range=(0.0, 255.0))
+"""What an ONNX model is taken to eat where no sidecar says otherwise."""
 
 FACE_BOX = (16.4, 11.2, 93.0, 116.9)
 """Median MTCNN box in the ArcFace frame, measured on 10,349 LFW photos: for models trained on plain boxes."""
@@ -204,22 +206,25 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path.name}: {what}.", hint=f"Fields: {sorted(known)}, output, male.")
     settings: dict[str, Any] = {k: content[k] for k in ("output", "male") if k in content}
     fields: dict[str, Any] = {}
+    lengths = {"size": 2, "value_range": 2, "mean": 3, "std": 3, "crop": 4}
     for key in sorted(known & set(content)):
-        value, usual = content[key], getattr(ONNX_SPEC, key)
+        value = content[key]
         if key == "channels":
             if value not in {"RGB", "BGR", "GRAY"}:
                 raise ModelError(f"{path.name}: channels={value!r}.", hint="Use RGB, BGR or GRAY.")
             fields[key] = value
             continue
-        numbers = value if isinstance(value, list) else []
-        if len(numbers) != len(usual) or not all(
-            isinstance(v, int | float) and math.isfinite(v) for v in numbers
+        kind = int if key == "size" else float
+        if (
+            not isinstance(value, list)
+            or len(value) != lengths[key]
+            or not all(isinstance(v, int | float) and math.isfinite(v) for v in value)
         ):
             raise ModelError(
-                f"{path.name}: {key}={value!r} is not a list of {len(usual)} numbers.",
-                hint=f"Example: {key}: {list(usual)}.",
+                f"{path.name}: {key}={value!r} is not a list of {lengths[key]} numbers.",
+                hint=f"Example: {key}: {list(getattr(ONNX_SPEC, key))}.",
             )
-        fields[key] = tuple(type(usual[0])(v) for v in value)
+        fields[key] = tuple(kind(v) for v in value)
     if min(fields.get("size", (1, 1))) < 1 or min(map(abs, fields.get("std", (1.0,)))) == 0:
         raise ModelError(f"{path.name}: size must be positive and std not zero.", hint="Correct the sidecar.")
     x1, y1, x2, y2 = fields.get("crop", ONNX_SPEC.crop)

@@ -80,12 +80,12 @@ def load_protector(
         raise ConfigError(
             f"{model.name} runs in ONNX Runtime only.", hint="Give the run folder that it was exported from."
         )
-    exported_file = OnnxProtector.load(model)
-    other = None if strength in {1.0, exported_file.strength} else strength
+    found = OnnxProtector.load(model)
+    other = None if strength in {1.0, found.strength} else strength
     for name, value in {"strength": other, **choices}.items():
         if value is not None:
             raise ConfigError(
-                f"{name}={value}: {model.name} has strength {exported_file.strength:g} and all choices built in.",
+                f"{name}={value}: {model.name} has strength {found.strength:g} and all choices built in.",
                 hint="Export it again with what you want, or give the run folder.",
             )
-    return exported_file
+    return found
