@@ -233,19 +233,7 @@ def _from_lists(column: Any, path: Path, size: int | None) -> Embeddings:
 
     lengths = pc.fill_null(pc.list_value_length(column), -1).to_numpy(zero_copy_only=False)
     given = lengths >= 0
-    sizes = np.unique(lengths[given])
-    if size is None and not given.any():
-        raise DataError(
-            f"{path} holds embeddings of none at all; one length is needed.",
-            hint="Give the embeddings of at least one photo.",
-        )
-    known = int(sizes[0]) if size is None else size
-    if (sizes != known).any() or known < 1:
-        both = sorted({*sizes.tolist(), known})
-        raise DataError(
-            f"{path} holds embeddings of lengths {both[:5]}; one length is needed.",
-            hint="Write the embeddings of one matcher per file, or add a column 'matcher' and files of one length.",
-        )
+    known = _one_length({*np.unique(lengths[given]).tolist(), *([] if size is None else [size])}, path)
     lists = column if given.all() else column.filter(pa.array(given))
     try:
         values = pc.cast(lists.flatten(), pa.float32())
@@ -278,7 +266,7 @@ def _read_csv(path: Path, rows: int | None) -> _Parts:
     for name in _VECTOR_NAMES:
         if name in frame:
             vectors = [_parse_vector(value, path, number) for number, value in enumerate(frame[name])]
-            return _cut(_stack(vectors, path), frame.drop(columns=name), rows)
+            frame[name] = pd.Series(vectors, dtype=object)
     return _cut(*_from_frame(frame, path), rows)
 
 
@@ -320,16 +308,20 @@ def _numbered_columns(frame: pd.DataFrame) -> list[str]:
     return [name for _, name in sorted(best)]
 
 
-def _stack(rows: Sequence[object], path: Path) -> Embeddings:
-    vectors = [None if row is None or np.ndim(row) == 0 else np.asarray(row, np.float32) for row in rows]  # type: ignore[arg-type]
-    lengths = sorted({vector.size for vector in vectors if vector is not None})
-    if len(lengths) != 1 or lengths[0] < 1:
-        which = f"lengths {lengths[:5]}" if lengths else "none at all"
+def _one_length(lengths: set[int], path: Path) -> int:
+    if len(lengths) != 1 or min(lengths) < 1:
+        which = f"lengths {sorted(lengths)[:5]}" if lengths else "none at all"
         raise DataError(
             f"{path} holds embeddings of {which}; one length is needed.",
             hint="Write the embeddings of one matcher per file, or add a column 'matcher' and files of one length.",
         )
-    missing = np.full(lengths[0], np.nan, np.float32)
+    return lengths.pop()
+
+
+def _stack(rows: Sequence[object], path: Path) -> Embeddings:
+    vectors = [None if row is None or np.ndim(row) == 0 else np.asarray(row, np.float32) for row in rows]  # type: ignore[arg-type]
+    length = _one_length({vector.size for vector in vectors if vector is not None}, path)
+    missing = np.full(length, np.nan, np.float32)
     return np.stack([missing if vector is None else vector.ravel() for vector in vectors])
 
 
