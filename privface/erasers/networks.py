@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -18,8 +18,6 @@ from torch import Tensor, nn
 
 from privface.descent import moving_average, set_rate
 from privface.erasers.base import Eraser, known_codes, require_range, two_labels, unit_rows
-
-Progress: TypeAlias = Callable[[int, int], None]
 
 _WEIGHTS = "network."
 _ROWS_AT_ONCE = 65_536
@@ -94,9 +92,9 @@ class Game(nn.Module):
             codes: Labels, ``(B,)``.
         """
 
-    def opponent(self, number: int) -> Reader:
+    def opponent(self, number: int) -> Opponent:
         """A new opponent for the place ``number``."""
-        return Reader(dimensions=self.size, number=number)
+        return Opponent(dimensions=self.size, number=number)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)  # scikit-learn has its own
@@ -135,7 +133,7 @@ class NetworkEraser(Eraser):
         y: ArrayLike,
         *,
         more: Sequence[tuple[ArrayLike, ArrayLike]] = (),
-        progress: Progress | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Self:
         """Fit on embeddings ``(N, D)`` with two labels ``(N,)``; same data and seed on a CPU, same eraser.
 
@@ -177,7 +175,7 @@ class NetworkEraser(Eraser):
             np.repeat(np.arange(len(parts)), [len(part) for part in codes]),
         )
 
-    def _play(self, game: Game, groups: list[Tensor], progress: Progress | None) -> None:
+    def _play(self, game: Game, groups: list[Tensor], progress: Callable[[int, int], None] | None) -> None:
         each = max(2, self.batch_size // len(groups))
         truth = torch.tensor([0.0, 1.0]).repeat_interleave(each).repeat(len(groups) // 2)
         protector = nn.ModuleDict({"kept": game.kept, **game.parts})
@@ -294,7 +292,7 @@ class Residual(nn.Module):
         return F.normalize(rows, dim=1)
 
 
-class Reader(nn.Module):
+class Opponent(nn.Module):
     """An opponent: log-odds of the second label from erased rows ``(N, E)``, shape ``(N, 1)``.
 
     Args:
