@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from privface.config import LossWeights
 from privface.errors import TrainingError
 from privface.losses import AlignmentLoss, AttributeLoss, MatchingLoss, ReconstructionLoss
 from privface.models import CompactResNet, FlowSan, GenderProbe, Matcher, Mlp, Single, to_input
@@ -19,35 +20,6 @@ from privface.records import InputSpec
 from privface.training.source import random_view
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """How much each term counts; 0 leaves it out (and its networks unused).
-
-    Attributes:
-        reconstruction: Likeness to the original.
-        matching: Identity, per matcher.
-        frozen: Frozen gender classifiers (mean over them).
-        adversary: Adversaries that keep learning on protected pixels (mean over them).
-        embedding: Adversaries that keep learning on the matchers' embeddings of protected images.
-        alignment: Likeness of both genders' embeddings of protected images, in mean and covariance.
-        code: The code's own penalty: L1, or the divergence of a variational code.
-        matching_share: Share of each batch that the matchers look at: they cost most of a step, and a random
-            half of the batch gives the same gradient on average.
-        matching_views: Whether matchers see flipped and shifted views. What holds under views holds better for
-            matchers that were not met, the reverse side of what Xie et al. (CVPR 2019) found for attacks.
-    """
-
-    reconstruction: float = 1.0
-    matching: float = 1.0
-    frozen: float = 1.0
-    adversary: float = 1.0
-    embedding: float = 0.0
-    alignment: float = 0.0
-    code: float = 0.0
-    matching_share: float = 1.0
-    matching_views: bool = False
 
 
 class PixelAdversary(nn.Module):
