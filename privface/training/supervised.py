@@ -35,7 +35,6 @@ def train_gender_classifier(
     width: int = 24,
     stages: int = 4,
     separable: bool = False,
-    learning_rate: float = 2e-3,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> CompactResNet:
@@ -51,7 +50,6 @@ def train_gender_classifier(
         width: Channels of the first stage.
         stages: Residual stages.
         separable: Whether its convolutions are depthwise separable.
-        learning_rate: AdamW's highest rate (one cosine).
         seed: Initial weights, order and views.
         progress: Called as ``progress(done, total, loss)``.
 
@@ -66,7 +64,7 @@ def train_gender_classifier(
     def loss(outputs: Tensor, rows: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(outputs[:, 0], labels[rows].float())
 
-    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-2)
     _fit(network, optimizer, source, orders, batch_size, loss, spec, seed, progress, colour=0.25)
     return network
 
@@ -87,8 +85,8 @@ def train_matcher(
 ) -> CompactResNet:
     """Train a compact matcher with a cosine-margin softmax (CosFace, Wang et al., CVPR 2018).
 
-    Learns from ``identities``, people ``(N,)`` with two or more photos each, to give embeddings of ``dimensions`` values. Other
-    arguments are those of :func:`train_gender_classifier`.
+    Learns from ``identities``, people ``(N,)`` with two or more photos each, to give embeddings of ``dimensions`` values.
+    ``learning_rate`` is AdamW's highest (one cosine); other arguments are those of :func:`train_gender_classifier`.
 
     Returns:
         A network that maps its input to embeddings, in evaluation mode.
