@@ -88,23 +88,12 @@ class San2018(Protectable):
         Args:
             faces: Grey in [0, 1], shape ``(N, 1, 224, 224)``.
             same: Prototype of each face's own gender, RGB in [0, 1], shape ``(N, 3, 224, 224)``.
-
-        Raises:
-            InputRangeError: If a shape differs.
         """
-        _require_shape(faces, (len(faces), 1), what="Grey faces")
-        _require_shape(same, (len(faces), 3), what="Prototypes of the same gender")
         maps: Tensor = self.decoder(self.encoder(torch.cat([faces, same], 1)))
         return maps
 
     def combine(self, maps: Tensor, chosen: Tensor) -> Tensor:
-        """Grey faces in (0, 1), ``(N, 1, 224, 224)``, of what :meth:`decode` gave and prototypes ``(N, 3, 224, 224)``.
-
-        Raises:
-            InputRangeError: If a shape differs.
-        """
-        _require_shape(maps, (len(maps), 128), what="Decoded maps")
-        _require_shape(chosen, (len(maps), 3), what="Chosen prototypes")
+        """Grey faces in (0, 1), ``(N, 1, 224, 224)``, of what :meth:`decode` gave and prototypes ``(N, 3, 224, 224)``."""
         return torch.sigmoid(self.combiner(torch.cat([maps, chosen], 1)))
 
     def forward(self, faces: Tensor, same: Tensor, chosen: Tensor) -> Tensor:
@@ -297,12 +286,3 @@ class LabelledProtector:
             )
         codes = np.array([GENDERS.index(self._genders[key]) for key in keys], np.int64)
         return self._protector(images, codes)
-
-
-def _require_shape(values: Tensor, head: tuple[int, int], *, what: str) -> None:
-    expected = (*head, PROTOTYPE_SIDE, PROTOTYPE_SIDE)
-    if values.shape != expected:
-        raise InputRangeError(
-            f"{what} have shape {tuple(values.shape)}; expected {expected}.",
-            hint=f"Resize to {PROTOTYPE_SIDE} x {PROTOTYPE_SIDE} and give one prototype for each face.",
-        )

@@ -131,26 +131,6 @@ def test_gradients_reach_every_weight_and_the_face(released):
     assert bool(grey.grad.abs().sum() > 0)
 
 
-@pytest.mark.parametrize(
-    ("grey", "same", "other", "told"),
-    [
-        ((1, 3, 224, 224), (1, 3, 224, 224), (1, 3, 224, 224), r"Grey faces have shape \(1, 3, 224, 224\)"),
-        ((1, 1, 112, 112), (1, 3, 224, 224), (1, 3, 224, 224), r"expected \(1, 1, 224, 224\)"),
-        ((2, 1, 224, 224), (1, 3, 224, 224), (2, 3, 224, 224), "Prototypes of the same gender"),
-        ((1, 1, 224, 224), (1, 3, 224, 224), (1, 1, 224, 224), "Chosen prototypes"),
-    ],
-)
-def test_other_shapes_are_refused(network, grey, same, other, told):
-    with pytest.raises(InputRangeError, match=told) as caught, torch.no_grad():
-        network(torch.zeros(grey), torch.zeros(same), torch.zeros(other))
-    assert caught.value.hint
-
-
-def test_maps_of_another_shape_are_refused(network):
-    with pytest.raises(InputRangeError, match="Decoded maps have shape"):
-        network.combine(torch.zeros(1, 3, 224, 224), torch.zeros(1, 3, 224, 224))
-
-
 def test_a_loaded_network_is_kept_without_a_pickle(network, tmp_path):
     save_network(tmp_path, network, kind="san-2018")
     again = build(San2018, load_network(tmp_path, kind="san-2018"), where=tmp_path)
