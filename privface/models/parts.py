@@ -172,7 +172,5 @@ def gaussian_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 CODES: dict[CodeKind, type[PlainCode] | type[SparseCode] | type[GaussianCode]] = {
-    "plain": PlainCode,
-    "sparse": SparseCode,
-    "variational": GaussianCode,
+    code.kind: code for code in (PlainCode, SparseCode, GaussianCode)
 }
