@@ -138,7 +138,8 @@ class FrozenReader(nn.Module):
     @property
     def is_usual(self) -> bool:
         """Whether it is shown what networks of its form usually are."""
-        usual = self.network.spec if isinstance(self.network, CodeReader) else _USUAL[self.config["form"]]
+        reader = self.network
+        usual = reader.spec if isinstance(reader, CodeReader) else _USUAL.get(self.config["form"])
         return self.spec == usual
 
     def unpack(self) -> None:

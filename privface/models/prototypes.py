@@ -90,12 +90,8 @@ class Prototypes:
             return cls(**load_safetensors(path.read_bytes()))
         except InputRangeError as error:
             raise CheckpointError(f"{path}: {error.message}", hint=error.hint) from error
-        except (
-            SafetensorError,
-            OSError,
-            KeyError,
-            TypeError,
-        ) as error:  # the last two: unknown number types and names
+        # KeyError: an unknown number type; TypeError: an unknown name
+        except (SafetensorError, OSError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{path} is not a safetensors file of three prototypes ({error}).",
                 hint="Give a file written by Prototypes.save; pickles are never loaded.",
