@@ -97,8 +97,12 @@ class AutoencoderSettings(Settings):
     )
 
 
-class LossSettings(Settings):
-    """What counts how much; 0 leaves a term out."""
+class LossWeights(Settings):
+    """How much each term of semi-adversarial training counts; 0 leaves it out, and its networks unused.
+
+    Matchers cost most of a step, and a random half of a batch gives the same gradient on average. What holds under views holds
+    better for matchers that were not met, the reverse side of what Xie et al. (CVPR 2019) found for attacks.
+    """
 
     reconstruction: float = Field(1.0, ge=0)
     matching: float = Field(1.0, ge=0)
@@ -114,6 +118,11 @@ class LossSettings(Settings):
         False,
         description="Matchers see flipped and shifted views, so that identity holds for unseen ones, too.",
     )
+
+
+class LossSettings(LossWeights):
+    """The terms' weights, and what they ask for."""
+
     l1: float = Field(1.0, ge=0, description="Share of L1 in the reconstruction.")
     l2: float = Field(0.0, ge=0)
     ssim: float = Field(0.2, ge=0)

@@ -49,15 +49,7 @@ class ReconstructionLoss(nn.Module):
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Mean structural similarity of two batches in [0, 1] (Wang et al., TIP 2004), without border.
-
-    Args:
-        a: Shape ``(N, C, H, W)`` with H, W >= 11.
-        b: Same shape.
-
-    Returns:
-        Scalar in [-1, 1]; differentiable.
-    """
+    """Mean structural similarity in [-1, 1] of two batches ``(N, C, H, W)`` in [0, 1], H, W >= 11 (Wang et al., TIP 2004), without border."""
     steps = torch.arange(11, dtype=a.dtype, device=a.device) - 5
     line = torch.exp(-(steps**2) / (2 * 1.5**2))
     line = line / line.sum()

@@ -106,10 +106,10 @@ def magnitudes(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
     The floor is what four fifths of a frequency's values are above, nearly the noise where that is steady (Seltzer et al.,
     ICASSP 2013, give networks an estimate of the noise; Stahl et al., ICASSP 2000, take it from quantiles).
     """
-    found = np.abs(spectrum[:BANDS])
-    found = (found / max(float(found.max()), 1e-9)) ** POWER
-    floor = np.quantile(found, 0.2, axis=1, keepdims=True)
-    return np.stack([found, np.broadcast_to(floor, found.shape)]).astype(np.float32)
+    seen = np.abs(spectrum[:BANDS])
+    seen = (seen / max(float(seen.max()), 1e-9)) ** POWER
+    floor = np.quantile(seen, 0.2, axis=1, keepdims=True)
+    return np.stack([seen, np.broadcast_to(floor, seen.shape)]).astype(np.float32)
 
 
 def si_sdr(estimate: Samples, reference: Samples) -> float:
@@ -179,13 +179,13 @@ def _hum(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
 
 def _tones(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Up to six unrelated tones that switch on and off."""
-    found = np.zeros(count)
+    tones = np.zeros(count)
     for _ in range(int(rng.integers(1, 7))):
         on = np.repeat(rng.random(1 + count // 1600) < rng.uniform(0.3, 1.1), 1600)[:count]
-        found += (
+        tones += (
             on * np.sin(2 * np.pi * 100.0 * 50.0 ** rng.random() * np.arange(count) / RATE) * rng.random()
         )
-    return found
+    return tones
 
 
 def _sweeps(count: int, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -34,7 +34,7 @@ from privface.audit.curves import auc, by_label, leakage
 from privface.audit.intervals import BootstrapParams, leakage_interval, probe_interval, weighted_auc
 from privface.audit.probes import ProbeKind
 from privface.audit.subjects import People
-from privface.data import join_labels, read_embeddings
+from privface.data import LabelFile, read_embeddings
 from privface.images import write_atomic
 from privface.pipeline import AuditOptions, audit_tables, embed
 from privface.pipeline.erase import EraserSource, apply_eraser, fit_eraser
@@ -292,7 +292,7 @@ def attack_with_many_labels(name: str, matcher: str, out: Path) -> list[dict[str
 
     Settings are chosen on the validation people of the audit, figures come from its test people.
     """
-    table = join_labels(read_embeddings(erased(name, matcher, out, "lfw", matcher)), labels("lfw", out))
+    table = LabelFile(labels("lfw", out)).join(read_embeddings(erased(name, matcher, out, "lfw", matcher)))
     rows = (table.labels["split"] == "train").to_numpy()
     data = audited(name, matcher, out)
     known = Known(

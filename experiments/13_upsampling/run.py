@@ -22,10 +22,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import family
 
 from privface.models import Autoencoder, variant
-from privface.models.parts import upsampled_size
 from privface.training import FitSettings
 
 GRID = tuple(itertools.product((1, 2, 5, 8, 14), (1, 2, 3, 4), (1, 2, 3, 4, 5, 6), (0, 1, 2)))
+
+
+def upsampled_size(size: int, *, stride: int, kernel: int, padding: int) -> int:
+    """Side of a transposed convolution's output (Dumoulin and Visin, arXiv 1603.07285, relationship 14)."""
+    return stride * (size - 1) + kernel - 2 * padding
 
 
 def work(folder: Path) -> dict[str, Any]:

@@ -106,7 +106,9 @@ def privface_rate(
         classifiers=probes,
         pixel_adversaries=adversaries,
         embedding_adversaries=[],
-        weights=LossWeights(0.5, 3.0, 1.0, 1.0, matching_share=share),
+        weights=LossWeights(
+            reconstruction=0.5, matching=3.0, frozen=1.0, adversary=1.0, matching_share=share
+        ),
         reconstruction=ReconstructionLoss(l1=1.0, ssim=0.2),
         matching=MatchingLoss(),
         attribute=AttributeLoss("uninformative"),

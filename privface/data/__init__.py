@@ -6,11 +6,10 @@ from privface.data.embeddings import (
     EmbeddingTable,
     LabelFile,
     gender_codes,
-    join_labels,
     read_embeddings,
     stream_embeddings,
 )
-from privface.data.pairs import FoldedPairs, genuine_pairs, impostor_pairs, read_pairs_file
+from privface.data.pairs import FoldedPairs, read_pairs_file
 from privface.data.sampling import balanced_indices
 from privface.data.sources import (
     SOURCE_KINDS,
@@ -43,9 +42,6 @@ __all__ = [
     "from_utkface",
     "gender_codes",
     "generate_faces",
-    "genuine_pairs",
-    "impostor_pairs",
-    "join_labels",
     "load_faces",
     "open_source",
     "person_bucket",

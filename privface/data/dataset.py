@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -58,8 +57,7 @@ def load_faces(
 
     Args:
         table: The set.
-        prepare: Aligns one photo; a :class:`~privface.errors.PrivfaceError` turns the photo into a reject.
-            It is called from several threads at once.
+        prepare: Aligns one photo, from several threads at once; a :class:`~privface.errors.PrivfaceError` makes it a reject.
         workers: Threads, at least 1.
         progress: Called with (done, total) after each photo, in the calling thread.
 
@@ -117,15 +115,7 @@ def _in_order(
 
     if workers < 1:
         raise DataError(f"workers is {workers}, it must be at least 1.", hint="Use the number of CPU cores.")
-    waiting: deque[Future[NDArray[np.uint8] | PrivfaceError]] = deque()
+    at_once = 4 * workers  # bounded, so that decoded photos do not pile up in memory
     with ThreadPoolExecutor(workers) as pool:
-        try:
-            for record in table.records:
-                waiting.append(pool.submit(load, record))
-                if len(waiting) >= 4 * workers:  # bounded, so that decoded photos do not pile up in memory
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        for start in range(0, len(table), at_once):
+            yield from pool.map(load, table.records[start : start + at_once])

@@ -68,9 +68,6 @@ def read_embeddings(path: Path) -> EmbeddingTable:
     Other columns are labels: ``file`` (the key; row numbers where it is missing), ``identity``, ``gender``,
     ``matcher``, cohorts.
 
-    Args:
-        path: The file; its suffix tells the format.
-
     Raises:
         DataError: If the file is missing, of another format, or holds no embeddings of one length.
     """
@@ -89,16 +86,9 @@ def read_embeddings(path: Path) -> EmbeddingTable:
 
 
 def stream_embeddings(path: Path, *, rows: int | None = 65_536) -> Iterator[EmbeddingTable]:
-    """Read a table of embeddings part by part, for tables larger than memory.
+    """Read a table of embeddings in order and in parts of so many ``rows``, none of them empty, for tables larger than memory.
 
     Parquet is streamed; CSV and NPZ are read whole and then cut. That no file occurs twice is only checked by :func:`read_embeddings`.
-
-    Args:
-        path: As for :func:`read_embeddings`.
-        rows: Rows a part; ``None`` gives one part with all rows.
-
-    Yields:
-        Parts in the order of the file, none of them empty.
 
     Raises:
         DataError: As for :func:`read_embeddings`.
@@ -127,20 +117,8 @@ def _text_labels(labels: pd.DataFrame, start: int) -> pd.DataFrame:
     return labels.map(_text)
 
 
-def join_labels(table: EmbeddingTable, path: Path) -> EmbeddingTable:
-    """The same embeddings with the labels of a CSV or Parquet file, joined by its ``file`` column.
-
-    Raises:
-        LabelError: If the file cannot be read, has no ``file`` column, repeats a file or knows none of them.
-    """
-    return LabelFile(path).join(table)
-
-
 class LabelFile:
     """Labels of a CSV or Parquet file, to be joined to tables or parts of them by its ``file`` column.
-
-    Args:
-        path: The file.
 
     Raises:
         LabelError: If the file cannot be read, has no ``file`` column or repeats a file.
@@ -174,12 +152,8 @@ class LabelFile:
     def join(self, table: EmbeddingTable, *, required: bool = True) -> EmbeddingTable:
         """The same embeddings with these labels; they win over columns of the table that have the same name.
 
-        Args:
-            table: A table or a part of one.
-            required: Whether it is an error that none of the files is known.
-
         Raises:
-            LabelError: If none of the table's files is known and one must be.
+            LabelError: If none of the table's files is known, where one is ``required``.
         """
         files = table.labels["file"]
         if required and not files.isin(self._frame.index).any():
@@ -187,9 +161,9 @@ class LabelFile:
                 f"None of the {len(table)} files of {table.path} is in {self.path}; looked for {files.iloc[0]!r}.",
                 hint="Use the same keys in both files.",
             )
-        found = self._frame.reindex(files).fillna("").reset_index(drop=True)
-        own = table.labels.drop(columns=[c for c in found.columns if c in table.labels])
-        return EmbeddingTable(table.vectors, own.join(found), table.path)
+        labels = self._frame.reindex(files).fillna("").reset_index(drop=True)
+        own = table.labels.drop(columns=[c for c in labels.columns if c in table.labels])
+        return EmbeddingTable(table.vectors, own.join(labels), table.path)
 
 
 def gender_codes(labels: pd.DataFrame, path: Path) -> NDArray[np.int64]:
@@ -259,19 +233,7 @@ def _from_lists(column: Any, path: Path, size: int | None) -> Embeddings:
 
     lengths = pc.fill_null(pc.list_value_length(column), -1).to_numpy(zero_copy_only=False)
     given = lengths >= 0
-    found = np.unique(lengths[given])
-    if size is None and not given.any():
-        raise DataError(
-            f"{path} holds embeddings of none at all; one length is needed.",
-            hint="Give the embeddings of at least one photo.",
-        )
-    known = int(found[0]) if size is None else size
-    if (found != known).any() or known < 1:
-        both = sorted({*found.tolist(), known})
-        raise DataError(
-            f"{path} holds embeddings of lengths {both[:5]}; one length is needed.",
-            hint="Write the embeddings of one matcher per file, or add a column 'matcher' and files of one length.",
-        )
+    known = _one_length({*np.unique(lengths[given]).tolist(), *([] if size is None else [size])}, path)
     lists = column if given.all() else column.filter(pa.array(given))
     try:
         values = pc.cast(lists.flatten(), pa.float32())
@@ -304,7 +266,7 @@ def _read_csv(path: Path, rows: int | None) -> _Parts:
     for name in _VECTOR_NAMES:
         if name in frame:
             vectors = [_parse_vector(value, path, number) for number, value in enumerate(frame[name])]
-            return _cut(_stack(vectors, path), frame.drop(columns=name), rows)
+            frame[name] = pd.Series(vectors, dtype=object)
     return _cut(*_from_frame(frame, path), rows)
 
 
@@ -346,16 +308,20 @@ def _numbered_columns(frame: pd.DataFrame) -> list[str]:
     return [name for _, name in sorted(best)]
 
 
-def _stack(rows: Sequence[object], path: Path) -> Embeddings:
-    vectors = [None if row is None or np.ndim(row) == 0 else np.asarray(row, np.float32) for row in rows]  # type: ignore[arg-type]
-    lengths = sorted({vector.size for vector in vectors if vector is not None})
-    if len(lengths) != 1 or lengths[0] < 1:
-        found = f"lengths {lengths[:5]}" if lengths else "none at all"
+def _one_length(lengths: set[int], path: Path) -> int:
+    if len(lengths) != 1 or min(lengths) < 1:
+        which = f"lengths {sorted(lengths)[:5]}" if lengths else "none at all"
         raise DataError(
-            f"{path} holds embeddings of {found}; one length is needed.",
+            f"{path} holds embeddings of {which}; one length is needed.",
             hint="Write the embeddings of one matcher per file, or add a column 'matcher' and files of one length.",
         )
-    missing = np.full(lengths[0], np.nan, np.float32)
+    return lengths.pop()
+
+
+def _stack(rows: Sequence[object], path: Path) -> Embeddings:
+    vectors = [None if row is None or np.ndim(row) == 0 else np.asarray(row, np.float32) for row in rows]  # type: ignore[arg-type]
+    length = _one_length({vector.size for vector in vectors if vector is not None}, path)
+    missing = np.full(length, np.nan, np.float32)
     return np.stack([missing if vector is None else vector.ravel() for vector in vectors])
 
 

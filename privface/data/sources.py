@@ -10,7 +10,6 @@ import csv
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
@@ -49,24 +48,22 @@ def from_folder(root: Path | str, *, labels: Path | str | None = None) -> FaceTa
 
     Args:
         root: Folder of ``PERSON/photo.jpg``.
-        labels: CSV (UTF-8) or Parquet file keyed by a ``file`` column (path below ``root``) or an
-            ``identity`` column, with the columns of :func:`from_table`. By default ``labels.csv`` or
-            ``labels.parquet`` in ``root``, where there is one; else the photos have no gender.
+        labels: CSV or Parquet file keyed by ``file`` or ``identity``, with the columns of :func:`from_table`. By default
+            ``labels.csv`` or ``labels.parquet`` in ``root``, where there is one; else the photos have no gender.
 
     Raises:
         DataError: If ``root`` is no folder or no photo is usable.
         LabelError: If the label file cannot be read, lacks its key column or contradicts itself.
     """
     root = Path(root)
-    photos = {file_key(path, root): path for path in list_images(root)}
-    names = {key: _folder_person(key) for key in photos}
-    deep = [Reject(key, _DEEP_REASON) for key, name in names.items() if name == ""]
-    people = {key: name for key, name in names.items() if name != ""}
-    table = _join_labels(photos, people, _label_file(root, labels), name=root.name, key_of=_normal_key)
-    return _finish(replace(table, rejects=(*deep, *table.rejects)), root)
 
+    def person(path: Path) -> str | None:
+        folders = path.relative_to(root).parts[:-1]
+        if len(folders) > 1:
+            raise _BadRowError("more than one folder deep; expected PERSON/photo")
+        return folders[0] if folders else None
 
-_DEEP_REASON = "more than one folder deep; expected PERSON/photo"
+    return _by_person(root, list_images(root), person, labels, name=root.name, key_of=_normal_key)
 
 
 def from_table(root: Path | str, labels: Path | str) -> FaceTable:
@@ -99,13 +96,8 @@ def from_table(root: Path | str, labels: Path | str) -> FaceTable:
     _require_columns(columns, labels, key="file")
     unique, repeats = _by_key(rows, labels, key="file", normalise=_normal_key)
     rejects += repeats
-    records: list[FaceRecord] = []
-    for key, row in unique.items():
-        try:
-            records.append(_record(row, key, _inside(root, key)))
-        except _BadRowError as error:
-            rejects.append(Reject(key, str(error)))
-    return _finish(FaceTable(tuple(records), tuple(rejects), labels.stem), root)
+    records = _collect(unique, lambda key: _record(unique[key], key, _inside(root, key)), rejects)
+    return _finish(FaceTable(records, tuple(rejects), labels.stem), root)
 
 
 def from_lfw(root: Path | str, *, labels: Path | str | None = None) -> FaceTable:
@@ -123,19 +115,14 @@ def from_lfw(root: Path | str, *, labels: Path | str | None = None) -> FaceTable
     """
     root = Path(root)
     base = _inner(root, ("lfw", "lfw-deepfunneled", "lfw_funneled"))
-    photos: dict[str, Path] = {}
-    people: dict[str, str | None] = {}
-    rejects: list[Reject] = []
-    for path in list_images(base):
-        key = file_key(path, root)
+
+    def person(path: Path) -> str:
         match = _LFW_NAME.fullmatch(path.name)
         if match is None or path.parent.parent != base or match["person"] != path.parent.name:
-            rejects.append(Reject(key, "not of the form First_Last/First_Last_0001.jpg"))
-            continue
-        photos[key] = path
-        people[key] = path.parent.name
-    table = _join_labels(photos, people, _label_file(root, labels), name="lfw", key_of=_last_two)
-    return _finish(replace(table, rejects=(*rejects, *table.rejects)), root)
+            raise _BadRowError("not of the form First_Last/First_Last_0001.jpg")
+        return path.parent.name
+
+    return _by_person(root, list_images(base), person, labels, name="lfw", key_of=_last_two)
 
 
 def from_utkface(root: Path | str) -> FaceTable:
@@ -151,17 +138,14 @@ def from_utkface(root: Path | str) -> FaceTable:
         DataError: If ``root`` is no folder or holds no UTKFace photo.
     """
     root = Path(root)
-    records: list[FaceRecord] = []
+    photos = {file_key(path, root): path for path in list_images(_inner(root, ("utkface", "UTKFace")))}
+
+    def read(key: str) -> FaceRecord:
+        gender, cohorts = _parse_utk(photos[key].name)
+        return FaceRecord(key, photos[key], gender=gender, cohorts=cohorts)
+
     rejects: list[Reject] = []
-    for path in list_images(_inner(root, ("utkface", "UTKFace"))):
-        key = file_key(path, root)
-        try:
-            gender, cohorts = _parse_utk(path.name)
-        except _BadRowError as error:
-            rejects.append(Reject(key, str(error)))
-        else:
-            records.append(FaceRecord(key, path, gender=gender, cohorts=cohorts))
-    return _finish(FaceTable(tuple(records), tuple(rejects), "utkface"), root)
+    return _finish(FaceTable(_collect(photos, read, rejects), tuple(rejects), "utkface"), root)
 
 
 def from_celeba(root: Path | str) -> FaceTable:
@@ -186,28 +170,24 @@ def from_celeba(root: Path | str) -> FaceTable:
     splits = _celeba_list(root, "list_eval_partition.txt")
     points = _celeba_list(root, "list_landmarks_align_celeba.txt")
     present = {path.name for path in list_images(folder)}
-    records: list[FaceRecord] = []
+    names = {file_key(folder / name, root): name for name in sorted(attributes.keys() | present)}
+
+    def read(key: str) -> FaceRecord:
+        name = names[key]
+        gender, cohorts = _celeba_labels(attributes.get(name))
+        path, split = _inside(folder, name), splits.get(name)
+        return FaceRecord(
+            key,
+            path,
+            identity=people[name][0] if name in people else None,
+            gender=gender,
+            cohorts=cohorts,
+            split=_CELEBA_SPLITS.get(split[0], split[0]) if split else None,
+            landmarks=_landmarks([_number(v, "landmark") for v in points.get(name, ())]),
+        )
+
     rejects: list[Reject] = []
-    for name in sorted(attributes.keys() | present):
-        key = file_key(folder / name, root)
-        try:
-            gender, cohorts = _celeba_labels(attributes.get(name))
-            path = _inside(folder, name)
-            split = splits.get(name)
-            records.append(
-                FaceRecord(
-                    key,
-                    path,
-                    identity=people[name][0] if name in people else None,
-                    gender=gender,
-                    cohorts=cohorts,
-                    split=_CELEBA_SPLITS.get(split[0], split[0]) if split else None,
-                    landmarks=_landmarks([_number(v, "landmark") for v in points.get(name, ())]),
-                )
-            )
-        except _BadRowError as error:
-            rejects.append(Reject(key, str(error)))
-    return _finish(FaceTable(tuple(records), tuple(rejects), "celeba"), root)
+    return _finish(FaceTable(_collect(names, read, rejects), tuple(rejects), "celeba"), root)
 
 
 def open_source(spec: str | Path, *, labels: Path | str | None = None) -> FaceTable:
@@ -245,20 +225,14 @@ def open_source(spec: str | Path, *, labels: Path | str | None = None) -> FaceTa
                 f"Two label files were given: {path} and {labels}.", hint="Give 'table:FOLDER' and labels."
             )
         return from_table(path.parent, path)
-    found = _label_file(path, labels)
-    if found is None:
+    file = _label_file(path, labels)
+    if file is None:
         raise LabelError(f"{path} has no {' or '.join(_LABEL_FILES)}.", hint="Give the label file as labels.")
-    return from_table(path, found)
+    return from_table(path, file)
 
 
 def read_genders(labels: Path | str) -> dict[str, Gender]:
-    """The gender column of a table, by photo, whether the photos are there or not.
-
-    Args:
-        labels: CSV (UTF-8) or Parquet file with the columns ``file`` and ``gender`` (female, male, f or m in any case).
-
-    Returns:
-        Gender by key; rows without one are left out.
+    """Genders by key, from the columns ``file`` and ``gender`` of a CSV or Parquet table, whether the photos are there or not.
 
     Raises:
         LabelError: If the table cannot be read, lacks a column, lists a file twice with different labels or holds a
@@ -274,7 +248,7 @@ def read_genders(labels: Path | str) -> dict[str, Gender]:
     if rejects:
         raise LabelError(f"{labels}: {rejects[0].reason}.", hint="Correct the table.")
     table, _ = _by_key(rows, labels, key="file", normalise=_normal_key)
-    found: dict[str, Gender] = {}
+    genders: dict[str, Gender] = {}
     for file, row in table.items():
         try:
             gender = _gender(row["gender"])
@@ -283,22 +257,22 @@ def read_genders(labels: Path | str) -> dict[str, Gender]:
                 f"{labels}: {file!r} has an {error}.", hint="Correct the word, or leave it empty."
             ) from error
         if gender is not None:
-            found[file] = gender
-    return found
+            genders[file] = gender
+    return genders
 
 
-def require_both_genders(table: FaceTable, *, minimum: int = 2) -> None:
-    """Refuse a set in which a gender has fewer than ``minimum`` labelled photos.
+def require_both_genders(table: FaceTable) -> None:
+    """Refuse a set in which a gender has fewer than two labelled photos.
 
     Raises:
         LabelError: With the counts of both genders and of the unlabelled photos.
     """
     female = sum(record.gender == "female" for record in table)
     male = sum(record.gender == "male" for record in table)
-    if min(female, male) < minimum:
+    if min(female, male) < 2:
         raise LabelError(
             f"{table.name} has {female} female, {male} male and {len(table) - female - male} unlabelled "
-            f"photos; at least {minimum} of each gender are needed.",
+            f"photos; at least 2 of each gender are needed.",
             hint="Check the gender column, or add photos of the rarer gender.",
         )
 
@@ -492,45 +466,62 @@ def _inside(root: Path, key: str) -> Path:
         raise _BadRowError("the path is absolute or leaves the root")
     path = root / key
     try:
-        found = path.is_file()
+        is_there = path.is_file()
     except OSError as error:  # a name longer than the file system allows
         raise _BadRowError(f"impossible file name ({error.strerror})") from error
-    if not found:
+    if not is_there:
         raise _BadRowError("missing file")
     return path
 
 
-def _join_labels(
-    photos: Mapping[str, Path],
-    people: Mapping[str, str | None],
-    labels: Path | None,
+def _collect(
+    keys: Iterable[str], read: Callable[[str], FaceRecord], rejects: list[Reject]
+) -> tuple[FaceRecord, ...]:
+    """The records that can be read; each of the others is added to ``rejects`` with its reason."""
+    records: list[FaceRecord] = []
+    for key in keys:
+        try:
+            records.append(read(key))
+        except _BadRowError as error:
+            rejects.append(Reject(key, str(error)))
+    return tuple(records)
+
+
+def _by_person(
+    root: Path,
+    images: Iterable[Path],
+    person_of: Callable[[Path], str | None],
+    labels: Path | str | None,
     *,
     name: str,
     key_of: Callable[[str], str],
 ) -> FaceTable:
-    """Records of the photos in ``people`` with the labels that a table has for the file or the person."""
-    if labels is None:
-        return FaceTable(tuple(FaceRecord(k, photos[k], identity=p) for k, p in people.items()), (), name)
-    rows, columns, rejects = _read_rows(labels)
-    by_file = "file" in columns
-    if not by_file and "identity" not in columns:
-        _require_columns(columns, labels, key="file or identity")
-    key = "file" if by_file else "identity"
-    _require_columns(columns, labels, key=key)
-    normalise = key_of if by_file else str
-    table, repeats = _by_key(rows, labels, key=key, normalise=normalise)
-    rejects += repeats
-    records: list[FaceRecord] = []
-    used: set[str] = set()
-    for file, person in people.items():
-        label = key_of(file) if by_file else (person or "")
-        used.add(label)
+    """Photos that lie by person, with the labels that a table has for the file or the person."""
+    people: dict[str, str | None] = {}
+    rejects: list[Reject] = []
+    photos = {file_key(path, root): path for path in images}
+    for file, path in photos.items():
         try:
-            records.append(_record(table.get(label, {}), file, photos[file], identity=person))
+            people[file] = person_of(path)
         except _BadRowError as error:
             rejects.append(Reject(file, str(error)))
-    rejects += [Reject(label, f"labelled {key} has no photo") for label in table if label not in used]
-    return FaceTable(tuple(records), tuple(rejects), name)
+    key, table, label_file = "file", dict[str, _Row](), _label_file(root, labels)
+    if label_file is not None:
+        rows, columns, unread = _read_rows(label_file)
+        if "file" not in columns:
+            key = "identity" if "identity" in columns else "file or identity"
+        _require_columns(columns, label_file, key=key)
+        table, repeats = _by_key(rows, label_file, key=key, normalise=key_of if key == "file" else str)
+        rejects += [*unread, *repeats]
+    label_of = {file: key_of(file) if key == "file" else person or "" for file, person in people.items()}
+    records = _collect(
+        people,
+        lambda file: _record(table.get(label_of[file], {}), file, photos[file], identity=people[file]),
+        rejects,
+    )
+    unused = set(table) - set(label_of.values())
+    rejects += [Reject(label, f"labelled {key} has no photo") for label in table if label in unused]
+    return _finish(FaceTable(records, tuple(rejects), name), root)
 
 
 def _finish(table: FaceTable, root: Path) -> FaceTable:
@@ -549,13 +540,6 @@ def _finish(table: FaceTable, root: Path) -> FaceTable:
 
 
 # --- the layout of each set -----------------------------------------------------------------------------
-
-
-def _folder_person(key: str) -> str | None:
-    parts = PurePosixPath(key).parts
-    if len(parts) == 1:
-        return None
-    return parts[0] if len(parts) == 2 else ""
 
 
 def _label_file(root: Path, labels: Path | str | None) -> Path | None:

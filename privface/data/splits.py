@@ -25,11 +25,7 @@ def person_key(identity: str) -> str:
 def person_bucket(identity: str, *, salt: str) -> float:
     """Place of a person on [0, 1): uniform, and the same on every machine and in every year.
 
-    The first 53 bits of BLAKE2b (RFC 7693) over salt and :func:`person_key`.
-
-    Args:
-        identity: The person's name.
-        salt: Name of the split; another salt gives an independent placing.
+    The first 53 bits of BLAKE2b (RFC 7693) over salt and :func:`person_key`; another salt gives an independent placing.
     """
     text = f"{salt}\0{person_key(identity)}".encode("utf-8", "surrogateescape")
     digest = hashlib.blake2b(text, digest_size=8).digest()
@@ -42,16 +38,8 @@ def split_people(
     """Split a set so that no person stands on two sides.
 
     Each person's side depends on their name and ``salt`` alone, so adding people or photos moves nobody.
-    The shares hold in expectation over people, not exactly. An unlabelled photo is a person of its own.
-
-    Args:
-        table: The set.
-        shares: Side to expected share of the people, such as ``{"train": 0.8, "val": 0.2}``; each above
-            0, together 1. Their order counts.
-        salt: Name of the split.
-
-    Returns:
-        Side to its rows, in the order of ``shares`` and of ``table``. A side may be empty.
+    The shares, such as ``{"train": 0.8, "val": 0.2}``, are each above 0, together 1, and hold in expectation over people, not
+    exactly; their order counts. An unlabelled photo is a person of its own. A side may be empty.
 
     Raises:
         DataError: If the shares are not positive or do not add up to 1.

@@ -268,14 +268,7 @@ def generate_faces(
 
 
 def write_faces(faces: GeneratedFaces, folder: Path) -> FaceTable:
-    """Write generated faces as a folder per person of PNG files, with ``labels.csv`` beside them.
-
-    Args:
-        faces: What ``generate_faces`` returned.
-        folder: Where to write; made if missing. ``labels.csv`` has the columns file, identity and gender.
-
-    Returns:
-        The table of the written files, with real paths.
+    """Write a folder per person of PNG files and ``labels.csv`` (file, identity, gender) beside them; gives their table, with real paths.
 
     Raises:
         OutputError: If the folder cannot be written.

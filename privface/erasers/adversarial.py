@@ -5,6 +5,7 @@ In the line of SensitiveNets (Morales et al., TPAMI 2021), with alignment of bot
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,11 +25,12 @@ from privface.erasers.networks import (
     moment_gap,
     uninformed,
 )
-from privface.erasers.transport import GaussianTransport
+from privface.erasers.transport import GaussianMap, GaussianTransport
 
 _FOLDS = 5
 
 
+@dataclass(kw_only=True, eq=False, repr=False)  # scikit-learn has its own
 class AdversarialEraser(OneToOneFeatureMixin, NetworkEraser):  # type: ignore[misc]  # scikit-learn has no types
     """Transport first, then a network for each side of the gate, trained against opponents and for equal distributions.
 
@@ -39,7 +41,7 @@ class AdversarialEraser(OneToOneFeatureMixin, NetworkEraser):  # type: ignore[mi
        perceptrons and a quadratic reader, restarted in turn) that should answer one half, and two distances of
        the two labels' distributions: moments and kernel mean discrepancy.
 
-    Promise: empirical.
+    Promise: empirical. Settings beside those of ``NetworkEraser``:
 
     Args:
         transport: Begin with the transport; without it one network serves all rows, as in SensitiveNets.
@@ -47,21 +49,13 @@ class AdversarialEraser(OneToOneFeatureMixin, NetworkEraser):  # type: ignore[mi
         adversary: Weight of the opponents.
         kernel: Weight of the kernel mean discrepancy.
         moments: Weight of the moments.
-        width: Hidden units of a residual block.
         dropout: Share of hidden units left out in training, in [0, 0.9].
         mixing: Up to this share of another row of the same label and side is mixed into each row while training, in [0, 1]:
             opponents would else learn people by heart.
-        steps: Steps of the game.
-        batch_size: Rows a step, half of each label.
-        learning_rate: Highest rate of the network (one cosine).
         opponent_rate: Rate of the opponents.
         restart: Steps after which an opponent, each in turn, begins anew; 0 never.
-        random_state: Seed of everything drawn.
 
-    Attributes:
-        network_: The trained network, with the transport's arrays among its own.
-        classes_: The two labels.
-        n_features_in_: ``D``.
+    The trained ``network_`` holds the transport's arrays, too.
     """
 
     method: ClassVar[str] = "adversarial"
@@ -70,30 +64,16 @@ class AdversarialEraser(OneToOneFeatureMixin, NetworkEraser):  # type: ignore[mi
         "Opponents of a few architectures read little while it trained; only an audit with retrained attackers tells more.",
     )
 
-    def __init__(
-        self,
-        *,
-        transport: bool = True,
-        similarity: float = 150.0,
-        adversary: float = 0.3,
-        kernel: float = 300.0,
-        moments: float = 1.0,
-        width: int = 256,
-        dropout: float = 0.3,
-        mixing: float = 0.5,
-        steps: int = 2000,
-        batch_size: int = 512,
-        learning_rate: float = 5e-4,
-        opponent_rate: float = 1e-3,
-        restart: int = 500,
-        random_state: int = 0,
-    ) -> None:
-        self.transport, self.similarity, self.adversary = transport, similarity, adversary
-        self.kernel, self.moments = kernel, moments
-        self.width, self.dropout, self.mixing = width, dropout, mixing
-        self.steps, self.batch_size = steps, batch_size
-        self.learning_rate, self.opponent_rate, self.restart = learning_rate, opponent_rate, restart
-        self.random_state = random_state
+    transport: bool = True
+    similarity: float = 150.0
+    adversary: float = 0.3
+    kernel: float = 300.0
+    moments: float = 1.0
+    dropout: float = 0.3
+    mixing: float = 0.5
+    learning_rate: float = 5e-4
+    opponent_rate: float = 1e-3
+    restart: int = 500
 
     def _network(self, dimensions: int) -> _Sided:
         require_range("dropout", self.dropout, 0.0, 0.9)
@@ -159,8 +139,7 @@ class _Sided(nn.Module):
         """Unit rows ``(N, D)`` of float64 to unit rows."""
         if not self.gated:
             return self.on_sides(units, torch.zeros(len(units)))
-        arrays = {name: getattr(self, name).numpy() for name in GaussianTransport.arrays}
-        fitted = GaussianTransport().restore(arrays, dimensions=units.shape[1])
+        fitted = GaussianMap(*(getattr(self, name).numpy() for name in GaussianTransport.arrays))
         rows = units.numpy()
         sides = fitted.judge(rows)
         return self.on_sides(torch.from_numpy(fitted.move(rows, sides)), torch.from_numpy(sides))

@@ -36,6 +36,10 @@ class Eraser(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
 
     A fitted eraser is its parameters and the arrays of :meth:`state`; :func:`privface.erasers.save_eraser` writes
     them to safetensors. No array holds a row of the fitting data.
+
+    Attributes:
+        classes_: The labels.
+        n_features_in_: ``D``, values of a row.
     """
 
     method: ClassVar[str]
@@ -51,10 +55,15 @@ class Eraser(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
     """Whether it takes labels of more than two classes."""
 
     @abstractmethod
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's names
-        """Fit on embeddings ``(N, D)`` with labels ``(N,)`` of two classes, or of more where :attr:`several` says so."""
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Fit on embeddings ``(N, D)`` with labels ``(N,)`` of two classes, or of more where :attr:`several` says so.
 
-    def _labelled(self, X: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:  # noqa: N803
+        Raises:
+            ValueError: If shapes do not fit, values are not finite, there is one label alone or more than the eraser takes,
+                or a setting is out of range.
+        """
+
+    def _labelled(self, X: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Checked rows ``(N, D)`` and labels as 0 and 1; sets ``classes_``."""
         rows, labels = validate_data(self, X, y, dtype=np.float64)
         self.classes_, codes = two_labels(labels)
@@ -64,7 +73,7 @@ class Eraser(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
     def _erase(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Erase finite rows ``(N, D)`` of float32 or float64."""
 
-    def transform(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803  # scikit-learn's names
+    def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Erase: embeddings ``(N, D)`` to ``(N, E)``; float32 stays float32, and no row depends on another.
 
         Raises:
@@ -103,6 +112,47 @@ class Eraser(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         return tags
 
 
+class StreamingEraser(Eraser):
+    """An eraser of two labels or more that is fitted from exact running sums, so that a table may be larger than memory."""
+
+    several: ClassVar[bool] = True
+
+    @abstractmethod
+    def _begin(self, dimensions: int) -> None:
+        """Start the sums for the labels ``classes_``."""
+
+    @abstractmethod
+    def _add(self, rows: NDArray[np.float64], codes: NDArray[np.int64]) -> None:
+        """Add rows ``(B, D)`` with places in ``classes_``, ``(B,)``; ``_count`` rows came before."""
+
+    @abstractmethod
+    def _solve(self) -> None:
+        """Set the fitted arrays from the sums."""
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Fit on embeddings ``(N, D)`` with labels ``(N,)`` of two classes or more; errors as for :meth:`Eraser.fit`."""
+        if hasattr(self, "_count"):
+            del self._count
+        return self.partial_fit(X, y, classes=np.unique(np.asarray(y)))
+
+    def partial_fit(self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None) -> Self:
+        """Add rows; the first call names all labels in ``classes``, as a part may lack some. Errors as for :meth:`Eraser.fit`."""
+        first = not hasattr(self, "_count")
+        rows, labels = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=first)
+        if first:
+            self.classes_ = np.unique(np.asarray(labels if classes is None else classes))
+            require_several(self.classes_)
+            self._begin(rows.shape[1])
+            self._count = 0
+        codes = known_codes(labels, self.classes_)
+        for start in range(0, len(rows), BLOCK):  # float32 rows are widened block by block, not all at once
+            part = slice(start, start + BLOCK)
+            self._add(rows[part].astype(np.float64), codes[part])
+            self._count += len(rows[part])
+        self._solve()
+        return self
+
+
 def two_labels(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """The two labels, and which rows have the second one.
 
@@ -110,21 +160,12 @@ def two_labels(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         ValueError: If there are not exactly two.
     """
     classes, codes = np.unique(labels, return_inverse=True)
-    require_two(classes)
-    return classes, codes.astype(np.int64)
-
-
-def require_two(classes: NDArray[Any]) -> None:
-    """Refuse any other number of labels.
-
-    Raises:
-        ValueError: If there are not exactly two.
-    """
     if len(classes) != 2:
         raise ValueError(
             f"Only 2 classes can be erased, y holds {len(classes)} classes: {classes[:5].tolist()}."
             " Give labels with both."
         )
+    return classes, codes.astype(np.int64)
 
 
 def require_several(classes: NDArray[Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -24,6 +25,7 @@ _BROKEN = Promise(
 )
 
 
+@dataclass(kw_only=True, eq=False, repr=False)  # scikit-learn has its own
 class IVE(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignore[misc]  # scikit-learn has no types
     """Incremental variable elimination (Terhörst et al., BTAS 2019).
 
@@ -40,26 +42,19 @@ class IVE(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignore[misc]  # sci
 
     Attributes:
         kept_: Positions of the variables that are left, ascending, shape ``(E,)``.
-        classes_: The two labels.
-        n_features_in_: ``D``.
     """
 
     method: ClassVar[str] = "ive"
     promise: ClassVar[Promise] = _BROKEN
     arrays: ClassVar[tuple[str, ...]] = ("kept_",)
 
-    def __init__(
-        self, *, share: float = 0.5, steps: int = 8, trees: int = 100, random_state: int = 0
-    ) -> None:
-        self.share, self.steps, self.trees, self.random_state = share, steps, trees, random_state
+    share: float = 0.5
+    steps: int = 8
+    trees: int = 100
+    random_state: int = 0
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's names
-        """Fit on embeddings ``(N, D)`` with two labels ``(N,)``.
-
-        Raises:
-            ValueError: If shapes do not fit, values are not finite, there are not exactly two labels or a
-                setting is out of range.
-        """
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Fit on embeddings ``(N, D)`` with two labels ``(N,)``; errors as for :meth:`Eraser.fit`."""
         rows, codes = self._labelled(X, y)
         self.kept_ = self._eliminate(rows, [codes])
         return self
@@ -93,6 +88,7 @@ class IVE(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignore[misc]  # sci
         return np.ascontiguousarray(rows[:, self.kept_])
 
 
+@dataclass(kw_only=True, eq=False, repr=False)  # scikit-learn has its own
 class MultiIVE(IVE):
     """Variable elimination in a decorrelated domain, for several attributes at once (Melzi et al., WACV-W 2023).
 
@@ -112,27 +108,16 @@ class MultiIVE(IVE):
         kept_: Positions of the components that are left, ascending, shape ``(E,)``.
         mean_: Mean of the embeddings, shape ``(D,)``.
         components_: Shape ``(K, D)``.
-        classes_: The two labels, for a single attribute.
-        n_features_in_: ``D``.
+        classes_: For a single attribute only.
     """
 
     method: ClassVar[str] = "multi-ive"
     promise: ClassVar[Promise] = _BROKEN
     arrays: ClassVar[tuple[str, ...]] = ("kept_", "mean_", "components_")
 
-    def __init__(
-        self,
-        *,
-        domain: Domain = "pca",
-        share: float = 0.5,
-        steps: int = 8,
-        trees: int = 100,
-        random_state: int = 0,
-    ) -> None:
-        super().__init__(share=share, steps=steps, trees=trees, random_state=random_state)
-        self.domain = domain
+    domain: Domain = "pca"
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's names
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Fit on embeddings ``(N, D)`` with two labels ``(N,)``, or two labels for each of A attributes ``(N, A)``.
 
         Raises:

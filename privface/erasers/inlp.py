@@ -5,6 +5,7 @@ Ravfogel et al., "Null It Out: Guarding Protected Attributes by Iterative Nullsp
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from privface.erasers.base import Promise
 from privface.erasers.linear import LinearEraser
 
 
+@dataclass(kw_only=True, eq=False, repr=False)  # scikit-learn has its own
 class INLP(LinearEraser):
     """Iterative nullspace projection.
 
@@ -30,12 +32,8 @@ class INLP(LinearEraser):
         normalize: Bring erased rows back to unit length.
 
     Attributes:
-        mean_: Mean of the embeddings, shape ``(D,)``.
-        left_: Orthonormal directions, shape ``(D, K)`` with ``K`` at most ``rounds``.
-        right_: The same.
+        left_: Orthonormal directions, shape ``(D, K)`` with ``K`` at most ``rounds``; ``right_`` is the same.
         accuracies_: Balanced accuracy of each round's probe, shape ``(K,)``.
-        classes_: The two labels.
-        n_features_in_: ``D``.
     """
 
     method: ClassVar[str] = "inlp"
@@ -43,23 +41,13 @@ class INLP(LinearEraser):
         "empirical", "The directions that its own probes found are gone; other probes may find more."
     )
 
-    def __init__(
-        self,
-        *,
-        rounds: int = 20,
-        stop: float = 0.55,
-        C: float = 1.0,  # noqa: N803
-        normalize: bool = False,
-    ) -> None:
-        self.rounds, self.stop, self.C, self.normalize = rounds, stop, C, normalize
+    rounds: int = 20
+    stop: float = 0.55
+    C: float = 1.0
+    normalize: bool = False
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's names
-        """Fit on embeddings ``(N, D)`` with two labels ``(N,)``; same data, same directions.
-
-        Raises:
-            ValueError: If shapes do not fit, values are not finite, there are not exactly two labels or a
-                setting is out of range.
-        """
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Fit on embeddings ``(N, D)`` with two labels ``(N,)``; same data, same directions. Errors as for :meth:`Eraser.fit`."""
         if self.rounds < 1 or not 0.5 <= self.stop <= 1.0:
             raise ValueError(
                 f"rounds is {self.rounds} and stop {self.stop}; rounds starts at 1, stop lies in [0.5, 1]."

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -18,8 +18,6 @@ from torch import Tensor, nn
 
 from privface.descent import moving_average, set_rate
 from privface.erasers.base import Eraser, known_codes, require_range, two_labels, unit_rows
-
-Progress: TypeAlias = Callable[[int, int], None]
 
 _WEIGHTS = "network."
 _ROWS_AT_ONCE = 65_536
@@ -94,20 +92,32 @@ class Game(nn.Module):
             codes: Labels, ``(B,)``.
         """
 
-    def opponent(self, number: int) -> Reader:
+    def opponent(self, number: int) -> Opponent:
         """A new opponent for the place ``number``."""
-        return Reader(dimensions=self.size, number=number)
+        return Opponent(dimensions=self.size, number=number)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)  # scikit-learn has its own
 class NetworkEraser(Eraser):
-    """Base of erasers whose transform is a network; embeddings are brought to unit length before and after."""
+    """Base of erasers whose transform is a network; embeddings are brought to unit length before and after.
+
+    Args:
+        width: Hidden units.
+        steps: Training steps.
+        batch_size: Rows a step, half of each label.
+        learning_rate: Highest rate (one cosine).
+        random_state: Seed of everything drawn.
+
+    Attributes:
+        network_: The trained network.
+    """
 
     arrays: ClassVar[tuple[str, ...]] = ()
-    steps: int
-    batch_size: int
-    learning_rate: float
-    random_state: int
-    network_: nn.Module
+    width: int = 256
+    steps: int = 2000
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+    random_state: int = 0
 
     @abstractmethod
     def _network(self, dimensions: int) -> nn.Module:
@@ -119,11 +129,11 @@ class NetworkEraser(Eraser):
 
     def fit(
         self,
-        X: ArrayLike,  # noqa: N803
+        X: ArrayLike,
         y: ArrayLike,
         *,
         more: Sequence[tuple[ArrayLike, ArrayLike]] = (),
-        progress: Progress | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Self:
         """Fit on embeddings ``(N, D)`` with two labels ``(N,)``; same data and seed on a CPU, same eraser.
 
@@ -135,8 +145,7 @@ class NetworkEraser(Eraser):
             progress: Called with (steps done, all steps).
 
         Raises:
-            ValueError: If shapes do not fit, values are not finite, there are not exactly two labels or a
-                setting is out of range.
+            ValueError: As for :meth:`Eraser.fit`.
         """
         require_range("steps", self.steps, 1, 10_000_000)
         require_range("batch_size", self.batch_size, 4, 1_000_000)
@@ -166,7 +175,7 @@ class NetworkEraser(Eraser):
             np.repeat(np.arange(len(parts)), [len(part) for part in codes]),
         )
 
-    def _play(self, game: Game, groups: list[Tensor], progress: Progress | None) -> None:
+    def _play(self, game: Game, groups: list[Tensor], progress: Callable[[int, int], None] | None) -> None:
         each = max(2, self.batch_size // len(groups))
         truth = torch.tensor([0.0, 1.0]).repeat_interleave(each).repeat(len(groups) // 2)
         protector = nn.ModuleDict({"kept": game.kept, **game.parts})
@@ -237,10 +246,17 @@ def _chaser(game: Game, opponent: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(opponent.parameters(), lr=game.opponent_rate, weight_decay=1e-2)
 
 
-class CodeEraser(ClassNamePrefixFeaturesOutMixin, NetworkEraser):  # type: ignore[misc]  # scikit-learn has no types
-    """Base of erasers whose template is a code of ``size`` values; 0 takes the embedding's own size."""
+@dataclass(kw_only=True, eq=False, repr=False)  # scikit-learn has its own
+class EncodingEraser(ClassNamePrefixFeaturesOutMixin, NetworkEraser):  # type: ignore[misc]  # scikit-learn has no types
+    """Base of erasers whose template is a code.
 
-    size: int
+    Args:
+        size: Values of the code; 0 takes the embedding's own size.
+        similarity: Weight of the kept cosines.
+    """
+
+    size: int = 0
+    similarity: float = 20.0
 
     def code_size(self, dimensions: int) -> int:
         """Values of the code for embeddings of ``dimensions`` values."""
@@ -253,13 +269,7 @@ class CodeEraser(ClassNamePrefixFeaturesOutMixin, NetworkEraser):  # type: ignor
 
 
 class Residual(nn.Module):
-    """Two residual blocks that begin as the identity, then unit length.
-
-    Args:
-        dimensions: Values a row.
-        width: Hidden units of a block.
-        dropout: Share of hidden units left out in training.
-    """
+    """Two residual blocks of ``width`` hidden units that begin as the identity, then unit length."""
 
     def __init__(self, *, dimensions: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -271,8 +281,7 @@ class Residual(nn.Module):
             for _ in range(2)
         )
         for block in self.blocks:
-            last = list(block.children())[-1]
-            for parameter in last.parameters():
+            for parameter in block[-1].parameters():  # type: ignore[index]
                 nn.init.zeros_(parameter)
 
     def forward(self, units: Tensor) -> Tensor:
@@ -283,7 +292,7 @@ class Residual(nn.Module):
         return F.normalize(rows, dim=1)
 
 
-class Reader(nn.Module):
+class Opponent(nn.Module):
     """An opponent: log-odds of the second label from erased rows ``(N, E)``, shape ``(N, 1)``.
 
     Args:
@@ -319,13 +328,7 @@ class Reader(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Perceptron with one hidden layer.
-
-    Args:
-        dimensions: Values in.
-        size: Values out.
-        width: Hidden units.
-    """
+    """Perceptron with one hidden layer of ``width`` units."""
 
     def __init__(self, *, dimensions: int, size: int, width: int) -> None:
         super().__init__()

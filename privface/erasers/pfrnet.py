@@ -5,6 +5,7 @@ In the line of PFRNet (Bortolato et al., "Learning privacy-enhancing face repres
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -14,32 +15,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from privface.erasers.base import Promise, require_range
-from privface.erasers.networks import CodeEraser, Encoder, FittingSets, Game
+from privface.erasers.networks import Encoder, EncodingEraser, FittingSets, Game
 
 
-class PFRNet(CodeEraser):
+@dataclass(kw_only=True, eq=False, repr=False)  # scikit-learn has its own
+class PFRNet(EncodingEraser):
     """Feature disentanglement: identity and label in two parts of a code; the template is the identity part.
 
     Losses: reconstruction of the embedding from both parts; the label read from its own part; central moments
     up to ``order`` of the identity part equal for both labels; cosines of the identity part as they were.
 
-    Promise: broken, see :attr:`promise`.
+    Promise: broken, see :attr:`promise`. Settings beside those of ``EncodingEraser``:
 
     Args:
-        size: Values of the identity part, which is the new template; 0 takes the embedding's own size.
         order: Highest central moment that is matched, 1 to 8.
-        similarity: Weight of the kept cosines.
         moments: Weight of the matched moments.
-        width: Hidden units.
-        steps: Training steps.
-        batch_size: Rows a step, half of each label.
-        learning_rate: Highest rate (one cosine).
-        random_state: Seed of everything drawn.
-
-    Attributes:
-        network_: The encoder of the identity part.
-        classes_: The two labels.
-        n_features_in_: ``D``.
     """
 
     method: ClassVar[str] = "pfrnet"
@@ -49,22 +39,8 @@ class PFRNet(CodeEraser):
         "(Rot et al., PrivacyProber, TDSC 2022).",
     )
 
-    def __init__(
-        self,
-        *,
-        size: int = 0,
-        order: int = 4,
-        similarity: float = 20.0,
-        moments: float = 1.0,
-        width: int = 256,
-        steps: int = 2000,
-        batch_size: int = 512,
-        learning_rate: float = 1e-3,
-        random_state: int = 0,
-    ) -> None:
-        self.size, self.order, self.similarity, self.moments = size, order, similarity, moments
-        self.width, self.steps, self.batch_size = width, steps, batch_size
-        self.learning_rate, self.random_state = learning_rate, random_state
+    order: int = 4
+    moments: float = 1.0
 
     def _network(self, dimensions: int) -> nn.Module:
         return _IdentityPart(dimensions=dimensions, size=self.code_size(dimensions), width=self.width)

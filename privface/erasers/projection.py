@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
@@ -11,6 +12,7 @@ from privface.erasers.base import Promise
 from privface.erasers.linear import LinearEraser
 
 
+@dataclass(kw_only=True, eq=False, repr=False)  # scikit-learn has its own
 class MeanProjection(LinearEraser):
     """Projects embeddings onto the complement of the difference of the class means.
 
@@ -22,11 +24,7 @@ class MeanProjection(LinearEraser):
         normalize: Bring erased rows back to unit length; this breaks the linear guarantee.
 
     Attributes:
-        mean_: Mean of the embeddings, shape ``(D,)``.
-        left_: The direction in unit length, shape ``(D, 1)``; zeros if the means agree.
-        right_: The same.
-        classes_: The two labels.
-        n_features_in_: ``D``.
+        left_: The direction in unit length, shape ``(D, 1)``; zeros if the means agree. ``right_`` is the same.
     """
 
     method: ClassVar[str] = "mean-projection"
@@ -35,15 +33,10 @@ class MeanProjection(LinearEraser):
         "On the fitting data both labels have one mean, so no linear classifier reads the label; curved probes still do.",
     )
 
-    def __init__(self, *, normalize: bool = False) -> None:
-        self.normalize = normalize
+    normalize: bool = False
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's names
-        """Fit on embeddings ``(N, D)`` with two labels ``(N,)``.
-
-        Raises:
-            ValueError: If shapes do not fit, values are not finite or there are not exactly two labels.
-        """
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Fit on embeddings ``(N, D)`` with two labels ``(N,)``; errors as for :meth:`Eraser.fit`."""
         rows, codes = self._labelled(X, y)
         self.mean_ = rows.mean(axis=0)
         gap = rows[codes == 1].mean(axis=0) - rows[codes == 0].mean(axis=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from privface.erasers.base import Eraser, Promise, require_range, require_severa
 from privface.erasers.transport import GaussianMap
 
 
+@dataclass(kw_only=True, eq=False, repr=False)  # scikit-learn has its own
 class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignore[misc]  # scikit-learn has no types
     """Takes a label out of a narrow code in three steps, each where the one before leaves most.
 
@@ -33,23 +35,17 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         regions: Maps; 1 is one map for all.
         prior: Weight, in [0, 1], that rows of other regions have in a region's map.
         bits: Projections of which the sign is kept; 0 gives the transported rows themselves.
-        shrinkage: As for :class:`~privface.erasers.GaussianTransport`.
-        ridge: As for :class:`~privface.erasers.GaussianTransport`.
+        shrinkage, ridge: As for :class:`~privface.erasers.GaussianTransport`.
         random_state: Seed of regions and projections.
 
     Attributes:
         axes_: Orthonormal basis of what is kept, shape ``(D, K)``.
-        means_: Mean of each of ``C`` labels; first for all rows, then for each region, shape ``(1 + R, C, K)``.
-        maps_: Linear parts of the maps, shape ``(1 + R, C, K, K)``.
-        middle_: Means of the barycentres, shape ``(1 + R, K)``.
-        gate_: Quadratic forms of the gates, ``C - 1`` for each map, shape ``((1 + R) * (C - 1), K, K)``.
-        slope_: Their linear parts, shape ``((1 + R) * (C - 1), K)``.
-        offset_: Their constants, shape ``((1 + R) * (C - 1),)``.
+        means_, maps_, middle_: Of :class:`~privface.erasers.transport.GaussianMap`, first for all rows, then for each region:
+            shapes ``(1 + R, C, K)``, ``(1 + R, C, K, K)``, ``(1 + R, K)``.
+        gate_, slope_, offset_: Likewise, ``C - 1`` for each map: ``((1 + R) * (C - 1), K, K)`` and so on.
         centres_: Centres of the regions, shape ``(R, K)``.
         projection_: Shape ``(K, B)``.
         thresholds_: Medians of the projections, shape ``(B,)``.
-        classes_: The labels.
-        n_features_in_: ``D``.
     """
 
     method: ClassVar[str] = "regional"
@@ -64,32 +60,21 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         *("projection_", "thresholds_"),
     )
 
-    def __init__(
-        self,
-        *,
-        drop: int = 0,
-        regions: int = 16,
-        prior: float = 0.1,
-        bits: int = 0,
-        shrinkage: float = 0.1,
-        ridge: float = 1e-3,
-        random_state: int = 0,
-    ) -> None:
-        self.drop, self.regions, self.prior, self.bits = drop, regions, prior, bits
-        self.shrinkage, self.ridge, self.random_state = shrinkage, ridge, random_state
+    drop: int = 0
+    regions: int = 16
+    prior: float = 0.1
+    bits: int = 0
+    shrinkage: float = 0.1
+    ridge: float = 1e-3
+    random_state: int = 0
 
-    def fit(self, X: ArrayLike, y: ArrayLike, *, sets: ArrayLike | None = None) -> Self:  # noqa: N803  # scikit-learn's names
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sets: ArrayLike | None = None) -> Self:
         """Fit on embeddings ``(N, D)`` with labels ``(N,)`` of two classes or more.
 
-        Args:
-            X: Embeddings.
-            y: Labels.
-            sets: Which data set each row is of, ``(N,)``. Sets weigh the same, and all labels in each, or the eraser would
-                learn to tell sets apart.
+        ``sets`` says which data set each row is of, ``(N,)``: sets weigh the same, and all labels in each, or the eraser would learn to tell sets apart.
 
         Raises:
-            ValueError: If shapes do not fit, values are not finite, there is one label alone, a set lacks one of them or a
-                setting is out of range.
+            ValueError: As for :meth:`Eraser.fit`, or if a set lacks a label.
         """
         rows, labels = validate_data(self, X, y, dtype=np.float64)
         self.classes_, codes = np.unique(labels, return_inverse=True)
@@ -137,7 +122,7 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         self.projection_ = np.concatenate([np.zeros((size, 0)), *turns], axis=1)[:, : self.bits]
         self.thresholds_ = np.median(moved @ self.projection_, axis=0)
 
-    def transported(self, X: ArrayLike) -> NDArray[np.float64]:  # noqa: N803  # scikit-learn's names
+    def transported(self, X: ArrayLike) -> NDArray[np.float64]:
         """Rows ``(N, D)`` before their signs are taken: unit rows ``(N, K)``."""
         rows: NDArray[np.float64] = validate_data(self, X, dtype=np.float64, reset=False)
         return self._transported(unit_rows(unit_rows(rows) @ self.axes_))
@@ -186,20 +171,18 @@ def _weights(codes: NDArray[np.int64], sets: NDArray[Any], classes: NDArray[Any]
     return np.asarray(weights / weights.mean())
 
 
-def _moments(
-    rows: NDArray[np.float64], weights: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    weights = weights / weights.sum()
-    mean = weights @ rows
-    centred = rows - mean
-    return mean, (centred * weights[:, None]).T @ centred
-
-
 def _label_moments(
     rows: NDArray[np.float64], codes: NDArray[np.int64], weights: NDArray[np.float64]
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Mean and covariance of each label."""
-    return [_moments(rows, weights * (codes == label)) for label in range(int(codes.max()) + 1)]
+    moments = []
+    for label in range(int(codes.max()) + 1):
+        share = weights * (codes == label)
+        share = share / share.sum()
+        mean = share @ rows
+        centred = rows - mean
+        moments.append((mean, (centred * share[:, None]).T @ centred))
+    return moments
 
 
 def _quiet_axes(

@@ -5,6 +5,7 @@ Ravfogel, Twiton, Goldberg and Cotterell, "Linear Adversarial Concept Erasure", 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
@@ -18,6 +19,7 @@ from privface.erasers.base import Promise, require_range
 from privface.erasers.linear import LinearEraser
 
 
+@dataclass(kw_only=True, eq=False, repr=False)  # scikit-learn has its own
 class RLACE(LinearEraser):
     """Relaxed linear adversarial concept erasure.
 
@@ -38,12 +40,8 @@ class RLACE(LinearEraser):
         random_state: Seed of batches and of the first probe.
 
     Attributes:
-        mean_: Mean of the embeddings, shape ``(D,)``.
-        left_: Orthonormal directions, shape ``(D, rank)``.
-        right_: The same.
+        left_: Orthonormal directions, shape ``(D, rank)``; ``right_`` is the same.
         loss_: Cross-entropy in bits of the probe trained on what is left; 1 is a coin.
-        classes_: The two labels.
-        n_features_in_: ``D``.
     """
 
     method: ClassVar[str] = "rlace"
@@ -52,33 +50,17 @@ class RLACE(LinearEraser):
         "A linear probe trained against it finds little; there is no certificate, curved probes still read.",
     )
 
-    def __init__(
-        self,
-        *,
-        rank: int = 1,
-        steps: int = 1000,
-        check: int = 100,
-        batch_size: int = 256,
-        rate: float = 0.05,
-        probe_rate: float = 0.2,
-        normalize: bool = False,
-        random_state: int = 0,
-    ) -> None:
-        self.rank, self.steps, self.check, self.batch_size = rank, steps, check, batch_size
-        self.rate, self.probe_rate, self.normalize, self.random_state = (
-            rate,
-            probe_rate,
-            normalize,
-            random_state,
-        )
+    rank: int = 1
+    steps: int = 1000
+    check: int = 100
+    batch_size: int = 256
+    rate: float = 0.05
+    probe_rate: float = 0.2
+    normalize: bool = False
+    random_state: int = 0
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's names
-        """Fit on embeddings ``(N, D)`` with two labels ``(N,)``.
-
-        Raises:
-            ValueError: If shapes do not fit, values are not finite, there are not exactly two labels or a
-                setting is out of range.
-        """
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Fit on embeddings ``(N, D)`` with two labels ``(N,)``; errors as for :meth:`Eraser.fit`."""
         rows, codes = self._labelled(X, y)
         size = rows.shape[1]
         require_range("rank", self.rank, 1, max(size - 1, 1))

@@ -50,11 +50,7 @@ def save_eraser(
 ) -> None:
     """Write ``eraser.safetensors`` and ``eraser.yaml`` into ``folder``; the same eraser gives the same bytes.
 
-    Args:
-        folder: Created if missing.
-        eraser: Fitted.
-        meta: Plain values to keep beside it.
-        people: Hashes of the people it was fitted on.
+    Beside the fitted eraser stand plain values (``meta``) and hashes of the ``people`` that it was fitted on.
 
     Raises:
         OutputError: If the folder cannot be written.
@@ -76,11 +72,7 @@ def save_eraser(
 
 
 def load_eraser(folder: Path, methods: Mapping[str, Callable[..., Eraser]]) -> SavedEraser:
-    """Read a folder that :func:`save_eraser` wrote.
-
-    Args:
-        folder: Holds both files.
-        methods: Classes by method name.
+    """Read a folder that :func:`save_eraser` wrote, for one of the ``methods``, classes by name.
 
     Raises:
         CheckpointError: If a file is missing, damaged, a pickle, or of an unknown method.

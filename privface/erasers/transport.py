@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.base import OneToOneFeatureMixin
-from sklearn.utils.validation import validate_data
 
-from privface.erasers.base import (
-    BLOCK,
-    Eraser,
-    Promise,
-    known_codes,
-    require_range,
-    require_several,
-    unit_rows,
-)
-from privface.erasers.moments import ClassMoments
+from privface.erasers.base import Promise, StreamingEraser, require_range, unit_rows
 
 
-class GaussianTransport(OneToOneFeatureMixin, Eraser):  # type: ignore[misc]  # scikit-learn has no types
+@dataclass(kw_only=True, eq=False, repr=False)  # scikit-learn has its own
+class GaussianTransport(OneToOneFeatureMixin, StreamingEraser):  # type: ignore[misc]  # scikit-learn has no types
     """Gives all labels the same mean and the same covariance, moving rows as little as possible.
 
     Strong matchers keep gender less in a direction than in the *shape* of two clouds: a quadratic probe reads it where a
@@ -43,14 +34,7 @@ class GaussianTransport(OneToOneFeatureMixin, Eraser):  # type: ignore[misc]  # 
         ridge: Added to the variances of the maps, relative to the mean variance; larger than 0.
 
     Attributes:
-        means_: Mean of each label, shape ``(C, D)``.
-        maps_: Linear part of each label's transport, shape ``(C, D, D)``.
-        middle_: Mean of the barycentre, shape ``(D,)``.
-        gate_: Quadratic forms of the log-odds for each label but the first, against the first; shape ``(C - 1, D, D)``.
-        slope_: Their linear parts, shape ``(C - 1, D)``.
-        offset_: Their constants, shape ``(C - 1,)``.
-        classes_: The labels.
-        n_features_in_: ``D``.
+        means_, maps_, middle_, gate_, slope_, offset_: See :class:`GaussianMap`.
     """
 
     method: ClassVar[str] = "transport"
@@ -59,45 +43,20 @@ class GaussianTransport(OneToOneFeatureMixin, Eraser):  # type: ignore[misc]  # 
         "Means and covariances of all labels agree on the fitting data; an attacker with thousands of labelled people "
         "reads what is left.",
     )
-    several: ClassVar[bool] = True
     arrays: ClassVar[tuple[str, ...]] = ("means_", "maps_", "middle_", "gate_", "slope_", "offset_")
 
-    def __init__(self, *, shrinkage: float = 0.1, ridge: float = 1e-3) -> None:
-        self.shrinkage, self.ridge = shrinkage, ridge
+    shrinkage: float = 0.1
+    ridge: float = 1e-3
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's names
-        """Fit on embeddings ``(N, D)`` with labels ``(N,)`` of two classes or more.
-
-        Raises:
-            ValueError: If shapes do not fit, values are not finite, there is one label alone, or a setting is out of range.
-        """
-        if hasattr(self, "_moments"):
-            del self._moments
-        return self.partial_fit(X, y, classes=np.unique(np.asarray(y)))
-
-    def partial_fit(self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Add rows; the first call names all labels in ``classes``, as a part may lack some.
-
-        Raises:
-            ValueError: As for :meth:`fit`.
-        """
+    def _begin(self, dimensions: int) -> None:
         require_range("shrinkage", self.shrinkage, 0.0, 1.0)
         require_range("ridge", self.ridge, 1e-9, 1e3)
-        first = not hasattr(self, "_moments")
-        rows, labels = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=first)
-        if first:
-            self.classes_ = np.unique(np.asarray(labels if classes is None else classes))
-            require_several(self.classes_)
-            self._moments = ClassMoments(rows.shape[1], labels=len(self.classes_))
-        codes = known_codes(labels, self.classes_)
-        for start in range(0, len(rows), BLOCK):
-            part = slice(start, start + BLOCK)
-            self._moments.add(unit_rows(rows[part].astype(np.float64)), codes[part])
-        if self._moments.counts.min() > 0:
-            self._solve()
-        return self
+        self._moments = ClassMoments(dimensions, labels=len(self.classes_))
 
-    def judge(self, X: NDArray[Any]) -> NDArray[np.int64]:  # noqa: N803
+    def _add(self, rows: NDArray[np.float64], codes: NDArray[np.int64]) -> None:
+        self._moments.add(unit_rows(rows), codes)
+
+    def judge(self, X: NDArray[Any]) -> NDArray[np.int64]:
         """Which label the gate sees in unit rows ``(N, D)``: places in ``classes_``, shape ``(N,)``."""
         return self._fitted.judge(np.asarray(X, np.float64))
 
@@ -106,6 +65,8 @@ class GaussianTransport(OneToOneFeatureMixin, Eraser):  # type: ignore[misc]  # 
         return GaussianMap(*(getattr(self, name) for name in self.arrays))
 
     def _solve(self) -> None:
+        if self._moments.counts.min() == 0:
+            return
         covariances = [self._moments.covariance(label) for label in range(len(self.classes_))]
         solved = GaussianMap.between(
             self._moments.means, covariances, shrinkage=self.shrinkage, ridge=self.ridge
@@ -119,6 +80,39 @@ class GaussianTransport(OneToOneFeatureMixin, Eraser):  # type: ignore[misc]  # 
 
     def _erase(self, rows: NDArray[Any]) -> NDArray[Any]:
         return self._fitted.move(unit_rows(rows.astype(np.float64))).astype(rows.dtype)
+
+
+class ClassMoments:
+    """Exact running sums of each of ``C`` labels' rows, merged as by Chan, Golub and LeVeque (1983).
+
+    Attributes:
+        counts: Rows of each label so far, shape ``(C,)``.
+        means: Shape ``(C, D)``.
+    """
+
+    def __init__(self, dimensions: int, *, labels: int) -> None:
+        self.counts = np.zeros(labels)
+        self.means = np.zeros((labels, dimensions))
+        self._scatters = np.zeros((labels, dimensions, dimensions))
+
+    def add(self, rows: NDArray[np.float64], codes: NDArray[np.int64]) -> None:
+        """Add rows ``(N, D)`` with labels 0 to C - 1, ``(N,)``."""
+        for label in range(len(self.counts)):
+            part = rows[codes == label]
+            if not len(part):
+                continue
+            mean = part.mean(axis=0)
+            total = self.counts[label] + len(part)
+            shift = mean - self.means[label]
+            centred = part - mean
+            weight = self.counts[label] * len(part) / total
+            self._scatters[label] += centred.T @ centred + weight * np.outer(shift, shift)
+            self.means[label] += shift * (len(part) / total)
+            self.counts[label] = total
+
+    def covariance(self, label: int) -> NDArray[np.float64]:
+        """Covariance of a label's rows, shape ``(D, D)``."""
+        return np.asarray(self._scatters[label] / max(self.counts[label], 1.0))
 
 
 @dataclass(frozen=True)
@@ -190,11 +184,7 @@ class GaussianMap:
 
 
 def transport_maps(covariances: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Optimal maps ``(C, D, D)`` from centred Gaussians to their Wasserstein barycentre; all weigh the same.
-
-    Args:
-        covariances: ``C`` positive definite matrices ``(D, D)``.
-    """
+    """Optimal maps ``(C, D, D)`` from centred Gaussians of ``C`` covariances ``(D, D)``, which weigh the same, to their Wasserstein barycentre."""
     if len(covariances) == 2:  # half of the way from one to the other; no iteration is needed
         over = _map_between(covariances[1], covariances[0])
         eye = np.eye(len(over))
@@ -203,26 +193,21 @@ def transport_maps(covariances: Sequence[NDArray[np.float64]]) -> NDArray[np.flo
     return np.stack([_map_between(covariance, middle) for covariance in covariances])
 
 
-def barycentre(
-    covariances: Sequence[NDArray[np.float64]], *, tolerance: float = 1e-12, iterations: int = 1000
-) -> NDArray[np.float64]:
+def barycentre(covariances: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     """Covariance ``(D, D)`` of the Wasserstein barycentre of centred Gaussians, by the fixed point of Alvarez-Esteban et al.
 
     "A fixed-point approach to barycenters in Wasserstein space", Journal of Mathematical Analysis and Applications, 2016.
-
-    Args:
-        covariances: ``C`` positive definite matrices ``(D, D)``, which weigh the same.
-        tolerance: Change, relative to the largest value, at which it stops.
-        iterations: Steps after which it stops in any case.
+    The ``C`` positive definite matrices ``(D, D)`` weigh the same. It stops when no value changes by 1e-12 of the largest, or
+    after 1000 steps.
     """
     middle = np.mean(covariances, axis=0)
-    for _ in range(iterations):
+    for _ in range(1000):
         root = _root(middle)
         back = np.linalg.inv(root)
         inner = np.mean([_root(root @ covariance @ root) for covariance in covariances], axis=0)
         before, middle = middle, back @ inner @ inner @ back
         middle = (middle + middle.T) / 2
-        if np.abs(middle - before).max() <= tolerance * np.abs(middle).max():
+        if np.abs(middle - before).max() <= 1e-12 * np.abs(middle).max():
             break
     return np.asarray(middle)
 

@@ -5,6 +5,7 @@ In the line of VLEED (Öztürk, Krivokuća Hahn, Bhattacharjee and Marcel, arXiv
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -14,33 +15,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from privface.erasers.base import Promise
-from privface.erasers.networks import CodeEraser, Encoder, FittingSets, Game
+from privface.erasers.networks import Encoder, EncodingEraser, FittingSets, Game
 
 
-class VLEED(CodeEraser):
+@dataclass(kw_only=True, eq=False, repr=False)  # scikit-learn has its own
+class VLEED(EncodingEraser):
     """Split latent code: the template is the mean of the part that is to be free of the label.
 
     Losses: reconstruction from a drawn code; divergence of the free part from a standard normal and of the label's part
     from a normal around its label's own mean; and the entropy of the label given the free part, as opponents that keep learning
     estimate it, is pushed up to one bit.
 
-    Promise: empirical.
+    Promise: empirical. Settings beside those of ``EncodingEraser``:
 
     Args:
-        size: Values of the free part, which is the new template; 0 takes the embedding's own size.
         entropy: Weight of the label's entropy: higher hides more and matches worse.
         divergence: Weight of both divergences (beta).
-        similarity: Weight of the kept cosines.
-        width: Hidden units.
-        steps: Training steps.
-        batch_size: Rows a step, half of each label.
-        learning_rate: Highest rate (one cosine).
-        random_state: Seed of everything drawn.
-
-    Attributes:
-        network_: The encoder of the free part's mean.
-        classes_: The two labels.
-        n_features_in_: ``D``.
     """
 
     method: ClassVar[str] = "vleed"
@@ -49,22 +39,8 @@ class VLEED(CodeEraser):
         "Opponents of the architectures it trained against read little; nothing is proved, curved probes may read on.",
     )
 
-    def __init__(
-        self,
-        *,
-        size: int = 0,
-        entropy: float = 1.0,
-        divergence: float = 1e-3,
-        similarity: float = 20.0,
-        width: int = 256,
-        steps: int = 2000,
-        batch_size: int = 512,
-        learning_rate: float = 1e-3,
-        random_state: int = 0,
-    ) -> None:
-        self.size, self.entropy, self.divergence, self.similarity = size, entropy, divergence, similarity
-        self.width, self.steps, self.batch_size = width, steps, batch_size
-        self.learning_rate, self.random_state = learning_rate, random_state
+    entropy: float = 1.0
+    divergence: float = 1e-3
 
     def _network(self, dimensions: int) -> _FreePart:
         return _FreePart(dimensions=dimensions, size=self.code_size(dimensions), width=self.width)

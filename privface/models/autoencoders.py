@@ -104,7 +104,7 @@ class SemiAdversarialAutoencoder(Protectable):
         self.head = nn.Conv2d(last, 3 if colour == "free" else 1, 3, 1, 1)
         if output == "residual":
             nn.init.zeros_(self.head.weight)
-            nn.init.zeros_(_bias(self.head))
+            nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     @property
     def config(self) -> dict[str, Any]:
@@ -175,9 +175,3 @@ class SemiAdversarialAutoencoder(Protectable):
             return torch.sigmoid(logits).expand_as(images)
         base = luminance(images) if self.colour == "dropped" else images
         return torch.sigmoid(torch.logit(base, eps=_LOGIT_EDGE) + strength * logits).expand_as(images)
-
-
-def _bias(conv: nn.Conv2d) -> Tensor:
-    if conv.bias is None:  # pragma: no cover - Conv2d is built with a bias above
-        raise ModelError("The output convolution has no bias.")
-    return conv.bias

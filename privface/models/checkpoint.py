@@ -43,13 +43,7 @@ class SavedNetwork:
 def save_network(
     folder: Path, network: nn.Module, *, kind: str, meta: Mapping[str, Any] | None = None
 ) -> None:
-    """Write ``model.safetensors`` and ``model.yaml`` into ``folder``.
-
-    Args:
-        folder: Created if missing.
-        network: Needs a ``config`` attribute: its constructor's keyword arguments.
-        kind: Name that :func:`load_network`'s caller will check.
-        meta: Plain values to keep beside the weights.
+    """Write ``model.safetensors`` and ``model.yaml``, with the ``config`` that a network must have and plain values in ``meta``.
 
     Raises:
         OutputError: If the folder cannot be written.
@@ -63,11 +57,7 @@ def save_network(
 
 
 def load_network(folder: Path, *, kind: str | None = None) -> SavedNetwork:
-    """Read a model folder.
-
-    Args:
-        folder: Holds ``model.safetensors`` and ``model.yaml``.
-        kind: Expected kind; any if ``None``.
+    """Read a model folder of any kind, or of the one that is expected.
 
     Raises:
         CheckpointError: If a file is missing, damaged, a pickle, or of another kind.
@@ -84,14 +74,14 @@ def load_network(folder: Path, *, kind: str | None = None) -> SavedNetwork:
             )
     try:
         card = yaml.safe_load((folder / CARD).read_text(encoding="utf-8"))
-        kind_found, config, meta = str(card["kind"]), dict(card["config"]), dict(card.get("meta") or {})
+        written, config, meta = str(card["kind"]), dict(card["config"]), dict(card.get("meta") or {})
     except (yaml.YAMLError, OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{folder / CARD} is damaged ({type(error).__name__}).", hint="Train again or restore the file."
         ) from error
-    if kind is not None and kind_found != kind:
+    if kind is not None and written != kind:
         raise CheckpointError(
-            f"{folder} holds a {kind_found!r}; a {kind!r} is needed.", hint="Give the right folder."
+            f"{folder} holds a {written!r}; a {kind!r} is needed.", hint="Give the right folder."
         )
     try:
         weights = load_safetensors((folder / WEIGHTS).read_bytes())
@@ -100,16 +90,11 @@ def load_network(folder: Path, *, kind: str | None = None) -> SavedNetwork:
             f"{folder / WEIGHTS} is not a safetensors file ({error}).",
             hint="Pickles are never loaded; restore or retrain.",
         ) from error
-    return SavedNetwork(kind_found, config, weights, meta)
+    return SavedNetwork(written, config, weights, meta)
 
 
 def build(make: Callable[..., NetworkT], saved: SavedNetwork, *, where: Path) -> NetworkT:
-    """Build the network that a model folder describes and load its weights.
-
-    Args:
-        make: The network's class.
-        saved: What :func:`load_network` read.
-        where: The folder, for messages.
+    """Build the network of class ``make`` that a model folder describes, and load its weights; ``where`` is for messages.
 
     Raises:
         CheckpointError: If the described architecture cannot be built or the weights do not fit it.

@@ -79,8 +79,8 @@ class Reader(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Log-odds of "male", ``(N,)``, of images ``(N, 3, H, W)`` in [0, 1]."""
-        found: Tensor = self.network(to_input(images, self.spec))[:, 0]
-        return found
+        odds: Tensor = self.network(to_input(images, self.spec))[:, 0]
+        return odds
 
 
 class EnsembleSan(_Several):
@@ -138,8 +138,8 @@ class EnsembleSan(_Several):
         if self.rule == "random":
             digest = hashlib.blake2b(image.detach().float().cpu().numpy().tobytes(), digest_size=8).digest()
             drawn = self.members[int.from_bytes(digest, "big") % len(self.members)]
-            found: Tensor = drawn(image, strength=strength, noise=noise)
-            return found
+            one: Tensor = drawn(image, strength=strength, noise=noise)
+            return one
         outputs = [member(image, strength=strength, noise=noise) for member in self.members]
         known = torch.stack(
             [torch.stack([r(out).abs().mean() for r in self.readers]).mean() for out in outputs]
@@ -176,8 +176,8 @@ class FlowSan(_Several):
             for earlier in self.members[:-1]:
                 images = earlier(images).clamp(0.0, 1.0)
         last: Any = self.members[-1]
-        found: Pass = last.learn(images)
-        return found
+        passed: Pass = last.learn(images)
+        return passed
 
 
 def _built(card: Mapping[str, Any]) -> Single:

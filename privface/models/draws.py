@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from privface.models.parts import Noise
+
 MAX_DRAW: Final = 2**64 - 1
 """Largest seed and largest number of a draw."""
 
 
-class ImageNoise:
+class ImageNoise(Noise):
     """The numbers that one image is protected with.
 
     NumPy's PCG64, seeded by BLAKE2b of the image's values with seed and number as its key: the same image gets the same numbers
@@ -32,10 +34,10 @@ class ImageNoise:
         self._generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
     def normal(self, like: Tensor) -> Tensor:
-        """Standard normal numbers of the shape, type and device of ``like``."""
+        """As of :class:`~privface.models.parts.Noise`."""
         drawn = self._generator.standard_normal(tuple(like.shape), dtype=np.float32)
         return torch.from_numpy(drawn).to(like)
 
     def uniform(self, like: Tensor) -> Tensor:
-        """Numbers from [0, 1) of the shape, type and device of ``like``."""
+        """As of :class:`~privface.models.parts.Noise`."""
         return torch.from_numpy(self._generator.random(tuple(like.shape), dtype=np.float32)).to(like)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -37,6 +38,14 @@ _NATIVE: Mapping[str, type[nn.Module]] = {
 }
 
 
+_USUAL: Mapping[str, InputSpec] = {
+    "encoder": InputSpec(value_range=(-1.0, 1.0)),
+    "compact": InputSpec(value_range=(-1.0, 1.0)),
+    "onnx": InputSpec(value_range=(0.0, 255.0)),
+}
+"""What a network of each form is shown where nothing else was said."""
+
+
 class FrozenReader(nn.Module):
     """A matcher, or an autoencoder's encoder, that is kept inside a model file, as weights of ours or as the bytes of an ONNX graph.
 
@@ -66,13 +75,8 @@ class FrozenReader(nn.Module):
     ) -> None:
         super().__init__()
         self.outputs = outputs
-        self.config: dict[str, Any] = {
-            "form": form,
-            "spec": dict(spec),
-            "outputs": outputs,
-            "network": network,
-            "length": length,
-        }
+        self.config: dict[str, Any] = {"form": form, "spec": dict(spec), "outputs": outputs}
+        self.config |= {"network": network, "length": length}
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()}
         self.spec = InputSpec(**fields)
         self.network = _NATIVE[form](**(network or {})) if form in _NATIVE else None
@@ -130,6 +134,13 @@ class FrozenReader(nn.Module):
         self.prepare()
         result: Tensor = self._fast[self.device](to_input(images, self.spec))
         return result
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it is shown what networks of its form usually are."""
+        reader = self.network
+        usual = reader.spec if isinstance(reader, CodeReader) else _USUAL.get(self.config["form"])
+        return self.spec == usual
 
     def unpack(self) -> None:
         """Compute with the network as it came from now on, and keep it as a part, as torch's exporter must see it."""
@@ -283,6 +294,7 @@ class ErasedCode(Protectable):
     middle: Tensor
     axes: Tensor
 
+    # ten arguments: what its card says
     def __init__(
         self,
         *,
@@ -338,7 +350,7 @@ class ErasedCode(Protectable):
     @property
     def config(self) -> dict[str, Any]:
         """Constructor arguments as plain values, for the card beside the weights."""
-        found = {
+        card = {
             "encoders": [encoder.config for encoder in self.encoders],
             "sizes": self.sizes,
             "drop": self.drop,
@@ -348,9 +360,9 @@ class ErasedCode(Protectable):
             "chosen": self.chosen,
         }
         if not self._is_chain:
-            return found
+            return card
         attributes = [attribute.to_dict() for attribute in self.attributes]
-        return {**found, "attributes": attributes, "rounds": self.rounds, "hidden": list(self.hidden)}
+        return {**card, "attributes": attributes, "rounds": self.rounds, "hidden": list(self.hidden)}
 
     @property
     def _is_chain(self) -> bool:
@@ -389,10 +401,12 @@ class ErasedCode(Protectable):
 
     @property
     def mark(self) -> str:
-        """The size in use, and what is hidden where there is a choice."""
-        return (
-            f"+hide:{','.join(self.hidden)}+code:{self.chosen}" if self._is_chain else f"+code:{self.chosen}"
-        )
+        """What the encoders are shown, where it is unusual; what is hidden, where there is a choice; the size in use."""
+        specs = repr([encoder.spec for encoder in self.encoders])
+        usual = all(encoder.is_usual for encoder in self.encoders)
+        shown = "" if usual else f"+input:{hashlib.sha256(specs.encode()).hexdigest()[:16]}"
+        hidden = f"+hide:{','.join(self.hidden)}" if self._is_chain else ""
+        return f"{shown}{hidden}+code:{self.chosen}"
 
     def choose(
         self, *, code_size: int | None = None, hide: Sequence[str] | None = None, **choices: Any
@@ -450,8 +464,8 @@ class ErasedCode(Protectable):
     @property
     def eraser(self) -> CodeEraser | EraserChain:
         """What takes the hidden attributes out of codes of the size in use."""
-        found: CodeEraser | EraserChain = self.erasers[self._key(self.chosen, self.hidden)]  # type: ignore[assignment]
-        return found
+        chosen: CodeEraser | EraserChain = self.erasers[self._key(self.chosen, self.hidden)]  # type: ignore[assignment]
+        return chosen
 
     def draw(self, erased: Tensor) -> Tensor:
         """Faces ``(N, 3, size, size)`` in [0, 1] of erased codes."""

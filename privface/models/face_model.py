@@ -35,7 +35,7 @@ class FaceModel(nn.Module):
         network: Maps ``(N, C, *spec.size)`` to ``(N, K)``; ``None`` for an ONNX model not converted yet.
         spec: What the network expects.
         name: Short name for tables, such as ``onnx:matcher_a``.
-        weights_sha256: SHA-256 of the weights, in hexadecimal. Says whether a protector has met this model, however it is used.
+        weights_sha256: Says whether a protector has met this model, however it is used.
         seen: Whether the audited protector was trained against it; ``None`` if unknown.
         onnx_path: The ONNX file, if there is one.
 
@@ -56,7 +56,7 @@ class FaceModel(nn.Module):
         super().__init__()
         self.network = network
         self.spec, self.name, self.weights_sha256, self.seen = spec, name, weights_sha256, seen
-        self._onnx_path = onnx_path
+        self.onnx_path = onnx_path
         self._session: Any = None
         self.device: Device | None = None
         self._origin: tuple[FaceModel, ...] = ()  # in a tuple: no part of this one
@@ -81,8 +81,8 @@ class FaceModel(nn.Module):
             ModelError: If it came as ONNX and cannot be converted.
         """
         made = copy.copy(self)
-        frozen_parts = {"_modules": {"network": frozen(self._torch(), device)}}
-        made.__dict__ |= {**frozen_parts, "device": device, "_origin": (self,)}
+        network = frozen(self._torch(), device)
+        made.__dict__ |= {"_modules": {"network": network}, "device": device, "_origin": (self,)}
         return made
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -100,11 +100,6 @@ class FaceModel(nn.Module):
         """Which output is read, and how."""
         return ()
 
-    @property
-    def onnx_path(self) -> Path | None:
-        """The ONNX file that it came as, if it did."""
-        return self._onnx_path
-
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes over: all but the ONNX Runtime session, which cannot be copied and is reopened."""
         return {**self.__dict__, "_session": None}
@@ -113,21 +108,20 @@ class FaceModel(nn.Module):
         """Raw outputs ``(N, K)`` for aligned RGB images ``(N, 3, H, W)`` in [0, 1]; differentiable."""
         if self.network is None:
             self.network = self._torch().to(images.device)
-        out = self.network(to_input(images, self.spec))
+        out: Tensor = self.network(to_input(images, self.spec))
         if out.ndim != 2 or out.shape[0] != images.shape[0]:
             raise ModelError(
                 f"{self.name} gave shape {tuple(out.shape)} for {images.shape[0]} images; expected (N, K).",
                 hint="Wrap the network so that it returns one vector an image.",
             )
-        result: Tensor = out
-        return result
+        return out
 
     def _torch(self) -> nn.Module:
         if self.network is not None:
             return self.network
-        if self._onnx_path is None:
+        if self.onnx_path is None:
             raise ModelError(f"{self.name} has neither a network nor an ONNX file.")
-        return onnx_backend.to_torch(self._onnx_path)
+        return onnx_backend.to_torch(self.onnx_path)
 
     def outputs(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Raw outputs ``(N, K)`` for a NumPy batch ``(N, 3, H, W)`` in [0, 1], without autograd.
@@ -142,19 +136,19 @@ class FaceModel(nn.Module):
             place, parts = self.device.name, torch.split(batch, self.device.at_once)
             return np.concatenate(map_parts(lambda part: self._scored(part, place), parts))
         with torch.inference_mode():
-            if self._onnx_path is None:
+            if self.onnx_path is None:
                 # training moves its models to where it computes
                 return self._scored(batch, next(self.parameters(), batch).device)
             if self._session is None:
-                self._session = onnx_backend.open_session(self._onnx_path)
+                self._session = onnx_backend.open_session(self.onnx_path)
             return onnx_backend.session_outputs(
                 self._session, to_input(batch, self.spec).numpy(), name=self.name
             )
 
     def _scored(self, batch: Tensor, place: torch.device | str) -> NDArray[np.float32]:
         with torch.inference_mode():
-            found: NDArray[np.float32] = self(batch.to(place)).float().cpu().numpy()
-        return found
+            outputs: NDArray[np.float32] = self(batch.to(place)).float().cpu().numpy()
+        return outputs
 
 
 def _frozen_again(model: FaceModel, device: Device) -> FaceModel:

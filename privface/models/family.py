@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from privface.models.inputs import luminance
 from privface.models.parts import CODES, CodeKind, Corruption, CorruptionKind, GaussianCode, Noise, Pass
 from privface.models.protectable import Protectable
 
+Architecture = Literal["fully-connected", "convolutional"]
 Upsampling = Literal["transposed", "nearest", "bilinear"]
 Output = Literal["sigmoid", "linear", "mask"]
 
@@ -51,7 +52,7 @@ class AutoencoderConfig:
             MICCAI 2015); for convolutional networks whose code is a map. Then the code alone does not hold the image.
     """
 
-    architecture: Literal["fully-connected", "convolutional"] = "convolutional"
+    architecture: Architecture = "convolutional"
     shape: tuple[int, int, int] = (3, 64, 64)
     code: int = 64
     hidden: tuple[int, ...] = (256,)
@@ -79,17 +80,10 @@ class AutoencoderConfig:
         problems = [f"{name}={value!r}" for name, value in counts.items() if value < 1]
         shares = {"dropout": self.dropout, "code_dropout": self.code_dropout}
         problems += [f"{name}={value:g}" for name, value in shares.items() if not 0.0 <= value < 1.0]
-        choices = {
-            "architecture": ("fully-connected", "convolutional"),
-            "upsampling": ("transposed", "nearest", "bilinear"),
-            "kind": tuple(CODES),
-            "output": ("sigmoid", "linear", "mask"),
-        }
-        problems += [
-            f"{name}={getattr(self, name)!r}"
-            for name, allowed in choices.items()
-            if getattr(self, name) not in allowed
-        ]
+        choices = {"architecture": Architecture, "upsampling": Upsampling, "kind": CodeKind, "output": Output}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in get_args(allowed):
+                problems.append(f"{name}={getattr(self, name)!r}")
         if len(self.shape) != 3:
             problems.append(f"shape={self.shape}")
         if self.grey and self.shape[0] != 3:
@@ -229,8 +223,8 @@ class Autoencoder(Protectable):
 
     def features(self, images: Tensor) -> Tensor:
         """The encoder's output before it becomes a code; for a variational code, means and log variances."""
-        found: Tensor = self.encoder(self.see(images))
-        return found
+        features: Tensor = self.encoder(self.see(images))
+        return features
 
     def encode(self, images: Tensor) -> Tensor:
         """Code ``(N, *code_shape)`` of clean images ``(N, C, H, W)``; for a variational code its mean."""
@@ -242,12 +236,12 @@ class Autoencoder(Protectable):
 
     def decode(self, code: Tensor, bypass: Sequence[Tensor] = ()) -> Tensor:
         """Images (masks, if it masks) ``(N, C, H, W)`` of codes ``(N, *code_shape)``, and of what bypasses the code, coarsest last."""
-        found, left = code, list(bypass)
+        x, left = code, list(bypass)
         for layer in self.decoder:
-            found = layer(found)
+            x = layer(x)
             if left and isinstance(layer, _Enlarge):
-                found = found + left.pop()
-        return found if self.settings.output == "linear" else torch.sigmoid(found)
+                x = x + left.pop()
+        return x if self.settings.output == "linear" else torch.sigmoid(x)
 
     @property
     def is_random(self) -> bool:
@@ -320,12 +314,12 @@ def _dense(
     config: AutoencoderConfig, inside: Sequence[int], features: int
 ) -> tuple[nn.Sequential, nn.Sequential, tuple[int, int] | None]:
     def layers(sizes: Sequence[int]) -> list[nn.Module]:
-        found: list[nn.Module] = []
+        chain: list[nn.Module] = []
         for number, (a, b) in enumerate(pairwise(sizes)):
             if number:
-                found += [nn.ReLU(), _drop(config.dropout, flat=True)]
-            found.append(nn.Linear(a, b))
-        return found
+                chain += [nn.ReLU(), _drop(config.dropout, flat=True)]
+            chain.append(nn.Linear(a, b))
+        return chain
 
     first, last = inside[0] * inside[1] * inside[2], config.shape[0] * config.shape[1] * config.shape[2]
     encoder = nn.Sequential(nn.Flatten(), *layers([first, *config.hidden, features]))
@@ -353,8 +347,8 @@ class _Enlarge(nn.Module):
             x = F.interpolate(x, scale_factor=2, mode="nearest")
         elif self.how == "bilinear":
             x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-        found: Tensor = self.layer(x)
-        return found
+        enlarged: Tensor = self.layer(x)
+        return enlarged
 
 
 def _convolutional(
@@ -366,10 +360,10 @@ def _convolutional(
         return [nn.LeakyReLU(0.1), *([] if config.dropout == 0.0 else [_drop(config.dropout, flat=False)])]
 
     def block(count: int) -> list[nn.Module]:
-        found: list[nn.Module] = []
+        layers: list[nn.Module] = []
         for _ in range(config.blocks - 1):
-            found += [nn.Conv2d(count, count, 3, 1, 1), *act()]
-        return found
+            layers += [nn.Conv2d(count, count, 3, 1, 1), *act()]
+        return layers
 
     down: list[nn.Module] = [nn.Conv2d(inside[0], widths[0], 3, 1, 1), *act(), *block(widths[0])]
     for a, b in pairwise(widths):

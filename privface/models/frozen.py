@@ -116,8 +116,7 @@ class _Convolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to the convolution's output, in the precision of the weights."""
         x = x.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
-        tracked = torch.is_grad_enabled() and x.requires_grad
-        out: Tensor = _ConvolutionOfInput.apply(x, self) if tracked else self.direct(x)
+        out: Tensor = _ConvolutionOfInput.apply(x, self) if _is_tracked(x) else self.direct(x)
         return out.float() if self.widen else out
 
     def direct(self, x: Tensor) -> Tensor:
@@ -129,15 +128,13 @@ class _Convolution(nn.Module):
         """The gradient of an input of ``(H, W) = size`` from that of the output, both channels last."""
         sides = list(zip(size, self.weight.shape[2:], self.padding, strict=True))
         spread = [n + 2 * p - k + 1 for n, k, p in sides]  # the size of an output of stride 1
-        if self.stride != (1, 1) and (self.groups == 1 or gradient.dtype == torch.float32):
+        strided = self.stride != (1, 1)
+        if strided and (self.groups == 1 or gradient.dtype == torch.float32):
             rest = [(n - 1) % s for n, s in zip(spread, self.stride, strict=True)]
             return F.conv_transpose2d(
                 gradient, self.weight, None, self.stride, self.padding, rest, self.groups
             )
-        if self.stride != (
-            1,
-            1,
-        ):  # less than fp32 and many groups: transposed convolutions take fifteen times as long
+        if strided:  # less than fp32 and many groups: transposed convolutions take fifteen times as long
             sparse = gradient.new_zeros((len(gradient), *spread, gradient.shape[1])).permute(0, 3, 1, 2)
             sparse[:, :, :: self.stride[0], :: self.stride[1]] = gradient
             gradient = sparse
@@ -173,8 +170,7 @@ class _Prelu(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, C, ...)`` to the same shape and type."""
         slope = self.slope.to(x.dtype)
-        tracked = torch.is_grad_enabled() and x.requires_grad
-        out: Tensor = _PreluOfInput.apply(x, slope) if tracked else F.prelu(x, slope)
+        out: Tensor = _PreluOfInput.apply(x, slope) if _is_tracked(x) else F.prelu(x, slope)
         return out
 
 
@@ -195,6 +191,10 @@ class _Affine(nn.Module):
         """Map ``(N, C, ...)`` to the same shape and type."""
         scale, shift = (_by_channel(v.to(x.dtype), x) for v in (self.scale, self.shift))
         return torch.addcmul(shift, x, scale)
+
+
+def _is_tracked(x: Tensor) -> bool:
+    return torch.is_grad_enabled() and x.requires_grad
 
 
 def _by_channel(values: Tensor, x: Tensor) -> Tensor:
@@ -362,8 +362,5 @@ def _like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
 
 
 def _wide(value: Any) -> Any:
-    return (
-        value.float()
-        if isinstance(value, Tensor) and value.dtype in {torch.bfloat16, torch.float16}
-        else value
-    )
+    narrow = isinstance(value, Tensor) and value.dtype in {torch.bfloat16, torch.float16}
+    return value.float() if narrow else value

@@ -110,8 +110,8 @@ def _third_party() -> Iterator[ModelEntry]:
 
 
 def _licence_beside(file: Path) -> str:
-    found = sorted(path.name for path in file.parent.glob("LICEN[CS]E*"))
-    return f"see {found[0]}" if found else _UNSTATED
+    files = sorted(path.name for path in file.parent.glob("LICEN[CS]E*"))
+    return f"see {files[0]}" if files else _UNSTATED
 
 
 def _trained(folder: Path) -> Iterator[ModelEntry]:
@@ -144,11 +144,11 @@ def _entry(name: str, kind: str, file: Path, *, licence: str, source: str) -> Mo
 
 
 def verify_model(spec: str, *, probe: bool = False) -> tuple[str, str, str, str]:
-    """Load a model and run one grey image through it.
+    """Load a model, or a protector from its run folder, and run one grey image through it.
 
     Args:
-        spec: Specification, or a run folder of a protector. Files of a model of the package are compared with what was shipped.
-        probe: Whether it is a gender classifier; of a model of the package this is known.
+        spec: Of a model of the package the files are compared with what was shipped.
+        probe: Whether it is a gender classifier, where that is not known.
 
     Returns:
         Name; SHA-256 of the weights, or a protector's fingerprint; input and output in words.

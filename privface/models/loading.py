@@ -121,10 +121,7 @@ def load_matcher(spec: str, *, seen: bool | None = None) -> Matcher:
     """
     kind, _, rest = spec.partition(":")
     if kind == "facenet":
-        network = _facenet(rest)
-        return Matcher(
-            network, spec=FACENET_SPEC, name=spec, weights_sha256=network_sha256(network), seen=seen
-        )
+        return Matcher(**_described(_facenet(rest), FACENET_SPEC, spec), seen=seen)
     if kind == "autoencoder" and rest:
         return Matcher(**_autoencoder(Path(rest)), seen=seen)
     loaded = _load_common(spec, kind, rest, mini="matcher")
@@ -147,6 +144,12 @@ def load_gender_probe(spec: str, *, seen: bool | None = None) -> GenderProbe:
     if kind == "onnx":
         loaded.setdefault("output", "probabilities")
     return GenderProbe(**loaded, seen=seen)
+
+
+def _described(network: nn.Module, spec: InputSpec, name: str) -> dict[str, Any]:
+    """A network of torch, frozen, as :class:`FaceModel` takes it."""
+    network.eval().requires_grad_(False)
+    return {"network": network, "spec": spec, "name": name, "weights_sha256": network_sha256(network)}
 
 
 def _load_common(spec: str, kind: str, rest: str, *, mini: str) -> dict[str, Any]:
@@ -261,13 +264,7 @@ def _module(rest: str) -> dict[str, Any]:
             f"module:{rest} has an input_spec of type {type(spec).__name__}.",
             hint="Make it a privface.records.InputSpec.",
         )
-    network.eval().requires_grad_(False)
-    return {
-        "network": network,
-        "spec": spec,
-        "name": f"module:{function}",
-        "weights_sha256": network_sha256(network),
-    }
+    return _described(network, spec, f"module:{function}")
 
 
 def _mini(rest: str, *, kind: str) -> dict[str, Any]:
@@ -276,16 +273,10 @@ def _mini(rest: str, *, kind: str) -> dict[str, Any]:
     if not student:
         saved = checkpoint.load_network(Path(rest), kind=kind)
     network = checkpoint.build(encoder.FaceEncoder if student else CompactResNet, saved, where=Path(rest))
-    network.eval().requires_grad_(False)
     size = int(saved.meta.get("input_size", FRAME))
     crop = tuple(float(v) for v in saved.meta.get("crop", (0, 0, FRAME, FRAME)))
     spec = InputSpec(size=(size, size), value_range=(-1.0, 1.0), crop=crop)  # type: ignore[arg-type]
-    return {
-        "network": network,
-        "spec": spec,
-        "name": f"mini:{Path(rest).name}",
-        "weights_sha256": network_sha256(network),
-    }
+    return _described(network, spec, f"mini:{Path(rest).name}")
 
 
 def _autoencoder(folder: Path) -> dict[str, Any]:
@@ -296,12 +287,7 @@ def _autoencoder(folder: Path) -> dict[str, Any]:
         )
     saved = checkpoint.load_network(folder, kind=Autoencoder.kind)
     reader = CodeReader.of(checkpoint.build(Autoencoder, saved, where=folder))
-    return {
-        "network": reader,
-        "spec": reader.spec,
-        "name": f"autoencoder:{folder.name}",
-        "weights_sha256": network_sha256(reader),
-    }
+    return _described(reader, reader.spec, f"autoencoder:{folder.name}")
 
 
 def _bundled(spec: str, *, kind: str) -> dict[str, Any]:
@@ -311,13 +297,7 @@ def _bundled(spec: str, *, kind: str) -> dict[str, Any]:
     # in the protector's folder, as its encoder: weights need not come twice
     saved = checkpoint.load_network(folder, kind=erased_code.ErasedCode.kind)
     reader: Any = checkpoint.build(erased_code.ErasedCode, saved, where=folder).encoders[0]
-    network = reader.network.eval().requires_grad_(False)
-    return {
-        "network": network,
-        "spec": reader.spec,
-        "name": spec,
-        "weights_sha256": network_sha256(network),
-    }
+    return _described(reader.network, reader.spec, spec)
 
 
 def facenet_file(weights: str) -> Path:
@@ -339,10 +319,8 @@ def _facenet(weights: str) -> nn.Module:
             hint=f"Set PRIVFACE_DOWNLOAD=1 to let facenet-pytorch fetch them, or put its release file {file.name} there.",
         )
     try:
-        return InceptionResnetV1(pretrained=weights).eval().requires_grad_(False)  # type: ignore[no-any-return]
-    except (
-        Exception
-    ) as error:  # a damaged file: zipfile, pickle and runtime errors; a failed download: URL errors
+        return InceptionResnetV1(pretrained=weights)  # type: ignore[no-any-return]
+    except Exception as error:  # a damaged file or a failed download may raise anything
         raise ModelError(
             f"The weights of facenet:{weights} at {file} cannot be loaded ({type(error).__name__}).",
             hint="Delete the file and fetch it again.",

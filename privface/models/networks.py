@@ -76,15 +76,8 @@ class CompactResNet(nn.Module):
         separable: bool = False,
     ) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {
-            "outputs": outputs,
-            "width": width,
-            "stages": stages,
-            "channels": channels,
-            "stem": stem,
-            "dropout": dropout,
-            "separable": separable,
-        }
+        shape = {"outputs": outputs, "width": width, "stages": stages, "channels": channels, "stem": stem}
+        self.config: dict[str, Any] = {**shape, "dropout": dropout, "separable": separable}
         self.stem = nn.Conv2d(channels, width, stem, 2, stem // 2)
         blocks: list[nn.Module] = []
         size = width
@@ -113,14 +106,13 @@ class Mlp(nn.Module):
     Args:
         inputs: Size of the vector.
         hidden: Units of each hidden layer.
-        outputs: Size of the output.
     """
 
-    def __init__(self, *, inputs: int, hidden: int = 256, outputs: int = 1) -> None:
+    def __init__(self, *, inputs: int, hidden: int = 256) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {"inputs": inputs, "hidden": hidden, "outputs": outputs}
+        self.config: dict[str, Any] = {"inputs": inputs, "hidden": hidden}
         self.body = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
-        self.head = nn.Linear(hidden, outputs)
+        self.head = nn.Linear(hidden, 1)
 
     def features(self, x: Tensor) -> Tensor:
         """Activations of the last hidden layer, shape ``(N, hidden)``."""
@@ -128,6 +120,6 @@ class Mlp(nn.Module):
         return out
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(N, inputs)`` to ``(N, outputs)``."""
+        """Map ``(N, inputs)`` to ``(N, 1)``."""
         out: Tensor = self.head(self.features(x))
         return out

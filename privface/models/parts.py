@@ -9,7 +9,7 @@ a squared error.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal, Protocol, TypeAlias
+from typing import ClassVar, Final, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -36,31 +36,19 @@ class Pass:
     penalty: Tensor
 
 
-class Noise(Protocol):
-    """Where random numbers come from."""
+class Noise:
+    """Where random numbers come from: torch's global generator, as in training."""
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal numbers of the shape, type and device of ``like``."""
-        ...
-
-    def uniform(self, like: Tensor) -> Tensor:
-        """Numbers from [0, 1) of the shape, type and device of ``like``."""
-        ...
-
-
-class GlobalNoise:
-    """Numbers from torch's global generator, as in training."""
-
-    def normal(self, like: Tensor) -> Tensor:
-        """As of :class:`Noise`."""
         return torch.randn_like(like)
 
     def uniform(self, like: Tensor) -> Tensor:
-        """As of :class:`Noise`."""
+        """Numbers from [0, 1) of the shape, type and device of ``like``."""
         return torch.rand_like(like)
 
 
-GLOBAL_NOISE: Final = GlobalNoise()
+GLOBAL_NOISE: Final = Noise()
 
 
 class Corruption(nn.Module):
@@ -98,12 +86,8 @@ class Corruption(nn.Module):
         return self.kind != "none" and self.level > 0.0
 
     def forward(self, images: Tensor, noise: Noise | None = None) -> Tensor:
-        """Spoil a batch ``(N, ...)`` in training mode, or with ``noise``; else the batch itself."""
-        return self.apply_noise(images, noise) if self.training or noise is not None else images
-
-    def apply_noise(self, images: Tensor, noise: Noise | None = None) -> Tensor:
-        """Spoil a batch ``(N, ...)`` whatever the mode; the result is not clipped."""
-        if not self.is_random:
+        """Spoil a batch ``(N, ...)`` in training mode, or with ``noise``, without clipping; else the batch itself."""
+        if not self.is_random or not (self.training or noise is not None):
             return images
         source = GLOBAL_NOISE if noise is None else noise
         shape = (len(images), *[1] * (images.ndim - 1))
@@ -188,15 +172,5 @@ def gaussian_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 CODES: dict[CodeKind, type[PlainCode] | type[SparseCode] | type[GaussianCode]] = {
-    "plain": PlainCode,
-    "sparse": SparseCode,
-    "variational": GaussianCode,
+    code.kind: code for code in (PlainCode, SparseCode, GaussianCode)
 }
-
-
-def upsampled_size(size: int, *, stride: int, kernel: int, padding: int = 0) -> int:
-    """Side of a transposed convolution's output, ``stride * (size - 1) + kernel - 2 * padding``.
-
-    The size of Dumoulin and Visin ("A guide to convolution arithmetic", arXiv 1603.07285, relationship 14).
-    """
-    return stride * (size - 1) + kernel - 2 * padding

@@ -92,7 +92,7 @@ class PrivacyNet(Protectable):
 
     def _run(self, images: Tensor, mask: Tensor, strength: float = 1.0) -> tuple[Tensor, Tensor]:
         maps = [
-            found + condition(mask)[:, :, None, None]
-            for found, condition in zip(self.body.encode(images), self.conditions, strict=True)
+            features + condition(mask)[:, :, None, None]
+            for features, condition in zip(self.body.encode(images), self.conditions, strict=True)
         ]
         return self.body.render(self.body.decode(maps, images), images, strength=strength), maps[-1]

@@ -52,10 +52,7 @@ class Protectable(nn.Module):
         return ""
 
     def choose(self, **choices: Any) -> None:
-        """Settle what is left open until a photo is protected.
-
-        Args:
-            choices: By name; ``None`` leaves the usual one.
+        """Settle what is left open until a photo is protected; ``None`` leaves the usual choice.
 
         Raises:
             ConfigError: If there is no such choice, or it is out of range.

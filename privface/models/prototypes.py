@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
-from torch import Tensor
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
 
 from privface.errors import CheckpointError, DataError, InputRangeError, LabelError
 from privface.images import write_atomic
@@ -77,7 +76,7 @@ class Prototypes:
         Raises:
             OutputError: If the file cannot be written.
         """
-        faces = {name: torch.tensor(np.ascontiguousarray(getattr(self, name))) for name in _NAMES}
+        faces = {name: np.ascontiguousarray(getattr(self, name)) for name in _NAMES}
         write_atomic(path, save_safetensors(faces))
 
     @classmethod
@@ -88,27 +87,15 @@ class Prototypes:
             CheckpointError: If the file is missing, damaged, a pickle, or holds anything but three prototypes.
         """
         try:
-            faces = load_safetensors(path.read_bytes())
-        except (SafetensorError, OSError, KeyError) as error:  # KeyError: a number type that torch lacks
-            raise CheckpointError(
-                f"{path} is not a safetensors file that can be read ({error}).",
-                hint="Give a file written by Prototypes.save; pickles are never loaded.",
-            ) from error
-        if set(faces) != set(_NAMES):
-            raise CheckpointError(
-                f"{path} holds {', '.join(sorted(faces)[:5]) or 'nothing'}; expected {', '.join(_NAMES)}.",
-                hint="Give a file written by Prototypes.save.",
-            )
-        wrong = [f"{name} as {face.dtype}" for name, face in faces.items() if face.dtype != torch.float32]
-        if wrong:
-            raise CheckpointError(
-                f"{path} holds {wrong[0]}; expected torch.float32.",
-                hint="Give a file written by Prototypes.save.",
-            )
-        try:
-            return cls(**{name: face.numpy() for name, face in faces.items()})
+            return cls(**load_safetensors(path.read_bytes()))
         except InputRangeError as error:
             raise CheckpointError(f"{path}: {error.message}", hint=error.hint) from error
+        # KeyError: an unknown number type; TypeError: an unknown name
+        except (SafetensorError, OSError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path} is not a safetensors file of three prototypes ({error}).",
+                hint="Give a file written by Prototypes.save; pickles are never loaded.",
+            ) from error
 
 
 def make_prototypes(batches: Iterable[tuple[NDArray[np.float32], NDArray[np.int64]]]) -> Prototypes:
@@ -151,16 +138,13 @@ def make_prototypes(batches: Iterable[tuple[NDArray[np.float32], NDArray[np.int6
             hint="Give faces of both genders.",
         )
     means = torch.from_numpy(sums / counts[:, None, None, None])
-    female, male = _enlarge(means)
-    return Prototypes(*(_finish(face) for face in (male, female, (male + female) / 2)))
+    female, male = F.interpolate(means, size=_SHAPE[1:], mode="bilinear", align_corners=False, antialias=True)
+    # sums of rounded weights leave the range by a few units in the last place
+    return Prototypes(*(face.clamp(0, 1).float().numpy() for face in (male, female, (male + female) / 2)))
 
 
 def require_genders(genders: NDArray[Any], *, count: int) -> None:
-    """Check that there is one gender code for each image.
-
-    Args:
-        genders: Should be integers 0 (female) or 1 (male) of shape ``(count,)``.
-        count: How many images there are.
+    """Refuse genders that are not integers 0 (female) or 1 (male) of shape ``(count,)``.
 
     Raises:
         LabelError: If the type, the shape or a value differs.
@@ -176,13 +160,3 @@ def require_genders(genders: NDArray[Any], *, count: int) -> None:
             f"{len(strange)} of {count} genders are neither 0 nor 1, the first is {strange[0]}.",
             hint="Code female as 0 and male as 1, and leave images without a label out.",
         )
-
-
-def _enlarge(faces: Tensor) -> Tensor:
-    return F.interpolate(faces, size=_SHAPE[1:], mode="bilinear", align_corners=False, antialias=True)
-
-
-def _finish(face: Tensor) -> NDArray[np.float32]:
-    """Float32 in [0, 1]; sums of rounded weights leave the range by a few units in the last place."""
-    pixels: NDArray[np.float32] = face.clamp(0.0, 1.0).float().numpy()
-    return pixels

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
+from typing import ClassVar, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -49,8 +48,7 @@ _RELEASED: Final[Mapping[str, str]] = {
 }
 """Layers with weights: the authors' names and ours."""
 
-_MAX_BYTES: Final = 16 * 2**20
-"""Largest file that :func:`load_released` reads; the authors' has 1.3 MB."""
+_THEIRS: Final = "Give the authors' file of weights, fetched from them."
 
 
 class San2018(Protectable):
@@ -85,38 +83,17 @@ class San2018(Protectable):
         self.combiner = nn.Conv2d(131, 1, 1)
 
     def decode(self, faces: Tensor, same: Tensor) -> Tensor:
-        """Everything up to the second use of a prototype; training combines it with two of them.
+        """Everything up to the second use of a prototype, maps ``(N, 128, 224, 224)``; training combines it with two of them.
 
         Args:
             faces: Grey in [0, 1], shape ``(N, 1, 224, 224)``.
             same: Prototype of each face's own gender, RGB in [0, 1], shape ``(N, 3, 224, 224)``.
-
-        Returns:
-            Maps of shape ``(N, 128, 224, 224)``.
-
-        Raises:
-            InputRangeError: If a shape differs.
         """
-        _require_shape(faces, (len(faces), 1), what="Grey faces")
-        _require_shape(same, (len(faces), 3), what="Prototypes of the same gender")
         maps: Tensor = self.decoder(self.encoder(torch.cat([faces, same], 1)))
         return maps
 
     def combine(self, maps: Tensor, chosen: Tensor) -> Tensor:
-        """Mix decoded maps with a prototype.
-
-        Args:
-            maps: From :meth:`decode`, shape ``(N, 128, 224, 224)``.
-            chosen: Prototype for the output, RGB in [0, 1], shape ``(N, 3, 224, 224)``.
-
-        Returns:
-            Grey faces in (0, 1), shape ``(N, 1, 224, 224)``.
-
-        Raises:
-            InputRangeError: If a shape differs.
-        """
-        _require_shape(maps, (len(maps), 128), what="Decoded maps")
-        _require_shape(chosen, (len(maps), 3), what="Chosen prototypes")
+        """Grey faces in (0, 1), ``(N, 1, 224, 224)``, of what :meth:`decode` gave and prototypes ``(N, 3, 224, 224)``."""
         return torch.sigmoid(self.combiner(torch.cat([maps, chosen], 1)))
 
     def forward(self, faces: Tensor, same: Tensor, chosen: Tensor) -> Tensor:
@@ -136,86 +113,31 @@ def from_grey(faces: Tensor, *, size: int) -> Tensor:
 
 
 def load_released(path: Path) -> San2018:
-    """Load the authors' own weights, a state dict that ``torch.save`` wrote (``conv-autoencoder-e20.pkl``).
+    """The network in evaluation mode with the authors' own weights, a state dict that ``torch.save`` wrote (``conv-autoencoder-e20.pkl``).
 
     This is the one pickle that privface reads, and torch reads it with ``weights_only=True``: tensors are built, nothing
     is called. To keep the network, write it with :func:`~privface.models.checkpoint.save_network`.
 
-    Args:
-        path: The file, as released or written again by a newer torch.
-
-    Returns:
-        The network in evaluation mode, on the CPU.
-
     Raises:
-        CheckpointError: If the file is missing, damaged, above 16 MiB, no plain state dict, or of another network.
+        CheckpointError: If the file is missing, damaged, no plain state dict, of another network, or holds a value that is not finite.
     """
-    weights = _read_weights(path)
     network = San2018()
-    expected = {
-        f"{theirs}.{part}": f"{ours}.{part}"
-        for theirs, ours in _RELEASED.items()
-        for part in ("weight", "bias")
-    }
-    differences = [
-        *(f"no {name}" for name in expected if name not in weights),
-        *(f"an unknown {name!r:.80}" for name in weights if name not in expected),
-    ]
-    if differences:
-        raise CheckpointError(
-            f"{path} has {', '.join(differences[:3])}; expected the {len(expected)} weights of the SAN of 2018.",
-            hint="Give the authors' file of weights.",
-        )
-    own = network.state_dict()
-    for theirs, ours in expected.items():
-        problem = _problem(weights[theirs], own[ours].shape)
-        if problem:
-            raise CheckpointError(f"{path}: {theirs} {problem}.", hint="Give the authors' file of weights.")
-    network.load_state_dict({ours: weights[theirs] for theirs, ours in expected.items()})
-    return network.eval()
-
-
-def _read_weights(path: Path) -> Mapping[Any, Any]:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error.strerror}).", hint="Give the authors' file of weights."
-        ) from error
-    if len(data) > _MAX_BYTES:
-        raise CheckpointError(
-            f"{path} is larger than {_MAX_BYTES:,} bytes; the authors' file has about 1.3 million.",
-            hint="Give the authors' file of weights.",
-        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch remarks on foreign pickles before it refuses them
-            found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+        named = {name.rpartition("."): weight for name, weight in weights.items()}
+        network.load_state_dict({f"{_RELEASED[layer]}.{part}": w for (layer, _, part), w in named.items()})
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}).", hint=_THEIRS) from error
     except Exception as error:  # torch's reader leaks whatever a damaged byte leads to
         raise CheckpointError(
-            f"{path} ({len(data):,} bytes) is no plain state dict: torch refuses it ({type(error).__name__}).",
-            hint="It is damaged, or a pickle that would run code; fetch it again from its authors.",
+            f"{path} is no plain state dict of the SAN of 2018 ({type(error).__name__}: {' '.join(str(error).split())[:200]}).",
+            hint=f"It is damaged, of another network, or a pickle that would run code. {_THEIRS}",
         ) from error
-    if not isinstance(found, Mapping):
-        raise CheckpointError(
-            f"{path} holds a {type(found).__name__}; a dictionary of weights is needed.",
-            hint="Save the network's state_dict().",
-        )
-    return found
-
-
-def _problem(weight: object, shape: torch.Size) -> str | None:
-    """Why a weight cannot be used, or ``None``."""
-    if not isinstance(weight, Tensor):
-        return f"is a {type(weight).__name__}, expected a tensor"
-    if weight.layout != torch.strided or weight.dtype != torch.float32 or weight.device.type != "cpu":
-        return (
-            f"is {weight.layout} {weight.dtype} on {weight.device}, expected dense torch.float32 with values"
-        )
-    if weight.shape != shape:
-        return f"has shape {tuple(weight.shape)}, expected {tuple(shape)}"
-    return None if bool(torch.isfinite(weight).all()) else "has values that are not finite, expected numbers"
+    if not all(bool(torch.isfinite(weight).all()) for weight in network.parameters()):
+        raise CheckpointError(f"{path} holds a weight that is not finite.", hint=_THEIRS)
+    return network.eval()
 
 
 class San2018Protector:
@@ -242,12 +164,7 @@ class San2018Protector:
     """
 
     def __init__(
-        self,
-        network: San2018,
-        prototypes: Prototypes,
-        *,
-        target: Target,
-        size: int = FRAME,
+        self, network: San2018, prototypes: Prototypes, *, target: Target, size: int = FRAME
     ) -> None:
         if target not in TARGETS:
             raise ConfigError(
@@ -272,10 +189,7 @@ class San2018Protector:
 
     @classmethod
     def load(cls, run: Path) -> San2018Protector:
-        """Load a run folder of ``privface train`` with the method ``san-2018``.
-
-        Args:
-            run: The folder; it holds the prototypes, too.
+        """Load a run folder of ``privface train`` with the method ``san-2018``; it holds the prototypes, too.
 
         Raises:
             CheckpointError: If the folder is incomplete, damaged, a pickle or of another kind.
@@ -352,14 +266,7 @@ class LabelledProtector:
         return None if key in self._genders else f"no gender label for this photo, and {WHY_GENDERS}"
 
     def __call__(self, images: NDArray[np.float32], keys: Sequence[str] | None = None) -> NDArray[np.float32]:
-        """Protect a batch.
-
-        Args:
-            images: Aligned RGB, ``(N, 3, size, size)`` in [0, 1].
-            keys: Key of the photo that each image comes from; needed.
-
-        Returns:
-            Same shape and range.
+        """Protect aligned RGB images ``(N, 3, size, size)`` in [0, 1] of the photos ``keys``; same shape and range out.
 
         Raises:
             InputRangeError: If shape, type or range break the contract.
@@ -379,12 +286,3 @@ class LabelledProtector:
             )
         codes = np.array([GENDERS.index(self._genders[key]) for key in keys], np.int64)
         return self._protector(images, codes)
-
-
-def _require_shape(values: Tensor, head: tuple[int, int], *, what: str) -> None:
-    expected = (*head, PROTOTYPE_SIDE, PROTOTYPE_SIDE)
-    if values.shape != expected:
-        raise InputRangeError(
-            f"{what} have shape {tuple(values.shape)}; expected {expected}.",
-            hint=f"Resize to {PROTOTYPE_SIDE} x {PROTOTYPE_SIDE} and give one prototype for each face.",
-        )

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from privface.audit import AuditResult, EmbeddingData
-from privface.data import EmbeddingTable, gender_codes, join_labels, read_embeddings
+from privface.data import EmbeddingTable, LabelFile, gender_codes, read_embeddings
 from privface.erasers import SavedEraser, load_eraser
 from privface.errors import AuditError, DataError
 from privface.options import DEFAULT_AUDIT, AuditOptions
@@ -85,7 +85,7 @@ def pair_tables(
         LabelError: If labels cannot be read.
     """
     if labels is not None:
-        original = join_labels(original, labels)
+        original = LabelFile(labels).join(original)
     if original.matchers != protected.matchers:
         raise AuditError(
             f"{original.path} has the matchers {list(original.matchers)}, {protected.path} {list(protected.matchers)}.",

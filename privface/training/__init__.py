@@ -1,12 +1,12 @@
 """Training: the semi-adversarial loop, and plain training of classifiers, matchers and autoencoders."""
 
+from privface.config import LossWeights
 from privface.training.checkpoint import RESUME_FILE
 from privface.training.encoder import train_encoder
 from privface.training.reconstruction import Epoch, FitSettings, UnitSource, evaluate, train_autoencoder
 from privface.training.source import ArraySource, DecodingSource, ImageSource
 from privface.training.step import (
     EmbeddingAdversary,
-    LossWeights,
     PixelAdversary,
     SemiAdversarialStep,
     TrainingStep,

@@ -19,11 +19,7 @@ RESUME_FILE = "resume.ckpt"
 def write_checkpoint(path: Path, key: str, parts: Mapping[str, Any], **values: Any) -> None:
     """Replace a checkpoint at once; a kill leaves the old one or the new one.
 
-    Args:
-        path: The file.
-        key: Settings that training has to go on with.
-        parts: Networks and optimisers, by name.
-        values: Tensors and plain values, by name.
+    It holds networks and optimisers (``parts``), tensors and plain ``values``, and the settings to go on with (``key``).
     """
     buffer = io.BytesIO()
     states = {name: part.state_dict() for name, part in parts.items()}
@@ -35,12 +31,6 @@ def read_checkpoint(
     path: Path, key: str, parts: Mapping[str, Any], *, device: torch.device | str = "cpu"
 ) -> dict[str, Any]:
     """Put the parts back as they were, and give the values; nothing but tensors and plain values is unpickled.
-
-    Args:
-        path: The file.
-        key: Settings that training would go on with.
-        parts: As they were written.
-        device: Where tensors go.
 
     Raises:
         CheckpointError: If the file is missing, damaged or of other settings.

@@ -22,7 +22,11 @@ CHECKPOINT = "encoder.ckpt"
 _EVERY = 500
 """Steps between checkpoints."""
 
+_RELATION = 4.0
+"""Weight of the cosine matrices."""
 
+
+# nine arguments, most of them settings; more than sixty lines with what they mean
 def train_encoder(
     source: ImageSource,
     targets: NDArray[np.float32],
@@ -30,7 +34,6 @@ def train_encoder(
     images: int = 256_000,
     batch_size: int = 64,
     learning_rate: float = 2e-3,
-    relation: float = 4.0,
     network: FaceEncoder | None = None,
     seed: int = 0,
     folder: Path | None = None,
@@ -48,7 +51,6 @@ def train_encoder(
         images: Faces shown in all.
         batch_size: Faces a step, half of them mixtures.
         learning_rate: AdamW's highest rate (one cosine).
-        relation: Weight of the cosine matrices.
         network: What is trained; by default a new one of ``K`` outputs.
         seed: Initial weights, order, views and mixtures.
         folder: Where a checkpoint is kept; one that is there is gone on with.
@@ -74,7 +76,7 @@ def train_encoder(
     average = moving_average(network, 0.999)
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.02)
     batches = _batches(len(source), images, batch_size, seed)
-    key = str([images, batch_size, learning_rate, relation, seed, network.config, len(source)])
+    key = str([images, batch_size, learning_rate, _RELATION, seed, network.config, len(source)])
     parts = {"network": network, "average": average, "optimizer": optimizer}
     file = None if folder is None else folder / CHECKPOINT
     start = 0 if file is None or not file.is_file() else read_checkpoint(file, key, parts)["done"]
@@ -85,7 +87,7 @@ def train_encoder(
         with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16()):
             given = network(shown.to(memory_format=torch.channels_last) * 2 - 1)
         given = F.normalize(given.float())
-        return (1 - (given * aim).sum(1)).mean() + relation * (given @ given.T - aim @ aim.T).square().mean()
+        return (1 - (given * aim).sum(1)).mean() + _RELATION * (given @ given.T - aim @ aim.T).square().mean()
 
     for done, _ in descend(
         optimizer, source, batches, loss, rise=200, floor=0.01, clip=5.0, start=start, progress=progress

@@ -59,14 +59,7 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
     def forward(
         self, images: Tensor, genders: Tensor, embeddings: Sequence[Tensor], *, generator: torch.Generator
     ) -> StepLosses:
-        """See :class:`TrainingStep`.
-
-        Args:
-            images: Originals.
-            genders: Not looked at.
-            embeddings: The moved code of each size; unit rows.
-            generator: For sizes, mixtures and views.
-        """
+        """See :class:`TrainingStep`; genders are not looked at, ``embeddings`` are the moved codes of each size, unit rows."""
         weights = self.weights
         chosen = int(torch.randint(len(self.erasers), (), generator=generator))
         originals, codes = mixed(images, embeddings[chosen], generator)

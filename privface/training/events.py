@@ -18,7 +18,7 @@ class TrainingLog:
     Args:
         run: Run folder; created if missing.
         tensorboard: Also write TensorBoard event files to ``run/tensorboard``.
-        active: Whether this process writes (one process of several does).
+        active: Whether this process is the one that writes.
 
     Raises:
         MissingExtraError: If TensorBoard is asked for and not installed.

@@ -19,6 +19,7 @@ Progress: TypeAlias = Callable[[int, int, float], None]
 """Called as ``progress(steps done, steps, loss)``."""
 
 
+# nine arguments: what all loops share, and no more
 def descend(
     optimizer: torch.optim.Optimizer,
     source: ImageSource,
@@ -56,11 +57,11 @@ def descend(
         if clip is not None:
             torch.nn.utils.clip_grad_norm_(learned, clip)
         optimizer.step()
-        found = float(value.detach())
-        if not math.isfinite(found):
+        figure = float(value.detach())
+        if not math.isfinite(figure):
             raise TrainingError(
-                f"The loss is {found} after {done + 1} steps.", hint="Lower the learning rate."
+                f"The loss is {figure} after {done + 1} steps.", hint="Lower the learning rate."
             )
         if progress is not None:
-            progress(done + 1, len(batches), found)
-        yield done + 1, found
+            progress(done + 1, len(batches), figure)
+        yield done + 1, figure

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from privface.models import PrivacyNet
 from privface.training.source import random_view
-from privface.training.step import PixelAdversary, StepLosses, TrainingStep, read_gender
+from privface.training.step import PixelAdversary, StepLosses, TrainingStep
 
 
 class PrivacyNetStep(TrainingStep[PrivacyNet]):
@@ -50,14 +50,7 @@ class PrivacyNetStep(TrainingStep[PrivacyNet]):
     def forward(
         self, images: Tensor, genders: Tensor, embeddings: Sequence[Tensor], *, generator: torch.Generator
     ) -> StepLosses:
-        """See :class:`TrainingStep`.
-
-        Args:
-            images: As there.
-            genders: Labels of all attributes, 0 or 1, or -1 where there is none, ``(N, A)``.
-            embeddings: As there.
-            generator: Also draws the masks.
-        """
+        """See :class:`TrainingStep`; here ``genders`` are labels of all attributes, 0 or 1, or -1 where there is none, ``(N, A)``."""
         weights, critic = self.weights, self.pixel_adversaries[0]
         mask = torch.randint(0, 2, tuple(genders.shape), generator=generator).to(images)
         passed = self.autoencoder.learn(images, mask)
@@ -67,18 +60,14 @@ class PrivacyNetStep(TrainingStep[PrivacyNet]):
         if weights.reconstruction:
             terms["reconstruction"] = self.reconstruction(protected, images)
         if weights.matching and len(self.matchers):
-            looked_at = max(1, round(weights.matching_share * len(images)))
-            kept = [
-                self.matching(matcher(protected[:looked_at]), old[:looked_at])
-                for matcher, old in zip(self.matchers, embeddings, strict=True)
-            ]
-            terms["matching"] = torch.stack(kept).mean()
+            shown = protected[: self.looked_at(images)]
+            terms["matching"] = self.kept([matcher(shown) for matcher in self.matchers], embeddings)
         if weights.code:
             terms["code"] = passed.penalty
         if weights.frozen and len(self.classifiers):
             view = random_view(protected, generator=generator)
             read = [
-                self._attribute(read_gender(c, view), genders[:, a], mask[:, a] > 0)
+                self._attribute(c.logit(view), genders[:, a], mask[:, a] > 0)  # type: ignore[operator]
                 for c, a in zip(self.classifiers, self.readers, strict=True)
             ]
             terms["frozen"] = torch.stack(read).mean()

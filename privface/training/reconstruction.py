@@ -30,11 +30,7 @@ _LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class UnitSource:
-    """Images held in memory as floats, of any number of channels.
-
-    Args:
-        images: float32 ``(N, C, H, W)``, in [0, 1] unless the network's output is linear.
-    """
+    """Images held in memory: float32 ``(N, C, H, W)``, in [0, 1] unless the network's output is linear."""
 
     def __init__(self, images: NDArray[np.float32]) -> None:
         self._images = images
@@ -103,6 +99,7 @@ class Epoch:
     kept: bool
 
 
+# ten arguments and one long body: what may be left out of a training, and its epochs in the order they happen
 def train_autoencoder(
     network: Autoencoder,
     source: ImageSource,
@@ -160,11 +157,11 @@ def train_autoencoder(
             state = read_checkpoint(checkpoint, key, parts)
             kept, epochs = state["kept"], [Epoch(*epoch) for epoch in state["epochs"]]
             torch.set_rng_state(state["random"])
-        for done, found in descend(
+        for done, value in descend(
             optimizer, source, batches, loss,
             rise=len(batches) // 20, clip=1.0, start=each * len(epochs), progress=progress,
         ):  # fmt: skip
-            losses.append(found)
+            losses.append(value)
             if done % each:
                 continue
             held = np.nan

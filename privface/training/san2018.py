@@ -11,7 +11,7 @@ from torch import Tensor
 from privface.models import Prototypes, San2018
 from privface.models.san2018 import from_grey, to_grey
 from privface.training.source import random_view
-from privface.training.step import StepLosses, TrainingStep, read_gender
+from privface.training.step import StepLosses, TrainingStep
 
 
 class San2018Step(TrainingStep[San2018]):
@@ -46,7 +46,7 @@ class San2018Step(TrainingStep[San2018]):
         self, images: Tensor, genders: Tensor, embeddings: Sequence[Tensor], *, generator: torch.Generator
     ) -> StepLosses:
         """See :class:`TrainingStep`."""
-        weights, count = self.weights, len(images)
+        weights = self.weights
         grey, same = to_grey(images), self.same[genders]
         maps = self.autoencoder.decode(grey, same)
         alike = self.autoencoder.combine(maps, same)
@@ -57,23 +57,16 @@ class San2018Step(TrainingStep[San2018]):
             turned = self.autoencoder.combine(maps, self.opposite[genders])
             both = from_grey(torch.cat([alike, turned]), size=images.shape[-1])
             if weights.matching:
-                terms["matching"] = self._matching(both, embeddings, count)
+                rows = torch.arange(self.looked_at(images), device=both.device)
+                pairs = both[torch.cat([rows, rows + len(images)])]
+                shown = [matcher(pairs).view(2, len(rows), -1).mean(0) for matcher in self.matchers]
+                terms["matching"] = self.kept(shown, embeddings)
             if weights.frozen:
                 terms["frozen"] = self._frozen(random_view(both, generator=generator), genders)
         return self.summed(terms)
 
-    def _matching(self, both: Tensor, embeddings: Sequence[Tensor], count: int) -> Tensor:
-        looked_at = max(1, round(self.weights.matching_share * count))
-        rows = torch.arange(looked_at, device=both.device)
-        pairs = both[torch.cat([rows, rows + count])]
-        return torch.stack(
-            [
-                self.matching(matcher(pairs).view(2, looked_at, -1).mean(0), old[:looked_at])
-                for matcher, old in zip(self.matchers, embeddings, strict=True)
-            ]
-        ).mean()
-
     def _frozen(self, view: Tensor, genders: Tensor) -> Tensor:
         # the term asks for the other gender: told the true ones it turns them round, told the other ones it keeps them
         asked = torch.cat([1 - genders, genders])
-        return 2 * torch.stack([self.attribute(read_gender(c, view), asked) for c in self.classifiers]).mean()
+        read = [self.attribute(classifier.logit(view), asked) for classifier in self.classifiers]  # type: ignore[operator]
+        return 2 * torch.stack(read).mean()

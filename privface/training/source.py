@@ -15,6 +15,9 @@ from torch import Tensor
 
 from privface.images import to_unit
 
+_SHIFT = 4
+"""Largest shift of a random view in pixels, both axes."""
+
 
 class ImageSource(Protocol):
     """Random access to aligned faces."""
@@ -29,11 +32,7 @@ class ImageSource(Protocol):
 
 
 class ArraySource:
-    """Aligned faces held in memory as uint8.
-
-    Args:
-        pixels: Shape ``(N, H, W, 3)``.
-    """
+    """Aligned faces held in memory as uint8 ``(N, H, W, 3)``."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
         self._pixels = pixels
@@ -42,7 +41,7 @@ class ArraySource:
         return len(self._pixels)
 
     def batch(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Faces at ``index``: float32 RGB ``(B, 3, H, W)`` in [0, 1]."""
+        """As of :class:`ImageSource`."""
         return to_unit(self._pixels[index])
 
 
@@ -63,17 +62,12 @@ class DecodingSource:
         return self._count
 
     def batch(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Faces at ``index``: float32 RGB ``(B, 3, H, W)`` in [0, 1]."""
+        """As of :class:`ImageSource`."""
         return to_unit(np.stack(list(self._pool.map(self._load, index.tolist()))))
 
 
 class Prefetcher:
-    """Yields ``(position, index, images)`` with the next batch prepared in a background thread.
-
-    Args:
-        source: Where faces come from.
-        batches: Index arrays, in order.
-        start: Position of the first one to yield (resuming).
+    """Yields ``(position, index, images)`` of index arrays, from ``start`` on, with the next batch prepared in a background thread.
 
     Attributes:
         waited: Seconds the consumer stood waiting for data.
@@ -102,9 +96,7 @@ def step_generator(*, seed: int, epoch: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
-def random_view(
-    images: Tensor, *, generator: torch.Generator, shift: int = 4, colour: float = 0.25
-) -> Tensor:
+def random_view(images: Tensor, *, generator: torch.Generator, colour: float = 0.25) -> Tensor:
     """One random flip, shift, colour cast and greyness for a whole batch, differentiably.
 
     Classifiers and adversaries look at such views, in training as well as in use. Without the colour part a
@@ -113,15 +105,13 @@ def random_view(
     Args:
         images: ``(N, 3, H, W)`` in [0, 1].
         generator: Source of randomness.
-        shift: Largest shift in pixels, both axes.
         colour: Largest relative change of each channel; half of the views also lose up to all of their colour.
     """
     flip, dx, dy, grey, *gains = torch.rand(7, generator=generator).tolist()
     out = images.flip(3) if flip < 0.5 else images
-    if shift:
-        left, top = int(dx * (2 * shift + 1)), int(dy * (2 * shift + 1))
-        padded = F.pad(out, (shift, shift, shift, shift), mode="replicate")
-        out = padded[:, :, top : top + images.shape[2], left : left + images.shape[3]]
+    left, top = int(dx * (2 * _SHIFT + 1)), int(dy * (2 * _SHIFT + 1))
+    padded = F.pad(out, [_SHIFT] * 4, mode="replicate")
+    out = padded[:, :, top : top + images.shape[2], left : left + images.shape[3]]
     if colour:
         fade = max(0.0, 2 * grey - 1)
         out = out + fade * (out.mean(1, keepdim=True) - out)

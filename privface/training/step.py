@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from privface.config import LossWeights
 from privface.errors import TrainingError
 from privface.losses import AlignmentLoss, AttributeLoss, MatchingLoss, ReconstructionLoss
 from privface.models import CompactResNet, FlowSan, GenderProbe, Matcher, Mlp, Single, to_input
@@ -19,35 +20,6 @@ from privface.records import InputSpec
 from privface.training.source import random_view
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """How much each term counts; 0 leaves it out (and its networks unused).
-
-    Attributes:
-        reconstruction: Likeness to the original.
-        matching: Identity, per matcher.
-        frozen: Frozen gender classifiers (mean over them).
-        adversary: Adversaries that keep learning on protected pixels (mean over them).
-        embedding: Adversaries that keep learning on the matchers' embeddings of protected images.
-        alignment: Likeness of both genders' embeddings of protected images, in mean and covariance.
-        code: The code's own penalty: L1, or the divergence of a variational code.
-        matching_share: Share of each batch that the matchers look at: they cost most of a step, and a random
-            half of the batch gives the same gradient on average.
-        matching_views: Whether matchers see flipped and shifted views. What holds under views holds better for
-            matchers that were not met, the reverse side of what Xie et al. (CVPR 2019) found for attacks.
-    """
-
-    reconstruction: float = 1.0
-    matching: float = 1.0
-    frozen: float = 1.0
-    adversary: float = 1.0
-    embedding: float = 0.0
-    alignment: float = 0.0
-    code: float = 0.0
-    matching_share: float = 1.0
-    matching_views: bool = False
 
 
 class PixelAdversary(nn.Module):
@@ -70,11 +42,7 @@ class PixelAdversary(nn.Module):
 
 
 class EmbeddingAdversary(nn.Module):
-    """An MLP that reads gender from a matcher's embedding of protected images.
-
-    Args:
-        inputs: Embedding size.
-    """
+    """An MLP that reads gender from a matcher's embedding, of ``inputs`` values, of protected images."""
 
     def __init__(self, *, inputs: int) -> None:
         super().__init__()
@@ -120,6 +88,7 @@ class TrainingStep(nn.Module, ABC, Generic[NetworkT]):
         done_share: How much of the training is done, 0 to 1; the trainer keeps it.
     """
 
+    # ten arguments: the networks and the terms, which each method fills by name
     def __init__(
         self,
         autoencoder: NetworkT,
@@ -142,12 +111,8 @@ class TrainingStep(nn.Module, ABC, Generic[NetworkT]):
         self.pixel_adversaries = nn.ModuleList(pixel_adversaries)
         self.embedding_adversaries = nn.ModuleList(embedding_adversaries)
         self.alignments = nn.ModuleList(alignments)
-        self.weights, self.reconstruction, self.matching, self.attribute = (
-            weights,
-            reconstruction,
-            matching,
-            attribute,
-        )
+        self.weights, self.reconstruction = weights, reconstruction
+        self.matching, self.attribute = matching, attribute
 
     @abstractmethod
     def forward(
@@ -161,6 +126,15 @@ class TrainingStep(nn.Module, ABC, Generic[NetworkT]):
             embeddings: Each matcher's embedding of the originals, ``(N, D)``, computed beforehand.
             generator: For the random views that classifiers and adversaries see.
         """
+
+    def kept(self, shown: Sequence[Tensor], embeddings: Sequence[Tensor]) -> Tensor:
+        """The matching term: mean over matchers, of embeddings of the first photos ``(B, D)`` and of all originals ``(N, D)``."""
+        pairs = zip(shown, embeddings, strict=True)
+        return torch.stack([self.matching(new, old[: len(new)]) for new, old in pairs]).mean()
+
+    def looked_at(self, images: Tensor) -> int:
+        """How many photos of a batch the matchers look at."""
+        return max(1, round(self.weights.matching_share * len(images)))
 
     def summed(
         self,
@@ -195,7 +169,7 @@ class SemiAdversarialStep(TrainingStep[Single | FlowSan]):
         terms: dict[str, Tensor] = {}
         if weights.reconstruction:
             terms["reconstruction"] = self.reconstruction(protected, images)
-        looked_at = max(1, round(weights.matching_share * len(images)))
+        looked_at = self.looked_at(images)
         kept: list[Tensor] = []
         if weights.matching or weights.embedding or weights.alignment:
             shown = protected[:looked_at]
@@ -203,9 +177,7 @@ class SemiAdversarialStep(TrainingStep[Single | FlowSan]):
                 shown = random_view(shown, generator=generator, colour=0.0)
             kept = [matcher(shown) for matcher in self.matchers]
         if weights.matching and kept:
-            terms["matching"] = torch.stack(
-                [self.matching(new, old[:looked_at]) for new, old in zip(kept, embeddings, strict=True)]
-            ).mean()
+            terms["matching"] = self.kept(kept, embeddings)
         if weights.alignment and len(self.alignments):
             terms["alignment"] = torch.stack(
                 [align(new, genders[:looked_at]) for align, new in zip(self.alignments, kept, strict=True)]
@@ -214,9 +186,8 @@ class SemiAdversarialStep(TrainingStep[Single | FlowSan]):
             terms["code"] = passed.penalty
         view = random_view(protected, generator=generator)
         if weights.frozen and len(self.classifiers):
-            terms["frozen"] = torch.stack(
-                [self.attribute(read_gender(c, view), genders) for c in self.classifiers]
-            ).mean()
+            read = [self.attribute(classifier.logit(view), genders) for classifier in self.classifiers]  # type: ignore[operator]
+            terms["frozen"] = torch.stack(read).mean()
         chased: list[Tensor] = []
         figures: dict[str, Tensor] = {}
         for name, weight, opponents, inputs in (
@@ -243,14 +214,3 @@ class SemiAdversarialStep(TrainingStep[Single | FlowSan]):
                 hint="Give matchers or classifiers, or a reconstruction weight.",
             )
         return self.summed(terms, chase=torch.stack(chased).sum() if chased else None, figures=figures)
-
-
-def read_gender(classifier: nn.Module, images: Tensor) -> Tensor:
-    """A frozen classifier's log-odds of "male", ``(N,)``, of images ``(N, 3, H, W)`` in [0, 1].
-
-    Raises:
-        TrainingError: If it is no gender classifier.
-    """
-    if not isinstance(classifier, GenderProbe):
-        raise TrainingError(f"{type(classifier).__name__} is not a GenderProbe.")
-    return classifier.logit(images)

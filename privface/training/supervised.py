@@ -19,7 +19,11 @@ from privface.records import InputSpec
 from privface.training.loop import Progress, descend
 from privface.training.source import ImageSource, random_view, step_generator
 
+_SCALE, _MARGIN = 16.0, 0.2
+"""What a matcher's cosines are multiplied with, and what is taken off the true person's before."""
 
+
+# more than eight arguments, here and below: settings of a training, which callers choose one by one
 def train_gender_classifier(
     source: ImageSource,
     genders: NDArray[np.int64],
@@ -31,7 +35,6 @@ def train_gender_classifier(
     width: int = 24,
     stages: int = 4,
     separable: bool = False,
-    learning_rate: float = 2e-3,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> CompactResNet:
@@ -47,7 +50,6 @@ def train_gender_classifier(
         width: Channels of the first stage.
         stages: Residual stages.
         separable: Whether its convolutions are depthwise separable.
-        learning_rate: AdamW's highest rate (one cosine).
         seed: Initial weights, order and views.
         progress: Called as ``progress(done, total, loss)``.
 
@@ -62,7 +64,7 @@ def train_gender_classifier(
     def loss(outputs: Tensor, rows: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(outputs[:, 0], labels[rows].float())
 
-    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-2)
     _fit(network, optimizer, source, orders, batch_size, loss, spec, seed, progress, colour=0.25)
     return network
 
@@ -77,28 +79,14 @@ def train_matcher(
     batch_size: int = 64,
     width: int = 24,
     stages: int = 4,
-    scale: float = 16.0,
-    margin: float = 0.2,
     learning_rate: float = 2e-3,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> CompactResNet:
     """Train a compact matcher with a cosine-margin softmax (CosFace, Wang et al., CVPR 2018).
 
-    Args:
-        source: Aligned faces.
-        identities: People, ``(N,)``; two or more photos each are needed to learn from.
-        spec: Part of the frame and size that the matcher sees.
-        dimensions: Embedding size.
-        epochs: Passes over the data.
-        batch_size: Images a step.
-        width: Channels of the first stage.
-        stages: Residual stages.
-        scale: Multiplier of the cosines.
-        margin: Cosine taken off the true person's.
-        learning_rate: AdamW's highest rate (one cosine).
-        seed: Initial weights, order and views.
-        progress: Called as ``progress(done, total, loss)``.
+    Learns from ``identities``, people ``(N,)`` with two or more photos each, to give embeddings of ``dimensions`` values.
+    ``learning_rate`` is AdamW's highest (one cosine); other arguments are those of :func:`train_gender_classifier`.
 
     Returns:
         A network that maps its input to embeddings, in evaluation mode.
@@ -123,7 +111,7 @@ def train_matcher(
     def loss(outputs: Tensor, rows: Tensor) -> Tensor:
         cosines = F.linear(F.normalize(outputs), F.normalize(centres.weight))
         truth = labels[rows]
-        return F.cross_entropy(scale * (cosines - margin * F.one_hot(truth, len(names))), truth)
+        return F.cross_entropy(_SCALE * (cosines - _MARGIN * F.one_hot(truth, len(names))), truth)
 
     learned = [*network.parameters(), *centres.parameters()]
     optimizer = torch.optim.AdamW(learned, lr=learning_rate, weight_decay=1e-2)

@@ -120,6 +120,7 @@ class SemiAdversarialTrainer:
             **{f"optimizer_{k}": optimizer for k, optimizer in enumerate(self._optimizers)},
         }
 
+    # long: the whole course of a training, to be read in one sitting
     def fit(
         self,
         source: ImageSource,
@@ -151,8 +152,8 @@ class SemiAdversarialTrainer:
         settings = self.settings
         told = genders if labels is None else labels
         if embeddings is None:
-            matchers = self.step.matchers if self.step.weights.matching else ()
-            embeddings = embed_originals([_matcher(m) for m in matchers], source)
+            matchers: Any = self.step.matchers if self.step.weights.matching else ()
+            embeddings = embed_originals(matchers, source)
         log = TrainingLog(run, tensorboard=self._tensorboard, active=self._fabric.is_global_zero)
         done = 0
         if resume:
@@ -313,14 +314,8 @@ def embed_originals(matchers: Sequence[Matcher], source: ImageSource) -> list[Te
     The originals never change, so each matcher reads them once instead of once an epoch.
     """
     chunks = np.array_split(np.arange(len(source)), max(1, len(source) // 64)) if matchers else []
-    found: list[list[Tensor]] = [[] for _ in matchers]
+    read: list[list[Tensor]] = [[] for _ in matchers]
     for _, _, images in Prefetcher(source, chunks):
-        for rows, matcher in zip(found, matchers, strict=True):
+        for rows, matcher in zip(read, matchers, strict=True):
             rows.append(torch.from_numpy(matcher.embed(images.numpy())))
-    return [torch.cat(rows) for rows in found]
-
-
-def _matcher(module: nn.Module) -> Matcher:
-    if not isinstance(module, Matcher):
-        raise TrainingError(f"{type(module).__name__} is not a Matcher.")
-    return module
+    return [torch.cat(rows) for rows in read]

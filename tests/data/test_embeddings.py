@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from privface.data import gender_codes, join_labels, read_embeddings
+from privface.data import LabelFile, gender_codes, read_embeddings
 from privface.errors import DataError, LabelError
 
 VECTORS = np.arange(12, dtype=np.float32).reshape(4, 3) / 7
@@ -87,7 +87,7 @@ def test_matchers_are_kept_apart(tmp_path):
 def test_labels_are_joined_by_file(tmp_path):
     np.savez(tmp_path / "t.npz", embeddings=VECTORS, files=LABELS["file"].to_numpy(str))
     LABELS.iloc[::-1].iloc[1:].to_csv(tmp_path / "l.csv", index=False)
-    joined = join_labels(read_embeddings(tmp_path / "t.npz"), tmp_path / "l.csv")
+    joined = LabelFile(tmp_path / "l.csv").join(read_embeddings(tmp_path / "t.npz"))
     assert joined.labels["identity"].tolist() == ["a", "a", "b", ""]
     assert gender_codes(joined.labels, tmp_path).tolist() == [0, 0, 1, -1]
     np.testing.assert_array_equal(joined.vectors, VECTORS)
@@ -133,9 +133,9 @@ def test_bad_labels_are_refused(tmp_path):
     table = read_embeddings(tmp_path / "t.parquet")
     pd.DataFrame({"name": ["x"]}).to_csv(tmp_path / "n.csv", index=False)
     with pytest.raises(LabelError, match="no 'file' column"):
-        join_labels(table, tmp_path / "n.csv")
+        LabelFile(tmp_path / "n.csv").join(table)
     pd.DataFrame({"file": ["x"], "gender": ["male"]}).to_csv(tmp_path / "o.csv", index=False)
     with pytest.raises(LabelError, match="None of the 4 files"):
-        join_labels(table, tmp_path / "o.csv")
+        LabelFile(tmp_path / "o.csv").join(table)
     with pytest.raises(LabelError, match="gender 'divers'"):
         gender_codes(pd.DataFrame({"gender": ["divers"]}), tmp_path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -25,15 +24,6 @@ from privface.records import ARCFACE_TEMPLATE, GENDERS
 @pytest.fixture(scope="module")
 def faces() -> GeneratedFaces:
     return generate_faces(people=6, photos_per_person=3, seed=11)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Networks this small run several times faster on one thread, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # --- reproducible ---

@@ -8,8 +8,10 @@ import torch
 
 from privface.erasers import RegionalTransport
 from privface.errors import ConfigError
+from privface.models import Protector
 from privface.models.decoder import FaceDecoder
-from privface.models.erased_code import CodeEraser
+from privface.models.erased_code import CodeEraser, ErasedCode
+from privface.models.face_model import network_sha256
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,21 @@ def test_the_eraser_in_torch_is_the_one_that_was_fitted(regions, bits, classes):
     assert same.mean() > 0.99, "single signs may turn on rounding"
     moved = eraser.move(torch.from_numpy(rows).float()).numpy()
     np.testing.assert_allclose(moved, fitted.transported(rows), atol=1e-4)
+
+
+@pytest.mark.parametrize("crop", [[0.0, 0.0, 112.0, 112.0], [10.0, 5.0, 100.0, 110.0]])
+def test_the_fingerprint_covers_what_an_encoder_is_shown(crop):
+    torch.manual_seed(0)
+    spec = {"value_range": [-1.0, 1.0], "crop": crop}
+    encoder = {"form": "compact", "spec": spec, "outputs": 8, "network": {"outputs": 8, "width": 8}}
+    decoder = {"code": 4, "size": 32, "channels": (8, 8, 8, 8, 8)}
+    network = ErasedCode(encoders=[encoder], sizes=[4], drop=0, regions=1, bits=0, decoder=decoder)
+    rest = Protector(network, size=32).fingerprint.removeprefix(network_sha256(network))
+    assert rest == "+code:4" if crop[0] == 0.0 else rest.startswith("+input:")
+    encoder["spec"] = {**spec, "value_range": [0.0, 255.0]}
+    other = ErasedCode(encoders=[encoder], sizes=[4], drop=0, regions=1, bits=0, decoder=decoder)
+    other.load_state_dict(network.state_dict())
+    assert Protector(other, size=32).fingerprint != Protector(network, size=32).fingerprint
 
 
 @pytest.mark.parametrize("size", [32, 112, 160])

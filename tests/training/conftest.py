@@ -69,7 +69,7 @@ def make_step(
         ],
         embedding_adversaries=[EmbeddingAdversary(inputs=96)] if watch else [],
         alignments=[AlignmentLoss(96, decay=0.5)] if align else [],
-        weights=weights or LossWeights(),
+        weights=weights or LossWeights(frozen=1.0, adversary=1.0),
         reconstruction=ReconstructionLoss(),
         matching=MatchingLoss(),
         attribute=AttributeLoss(objective),  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ def step(toy):
         realism=0.5,
         matchers=[],
         classifiers=[GenderProbe(toy.lower(), spec=toy.spec, name=n, weights_sha256=n) for n in "ab"],
-        weights=LossWeights(matching=0.0),
+        weights=LossWeights(matching=0.0, frozen=1.0),
         reconstruction=ReconstructionLoss(),
         matching=MatchingLoss(),
         attribute=AttributeLoss("flip"),

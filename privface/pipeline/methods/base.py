@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -234,7 +234,7 @@ def loss_terms(settings: TrainSettings) -> dict[str, Any]:
     """Reconstruction and matching terms, and the weights, as a :class:`TrainingStep` takes them."""
     losses = settings.losses
     return {
-        "weights": LossWeights(**{f.name: getattr(losses, f.name) for f in fields(LossWeights)}),
+        "weights": LossWeights(**losses.model_dump(include=set(LossWeights.model_fields))),
         "reconstruction": ReconstructionLoss(l1=losses.l1, l2=losses.l2, ssim=losses.ssim, tone=losses.tone),
         "matching": MatchingLoss(margin=losses.margin),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
@@ -75,7 +74,7 @@ def _train(job: Job, options: San2018Options) -> Outcome:
     seed_weights(job.settings.seed)
     first = stage(
         San2018(),
-        replace(weights, matching=0.0, frozen=0.0),
+        weights.model_copy(update={"matching": 0.0, "frozen": 0.0}),
         run=job.run / "reconstruction",
         stage="train 1/2: reconstruction",
         epochs=options.reconstruction_epochs,
