@@ -20,9 +20,9 @@ from privface import __version__
 from privface.errors import ConfigError, MissingExtraError, ModelError
 from privface.images import write_atomic
 from privface.models.inputs import require_unit_images
-from privface.models.onnx_backend import open_session, session_outputs
 from privface.models.protectable import Protectable
 from privface.models.protector import Protector
+from privface.sessions import open_session, session_outputs
 
 TOLERANCE = 1e-4
 """Largest difference in [0, 1] between ONNX Runtime and torch that an export may show; a fortieth of an 8-bit step."""
