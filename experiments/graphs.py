@@ -1,19 +1,43 @@
-"""Writes the ONNX graphs of MTCNN's networks into the package: layers alone; weights are read where facenet-pytorch lies.
+"""Writes ONNX graphs without weights into the package, for ONNX Runtime, which is given the weights as it opens them.
 
     python experiments/graphs.py
 
-The networks are those of Zhang et al. (IEEE SPL 2016) as facenet-pytorch has them, layer by layer, and names of weights are its own.
+Of MTCNN's networks (Zhang et al., IEEE SPL 2016) as facenet-pytorch has them, layer by layer; names of weights are its own. And of
+`bundled:erased` and its encoder, `bundled:matcher`, as torch exports them; names are those of their `model.safetensors`. The list
+of bundled models is given the hashes of theirs. Run it after `experiments/bundle.py`.
 """
 
 from __future__ import annotations
 
+import argparse
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
+import onnxscript.optimizer
+import torch
 from onnx import TensorProto, helper
+from torch import Tensor, nn
 
-PACKAGE = Path(__file__).parents[1] / "privface" / "faces" / "graphs"
+import privface
+from privface.models import Protector, load_matcher
+from privface.models.bundled import DEFAULT_MATCHER, DEFAULT_PROTECTOR, MANIFEST
+from privface.models.onnx_models import GRAPH, MATCHER_GRAPH, PREFIX
+
+PACKAGE = Path(privface.__file__).parent
 OPSET, IR = 17, 8
+
+
+def outside(name: str, shape: Sequence[int]) -> onnx.TensorProto:
+    """A weight whose values lie elsewhere."""
+    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape)
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights")
+    return tensor
 
 
 class Graph:
@@ -31,10 +55,7 @@ class Graph:
 
     def weight(self, name: str, *shape: int) -> str:
         """Declare one whose values are given when the graph is run."""
-        tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape)
-        tensor.data_location = TensorProto.EXTERNAL
-        tensor.external_data.add(key="location", value="weights")
-        self.weights.append(tensor)
+        self.weights.append(outside(name, shape))
         return name
 
     def add(self, kind: str, *inputs: str, **attributes: object) -> str:
@@ -121,12 +142,92 @@ def onet() -> bytes:
     return g.model(g.dense(x, "dense6_2", 256, 4), g.dense(x, "dense6_3", 256, 10), probability)
 
 
+class Drawing(nn.Module):
+    """A protector as a graph has it."""
+
+    def __init__(self, protector: Protector) -> None:
+        super().__init__()
+        self.network = protector.network.exportable()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Protected images."""
+        return self.network(images).clamp(0.0, 1.0)
+
+
+def exported(network: nn.Module, homes: Mapping[str, str], told: Mapping[str, object]) -> bytes:
+    """A network that torch exports, without its weights.
+
+    Args:
+        network: Maps images ``(N, 3, 112, 112)`` to one tensor.
+        homes: How names of weights begin in the network, the longest first, and in the file of weights.
+        told: What the graph says of itself.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program: Any = torch.onnx.export(
+            network.eval(),
+            (torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(0)),),
+            dynamo=True,
+            input_names=["images"],
+            dynamic_shapes={
+                "images" if isinstance(network, Drawing) else "x": {0: torch.export.Dim("n", min=1)}
+            },
+            optimize=False,  # what is put together of weights would be weights again
+            verbose=False,
+        )
+    model = program.model_proto
+    names = {}
+    for weight in network.state_dict():
+        start = next(start for start in homes if weight.startswith(start))
+        names[weight] = homes[start] + weight.removeprefix(start)
+    shapes = {names[one.name]: list(one.dims) for one in model.graph.initializer if one.name in names}
+    kept = [one for one in model.graph.initializer if one.name not in names]
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    # inputs, while it is made smaller: of them nothing is known
+    places = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    model.graph.input.extend(places)
+    model = onnxscript.optimizer.optimize(model)
+    del model.graph.input[1:]
+    del model.graph.value_info[:]
+    model.graph.initializer.extend(outside(name, shape) for name, shape in shapes.items())
+    for node in model.graph.node:  # it says where the exporter's own source lies, and in which line
+        node.ClearField("metadata_props")
+    helper.set_model_props(model, {f"{PREFIX}{key}": str(value) for key, value in told.items()})
+    return bytes(model.SerializeToString())
+
+
+def bundled(root: Path) -> None:
+    """The graphs of the models in a folder like the package's, and their hashes in its list."""
+    protector, matcher = Protector.load(DEFAULT_PROTECTOR), load_matcher(DEFAULT_MATCHER)
+    reader = "encoders.0.network."
+    drawn = {"size": protector.size, "fingerprint": protector.fingerprint}
+    read = {"fingerprint": matcher.weights_sha256, "range": " ".join(map(str, matcher.spec.value_range))}
+    made = {
+        ("erased", GRAPH): exported(
+            Drawing(protector), {"network.encoders.0.plain.": reader, "network.": ""}, drawn
+        ),
+        ("matcher", MATCHER_GRAPH): exported(matcher.network, {"": reader}, read),
+    }
+    listed = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+    for (model, name), content in made.items():
+        (root / "erased" / name).write_bytes(content)
+        listed["models"][model]["files"][name] = hashlib.sha256(content).hexdigest()
+        print(model, len(content), "bytes")
+    (root / MANIFEST).write_text(json.dumps(listed, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def main() -> None:
-    PACKAGE.mkdir(exist_ok=True)
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     for make in (pnet, rnet, onet):
         content = make()
-        (PACKAGE / f"{make.__name__}.onnx").write_bytes(content)
+        (PACKAGE / "faces" / "graphs" / f"{make.__name__}.onnx").write_bytes(content)
         print(make.__name__, len(content), "bytes")
+    bundled(PACKAGE / "models" / "weights")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def open_session(
 
     Args:
         model: The file or its content.
-        weights: Arrays by name, for a graph that declares them as data outside of it.
+        weights: Arrays by name, for a graph, given as bytes, that declares them as data outside of it. It need not declare all.
         device: ``"cpu"`` or ``"cuda"``.
         threads: Threads of one operation; by default as many as there are (:func:`~privface.threads.thread_count`).
 
@@ -39,13 +39,13 @@ def open_session(
     options.intra_op_num_threads = threads or thread_count()
     # waiting threads would starve others
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if weights is not None:
-        given = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in weights.values()]
-        options.add_external_initializers(list(weights), given)
+    content = model if isinstance(model, bytes) else str(model)
+    if weights is not None and isinstance(content, bytes):
+        declared = [name for name in weights if _declares(content, name)]
+        arrays = (np.ascontiguousarray(weights[name]) for name in declared)
+        options.add_external_initializers(declared, [ort.OrtValue.ortvalue_from_numpy(one) for one in arrays])
     try:
-        session = ort.InferenceSession(
-            model if isinstance(model, bytes) else str(model), options, providers=[provider]
-        )
+        session = ort.InferenceSession(content, options, providers=[provider])
     except Exception as error:  # onnxruntime raises bare C++ exceptions of many kinds
         raise ModelError(
             f"{'The model' if isinstance(model, bytes) else model.name} cannot be opened as an ONNX model ({str(error).splitlines()[0][:120]}).",
@@ -57,6 +57,11 @@ def open_session(
             hint="Install onnxruntime-gpu or use --device cpu.",
         )
     return session
+
+
+def _declares(graph: bytes, name: str) -> bool:
+    """Whether a graph declares a weight: ONNX Runtime refuses others. In a Protobuf, text stands behind its length."""
+    return bytes([len(name)]) + name.encode() in graph
 
 
 def session_outputs(session: Any, x: NDArray[np.float32], *, name: str) -> NDArray[np.float32]:

@@ -33,6 +33,14 @@ def thread_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def set_thread_count(count: int) -> None:
+    """Let networks of this process use so many threads, whether torch is loaded, will be, or is not there."""
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    torch = _loaded_torch()
+    if torch is not None:
+        torch.set_num_threads(count)
+
+
 def map_parts(function: Callable[[PartT], ResultT], parts: Sequence[PartT]) -> list[ResultT]:
     """``function`` of every part, in order, on as many cores as there are threads (:func:`thread_count`).
 

@@ -376,7 +376,7 @@ def _templates(
             raise typer.BadParameter("--store keeps the templates of --embeddings; give that, too.")
         return None, None
     from privface.device import Device  # noqa: PLC0415
-    from privface.pipeline.erase import template_maker  # noqa: PLC0415
+    from privface.protect.templates import template_maker  # noqa: PLC0415
 
     maker = template_maker(embeddings, Device.choose(device, precision))
     if store is None:

@@ -160,12 +160,6 @@ def _frozen_again(model: FaceModel, device: Device) -> FaceModel:
     return model.frozen(device)
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def network_sha256(network: nn.Module) -> str:
     """SHA-256 over names, shapes and bytes of a network's parameters and buffers."""
     digest = hashlib.sha256()
