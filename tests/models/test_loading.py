@@ -12,7 +12,7 @@ from privface.errors import InputRangeError, MissingExtraError, ModelError, Priv
 from privface.models import CompactResNet, GenderProbe, load_gender_probe, load_matcher, save_network
 from privface.models.face_model import FaceModel
 from privface.models.inventory import list_models, verify_model
-from privface.models.loading import FACENET_FILES, ONNX_SPEC
+from privface.models.specs import FACENET_FILES, ONNX_SPEC
 from privface.records import InputSpec
 
 onnx = pytest.importorskip("onnx")
