@@ -7,7 +7,7 @@ encoder is `bundled:matcher`); GENDER is the folder of a `mini:` gender classifi
 and matrices are kept in half precision, an eraser's arrays as they are. Nothing else of the folders is taken: no photo, no name
 or digest of a person, no path. Of each card (`README.md` in the model's folder, written by hand) only what stands between its
 marks is replaced. A figure of a card is one of AUDIT, an audit of photos that `bundled:erased` protected; without AUDIT the
-cards say that nothing was measured. So: once without, audit with `--model bundled:erased`, once with.
+cards say that nothing was measured. So: once without, audit with `--model bundled:erased`, once with; then `experiments/graphs.py`.
 """
 
 from __future__ import annotations
