@@ -75,13 +75,16 @@ class Graph:
         return self.add("Gemm", x, matrix, self.weight(f"{name}.bias", out), transB=1)
 
     def prelu(self, x: str, number: int, count: int, *, planes: bool = True) -> str:
-        """A slope a channel below zero."""
+        """A slope a channel below zero, as ``a x + (1 - a) relu(x)``: faster than ONNX Runtime's own PRelu."""
         slope = self.weight(f"prelu{number}.weight", count)
         if planes:
             shape = f"planes{number}"
             self.weights.append(helper.make_tensor(shape, TensorProto.INT64, [3], [count, 1, 1]))
             slope = self.add("Reshape", slope, shape)
-        return self.add("PRelu", x, slope)
+        if number == 1:
+            self.weights.append(helper.make_tensor("one", TensorProto.FLOAT, [], [1.0]))
+        above = self.add("Mul", self.add("Relu", x), self.add("Sub", "one", slope))
+        return self.add("Add", self.add("Mul", x, slope), above)
 
     def pool(self, x: str, side: int) -> str:
         """The largest of each square, steps of two; a square at the border may be cut."""

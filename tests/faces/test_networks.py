@@ -49,7 +49,7 @@ def test_the_graphs_are_those_of_the_script_and_hold_no_weights() -> None:
     for name in _networks.NAMES:
         kept = onnx.load(_networks._GRAPHS / f"{name}.onnx", load_external_data=False)
         assert kept == onnx.load_model_from_string(getattr(script, name)())
-        assert kept.ByteSize() < 3000
+        assert kept.ByteSize() < 4000
 
 
 def test_weights_are_read_as_torch_reads_them() -> None:
