@@ -25,18 +25,12 @@ _NEEDED = ("numpy", "opencv-python-headless", "pillow", "pyarrow", "safetensors"
 _DETECTOR = "facenet-pytorch"
 """Brings the weights of the face detector; the light install adds it without what it depends on."""
 
+_OF_TRAIN = ("torch", "torchvision", "scikit-learn", "pandas")
+"""Shown by themselves where they are; where not, the extra ``train`` says so."""
+
 _EXTRAS = {
     "train": (
-        (
-            "torch",
-            "torchvision",
-            "lightning-fabric",
-            "scikit-learn",
-            "scikit-image",
-            "scipy",
-            "pandas",
-            "matplotlib",
-        ),
+        (*_OF_TRAIN, "lightning-fabric", "scikit-image", "scipy", "matplotlib"),
         "training, audits, erasers and reports",
     ),
     "onnx": (("onnx", "onnxscript", "onnx2torch"), "training against ONNX models, export"),
@@ -86,16 +80,15 @@ def checks() -> list[Check]:
 
 
 def _packages() -> Iterator[Check]:
-    for name in _NEEDED:
+    for name in (*_NEEDED, _DETECTOR, *_OF_TRAIN):
         try:
             yield Check(name, "ok", version(name))
         except PackageNotFoundError:
-            yield Check(name, "problem", "not installed", f"pip install {name}")
-    try:
-        yield Check(_DETECTOR, "ok", version(_DETECTOR))
-    except PackageNotFoundError:
-        cure = f"To find faces in photos: pip install --no-deps {_DETECTOR}. Aligned crops work without it."
-        yield Check(_DETECTOR, "note", "not installed", cure)
+            if name in _NEEDED:
+                yield Check(name, "problem", "not installed", f"pip install {name}")
+            elif name == _DETECTOR:
+                cure = f"To find faces in photos: pip install --no-deps {_DETECTOR}. Aligned crops work without it."
+                yield Check(name, "note", "not installed", cure)
 
 
 def _torch() -> Check:

@@ -636,13 +636,13 @@ def main() -> None:
         _fail("There is not enough memory.", "Take fewer images at once, such as --batch-size 8.", EXIT_USAGE)
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
-        if package not in _OF_TRAIN:
-            _report_bug(error)
-        _fail(
-            f"This needs {package}, which a light install does not have.",
-            "Install all of privface: pip install 'privface[train]'.",
-            EXIT_USAGE,
-        )
+        if package in _OF_TRAIN:
+            _fail(
+                f"This needs {package}, which a light install does not have.",
+                "Install all of privface: pip install 'privface[train]'.",
+                EXIT_USAGE,
+            )
+        _report_bug(error)
     except Exception as error:  # whatever it is, a user is told in one sentence
         _report_bug(error)
     except SystemExit as stop:
