@@ -33,6 +33,7 @@ from privface.models.checkpoint import CARD, WEIGHTS, SavedNetwork, load_network
 from privface.models.erased_code import ErasedCode
 from privface.models.face_model import network_sha256
 from privface.models.inventory import verify_model
+from privface.models.onnx_models import GRAPH, MATCHER_GRAPH
 from privface.models.protector import Protector
 from privface.pipeline.fit import CONFIG_FILE, PROVENANCE_FILE
 
@@ -170,6 +171,8 @@ def _copy(asked: argparse.Namespace) -> dict[str, dict[str, str]]:
         raise SystemExit(
             f"{asked.run.name} is no erased-code with one encoder of ours; a network of others is not passed on."
         )
+    for graph in (GRAPH, MATCHER_GRAPH):  # they are of the model before; graphs.py makes them anew
+        (asked.to / "erased" / graph).unlink(missing_ok=True)
     _write_halved(asked.run, run, asked.to / "erased")
     _write_halved(asked.gender, load_network(asked.gender), asked.to / "gender")
     encoder = Protector.load(asked.to / "erased").network.get_submodule("encoders.0.network")
