@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -94,6 +94,10 @@ class MTCNNDetector:
         """The networks, made when the first photo is looked at: a job of aligned crops never does."""
         networks = load_networks(self._device)
         return Cascade(networks, thresholds=self._thresholds, min_face=self._min_face)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes over: all but the networks, which it loads itself."""
+        return {name: value for name, value in self.__dict__.items() if name != "_cascade"}
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
         """Find the faces of each photo.

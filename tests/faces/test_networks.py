@@ -76,6 +76,12 @@ def test_a_file_that_names_anything_but_tensors_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_detector_that_was_used_goes_to_another_process() -> None:
+    used = MTCNNDetector(min_face=40)
+    photo = np.zeros((250, 250, 3), np.uint8)
+    assert used.detect([photo]) == pickle.loads(pickle.dumps(used)).detect([photo]) == [[]]  # noqa: S301 - its own bytes
+
+
 def test_a_missing_package_is_told_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_networks, "PACKAGE", "not_installed_here")
     with pytest.raises(MissingExtraError, match="facenet-pytorch") as caught:
