@@ -7,7 +7,7 @@ encoder is `bundled:matcher`); GENDER is the folder of a `mini:` gender classifi
 and matrices are kept in half precision, an eraser's arrays as they are. Nothing else of the folders is taken: no photo, no name
 or digest of a person, no path. Of each card (`README.md` in the model's folder, written by hand) only what stands between its
 marks is replaced. A figure of a card is one of AUDIT, an audit of photos that `bundled:erased` protected; without AUDIT the
-cards say that nothing was measured. So: once without, audit with `--model bundled:erased`, once with.
+cards say that nothing was measured. So: once without, audit with `--model bundled:erased`, once with; then `experiments/graphs.py`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from privface.models.checkpoint import CARD, WEIGHTS, SavedNetwork, load_network
 from privface.models.erased_code import ErasedCode
 from privface.models.face_model import network_sha256
 from privface.models.inventory import verify_model
+from privface.models.onnx_models import GRAPH, MATCHER_GRAPH
 from privface.models.protector import Protector
 from privface.pipeline.fit import CONFIG_FILE, PROVENANCE_FILE
 
@@ -170,6 +171,8 @@ def _copy(asked: argparse.Namespace) -> dict[str, dict[str, str]]:
         raise SystemExit(
             f"{asked.run.name} is no erased-code with one encoder of ours; a network of others is not passed on."
         )
+    for graph in (GRAPH, MATCHER_GRAPH):  # they are of the model before; graphs.py makes them anew
+        (asked.to / "erased" / graph).unlink(missing_ok=True)
     _write_halved(asked.run, run, asked.to / "erased")
     _write_halved(asked.gender, load_network(asked.gender), asked.to / "gender")
     encoder = Protector.load(asked.to / "erased").network.get_submodule("encoders.0.network")

@@ -5,17 +5,19 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, TypeAlias
-
-import torch
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from privface.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 
 _BF16_UNITS = {"amx_bf16", "avx512_bf16", "bf16"}  # flags of x86, and of Arm
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class Device:
         Raises:
             ConfigError: If there is no such device here, or it has no such precision.
         """
+        if (name, precision) in {("auto", "fp32"), ("cpu", "fp32")} and find_spec("torch") is None:
+            return cls()  # ONNX Runtime's
+        import torch  # noqa: PLC0415
+
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if name == "auto":
             name = "cuda" if count else "cpu"
@@ -69,7 +75,10 @@ class Device:
     @property
     def dtype(self) -> torch.dtype:
         """The type that convolutions compute in."""
-        return _DTYPES[self.precision]
+        import torch  # noqa: PLC0415
+
+        found: torch.dtype = getattr(torch, _DTYPES[self.precision])
+        return found
 
     @property
     def at_once(self) -> int:
@@ -78,6 +87,8 @@ class Device:
 
     def autocast(self) -> AbstractContextManager[object]:
         """A context in which torch computes convolutions in that type."""
+        import torch  # noqa: PLC0415
+
         return torch.autocast(self.name.partition(":")[0], self.dtype, enabled=self.precision != "fp32")
 
     def __str__(self) -> str:
@@ -87,6 +98,8 @@ class Device:
 @cache
 def has_bf16() -> bool:
     """Whether the CPU has units for bf16. oneDNN also says yes where it has to emulate it, many times slower than fp32."""
+    import torch  # noqa: PLC0415
+
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # noqa: SLF001 - no public query
         return False
     try:

@@ -7,13 +7,14 @@ of an operation may.
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from types import ModuleType
 from typing import TypeVar
-
-import torch
 
 PartT = TypeVar("PartT")
 ResultT = TypeVar("ResultT")
@@ -21,22 +22,48 @@ ResultT = TypeVar("ResultT")
 _NAME = "privface-part"
 
 
+def thread_count() -> int:
+    """Threads that networks may use: torch's number where it is loaded, else OMP_NUM_THREADS, else one a core."""
+    torch = _loaded_torch()
+    if torch is not None:
+        return int(torch.get_num_threads())
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if told.isdecimal() and int(told):
+        return int(told)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def set_thread_count(count: int) -> None:
+    """Let networks of this process use so many threads, whether torch is loaded, will be, or is not there."""
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    torch = _loaded_torch()
+    if torch is not None:
+        torch.set_num_threads(count)
+
+
 def map_parts(function: Callable[[PartT], ResultT], parts: Sequence[PartT]) -> list[ResultT]:
-    """``function`` of every part, in order, on as many cores as torch may use (``torch.get_num_threads()``).
+    """``function`` of every part, in order, on as many cores as there are threads (:func:`thread_count`).
 
     Args:
         function: Called in other threads, several at a time; autograd modes are a thread's own, so it enters them itself.
         parts: Parts of a batch; few large ones keep cores idle.
     """
-    threads = torch.get_num_threads()
+    threads = thread_count()
     if threads == 1 or threading.current_thread().name.startswith(_NAME):
         return [function(part) for part in parts]
-    return list(_pool(threads).map(function, parts))
+    return list(_pool(threads, _loaded_torch()).map(function, parts))
+
+
+def _loaded_torch() -> ModuleType | None:
+    """Torch if it is in use: a process that computes without it need not load it."""
+    return sys.modules.get("torch")
 
 
 @lru_cache(maxsize=4)
-def _pool(threads: int) -> ThreadPoolExecutor:
+def _pool(threads: int, torch: ModuleType | None) -> ThreadPoolExecutor:
     pool = ThreadPoolExecutor(threads, thread_name_prefix=_NAME)
+    if torch is None:
+        return pool
     gate = threading.Barrier(threads + 1)
 
     def prepare() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 import torch
 
-from privface.threads import map_parts
+from privface.threads import map_parts, set_thread_count, thread_count
 
 
 @pytest.fixture
@@ -42,6 +43,17 @@ def test_a_part_may_have_parts_and_may_fail(two_threads: None) -> None:
     assert map_parts(lambda k: map_parts(abs, [-k, k]), [1, 2, 3]) == [[1, 1], [2, 2], [3, 3]]
     with pytest.raises(ZeroDivisionError):
         map_parts(lambda k: 1 // k, [1, 0])
+
+
+def test_without_torch_the_environment_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert thread_count() == 3
+    assert map_parts(abs, [-1, 2]) == [1, 2]
+    set_thread_count(1)
+    assert thread_count() == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    assert thread_count() >= 1
 
 
 def test_one_thread_stays_alone() -> None:

@@ -18,7 +18,8 @@ from privface.errors import ConfigError, ImageError, InputRangeError, ModelError
 from privface.faces import as_aligned
 from privface.images import to_pixels, to_unit
 from privface.models import Protector, SemiAdversarialAutoencoder, save_network
-from privface.models.export import OnnxProtector, export_protector
+from privface.models.export import export_protector
+from privface.models.onnx_models import OnnxProtector
 from privface.protect import GaussianBlur, GaussianNoise, Pixelate
 from privface.transforms import Protect
 

@@ -9,13 +9,31 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from privface.errors import PrivfaceError
+from privface.models.bundled import bundled_folder, bundled_models
+from privface.models.specs import FACENET_FILES, facenet_file
+from privface.threads import thread_count
+
 State = Literal["ok", "note", "problem"]
 
+_NEEDED = ("numpy", "opencv-python-headless", "pillow", "pyarrow", "safetensors")
+
+_DETECTOR = "facenet-pytorch"
+"""Brings the weights of the face detector; the light install adds it without what it depends on."""
+
+_OF_TRAIN = ("torch", "torchvision", "scikit-learn", "pandas")
+"""Shown by themselves where they are; where not, the extra ``train`` says so."""
+
 _EXTRAS = {
-    "onnx": (("onnx", "onnxruntime", "onnxscript", "onnx2torch"), "models as ONNX files, export"),
+    "train": (
+        (*_OF_TRAIN, "lightning-fabric", "scikit-image", "scipy", "matplotlib"),
+        "training, audits, erasers and reports",
+    ),
+    "onnx": (("onnx", "onnxscript", "onnx2torch"), "training against ONNX models, export"),
     "ray": (("ray",), "protect --engine ray"),
     "store": (("lancedb",), "protect --store, match --store"),
     "video": (("av",), "protect --video"),
@@ -62,24 +80,20 @@ def checks() -> list[Check]:
 
 
 def _packages() -> Iterator[Check]:
-    for name in (
-        "torch",
-        "torchvision",
-        "facenet-pytorch",
-        "scikit-learn",
-        "pandas",
-        "opencv-python-headless",
-        "numpy",
-        "pillow",
-        "safetensors",
-    ):
+    for name in (*_NEEDED, _DETECTOR, *_OF_TRAIN):
         try:
             yield Check(name, "ok", version(name))
         except PackageNotFoundError:
-            yield Check(name, "problem", "not installed", f"pip install {name}")
+            if name in _NEEDED:
+                yield Check(name, "problem", "not installed", f"pip install {name}")
+            elif name == _DETECTOR:
+                cure = f"To find faces in photos: pip install --no-deps {_DETECTOR}. Aligned crops work without it."
+                yield Check(name, "note", "not installed", cure)
 
 
 def _torch() -> Check:
+    if find_spec("torch") is None:
+        return Check("device", "ok", f"cpu, {thread_count()} threads, in ONNX Runtime")
     try:
         torch = importlib.import_module("torch")
         importlib.import_module("torchvision")
@@ -118,27 +132,25 @@ def _extras() -> Iterator[Check]:
 
 
 def _bundled() -> Iterator[Check]:
-    if not _importable("torch"):  # said above; nothing could load them
-        return
-    bundled, errors = (importlib.import_module(f"privface.{room}") for room in ("models.bundled", "errors"))
     try:
-        models = bundled.bundled_models()
-    except errors.PrivfaceError as error:
+        models = bundled_models()
+    except PrivfaceError as error:
         yield Check("bundled models", "problem", error.message, error.hint or "")
         return
     for model in models:
         try:
-            folder = bundled.bundled_folder(model.spec)
-        except errors.PrivfaceError as error:
+            folder = bundled_folder(model.spec)
+        except PrivfaceError as error:
             yield Check(model.spec, "problem", error.message, error.hint or "")
         else:
             yield Check(model.spec, "ok", f"{model.role}, as it was shipped, in {folder}")
 
 
 def _weights() -> Iterator[Check]:
-    loading = importlib.import_module("privface.models.loading")
-    for name in sorted(loading.FACENET_FILES):
-        file = loading.facenet_file(name)
+    if find_spec("torch") is None:  # nothing could load them
+        return
+    for name in sorted(FACENET_FILES):
+        file = facenet_file(name)
         if file.is_file():
             yield Check(f"facenet:{name}", "ok", str(file))
         else:
@@ -166,9 +178,9 @@ def _disk() -> Check:
 def _onnx() -> Check:
     try:
         runtime = importlib.import_module("onnxruntime")
-    except ImportError:
+    except (ImportError, RuntimeError, OSError) as error:
         return Check(
-            "onnxruntime", "note", "not installed", "For ONNX matchers: pip install 'privface[onnx]'"
+            "onnxruntime", "problem", f"does not import: {error}", "pip install --force-reinstall onnxruntime"
         )
     providers = runtime.get_available_providers()
     finding = f"{runtime.__version__}: {', '.join(providers)}"

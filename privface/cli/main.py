@@ -31,6 +31,12 @@ from privface.options import Alignment, AuditOptions, Effort
 
 EXIT_SOME_FAILED, EXIT_USAGE, EXIT_GATE, EXIT_BUG, EXIT_STOPPED = 1, 2, 3, 70, 130
 
+_OF_TRAIN = {
+    "facenet_pytorch", "joblib", "lightning_fabric", "matplotlib", "pandas", "scipy", "skimage", "sklearn", "threadpoolctl",
+    "torch", "torchvision",
+}  # fmt: skip
+"""Packages that only the whole install brings, the extra ``train``, as they are imported."""
+
 _ATTACKERS = "Attackers with people of their own"
 
 _ORDER = (
@@ -628,13 +634,17 @@ def main() -> None:
         )
     except MemoryError:
         _fail("There is not enough memory.", "Take fewer images at once, such as --batch-size 8.", EXIT_USAGE)
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        if package in _OF_TRAIN:
+            _fail(
+                f"This needs {package}, which a light install does not have.",
+                "Install all of privface: pip install 'privface[train]'.",
+                EXIT_USAGE,
+            )
+        _report_bug(error)
     except Exception as error:  # whatever it is, a user is told in one sentence
-        first = next(iter(str(error).strip().splitlines()), "no message")
-        _fail(
-            f"This is a bug in privface: {type(error).__name__}: {first}",
-            "Run the command again as `privface --debug ...` and report the command and its traceback.",
-            EXIT_BUG,
-        )
+        _report_bug(error)
     except SystemExit as stop:
         if stop.code == EXIT_STOPPED:  # typer turns Ctrl-C into this code
             Console.error(
@@ -642,6 +652,15 @@ def main() -> None:
                 "Run the same command again to go on (training: with --resume).",
             )
         raise
+
+
+def _report_bug(error: Exception) -> None:
+    first = next(iter(str(error).strip().splitlines()), "no message")
+    _fail(
+        f"This is a bug in privface: {type(error).__name__}: {first}",
+        "Run the command again as `privface --debug ...` and report the command and its traceback.",
+        EXIT_BUG,
+    )
 
 
 def _fail(message: str, hint: str | None, code: int) -> None:

@@ -209,7 +209,6 @@ def protect(
 
     Examples: `privface protect photos protected`, `privface protect photo.jpg face.png`
     """
-    from privface.data import read_genders  # noqa: PLC0415
     from privface.models import load_protector  # noqa: PLC0415
     from privface.protect import is_baseline, protect_folder  # noqa: PLC0415
     from privface.protect.folder import StoppedError  # noqa: PLC0415
@@ -246,10 +245,15 @@ def protect(
         from privface.protect.video import require_av  # noqa: PLC0415
 
         require_av()
+    labels = None
+    if genders is not None:
+        from privface.data import read_genders  # noqa: PLC0415
+
+        labels = read_genders(genders)
     given: dict[str, Any] = {
         "strength": strength,
         "runtime": runtime,
-        "genders": None if genders is None else read_genders(genders),
+        "genders": labels,
         "hide": attribute_names(hide),
         "draw": draw,
         "code_size": code_size,
@@ -376,7 +380,7 @@ def _templates(
             raise typer.BadParameter("--store keeps the templates of --embeddings; give that, too.")
         return None, None
     from privface.device import Device  # noqa: PLC0415
-    from privface.pipeline.erase import template_maker  # noqa: PLC0415
+    from privface.protect.templates import template_maker  # noqa: PLC0415
 
     maker = template_maker(embeddings, Device.choose(device, precision))
     if store is None:

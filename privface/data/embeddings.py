@@ -117,6 +117,30 @@ def _text_labels(labels: pd.DataFrame, start: int) -> pd.DataFrame:
     return labels.map(_text)
 
 
+def has_embedding(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Rows that describe a face: finite and not zero, shape ``(N,)``."""
+    # a sum is finite only if every value is; it costs a quarter of looking at each
+    return np.asarray(np.isfinite(vectors.sum(axis=1)) & (np.abs(vectors).max(axis=1) > 0), np.bool_)
+
+
+def read_templates(path: Path) -> tuple[Embeddings, list[str]]:
+    """Templates that ``protect --embeddings`` wrote and their photos, ``(N, D)`` with rows of NaN where there is none; without pandas.
+
+    Raises:
+        DataError: If the file is damaged or holds no template.
+    """
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    try:
+        table = pq.read_table(path, columns=["file", "embedding"]).combine_chunks()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is damaged ({error}).", hint="Write it again.") from error
+    if not len(table):
+        raise DataError(f"{path} holds no embeddings.", hint="Give a table with at least one row.")
+    return _from_lists(table["embedding"].combine_chunks(), path, None), table["file"].to_pylist()
+
+
 class LabelFile:
     """Labels of a CSV or Parquet file, to be joined to tables or parts of them by its ``file`` column.
 

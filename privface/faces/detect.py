@@ -6,17 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from privface.errors import InputRangeError
+from privface.faces._mtcnn import Cascade
+from privface.faces._networks import load_networks
 from privface.records import Box, Landmarks
-
-if TYPE_CHECKING:
-    from privface.faces._mtcnn import Cascade
+from privface.threads import map_parts
 
 _MIN_SIDE = 200
 """Photos with a shorter side below this are enlarged: MTCNN's pyramid needs the room."""
@@ -55,7 +55,7 @@ class MTCNNDetector:
     of the photo. The outcome for a photo does not depend on its neighbours in the list.
 
     Args:
-        device: torch device, such as ``"cpu"`` or ``"cuda:0"``.
+        device: ``"cpu"``, in ONNX Runtime, or a device of torch's, such as ``"cuda:0"``.
         thresholds: Least confidence after each of the three stages, in [0, 1].
         min_face: Side of the smallest face looked for, in pixels of the (resized) photo; at least 12.
         max_side: Longer side to which big photos are reduced; the price is that faces smaller than
@@ -65,6 +65,7 @@ class MTCNNDetector:
 
     Raises:
         InputRangeError: If a threshold or size is out of its range.
+        MissingExtraError: At the first photo, if facenet-pytorch is not installed.
     """
 
     def __init__(
@@ -91,9 +92,12 @@ class MTCNNDetector:
     @cached_property
     def _cascade(self) -> Cascade:
         """The networks, made when the first photo is looked at: a job of aligned crops never does."""
-        from privface.faces._mtcnn import Cascade  # noqa: PLC0415  # loads torch
+        networks = load_networks(self._device)
+        return Cascade(networks, thresholds=self._thresholds, min_face=self._min_face)
 
-        return Cascade(device=self._device, thresholds=self._thresholds, min_face=self._min_face)
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes over: all but the networks, which it loads itself."""
+        return {name: value for name, value in self.__dict__.items() if name != "_cascade"}
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
         """Find the faces of each photo.
@@ -124,8 +128,6 @@ class MTCNNDetector:
 
         def look(part: _Part) -> list[NDArray[np.float64]]:
             return cascade(np.stack([_fit(images[i], part.padded, part.scaled) for i in part.members]))
-
-        from privface.threads import map_parts  # noqa: PLC0415  # loads torch
 
         for part, tables in zip(parts, map_parts(look, parts), strict=True):
             factors = (part.padded[1] / part.scaled[1], part.padded[0] / part.scaled[0])

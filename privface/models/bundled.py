@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,13 +11,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from privface.errors import CheckpointError, ModelError
-from privface.models.face_model import file_sha256
 
 PREFIX = "bundled:"
 """How a specification of such a model begins."""
 
 DEFAULT_PROTECTOR = "bundled:erased"
 """What ``privface protect`` and ``privface app`` take where no model is given."""
+
+DEFAULT_MATCHER = "bundled:matcher"
+"""The matcher of the package."""
 
 MANIFEST = "manifest.json"
 MODEL_CARD = "README.md"
@@ -167,3 +170,9 @@ def model_card(spec: str | Path) -> str:
         return model.card.read_text(encoding="utf-8")
     except OSError as error:
         raise CheckpointError(f"{model.spec} has no card ({error.strerror}).", hint=_CURE) from error
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

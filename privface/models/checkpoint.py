@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
-from torch import Tensor, nn
 
 from privface.errors import CheckpointError
 from privface.images import write_atomic
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
 WEIGHTS = "model.safetensors"
 CARD = "model.yaml"
 
-NetworkT = TypeVar("NetworkT", bound=nn.Module)
+NetworkT = TypeVar("NetworkT", bound="nn.Module")
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,14 @@ def save_network(
     Raises:
         OutputError: If the folder cannot be written.
     """
+    from safetensors.torch import save  # noqa: PLC0415 - loads torch
+
     # safetensors refuses channels_last tensors
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     card = {"kind": kind, "config": network.config, "meta": dict(meta or {})}
     # weights last: where they are, the folder is whole
     write_atomic(folder / CARD, yaml.safe_dump(card, sort_keys=True).encode())
-    write_atomic(folder / WEIGHTS, save_safetensors(weights))
+    write_atomic(folder / WEIGHTS, save(weights))
 
 
 def load_network(folder: Path, *, kind: str | None = None) -> SavedNetwork:
@@ -62,6 +63,8 @@ def load_network(folder: Path, *, kind: str | None = None) -> SavedNetwork:
     Raises:
         CheckpointError: If a file is missing, damaged, a pickle, or of another kind.
     """
+    from safetensors.torch import load  # noqa: PLC0415 - loads torch
+
     if folder.is_file():  # most often a pickle
         raise CheckpointError(
             f"{folder.name} is a file; a model is a folder with {WEIGHTS} and {CARD}.",
@@ -84,7 +87,7 @@ def load_network(folder: Path, *, kind: str | None = None) -> SavedNetwork:
             f"{folder} holds a {written!r}; a {kind!r} is needed.", hint="Give the right folder."
         )
     try:
-        weights = load_safetensors((folder / WEIGHTS).read_bytes())
+        weights = load((folder / WEIGHTS).read_bytes())
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{folder / WEIGHTS} is not a safetensors file ({error}).",
@@ -116,6 +119,8 @@ def restore(network: nn.Module, saved: SavedNetwork, *, where: Path) -> None:
     Raises:
         CheckpointError: If names or shapes differ, or a weight is not finite.
     """
+    import torch  # noqa: PLC0415
+
     bad = [name for name, tensor in saved.weights.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise CheckpointError(

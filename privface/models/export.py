@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import warnings
@@ -13,21 +12,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from privface import __version__
 from privface.errors import ConfigError, MissingExtraError, ModelError
 from privface.images import write_atomic
-from privface.models.inputs import require_unit_images
-from privface.models.onnx_backend import open_session, session_outputs
+from privface.models.onnx_models import PREFIX
 from privface.models.protectable import Protectable
 from privface.models.protector import Protector
+from privface.sessions import open_session, session_outputs
 
 TOLERANCE = 1e-4
 """Largest difference in [0, 1] between ONNX Runtime and torch that an export may show; a fortieth of an 8-bit step."""
 
-_PREFIX = "privface."
 _BATCHES = (1, 3, 8)
 
 
@@ -46,63 +43,6 @@ class ExportSummary:
     bytes: int
     difference: float
     metadata: dict[str, str]
-
-
-class OnnxProtector:
-    """A protector that runs in ONNX Runtime; needs neither the run folder nor torch's operators.
-
-    Args:
-        content: What :func:`export_protector` wrote.
-        name: For messages.
-
-    Attributes:
-        fingerprint: SHA-256 of the content.
-        size: Side of the aligned faces it takes and gives, in pixels.
-        strength: Scale of the change, built in.
-        metadata: What the file says of itself.
-
-    Raises:
-        ModelError: If it is no ONNX model, or none of privface's.
-        MissingExtraError: If onnxruntime is not installed.
-    """
-
-    def __init__(self, content: bytes, name: str) -> None:
-        self._content, self._name = content, name
-        self._session = open_session(content)
-        self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
-        self.strength = float(self.metadata.get(f"{_PREFIX}strength", "1"))
-        try:
-            self.size = int(self.metadata[f"{_PREFIX}size"])
-        except (KeyError, ValueError):
-            raise ModelError(
-                f"{name} is no protector of privface: it does not say its size.",
-                hint="Write it with `privface export RUN OUT.onnx`.",
-            ) from None
-        self.fingerprint = hashlib.sha256(content).hexdigest()
-
-    @classmethod
-    def load(cls, path: Path) -> OnnxProtector:
-        """Read a file of :func:`export_protector`.
-
-        Raises:
-            ModelError: If it is missing, no ONNX file, or none of privface's.
-            MissingExtraError: If onnxruntime is not installed.
-        """
-        if not path.is_file():
-            raise ModelError(f"{path} does not exist.", hint="Write it with `privface export RUN OUT.onnx`.")
-        return cls(path.read_bytes(), path.name)
-
-    def __reduce__(self) -> tuple[type[OnnxProtector], tuple[bytes, str]]:
-        return OnnxProtector, (self._content, self._name)  # a session cannot be copied to another process
-
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Protect aligned RGB images ``(N, 3, size, size)`` in [0, 1]; same shape and range out.
-
-        Raises:
-            InputRangeError: If shape, type or range break the contract.
-        """
-        require_unit_images(torch.from_numpy(np.ascontiguousarray(images)), what="images to protect")
-        return session_outputs(self._session, images, name=self._name)
 
 
 def export_protector(run: Path | str, out: Path, *, strength: float = 1.0, **choices: Any) -> ExportSummary:
@@ -140,10 +80,10 @@ def exported(protector: Protector) -> tuple[bytes, float, dict[str, str]]:
         ModelError: If the network cannot be exported or the two disagree.
     """
     metadata = {
-        f"{_PREFIX}version": __version__,
-        f"{_PREFIX}size": str(protector.size),
-        f"{_PREFIX}strength": f"{protector.strength:g}",
-        f"{_PREFIX}fingerprint": protector.fingerprint,
+        f"{PREFIX}version": __version__,
+        f"{PREFIX}size": str(protector.size),
+        f"{PREFIX}strength": f"{protector.strength:g}",
+        f"{PREFIX}fingerprint": protector.fingerprint,
     }
     content = _graph(_Exported(protector.network, protector.strength), protector.size, metadata)
     difference = _parity(protector, content)

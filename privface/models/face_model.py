@@ -19,6 +19,7 @@ from privface.models import onnx_backend
 from privface.models.frozen import frozen
 from privface.models.inputs import require_unit_images, to_input
 from privface.records import InputSpec
+from privface.sessions import open_session, session_outputs
 from privface.threads import map_parts
 
 logger = logging.getLogger(__name__)
@@ -140,10 +141,8 @@ class FaceModel(nn.Module):
                 # training moves its models to where it computes
                 return self._scored(batch, next(self.parameters(), batch).device)
             if self._session is None:
-                self._session = onnx_backend.open_session(self.onnx_path)
-            return onnx_backend.session_outputs(
-                self._session, to_input(batch, self.spec).numpy(), name=self.name
-            )
+                self._session = open_session(self.onnx_path)
+            return session_outputs(self._session, to_input(batch, self.spec).numpy(), name=self.name)
 
     def _scored(self, batch: Tensor, place: torch.device | str) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -153,12 +152,6 @@ class FaceModel(nn.Module):
 
 def _frozen_again(model: FaceModel, device: Device) -> FaceModel:
     return model.frozen(device)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def network_sha256(network: nn.Module) -> str:

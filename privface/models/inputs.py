@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from privface.errors import InputRangeError
 from privface.records import FRAME, InputSpec
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _BT601 = (0.299, 0.587, 0.114)
 
 
-def require_unit_images(images: Tensor, *, what: str = "images") -> None:
+def require_unit_images(images: Tensor | NDArray[Any], *, what: str = "images") -> None:
     """Check that a batch follows privface's contract.
 
     Args:
-        images: Should be floating point RGB ``(N, 3, H, W)`` in [0, 1].
+        images: Should be floating point RGB ``(N, 3, H, W)`` in [0, 1], of torch or of NumPy.
         what: Name used in the message.
 
     Raises:
@@ -27,14 +31,19 @@ def require_unit_images(images: Tensor, *, what: str = "images") -> None:
             f"{what} have shape {tuple(images.shape)}; expected (N, 3, H, W).",
             hint="Permute NHWC arrays with images.to_unit, and add the batch axis to a single image.",
         )
-    if not images.is_floating_point():
+    values: Any = images
+    if isinstance(images, np.ndarray):
+        is_float = bool(np.issubdtype(images.dtype, np.floating))
+    else:
+        is_float, values = images.is_floating_point(), images.detach()
+    if not is_float:
         raise InputRangeError(
             f"{what} have type {images.dtype}; expected floating point in [0, 1].",
             hint="Divide uint8 pixels by 255.",
         )
-    if images.numel() == 0:
+    if 0 in images.shape:
         return
-    low, high = (float(v) for v in torch.aminmax(images.detach()))
+    low, high = float(values.min()), float(values.max())
     if not (low >= -1e-3 and high <= 1 + 1e-3):  # written so that NaN fails too
         cause = (
             "they look like 0..255 pixels"
@@ -81,6 +90,8 @@ def to_input(images: Tensor, spec: InputSpec) -> Tensor:
 
 
 def _crop_resize(images: Tensor, spec: InputSpec) -> Tensor:
+    import torch.nn.functional as F  # noqa: PLC0415
+
     height, width = images.shape[-2:]
     x1, y1, x2, y2 = spec.crop
     whole = (x1, y1, x2, y2) == (0.0, 0.0, float(FRAME), float(FRAME))
@@ -103,3 +114,50 @@ def _crop_resize(images: Tensor, spec: InputSpec) -> Tensor:
         theta.expand(images.shape[0], 2, 3), [images.shape[0], 3, *spec.size], align_corners=False
     )
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def array_input(images: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float32]:
+    """What :func:`to_input` gives, to within rounding, of a NumPy batch and without torch.
+
+    Args:
+        images: RGB in [0, 1], the face in the ArcFace frame, shape ``(N, 3, H, W)`` with H = W.
+        spec: What the model expects.
+
+    Returns:
+        Array of shape ``(N, C, *spec.size)``; C is 1 for ``GRAY``, else 3.
+    """
+    down, across = (_resampling(images.shape[2 + axis], spec, axis) for axis in (0, 1))
+    x = down @ images @ across.T
+    if spec.channels == "BGR":
+        x = x[:, ::-1]
+    elif spec.channels == "GRAY":
+        x = (x * np.array(_BT601, np.float32).reshape(1, 3, 1, 1)).sum(1, keepdims=True)
+    low, high = spec.value_range
+    planes = (1, x.shape[1], 1, 1)
+    mean, std = (np.array(row[: x.shape[1]], np.float32).reshape(planes) for row in (spec.mean, spec.std))
+    return np.asarray((x * (high - low) + low - mean) / std, np.float32)
+
+
+def _resampling(side: int, spec: InputSpec, axis: int) -> NDArray[np.float32]:
+    """What cutting and resizing does along one axis (0: down, 1: across) as a matrix ``(spec.size[axis], side)``."""
+    begin, end = spec.crop[1 - axis], spec.crop[3 - axis]
+    if spec.crop == (0.0, 0.0, float(FRAME), float(FRAME)):
+        return _averaging(side, spec.size[axis])
+    x1, y1, x2, y2 = spec.crop
+    shrink = min((x2 - x1) / FRAME * side / spec.size[1], (y2 - y1) / FRAME * side / spec.size[0])
+    first = _averaging(side, max(1, round(side / shrink)) if shrink > 1.5 else side)
+    size = len(first)
+    centres = (np.arange(spec.size[axis]) + 0.5) / spec.size[axis]
+    place = np.clip((begin + (end - begin) * centres) / FRAME * size - 0.5, 0, size - 1)
+    nearby = np.maximum(0, 1 - np.abs(np.arange(size) - place[:, None]))
+    return np.asarray(nearby @ first, np.float32)
+
+
+def _averaging(side: int, wanted: int) -> NDArray[np.float32]:
+    """Bilinear resizing of ``side`` pixels, wider where it shrinks so that nothing aliases, ``(wanted, side)``."""
+    if wanted == side:
+        return np.eye(side, dtype=np.float32)
+    step = side / wanted
+    distance = np.arange(side) + 0.5 - (np.arange(wanted)[:, None] + 0.5) * step
+    weights = np.maximum(0, 1 - np.abs(distance) / max(step, 1.0))
+    return np.asarray(weights / weights.sum(1, keepdims=True), np.float32)

@@ -7,16 +7,20 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
 
 from privface.errors import ModelError
-from privface.models.bundled import bundled_models, find_bundled, is_bundled
+from privface.models.bundled import bundled_models, file_sha256, find_bundled, is_bundled
 from privface.models.checkpoint import CARD, WEIGHTS
-from privface.models.face_model import file_sha256
-from privface.models.loading import FACENET_FILES, facenet_file, load_gender_probe, load_matcher
-from privface.models.protector import Protector
+from privface.models.onnx_models import OnnxMatcher, load_template_matcher
+from privface.models.protectors import load_protector
+from privface.models.specs import FACENET_FILES, facenet_file
+
+if TYPE_CHECKING:
+    from privface.models.loading import GenderProbe, Matcher
 
 FORMS = {
     "onnx:FILE[@SIDECAR.yaml]": "matcher or probe: any ONNX file; the sidecar describes its input",
@@ -160,7 +164,7 @@ def verify_model(spec: str, *, probe: bool = False) -> tuple[str, str, str, str]
     role = find_bundled(spec).role if is_bundled(spec) else None
     blank = np.full((1, 3, 112, 112), 0.5, np.float32)
     if role == "protector" or (role is None and (":" not in spec or Path(spec).is_dir())):
-        protector = Protector.load(spec)
+        protector = load_protector(spec)
         out = protector(np.full((1, 3, protector.size, protector.size), 0.5, np.float32))
         return (
             Path(spec).name,
@@ -168,10 +172,15 @@ def verify_model(spec: str, *, probe: bool = False) -> tuple[str, str, str, str]
             f"aligned RGB {protector.size} x {protector.size}",
             f"protected image {out.shape[2]} x {out.shape[3]}",
         )
-    probe = role == "gender classifier" if role is not None else probe
-    model = load_gender_probe(spec) if probe else load_matcher(spec)
-    size = model.outputs(blank).shape[1]
-    what = "gender score" if probe else f"embedding of {size}"
+    model: GenderProbe | Matcher | OnnxMatcher
+    if role == "gender classifier" if role is not None else probe:
+        from privface.models.loading import load_gender_probe  # noqa: PLC0415 - loads torch
+
+        model, what = load_gender_probe(spec), "gender score"
+        model.outputs(blank)
+    else:
+        model = load_template_matcher(spec)
+        what = f"embedding of {model.embed(blank).shape[1]}"
     return (
         model.name,
         model.weights_sha256,

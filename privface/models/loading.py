@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -19,9 +17,10 @@ from privface.errors import ModelError
 from privface.models import checkpoint, encoder, erased_code
 from privface.models.bundled import PREFIX, bundled_folder, find_bundled
 from privface.models.code_reader import CodeReader
-from privface.models.face_model import FaceModel, file_sha256, network_sha256
+from privface.models.face_model import FaceModel, network_sha256
 from privface.models.family import Autoencoder
 from privface.models.networks import CompactResNet
+from privface.models.specs import ONNX_SPEC, facenet_file, onnx_model
 from privface.records import FRAME, InputSpec
 
 __all__ = [
@@ -34,19 +33,12 @@ __all__ = [
     "load_matcher",
 ]
 
-ONNX_SPEC = InputSpec(value_range=(0.0, 255.0))
-"""What an ONNX model is taken to eat where no sidecar says otherwise."""
-
 FACE_BOX = (16.4, 11.2, 93.0, 116.9)
 """Median MTCNN box in the ArcFace frame, measured on 10,349 LFW photos: for models trained on plain boxes."""
 
 FACENET_SPEC = InputSpec(size=(160, 160), value_range=(-0.99609375, 0.99609375), crop=FACE_BOX)
 """facenet-pytorch's fixed standardisation ``(pixel - 127.5) / 128`` on an MTCNN box."""
 
-FACENET_FILES = {
-    "vggface2": "20180402-114759-vggface2.pt",
-    "casia-webface": "20180408-102900-casia-webface.pt",
-}
 _FORMS = (
     "bundled:NAME, facenet:vggface2, facenet:casia-webface, onnx:FILE[@SIDECAR.yaml], module:package.function, "
     "mini:FOLDER, autoencoder:FOLDER"
@@ -154,7 +146,7 @@ def _described(network: nn.Module, spec: InputSpec, name: str) -> dict[str, Any]
 
 def _load_common(spec: str, kind: str, rest: str, *, mini: str) -> dict[str, Any]:
     readers: dict[str, Callable[[str], dict[str, Any]]] = {
-        "onnx": _onnx,
+        "onnx": lambda file: {"network": None, **onnx_model(file)},
         "module": _module,
         "mini": lambda folder: _mini(folder, kind=mini),
         "bundled": lambda name: _bundled(f"{PREFIX}{name}", kind=mini),
@@ -162,79 +154,6 @@ def _load_common(spec: str, kind: str, rest: str, *, mini: str) -> dict[str, Any
     if kind not in readers or not rest:
         raise ModelError(f"{spec!r} is not a model specification.", hint=f"Use one of: {_FORMS}.")
     return readers[kind](rest)
-
-
-def _onnx(rest: str) -> dict[str, Any]:
-    file, _, sidecar = rest.partition("@")
-    path = Path(file)
-    if not path.is_file():
-        raise ModelError(f"onnx:{file}: there is no such file.", hint="Give the path of an .onnx file.")
-    if path.suffix.lower() != ".onnx":
-        raise ModelError(
-            f"{path.name} is not an .onnx file.",
-            hint="Pickled weights are never loaded; export the model to ONNX first.",
-        )
-    side = Path(sidecar) if sidecar else path.with_suffix(".yaml")
-    if sidecar and not side.is_file():
-        raise ModelError(f"The sidecar {side} does not exist.", hint="Create it, or leave out @SIDECAR.")
-    settings = read_sidecar(side) if side.is_file() else {"spec": ONNX_SPEC}
-    return {
-        "network": None,
-        "name": f"onnx:{path.stem}",
-        "weights_sha256": file_sha256(path),
-        "onnx_path": path,
-        **settings,
-    }
-
-
-def read_sidecar(path: Path) -> dict[str, Any]:
-    """Read a model's YAML sidecar: InputSpec fields, and ``output`` and ``male`` for gender classifiers.
-
-    Raises:
-        ModelError: If the file is no YAML mapping or a field is unknown or malformed; lists the fields.
-    """
-    known = {"size", "value_range", "mean", "std", "channels", "crop"}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ModelError(
-            f"{path.name} is not readable YAML ({str(error).splitlines()[0]}).",
-            hint=f"Fields: {sorted(known)}, output, male.",
-        ) from error
-    if not isinstance(content, dict) or (unknown := set(content) - known - {"output", "male"}):
-        what = f"unknown field {sorted(unknown)[0]!r}" if isinstance(content, dict) else "not a mapping"
-        raise ModelError(f"{path.name}: {what}.", hint=f"Fields: {sorted(known)}, output, male.")
-    settings: dict[str, Any] = {k: content[k] for k in ("output", "male") if k in content}
-    fields: dict[str, Any] = {}
-    lengths = {"size": 2, "value_range": 2, "mean": 3, "std": 3, "crop": 4}
-    for key in sorted(known & set(content)):
-        value = content[key]
-        if key == "channels":
-            if value not in {"RGB", "BGR", "GRAY"}:
-                raise ModelError(f"{path.name}: channels={value!r}.", hint="Use RGB, BGR or GRAY.")
-            fields[key] = value
-            continue
-        kind = int if key == "size" else float
-        if (
-            not isinstance(value, list)
-            or len(value) != lengths[key]
-            or not all(isinstance(v, int | float) and math.isfinite(v) for v in value)
-        ):
-            raise ModelError(
-                f"{path.name}: {key}={value!r} is not a list of {lengths[key]} numbers.",
-                hint=f"Example: {key}: {list(getattr(ONNX_SPEC, key))}.",
-            )
-        fields[key] = tuple(kind(v) for v in value)
-    if min(fields.get("size", (1, 1))) < 1 or min(map(abs, fields.get("std", (1.0,)))) == 0:
-        raise ModelError(f"{path.name}: size must be positive and std not zero.", hint="Correct the sidecar.")
-    x1, y1, x2, y2 = fields.get("crop", ONNX_SPEC.crop)
-    if x2 <= x1 or y2 <= y1:
-        raise ModelError(
-            f"{path.name}: crop={[x1, y1, x2, y2]} is empty.",
-            hint="Write x1, y1, x2, y2 with x1 < x2, y1 < y2.",
-        )
-    settings["spec"] = InputSpec(**{"value_range": (0.0, 255.0), **fields})
-    return settings
 
 
 def _module(rest: str) -> dict[str, Any]:
@@ -298,14 +217,6 @@ def _bundled(spec: str, *, kind: str) -> dict[str, Any]:
     saved = checkpoint.load_network(folder, kind=erased_code.ErasedCode.kind)
     reader: Any = checkpoint.build(erased_code.ErasedCode, saved, where=folder).encoders[0]
     return _described(reader.network, reader.spec, spec)
-
-
-def facenet_file(weights: str) -> Path:
-    if weights not in FACENET_FILES:
-        raise ModelError(f"facenet:{weights} does not exist.", hint=f"Choose one of {sorted(FACENET_FILES)}.")
-    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    home = Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser()
-    return home / "checkpoints" / FACENET_FILES[weights]
 
 
 def _facenet(weights: str) -> nn.Module:

@@ -1,4 +1,4 @@
-"""ONNX models: ONNX Runtime to score, onnx2torch to train against. The only file that imports either."""
+"""ONNX models in torch: onnx2torch to train against, and networks as ONNX. The only file that imports onnx2torch."""
 
 from __future__ import annotations
 
@@ -8,64 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import fx, nn
 
 from privface.errors import MissingExtraError, ModelError
 
 _EXTRA = "Install the extra: pip install 'privface[onnx]'."
-
-
-def open_session(model: Path | bytes, *, device: str = "cpu") -> Any:
-    """An ONNX Runtime session of a file or of its content; a provider that silently fell back to the CPU is an error.
-
-    Raises:
-        MissingExtraError: If onnxruntime is not installed.
-        ModelError: If the file is no ONNX model or the device's provider is missing.
-    """
-    try:
-        import onnxruntime as ort  # noqa: PLC0415 - optional and heavy
-    except ImportError as error:
-        raise MissingExtraError(
-            "ONNX models need onnxruntime, which is not installed.", hint=_EXTRA
-        ) from error
-    provider = "CUDAExecutionProvider" if device.startswith("cuda") else "CPUExecutionProvider"
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry(
-        "session.intra_op.allow_spinning", "0"
-    )  # waiting threads would starve torch's
-    try:
-        session = ort.InferenceSession(
-            model if isinstance(model, bytes) else str(model), options, providers=[provider]
-        )
-    except Exception as error:  # onnxruntime raises bare C++ exceptions of many kinds
-        raise ModelError(
-            f"{'The model' if isinstance(model, bytes) else model.name} cannot be opened as an ONNX model ({str(error).splitlines()[0][:120]}).",
-            hint="Export it with torch.onnx.export; pickles are not read.",
-        ) from error
-    if provider not in session.get_providers():
-        raise ModelError(
-            f"ONNX Runtime has no {provider} here; it offers {session.get_providers()}.",
-            hint="Install onnxruntime-gpu or use --device cpu.",
-        )
-    return session
-
-
-def session_outputs(session: Any, x: NDArray[np.float32], *, name: str) -> NDArray[np.float32]:
-    """Run a one-input session on a batch and return its first output."""
-    try:
-        out = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(x)})[0]
-    except Exception as error:  # as above: wrong shapes arrive as bare C++ exceptions
-        raise ModelError(
-            f"{name} refused a batch of shape {x.shape} ({str(error).splitlines()[0][:160]}).",
-            hint="Describe its size, channels and range in a YAML file of the same name (see docs: adding a matcher).",
-        ) from error
-    return np.asarray(out, dtype=np.float32)
 
 
 def to_torch(model: Path | bytes) -> nn.Module:

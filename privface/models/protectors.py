@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from privface.device import Device
 from privface.errors import ConfigError
-from privface.models.bundled import model_folder
-from privface.models.checkpoint import load_network
-from privface.models.export import OnnxProtector, exported
-from privface.models.protector import Protector, class_of
-from privface.models.san2018 import LabelledProtector, San2018Protector
+from privface.models.bundled import is_bundled, model_folder
+from privface.models.onnx_models import OnnxProtector
 from privface.records import Gender
+
+if TYPE_CHECKING:
+    from privface.models.protector import Protector
+    from privface.models.san2018 import LabelledProtector
 
 
 def load_protector(
@@ -32,8 +34,9 @@ def load_protector(
     Args:
         model: A run folder, ``bundled:erased``, or the ``.onnx`` file of an export.
         strength: Scale of the change; an exported file has its own built in.
-        runtime: ``"auto"`` runs a run folder in torch and an exported file in ONNX Runtime; ``"onnx"`` exports a run folder
-            in memory first, with the parity check of :func:`~privface.models.export.export_protector`.
+        runtime: ``"auto"`` runs a run folder in torch and an exported file in ONNX Runtime; ``bundled:erased`` in torch where that
+            is installed. ``"onnx"`` exports a run folder in memory first, with the parity check of
+            :func:`~privface.models.export.export_protector`; ``bundled:erased`` comes with its graph.
         genders: True gender of each photo by its key, for a method that needs it (``san-2018``).
         draw: Seed of a randomised protection, for a network with something to draw; runs in torch.
         device: Where a run folder computes, as for :meth:`privface.device.Device.choose`; all else is for the CPU in fp32.
@@ -43,11 +46,16 @@ def load_protector(
     Raises:
         ConfigError: If the model has nothing of what is asked of it.
         LabelError: If the model needs true genders and none are given.
-        PrivfaceError: As for :class:`~privface.models.export.OnnxProtector` and :meth:`Protector.load`.
+        PrivfaceError: As for :class:`~privface.models.onnx_models.OnnxProtector` and :meth:`Protector.load`.
     """
     model = Path(model)
-    is_file = model.suffix.lower() == ".onnx"
+    asked = {name: value for name, value in choices.items() if value is not None}
+    has_torch = find_spec("torch") is not None
+    as_graph = is_bundled(model) and (runtime == "onnx" and not asked if has_torch else runtime != "torch")
+    is_file = as_graph or model.suffix.lower() == ".onnx"
     if not is_file and runtime != "onnx" and genders is None:
+        from privface.models.protector import Protector  # noqa: PLC0415 - loads torch
+
         here = Device.choose(device, precision)
         return Protector.load(model, strength=strength, draw=draw, device=here, **choices)
     what = f"{model.name}, {'in ONNX Runtime' if genders is None else 'with genders'},"
@@ -62,6 +70,10 @@ def load_protector(
             hint="Leave the draw out, or give the run folder of a variational or denoising backbone, in torch.",
         )
     if genders is not None:
+        from privface.models.checkpoint import load_network  # noqa: PLC0415 - loads torch, as the others do
+        from privface.models.protector import class_of  # noqa: PLC0415
+        from privface.models.san2018 import LabelledProtector, San2018Protector  # noqa: PLC0415
+
         if is_file or not class_of(load_network(model_folder(model)), where=model).needs_genders:
             raise ConfigError(
                 f"{model} asks for no gender, and a table of genders was given.",
@@ -74,6 +86,9 @@ def load_protector(
         asking.network.choose(**choices)
         return LabelledProtector(asking, genders)
     if not is_file:
+        from privface.models.export import exported  # noqa: PLC0415 - loads torch
+        from privface.models.protector import Protector  # noqa: PLC0415
+
         content, _, _ = exported(Protector.load(model, strength=strength, **choices))
         return OnnxProtector(content, model.name)
     if runtime == "torch":
@@ -82,7 +97,7 @@ def load_protector(
         )
     found = OnnxProtector.load(model)
     other = None if strength in {1.0, found.strength} else strength
-    for name, value in {"strength": other, **choices}.items():
+    for name, value in {"strength": other, **asked}.items():
         if value is not None:
             raise ConfigError(
                 f"{name}={value}: {model.name} has strength {found.strength:g} and all choices built in.",

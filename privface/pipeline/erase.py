@@ -20,13 +20,11 @@ from numpy.typing import NDArray
 
 from privface.attributes import BY_GENDER, GENDER, Attribute, missing_column
 from privface.data import EmbeddingTable, LabelFile, gender_codes, stream_embeddings
-from privface.device import Device
+from privface.data.embeddings import has_embedding
 from privface.erasers import CARD, METHODS, Eraser, SavedEraser, load_eraser, save_eraser
 from privface.errors import ConfigError, DataError, OutputError
-from privface.models import load_matcher
 from privface.pipeline.faces import Progress
 from privface.pipeline.fit import person_digest
-from privface.protect.templates import MatcherTemplates
 
 PART = 8_192
 """Rows of a part. 16 MB of 512-d float32 are still reused by malloc; larger parts are mapped anew each time, at twice the cost."""
@@ -287,12 +285,6 @@ def ahead(parts: Iterator[EmbeddingTable]) -> Iterator[EmbeddingTable]:
             yield part
 
 
-def has_embedding(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Rows that describe a face: finite and not zero, shape ``(N,)``."""
-    # a sum is finite only if every value is; it costs a quarter of looking at each
-    return np.asarray(np.isfinite(vectors.sum(axis=1)) & (np.abs(vectors).max(axis=1) > 0), np.bool_)
-
-
 def count_rows(table: Path) -> int:
     """Rows of a Parquet file, from its footer; 0 for other formats, which tell only when read."""
     if table.suffix.lower() != ".parquet" or not table.is_file():
@@ -301,30 +293,6 @@ def count_rows(table: Path) -> int:
         return int(pq.read_metadata(table).num_rows)
     except (pa.ArrowException, OSError):
         return 0  # reading it will say what is wrong
-
-
-def template_maker(spec: str, device: Device = Device()) -> MatcherTemplates:  # noqa: B008 - frozen
-    """What ``protect --embeddings MATCHER[:ERASER]`` names; the last colon counts only before an eraser's folder.
-
-    Args:
-        spec: That.
-        device: Where the matcher computes.
-
-    Raises:
-        PrivfaceError: If matcher or eraser cannot be loaded, or the eraser was fitted on another matcher.
-    """
-    matcher, _, folder = spec.rpartition(":")
-    # a matcher's name has a colon of its own: "bundled:matcher" is no eraser in a folder "matcher"
-    if ":" not in matcher or not (Path(folder) / CARD).is_file():
-        return MatcherTemplates(load_matcher(spec).on(device))
-    saved, model = load_eraser(Path(folder)), load_matcher(matcher).on(device)
-    fitted = saved.meta.get("matcher")
-    if fitted and fitted != model.name:
-        raise ConfigError(
-            f"{folder} was fitted on {fitted!r}, not on {model.name!r}.",
-            hint="Fit one on this matcher's embeddings.",
-        )
-    return MatcherTemplates(model, saved)
 
 
 def _words(source: EraserSource, attribute: Attribute) -> list[str]:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from privface.audit.matching import cosine_scores
 from privface.data import open_source, read_embeddings
+from privface.data.embeddings import has_embedding, read_templates
 from privface.errors import ConfigError, DataError, LabelError
 from privface.images import IMAGE_SUFFIXES, to_unit, write_atomic
 from privface.options import Alignment
-from privface.pipeline.erase import has_embedding, template_maker
 from privface.pipeline.faces import Progress, load_aligned
 from privface.protect.store import TemplateStore
-from privface.protect.templates import MatcherTemplates
+from privface.protect.templates import MatcherTemplates, template_maker
 from privface.records import FRAME, FaceRecord, FaceTable
 
 _AT_ONCE = 64
@@ -94,8 +94,9 @@ def search(
         lists = [gallery.nearest(row, top=top) for row in probes]
         searched = len(gallery)
     else:
-        _require_made_by(maker, _said_of(gallery), where=gallery)
-        vectors, files = _read_gallery(gallery)
+        made = _said_of(gallery)
+        _require_made_by(maker, made, where=gallery)
+        vectors, files = _read_gallery(gallery, ours=bool(made))
         probes, names, failed = _enrol(probe, maker, faces, progress)
         lists = _rank_all(probes, vectors, files, top=top)
         searched = len(vectors)
@@ -108,12 +109,16 @@ def search(
     return SearchResult(tuple(found), searched, failed)
 
 
-def _read_gallery(gallery: Path) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
-    table = read_embeddings(gallery)
-    kept = has_embedding(table.vectors)
+def _read_gallery(gallery: Path, *, ours: bool) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+    if ours:
+        vectors, files = read_templates(gallery)
+    else:
+        table = read_embeddings(gallery)
+        vectors, files = table.vectors, list(table.labels["file"])
+    kept = has_embedding(vectors)
     if not kept.any():
         raise DataError(f"{gallery} holds no template.", hint="Every row is empty.")
-    return table.vectors[kept], table.labels["file"].to_numpy(str)[kept]
+    return vectors[kept], np.array(files, str)[kept]
 
 
 def _rank_all(
@@ -129,13 +134,18 @@ def _rank_all(
             f"The gallery's templates have {vectors.shape[1]} values, the probe's {probes.shape[1]}.",
             hint="Give the matcher and the eraser that made the gallery.",
         )
-    pairs = np.column_stack([np.arange(len(vectors)), np.zeros(len(vectors), np.int64)])
+    there = _unit(vectors)
     lists = []
-    for row in probes:
-        scores = cosine_scores(vectors, row[None], pairs)
+    for row in _unit(probes):
+        scores = np.clip(np.round(there @ row, 10), -1.0, 1.0)  # equal templates must tie
         best = np.argsort(-scores, kind="stable")[:top]
         lists.append([(str(files[place]), float(scores[place])) for place in best])
     return lists
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    exact = rows.astype(np.float64)
+    return np.asarray(exact / np.linalg.norm(exact, axis=1, keepdims=True), np.float64)
 
 
 def write_candidates(candidates: Sequence[Candidate], out: Path) -> None:
@@ -144,8 +154,11 @@ def write_candidates(candidates: Sequence[Candidate], out: Path) -> None:
     Raises:
         OutputError: If it cannot be written.
     """
-    table = pd.DataFrame(candidates, columns=[each.name for each in fields(Candidate)])
-    write_atomic(out, table.to_csv(index=False, float_format="%.6f", lineterminator="\n").encode())
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(each.name for each in fields(Candidate))
+    rows.writerows((*astuple(one)[:-1], f"{one.similarity:.6f}") for one in candidates)
+    write_atomic(out, text.getvalue().encode())
 
 
 def _said_of(gallery: Path) -> str:

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from privface.errors import ConfigError
 from privface.images import decode_image, encode_image, to_pixels, to_unit
@@ -71,6 +70,8 @@ class GaussianBlur(Baseline):
         _require_positive("sigma", self.sigma)
 
     def _change(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        from scipy.ndimage import gaussian_filter  # noqa: PLC0415 - heavy
+
         sigma = (0, 0, self.sigma, self.sigma)
         blurred: NDArray[np.float32] = gaussian_filter(images, sigma=sigma, mode="nearest")
         return np.clip(blurred, 0.0, 1.0)

@@ -10,8 +10,6 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
-
 from privface.errors import ConfigError, MissingExtraError, OutputError, PrivfaceError
 from privface.protect.inputs import InputFile
 from privface.protect.job import Book, Finished
@@ -20,6 +18,7 @@ from privface.protect.local import LocalEngine
 from privface.protect.manifest import ManifestRow
 from privface.protect.output import Output, OutputTree
 from privface.protect.work import Loaded, Worker
+from privface.threads import set_thread_count
 
 logger = logging.getLogger(__name__)
 
@@ -233,7 +232,7 @@ class _Actor:
     """Protects chunks of files with one copy of the models."""
 
     def __init__(self, worker: Any, threads: int) -> None:
-        torch.set_num_threads(threads)
+        set_thread_count(threads)
         self._worker: Worker = _require_ray().get(worker)  # one copy a node, not one in every call
 
     def __call__(self, batch: Mapping[str, Sequence[str]]) -> dict[str, list[Any]]:

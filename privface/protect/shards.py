@@ -184,7 +184,9 @@ class ParquetShards(ShardedOutput):
 
     def _read(self, path: Path) -> dict[str, bytes]:
         try:
-            with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as shard:  # starts no thread: see `read_manifest`
+            with pq.ParquetFile(
+                pa.BufferReader(path.read_bytes())
+            ) as shard:  # starts no thread: see `read_manifest`
                 table = shard.read(["file", "image"], use_threads=False)
         except (OSError, pa.ArrowException) as error:
             logger.warning("%s is damaged and is written again (%s).", path, error)

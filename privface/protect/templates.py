@@ -7,16 +7,22 @@ import hashlib
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from privface.erasers import SavedEraser
+from privface.device import Device
 from privface.errors import ConfigError, ModelError
 from privface.images import atomic_file
-from privface.models import Matcher
+from privface.models.onnx_models import load_template_matcher
+
+if TYPE_CHECKING:
+    from privface.erasers import SavedEraser
+    from privface.models import Matcher
+    from privface.models.onnx_models import OnnxMatcher
 
 TEMPLATES_NAME = "embeddings.parquet"
 _ROWS_AT_ONCE = 4096
@@ -38,7 +44,7 @@ class MatcherTemplates:
         of_original: Whether it looks at the original face and not at the protected one.
     """
 
-    def __init__(self, matcher: Matcher, eraser: SavedEraser | None = None) -> None:
+    def __init__(self, matcher: Matcher | OnnxMatcher, eraser: SavedEraser | None = None) -> None:
         self._matcher, self._eraser = matcher, eraser
         self.of_original = eraser is not None
         self.fingerprint = matcher.fingerprint
@@ -69,6 +75,32 @@ class MatcherTemplates:
         out = np.full((len(rows), erased.shape[1]), np.nan, np.float32)
         out[good] = erased
         return out
+
+
+def template_maker(spec: str, device: Device = Device()) -> MatcherTemplates:  # noqa: B008 - frozen
+    """What ``protect --embeddings MATCHER[:ERASER]`` names; the last colon counts only before an eraser's folder.
+
+    Args:
+        spec: That.
+        device: Where the matcher computes.
+
+    Raises:
+        PrivfaceError: If matcher or eraser cannot be loaded, or the eraser was fitted on another matcher.
+    """
+    matcher, _, folder = spec.rpartition(":")
+    # a matcher's name has a colon of its own: "bundled:matcher" is no eraser in a folder "matcher"
+    if ":" not in matcher or not (Path(folder) / "eraser.yaml").is_file():
+        return MatcherTemplates(load_template_matcher(spec, device))
+    from privface.erasers import load_eraser  # noqa: PLC0415 - heavy
+
+    saved, model = load_eraser(Path(folder)), load_template_matcher(matcher, device)
+    fitted = saved.meta.get("matcher")
+    if fitted and fitted != model.name:
+        raise ConfigError(
+            f"{folder} was fitted on {fitted!r}, not on {model.name!r}.",
+            hint="Fit one on this matcher's embeddings.",
+        )
+    return MatcherTemplates(model, saved)
 
 
 def check_templates(templates: NDArray[np.float32], *, count: int) -> None:

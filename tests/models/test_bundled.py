@@ -189,7 +189,7 @@ def test_a_card_tells_the_hash_and_what_must_not_be_done(spec):
 
 def test_a_folder_that_is_called_like_one_is_no_eraser(tmp_path, monkeypatch):
     from privface.erasers.storage import CARD
-    from privface.pipeline.erase import template_maker
+    from privface.protect.templates import template_maker
 
     (tmp_path / "matcher").mkdir()
     (tmp_path / "matcher" / CARD).write_text("kind: eraser")

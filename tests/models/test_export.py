@@ -24,7 +24,8 @@ from privface.models import (
     save_network,
 )
 from privface.models.erased_code import FrozenReader
-from privface.models.export import OnnxProtector, export_protector
+from privface.models.export import export_protector
+from privface.models.onnx_models import OnnxProtector
 from privface.models.protectors import load_protector
 from privface.protect import read_manifest
 

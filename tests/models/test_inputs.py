@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from privface.errors import InputRangeError
 from privface.models import require_unit_images, to_input
+from privface.models.inputs import array_input
 from privface.records import InputSpec
 
 
@@ -107,3 +108,22 @@ def test_usual_mistakes_are_named(images, fragment):
 def test_rounding_error_and_empty_batches_are_no_mistake():
     require_unit_images(torch.full((1, 3, 8, 8), 1.0005))
     require_unit_images(torch.zeros(0, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        InputSpec(),
+        InputSpec(size=(160, 128), value_range=(-1.0, 1.0)),
+        InputSpec(size=(48, 64), channels="BGR", mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0)),
+        InputSpec(size=(96, 80), channels="GRAY", value_range=(0.0, 255.0), crop=(16.4, 11.2, 93.0, 116.9)),
+        InputSpec(size=(30, 40), crop=(-8.0, 5.0, 120.0, 90.0)),
+    ],
+)
+@pytest.mark.parametrize("side", [112, 64])
+def test_numpy_and_torch_make_the_same_input(spec, side):
+    images = np.random.default_rng(0).random((3, 3, side, side), np.float32)
+    expected = to_input(torch.from_numpy(images), spec).numpy()
+    np.testing.assert_allclose(
+        array_input(images, spec), expected, atol=1e-5 * max(map(abs, spec.value_range))
+    )

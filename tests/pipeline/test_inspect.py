@@ -27,9 +27,9 @@ from privface.images import decode_image
 from privface.models import Autoencoder, CompactResNet, Protector, load_matcher, save_network, variant
 from privface.pipeline import AuditOptions, audit, audit_protector, embed, load_aligned, open_data
 from privface.pipeline.battery import image_probes
-from privface.pipeline.erase import template_maker
 from privface.pipeline.inspect import AttackerSet, _load_coder, load_protected
 from privface.protect import GaussianBlur, ProtectOptions, protect_folder
+from privface.protect.templates import template_maker
 from privface.records import FaceRecord, FaceTable
 
 QUICK = AuditOptions(resamples=20, effort="quick", size=32, faces="aligned")

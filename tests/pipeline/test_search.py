@@ -14,10 +14,10 @@ from privface.erasers import GaussianTransport, save_eraser
 from privface.errors import ConfigError, DataError
 from privface.images import decode_image, to_unit
 from privface.models import CompactResNet, SemiAdversarialAutoencoder, load_matcher, save_network
-from privface.pipeline.erase import template_maker
 from privface.pipeline.search import search
 from privface.protect import GaussianBlur, protect_folder
 from privface.protect.store import TemplateStore
+from privface.protect.templates import template_maker
 
 BLUR = GaussianBlur(sigma=1.0, size=112)
 

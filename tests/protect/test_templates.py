@@ -17,9 +17,8 @@ from privface.errors import ConfigError, ModelError, OutputError
 from privface.faces.align import as_aligned
 from privface.images import decode_image, to_pixels, to_unit
 from privface.models import CompactResNet, load_matcher, save_network
-from privface.pipeline.erase import template_maker
 from privface.protect import GaussianBlur, ProtectOptions, protect_folder
-from privface.protect.templates import MatcherTemplates, pack, unpack
+from privface.protect.templates import MatcherTemplates, pack, template_maker, unpack
 
 aligned = partial(ProtectOptions, faces="aligned")  # the patches are, at any size
 

@@ -1,0 +1,157 @@
+"""MTCNN's three networks: graphs of ours in ONNX Runtime, with the weights that lie in facenet-pytorch's wheel.
+
+facenet-pytorch imports torch, so it is not imported: its files are found and read where it is installed. They are pickles of an
+old layout of torch's. What reads them here knows the few names that a table of weights needs and refuses all others, so that no
+file can run code.
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import pickle
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privface.errors import MissingExtraError, ModelError
+from privface.sessions import open_session
+
+NAMES = ("pnet", "rnet", "onet")
+PACKAGE = "facenet_pytorch"
+CURE = "pip install --no-deps facenet-pytorch; without it, aligned crops are protected (--faces aligned)."
+
+Network: TypeAlias = Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]]
+"""Normalised pixels ``(N, 3, H, W)`` to box offsets, landmarks (the third network's alone) and probabilities."""
+
+_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+_GRAPHS = Path(str(resources.files("privface.faces"))) / "graphs"
+
+
+def weights_file(name: str) -> Path | None:
+    """Where a network's weights lie; ``None`` where facenet-pytorch is not installed."""
+    package = find_spec(PACKAGE)
+    places = package.submodule_search_locations if package is not None else None
+    return Path(places[0]) / "data" / f"{name}.pt" if places else None
+
+
+def load_networks(device: str) -> tuple[Network, Network, Network]:
+    """The three networks: on the CPU in ONNX Runtime, one thread each call; elsewhere in torch.
+
+    Raises:
+        MissingExtraError: If facenet-pytorch, whose wheel brings the weights, is not installed.
+        ModelError: If a file is damaged.
+    """
+    make = _in_onnx_runtime if device == "cpu" else _in_torch
+    first, second, third = (make(name, _weights(name), device) for name in NAMES)
+    return first, second, third
+
+
+def _weights(name: str) -> dict[str, NDArray[np.float32]]:
+    file = weights_file(name)
+    if file is None or not file.is_file():
+        raise MissingExtraError(
+            "Faces cannot be looked for: facenet-pytorch, which brings the detector's weights, is not installed.",
+            hint=CURE,
+        )
+    return read_state(file.read_bytes(), name=file.name)
+
+
+def _in_onnx_runtime(name: str, weights: dict[str, NDArray[np.float32]], device: str) -> Network:
+    session = open_session((_GRAPHS / f"{name}.onnx").read_bytes(), weights=weights, device=device, threads=1)
+    outputs: Network = lambda images: session.run(None, {"images": images})  # noqa: E731
+    return outputs
+
+
+def _in_torch(name: str, weights: dict[str, NDArray[np.float32]], device: str) -> Network:
+    import torch  # noqa: PLC0415
+    from facenet_pytorch.models import mtcnn  # noqa: PLC0415
+
+    network = {"pnet": mtcnn.PNet, "rnet": mtcnn.RNet, "onet": mtcnn.ONet}[name](pretrained=False)
+    network.load_state_dict({key: torch.from_numpy(array) for key, array in weights.items()})
+    network.eval().requires_grad_(False).to(device)
+
+    def outputs(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        with torch.inference_mode():
+            return [found.cpu().numpy() for found in network(torch.from_numpy(images).to(device))]
+
+    return outputs
+
+
+def read_state(content: bytes, *, name: str) -> dict[str, NDArray[np.float32]]:
+    """Arrays by name of a state dict of float32 tensors, as torch wrote it before version 1.6.
+
+    Args:
+        content: The file: pickles of a magic number, a version, the writer, the tensors and their storages' names, then the storages.
+        name: For messages.
+
+    Raises:
+        ModelError: If it is no such file, or names anything but tensors.
+    """
+    file = io.BytesIO(content)
+    try:
+        for expected in (_MAGIC, _PROTOCOL):
+            _require(_Tensors(file).load() == expected, "another layout")
+        _, tensors, keys = (_Tensors(file).load() for _ in range(3))
+        storages = {}
+        for key in keys:
+            (count,) = struct.unpack("<q", file.read(8))
+            storages[key] = np.frombuffer(file.read(4 * count), "<f4", count)
+        return {str(key): tensor.of(storages[tensor.key]) for key, tensor in tensors.items()}
+    except Exception as error:  # a damaged pickle raises anything
+        raise ModelError(
+            f"{name} is no file of weights as facenet-pytorch 2.5 has them ({type(error).__name__}: {error}).",
+            hint="pip install --force-reinstall --no-deps facenet-pytorch",
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """Which part of which storage."""
+
+    key: str
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @classmethod
+    def rebuilt(cls, key: str, offset: int, shape: Sequence[int], strides: Sequence[int], *_: Any) -> _Tensor:
+        """In the place of torch's own function."""
+        return cls(key, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
+
+    def of(self, storage: NDArray[np.float32]) -> NDArray[np.float32]:
+        last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
+        inside = min(self.offset, *self.shape, *self.strides) >= 0 and last < len(storage)
+        _require(inside, f"shape {self.shape} in {len(storage)} numbers")
+        steps = [4 * step for step in self.strides]
+        return np.lib.stride_tricks.as_strided(storage[self.offset :], self.shape, steps).copy()
+
+
+class _Tensors(pickle.Unpickler):
+    """Reads what a state dict needs: no name leads to code of others."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = {
+            ("collections", "OrderedDict"): collections.OrderedDict,
+            ("torch._utils", "_rebuild_tensor_v2"): _Tensor.rebuilt,
+            ("torch", "FloatStorage"): "FloatStorage",
+        }
+        _require((module, name) in known, f"it names {module}.{name}")
+        return known[module, name]
+
+    def persistent_load(self, pid: Any) -> str:
+        kind, storage, key, *_ = pid
+        _require((kind, storage) == ("storage", "FloatStorage"), f"it holds a {kind} of {storage}")
+        return str(key)
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
