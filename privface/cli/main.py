@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from privface import __version__
 from privface.cli.app import app as web_page
+from privface.cli.audit import audit, compare
 from privface.cli.autoencoder import app as autoencoder_app
 from privface.cli.erase import app as erase_app
 from privface.cli.protect import match, protect
@@ -27,11 +28,9 @@ from privface.cli.show import (
 )
 from privface.cli.sweep import sweep
 from privface.errors import PrivfaceError
-from privface.options import Alignment, AuditOptions, Effort
+from privface.options import Alignment
 
-EXIT_SOME_FAILED, EXIT_USAGE, EXIT_GATE, EXIT_BUG, EXIT_STOPPED = 1, 2, 3, 70, 130
-
-_ATTACKERS = "Attackers with people of their own"
+EXIT_SOME_FAILED, EXIT_USAGE, EXIT_BUG, EXIT_STOPPED = 1, 2, 70, 130
 
 _ORDER = (
     "demo", "train", "protect", "audit", "compare", "sweep", "embed", "erase", "match", "export", "app", "autoencoder",
@@ -63,6 +62,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, help="Models on this machine.")
 app.command()(protect)
+app.command()(audit)
+app.command()(compare)
 app.command()(match)
 app.command("app")(web_page)
 app.command()(sweep)
@@ -198,304 +199,6 @@ def export(
         f"{found.path}: {found.bytes / 2**20:.1f} MiB, input 'images' (N, 3, {found.metadata['privface.size']},"
         f" {found.metadata['privface.size']}) in [0, 1]; differs from torch by at most {found.difference:.1g}"
     )
-
-
-@app.command()
-def audit(
-    original: Annotated[
-        Path | None,
-        typer.Option(
-            help="Original photos: a folder, or kind:path. Or a table of embeddings: .parquet, .npz, .csv."
-        ),
-    ] = None,
-    protected: Annotated[
-        Path | None,
-        typer.Option(
-            help="Protected photos with the same relative paths, from any tool; or a table of the same keys."
-        ),
-    ] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="CSV or Parquet: file, identity, gender; other columns are cohorts.")
-    ] = None,
-    matcher: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Face matcher: bundled:matcher (small), facenet:vggface2, onnx:FILE, module:pkg.fn, mini:FOLDER. Repeatable."
-        ),
-    ] = None,
-    probe: Annotated[
-        list[str] | None,
-        typer.Option(help="Frozen gender classifier, same forms; bundled:gender is small. Repeatable."),
-    ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            help="The protector's run folder, or bundled:erased: marks seen models, refuses its training people (of bundled models "
-            "they are not known)."
-        ),
-    ] = None,
-    eraser: Annotated[
-        Path | None,
-        typer.Option(help="For tables: folder of the eraser that protected them: refuses its people."),
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for audit.json and report.html.")] = Path("audit"),
-    effort: Annotated[
-        Effort,
-        typer.Option(
-            help="quick: linear and SVM attackers. standard: every attacker but fine-tuned networks. full: also those, "
-            "and learned recovery of the images."
-        ),
-    ] = "standard",
-    split: Annotated[str | None, typer.Option(help="Take only rows of this split.")] = None,
-    attribute: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Column beside gender that attackers read, too; numbers in bands, as in age=16,30,45,60. Repeatable."
-        ),
-    ] = None,
-    faces: Annotated[
-        Alignment,
-        typer.Option(
-            help="How originals are aligned; auto: as protect took them, else landmarks of the labels, else detection."
-        ),
-    ] = AuditOptions.faces,
-    protected_faces: Annotated[
-        Alignment, typer.Option(help="How protected photos are aligned.")
-    ] = AuditOptions.protected_faces,
-    pairs: Annotated[
-        Path | None, typer.Option(help="LFW-style pairs file: adds its 10-fold accuracy to the report.")
-    ] = None,
-    draws: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Another draw of the protected photos, where the protection is randomised (`protect --draw` with another "
-            "seed): adds the attacker who averages draws. Repeatable.",
-        ),
-    ] = None,
-    attackers: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PHOTOS",
-            help="Labelled photos of other people, as --original: attackers learn from them and all audited people are attacked. "
-            "They are protected with --model.",
-            rich_help_panel=_ATTACKERS,
-        ),
-    ] = None,
-    attackers_labels: Annotated[
-        Path | None, typer.Option(help="Their labels, as --labels.", rich_help_panel=_ATTACKERS)
-    ] = None,
-    attackers_split: Annotated[
-        str | None, typer.Option(help="Take only rows of this split.", rich_help_panel=_ATTACKERS)
-    ] = None,
-    attackers_protected: Annotated[
-        Path | None,
-        typer.Option(
-            help="Their protected photos, as --protected; for protections of other tools.",
-            rich_help_panel=_ATTACKERS,
-        ),
-    ] = None,
-    second: Annotated[
-        Path | None,
-        typer.Option(
-            help="The same photos or embeddings protected a second time (other draw, model or eraser): adds D_sys, how "
-            "surely the two protections of a person can be linked."
-        ),
-    ] = None,
-    fail_if: Annotated[
-        list[str] | None,
-        typer.Option(help='Gate, such as "leakage>0.60" or "tmr.low<0.9": exit 3 if it holds. Repeatable.'),
-    ] = None,
-    baseline: Annotated[
-        Path | None, typer.Option(help="An earlier audit.json: shows what got better and what got worse.")
-    ] = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder that keeps embeddings and probe scores, so that a second audit of the same originals "
-            "costs only the protected side. They are biometric data: keep it private."
-        ),
-    ] = AuditOptions.cache,
-    seed: Annotated[int, typer.Option(help="Same seed, same audit.json.")] = AuditOptions.seed,
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of people.")] = AuditOptions.resamples,
-    cnn_epochs: Annotated[int, typer.Option(help="Epochs of the CNN attacker.")] = AuditOptions.cnn_epochs,
-    images: Annotated[
-        bool, typer.Option("--images", help="Put a contact sheet into the report. It shows original faces.")
-    ] = False,
-    card: Annotated[
-        bool,
-        typer.Option(
-            "--card",
-            help="Also write card.md: a model card filled with the figures, in the words of the ISO standards.",
-        ),
-    ] = False,
-    battery: Annotated[
-        Path | None,
-        typer.Option(
-            help="selftest.json to quote in the report; by default the one that came with this version."
-        ),
-    ] = AuditOptions.battery,
-    recoverer: Annotated[
-        str | None,
-        typer.Option(
-            help="With --effort full: autoencoder variant that turns photos back (docs/autoencoders.md); by default a U-Net."
-        ),
-    ] = AuditOptions.recoverer,
-    device: DeviceName = AuditOptions.device,
-    precision: PrecisionName = AuditOptions.precision,
-    self_test: Annotated[
-        bool,
-        typer.Option(
-            "--self-test",
-            help="Audit the attackers instead: planted leaks they must find, sets without a leak they must not.",
-        ),
-    ] = False,
-    json: AsJson = False,
-) -> None:
-    """Measure matching and gender leakage, with attackers retrained on protected data of other people.
-
-    Photos: `privface audit --original photos --protected out --labels labels.csv --matcher onnx:m.onnx --fail-if "leakage>0.60"`
-
-    Embeddings of any vendor: `privface audit --original before.parquet --protected after.parquet --labels labels.csv`
-
-    The attackers themselves: `privface audit --self-test --out selftest`
-    """
-    from privface.attributes import parse_attributes  # noqa: PLC0415
-    from privface.audit import AuditResult  # noqa: PLC0415
-    from privface.audit.comparison import changes  # noqa: PLC0415
-    from privface.audit.result import check_gate  # noqa: PLC0415
-    from privface.data import TABLE_SUFFIXES  # noqa: PLC0415
-    from privface.pipeline import audit as run  # noqa: PLC0415
-    from privface.pipeline import audit_tables  # noqa: PLC0415
-    from privface.pipeline.inspect import AttackerSet  # noqa: PLC0415
-    from privface.report.card import write_card  # noqa: PLC0415
-
-    if self_test:
-        _self_test(out, seed=seed)
-        return
-    if original is None or protected is None:
-        raise typer.BadParameter("give --original and --protected, or --self-test.")
-    for expression in fail_if or ():  # before the work, not after it
-        check_gate(expression, [found.name for found in parse_attributes(attribute or ())])
-    earlier = AuditResult.load(baseline) if baseline is not None else None
-    options = AuditOptions(
-        seed=seed,
-        resamples=resamples,
-        effort=effort,
-        cnn_epochs=cnn_epochs,
-        attributes=tuple(attribute or ()),
-        faces=faces,
-        protected_faces=protected_faces,
-        cache=cache,
-        battery=battery,
-        recoverer=recoverer,
-        device=device,
-        precision=precision,
-    )
-    with progress_bars() as progress:
-        if original.suffix.lower() in TABLE_SUFFIXES:
-            _refuse_image_options(
-                matcher=matcher, probe=probe, model=model, pairs=pairs, draws=draws, attackers=attackers
-            )
-            result = audit_tables(
-                original,
-                protected,
-                labels=labels,
-                split=split,
-                second=second,
-                out=out,
-                options=options,
-                eraser=eraser,
-                baseline=earlier,
-                progress=progress,
-            )
-        else:
-            own = None
-            if attackers is not None:
-                own = AttackerSet(attackers, attackers_protected, attackers_labels, attackers_split)
-            elif attackers_labels or attackers_split or attackers_protected:
-                raise typer.BadParameter("--attackers-... say more of --attackers; give that, too.")
-            if eraser is not None:
-                raise typer.BadParameter("--eraser belongs to tables of embeddings; these are photos.")
-            result = run(
-                original,
-                protected,
-                labels=labels,
-                split=split,
-                matchers=matcher or (),
-                probes=probe or (),
-                model=model,
-                pairs=pairs,
-                draws=draws or (),
-                second=second,
-                attackers=own,
-                out=out,
-                options=options,
-                images=images,
-                baseline=earlier,
-                progress=progress,
-            )
-    files = {"audit": out / "audit.json", "report": out / "report.html"}
-    if card:
-        named = model or eraser
-        title = None if named is None else named.name
-        files["card"] = write_card(result.to_dict(), out / "card.md", model=title)
-    outcomes = [result.gate(expression) for expression in fail_if or ()]
-    changed = changes(earlier, result) if earlier is not None else None
-    Console.document(
-        "audit",
-        **audit_content(result, outcomes),
-        changes=changed,
-        files=files,
-    )
-    Console.audit(result)
-    if changed is not None:
-        Console.changes(changed)
-    Console.say(f"Report: {files['report']}\nFigures: {files['audit']}")
-    for outcome in outcomes:
-        Console.say(outcome.reason)
-    if any(outcome.failed for outcome in outcomes):
-        raise typer.Exit(EXIT_GATE)
-
-
-def _refuse_image_options(**options: object) -> None:
-    given = [f"--{name}" for name, value in options.items() if value]
-    if given:
-        raise typer.BadParameter(
-            f"{', '.join(given)}: a table of embeddings holds no images. Leave it out, or give folders of photos."
-        )
-
-
-def _self_test(out: Path, *, seed: int) -> None:
-    from datetime import UTC, datetime  # noqa: PLC0415
-
-    from privface.pipeline import self_test as run  # noqa: PLC0415
-
-    with progress_bars() as progress:
-        found = run(out, seed=seed, made=datetime.now(UTC).date().isoformat(), progress=progress)
-    Console.document("audit --self-test", selftest=found, files={"selftest": out / "selftest.json"})
-    Console.battery(found)
-    Console.say(f"Result: {out / 'selftest.json'}")
-
-
-@app.command()
-def compare(
-    audits: Annotated[
-        list[str], typer.Argument(help="Two or more audit.json files, or NAME=FILE.", metavar="AUDIT...")
-    ],
-    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("compare.html"),
-    json: AsJson = False,
-) -> None:
-    """Several audits of the same photos in one report: the trade-off, which methods another one beats, all figures.
-
-    Example: `privface compare blur=audits/blur/audit.json ours=audits/san/audit.json --out compare.html`
-    """
-    from privface.pipeline import compare_audits  # noqa: PLC0415
-
-    rows = compare_audits(audits, out)
-    Console.document("compare", methods=rows, files={"report": out})
-    Console.comparison(rows)
-    Console.say(f"Report: {out}")
 
 
 @app.command()

@@ -427,6 +427,6 @@ PrecisionName = Annotated[
 ]
 
 
-def attribute_names(given: list[str] | None) -> list[str] | None:
+def attribute_names(given: Sequence[str] | None) -> list[str] | None:
     """The names of ``--hide``, each alone; ``None`` where nothing was chosen."""
     return [name.strip() for text in given for name in text.split(",")] if given else None
