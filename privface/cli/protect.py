@@ -17,6 +17,7 @@ from privface.options import Alignment, ModelOptions, ProtectOptions
 if TYPE_CHECKING:
     from privface.protect import ImageProtector, ProtectSummary
     from privface.protect.job import Engine, TemplateSink
+    from privface.protect.store import TemplateStore
     from privface.protect.templates import MatcherTemplates
 
 EXIT_SOME_FAILED = 1
@@ -273,24 +274,36 @@ def _templates(chosen: Templates, asked: ModelOptions) -> tuple[MatcherTemplates
     return maker, partial(place.write, fingerprint=maker.fingerprint)
 
 
+@dataclass(frozen=True)
+class Gallery:
+    """Who is searched.
+
+    Attributes:
+        templates: ``MATCHER`` or ``MATCHER:ERASER``: the matcher, and the eraser's folder, that made the gallery.
+        gallery: Templates: embeddings.parquet of ``protect --embeddings``, or any table of ``erase apply``.
+        store: Or ``lancedb:FOLDER``, the store of ``protect --store``.
+    """
+
+    templates: str
+    gallery: Path | None = None
+    store: str | None = None
+
+    def opened(self) -> Path | TemplateStore:
+        """The table or the store, whichever is given."""
+        from privface.protect.store import TemplateStore, store_path  # noqa: PLC0415
+
+        if self.gallery is not None and self.store is None:
+            return self.gallery
+        if self.store is not None and self.gallery is None:
+            return TemplateStore(store_path(self.store))
+        raise typer.BadParameter("give either --gallery or --store.")
+
+
+@fields_as_options()
 def match(
     probe: Annotated[Path, typer.Argument(help="A photo, or a folder of photos.")],
-    templates: Annotated[
-        str,
-        typer.Option(
-            metavar="MATCHER[:ERASER]", help="The matcher, and the eraser's folder, that made the gallery."
-        ),
-    ],
-    gallery: Annotated[
-        Path | None,
-        typer.Option(
-            help="Templates: embeddings.parquet of `protect --embeddings`, or any table of `erase apply`."
-        ),
-    ] = None,
-    store: Annotated[
-        str | None,
-        typer.Option(metavar="lancedb:FOLDER", help="Or the store of `protect --store`."),
-    ] = None,
+    *,
+    searched: Gallery,
     faces: Annotated[Alignment, typer.Option(help="How probes are aligned.")] = "auto",
     top: Annotated[int, typer.Option(help="Candidates a probe.")] = 5,
     threshold: Annotated[
@@ -304,33 +317,26 @@ def match(
     Example: `privface match visitor.jpg --gallery protected/embeddings.parquet --templates onnx:m.onnx:erasers/transport`
     """
     from privface.pipeline.search import search, write_candidates  # noqa: PLC0415
-    from privface.protect.store import TemplateStore, store_path  # noqa: PLC0415
 
-    searched: Path | TemplateStore
-    if store is not None and gallery is None:
-        searched = TemplateStore(store_path(store))
-    elif gallery is not None and store is None:
-        searched = gallery
-    else:
-        raise typer.BadParameter("give either --gallery or --store.")
+    gallery, spec = searched.opened(), searched.templates
     with progress_bars() as progress:
-        found = search(
-            probe, searched, templates=templates, faces=faces, top=top, threshold=threshold, progress=progress
+        result = search(
+            probe, gallery, templates=spec, faces=faces, top=top, threshold=threshold, progress=progress
         )
     if out is not None:
-        write_candidates(found.candidates, out)
+        write_candidates(result.candidates, out)
     Console.table(
         ["probe", "rank", "gallery", "similarity"],
-        [[c.probe, str(c.rank), c.file, f"{c.similarity:.4f}"] for c in found.candidates],
+        [[c.probe, str(c.rank), c.file, f"{c.similarity:.4f}"] for c in result.candidates],
     )
-    Console.say(f"{found.searched} templates searched")
+    Console.say(f"{result.searched} templates searched")
     Console.document(
         "match",
-        searched=found.searched,
-        candidates=[vars(candidate) for candidate in found.candidates],
-        failed=found.failed,
+        searched=result.searched,
+        candidates=[vars(candidate) for candidate in result.candidates],
+        failed=result.failed,
     )
-    for name, reason in found.failed.items():
+    for name, reason in result.failed.items():
         Console.error(f"{name}: {reason}", None)
-    if found.failed:
+    if result.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
