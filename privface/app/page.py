@@ -71,6 +71,11 @@ def _file(label: str, *, elem_id: str, file_count: str = "single", height: int =
     return _held(gr.File(label=label, elem_id=elem_id, file_count=file_count, height=height))
 
 
+def _faces(elem_id: str) -> Any:
+    label = "What the photos show"
+    return gr.Radio([_WHOLE, _CROPS], value="detect", label=label, elem_id=elem_id)
+
+
 def build(service: Service) -> gr.Blocks:
     """The page.
 
@@ -146,18 +151,10 @@ def _protect_tab(service: Service) -> None:
                 names, value=names[0], label="Protect with", elem_id="pf-method", filterable=False
             )
             note = gr.HTML(_note(service, names[0]), elem_id="pf-note")
-            faces = gr.Radio(
-                [_WHOLE, _CROPS], value="detect", label="What the photos show", elem_id="pf-faces"
-            )
-            strength = gr.Slider(
-                WEAKEST,
-                STRONGEST,
-                value=1.0,
-                step=0.1,
-                label="Strength (1 is what was trained and audited)",
-                interactive=service.methods[0].adjustable,
-                elem_id="pf-strength",
-            )
+            faces = _faces("pf-faces")
+            told = "Strength (1 is what was trained and audited)"
+            adjustable = {"interactive": service.methods[0].adjustable, "elem_id": "pf-strength"}
+            strength = gr.Slider(WEAKEST, STRONGEST, value=1.0, step=0.1, label=told, **adjustable)
             with gr.Row():
                 go = gr.Button("Protect", variant="primary", elem_id="pf-go")
                 clear = gr.Button("Clear all", elem_id="pf-clear")
@@ -170,8 +167,7 @@ def _protect_tab(service: Service) -> None:
         yield from service.protect(_session(request), paths, method=chosen, strength=amount, faces=shown)
 
     def describe(chosen: str) -> tuple[str, Any]:
-        found = service.method(chosen)
-        return _note(service, chosen), gr.update(interactive=found.adjustable)
+        return _note(service, chosen), gr.update(interactive=service.method(chosen).adjustable)
 
     def forget(request: gr.Request) -> tuple[None, None, str]:
         service.clear(_session(request))
@@ -213,15 +209,9 @@ def _audit_tab(service: Service) -> None:
     with gr.Row(elem_classes="pf-columns"):
         effort = gr.Radio(list(_EFFORTS), value="quick", label="Effort", elem_id="pf-effort")
         with gr.Column(min_width=320):
-            shown = gr.Radio(
-                [_WHOLE, _CROPS], value="detect", label="What the photos show", elem_id="pf-audit-faces"
-            )
-            ours = gr.Checkbox(
-                value=service.bench.model is not None,
-                label="Protected with this server's model",
-                visible=service.bench.model is not None,
-                elem_id="pf-ours",
-            )
+            shown, ours_too = _faces("pf-audit-faces"), service.bench.model is not None
+            told = "Protected with this server's model"
+            ours = gr.Checkbox(value=ours_too, label=told, visible=ours_too, elem_id="pf-ours")
     with gr.Row():
         go = gr.Button("Audit", variant="primary", elem_id="pf-audit")
         stop = gr.Button("Stop", elem_id="pf-stop")
@@ -239,24 +229,12 @@ def _audit_tab(service: Service) -> None:
         mine: bool,
         request: gr.Request,
     ) -> Iterator[str]:
-        yield from service.audit(
-            _session(request),
-            next(iter(first), None),
-            next(iter(second), None),
-            next(iter(table), None),
-            effort=how,
-            aligned=what == "aligned",
-            ours=mine,
-        )
+        paths = (next(iter(chosen), None) for chosen in (first, second, table))
+        choices = {"effort": how, "aligned": what == "aligned", "ours": mine}
+        yield from service.audit(_session(request), *paths, **choices)
 
-    go.click(
-        run,
-        [original, protected, labels, effort, shown, ours],
-        result,
-        show_progress="hidden",
-        concurrency_limit=1,
-        api_name="audit",
-    )
+    settings = [original, protected, labels, effort, shown, ours]
+    go.click(run, settings, result, show_progress="hidden", concurrency_limit=1, api_name="audit")
 
     def halt(request: gr.Request) -> None:
         service.stop(_session(request))
@@ -272,12 +250,5 @@ def _trade_off_tab(service: Service) -> None:
     def run(paths: list[str], request: gr.Request) -> str:
         return service.trade_off(_session(request), paths)
 
-    gr.on(
-        [files.upload, files.delete, files.clear],
-        run,
-        files,
-        result,
-        show_progress="hidden",
-        concurrency_limit=1,
-        api_name="trade_off",
-    )
+    changed = [files.upload, files.delete, files.clear]
+    gr.on(changed, run, files, result, show_progress="hidden", concurrency_limit=1, api_name="trade_off")

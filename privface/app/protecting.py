@@ -6,8 +6,8 @@ import logging
 import math
 import re
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -41,30 +41,6 @@ _CURES: dict[Status, str] = {
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What one model sees in a face.
-
-    Attributes:
-        model: Its name.
-        before: Gender classifiers: probability of "male" in the original, in [0, 1]. Matchers: ``nan``.
-        after: The same of the protected face. Matchers: cosine similarity of the two, in [-1, 1].
-    """
-
-    model: str
-    before: float
-    after: float
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """JPEG files for the page, of the protector's size."""
-
-    original: bytes
-    protected: bytes
-    difference: bytes
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What became of one face of a photo, or of a photo that could not be protected.
 
@@ -73,18 +49,18 @@ class Outcome:
         reason: Why there is no protected face; ``None`` where there is one.
         output: Name for the protected face.
         data: The protected face, without metadata; ``None`` where there is none.
-        pictures: What the page shows.
-        matches: Similarity of original and protected face, a row a matcher.
-        genders: What gender classifiers read, a row a classifier.
+        pictures: JPEG files of the original, the protected face and their difference, of the protector's size.
+        matches: Cosine similarity of original and protected face, in [-1, 1], by matcher.
+        genders: Probability of "male" in the original and in the protected face, in [0, 1], by gender classifier.
     """
 
     name: str
     reason: str | None = None
     output: str = ""
     data: bytes | None = None
-    pictures: Pictures | None = None
-    matches: tuple[Reading, ...] = ()
-    genders: tuple[Reading, ...] = ()
+    pictures: tuple[bytes, bytes, bytes] = (b"", b"", b"")
+    matches: Mapping[str, float] = field(default_factory=dict)
+    genders: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 class PhotoDesk:
@@ -146,12 +122,14 @@ class PhotoDesk:
         suffix = image_suffix(upload.data)
         suffix = suffix if suffix in WRITTEN_SUFFIXES else ".png"
         name = _untaken(safe_name(upload.name, suffix=suffix), taken)
+        if faces == "detect":
+            self._detector = self._detector or MTCNNDetector()
         one, row, files = protect_in_memory(
             upload.data,
             InputFile(name, name, name),
             protector,
             ProtectOptions(faces=faces, max_pixels=self._limits.pixels),
-            detector=self._found_detector() if faces == "detect" else None,
+            detector=self._detector if faces == "detect" else None,
         )
         if not one.protected:
             return [Outcome(upload.name, reason=_reason(row, name))]
@@ -171,25 +149,19 @@ class PhotoDesk:
             output=output,
             data=data,
             pictures=_pictures(faces[0], data),
-            matches=tuple(Reading(m.name, math.nan, _cosine(*m.embed(pair))) for m in self.matchers),
-            genders=tuple(
-                Reading(p.name, *(_probability(float(v)) for v in p.male_scores(pair))) for p in self.probes
-            ),
+            matches={m.name: _cosine(*m.embed(pair)) for m in self.matchers},
+            genders={p.name: _probabilities(p.male_scores(pair)) for p in self.probes},
         )
-
-    def _found_detector(self) -> FaceDetector:
-        self._detector = self._detector or MTCNNDetector()
-        return self._detector
 
 
 def _untaken(name: str, taken: set[str]) -> str:
     stem, _, suffix = name.rpartition(".")
-    number, found = 1, name
-    while found.lower() in taken:
+    number, free = 1, name
+    while free.lower() in taken:
         number += 1
-        found = f"{stem}-{number}.{suffix}"
-    taken.add(found.lower())
-    return found
+        free = f"{stem}-{number}.{suffix}"
+    taken.add(free.lower())
+    return free
 
 
 def _reason(row: ManifestRow, name: str) -> str:
@@ -198,11 +170,12 @@ def _reason(row: ManifestRow, name: str) -> str:
     return f"{text.rstrip('.')}. {_CURES.get(row.status, '')}".strip()
 
 
-def _pictures(original: NDArray[np.uint8], data: bytes) -> Pictures:
+def _pictures(original: NDArray[np.uint8], data: bytes) -> tuple[bytes, bytes, bytes]:
     after = decode_image(data)
     difference = np.abs(after.astype(np.int16) - original.astype(np.int16)) * DIFFERENCE_GAIN
     shown = (original, after, np.clip(difference, 0, 255).astype(np.uint8))
-    return Pictures(*(encode_image(pixels, ".jpg", quality=90) for pixels in shown))
+    one, two, three = (encode_image(pixels, ".jpg", quality=90) for pixels in shown)
+    return one, two, three
 
 
 def _cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
@@ -211,5 +184,6 @@ def _cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return float(a @ b) / length if length > 0 else math.nan
 
 
-def _probability(logit: float) -> float:
-    return float(1.0 / (1.0 + np.exp(-np.clip(logit, -60.0, 60.0))))
+def _probabilities(logits: NDArray[np.float64]) -> tuple[float, float]:
+    before, after = 1.0 / (1.0 + np.exp(-np.clip(logits.astype(np.float64), -60.0, 60.0)))
+    return float(before), float(after)

@@ -142,13 +142,13 @@ def build_service(settings: Settings, folder: Path) -> Service:
         ),
         methods=[*model_methods(model), *baselines()],
         bench=AuditBench(
+            folder,
             matchers=settings.matchers,
             probes=settings.probes,
             model=model if (model_folder(model) / "provenance.json").is_file() else None,
+            limits=limits,
         ),
         shelf=Shelf(capacity=limits.held_bytes, seconds=limits.held_seconds),
-        folder=folder,
-        limits=limits,
     )
 
 

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from privface.app import markup
-from privface.app.auditing import AuditBench, audit_uploads
-from privface.app.comparing import compare_uploads
+from privface.app.auditing import AuditBench
 from privface.app.gate import KEPT, upload_token
 from privface.app.methods import STRONGEST, WEAKEST, Method
 from privface.app.protecting import Faces, Outcome, PhotoDesk
@@ -48,17 +47,23 @@ class Service:
         methods: What it may protect with; the first one is preselected.
         bench: Models of the audit.
         shelf: Holds uploads and results.
-        folder: Private folder for audits.
-        limits: Sizes and counts.
     """
 
     desk: PhotoDesk
     methods: Sequence[Method]
     bench: AuditBench
     shelf: Shelf
-    folder: Path
-    limits: Limits
     _stops: dict[str, threading.Event] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The private folder."""
+        return self.bench.folder
+
+    @property
+    def limits(self) -> Limits:
+        """Sizes and counts."""
+        return self.bench.limits
 
     def method(self, name: str) -> Method:
         """A method by its name.
@@ -66,10 +71,10 @@ class Service:
         Raises:
             UploadError: If there is none of that name.
         """
-        found = next((method for method in self.methods if method.name == name), None)
-        if found is None:
-            raise UploadError(f"There is no method {name!r}.", hint="Choose one of the list.")
-        return found
+        for method in self.methods:
+            if method.name == name:
+                return method
+        raise UploadError(f"There is no method {name!r}.", hint="Choose one of the list.")
 
     def protect(
         self, session: str, paths: Sequence[str], *, method: str, strength: float, faces: Faces
@@ -108,7 +113,7 @@ class Service:
         aligned: bool,
         ours: bool,
     ) -> Iterator[str]:
-        """Audit two archives, as :func:`audit_uploads`; yields how far it is, then the report or what is wrong."""
+        """Audit two archives, as :meth:`AuditBench.audit`; yields how far it is, then the report or what is wrong."""
         self.shelf.drop(session, "audited")
 
         def work(tell: Callable[[str, int, int], None]) -> str:
@@ -118,17 +123,8 @@ class Service:
                 )
             first, second = self._uploads(session, "archives", [original, protected])
             table = None if labels is None else self._uploads(session, "archives", [labels])[0]
-            headline, files = audit_uploads(
-                first,
-                second,
-                table,
-                bench=self.bench,
-                folder=self.folder,
-                effort=effort,
-                aligned=aligned,
-                ours=ours,
-                limits=self.limits,
-                progress=tell,
+            headline, files = self.bench.audit(
+                first, second, table, effort=effort, aligned=aligned, ours=ours, progress=tell
             )
             return self._framed(session, "audited", headline, files)
 
@@ -140,7 +136,7 @@ class Service:
         if not paths:
             return markup.hint("Open one or more audit.json files of audits of the same photos.")
         try:
-            page = compare_uploads(self._uploads(session, "audits", paths), self.folder)
+            page = self.bench.compare(self._uploads(session, "audits", paths))
             headline = f"Comparison of {len(paths)} {'audit' if len(paths) == 1 else 'audits'}"
             return self._framed(session, "compared", headline, {"comparison.html": page})
         except PrivfaceError as error:
@@ -170,7 +166,7 @@ class Service:
         """
         if len(paths) > self.limits.files:
             check_sizes(paths, [0] * len(paths), self.limits)
-        found = []
+        uploads = []
         for path in paths:
             token, _ = upload_token(path, self.folder) or ("", "")
             item = self.shelf.get(token, owner=(session, part))
@@ -179,9 +175,9 @@ class Service:
                     f"An upload is no longer held: they are let go after {self.limits.held_seconds / 60:.0f} minutes.",
                     hint="Remove it from the list and choose it again.",
                 )
-            found.append(Upload(item.name, item.data))
-        check_sizes([u.name for u in found], [len(u.data) for u in found], self.limits)
-        return found
+            uploads.append(Upload(item.name, item.data))
+        check_sizes([u.name for u in uploads], [len(u.data) for u in uploads], self.limits)
+        return uploads
 
     def _watched(self, session: str, work: Callable[[Callable[[str, int, int], None]], str]) -> Iterator[str]:
         """Run work in a thread of its own; yields how far it is, at last its HTML. Who leaves stops it."""

@@ -51,13 +51,13 @@ class Shelf:
     def __init__(self, *, capacity: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._capacity, self._seconds, self._clock = capacity, seconds, clock
         self._places: dict[str, _Place] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # its methods call one another
 
     @property
     def size(self) -> int:
         """Bytes held."""
         with self._lock:
-            return self._size()
+            return sum(len(place.item.data) for place in self._places.values())
 
     def __len__(self) -> int:
         with self._lock:
@@ -78,10 +78,10 @@ class Shelf:
         """
         token = secrets.token_hex(16)
         with self._lock:
-            self._forget_old()
-            if self._size() + len(item.data) > self._capacity:
+            self.forget_old()
+            if self.size + len(item.data) > self._capacity:
                 raise UploadError(
-                    f"The server holds {megabytes(self._size())} for its users; with these {megabytes(len(item.data))} "
+                    f"The server holds {megabytes(self.size)} for its users; with these {megabytes(len(item.data))} "
                     f"it would pass its limit of {megabytes(self._capacity)}.",
                     hint="Clear what you no longer need, or try again in a few minutes.",
                 )
@@ -96,7 +96,7 @@ class Shelf:
             owner: Makes it theirs, so that it goes with them.
         """
         with self._lock:
-            self._forget_old()
+            self.forget_old()
             place = self._places.get(token)
             if place is None:
                 return None
@@ -122,11 +122,5 @@ class Shelf:
     def forget_old(self) -> None:
         """Let go what nobody has used for its time."""
         with self._lock:
-            self._forget_old()
-
-    def _forget_old(self) -> None:
-        now = self._clock()
-        self._places = {t: place for t, place in self._places.items() if place.until > now}
-
-    def _size(self) -> int:
-        return sum(len(place.item.data) for place in self._places.values())
+            now = self._clock()
+            self._places = {t: place for t, place in self._places.items() if place.until > now}

@@ -147,10 +147,10 @@ def unpack_photos(
             one with ``..``; nothing is written then but what came before it.
         DataError: If it holds no photo.
     """
-    found = data.count(_DIRECTORY_ENTRY)  # before a million entries become a million objects
-    if found > limits.zip_members:
+    entries = data.count(_DIRECTORY_ENTRY)  # before a million entries become a million objects
+    if entries > limits.zip_members:
         raise UploadError(
-            f"{name}: {found:,} entries; the limit is {limits.zip_members:,}.",
+            f"{name}: {entries:,} entries; the limit is {limits.zip_members:,}.",
             hint="Audit a part of the set.",
         )
     folder.mkdir(mode=0o700, parents=True)

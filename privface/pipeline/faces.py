@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privface.config import DataSettings
-from privface.data import LoadedFaces, load_faces, open_source
+from privface.data import LoadedFaces, load_faces, open_source, require_both_genders
 from privface.errors import DataError, ImageError
 from privface.faces import MTCNNDetector, align_face, as_aligned, choose_face
 from privface.options import Alignment
@@ -30,17 +30,37 @@ def open_data(settings: DataSettings) -> FaceTable:
         DataError: If nothing is left.
     """
     table = open_source(settings.source, labels=settings.labels)
-    found = len(table)
+    whole = len(table)
     if settings.split is not None:
         table = take_split(table, settings.split, where=settings.source)
     if settings.minimum_age is not None:
         table = table.take(np.array([_age(r) >= settings.minimum_age for r in table], dtype=bool))
     if not len(table):
         raise DataError(
-            f"Of {found} photos of {settings.source}, none is left after the filters.",
+            f"Of {whole} photos of {settings.source}, none is left after the filters.",
             hint="Loosen split or minimum_age.",
         )
     return table
+
+
+def load_set(
+    settings: DataSettings,
+    *,
+    size: int,
+    both: bool = True,
+    stage: str = "align photos",
+    progress: Progress | None = None,
+) -> LoadedFaces:
+    """Those of a configured face set that have a gender label, aligned.
+
+    Raises:
+        DataError: As for :func:`open_data` and :func:`load_aligned`.
+        LabelError: If ``both`` genders are needed and one is missing.
+    """
+    table = open_data(settings).labelled()
+    if both:
+        require_both_genders(table)
+    return load_aligned(table, mode=settings.faces, size=size, progress=progress, stage=stage)
 
 
 def take_split(table: FaceTable, split: str, *, where: str) -> FaceTable:
@@ -49,15 +69,15 @@ def take_split(table: FaceTable, split: str, *, where: str) -> FaceTable:
     Raises:
         DataError: If no row is in it; lists the splits that there are.
     """
-    found = table.where_split(split)
-    if not len(found):
+    rows = table.where_split(split)
+    if not len(rows):
         splits = sorted({r.split for r in table if r.split is not None})
         there = f"there are {splits}" if splits else "the labels have no split column"
         raise DataError(
             f"No photo of {where} is in the split {split!r}; {there}.",
             hint="Correct the split, or leave it out.",
         )
-    return found
+    return rows
 
 
 def load_aligned(
@@ -114,8 +134,8 @@ class _Aligner:
             raise ImageError(f"{record.file}: no landmarks in the labels.", hint="Use faces: auto or detect.")
         with self._lock:  # one network, several decoding threads
             self._detector = self._detector or MTCNNDetector()
-            found = self._detector.detect([pixels])[0]
-        face = choose_face(found, pixels.shape, rule="central")
+            seen = self._detector.detect([pixels])[0]
+        face = choose_face(seen, pixels.shape, rule="central")
         if face is None:
             raise ImageError(
                 f"{record.file}: no face found.", hint="If the photos are aligned crops, use faces: aligned."
