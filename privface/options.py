@@ -105,11 +105,11 @@ class ProtectOptions:
 
     def output_settings(self) -> dict[str, object]:
         """The options that change what is written, for the journal; a new option is among them unless it leaves no trace."""
-        found = {name: value for name, value in asdict(self).items() if name not in _WITHOUT_TRACE}
+        kept = {name: value for name, value in asdict(self).items() if name not in _WITHOUT_TRACE}
         if self.layout == "tree":
-            del found["shard_size"]
-        name = found.pop("image_format")
-        return {**found, "format": name and name.lower().lstrip(".")}
+            del kept["shard_size"]
+        name = kept.pop("image_format")
+        return {**kept, "format": name and name.lower().lstrip(".")}
 
 
 DEFAULT_OPTIONS = ProtectOptions()

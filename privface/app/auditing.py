@@ -73,16 +73,7 @@ class AuditBench:
         Raises:
             PrivfaceError: If an upload breaks a limit, or the sets do not fit; messages name no path of this machine.
         """
-        if not self.matchers:
-            raise UploadError(
-                "This server was started without a face matcher, and an audit without one would not show what protection cost.",
-                hint="Start it with `privface app --matcher SPEC`.",
-            )
-        if labels is not None and labels.data.startswith(_PARQUET):
-            raise UploadError(
-                f"{labels.name} is a Parquet table; this page reads labels from CSV alone.",
-                hint="Save it as CSV, or run `privface audit` on the command line, which reads both.",
-            )
+        self._refuse(labels)
         options = AuditOptions(
             effort=effort, resamples=RESAMPLES[effort], faces="aligned" if aligned else "auto"
         )
@@ -111,6 +102,18 @@ class AuditBench:
                 raise
         headline = str(result.document["verdict"]["headline"])
         return headline, {"report.html": report, "audit.json": result.to_bytes()}
+
+    def _refuse(self, labels: Upload | None) -> None:
+        if not self.matchers:
+            raise UploadError(
+                "This server was started without a face matcher, and an audit without one would not show what protection cost.",
+                hint="Start it with `privface app --matcher SPEC`.",
+            )
+        if labels is not None and labels.data.startswith(_PARQUET):
+            raise UploadError(
+                f"{labels.name} is a Parquet table; this page reads labels from CSV alone.",
+                hint="Save it as CSV, or run `privface audit` on the command line, which reads both.",
+            )
 
     def compare(self, uploads: Sequence[Upload]) -> bytes:
         """The comparison of some audits as an HTML page.

@@ -6,7 +6,7 @@ to files named by their content, is not reached.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable
 from html import escape
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -31,11 +31,8 @@ _DRAINED_TIMES = 5
 _AT_ONCE = 4
 _LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _MEDIA = {
-    ".jpg": "image/jpeg",
-    ".png": "image/png",
-    ".webp": "image/webp",
-    ".gif": "image/gif",
-    ".bmp": "image/bmp",
+    f".{name}": f"image/{kind}"
+    for name, kind in (("jpg", "jpeg"), ("png", "png"), ("webp", "webp"), ("gif", "gif"), ("bmp", "bmp"))
 }
 
 _PAGE_POLICY = (
@@ -136,14 +133,13 @@ class Gate:
 
     async def _upload(self, headers: Headers, body: _Body) -> Response:
         """Take files into memory; gives the paths that Gradio passes around."""
-        limit = self._limits.request_bytes + _OVERHEAD
-        announced = headers.get("content-length", "")
-        if announced.isdigit() and int(announced) > limit:
+        limit, announced = self._limits.request_bytes + _OVERHEAD, _announced(headers)
+        if announced > limit:
             return await self._too_large(announced, body)
         try:
             async with self._uploading:
                 uploads = await self._parsed(headers, body, limit)
-            tokens = self._put(uploads)
+            tokens = self._shelf.put(*(Item(upload.name, upload.data) for upload in uploads))
         except _TooLargeError:
             return await self._too_large(announced, body)
         except MultiPartException as error:
@@ -162,9 +158,9 @@ class Gate:
             [str(self._folder / token / name) for token, name in zip(tokens, names, strict=True)]
         )
 
-    async def _too_large(self, announced: str, body: _Body) -> Response:
+    async def _too_large(self, announced: int, body: _Body) -> Response:
         await body.drain(self._limits.request_bytes * _DRAINED_TIMES)
-        size = megabytes(int(announced)) if announced.isdigit() else "Too much"
+        size = megabytes(announced) if announced else "Too much"
         return _refusal(
             f"{size} at once; the limit is {megabytes(self._limits.request_bytes)}. Send them in parts.", 413
         )
@@ -182,29 +178,14 @@ class Gate:
         check_sizes(names, [file.size or 0 for file in files], self._limits)
         return [Upload(name, await file.read()) for name, file in zip(names, files, strict=True)]
 
-    def _put(self, uploads: Sequence[Upload]) -> list[str]:
-        """All of them on the shelf, or none."""
-        tokens: list[str] = []
-        try:
-            for upload in uploads:
-                tokens.append(self._shelf.put(Item(upload.name, upload.data)))  # noqa: PERF401 - kept for the case below
-        except UploadError:
-            self._shelf.forget(tokens)
-            raise
-        return tokens
-
     def _kept(self, path: str) -> Response:
         """A result, or an upload that the page shows again, such as a picture of the camera."""
-        if path.startswith(_FILE):
-            token, _ = upload_token(path.removeprefix(_FILE), self._folder) or ("", "")
-        else:
-            token = path.split("/")[2]
-        item = self._shelf.get(token)
+        upload = path.startswith(_FILE)
+        token, _ = upload_token(path.removeprefix(_FILE), self._folder) or ("", "")
+        item = self._shelf.get(token if upload else path.split("/")[2])
         if item is None:
             return PlainTextResponse("This is no longer held. Make it again.", 404)
-        media = item.media
-        if path.startswith(_FILE):
-            media = _image_media(item.data)
+        media = _image_media(item.data) if upload else item.media
         headers = {"cache-control": "no-store"}
         if item.attachment or media == "application/octet-stream":
             headers["content-disposition"] = f"attachment; filename*=UTF-8''{quote(item.name)}"
@@ -212,14 +193,10 @@ class Gate:
 
     async def _pass_on(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         """Let Gradio answer; its messages are short."""
-        if (
-            headers.get("content-length", "0").isdigit()
-            and int(headers.get("content-length", "0")) > _MESSAGE_BYTES
-        ):
+        if _announced(headers) > _MESSAGE_BYTES:
             await _Body(receive).drain(self._limits.request_bytes)
-            await _refusal(f"A message of more than {megabytes(_MESSAGE_BYTES)} is not taken.", 413)(
-                scope, receive, send
-            )
+            refusal = _refusal(f"A message of more than {megabytes(_MESSAGE_BYTES)} is not taken.", 413)
+            await refusal(scope, receive, send)
             return
         seen = 0
 
@@ -257,6 +234,12 @@ def _with_headers(send: Send, policy: str) -> Send:
         await send(message)
 
     return answer
+
+
+def _announced(headers: Headers) -> int:
+    """Bytes that a request says it has; 0 where it says nothing of use."""
+    text = headers.get("content-length", "")
+    return int(text) if text.isdigit() else 0
 
 
 def _host(value: str) -> str:

@@ -218,19 +218,12 @@ class Service:
         yield answer[0]
 
     def _shown(self, session: str, rows: Sequence[Outcome]) -> str:
+        def link(name: str, data: bytes, media: str, saved: bool) -> str:
+            return self._link(session, "protected", name, data, media, saved=saved)
+
         good = [row for row in rows if row.data is not None]
-        archive = None
-        if len(good) > 1:
-            archive = self._link(
-                session, "protected", "protected.zip", _zipped(good), "application/zip", saved=True
-            )
-        return markup.outcomes(
-            rows,
-            archive=archive,
-            link=lambda name, data, media, saved: self._link(
-                session, "protected", name, data, media, saved=saved
-            ),
-        )
+        archive = link("protected.zip", _zipped(good), "application/zip", True) if len(good) > 1 else None
+        return markup.outcomes(rows, archive=archive, link=link)
 
     def _framed(self, session: str, part: str, headline: str, files: Mapping[str, bytes]) -> str:
         """A page, the first of these files, in a frame, and all of them to be saved."""
@@ -242,7 +235,7 @@ class Service:
 
     def _link(self, session: str, part: str, name: str, data: bytes, media: str, *, saved: bool) -> str:
         """Put a result on the shelf; gives its address, relative to the page's."""
-        token = self.shelf.put(Item(name, data, media, attachment=saved), owner=(session, part))
+        (token,) = self.shelf.put(Item(name, data, media, attachment=saved), owner=(session, part))
         return f"{KEPT}/{token}/{name}"
 
 

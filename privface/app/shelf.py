@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -63,30 +63,32 @@ class Shelf:
         with self._lock:
             return len(self._places)
 
-    def put(self, item: Item, *, owner: Owner | None = None) -> str:
-        """Hold an item; nobody else's is pushed out for it.
+    def put(self, *items: Item, owner: Owner | None = None) -> list[str]:
+        """Hold items, all or none of them; nobody else's is pushed out for them.
 
         Args:
-            item: What to hold.
-            owner: Whose it is, for :meth:`drop`.
+            items: What to hold.
+            owner: Whose they are, for :meth:`drop`.
 
         Returns:
-            Its name: 128 random bits in hexadecimal.
+            Their names: 128 random bits in hexadecimal each.
 
         Raises:
-            UploadError: If there is no room for it.
+            UploadError: If there is no room for them.
         """
-        token = secrets.token_hex(16)
+        more = sum(len(item.data) for item in items)
         with self._lock:
             self.forget_old()
-            if self.size + len(item.data) > self._capacity:
+            if self.size + more > self._capacity:
                 raise UploadError(
-                    f"The server holds {megabytes(self.size)} for its users; with these {megabytes(len(item.data))} "
+                    f"The server holds {megabytes(self.size)} for its users; with these {megabytes(more)} "
                     f"it would pass its limit of {megabytes(self._capacity)}.",
                     hint="Clear what you no longer need, or try again in a few minutes.",
                 )
-            self._places[token] = _Place(item, self._clock() + self._seconds, owner)
-        return token
+            until = self._clock() + self._seconds
+            places = {secrets.token_hex(16): _Place(item, until, owner) for item in items}
+            self._places |= places
+        return list(places)
 
     def get(self, token: str, *, owner: Owner | None = None) -> Item | None:
         """An item, its time started anew; ``None`` where it is gone.
@@ -103,12 +105,6 @@ class Shelf:
             place.until = self._clock() + self._seconds
             place.owner = owner or place.owner
             return place.item
-
-    def forget(self, tokens: Iterable[str]) -> None:
-        """Let items go."""
-        with self._lock:
-            for token in tokens:
-                self._places.pop(token, None)
 
     def drop(self, session: str, part: str | None = None) -> None:
         """Let everything of a session go, or what is for one part of it."""

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from privface.cli.fields import fields_as_options
-from privface.cli.show import AsJson, Console, audit_content, progress_bars
+from privface.cli.show import EXIT_GATE, AsJson, Console, audit_content, progress_bars
 from privface.options import AuditOptions, Effort
 
 if TYPE_CHECKING:
     from privface.audit import AuditResult
     from privface.pipeline.faces import Progress
     from privface.pipeline.inspect import AttackerSet
-
-EXIT_GATE = 3
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from privface.cli.fields import fields_as_options
-from privface.cli.show import AsJson, Console, progress_bars
+from privface.cli.show import EXIT_SOME_FAILED, AsJson, Console, progress_bars
 
 if TYPE_CHECKING:
     from privface.models import AutoencoderConfig
     from privface.training import FitSettings
 
-EXIT_SOME_FAILED = 1
 _SHOWN = 5
 
 app = typer.Typer(

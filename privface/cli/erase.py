@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from privface.cli.fields import fields_as_options
-from privface.cli.show import AsJson, Console, progress_bars
+from privface.cli.show import EXIT_SOME_FAILED, AsJson, Console, progress_bars
 
 if TYPE_CHECKING:
     from privface.pipeline.erase import EraserSource
@@ -179,4 +179,4 @@ def apply(
         f"{summary.erased} embeddings erased, {summary.skipped} rows without one; {summary.rows_per_second:,.0f} rows/s; {out}"
     )
     if summary.skipped:
-        raise typer.Exit(1)
+        raise typer.Exit(EXIT_SOME_FAILED)

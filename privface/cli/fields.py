@@ -83,5 +83,5 @@ def _frozen(one: Field[Any], value: Any) -> Any:
 def _helps(kind: type) -> dict[str, str]:
     """The lines under ``Attributes:`` of a docstring, by field."""
     text = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
-    found = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", text, re.MULTILINE)
-    return {name: " ".join(told.split()).replace("``", "`") for name, told in found}
+    lines = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", text, re.MULTILINE)
+    return {name: " ".join(told.split()).replace("``", "`") for name, told in lines}

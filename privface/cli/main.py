@@ -17,6 +17,10 @@ from privface.cli.autoencoder import app as autoencoder_app
 from privface.cli.erase import app as erase_app
 from privface.cli.protect import match, protect
 from privface.cli.show import (
+    EXIT_BUG,
+    EXIT_SOME_FAILED,
+    EXIT_STOPPED,
+    EXIT_USAGE,
     AsJson,
     Console,
     DeviceName,
@@ -29,8 +33,6 @@ from privface.cli.show import (
 from privface.cli.sweep import sweep
 from privface.errors import PrivfaceError
 from privface.options import Alignment
-
-EXIT_SOME_FAILED, EXIT_USAGE, EXIT_BUG, EXIT_STOPPED = 1, 2, 70, 130
 
 _ORDER = (
     "demo", "train", "protect", "audit", "compare", "sweep", "embed", "erase", "match", "export", "app", "autoencoder",
@@ -187,17 +189,17 @@ def export(
     """
     from privface.models.export import export_protector  # noqa: PLC0415
 
-    found = export_protector(run, out, strength=strength, code_size=code_size, hide=attribute_names(hide))
+    exported = export_protector(run, out, strength=strength, code_size=code_size, hide=attribute_names(hide))
     Console.document(
         "export",
-        bytes=found.bytes,
-        difference=found.difference,
-        metadata=found.metadata,
-        files={"model": found.path},
+        bytes=exported.bytes,
+        difference=exported.difference,
+        metadata=exported.metadata,
+        files={"model": exported.path},
     )
     Console.say(
-        f"{found.path}: {found.bytes / 2**20:.1f} MiB, input 'images' (N, 3, {found.metadata['privface.size']},"
-        f" {found.metadata['privface.size']}) in [0, 1]; differs from torch by at most {found.difference:.1g}"
+        f"{exported.path}: {exported.bytes / 2**20:.1f} MiB, input 'images' (N, 3, {exported.metadata['privface.size']},"
+        f" {exported.metadata['privface.size']}) in [0, 1]; differs from torch by at most {exported.difference:.1g}"
     )
 
 
@@ -248,8 +250,8 @@ def models_list(
     """Which models there are: kind, licence, size, SHA-256, origin, and whether their weights are here."""
     from privface.models.inventory import FORMS, list_models  # noqa: PLC0415
 
-    found = list_models(folder)
-    Console.document("models list", models=[vars(model) for model in found], forms=FORMS)
+    models = list_models(folder)
+    Console.document("models list", models=[vars(model) for model in models], forms=FORMS)
     Console.table(
         ["model", "kind", "here", "size", "sha256", "licence", "from", "where"],
         [
@@ -263,7 +265,7 @@ def models_list(
                 m.source,
                 m.where,
             ]
-            for m in found
+            for m in models
         ],
     )
     Console.say("")

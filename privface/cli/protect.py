@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from privface.cli.fields import fields_as_options
-from privface.cli.show import AsJson, Console, attribute_names, progress_bars
+from privface.cli.show import EXIT_SOME_FAILED, AsJson, Console, attribute_names, progress_bars
 from privface.options import Alignment, ModelOptions, ProtectOptions
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from privface.protect.job import Engine, TemplateSink
     from privface.protect.store import TemplateStore
     from privface.protect.templates import MatcherTemplates
-
-EXIT_SOME_FAILED = 1
 
 
 @dataclass(frozen=True)

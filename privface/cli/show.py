@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 
+EXIT_SOME_FAILED, EXIT_USAGE, EXIT_GATE, EXIT_BUG, EXIT_STOPPED = 1, 2, 3, 70, 130
+
 SCHEMA = "privface.command/1"
 """Of every document that ``--json`` prints."""
 

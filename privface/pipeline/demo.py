@@ -49,39 +49,22 @@ _GENDER_CUE = 1.5  # clear enough for classifiers that train for seconds
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How much work the demo does; the default takes about three minutes on two cores.
+    """How much work the demo does; the default takes about three minutes on two cores."""
 
-    Attributes:
-        model_people: People who train the matchers and the gender classifier.
-        model_photos: Photos of each.
-        matcher_epochs: Epochs of either matcher.
-        classifier_epochs: Epochs of the gender classifier.
-        train_people: People who train the protector.
-        train_photos: Photos of each.
-        train_epochs: Epochs of the protector.
-        code: Values of the protector's code.
-        drop: Values more that its eraser drops.
-        audit_people: People who are protected and audited.
-        audit_photos: Photos of each.
-        cnn_epochs: Epochs of the audit's CNN attacker.
-        resamples: Bootstrap resamples of people.
-        side: Side of the protected images, in pixels.
-    """
-
-    model_people: int = 400
-    model_photos: int = 4
+    model_people: int = 400  # who train the matchers and the gender classifier
+    model_photos: int = 4  # of each
     matcher_epochs: int = 30
     classifier_epochs: int = 4
-    train_people: int = 1500
+    train_people: int = 1500  # who train the protector
     train_photos: int = 2
     train_epochs: int = 4
-    code: int = 64
-    drop: int = 32
-    audit_people: int = 180
+    code: int = 64  # values of the protector's code
+    drop: int = 32  # values more that its eraser drops
+    audit_people: int = 180  # who are protected and audited
     audit_photos: int = 4
-    cnn_epochs: int = 7
-    resamples: int = 500
-    side: int = 64
+    cnn_epochs: int = 7  # of the audit's CNN attacker
+    resamples: int = 500  # of people, for intervals
+    side: int = 64  # of the protected images, in pixels
 
 
 @dataclass(frozen=True)

@@ -190,8 +190,8 @@ class Point:
     def failure(self) -> dict[str, str] | None:
         """Stage and reason, where the last attempt failed."""
         file = self.path / FAILED_FILE
-        found: dict[str, str] | None = json.loads(file.read_bytes()) if file.is_file() else None
-        return found
+        note: dict[str, str] | None = json.loads(file.read_bytes()) if file.is_file() else None
+        return note
 
 
 def load_sweep(path: Path) -> SweepSettings:
@@ -258,23 +258,23 @@ def _trained(settings: SweepSettings, home: Path) -> Iterator[Point]:
         content = settings.base.model_dump(mode="json")
         for key, value in changes.items():
             put_value(content, key, value, shown=f"point {name!r}, {key}")
-        found = parse_settings(content, where=f"point {name!r}")
-        counts = found.model_dump(mode="json", exclude={"tensorboard": True, "loop": _FREE})
+        training = parse_settings(content, where=f"point {name!r}")
+        counts = training.model_dump(mode="json", exclude={"tensorboard": True, "loop": _FREE})
         path = home / f"{TRAINED}-{_digest(counts)}"
-        yield Point(settings, name, TRAINED, changes, path, training=found)
+        yield Point(settings, name, TRAINED, changes, path, training=training)
 
 
 def _baseline(spec: str, settings: SweepSettings, home: Path) -> Point:
     name, base = spec.removeprefix("baseline:"), settings.base
     method = name.partition(",")[0]
     if method == K_SAME:
-        found = re.fullmatch(r"k-same,k=(\d{1,6})", name)
-        if found is None or int(found[1]) < 2:
+        k = re.fullmatch(r"k-same,k=(\d{1,6})", name)
+        if k is None or int(k[1]) < 2:
             raise ConfigError(
                 f"{spec!r}: k-same has one setting, k, which is 2 or more.", hint="baseline:k-same,k=4"
             )
         folder = f"{K_SAME}-{_digest([name, base.size, base.data.model_dump()])}"
-        return Point(settings, name, K_SAME, {"k": int(found[1])}, home / folder)
+        return Point(settings, name, K_SAME, {"k": int(k[1])}, home / folder)
     try:
         made = load_baseline(spec, size=base.size)
     except ConfigError as error:

@@ -21,7 +21,7 @@ from privface.pipeline.inspect import require_folder, write_results
 from privface.records import Embeddings
 
 
-def audit_tables(
+def audit_tables(  # many arguments, as audit
     original: Path,
     protected: Path,
     *,

@@ -78,20 +78,6 @@ def test_unpacking_keeps_photos_and_labels_and_leaves_the_common_folder_out(tmp_
     assert stat.S_IMODE((tmp_path / "out" / "p1").stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize("name", ["../a.png", "/a.png", "a/../../b.png", "c:/a.png", "a\\b.png", "a//b.png"])
-def test_names_that_lead_elsewhere_refuse_the_archive(tmp_path, name):
-    with pytest.raises(UploadError, match="entry"):
-        unpack_photos(
-            zipped(("ok/a.png", b"1"), (name, b"2")), tmp_path / "out", limits=Limits(), name="x.zip"
-        )
-    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
-
-
-def test_an_archive_without_photos_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"x\.zip holds no photo"):
-        unpack_photos(zipped(("readme.txt", b"1")), tmp_path / "out", limits=Limits(), name="x.zip")
-
-
 def test_sizes_name_file_value_limit_and_cure():
     limits = Limits(file_bytes=10, request_bytes=15, files=2)
     check_sizes(["a", "b"], [10, 5], limits)
@@ -126,8 +112,8 @@ def test_download_names_are_plain(name, safe):
 def test_shelf_forgets_by_time_and_owner_and_pushes_nobody_out():
     now = [0.0]
     shelf = Shelf(capacity=10, seconds=5, clock=lambda: now[0])
-    mine = shelf.put(Item("a", b"1234"), owner=("me", "photos"))
-    other = shelf.put(Item("b", b"1234"), owner=("you", "photos"))
+    (mine,) = shelf.put(Item("a", b"1234"), owner=("me", "photos"))
+    (other,) = shelf.put(Item("b", b"1234"), owner=("you", "photos"))
     with pytest.raises(UploadError, match="would pass its limit"):
         shelf.put(Item("c", b"123"))
     now[0] = 4
@@ -265,7 +251,7 @@ def test_a_stopped_audit_says_so_and_leaves_nothing(tmp_path, kit, make_png, mon
     monkeypatch.setattr(auditing, "audit", endless)
     service = build_service(Settings(matchers=[f"mini:{kit.matcher}"]), tmp_path)
     photos = zipped(("p1/a.png", make_png(1)))
-    paths = [f"{tmp_path}/{service.shelf.put(Item('x.zip', photos))}/x.zip" for _ in range(2)]
+    paths = [f"{tmp_path}/{name}/x.zip" for name in service.shelf.put(*[Item("x.zip", photos)] * 2)]
     shown = service.audit("me", *paths, None, effort="quick", aligned=True, ours=False)
     service.stop("me")  # nothing runs yet: nothing is stopped
     next(shown)
@@ -291,7 +277,7 @@ def test_ports_are_checked_first():
 def test_a_stopped_or_failed_request_is_told_in_words(tmp_path, make_png, monkeypatch):
     service = build_service(Settings(), tmp_path)
     assert service.methods[0].name == "Model bundled:erased", "the model that comes along is preselected"
-    token = service.shelf.put(Item("a.png", make_png(1)))
+    (token,) = service.shelf.put(Item("a.png", make_png(1)))
     path = f"{tmp_path}/{token}/a.png"
     options = {"method": "Blur (baseline)", "strength": 1.0, "faces": "aligned"}
     assert "1 face protected" in list(service.protect("me", [path], **options))[-1]

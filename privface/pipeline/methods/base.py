@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -162,7 +163,7 @@ class Method:
 # one training loop --------------------------------------------------------------------------------------
 
 
-def fit_network(
+def fit_network(  # many arguments: each is something in which methods differ
     job: Job,
     step: TrainingStep[Any],
     *,
@@ -288,16 +289,12 @@ def pixel_adversary(entry: AdversarySettings, classifiers: Sequence[GenderProbe]
     """An adversary; a warm one can read gender from the first step on, so that the protector meets resistance at once."""
     spec = classifier_spec(size=entry.size, crop=entry.crop)
     adversary = PixelAdversary(spec=spec, network=entry.model_dump(include={"width", "stages", "separable"}))
-    if entry.warm_start:
-        for classifier in classifiers:
-            own = classifier.network
-            if (
-                isinstance(own, CompactResNet)
-                and classifier.spec == spec
-                and own.config == adversary.network.config
-            ):
-                adversary.network.load_state_dict(own.state_dict())
-                break
+    for classifier in classifiers if entry.warm_start else ():
+        own = classifier.network
+        wanted = spec, adversary.network.config
+        if isinstance(own, CompactResNet) and (classifier.spec, own.config) == wanted:
+            adversary.network.load_state_dict(own.state_dict())
+            break
     return adversary
 
 
@@ -325,16 +322,16 @@ def frozen_classifiers(
     # given ones first: a wrong path should not show after an hour of training
     given = {e.spec: load_gender_probe(e.spec, seen=True) for e in entries if e.spec is not None}
     faces = _gender_faces(job) if missing else job.learn
-    found: list[GenderProbe] = []
-    trained = 0
+    probes: list[GenderProbe] = []
+    numbers = itertools.count()
     for entry in entries:
         if entry.spec is not None:
-            found.append(given[entry.spec])
+            probes.append(given[entry.spec])
             continue
-        chosen = faces if resample is None or not missing else resample(faces, trained)
-        found.append(own_classifier(job, entry, chosen.pixels, chosen.table.genders, trained))
-        trained += 1
-    return found
+        number = next(numbers)
+        chosen = resample(faces, number) if resample is not None and missing else faces
+        probes.append(own_classifier(job, entry, chosen.pixels, chosen.table.genders, number))
+    return probes
 
 
 def own_classifier(
