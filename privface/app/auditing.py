@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from privface.app.folder import work_folder
-from privface.app.uploads import Limits, Upload, UploadError, megabytes, unpack_photos
+from privface.app.uploads import File, UploadError, megabytes, unpack_photos
 from privface.audit import AuditResult
 from privface.errors import PrivfaceError
 from privface.options import AuditOptions, Effort
@@ -36,20 +36,18 @@ class AuditBench:
         matchers: Specifications of face matchers.
         probes: Specifications of gender classifiers.
         model: Run folder of the protector that this server offers; an exported file does not tell whom it has met.
-        limits: Of the archives.
     """
 
     folder: Path
     matchers: Sequence[str] = ()
     probes: Sequence[str] = ()
     model: Path | None = None
-    limits: Limits = field(default_factory=Limits)
 
     def audit(
         self,
-        original: Upload,
-        protected: Upload,
-        labels: Upload | None,
+        original: File,
+        protected: File,
+        labels: File | None,
         *,
         effort: Effort = "quick",
         aligned: bool = False,
@@ -82,7 +80,7 @@ class AuditBench:
                 for number, (upload, name) in enumerate(((original, "originals"), (protected, "protected"))):
                     stop = partial(progress, "unpack", number, 2)
                     stop()
-                    unpack_photos(upload.data, work / name, limits=self.limits, name=upload.name, stop=stop)
+                    unpack_photos(upload.data, work / name, name=upload.name, stop=stop)
                 if labels is not None:
                     (work / "labels.csv").write_bytes(labels.data)
                 result = audit(
@@ -103,7 +101,7 @@ class AuditBench:
         headline = str(result.document["verdict"]["headline"])
         return headline, {"report.html": report, "audit.json": result.to_bytes()}
 
-    def _refuse(self, labels: Upload | None) -> None:
+    def _refuse(self, labels: File | None) -> None:
         if not self.matchers:
             raise UploadError(
                 "This server was started without a face matcher, and an audit without one would not show what protection cost.",
@@ -115,7 +113,7 @@ class AuditBench:
                 hint="Save it as CSV, or run `privface audit` on the command line, which reads both.",
             )
 
-    def compare(self, uploads: Sequence[Upload]) -> bytes:
+    def compare(self, uploads: Sequence[File]) -> bytes:
         """The comparison of some audits as an HTML page.
 
         Args:
@@ -151,7 +149,7 @@ def _leave_paths_out(error: PrivfaceError, work: Path) -> None:
     error.hint = None if error.hint is None else plain(error.hint)
 
 
-def _document(upload: Upload) -> Mapping[str, Any]:
+def _document(upload: File) -> Mapping[str, Any]:
     if len(upload.data) > MAX_AUDIT_BYTES:
         raise UploadError(
             f"{upload.name}: {megabytes(len(upload.data))}; the limit is {megabytes(MAX_AUDIT_BYTES)} an audit.",
@@ -164,7 +162,7 @@ def _document(upload: Upload) -> Mapping[str, Any]:
         raise UploadError(message, hint=error.hint) from error
 
 
-def _names(uploads: Sequence[Upload]) -> list[str]:
+def _names(uploads: Sequence[File]) -> list[str]:
     """Names without ``.json``, told apart where they are equal."""
     names: list[str] = []
     for upload in uploads:

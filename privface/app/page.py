@@ -18,7 +18,7 @@ from privface.app.gate import Gate, upload_token
 from privface.app.methods import STRONGEST, WEAKEST
 from privface.app.service import Service
 from privface.app.style import STYLE
-from privface.app.uploads import megabytes
+from privface.app.uploads import LIMITS, megabytes
 
 _SWEEP = (60, 60)
 """Seconds between sweeps of Gradio's own folder, and age of what is swept. Nothing of ours is ever there."""
@@ -87,7 +87,7 @@ def build(service: Service) -> gr.Blocks:
             '<header class="pf-head"><h1>privface</h1><p>Hide gender in face photos while matching keeps working, and measure '
             "honestly whether it does. Everything happens on the machine that serves this page. Photos are held in its memory and let "
             "go when you clear them or close the page, at the latest "
-            f"{service.limits.held_seconds / 60:.0f} minutes after they were last used.</p></header>"
+            f"{LIMITS.held_seconds / 60:.0f} minutes after they were last used.</p></header>"
         )
         with gr.Tabs():
             with gr.Tab("Protect", id="protect"):
@@ -125,7 +125,7 @@ def application(service: Service) -> ASGIApp:
         css=STYLE,
         head=_PLAIN_REFUSALS,
     )
-    return Gate(app, shelf=service.shelf, folder=service.folder, limits=service.limits)
+    return Gate(app, shelf=service.shelf, folder=service.folder)
 
 
 def _session(request: gr.Request) -> str:
@@ -138,10 +138,10 @@ def _note(service: Service, name: str) -> str:
 
 
 def _protect_tab(service: Service) -> None:
-    limits, names = service.limits, [method.name for method in service.methods]
+    names = [method.name for method in service.methods]
     with gr.Row(elem_classes="pf-columns"):
         with gr.Column(scale=2, min_width=320):
-            told = f"Photos, up to {limits.files} of {megabytes(limits.file_bytes)} each"
+            told = f"Photos, up to {LIMITS.files} of {megabytes(LIMITS.file_bytes)} each"
             files = _file(told, file_count="multiple", height=180, elem_id="pf-photos")
             with gr.Accordion("Take one with the camera", open=False):
                 picture = {"sources": ["webcam"], "type": "filepath", "format": "png", "height": 260}
@@ -195,7 +195,7 @@ def _protect_tab(service: Service) -> None:
 
 
 def _audit_tab(service: Service) -> None:
-    size = megabytes(service.limits.file_bytes)
+    size = megabytes(LIMITS.file_bytes)
     with gr.Row(elem_classes="pf-columns"):
         original = _file(label=f"Originals: zip, up to {size}", elem_id="pf-originals")
         protected = _file(label=f"Protected: zip, up to {size}", elem_id="pf-protected")

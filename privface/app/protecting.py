@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privface.app.methods import Method
-from privface.app.uploads import Limits, Upload, image_suffix, safe_name
+from privface.app.uploads import LIMITS, File, image_suffix, safe_name
 from privface.errors import ImageError
 from privface.faces import FaceDetector, MTCNNDetector
 from privface.images import WRITTEN_SUFFIXES, decode_image, encode_image, to_unit
@@ -69,7 +69,6 @@ class PhotoDesk:
     Args:
         matchers: Face matchers.
         probes: Gender classifiers.
-        limits: Largest image.
         detector: Finds faces; MTCNN by default, loaded when it is first needed.
     """
 
@@ -78,17 +77,15 @@ class PhotoDesk:
         *,
         matchers: Sequence[Matcher] = (),
         probes: Sequence[GenderProbe] = (),
-        limits: Limits | None = None,
         detector: FaceDetector | None = None,
     ) -> None:
         self.matchers, self.probes = tuple(matchers), tuple(probes)
-        self._limits = limits or Limits()
         self._detector = detector
         self._one_at_a_time = threading.Lock()  # a photo of 100 megapixels takes a gigabyte
 
     def protect(
         self,
-        uploads: Sequence[Upload],
+        uploads: Sequence[File],
         method: Method,
         *,
         strength: float = 1.0,
@@ -117,7 +114,7 @@ class PhotoDesk:
         return outcomes
 
     def _protect(
-        self, upload: Upload, protector: ImageProtector, faces: Faces, taken: set[str]
+        self, upload: File, protector: ImageProtector, faces: Faces, taken: set[str]
     ) -> list[Outcome]:
         suffix = image_suffix(upload.data)
         suffix = suffix if suffix in WRITTEN_SUFFIXES else ".png"
@@ -128,7 +125,7 @@ class PhotoDesk:
             upload.data,
             InputFile(name, name, name),
             protector,
-            ProtectOptions(faces=faces, max_pixels=self._limits.pixels),
+            ProtectOptions(faces=faces, max_pixels=LIMITS.pixels),
             detector=self._detector if faces == "detect" else None,
         )
         if not one.protected:

@@ -18,8 +18,8 @@ from privface.app.auditing import AuditBench
 from privface.app.gate import KEPT, upload_token
 from privface.app.methods import STRONGEST, WEAKEST, Method
 from privface.app.protecting import Faces, Outcome, PhotoDesk
-from privface.app.shelf import Item, Shelf
-from privface.app.uploads import Limits, Upload, UploadError, check_sizes
+from privface.app.shelf import Shelf
+from privface.app.uploads import LIMITS, File, UploadError, check_sizes
 from privface.errors import PrivfaceError
 from privface.options import Effort
 
@@ -59,11 +59,6 @@ class Service:
     def folder(self) -> Path:
         """The private folder."""
         return self.bench.folder
-
-    @property
-    def limits(self) -> Limits:
-        """Sizes and counts."""
-        return self.bench.limits
 
     def method(self, name: str) -> Method:
         """A method by its name.
@@ -158,25 +153,25 @@ class Service:
         self.stop(session)
         self.shelf.drop(session)
 
-    def _uploads(self, session: str, part: str, paths: Sequence[str]) -> list[Upload]:
+    def _uploads(self, session: str, part: str, paths: Sequence[str]) -> list[File]:
         """Uploads by their paths.
 
         Raises:
             UploadError: If one is no longer held, or together they break a limit.
         """
-        if len(paths) > self.limits.files:
-            check_sizes(paths, [0] * len(paths), self.limits)
+        if len(paths) > LIMITS.files:
+            check_sizes(paths, [0] * len(paths))
         uploads = []
         for path in paths:
             token, _ = upload_token(path, self.folder) or ("", "")
             item = self.shelf.get(token, owner=(session, part))
             if item is None:
                 raise UploadError(
-                    f"An upload is no longer held: they are let go after {self.limits.held_seconds / 60:.0f} minutes.",
+                    f"An upload is no longer held: they are let go after {LIMITS.held_seconds / 60:.0f} minutes.",
                     hint="Remove it from the list and choose it again.",
                 )
-            uploads.append(Upload(item.name, item.data))
-        check_sizes([u.name for u in uploads], [len(u.data) for u in uploads], self.limits)
+            uploads.append(item)
+        check_sizes([u.name for u in uploads], [len(u.data) for u in uploads])
         return uploads
 
     def _watched(self, session: str, work: Callable[[Callable[[str, int, int], None]], str]) -> Iterator[str]:
@@ -235,7 +230,7 @@ class Service:
 
     def _link(self, session: str, part: str, name: str, data: bytes, media: str, *, saved: bool) -> str:
         """Put a result on the shelf; gives its address, relative to the page's."""
-        (token,) = self.shelf.put(Item(name, data, media, attachment=saved), owner=(session, part))
+        (token,) = self.shelf.put(File(name, data, media, saved), owner=(session, part))
         return f"{KEPT}/{token}/{name}"
 
 

@@ -9,32 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from privface.app.uploads import UploadError, megabytes
+from privface.app.uploads import File, UploadError, megabytes
 
 Owner: TypeAlias = tuple[str, str]
 """A session, and what of it the item is for."""
 
 
-@dataclass(frozen=True)
-class Item:
-    """Something held.
-
-    Attributes:
-        name: File name.
-        data: Bytes.
-        media: Media type under which it may be served; an upload has none that is believed.
-        attachment: Whether a browser is to save it.
-    """
-
-    name: str
-    data: bytes
-    media: str = "application/octet-stream"
-    attachment: bool = False
-
-
 @dataclass
 class _Place:
-    item: Item
+    item: File
     until: float
     owner: Owner | None
 
@@ -63,7 +46,7 @@ class Shelf:
         with self._lock:
             return len(self._places)
 
-    def put(self, *items: Item, owner: Owner | None = None) -> list[str]:
+    def put(self, *items: File, owner: Owner | None = None) -> list[str]:
         """Hold items, all or none of them; nobody else's is pushed out for them.
 
         Args:
@@ -90,7 +73,7 @@ class Shelf:
             self._places |= places
         return list(places)
 
-    def get(self, token: str, *, owner: Owner | None = None) -> Item | None:
+    def get(self, token: str, *, owner: Owner | None = None) -> File | None:
         """An item, its time started anew; ``None`` where it is gone.
 
         Args:

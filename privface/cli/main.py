@@ -107,16 +107,17 @@ def demo(
 
     with progress_bars() as progress:
         progress("demo, about three minutes on two cores", 0, 1)
-        outcome = run_demo(out, seed=seed, progress=progress)
+        result = run_demo(out, seed=seed, progress=progress)
         progress("demo, about three minutes on two cores", 1, 1)
-    Console.document(
-        "demo",
-        **audit_content(outcome.result),
-        files={"report": outcome.report, "audit": out / "audit.json", "contact_sheet": outcome.sheet},
-    )
-    Console.audit(outcome.result)
+    files = {
+        "report": out / "report.html",
+        "audit": out / "audit.json",
+        "contact_sheet": out / "contact_sheet.png",
+    }
+    Console.document("demo", **audit_content(result), files=files)
+    Console.audit(result)
     Console.say(
-        f"Report: {outcome.report}\nContact sheet: {outcome.sheet}\n\n"
+        f"Report: {files['report']}\nContact sheet: {files['contact_sheet']}\n\n"
         "Next: open the report; then protect photos with the model that comes with privface\n"
         "  privface protect PHOTOS OUTPUT\n"
         "or train on your own faces with\n"

@@ -149,23 +149,20 @@ def embedding_recoverers(options: AuditOptions) -> list[Recoverer]:
     return [EmbeddingRecoverer()] if options.effort in ("standard", "full") else []
 
 
-def self_test(
-    out: Path, *, seed: int = 0, made: str, size: Size | None = None, progress: Progress | None = None
-) -> dict[str, Any]:
+def self_test(out: Path, *, seed: int, made: str, progress: Progress | None = None) -> dict[str, Any]:
     """Let the attackers of a standard audit look for planted leaks; writes ``selftest.json`` into ``out``.
 
     Args:
         out: Folder for the result.
         seed: Seed of data and attackers.
         made: Date for the reports that quote it.
-        size: How much is planted; the default takes about twenty minutes of one core.
         progress: Told about every stage.
     """
     out.mkdir(parents=True, exist_ok=True)
     reached = run_selftest(
         [EmbeddingProbe(kind) for kind in PROBE_KINDS],
         [PixelProbe(), HOGProbe(), CNNProbe(epochs=8)],
-        size=size or Size(),
+        size=Size(),  # takes about twenty minutes of one core
         seed=seed,
         made=made,
         progress=progress,

@@ -67,25 +67,10 @@ class DemoSize:
     side: int = 64  # of the protected images, in pixels
 
 
-@dataclass(frozen=True)
-class DemoOutcome:
-    """What the demo leaves behind.
-
-    Attributes:
-        result: The audit.
-        report: Its HTML report.
-        sheet: Contact sheet, originals above protected images.
-    """
-
-    result: AuditResult
-    report: Path
-    sheet: Path
-
-
 def run_demo(
     out: Path, *, seed: int = 0, progress: Progress | None = None, size: DemoSize = DemoSize()
-) -> DemoOutcome:
-    """Train, protect and audit on generated people, three groups of whom no two share a person.
+) -> AuditResult:
+    """Train, protect and audit on generated people, three groups of whom no two share a person; returns the audit.
 
     The first group trains three matchers and a gender classifier, the second the protector, with two of the matchers; the
     third is protected and audited. The last matcher and the classifier are the audit's unseen ones.
@@ -124,7 +109,7 @@ def _run(
     seed: int,
     size: DemoSize,
     progress: Progress | None,
-) -> DemoOutcome:
+) -> AuditResult:
     _train_models(out, groups[0], seed, size, progress)
     write_faces(groups[1], out / "training-faces")
     train(_settings(out, seed, size), out / "run", progress=progress)
@@ -157,7 +142,8 @@ def _run(
         images=True,  # nobody on them exists
         progress=progress,
     )
-    return DemoOutcome(result, out / "report.html", _write_sheet(out, table, size.side))
+    _write_sheet(out, table, size.side)
+    return result
 
 
 def _people(seed: int, size: DemoSize) -> tuple[GeneratedFaces, GeneratedFaces, GeneratedFaces]:
@@ -265,7 +251,7 @@ def _settings(out: Path, seed: int, size: DemoSize) -> TrainSettings:
     return parse_settings(content, where="the demo's settings")
 
 
-def _write_sheet(out: Path, table: FaceTable, side: int) -> Path:
+def _write_sheet(out: Path, table: FaceTable, side: int) -> None:
     """One photo each of the first people that have a protected one."""
     done = {row.input: row.output for row in read_manifest(out / "protected") if row.output is not None}
     first = {record.identity: record.file for record in reversed(list(table)) if record.file in done}
@@ -274,6 +260,4 @@ def _write_sheet(out: Path, table: FaceTable, side: int) -> Path:
     before = [decode_image(out / "faces" / file) for file in files]
     after = [decode_image(out / "protected" / str(done[file])) for file in files]
     pairs = (np.stack([as_aligned(image, size=side) for image in images]) for images in (before, after))
-    path = out / "contact_sheet.png"
-    write_atomic(path, encode_image(contact_sheet(*pairs), ".png"))
-    return path
+    write_atomic(out / "contact_sheet.png", encode_image(contact_sheet(*pairs), ".png"))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privface.config import DataSettings
-from privface.data import LoadedFaces, load_faces, open_source, require_both_genders
+from privface.data import LoadedFaces, load_faces, open_source
 from privface.errors import DataError, ImageError
 from privface.faces import MTCNNDetector, align_face, as_aligned, choose_face
 from privface.options import Alignment
@@ -43,26 +43,6 @@ def open_data(settings: DataSettings) -> FaceTable:
     return table
 
 
-def load_set(
-    settings: DataSettings,
-    *,
-    size: int,
-    both: bool = True,
-    stage: str = "align photos",
-    progress: Progress | None = None,
-) -> LoadedFaces:
-    """Those of a configured face set that have a gender label, aligned.
-
-    Raises:
-        DataError: As for :func:`open_data` and :func:`load_aligned`.
-        LabelError: If ``both`` genders are needed and one is missing.
-    """
-    table = open_data(settings).labelled()
-    if both:
-        require_both_genders(table)
-    return load_aligned(table, mode=settings.faces, size=size, progress=progress, stage=stage)
-
-
 def take_split(table: FaceTable, split: str, *, where: str) -> FaceTable:
     """The rows of one split.
 
@@ -87,7 +67,6 @@ def load_aligned(
     size: int,
     progress: Progress | None = None,
     stage: str = "align",
-    workers: int = 2,
 ) -> LoadedFaces:
     """Decode and align a whole set.
 
@@ -99,7 +78,6 @@ def load_aligned(
         size: Side of the aligned faces, in pixels.
         progress: Told about every photo.
         stage: Name of the work in ``progress``.
-        workers: Decoding threads.
 
     Raises:
         DataError: If no face is found at all, or the set would not fit in memory.
@@ -111,7 +89,7 @@ def load_aligned(
             hint="Take a part of the set (a split), or a smaller size.",
         )
     tell = None if progress is None else lambda done, total: progress(stage, done, total)
-    return load_faces(table, _Aligner(mode, size), workers=workers, progress=tell)
+    return load_faces(table, _Aligner(mode, size), progress=tell)
 
 
 class _Aligner:

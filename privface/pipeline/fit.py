@@ -20,7 +20,7 @@ from privface.errors import CheckpointError, LabelError, OutputError
 from privface.images import to_unit, write_atomic
 from privface.models import load_matcher
 from privface.models.bundled import model_folder
-from privface.pipeline.faces import Progress, load_set
+from privface.pipeline.faces import Progress, load_aligned, open_data
 from privface.pipeline.methods import Job, Outcome, find_method
 from privface.pipeline.methods.base import rank
 from privface.training import FitSummary
@@ -61,8 +61,9 @@ def train(
     _require_usable(run, settings, resume=resume)
     before = None if settings.start is None else read_provenance(Path(settings.start))
     torch.manual_seed(settings.seed)  # the run owns the process: initial weights follow from the seed
-    faces = load_set(settings.data, size=settings.size, progress=progress)
-    learn, held = _split(faces, settings.validation_share)
+    faces = _load(settings, progress)
+    parts = _split(faces, settings.validation_share)
+    learn, held = parts["train"], parts["validation"]
     matchers = [load_matcher(spec, seen=True) for spec in settings.matchers]
     for matcher in matchers:  # a file that cannot be opened should show before classifiers are trained
         matcher.embed(to_unit(learn.pixels[:1]))
@@ -151,25 +152,33 @@ def _leaves(content: Any, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _split(faces: LoadedFaces, share: float) -> tuple[LoadedFaces, LoadedFaces | None]:
-    """Faces to learn from, and those of other people."""
+def _load(settings: TrainSettings, progress: Progress | None) -> LoadedFaces:
+    table = open_data(settings.data).labelled()
+    require_both_genders(table)
+    return load_aligned(
+        table, mode=settings.data.faces, size=settings.size, progress=progress, stage="align photos"
+    )
+
+
+def _split(faces: LoadedFaces, share: float) -> dict[str, Any]:
     if not share:
-        return faces, None
+        return {"train": faces, "validation": None}
     split = split_people(faces.table, shares={"train": 1 - share, "validation": share})
     require_disjoint(split["train"], split["validation"], names=("train", "validation"))
     position = {file: i for i, file in enumerate(faces.table.files)}
-    for name, table in split.items():
+    pick = {
+        name: faces.take(np.array([position[f] for f in table.files], np.int64))
+        for name, table in split.items()
+    }
+    for name, part in pick.items():
         try:
-            require_both_genders(table)
+            require_both_genders(part.table)
         except LabelError as error:
             raise LabelError(
                 f"With validation_share {share:g}, the {name} part is too small: {error.message}",
                 hint="Give photos of more people, change validation_share, or set it to 0.",
             ) from error
-    learn, held = (
-        faces.take(np.array([position[file] for file in t.files], np.int64)) for t in split.values()
-    )
-    return learn, held
+    return dict(pick)
 
 
 def _provenance(job: Job, outcome: Outcome, before: dict[str, Any] | None) -> dict[str, Any]:

@@ -15,17 +15,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from privface.app import auditing, markup, protecting
+from privface.app import auditing, markup, protecting, uploads
 from privface.app.auditing import AuditBench
 from privface.app.folder import PREFIX, private_folder, remove_leftovers, work_folder
 from privface.app.gate import upload_token
 from privface.app.methods import STRONGEST, WEAKEST, baselines, model_methods
 from privface.app.protecting import Outcome, PhotoDesk
 from privface.app.server import Settings, build_service, serve
-from privface.app.shelf import Item, Shelf
+from privface.app.shelf import Shelf
 from privface.app.uploads import (
+    File,
     Limits,
-    Upload,
     UploadError,
     check_sizes,
     image_suffix,
@@ -70,7 +70,7 @@ def test_unpacking_keeps_photos_and_labels_and_leaves_the_common_folder_out(tmp_
         ("set/p1/.hidden.png", b"5"),
         ("__MACOSX/set/p1/._a.png", b"6"),
     )
-    assert unpack_photos(data, tmp_path / "out", limits=Limits(), name="x.zip") == 2
+    assert unpack_photos(data, tmp_path / "out", name="x.zip") == 2
     found = sorted(
         p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()
     )
@@ -78,15 +78,15 @@ def test_unpacking_keeps_photos_and_labels_and_leaves_the_common_folder_out(tmp_
     assert stat.S_IMODE((tmp_path / "out" / "p1").stat().st_mode) == 0o700
 
 
-def test_sizes_name_file_value_limit_and_cure():
-    limits = Limits(file_bytes=10, request_bytes=15, files=2)
-    check_sizes(["a", "b"], [10, 5], limits)
+def test_sizes_name_file_value_limit_and_cure(monkeypatch):
+    monkeypatch.setattr(uploads, "LIMITS", Limits(file_bytes=10, request_bytes=15, files=2))
+    check_sizes(["a", "b"], [10, 5])
     with pytest.raises(UploadError, match=r"3 files; the limit is 2 at once\. Send"):
-        check_sizes(["a", "b", "c"], [1, 1, 1], limits)
+        check_sizes(["a", "b", "c"], [1, 1, 1])
     with pytest.raises(UploadError, match=r"b: .* the limit is .* a file\. Make it smaller"):
-        check_sizes(["a", "b"], [1, 11], limits)
+        check_sizes(["a", "b"], [1, 11])
     with pytest.raises(UploadError, match=r"together; the limit is .* Send them in parts"):
-        check_sizes(["a", "b"], [8, 8], limits)
+        check_sizes(["a", "b"], [8, 8])
 
 
 def test_formats_are_told_by_content():
@@ -112,12 +112,12 @@ def test_download_names_are_plain(name, safe):
 def test_shelf_forgets_by_time_and_owner_and_pushes_nobody_out():
     now = [0.0]
     shelf = Shelf(capacity=10, seconds=5, clock=lambda: now[0])
-    (mine,) = shelf.put(Item("a", b"1234"), owner=("me", "photos"))
-    (other,) = shelf.put(Item("b", b"1234"), owner=("you", "photos"))
+    (mine,) = shelf.put(File("a", b"1234"), owner=("me", "photos"))
+    (other,) = shelf.put(File("b", b"1234"), owner=("you", "photos"))
     with pytest.raises(UploadError, match="would pass its limit"):
-        shelf.put(Item("c", b"123"))
+        shelf.put(File("c", b"123"))
     now[0] = 4
-    assert shelf.get(mine) == Item("a", b"1234")
+    assert shelf.get(mine) == File("a", b"1234")
     now[0] = 6
     assert shelf.get(other) is None
     assert shelf.get(mine) is not None
@@ -176,7 +176,7 @@ def test_every_face_of_a_photo_is_shown_alone(kit):
     photo = encode_image(np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8), ".png")
     told: list[tuple[int, int]] = []
     outcomes = desk.protect(
-        [Upload("a.png", photo), Upload("A.FACE2.png", photo), Upload("x.png", b"x")],
+        [File("a.png", photo), File("A.FACE2.png", photo), File("x.png", b"x")],
         service.methods[0],
         progress=lambda done, total: told.append((done, total)),
     )
@@ -205,7 +205,7 @@ def test_every_face_of_a_photo_is_shown_alone(kit):
 
 def test_strength_changes_the_model(kit, make_png):
     (method,) = model_methods(kit.run)
-    photo = [Upload("a.png", make_png(3))]
+    photo = [File("a.png", make_png(3))]
     weak, strong = (
         PhotoDesk().protect(photo, method, strength=s, faces="aligned")[0].data for s in (0.2, 2.0)
     )
@@ -231,14 +231,14 @@ def test_markup_escapes_names_and_reasons():
 def test_audit_errors_name_no_path_and_leave_nothing(tmp_path, kit):
     bench = AuditBench(tmp_path, matchers=[f"mini:{kit.matcher}"])
     photo = zipped(("p1/a.png", b"x"), ("p2/a.png", b"x"))
-    first, second = Upload("a.zip", photo), Upload("b.zip", photo)
+    first, second = File("a.zip", photo), File("b.zip", photo)
     with pytest.raises(DataError) as caught:
         bench.audit(first, second, None)
     assert str(tmp_path) not in str(caught.value)
     with pytest.raises(UploadError, match="without a face matcher"):
         AuditBench(tmp_path).audit(first, second, None)
     with pytest.raises(UploadError, match=r"people\.parquet is a Parquet table.* Save it as CSV"):
-        bench.audit(first, second, Upload("people.parquet", b"PAR1"))
+        bench.audit(first, second, File("people.parquet", b"PAR1"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -251,7 +251,7 @@ def test_a_stopped_audit_says_so_and_leaves_nothing(tmp_path, kit, make_png, mon
     monkeypatch.setattr(auditing, "audit", endless)
     service = build_service(Settings(matchers=[f"mini:{kit.matcher}"]), tmp_path)
     photos = zipped(("p1/a.png", make_png(1)))
-    paths = [f"{tmp_path}/{name}/x.zip" for name in service.shelf.put(*[Item("x.zip", photos)] * 2)]
+    paths = [f"{tmp_path}/{name}/x.zip" for name in service.shelf.put(*[File("x.zip", photos)] * 2)]
     shown = service.audit("me", *paths, None, effort="quick", aligned=True, ours=False)
     service.stop("me")  # nothing runs yet: nothing is stopped
     next(shown)
@@ -277,7 +277,7 @@ def test_ports_are_checked_first():
 def test_a_stopped_or_failed_request_is_told_in_words(tmp_path, make_png, monkeypatch):
     service = build_service(Settings(), tmp_path)
     assert service.methods[0].name == "Model bundled:erased", "the model that comes along is preselected"
-    (token,) = service.shelf.put(Item("a.png", make_png(1)))
+    (token,) = service.shelf.put(File("a.png", make_png(1)))
     path = f"{tmp_path}/{token}/a.png"
     options = {"method": "Blur (baseline)", "strength": 1.0, "faces": "aligned"}
     assert "1 face protected" in list(service.protect("me", [path], **options))[-1]

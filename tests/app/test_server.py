@@ -22,7 +22,7 @@ from PIL import Image
 
 from privface.app.methods import baselines
 from privface.app.protecting import PhotoDesk
-from privface.app.uploads import Upload
+from privface.app.uploads import File
 
 pytestmark = pytest.mark.slow
 
@@ -227,7 +227,7 @@ def test_fifty_visitors_at_once_each_get_their_own_answer(server, make_png):
     """All upload under one name, two and two the same photo; each answer is the photo's own, bit for bit."""
     uploads = [make_png(k // 2) for k in range(50)]
     blur = next(method for method in baselines() if method.name.startswith("Blur"))
-    expected = PhotoDesk().protect([Upload("photo.png", data) for data in uploads], blur, faces="aligned")
+    expected = PhotoDesk().protect([File("photo.png", data) for data in uploads], blur, faces="aligned")
 
     def visit(data: bytes) -> bytes:
         client = server.client()

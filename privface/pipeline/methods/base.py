@@ -34,7 +34,7 @@ from privface.models import (
 )
 from privface.models.checkpoint import load_network, restore
 from privface.models.loading import FACE_BOX
-from privface.pipeline.faces import Progress, join, load_set
+from privface.pipeline.faces import Progress, join, load_aligned, open_data
 from privface.pipeline.methods.watching import AnyProtector, SheetWriter, Validation
 from privface.records import FRAME, Box, InputSpec
 from privface.training import (
@@ -370,8 +370,16 @@ def _is_trained(job: Job, number: int) -> bool:
 
 
 def _gender_faces(job: Job) -> LoadedFaces:
-    more = (
-        load_set(extra, size=job.settings.size, both=False, stage="align gender data", progress=job.progress)
-        for extra in job.settings.gender_data
-    )
-    return join([job.learn, *more])
+    parts = [job.learn]
+    for extra in job.settings.gender_data:
+        table = open_data(extra).labelled()
+        parts.append(
+            load_aligned(
+                table,
+                mode=extra.faces,
+                size=job.settings.size,
+                progress=job.progress,
+                stage="align gender data",
+            )
+        )
+    return join(parts)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from privface.attributes import GENDER, Attribute, column, parse_attributes
 from privface.config import DataSettings, Settings
-from privface.data import LoadedFaces
+from privface.data import LoadedFaces, require_both_genders
 from privface.device import Device
 from privface.erasers import RegionalTransport
 from privface.erasers.base import unit_rows
@@ -26,7 +26,7 @@ from privface.losses import AttributeLoss
 from privface.models import Matcher, load_matcher
 from privface.models.decoder import FaceDecoder
 from privface.models.erased_code import ErasedCode, FrozenReader
-from privface.pipeline.faces import join, load_set
+from privface.pipeline.faces import join, load_aligned, open_data
 from privface.pipeline.methods.base import Job, Method, Outcome, fit_network, loss_terms, seed_weights
 from privface.training.erased_code import ErasedCodeStep
 
@@ -168,8 +168,14 @@ def _pooled(job: Job, options: ErasedCodeOptions) -> tuple[LoadedFaces, NDArray[
     """
     parts = [job.learn]
     for settings in options.more_data:
+        table = open_data(settings).labelled()
+        require_both_genders(table)
         stage = f"align {settings.labels or settings.source}"
-        parts.append(load_set(settings, size=job.settings.size, stage=stage, progress=job.progress))
+        parts.append(
+            load_aligned(
+                table, mode=settings.faces, size=job.settings.size, progress=job.progress, stage=stage
+            )
+        )
     return join(parts), np.repeat(np.arange(len(parts)), [len(part) for part in parts])
 
 
