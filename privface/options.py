@@ -117,33 +117,56 @@ DEFAULT_OPTIONS = ProtectOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions:
-    """What is asked of the model that protects, as :func:`privface.models.load_protector` takes it.
+class Computing:
+    """Where networks compute, as for :meth:`privface.device.Device.choose`.
 
     Attributes:
-        strength: 0 to 2; 1 is what was trained and audited.
-        genders: CSV or Parquet with file and gender, for a model that cannot work without the true gender of every photo
-            (method san-2018). No other model asks for it.
-        hide: What to hide, for a model that was trained with a choice (methods erased-code, privacynet), such as
-            ``gender,race``. Repeatable.
-        code_size: Values of the code that faces are drawn from, for a model trained with several (method erased-code).
-            Fewer hide more and keep fewer matches.
-        draw: Seed of a randomised protection, for a variational or denoising backbone: same seed, same output. Keep one
-            draw of a photo: an attacker averages several (docs/methods.md).
-        runtime: What runs the model; ``onnx`` turns a run folder into ONNX first, in memory.
         device: Where networks compute: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         precision: What they compute in: ``fp32``; ``bf16``, several times faster where the device has units for it; ``fp16`` on
             a GPU; ``auto``: bf16 with such units, else fp32. On the CPU in fp32 the same input gives the same bytes everywhere.
     """
 
-    strength: float = 1.0
-    genders: Path | None = None
-    hide: tuple[str, ...] = ()
-    code_size: int | None = None
-    draw: int | None = None
-    runtime: Literal["auto", "torch", "onnx"] = "auto"
     device: str = "auto"
     precision: Precision = "fp32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """What is chosen of a model that was trained with a choice.
+
+    Attributes:
+        strength: 0 to 2; 1 is what was trained and audited.
+        hide: What to hide, for a model that was trained with a choice (methods erased-code, privacynet), such as
+            ``gender,race``. Repeatable.
+        code_size: Values of the code that faces are drawn from, for a model trained with several (method erased-code).
+            Fewer hide more and keep fewer matches.
+    """
+
+    strength: float = 1.0
+    hide: tuple[str, ...] = ()
+    code_size: int | None = None
+
+    @property
+    def hidden(self) -> list[str] | None:
+        """The names of ``hide``, each alone; ``None`` where nothing was chosen."""
+        return [name.strip() for text in self.hide for name in text.split(",")] or None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(Computing, ModelChoice):
+    """What is asked of the model that protects, as :func:`privface.models.load_protector` takes it.
+
+    Attributes:
+        genders: CSV or Parquet with file and gender, for a model that cannot work without the true gender of every photo
+            (method san-2018). No other model asks for it.
+        draw: Seed of a randomised protection, for a variational or denoising backbone: same seed, same output. Keep one
+            draw of a photo: an attacker averages several (docs/methods.md).
+        runtime: What runs the model; ``onnx`` turns a run folder into ONNX first, in memory.
+    """
+
+    genders: Path | None = None
+    draw: int | None = None
+    runtime: Literal["auto", "torch", "onnx"] = "auto"
 
 
 @dataclass(frozen=True)

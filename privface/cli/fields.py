@@ -81,7 +81,10 @@ def _frozen(one: Field[Any], value: Any) -> Any:
 
 
 def _helps(kind: type) -> dict[str, str]:
-    """The lines under ``Attributes:`` of a docstring, by field."""
-    text = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
-    lines = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", text, re.MULTILINE)
-    return {name: " ".join(told.split()).replace("``", "`") for name, told in lines}
+    """The lines under ``Attributes:`` of the docstrings of a class and its bases, by field."""
+    helps: dict[str, str] = {}
+    for part in kind.__mro__:
+        text = inspect.cleandoc(part.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+        for name, told in re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", text, re.MULTILINE):
+            helps.setdefault(name, " ".join(told.split()).replace("``", "`"))
+    return helps

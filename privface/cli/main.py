@@ -15,6 +15,7 @@ from privface.cli.app import app as web_page
 from privface.cli.audit import audit, compare
 from privface.cli.autoencoder import app as autoencoder_app
 from privface.cli.erase import app as erase_app
+from privface.cli.fields import fields_as_options
 from privface.cli.protect import match, protect
 from privface.cli.show import (
     EXIT_BUG,
@@ -23,16 +24,12 @@ from privface.cli.show import (
     EXIT_USAGE,
     AsJson,
     Console,
-    DeviceName,
-    HideNames,
-    PrecisionName,
-    attribute_names,
     audit_content,
     progress_bars,
 )
 from privface.cli.sweep import sweep
 from privface.errors import PrivfaceError
-from privface.options import Alignment
+from privface.options import Alignment, Computing, ModelChoice
 
 _ORDER = (
     "demo", "train", "protect", "audit", "compare", "sweep", "embed", "erase", "match", "export", "app", "autoencoder",
@@ -170,27 +167,23 @@ def train(
 
 
 @app.command()
+@fields_as_options()
 def export(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", help="Run folder of `privface train`, or bundled:erased.")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="File to write.")],
-    strength: Annotated[
-        float, typer.Option(help="Built in, 0 to 2; 1 is what was trained and audited.")
-    ] = 1.0,
-    code_size: Annotated[
-        int | None, typer.Option(help="Built in: values of the code, for a model trained with several.")
-    ] = None,
-    hide: HideNames = None,
+    *,
+    choice: ModelChoice,
     json: AsJson = False,
 ) -> None:
-    """Write a model as one ONNX file, after checking that ONNX Runtime and torch agree.
+    """Write a model as one ONNX file with all choices built in, after checking that ONNX Runtime and torch agree.
 
     Use it anywhere ONNX runs, or here: `privface protect PHOTOS OUTPUT --model OUT.onnx`.
     """
     from privface.models.export import export_protector  # noqa: PLC0415
 
-    exported = export_protector(run, out, strength=strength, code_size=code_size, hide=attribute_names(hide))
+    exported = export_protector(run, out, **{**vars(choice), "hide": choice.hidden})
     Console.document(
         "export",
         bytes=exported.bytes,
@@ -205,6 +198,7 @@ def export(
 
 
 @app.command()
+@fields_as_options()
 def embed(
     images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Photos: a folder, or kind:path.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Parquet file to write.")],
@@ -212,9 +206,9 @@ def embed(
         str, typer.Option(help="bundled:matcher, facenet:vggface2, onnx:FILE, module:pkg.fn or mini:FOLDER.")
     ],
     labels: Annotated[Path | None, typer.Option(help="CSV or Parquet: file, identity, gender.")] = None,
+    *,
     faces: Annotated[Alignment, typer.Option(help="How photos are aligned.")] = "auto",
-    device: DeviceName = "auto",
-    precision: PrecisionName = "fp32",
+    where: Computing,
     json: AsJson = False,
 ) -> None:
     """Write face embeddings with their labels to Parquet, one row a photo.
@@ -224,7 +218,7 @@ def embed(
     from privface.device import Device  # noqa: PLC0415
     from privface.pipeline import embed as run  # noqa: PLC0415
 
-    here = Device.choose(device, precision)
+    here = Device.choose(where.device, where.precision)
     with progress_bars() as progress:
         frame = run(images, out, matcher=matcher, labels=labels, faces=faces, device=here, progress=progress)
     missing = frame[frame["embedding"].isna()]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from privface.cli.fields import fields_as_options
-from privface.cli.show import EXIT_SOME_FAILED, AsJson, Console, attribute_names, progress_bars
+from privface.cli.show import EXIT_SOME_FAILED, AsJson, Console, progress_bars
 from privface.options import Alignment, ModelOptions, ProtectOptions
 
 if TYPE_CHECKING:
@@ -237,9 +237,7 @@ def _protector(spec: str, asked: ModelOptions) -> ImageProtector:
 
     if not is_baseline(spec):
         genders = None if asked.genders is None else read_genders(asked.genders)
-        return load_protector(
-            spec, **{**vars(asked), "genders": genders, "hide": attribute_names(asked.hide)}
-        )
+        return load_protector(spec, **{**vars(asked), "genders": genders, "hide": asked.hidden})
     unfit = [
         f"--{one.name.replace('_', '-')}" for one in fields(asked) if getattr(asked, one.name) != one.default
     ]

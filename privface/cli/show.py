@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TextIO
 
 import typer
 
-from privface.options import Precision
-
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -380,29 +378,3 @@ def _named(worst: Mapping[str, Any] | None) -> str:
     if not worst or not worst.get("probe"):
         return "not measurable"
     return f"{worst['probe']} on {worst['input']}, leakage {_figure(worst['leakage'])}"
-
-
-HideNames = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--hide",
-        metavar="ATTRIBUTES",
-        help="What to hide, for a model that was trained with a choice (methods erased-code, privacynet), such as gender,race. "
-        "Repeatable.",
-    ),
-]
-DeviceName = Annotated[
-    str, typer.Option(help="Where networks compute: auto (a GPU where there is one), cpu, cuda or cuda:N.")
-]
-PrecisionName = Annotated[
-    Precision,
-    typer.Option(
-        help="What they compute in: fp32; bf16, several times faster where the device has units for it; fp16 on a GPU; auto: bf16 "
-        "with such units, else fp32. On the CPU in fp32 the same input gives the same bytes everywhere."
-    ),
-]
-
-
-def attribute_names(given: Sequence[str] | None) -> list[str] | None:
-    """The names of ``--hide``, each alone; ``None`` where nothing was chosen."""
-    return [name.strip() for text in given for name in text.split(",")] if given else None
