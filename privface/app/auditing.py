@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from privface.app.folder import work_folder
 from privface.app.uploads import File, UploadError, megabytes, unpack_photos
 from privface.audit import AuditResult
 from privface.errors import PrivfaceError
@@ -75,12 +75,13 @@ class AuditBench:
         options = AuditOptions(
             effort=effort, resamples=RESAMPLES[effort], faces="aligned" if aligned else "auto"
         )
-        with work_folder(self.folder) as work:
+        with TemporaryDirectory(dir=self.folder) as name:
+            work = Path(name)
             try:
-                for number, (upload, name) in enumerate(((original, "originals"), (protected, "protected"))):
+                for number, (upload, part) in enumerate(((original, "originals"), (protected, "protected"))):
                     stop = partial(progress, "unpack", number, 2)
                     stop()
-                    unpack_photos(upload.data, work / name, name=upload.name, stop=stop)
+                    unpack_photos(upload.data, work / part, name=upload.name, stop=stop)
                 if labels is not None:
                     (work / "labels.csv").write_bytes(labels.data)
                 result = audit(
@@ -124,9 +125,9 @@ class AuditBench:
             AuditError: If they are not of the same originals.
         """
         named = list(zip(_names(uploads), map(_document, uploads), strict=True))
-        with work_folder(self.folder) as work:
+        with TemporaryDirectory(dir=self.folder) as work:
             try:
-                return write_comparison(named, work / "comparison.html").read_bytes()
+                return write_comparison(named, Path(work) / "comparison.html").read_bytes()
             except PrivfaceError:
                 raise
             except Exception as error:  # a document that anyone may have written lacks anything

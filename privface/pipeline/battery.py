@@ -29,6 +29,12 @@ from privface.options import AuditOptions
 from privface.pipeline.faces import Progress
 from privface.records import FRAME
 
+_FEW_PROBES: dict[str, tuple[ProbeKind, ...]] = {
+    "demo": ("logistic", "rbf-svm", "mlp"),
+    "quick": ("logistic", "rbf-svm"),
+}
+"""Attackers on embeddings, where the effort does not send all of them."""
+
 
 def build_auditor(
     options: AuditOptions,
@@ -48,9 +54,9 @@ def build_auditor(
         matchers=[matcher.on(device) for matcher in matchers],
         frozen_probes=[probe.on(device) for probe in probes],
         image_probes=image_probes(options, matchers, probes, place=device.name),
-        embedding_probes=embedding_probes(options),
+        embedding_probes=_FEW_PROBES.get(options.effort, PROBE_KINDS),
         image_recoverers=image_recoverers(options, device=device),
-        embedding_recoverers=embedding_recoverers(options),
+        embedding_recoverers=[EmbeddingRecoverer()] if options.effort in {"standard", "full"} else [],
         attributes=parse_attributes(options.attributes),
         averaging=averaging(options),
         seed=options.seed,
@@ -100,15 +106,6 @@ class _MaleLogit(nn.Module):
         return self.classifier.logit(images)[:, None]
 
 
-def embedding_probes(options: AuditOptions) -> tuple[ProbeKind, ...]:
-    """Attackers on embeddings."""
-    few: dict[str, tuple[ProbeKind, ...]] = {
-        "demo": ("logistic", "rbf-svm", "mlp"),
-        "quick": ("logistic", "rbf-svm"),
-    }
-    return few.get(options.effort, PROBE_KINDS)
-
-
 def image_recoverers(options: AuditOptions, *, device: Device | None = None) -> list[Recoverer]:
     """Attackers who turn protected images back first."""
     if options.effort != "full":
@@ -142,11 +139,6 @@ def averaging(options: AuditOptions) -> Averaging:
     """Who averages the draws of a randomised protection: the shallow attackers, and with full effort the CNN."""
     shallow = Averaging()
     return replace(shallow, probes=(*shallow.probes, "cnn")) if options.effort == "full" else shallow
-
-
-def embedding_recoverers(options: AuditOptions) -> list[Recoverer]:
-    """Attackers who turn protected embeddings back first."""
-    return [EmbeddingRecoverer()] if options.effort in ("standard", "full") else []
 
 
 def self_test(out: Path, *, seed: int, made: str, progress: Progress | None = None) -> dict[str, Any]:

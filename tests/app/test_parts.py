@@ -6,8 +6,6 @@ import io
 import os
 import re
 import stat
-import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -17,7 +15,7 @@ import pytest
 
 from privface.app import auditing, markup, protecting, uploads
 from privface.app.auditing import AuditBench
-from privface.app.folder import PREFIX, private_folder, remove_leftovers, work_folder
+from privface.app.folder import PREFIX, private_folder, remove_leftovers
 from privface.app.gate import upload_token
 from privface.app.methods import STRONGEST, WEAKEST, baselines, model_methods
 from privface.app.protecting import Outcome, PhotoDesk
@@ -48,17 +46,10 @@ def zipped(*entries: tuple[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def test_only_the_page_imports_gradio_and_help_loads_nothing_heavy():
+def test_only_the_page_imports_gradio():
     root = Path(protecting.__file__).parents[1]
-    files = [
-        p for p in root.rglob("*.py") if re.search(r"^\s*(import|from) gradio", p.read_text(), re.MULTILINE)
-    ]
-    assert files == [root / "app" / "page.py"]
-    code = "import sys, privface.cli.main; print([m for m in ('gradio', 'torch', 'fastapi') if m in sys.modules])"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        == "[]\n"
-    )
+    imports = re.compile(r"^\s*(import|from) gradio", re.MULTILINE)
+    assert [p for p in root.rglob("*.py") if imports.search(p.read_text())] == [root / "app" / "page.py"]
 
 
 def test_unpacking_keeps_photos_and_labels_and_leaves_the_common_folder_out(tmp_path):
@@ -143,9 +134,6 @@ def test_private_folder_is_private_and_gone_and_leftovers_go_with_the_next(tmp_p
         assert not dead.exists()
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert remove_leftovers(tmp_path) == 0, "a running server's folder stays"
-        with work_folder(folder) as work:
-            (work / "photo.png").touch()
-        assert not work.exists()
     assert list(tmp_path.iterdir()) == []
 
 
