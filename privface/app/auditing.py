@@ -75,7 +75,7 @@ class AuditBench:
         options = AuditOptions(
             effort=effort, resamples=RESAMPLES[effort], faces="aligned" if aligned else "auto"
         )
-        with TemporaryDirectory(dir=self.folder) as name:
+        with TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as name:
             work = Path(name)
             try:
                 for number, (upload, part) in enumerate(((original, "originals"), (protected, "protected"))):
@@ -125,7 +125,7 @@ class AuditBench:
             AuditError: If they are not of the same originals.
         """
         named = list(zip(_names(uploads), map(_document, uploads), strict=True))
-        with TemporaryDirectory(dir=self.folder) as work:
+        with TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as work:
             try:
                 return write_comparison(named, Path(work) / "comparison.html").read_bytes()
             except PrivfaceError:

@@ -70,8 +70,8 @@ def _card(row: Outcome, link: Link) -> str:
 
 def _readings(row: Outcome) -> str:
     """Tables of what matchers and gender classifiers see; empty without any."""
-    matches = [(name, _number(value)) for name, value in row.matches.items()]
-    genders = [(name, *map(_leaning, pair)) for name, pair in row.genders.items()]
+    matches = [(name, _number(value)) for name, value in row.matches]
+    genders = [(name, _leaning(before), _leaning(after)) for name, before, after in row.genders]
     tables = _table(("matcher", "similarity before ~ after"), matches)
     tables += _table(("gender probe", "before", "after"), genders)
     return f'<div class="pf-readings">{tables}</div>' if tables else ""

@@ -6,8 +6,8 @@ import logging
 import math
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -50,8 +50,8 @@ class Outcome:
         output: Name for the protected face.
         data: The protected face, without metadata; ``None`` where there is none.
         pictures: JPEG files of the original, the protected face and their difference, of the protector's size.
-        matches: Cosine similarity of original and protected face, in [-1, 1], by matcher.
-        genders: Probability of "male" in the original and in the protected face, in [0, 1], by gender classifier.
+        matches: Name of each matcher, cosine similarity of original and protected face in [-1, 1].
+        genders: Name of each gender classifier, probability of "male" in [0, 1] in the original and in the protected face.
     """
 
     name: str
@@ -59,8 +59,8 @@ class Outcome:
     output: str = ""
     data: bytes | None = None
     pictures: tuple[bytes, bytes, bytes] = (b"", b"", b"")
-    matches: Mapping[str, float] = field(default_factory=dict)
-    genders: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    matches: tuple[tuple[str, float], ...] = ()
+    genders: tuple[tuple[str, float, float], ...] = ()
 
 
 class PhotoDesk:
@@ -146,8 +146,8 @@ class PhotoDesk:
             output=output,
             data=data,
             pictures=_pictures(faces[0], data),
-            matches={m.name: _cosine(*m.embed(pair)) for m in self.matchers},
-            genders={p.name: _probabilities(p.male_scores(pair)) for p in self.probes},
+            matches=tuple((m.name, _cosine(*m.embed(pair))) for m in self.matchers),
+            genders=tuple((p.name, *_probabilities(p.male_scores(pair))) for p in self.probes),
         )
 
 

@@ -51,6 +51,12 @@ class Sets:
     draws: tuple[Path, ...] = ()
     second: Path | None = None
 
+    def pair(self) -> tuple[Path, Path]:
+        """Originals and protected."""
+        if self.original is None or self.protected is None:
+            raise typer.BadParameter("give --original and --protected, or --self-test.")
+        return self.original, self.protected
+
 
 @dataclass(frozen=True)
 class Attackers:
@@ -145,6 +151,7 @@ def audit(
     if self_test:
         _self_test(results.out, seed=options.seed)
         return
+    sets.pair()
     for expression in results.fail_if:  # before the work, not after it
         check_gate(expression, [attribute.name for attribute in parse_attributes(options.attributes)])
     earlier = AuditResult.load(results.baseline) if results.baseline is not None else None
@@ -167,18 +174,17 @@ def _audited(
     from privface.pipeline import audit as audit_photos  # noqa: PLC0415
     from privface.pipeline import audit_tables  # noqa: PLC0415
 
-    if sets.original is None or sets.protected is None:
-        raise typer.BadParameter("give --original and --protected, or --self-test.")
+    original, protected = sets.pair()
     common: dict[str, Any] = {
         "labels": sets.labels, "split": sets.split, "second": sets.second, "out": results.out, "options": options,
         "baseline": earlier, "progress": progress,
     }  # fmt: skip
-    if sets.original.suffix.lower() not in TABLE_SUFFIXES:
+    if original.suffix.lower() not in TABLE_SUFFIXES:
         if sets.eraser is not None:
             raise typer.BadParameter("--eraser belongs to tables of embeddings; these are photos.")
         return audit_photos(
-            sets.original,
-            sets.protected,
+            original,
+            protected,
             matchers=sets.matchers,
             probes=sets.probes,
             model=sets.model,
@@ -196,7 +202,7 @@ def _audited(
         raise typer.BadParameter(
             f"{', '.join(given)}: a table of embeddings holds no images. Leave it out, or give folders of photos."
         )
-    return audit_tables(sets.original, sets.protected, eraser=sets.eraser, **common)
+    return audit_tables(original, protected, eraser=sets.eraser, **common)
 
 
 def _report(result: AuditResult, sets: Sets, results: Results, earlier: AuditResult | None) -> None:

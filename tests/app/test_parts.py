@@ -185,8 +185,9 @@ def test_every_face_of_a_photo_is_shown_alone(kit):
         assert after.shape == before.shape == shown.shape
         assert np.abs(after.astype(int) - before).max() > 2
         assert np.abs(shown.astype(int) - before).mean() < 25, "this face, but for JPEG"
-        assert -1 <= outcome.matches["mini:matcher"] <= 1
-        assert all(0 <= chance <= 1 for chance in outcome.genders["mini:probe"])
+        ((_, similarity),), ((_, *chances),) = outcome.matches, outcome.genders
+        assert -1 <= similarity <= 1
+        assert all(0 <= chance <= 1 for chance in chances)
     said = markup.outcomes(outcomes, archive=None, link=lambda *_: "")
     assert "4 faces protected. 1 photo not protected." in said
 
