@@ -60,38 +60,23 @@ class EraserSource:
 
 @dataclass(frozen=True)
 class FitSummary:
-    """What a fit did.
-
-    Attributes:
-        eraser: The fitted eraser.
-        rows: Embeddings learnt from.
-        people: People they show; 0 where there are no identities.
-        skipped: Rows without an embedding (empty, not finite or zero).
-        unlabelled: Rows without a label.
-        capped: Rows left out because a person had enough others.
-    """
+    """What a fit did."""
 
     eraser: Eraser
-    rows: int
-    people: int
-    skipped: int
+    rows: int  # embeddings learnt from
+    people: int  # whom they show; 0 where there are no identities
+    skipped: int  # rows without an embedding: empty, not finite or zero
     unlabelled: int
-    capped: int
+    capped: int  # rows left out because a person had enough others
 
 
 @dataclass(frozen=True)
 class ApplySummary:
-    """What an application wrote.
-
-    Attributes:
-        erased: Embeddings written.
-        skipped: Rows without an embedding, written empty.
-        rows_per_second: Over the whole run, reading and writing included.
-    """
+    """What an application wrote."""
 
     erased: int
-    skipped: int
-    rows_per_second: float
+    skipped: int  # rows without an embedding, written empty
+    rows_per_second: float  # over the whole run, reading and writing included
 
 
 def fit_eraser(  # many arguments: those of the command, and a limit for tests
@@ -224,18 +209,10 @@ def apply_eraser(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ApplySummary:
-    """Erase a table of embeddings, part by part, into Parquet.
+    """Erase a table of embeddings, part by part, into a Parquet file, which appears when it is whole.
 
-    Rows keep their order and columns, but for ``gender``, or the attribute that is erased: a protected template beside the label it hides protects
-    nothing. A row without an embedding stays empty.
-
-    Args:
-        eraser: Fitted, or its folder.
-        table: Parquet, NPZ or CSV.
-        out: Parquet file to write; it appears when it is whole.
-        keep_labels: Keep the column of what is erased.
-        overwrite: Replace an existing file.
-        progress: Called as (stage, done, total).
+    Rows keep their order and columns, but for ``gender``, or the attribute that is erased, unless ``keep_labels``: a protected
+    template beside the label that it hides protects nothing. A row without an embedding stays empty.
 
     Raises:
         DataError: If the table cannot be read, has another dimension or belongs to another matcher.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,14 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Candidate:
-    """One row of an answer: keys of the probe photo and of the gallery template, rank from 1, similarity in [-1, 1]."""
+    """One row of an answer.
+
+    Attributes:
+        probe: Key of the probe photo.
+        rank: 1 for the most similar.
+        file: Key of the gallery template.
+        similarity: In [-1, 1].
+    """
 
     probe: str
     rank: int
@@ -38,7 +44,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Candidates, best first, probe by probe; how many templates were compared with; reasons by probe that failed."""
+    """What a search found.
+
+    Attributes:
+        candidates: Best first, probe by probe.
+        searched: Templates that were compared with.
+        failed: Reasons by probe that could not be enrolled.
+    """
 
     candidates: tuple[Candidate, ...]
     searched: int
@@ -76,63 +88,54 @@ def search(
     if top < 1:
         raise ConfigError(f"top={top}; it starts at 1.", hint="5 is usual.")
     maker = template_maker(templates)
-    stored = gallery if isinstance(gallery, TemplateStore) else _Table(gallery)
-    made = stored.fingerprint()
-    # without an eraser the gallery is of protected faces, and the probe is an original: one matcher, no eraser
-    if made and made != maker.fingerprint:
-        raise ConfigError(
-            f"{stored.path} was made with other models ({made[:16]}..., not {maker.fingerprint[:16]}...).",
-            hint="Give the matcher, with its sidecar, and the eraser of `protect --embeddings`.",
-        )
-    searched = len(stored)
-    probes, names, failed = _enrol(probe, maker, faces, progress)
-    candidates = tuple(
+    if isinstance(gallery, TemplateStore):
+        _require_made_by(maker, gallery.fingerprint(), where=gallery.path)
+        probes, names, failed = _enrol(probe, maker, faces, progress)
+        lists = [gallery.nearest(row, top=top) for row in probes]
+        searched = len(gallery)
+    else:
+        _require_made_by(maker, _said_of(gallery), where=gallery)
+        vectors, files = _read_gallery(gallery)
+        probes, names, failed = _enrol(probe, maker, faces, progress)
+        lists = _rank_all(probes, vectors, files, top=top)
+        searched = len(vectors)
+    found = [
         Candidate(name, rank, file, similarity)
-        for name, row in zip(names, probes, strict=True)
-        for rank, (file, similarity) in enumerate(stored.nearest(row, top=top), 1)
+        for name, ranked in zip(names, lists, strict=True)
+        for rank, (file, similarity) in enumerate(ranked, 1)
         if threshold is None or similarity >= threshold
-    )
-    return SearchResult(candidates, searched, failed)
+    ]
+    return SearchResult(tuple(found), searched, failed)
 
 
-class _Table:
-    """A table of templates, searched as a :class:`~privface.protect.store.TemplateStore` is."""
+def _read_gallery(gallery: Path) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+    table = read_embeddings(gallery)
+    kept = has_embedding(table.vectors)
+    if not kept.any():
+        raise DataError(f"{gallery} holds no template.", hint="Every row is empty.")
+    return table.vectors[kept], table.labels["file"].to_numpy(str)[kept]
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
 
-    def fingerprint(self) -> str:
-        """Which models `protect` says it was made with; other tables say nothing."""
-        if self.path.suffix.lower() != ".parquet" or not self.path.is_file():
-            return ""
-        try:
-            metadata = pq.read_schema(self.path).metadata or {}
-        except Exception:  # reading it will say what is wrong
-            return ""
-        return bytes(metadata.get(b"privface.templates", b"")).decode()
-
-    @cached_property
-    def _rows(self) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
-        table = read_embeddings(self.path)
-        kept = has_embedding(table.vectors)
-        if not kept.any():
-            raise DataError(f"{self.path} holds no template.", hint="Every row is empty.")
-        return table.vectors[kept], table.labels["file"].to_numpy(str)[kept]
-
-    def __len__(self) -> int:
-        return len(self._rows[0])
-
-    def nearest(self, row: NDArray[np.float32], *, top: int) -> list[tuple[str, float]]:
-        """The most similar templates, best first."""
-        vectors, files = self._rows
-        if len(row) != vectors.shape[1]:
-            raise DataError(
-                f"The gallery's templates have {vectors.shape[1]} values, the probe's {len(row)}.",
-                hint="Give the matcher and the eraser that made the gallery.",
-            )
-        pairs = np.column_stack([np.arange(len(vectors)), np.zeros(len(vectors), np.int64)])
+def _rank_all(
+    probes: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    files: NDArray[np.str_],
+    *,
+    top: int,
+) -> list[list[tuple[str, float]]]:
+    """For each probe the most similar templates, best first."""
+    if len(probes) and probes.shape[1] != vectors.shape[1]:
+        raise DataError(
+            f"The gallery's templates have {vectors.shape[1]} values, the probe's {probes.shape[1]}.",
+            hint="Give the matcher and the eraser that made the gallery.",
+        )
+    pairs = np.column_stack([np.arange(len(vectors)), np.zeros(len(vectors), np.int64)])
+    lists = []
+    for row in probes:
         scores = cosine_scores(vectors, row[None], pairs)
-        return [(str(files[k]), float(scores[k])) for k in np.argsort(-scores, kind="stable")[:top]]
+        best = np.argsort(-scores, kind="stable")[:top]
+        lists.append([(str(files[place]), float(scores[place])) for place in best])
+    return lists
 
 
 def write_candidates(candidates: Sequence[Candidate], out: Path) -> None:
@@ -143,6 +146,26 @@ def write_candidates(candidates: Sequence[Candidate], out: Path) -> None:
     """
     table = pd.DataFrame(candidates, columns=[each.name for each in fields(Candidate)])
     write_atomic(out, table.to_csv(index=False, float_format="%.6f", lineterminator="\n").encode())
+
+
+def _said_of(gallery: Path) -> str:
+    """Which models a gallery of `protect` says it was made with; others say nothing."""
+    if gallery.suffix.lower() != ".parquet" or not gallery.is_file():
+        return ""
+    try:
+        metadata = pq.read_schema(gallery).metadata or {}
+    except Exception:  # reading it will say what is wrong
+        return ""
+    return bytes(metadata.get(b"privface.templates", b"")).decode()
+
+
+def _require_made_by(maker: MatcherTemplates, made: str, *, where: Path) -> None:
+    # without an eraser the gallery is of protected faces, and the probe is an original: one matcher, no eraser
+    if made and made != maker.fingerprint:
+        raise ConfigError(
+            f"{where} was made with other models ({made[:16]}..., not {maker.fingerprint[:16]}...).",
+            hint="Give the matcher, with its sidecar, and the eraser of `protect --embeddings`.",
+        )
 
 
 def _enrol(
@@ -165,5 +188,7 @@ def _enrol(
     )
     good = has_embedding(rows)
     names = [record.file for record in loaded.table]
-    failed |= {name: "the matcher gave no template" for name, ok in zip(names, good, strict=True) if not ok}
-    return rows[good], [name for name in names if name not in failed], failed
+    failed.update(
+        {name: "the matcher gave no template" for name, ok in zip(names, good, strict=True) if not ok}
+    )
+    return rows[good], [name for name, ok in zip(names, good, strict=True) if ok], failed
