@@ -103,15 +103,15 @@ def _torch() -> Check:
 def _extras() -> Iterator[Check]:
     offered = metadata("privface").get_all("Provides-Extra") or []
     for extra, (packages, use) in _EXTRAS.items():
-        present, missing = [], []
+        found, missing = [], []
         for package in packages:
             try:
-                present.append(f"{package} {version(package)}")
+                found.append(f"{package} {version(package)}")
             except PackageNotFoundError:
                 missing.append(package)
         name = f"extra [{extra}]"
         if not missing:
-            yield Check(name, "ok", ", ".join(present))
+            yield Check(name, "ok", ", ".join(found))
             continue
         cure = f"pip install 'privface[{extra}]'" if extra in offered else f"pip install {' '.join(missing)}"
         yield Check(name, "note", f"not installed: {', '.join(missing)}", f"For {use}: {cure}")
