@@ -42,25 +42,23 @@ _CURES: dict[Status, str] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one face of a photo, or of a photo that could not be protected.
+    """What became of one face of a photo, or of a photo that could not be protected."""
 
-    Attributes:
-        name: Name of the upload, and which of its faces it is; to be escaped wherever it is shown.
-        reason: Why there is no protected face; ``None`` where there is one.
-        output: Name for the protected face.
-        data: The protected face, without metadata; ``None`` where there is none.
-        pictures: JPEG files of the original, the protected face and their difference, of the protector's size.
-        matches: Name of each matcher, cosine similarity of original and protected face in [-1, 1].
-        genders: Name of each gender classifier, probability of "male" in [0, 1] in the original and in the protected face.
-    """
-
-    name: str
-    reason: str | None = None
-    output: str = ""
-    data: bytes | None = None
-    pictures: tuple[bytes, bytes, bytes] = (b"", b"", b"")
-    matches: tuple[tuple[str, float], ...] = ()
-    genders: tuple[tuple[str, float, float], ...] = ()
+    name: str  # of the upload, and which of its faces it is; to be escaped wherever it is shown
+    reason: str | None = None  # why there is no protected face
+    output: str = ""  # name for the protected face
+    data: bytes | None = None  # the protected face, without metadata
+    pictures: tuple[bytes, bytes, bytes] = (
+        b"",
+        b"",
+        b"",
+    )  # JPEG: original, protected, difference; of the model's size
+    matches: tuple[
+        tuple[str, float], ...
+    ] = ()  # matcher, cosine similarity of original and protected face in [-1, 1]
+    genders: tuple[
+        tuple[str, float, float], ...
+    ] = ()  # classifier, probability of "male" before and after, in [0, 1]
 
 
 class PhotoDesk:

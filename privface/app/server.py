@@ -30,19 +30,12 @@ _SWEEP_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line asks for.
+    """What the command line asks for."""
 
-    Attributes:
-        model: Run folder or exported file of a protector; by default the one that comes with the package.
-        matchers: Specifications of face matchers.
-        probes: Specifications of gender classifiers.
-        port: Port of 127.0.0.1; 0 takes a free one.
-    """
-
-    model: Path | None = None
-    matchers: Sequence[str] = ()
-    probes: Sequence[str] = ()
-    port: int = 7860
+    model: Path | None = None  # run folder or exported file; by default the model that comes with the package
+    matchers: Sequence[str] = ()  # specifications of face matchers
+    probes: Sequence[str] = ()  # specifications of gender classifiers
+    port: int = 7860  # of 127.0.0.1; 0 takes a free one
 
 
 def serve(settings: Settings, *, ready: Callable[[str], None] | None = None) -> None:

@@ -40,19 +40,12 @@ class StoppedByUserError(PrivfaceError):
 
 @dataclass
 class Service:
-    """The work behind the page.
+    """The work behind the page."""
 
-    Attributes:
-        desk: Protects photos.
-        methods: What it may protect with; the first one is preselected.
-        bench: Models of the audit.
-        shelf: Holds uploads and results.
-    """
-
-    desk: PhotoDesk
-    methods: Sequence[Method]
+    desk: PhotoDesk  # protects photos
+    methods: Sequence[Method]  # what it may protect with; the first one is preselected
     bench: AuditBench
-    shelf: Shelf
+    shelf: Shelf  # holds uploads and results
     _stops: dict[str, threading.Event] = field(default_factory=dict)
 
     @property

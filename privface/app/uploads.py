@@ -34,27 +34,16 @@ class UploadError(PrivfaceError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one server takes. Sizes in bytes.
+    """What one server takes. Sizes in bytes."""
 
-    Attributes:
-        file_bytes: One uploaded file.
-        request_bytes: All files of one request.
-        files: Files of one request.
-        pixels: Width x height of one image.
-        zip_members: Entries of one zip archive.
-        unpacked_bytes: One zip archive, unpacked.
-        held_bytes: All that the server holds in memory for its users.
-        held_seconds: How long something unused is held.
-    """
-
-    file_bytes: int = 50_000_000
-    request_bytes: int = 100_000_000
-    files: int = 100
-    pixels: int = 100_000_000
+    file_bytes: int = 50_000_000  # one uploaded file
+    request_bytes: int = 100_000_000  # all files of one request
+    files: int = 100  # of one request
+    pixels: int = 100_000_000  # width x height of one image
     zip_members: int = 10_000
-    unpacked_bytes: int = 500_000_000
-    held_bytes: int = 1_000_000_000
-    held_seconds: float = 900.0
+    unpacked_bytes: int = 500_000_000  # one zip archive, unpacked
+    held_bytes: int = 1_000_000_000  # all that the server holds in memory for its users
+    held_seconds: float = 900.0  # how long something unused is held
 
 
 LIMITS = Limits()

@@ -43,19 +43,14 @@ NEEDS_MEMORY_ROWS = 200_000
 
 @dataclass(frozen=True)
 class EraserSource:
-    """A labelled table of embeddings.
-
-    Attributes:
-        table: Parquet, NPZ or CSV.
-        labels: CSV or Parquet with file, gender (or another attribute) and, better, identity; by default the table's own columns.
-        split: Only rows whose label ``split`` has this value.
-        matcher: Only rows of this matcher, where the table has a column ``matcher``.
-    """
+    """A labelled table of embeddings: Parquet, NPZ or CSV."""
 
     table: Path
-    labels: Path | None = None
-    split: str | None = None
-    matcher: str | None = None
+    labels: Path | None = (
+        None  # CSV or Parquet: file, the attribute and, better, identity; else the table's own columns
+    )
+    split: str | None = None  # only rows whose label ``split`` has this value
+    matcher: str | None = None  # only rows of this matcher, where the table has a column ``matcher``
 
 
 @dataclass(frozen=True)

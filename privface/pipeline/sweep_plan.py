@@ -51,15 +51,7 @@ class PointSettings(Settings):
 
 @checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class SweepAudit(AuditOptions):
-    """The audit that every point gets: the options of ``privface audit``, and what is audited with what.
-
-    Attributes:
-        original: Original photos: a path, or kind:path.
-        labels: CSV or Parquet with file, identity, gender, split.
-        split: Take only rows of this split.
-        matchers: Matcher specifications.
-        probes: Specifications of frozen gender classifiers.
-    """
+    """The audit that every point gets: the options of ``privface audit``, and what is audited with what."""
 
     original: Path
     labels: Path | None = None
@@ -144,25 +136,15 @@ class SweepSettings(Settings):
 
 @dataclass(frozen=True)
 class Point:
-    """One point of the trade-off, and what of its work lies in its folder.
-
-    Attributes:
-        settings: The sweep.
-        name: As it is shown.
-        method: ``originals``, ``trained``, or a baseline's name.
-        changes: What differs from the base (trained), or the baseline's settings.
-        path: Its folder below ``points``; named by what the point is, not by its name.
-        training: Settings of a trained point.
-        baseline: The protector of a baseline; ``None`` for k-same, which needs a gallery first.
-    """
+    """One point of the trade-off, and what of its work lies in its folder."""
 
     settings: SweepSettings
-    name: str
-    method: str
-    changes: Mapping[str, Any]
-    path: Path
-    training: TrainSettings | None = None
-    baseline: Baseline | None = None
+    name: str  # as it is shown
+    method: str  # originals, trained, or a baseline's name
+    changes: Mapping[str, Any]  # what differs from the base (trained), or the baseline's settings
+    path: Path  # its folder below ``points``; named by what the point is, not by its name
+    training: TrainSettings | None = None  # of a trained point
+    baseline: Baseline | None = None  # None for k-same, too, which needs a gallery first
 
     def place(self, what: Literal["audit", "protected"], split: str | None) -> Path:
         """Folder of the audit, or of the protected photos, of a split; another one where other settings count."""

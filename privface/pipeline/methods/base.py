@@ -60,26 +60,15 @@ class NoOptions(Settings):
 
 @dataclass(frozen=True)
 class Job:
-    """What a method is to train.
-
-    Attributes:
-        settings: What was asked for.
-        learn: Aligned faces to learn from.
-        held: Faces of other people, or ``None``.
-        matchers: Frozen matchers, loaded.
-        run: Run folder; exists, and holds ``config.yaml``.
-        resume: Whether an earlier attempt may have left something there to go on with.
-        save_images: Whether contact sheets are wanted.
-        progress: Told about every stage.
-    """
+    """What a method is to train."""
 
     settings: TrainSettings
-    learn: LoadedFaces
-    held: LoadedFaces | None
-    matchers: list[Matcher]
-    run: Path
-    resume: bool
-    save_images: bool
+    learn: LoadedFaces  # aligned faces to learn from
+    held: LoadedFaces | None  # faces of other people
+    matchers: list[Matcher]  # frozen, loaded
+    run: Path  # run folder; exists, and holds config.yaml
+    resume: bool  # whether an earlier attempt may have left something there to go on with
+    save_images: bool  # whether contact sheets are wanted
     progress: Progress | None
 
     @property
@@ -106,23 +95,14 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method did; the protector lies in the run folder by then.
+    """What a method did; the protector lies in the run folder by then."""
 
-    Attributes:
-        summary: Figures of all its loops together.
-        classifiers: Frozen gender classifiers that it met.
-        precision: Arithmetic of its loops.
-        minutes: Time that they took.
-        matchers: Matchers that it met beside the job's.
-        people: People that it learnt from beside the job's.
-    """
-
-    summary: FitSummary
-    classifiers: Sequence[GenderProbe]
+    summary: FitSummary  # figures of all its loops together
+    classifiers: Sequence[GenderProbe]  # frozen ones that it met
     precision: str
-    minutes: float
-    matchers: Sequence[Matcher] = ()
-    people: Sequence[str] = ()
+    minutes: float  # that its loops took
+    matchers: Sequence[Matcher] = ()  # that it met beside the job's
+    people: Sequence[str] = ()  # that it learnt from beside the job's
 
     @classmethod
     def of(
@@ -145,19 +125,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to train a protector, one file each.
+    """A way to train a protector, one file each."""
 
-    Attributes:
-        name: What ``method`` in a configuration names.
-        train: Trains with settings of the class ``options`` and leaves a protector in the run folder.
-        options: Class of ``method_options``.
-        needs_genders: Whether the protector asks for the true gender of every photo.
-    """
-
-    name: str
-    train: Callable[[Job, Any], Outcome]
-    options: type[Settings] = NoOptions
-    needs_genders: bool = False
+    name: str  # what ``method`` in a configuration names
+    train: Callable[
+        [Job, Any], Outcome
+    ]  # takes settings of the class ``options``, leaves a protector in the run folder
+    options: type[Settings] = NoOptions  # class of ``method_options``
+    needs_genders: bool = False  # whether the protector asks for the true gender of every photo
 
 
 # one training loop --------------------------------------------------------------------------------------
