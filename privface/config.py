@@ -152,38 +152,34 @@ class LossSettings(LossWeights):
 
 
 class LoopOptions(Settings):
-    """How training is scheduled.
-
-    Attributes:
-        epochs: Number of epochs.
-        batch_size: Images a step and process; even, so that both genders stand in every batch equally.
-        learning_rate: Adam's, for the autoencoder; decays to a tenth over training (cosine).
-        adversary_rate: Adam's, for the adversaries.
-        warmup_steps: Steps over which the autoencoder's rate rises: a residual network starts as the identity,
-            and full-sized first steps throw it far off.
-        clip: Largest gradient norm of the autoencoder.
-        ema: Decay of the weight average that becomes the protector; 0 takes the last weights.
-        epoch_images: Images an epoch; ``None`` takes every photo of the larger gender once.
-        refresh_epochs: Every so many epochs the oldest pixel adversary starts afresh; 0 never.
-        precision: ``auto`` takes bf16 where the device computes it in hardware, else fp32.
-        device: ``cpu``, ``cuda`` or ``auto``.
-        devices: Processes (with ``torchrun``) or GPUs.
-        checkpoint_minutes: Longest time that a kill can cost.
-    """
+    """How training is scheduled."""
 
     epochs: int = Field(10, ge=1)
-    batch_size: int = Field(32, ge=2, multiple_of=2)
-    learning_rate: float = Field(5e-4, gt=0)
-    adversary_rate: float = Field(5e-4, gt=0)
-    warmup_steps: int = Field(100, ge=0)
-    clip: float = Field(1.0, gt=0)
-    ema: float = Field(0.99, ge=0, lt=1)
-    epoch_images: int | None = Field(None, ge=2)
-    refresh_epochs: int = Field(0, ge=0)
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    batch_size: int = Field(
+        32, ge=2, multiple_of=2, description="Images a step and process; both genders stand in it equally."
+    )
+    learning_rate: float = Field(
+        5e-4, gt=0, description="Adam's, for the autoencoder; decays to a tenth over training (cosine)."
+    )
+    adversary_rate: float = Field(5e-4, gt=0, description="Adam's, for the adversaries.")
+    # a residual network starts as the identity, and full-sized first steps throw it far off
+    warmup_steps: int = Field(100, ge=0, description="Steps over which the autoencoder's rate rises.")
+    clip: float = Field(1.0, gt=0, description="Largest gradient norm of the autoencoder.")
+    ema: float = Field(
+        0.99, ge=0, lt=1, description="Decay of the weight average that is kept; 0 keeps the last weights."
+    )
+    epoch_images: int | None = Field(
+        None, ge=2, description="Images an epoch; by default every photo of the larger gender once."
+    )
+    refresh_epochs: int = Field(
+        0, ge=0, description="Every so many epochs the oldest pixel adversary starts afresh; 0 never."
+    )
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
+        "auto", description="auto: bf16 where the device computes it in hardware, else fp32."
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: int = Field(1, ge=1)
-    checkpoint_minutes: float = Field(5.0, gt=0)
+    devices: int = Field(1, ge=1, description="Processes (with torchrun) or GPUs.")
+    checkpoint_minutes: float = Field(5.0, gt=0, description="Longest time that a kill can cost.")
 
 
 class TrainSettings(Settings):
@@ -243,8 +239,8 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> TrainSettings:
         ConfigError: If the file is missing or malformed, a key unknown, a value out of range or a variable unset.
     """
     content = read_mapping(path, page="docs/training.md", least="`data` and `matchers`")
-    for override in overrides:
-        _override(content, override)
+    for key, value in parse_values(overrides, example="loop.epochs=3").items():
+        put_value(content, key, value, shown=f"--set {key}")
     return parse_settings(content, where=str(path))
 
 
@@ -319,25 +315,20 @@ def refused(error: ValidationError, *, where: str) -> ConfigError:
     )
 
 
-def _fault(found: ErrorDetails) -> str:
+def _fault(fault: ErrorDetails) -> str:
     """A sentence that names the setting and the value met."""
     # a whole section says nothing about which of its values is wrong
-    value = found["input"]
+    value = fault["input"]
     got = "" if isinstance(value, dict | BaseModel) else f" (got {str(value)[:60]!r})"
-    return f"{'.'.join(map(str, found['loc'])) or 'settings'}: {found['msg']}{got}"
-
-
-def _override(content: dict[str, Any], override: str) -> None:
-    key, text = _assignment(override, example="loop.epochs=3")
-    put_value(content, key, _yaml_value(text, override), shown=f"--set {override!r}")
+    return f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}{got}"
 
 
 def put_value(content: dict[str, Any], key: str, value: Any, *, shown: str) -> None:
     """Put a value where a dotted key such as ``loop.epochs`` or ``classifiers.0.size`` points.
 
     Args:
-        content: Settings as plain data, changed in place.
-        key: Where; sections that are missing are made, positions of a list must be there.
+        content: Settings as plain data, changed in place; sections that are missing are made, positions of a list are not.
+        key: Where.
         value: What.
         shown: How messages name the change.
 
@@ -347,63 +338,42 @@ def put_value(content: dict[str, Any], key: str, value: Any, *, shown: str) -> N
     *parents, last = key.split(".")
     place: Any = content
     for name in parents:
-        place = (
-            place.setdefault(name, {})
-            if isinstance(place, dict)
-            else place[int(name)]
-            if name.isdecimal() and int(name) < len(place)
-            else None
-        )
+        if isinstance(place, dict):
+            place = place.setdefault(name, {})
+        else:
+            place = place[int(name)] if name.isdecimal() and int(name) < len(place) else None
         if not isinstance(place, dict | list):
             raise ConfigError(
-                f"{shown}: {name!r} holds no further settings.",
-                hint="Name a key of the YAML file.",
+                f"{shown}: {name!r} holds no further settings.", hint="Name a key of the YAML file."
             )
-    if isinstance(place, list):
-        if not last.isdecimal() or int(last) >= len(place):
-            raise ConfigError(
-                f"{shown}: {last!r} is no position of a list of {len(place)}.",
-                hint="Positions start at 0.",
-            )
+    if isinstance(place, dict):
+        place[last] = value
+    elif last.isdecimal() and int(last) < len(place):
         place[int(last)] = value
     else:
-        place[last] = value
-
-
-def parse_value(text: str) -> Any:
-    """A setting's value as YAML writes it; ``1e-3`` is a number and ``${NAME}`` an environment variable.
-
-    Raises:
-        ConfigError: If it is no YAML, or a variable is not set.
-    """
-    return expand(_yaml_value(text, text))
-
-
-def parse_values(texts: Sequence[str]) -> dict[str, Any]:
-    """``key=value`` texts of ``--set`` as a mapping; for values see :func:`parse_value`.
-
-    Raises:
-        ConfigError: If a text has no ``=`` or no key.
-    """
-    pairs = (_assignment(text, example="code=128") for text in texts)
-    return {name: parse_value(value) for name, value in pairs}
-
-
-def _assignment(text: str, *, example: str) -> tuple[str, str]:
-    """Name and value of a ``--set``."""
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip():
-        raise ConfigError(f"--set {text!r} has no key=value form.", hint=f"Example: --set {example}")
-    return name.strip(), value
-
-
-def _yaml_value(text: str, shown: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
         raise ConfigError(
-            f"--set {shown!r}: the value is not readable YAML.", hint="Quote it, or close its brackets."
-        ) from error
+            f"{shown}: {last!r} is no position of a list of {len(place)}.", hint="Positions start at 0."
+        )
+
+
+def parse_values(texts: Sequence[str], *, example: str = "code=128") -> dict[str, Any]:
+    """``key=value`` texts of ``--set`` as a mapping; values are read as YAML, and as :func:`expand` reads them.
+
+    Raises:
+        ConfigError: If a text has no ``=`` or no key, a value is no YAML, or a variable is not set.
+    """
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"--set {text!r} has no key=value form.", hint=f"Example: --set {example}")
+        try:
+            values[name.strip()] = expand(yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                f"--set {text!r}: the value is not readable YAML.", hint="Quote it, or close its brackets."
+            ) from error
+    return values
 
 
 def expand(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 
@@ -25,11 +25,6 @@ def test_a_value_out_of_range_is_named_with_its_limit_and_a_cure(
     with pytest.raises(ConfigError) as caught:
         ProtectOptions(**values)  # type: ignore[arg-type]
     assert (caught.value.message, caught.value.hint) == (message, hint)
-
-
-def test_each_option_is_documented() -> None:
-    text = str(ProtectOptions.__doc__)
-    assert [f.name for f in fields(ProtectOptions) if f"        {f.name}: " not in text] == []
 
 
 def test_the_journal_keeps_what_changes_an_output() -> None:

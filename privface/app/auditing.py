@@ -1,23 +1,27 @@
-"""Audits two uploaded archives of photos in a folder that is wiped afterwards."""
+"""Audits two uploaded archives of photos, and puts audits side by side, in folders that are wiped afterwards."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from privface.app.folder import work_folder
-from privface.app.uploads import Limits, Upload, UploadError, unpack_photos
+from privface.app.uploads import File, UploadError, megabytes, unpack_photos
+from privface.audit import AuditResult
 from privface.errors import PrivfaceError
 from privface.options import AuditOptions, Effort
 from privface.pipeline import audit
-
-Progress: TypeAlias = Callable[[str, int, int], None]
+from privface.report.compare import write_comparison
+from privface.report.reading import plain_text
 
 RESAMPLES: dict[Effort, int] = {"quick": 200, "standard": 1000, "full": 1000}
 """Bootstrap resamples by effort; fewer make the intervals of a first look rougher."""
+
+MAX_AUDIT_BYTES = 10_000_000
+"""An audit.json has about a tenth of this; text of this size takes a tenth of a gigabyte once it is read."""
 
 _PARQUET = b"PAR1"
 """Begins such a file. A stranger's could grow to any size in memory, and its footer cannot be believed."""
@@ -25,92 +29,107 @@ _PARQUET = b"PAR1"
 
 @dataclass(frozen=True)
 class AuditBench:
-    """The models that audit, as the command line names them.
+    """Audits, with the models that the command line names."""
 
-    Attributes:
-        matchers: Specifications of face matchers.
-        probes: Specifications of gender classifiers.
-        model: Run folder of the protector that this server offers; an exported file does not tell whom it has met.
-    """
+    folder: Path  # private folder to work in
+    matchers: Sequence[str] = ()  # specifications of face matchers
+    probes: Sequence[str] = ()  # specifications of gender classifiers
+    model: Path | None = (
+        None  # run folder of the protector that is offered; an exported file does not tell whom it has met
+    )
 
-    matchers: Sequence[str] = ()
-    probes: Sequence[str] = ()
-    model: Path | None = None
+    def audit(
+        self,
+        original: File,
+        protected: File,
+        labels: File | None,
+        *,
+        effort: Effort = "quick",
+        aligned: bool = False,
+        ours: bool = False,
+        progress: Callable[[str, int, int], None] = lambda _stage, _done, _total: None,
+    ) -> tuple[str, dict[str, bytes]]:
+        """Unpack, audit, take the results into memory, wipe.
 
+        Args:
+            original: Zip of original photos, a folder a person.
+            protected: Zip of protected photos with the same paths, from any tool.
+            labels: CSV table with ``gender`` and ``file`` or ``identity``; by default ``labels.csv`` in the zip of originals.
+            effort: Which attackers are sent.
+            aligned: The photos are aligned face crops.
+            ours: They were protected with this server's model: its training people are refused, models it met are marked.
+            progress: Told about every stage; what it raises stops the audit.
 
-def audit_uploads(
-    original: Upload,
-    protected: Upload,
-    labels: Upload | None,
-    *,
-    bench: AuditBench,
-    folder: Path,
-    effort: Effort = "quick",
-    aligned: bool = False,
-    ours: bool = False,
-    limits: Limits | None = None,
-    progress: Progress | None = None,
-) -> tuple[str, dict[str, bytes]]:
-    """Unpack, audit, take the results into memory, wipe.
+        Returns:
+            The verdict in one sentence, and ``report.html`` (no script, no other file) and ``audit.json``.
 
-    Args:
-        original: Zip of original photos, a folder a person.
-        protected: Zip of protected photos with the same paths, from any tool.
-        labels: CSV table with ``gender`` and ``file`` or ``identity``; by default ``labels.csv`` in the zip of originals.
-        bench: Models.
-        folder: Private folder to work in.
-        effort: Which attackers are sent.
-        aligned: The photos are aligned face crops.
-        ours: They were protected with this server's model: its training people are refused, models it met are marked.
-        limits: Of the archives.
-        progress: Told about every stage; what it raises stops the audit.
-
-    Returns:
-        The verdict in one sentence, and ``report.html`` (no script, no other file) and ``audit.json``.
-
-    Raises:
-        PrivfaceError: If an upload breaks a limit, or the sets do not fit; messages name no path of this machine.
-    """
-    limits = limits or Limits()
-    if not bench.matchers:
-        raise UploadError(
-            "This server was started without a face matcher, and an audit without one would not show what protection cost.",
-            hint="Start it with `privface app --matcher SPEC`.",
+        Raises:
+            PrivfaceError: If an upload breaks a limit, or the sets do not fit; messages name no path of this machine.
+        """
+        self._refuse(labels)
+        options = AuditOptions(
+            effort=effort, resamples=RESAMPLES[effort], faces="aligned" if aligned else "auto"
         )
-    if labels is not None and labels.data.startswith(_PARQUET):
-        raise UploadError(
-            f"{labels.name} is a Parquet table; this page reads labels from CSV alone.",
-            hint="Save it as CSV, or run `privface audit` on the command line, which reads both.",
-        )
-    with work_folder(folder) as work:
-        originals, copies, table = work / "originals", work / "protected", work / "labels.csv"
-        tell = progress or (lambda _stage, _done, _total: None)
-        try:
-            for number, (upload, place) in enumerate(((original, originals), (protected, copies))):
-                stop = partial(tell, "unpack", number, 2)
-                stop()
-                unpack_photos(upload.data, place, limits=limits, name=upload.name, stop=stop)
-            if labels is not None:
-                table.write_bytes(labels.data)
-            result = audit(
-                originals,
-                copies,
-                labels=None if labels is None else table,
-                matchers=bench.matchers,
-                probes=bench.probes,
-                model=bench.model if ours else None,
-                out=work / "out",
-                options=AuditOptions(
-                    effort=effort, resamples=RESAMPLES[effort], faces="aligned" if aligned else "auto"
-                ),
-                progress=progress,
-            )
-            report = (work / "out" / "report.html").read_bytes()
-        except PrivfaceError as error:
-            _leave_paths_out(error, work)
-            raise
+        with TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as name:
+            work = Path(name)
+            try:
+                for number, (upload, part) in enumerate(((original, "originals"), (protected, "protected"))):
+                    stop = partial(progress, "unpack", number, 2)
+                    stop()
+                    unpack_photos(upload.data, work / part, name=upload.name, stop=stop)
+                if labels is not None:
+                    (work / "labels.csv").write_bytes(labels.data)
+                result = audit(
+                    work / "originals",
+                    work / "protected",
+                    labels=None if labels is None else work / "labels.csv",
+                    matchers=self.matchers,
+                    probes=self.probes,
+                    model=self.model if ours else None,
+                    out=work / "out",
+                    options=options,
+                    progress=progress,
+                )
+                report = (work / "out" / "report.html").read_bytes()
+            except PrivfaceError as error:
+                _leave_paths_out(error, work)
+                raise
         headline = str(result.document["verdict"]["headline"])
         return headline, {"report.html": report, "audit.json": result.to_bytes()}
+
+    def _refuse(self, labels: File | None) -> None:
+        if not self.matchers:
+            raise UploadError(
+                "This server was started without a face matcher, and an audit without one would not show what protection cost.",
+                hint="Start it with `privface app --matcher SPEC`.",
+            )
+        if labels is not None and labels.data.startswith(_PARQUET):
+            raise UploadError(
+                f"{labels.name} is a Parquet table; this page reads labels from CSV alone.",
+                hint="Save it as CSV, or run `privface audit` on the command line, which reads both.",
+            )
+
+    def compare(self, uploads: Sequence[File]) -> bytes:
+        """The comparison of some audits as an HTML page.
+
+        Args:
+            uploads: ``audit.json`` files of audits of the same photos; those with equal names get numbers.
+
+        Raises:
+            UploadError: If one is no audit.
+            AuditError: If they are not of the same originals.
+        """
+        named = list(zip(_names(uploads), map(_document, uploads), strict=True))
+        with TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as work:
+            try:
+                return write_comparison(named, Path(work) / "comparison.html").read_bytes()
+            except PrivfaceError:
+                raise
+            except Exception as error:  # a document that anyone may have written lacks anything
+                raise UploadError(
+                    f"An audit of these is incomplete ({type(error).__name__}: {error}).",
+                    hint="Give audit.json files as `privface audit` wrote them.",
+                ) from error
 
 
 def _leave_paths_out(error: PrivfaceError, work: Path) -> None:
@@ -124,3 +143,29 @@ def _leave_paths_out(error: PrivfaceError, work: Path) -> None:
 
     error.message = plain(error.message)
     error.hint = None if error.hint is None else plain(error.hint)
+
+
+def _document(upload: File) -> Mapping[str, Any]:
+    if len(upload.data) > MAX_AUDIT_BYTES:
+        raise UploadError(
+            f"{upload.name}: {megabytes(len(upload.data))}; the limit is {megabytes(MAX_AUDIT_BYTES)} an audit.",
+            hint="Give the audit.json that `privface audit` wrote.",
+        )
+    try:
+        return AuditResult.parse(upload.data, name=upload.name).to_dict()
+    except PrivfaceError as error:
+        message = error.message if upload.name in error.message else f"{upload.name}: {error.message}"
+        raise UploadError(message, hint=error.hint) from error
+
+
+def _names(uploads: Sequence[File]) -> list[str]:
+    """Names without ``.json``, told apart where they are equal."""
+    names: list[str] = []
+    for upload in uploads:
+        stem = plain_text(upload.name.removesuffix(".json"))[:60] or "audit"
+        name, number = stem, 1
+        while name in names:
+            number += 1
+            name = f"{stem} {number}"
+        names.append(name)
+    return names

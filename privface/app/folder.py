@@ -24,22 +24,11 @@ def private_folder(parent: Path | None = None) -> Iterator[Path]:
     """
     parent = parent or Path(tempfile.gettempdir())
     remove_leftovers(parent)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-    with FileLock(folder / _LOCK, mode=0o600):  # the kernel frees it even when we are killed
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def work_folder(folder: Path) -> Iterator[Path]:
-    """A folder below the private one for one request, removed with all that is in it."""
-    made = Path(tempfile.mkdtemp(dir=folder))
-    try:
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=PREFIX, dir=parent, ignore_cleanup_errors=True) as folder,
+        FileLock(Path(folder) / _LOCK, mode=0o600),  # the kernel frees it even when we are killed
+    ):
+        yield Path(folder)
 
 
 def remove_leftovers(parent: Path) -> int:

@@ -6,7 +6,7 @@ to files named by their content, is not reached.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator
 from html import escape
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -17,8 +17,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from privface.app.shelf import Item, Shelf
-from privface.app.uploads import Limits, Upload, UploadError, check_sizes, image_suffix, megabytes
+from privface.app.shelf import Shelf
+from privface.app.uploads import LIMITS, File, UploadError, check_sizes, image_suffix, megabytes
 from privface.errors import ImageError
 
 KEPT = "kept"
@@ -30,12 +30,11 @@ _OVERHEAD = 200_000
 _DRAINED_TIMES = 5
 _AT_ONCE = 4
 _LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
+"""Names under which the page may be asked for, so that no strange page can speak to it under a name of its own."""
+
 _MEDIA = {
-    ".jpg": "image/jpeg",
-    ".png": "image/png",
-    ".webp": "image/webp",
-    ".gif": "image/gif",
-    ".bmp": "image/bmp",
+    f".{name}": f"image/{kind}"
+    for name, kind in (("jpg", "jpeg"), ("png", "png"), ("webp", "webp"), ("gif", "gif"), ("bmp", "bmp"))
 }
 
 _PAGE_POLICY = (
@@ -98,16 +97,10 @@ class Gate:
         app: Gradio.
         shelf: Where uploads and results are held.
         folder: What paths of uploads begin with; Gradio takes nothing from elsewhere. Nothing is written there.
-        limits: Sizes and counts.
-        hosts: Names under which the page may be asked for; others are refused, so that no strange page can speak to it
-            under a name of its own.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, shelf: Shelf, folder: Path, limits: Limits, hosts: Iterable[str] = _LOCAL_HOSTS
-    ) -> None:
-        self._app, self._shelf, self._folder, self._limits = app, shelf, folder, limits
-        self._hosts = frozenset(hosts)
+    def __init__(self, app: ASGIApp, *, shelf: Shelf, folder: Path) -> None:
+        self._app, self._shelf, self._folder = app, shelf, folder
         self._uploading = anyio.CapacityLimiter(_AT_ONCE)  # bounds the memory of what is not yet counted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,7 +112,7 @@ class Gate:
             return  # the page needs no socket
         answer = _with_headers(send, _PAGE_POLICY)
         headers = Headers(scope=scope)
-        if _host(headers.get("host", "")) not in self._hosts:
+        if _host(headers.get("host", "")) not in _LOCAL_HOSTS:
             await PlainTextResponse("This server answers on this machine only.", 421)(scope, receive, answer)
             return
         path: str = scope["path"]
@@ -136,21 +129,20 @@ class Gate:
 
     async def _upload(self, headers: Headers, body: _Body) -> Response:
         """Take files into memory; gives the paths that Gradio passes around."""
-        limit = self._limits.request_bytes + _OVERHEAD
-        announced = headers.get("content-length", "")
-        if announced.isdigit() and int(announced) > limit:
+        limit, announced = LIMITS.request_bytes + _OVERHEAD, _announced(headers)
+        if announced > limit:
             return await self._too_large(announced, body)
         try:
             async with self._uploading:
                 uploads = await self._parsed(headers, body, limit)
-            tokens = self._put(uploads)
+            tokens = self._shelf.put(*uploads)
         except _TooLargeError:
             return await self._too_large(announced, body)
         except MultiPartException as error:
             await body.drain(limit * _DRAINED_TIMES)
             if "Too many files" in error.message:
                 return _refusal(
-                    f"Too many files; the limit is {self._limits.files:,} at once. Send them in parts, or use "
+                    f"Too many files; the limit is {LIMITS.files:,} at once. Send them in parts, or use "
                     "`privface protect` on the command line.",
                     413,
                 )
@@ -162,49 +154,34 @@ class Gate:
             [str(self._folder / token / name) for token, name in zip(tokens, names, strict=True)]
         )
 
-    async def _too_large(self, announced: str, body: _Body) -> Response:
-        await body.drain(self._limits.request_bytes * _DRAINED_TIMES)
-        size = megabytes(int(announced)) if announced.isdigit() else "Too much"
+    async def _too_large(self, announced: int, body: _Body) -> Response:
+        await body.drain(LIMITS.request_bytes * _DRAINED_TIMES)
+        size = megabytes(announced) if announced else "Too much"
         return _refusal(
-            f"{size} at once; the limit is {megabytes(self._limits.request_bytes)}. Send them in parts.", 413
+            f"{size} at once; the limit is {megabytes(LIMITS.request_bytes)}. Send them in parts.", 413
         )
 
-    async def _parsed(self, headers: Headers, body: _Body, limit: int) -> list[Upload]:
+    async def _parsed(self, headers: Headers, body: _Body, limit: int) -> list[File]:
         if not headers.get("content-type", "").startswith("multipart/form-data"):
             raise MultiPartException("no form")
-        parser = _InMemory(headers, body.chunks(limit), max_files=self._limits.files, max_fields=10)
+        parser = _InMemory(headers, body.chunks(limit), max_files=LIMITS.files, max_fields=10)
         try:
             form = await parser.parse()
         except (KeyError, ValueError) as error:
             raise MultiPartException("no form") from error
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         names = [Path((file.filename or "").replace("\\", "/")).name or "unnamed" for file in files]
-        check_sizes(names, [file.size or 0 for file in files], self._limits)
-        return [Upload(name, await file.read()) for name, file in zip(names, files, strict=True)]
-
-    def _put(self, uploads: Sequence[Upload]) -> list[str]:
-        """All of them on the shelf, or none."""
-        tokens: list[str] = []
-        try:
-            for upload in uploads:
-                tokens.append(self._shelf.put(Item(upload.name, upload.data)))  # noqa: PERF401 - kept for the case below
-        except UploadError:
-            self._shelf.forget(tokens)
-            raise
-        return tokens
+        check_sizes(names, [file.size or 0 for file in files])
+        return [File(name, await file.read()) for name, file in zip(names, files, strict=True)]
 
     def _kept(self, path: str) -> Response:
         """A result, or an upload that the page shows again, such as a picture of the camera."""
-        if path.startswith(_FILE):
-            token, _ = upload_token(path.removeprefix(_FILE), self._folder) or ("", "")
-        else:
-            token = path.split("/")[2]
-        item = self._shelf.get(token)
+        upload = path.startswith(_FILE)
+        token, _ = upload_token(path.removeprefix(_FILE), self._folder) or ("", "")
+        item = self._shelf.get(token if upload else path.split("/")[2])
         if item is None:
             return PlainTextResponse("This is no longer held. Make it again.", 404)
-        media = item.media
-        if path.startswith(_FILE):
-            media = _image_media(item.data)
+        media = _image_media(item.data) if upload else item.media
         headers = {"cache-control": "no-store"}
         if item.attachment or media == "application/octet-stream":
             headers["content-disposition"] = f"attachment; filename*=UTF-8''{quote(item.name)}"
@@ -212,14 +189,10 @@ class Gate:
 
     async def _pass_on(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         """Let Gradio answer; its messages are short."""
-        if (
-            headers.get("content-length", "0").isdigit()
-            and int(headers.get("content-length", "0")) > _MESSAGE_BYTES
-        ):
-            await _Body(receive).drain(self._limits.request_bytes)
-            await _refusal(f"A message of more than {megabytes(_MESSAGE_BYTES)} is not taken.", 413)(
-                scope, receive, send
-            )
+        if _announced(headers) > _MESSAGE_BYTES:
+            await _Body(receive).drain(LIMITS.request_bytes)
+            refusal = _refusal(f"A message of more than {megabytes(_MESSAGE_BYTES)} is not taken.", 413)
+            await refusal(scope, receive, send)
             return
         seen = 0
 
@@ -257,6 +230,12 @@ def _with_headers(send: Send, policy: str) -> Send:
         await send(message)
 
     return answer
+
+
+def _announced(headers: Headers) -> int:
+    """Bytes that a request says it has; 0 where it says nothing of use."""
+    text = headers.get("content-length", "")
+    return int(text) if text.isdigit() else 0
 
 
 def _host(value: str) -> str:

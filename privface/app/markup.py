@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
-from privface.app.protecting import DIFFERENCE_GAIN, Outcome, Reading
+from privface.app.protecting import DIFFERENCE_GAIN, Outcome
 from privface.errors import PrivfaceError
 from privface.report.reading import plain_text
 
@@ -52,18 +52,14 @@ def outcomes(rows: Sequence[Outcome], *, archive: str | None, link: Link) -> str
 
 def _card(row: Outcome, link: Link) -> str:
     title = f"<h3>{_text(row.name)}</h3>"
-    if row.data is None or row.pictures is None:
+    if row.data is None:
         reason = _text(row.reason or "")
         return f'<article class="pf-card">{title}<p class="pf-failed">Not protected: {reason}</p></article>'
-    shown = (
-        ("original", row.pictures.original),
-        ("protected", row.pictures.protected),
-        (f"difference &times;{DIFFERENCE_GAIN}", row.pictures.difference),
-    )
+    captions = ("original", "protected", f"difference &times;{DIFFERENCE_GAIN}")
     pictures = "".join(
         f'<figure><img src="{escape(link(f"{number}.jpg", data, "image/jpeg", False))}" alt="{caption}: {_text(row.name)}">'
         f"<figcaption>{caption}</figcaption></figure>"
-        for number, (caption, data) in enumerate(shown)
+        for number, (caption, data) in enumerate(zip(captions, row.pictures, strict=True))
     )
     address = escape(link(row.output, row.data, "application/octet-stream", True))
     return (
@@ -74,26 +70,20 @@ def _card(row: Outcome, link: Link) -> str:
 
 def _readings(row: Outcome) -> str:
     """Tables of what matchers and gender classifiers see; empty without any."""
-    parts = []
-    if row.matches:
-        body = "".join(
-            f"<tr><th scope='row'>{_text(r.model)}</th><td>{_number(r.after)}</td></tr>" for r in row.matches
-        )
-        parts.append(
-            '<table><thead><tr><th scope="col">matcher</th><th scope="col">similarity before ~ after</th></tr></thead>'
-            f"<tbody>{body}</tbody></table>"
-        )
-    if row.genders:
-        body = "".join(_gender(r) for r in row.genders)
-        parts.append(
-            '<table><thead><tr><th scope="col">gender probe</th><th scope="col">before</th><th scope="col">after</th></tr></thead>'
-            f"<tbody>{body}</tbody></table>"
-        )
-    return f'<div class="pf-readings">{"".join(parts)}</div>' if parts else ""
+    matches = [(name, _number(value)) for name, value in row.matches]
+    genders = [(name, _leaning(before), _leaning(after)) for name, before, after in row.genders]
+    tables = _table(("matcher", "similarity before ~ after"), matches)
+    tables += _table(("gender probe", "before", "after"), genders)
+    return f'<div class="pf-readings">{tables}</div>' if tables else ""
 
 
-def _gender(reading: Reading) -> str:
-    return f"<tr><th scope='row'>{_text(reading.model)}</th><td>{_leaning(reading.before)}</td><td>{_leaning(reading.after)}</td></tr>"
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f'<th scope="col">{name}</th>' for name in columns)
+    body = "".join(
+        f"<tr><th scope='row'>{_text(name)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        for name, *cells in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if rows else ""
 
 
 def _leaning(male: float) -> str:

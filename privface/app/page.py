@@ -18,7 +18,7 @@ from privface.app.gate import Gate, upload_token
 from privface.app.methods import STRONGEST, WEAKEST
 from privface.app.service import Service
 from privface.app.style import STYLE
-from privface.app.uploads import megabytes
+from privface.app.uploads import LIMITS, megabytes
 
 _SWEEP = (60, 60)
 """Seconds between sweeps of Gradio's own folder, and age of what is swept. Nothing of ours is ever there."""
@@ -71,6 +71,11 @@ def _file(label: str, *, elem_id: str, file_count: str = "single", height: int =
     return _held(gr.File(label=label, elem_id=elem_id, file_count=file_count, height=height))
 
 
+def _faces(elem_id: str) -> Any:
+    label = "What the photos show"
+    return gr.Radio([_WHOLE, _CROPS], value="detect", label=label, elem_id=elem_id)
+
+
 def build(service: Service) -> gr.Blocks:
     """The page.
 
@@ -82,7 +87,7 @@ def build(service: Service) -> gr.Blocks:
             '<header class="pf-head"><h1>privface</h1><p>Hide gender in face photos while matching keeps working, and measure '
             "honestly whether it does. Everything happens on the machine that serves this page. Photos are held in its memory and let "
             "go when you clear them or close the page, at the latest "
-            f"{service.limits.held_seconds / 60:.0f} minutes after they were last used.</p></header>"
+            f"{LIMITS.held_seconds / 60:.0f} minutes after they were last used.</p></header>"
         )
         with gr.Tabs():
             with gr.Tab("Protect", id="protect"):
@@ -120,7 +125,7 @@ def application(service: Service) -> ASGIApp:
         css=STYLE,
         head=_PLAIN_REFUSALS,
     )
-    return Gate(app, shelf=service.shelf, folder=service.folder, limits=service.limits)
+    return Gate(app, shelf=service.shelf, folder=service.folder)
 
 
 def _session(request: gr.Request) -> str:
@@ -133,10 +138,10 @@ def _note(service: Service, name: str) -> str:
 
 
 def _protect_tab(service: Service) -> None:
-    limits, names = service.limits, [method.name for method in service.methods]
+    names = [method.name for method in service.methods]
     with gr.Row(elem_classes="pf-columns"):
         with gr.Column(scale=2, min_width=320):
-            told = f"Photos, up to {limits.files} of {megabytes(limits.file_bytes)} each"
+            told = f"Photos, up to {LIMITS.files} of {megabytes(LIMITS.file_bytes)} each"
             files = _file(told, file_count="multiple", height=180, elem_id="pf-photos")
             with gr.Accordion("Take one with the camera", open=False):
                 picture = {"sources": ["webcam"], "type": "filepath", "format": "png", "height": 260}
@@ -146,18 +151,10 @@ def _protect_tab(service: Service) -> None:
                 names, value=names[0], label="Protect with", elem_id="pf-method", filterable=False
             )
             note = gr.HTML(_note(service, names[0]), elem_id="pf-note")
-            faces = gr.Radio(
-                [_WHOLE, _CROPS], value="detect", label="What the photos show", elem_id="pf-faces"
-            )
-            strength = gr.Slider(
-                WEAKEST,
-                STRONGEST,
-                value=1.0,
-                step=0.1,
-                label="Strength (1 is what was trained and audited)",
-                interactive=service.methods[0].adjustable,
-                elem_id="pf-strength",
-            )
+            faces = _faces("pf-faces")
+            told = "Strength (1 is what was trained and audited)"
+            adjustable = {"interactive": service.methods[0].adjustable, "elem_id": "pf-strength"}
+            strength = gr.Slider(WEAKEST, STRONGEST, value=1.0, step=0.1, label=told, **adjustable)
             with gr.Row():
                 go = gr.Button("Protect", variant="primary", elem_id="pf-go")
                 clear = gr.Button("Clear all", elem_id="pf-clear")
@@ -170,8 +167,7 @@ def _protect_tab(service: Service) -> None:
         yield from service.protect(_session(request), paths, method=chosen, strength=amount, faces=shown)
 
     def describe(chosen: str) -> tuple[str, Any]:
-        found = service.method(chosen)
-        return _note(service, chosen), gr.update(interactive=found.adjustable)
+        return _note(service, chosen), gr.update(interactive=service.method(chosen).adjustable)
 
     def forget(request: gr.Request) -> tuple[None, None, str]:
         service.clear(_session(request))
@@ -199,7 +195,7 @@ def _protect_tab(service: Service) -> None:
 
 
 def _audit_tab(service: Service) -> None:
-    size = megabytes(service.limits.file_bytes)
+    size = megabytes(LIMITS.file_bytes)
     with gr.Row(elem_classes="pf-columns"):
         original = _file(label=f"Originals: zip, up to {size}", elem_id="pf-originals")
         protected = _file(label=f"Protected: zip, up to {size}", elem_id="pf-protected")
@@ -213,15 +209,9 @@ def _audit_tab(service: Service) -> None:
     with gr.Row(elem_classes="pf-columns"):
         effort = gr.Radio(list(_EFFORTS), value="quick", label="Effort", elem_id="pf-effort")
         with gr.Column(min_width=320):
-            shown = gr.Radio(
-                [_WHOLE, _CROPS], value="detect", label="What the photos show", elem_id="pf-audit-faces"
-            )
-            ours = gr.Checkbox(
-                value=service.bench.model is not None,
-                label="Protected with this server's model",
-                visible=service.bench.model is not None,
-                elem_id="pf-ours",
-            )
+            shown, ours_too = _faces("pf-audit-faces"), service.bench.model is not None
+            told = "Protected with this server's model"
+            ours = gr.Checkbox(value=ours_too, label=told, visible=ours_too, elem_id="pf-ours")
     with gr.Row():
         go = gr.Button("Audit", variant="primary", elem_id="pf-audit")
         stop = gr.Button("Stop", elem_id="pf-stop")
@@ -239,24 +229,12 @@ def _audit_tab(service: Service) -> None:
         mine: bool,
         request: gr.Request,
     ) -> Iterator[str]:
-        yield from service.audit(
-            _session(request),
-            next(iter(first), None),
-            next(iter(second), None),
-            next(iter(table), None),
-            effort=how,
-            aligned=what == "aligned",
-            ours=mine,
-        )
+        paths = (next(iter(chosen), None) for chosen in (first, second, table))
+        choices = {"effort": how, "aligned": what == "aligned", "ours": mine}
+        yield from service.audit(_session(request), *paths, **choices)
 
-    go.click(
-        run,
-        [original, protected, labels, effort, shown, ours],
-        result,
-        show_progress="hidden",
-        concurrency_limit=1,
-        api_name="audit",
-    )
+    settings = [original, protected, labels, effort, shown, ours]
+    go.click(run, settings, result, show_progress="hidden", concurrency_limit=1, api_name="audit")
 
     def halt(request: gr.Request) -> None:
         service.stop(_session(request))
@@ -272,12 +250,5 @@ def _trade_off_tab(service: Service) -> None:
     def run(paths: list[str], request: gr.Request) -> str:
         return service.trade_off(_session(request), paths)
 
-    gr.on(
-        [files.upload, files.delete, files.clear],
-        run,
-        files,
-        result,
-        show_progress="hidden",
-        concurrency_limit=1,
-        api_name="trade_off",
-    )
+    changed = [files.upload, files.delete, files.clear]
+    gr.on(changed, run, files, result, show_progress="hidden", concurrency_limit=1, api_name="trade_off")

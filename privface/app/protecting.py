@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privface.app.methods import Method
-from privface.app.uploads import Limits, Upload, image_suffix, safe_name
+from privface.app.uploads import LIMITS, File, image_suffix, safe_name
 from privface.errors import ImageError
 from privface.faces import FaceDetector, MTCNNDetector
 from privface.images import WRITTEN_SUFFIXES, decode_image, encode_image, to_unit
@@ -41,50 +41,24 @@ _CURES: dict[Status, str] = {
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What one model sees in a face.
-
-    Attributes:
-        model: Its name.
-        before: Gender classifiers: probability of "male" in the original, in [0, 1]. Matchers: ``nan``.
-        after: The same of the protected face. Matchers: cosine similarity of the two, in [-1, 1].
-    """
-
-    model: str
-    before: float
-    after: float
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """JPEG files for the page, of the protector's size."""
-
-    original: bytes
-    protected: bytes
-    difference: bytes
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """What became of one face of a photo, or of a photo that could not be protected.
+    """What became of one face of a photo, or of a photo that could not be protected."""
 
-    Attributes:
-        name: Name of the upload, and which of its faces it is; to be escaped wherever it is shown.
-        reason: Why there is no protected face; ``None`` where there is one.
-        output: Name for the protected face.
-        data: The protected face, without metadata; ``None`` where there is none.
-        pictures: What the page shows.
-        matches: Similarity of original and protected face, a row a matcher.
-        genders: What gender classifiers read, a row a classifier.
-    """
-
-    name: str
-    reason: str | None = None
-    output: str = ""
-    data: bytes | None = None
-    pictures: Pictures | None = None
-    matches: tuple[Reading, ...] = ()
-    genders: tuple[Reading, ...] = ()
+    name: str  # of the upload, and which of its faces it is; to be escaped wherever it is shown
+    reason: str | None = None  # why there is no protected face
+    output: str = ""  # name for the protected face
+    data: bytes | None = None  # the protected face, without metadata
+    pictures: tuple[bytes, bytes, bytes] = (
+        b"",
+        b"",
+        b"",
+    )  # JPEG: original, protected, difference; of the model's size
+    matches: tuple[
+        tuple[str, float], ...
+    ] = ()  # matcher, cosine similarity of original and protected face in [-1, 1]
+    genders: tuple[
+        tuple[str, float, float], ...
+    ] = ()  # classifier, probability of "male" before and after, in [0, 1]
 
 
 class PhotoDesk:
@@ -93,7 +67,6 @@ class PhotoDesk:
     Args:
         matchers: Face matchers.
         probes: Gender classifiers.
-        limits: Largest image.
         detector: Finds faces; MTCNN by default, loaded when it is first needed.
     """
 
@@ -102,17 +75,15 @@ class PhotoDesk:
         *,
         matchers: Sequence[Matcher] = (),
         probes: Sequence[GenderProbe] = (),
-        limits: Limits | None = None,
         detector: FaceDetector | None = None,
     ) -> None:
         self.matchers, self.probes = tuple(matchers), tuple(probes)
-        self._limits = limits or Limits()
         self._detector = detector
         self._one_at_a_time = threading.Lock()  # a photo of 100 megapixels takes a gigabyte
 
     def protect(
         self,
-        uploads: Sequence[Upload],
+        uploads: Sequence[File],
         method: Method,
         *,
         strength: float = 1.0,
@@ -141,17 +112,19 @@ class PhotoDesk:
         return outcomes
 
     def _protect(
-        self, upload: Upload, protector: ImageProtector, faces: Faces, taken: set[str]
+        self, upload: File, protector: ImageProtector, faces: Faces, taken: set[str]
     ) -> list[Outcome]:
         suffix = image_suffix(upload.data)
         suffix = suffix if suffix in WRITTEN_SUFFIXES else ".png"
         name = _untaken(safe_name(upload.name, suffix=suffix), taken)
+        if faces == "detect":
+            self._detector = self._detector or MTCNNDetector()
         one, row, files = protect_in_memory(
             upload.data,
             InputFile(name, name, name),
             protector,
-            ProtectOptions(faces=faces, max_pixels=self._limits.pixels),
-            detector=self._found_detector() if faces == "detect" else None,
+            ProtectOptions(faces=faces, max_pixels=LIMITS.pixels),
+            detector=self._detector if faces == "detect" else None,
         )
         if not one.protected:
             return [Outcome(upload.name, reason=_reason(row, name))]
@@ -171,25 +144,19 @@ class PhotoDesk:
             output=output,
             data=data,
             pictures=_pictures(faces[0], data),
-            matches=tuple(Reading(m.name, math.nan, _cosine(*m.embed(pair))) for m in self.matchers),
-            genders=tuple(
-                Reading(p.name, *(_probability(float(v)) for v in p.male_scores(pair))) for p in self.probes
-            ),
+            matches=tuple((m.name, _cosine(*m.embed(pair))) for m in self.matchers),
+            genders=tuple((p.name, *_probabilities(p.male_scores(pair))) for p in self.probes),
         )
-
-    def _found_detector(self) -> FaceDetector:
-        self._detector = self._detector or MTCNNDetector()
-        return self._detector
 
 
 def _untaken(name: str, taken: set[str]) -> str:
     stem, _, suffix = name.rpartition(".")
-    number, found = 1, name
-    while found.lower() in taken:
+    number, free = 1, name
+    while free.lower() in taken:
         number += 1
-        found = f"{stem}-{number}.{suffix}"
-    taken.add(found.lower())
-    return found
+        free = f"{stem}-{number}.{suffix}"
+    taken.add(free.lower())
+    return free
 
 
 def _reason(row: ManifestRow, name: str) -> str:
@@ -198,11 +165,12 @@ def _reason(row: ManifestRow, name: str) -> str:
     return f"{text.rstrip('.')}. {_CURES.get(row.status, '')}".strip()
 
 
-def _pictures(original: NDArray[np.uint8], data: bytes) -> Pictures:
+def _pictures(original: NDArray[np.uint8], data: bytes) -> tuple[bytes, bytes, bytes]:
     after = decode_image(data)
     difference = np.abs(after.astype(np.int16) - original.astype(np.int16)) * DIFFERENCE_GAIN
     shown = (original, after, np.clip(difference, 0, 255).astype(np.uint8))
-    return Pictures(*(encode_image(pixels, ".jpg", quality=90) for pixels in shown))
+    one, two, three = (encode_image(pixels, ".jpg", quality=90) for pixels in shown)
+    return one, two, three
 
 
 def _cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
@@ -211,5 +179,6 @@ def _cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return float(a @ b) / length if length > 0 else math.nan
 
 
-def _probability(logit: float) -> float:
-    return float(1.0 / (1.0 + np.exp(-np.clip(logit, -60.0, 60.0))))
+def _probabilities(logits: NDArray[np.float64]) -> tuple[float, float]:
+    before, after = 1.0 / (1.0 + np.exp(-np.clip(logits.astype(np.float64), -60.0, 60.0)))
+    return float(before), float(after)

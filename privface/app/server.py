@@ -9,12 +9,12 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from privface.app.folder import private_folder
-from privface.app.uploads import Limits
+from privface.app.uploads import LIMITS
 from privface.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -30,28 +30,19 @@ _SWEEP_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line asks for.
+    """What the command line asks for."""
 
-    Attributes:
-        model: Run folder or exported file of a protector; by default the one that comes with the package.
-        matchers: Specifications of face matchers.
-        probes: Specifications of gender classifiers.
-        port: Port of 127.0.0.1; 0 takes a free one.
-        limits: Sizes and counts.
-    """
-
-    model: Path | None = None
-    matchers: Sequence[str] = ()
-    probes: Sequence[str] = ()
-    port: int = 7860
-    limits: Limits = field(default_factory=Limits)
+    model: Path | None = None  # run folder or exported file; by default the model that comes with the package
+    matchers: Sequence[str] = ()  # specifications of face matchers
+    probes: Sequence[str] = ()  # specifications of gender classifiers
+    port: int = 7860  # of 127.0.0.1; 0 takes a free one
 
 
 def serve(settings: Settings, *, ready: Callable[[str], None] | None = None) -> None:
     """Serve the page until the process is told to stop (SIGINT, SIGTERM); nothing is left behind. For the main thread.
 
     Args:
-        settings: Models, port and limits.
+        settings: Models and port.
         ready: Called with the page's address once it can be opened.
 
     Raises:
@@ -132,23 +123,20 @@ def build_service(settings: Settings, folder: Path) -> Service:
     from privface.models import load_gender_probe, load_matcher  # noqa: PLC0415
     from privface.models.bundled import DEFAULT_PROTECTOR, model_folder  # noqa: PLC0415
 
-    limits = settings.limits
     model = Path(DEFAULT_PROTECTOR) if settings.model is None else settings.model
     return Service(
         desk=PhotoDesk(
             matchers=[load_matcher(spec) for spec in settings.matchers],
             probes=[load_gender_probe(spec) for spec in settings.probes],
-            limits=limits,
         ),
         methods=[*model_methods(model), *baselines()],
         bench=AuditBench(
+            folder,
             matchers=settings.matchers,
             probes=settings.probes,
             model=model if (model_folder(model) / "provenance.json").is_file() else None,
         ),
-        shelf=Shelf(capacity=limits.held_bytes, seconds=limits.held_seconds),
-        folder=folder,
-        limits=limits,
+        shelf=Shelf(capacity=LIMITS.held_bytes, seconds=LIMITS.held_seconds),
     )
 
 

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from privface.app import markup
-from privface.app.auditing import AuditBench, audit_uploads
-from privface.app.comparing import compare_uploads
+from privface.app.auditing import AuditBench
 from privface.app.gate import KEPT, upload_token
 from privface.app.methods import STRONGEST, WEAKEST, Method
 from privface.app.protecting import Faces, Outcome, PhotoDesk
-from privface.app.shelf import Item, Shelf
-from privface.app.uploads import Limits, Upload, UploadError, check_sizes
+from privface.app.shelf import Shelf
+from privface.app.uploads import LIMITS, File, UploadError, check_sizes
 from privface.errors import PrivfaceError
 from privface.options import Effort
 
@@ -41,24 +40,18 @@ class StoppedByUserError(PrivfaceError):
 
 @dataclass
 class Service:
-    """The work behind the page.
+    """The work behind the page."""
 
-    Attributes:
-        desk: Protects photos.
-        methods: What it may protect with; the first one is preselected.
-        bench: Models of the audit.
-        shelf: Holds uploads and results.
-        folder: Private folder for audits.
-        limits: Sizes and counts.
-    """
-
-    desk: PhotoDesk
-    methods: Sequence[Method]
+    desk: PhotoDesk  # protects photos
+    methods: Sequence[Method]  # what it may protect with; the first one is preselected
     bench: AuditBench
-    shelf: Shelf
-    folder: Path
-    limits: Limits
+    shelf: Shelf  # holds uploads and results
     _stops: dict[str, threading.Event] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The private folder."""
+        return self.bench.folder
 
     def method(self, name: str) -> Method:
         """A method by its name.
@@ -66,10 +59,10 @@ class Service:
         Raises:
             UploadError: If there is none of that name.
         """
-        found = next((method for method in self.methods if method.name == name), None)
-        if found is None:
-            raise UploadError(f"There is no method {name!r}.", hint="Choose one of the list.")
-        return found
+        for method in self.methods:
+            if method.name == name:
+                return method
+        raise UploadError(f"There is no method {name!r}.", hint="Choose one of the list.")
 
     def protect(
         self, session: str, paths: Sequence[str], *, method: str, strength: float, faces: Faces
@@ -108,7 +101,7 @@ class Service:
         aligned: bool,
         ours: bool,
     ) -> Iterator[str]:
-        """Audit two archives, as :func:`audit_uploads`; yields how far it is, then the report or what is wrong."""
+        """Audit two archives, as :meth:`AuditBench.audit`; yields how far it is, then the report or what is wrong."""
         self.shelf.drop(session, "audited")
 
         def work(tell: Callable[[str, int, int], None]) -> str:
@@ -118,17 +111,8 @@ class Service:
                 )
             first, second = self._uploads(session, "archives", [original, protected])
             table = None if labels is None else self._uploads(session, "archives", [labels])[0]
-            headline, files = audit_uploads(
-                first,
-                second,
-                table,
-                bench=self.bench,
-                folder=self.folder,
-                effort=effort,
-                aligned=aligned,
-                ours=ours,
-                limits=self.limits,
-                progress=tell,
+            headline, files = self.bench.audit(
+                first, second, table, effort=effort, aligned=aligned, ours=ours, progress=tell
             )
             return self._framed(session, "audited", headline, files)
 
@@ -140,7 +124,7 @@ class Service:
         if not paths:
             return markup.hint("Open one or more audit.json files of audits of the same photos.")
         try:
-            page = compare_uploads(self._uploads(session, "audits", paths), self.folder)
+            page = self.bench.compare(self._uploads(session, "audits", paths))
             headline = f"Comparison of {len(paths)} {'audit' if len(paths) == 1 else 'audits'}"
             return self._framed(session, "compared", headline, {"comparison.html": page})
         except PrivfaceError as error:
@@ -162,26 +146,26 @@ class Service:
         self.stop(session)
         self.shelf.drop(session)
 
-    def _uploads(self, session: str, part: str, paths: Sequence[str]) -> list[Upload]:
+    def _uploads(self, session: str, part: str, paths: Sequence[str]) -> list[File]:
         """Uploads by their paths.
 
         Raises:
             UploadError: If one is no longer held, or together they break a limit.
         """
-        if len(paths) > self.limits.files:
-            check_sizes(paths, [0] * len(paths), self.limits)
-        found = []
+        if len(paths) > LIMITS.files:
+            check_sizes(paths, [0] * len(paths))
+        uploads = []
         for path in paths:
             token, _ = upload_token(path, self.folder) or ("", "")
             item = self.shelf.get(token, owner=(session, part))
             if item is None:
                 raise UploadError(
-                    f"An upload is no longer held: they are let go after {self.limits.held_seconds / 60:.0f} minutes.",
+                    f"An upload is no longer held: they are let go after {LIMITS.held_seconds / 60:.0f} minutes.",
                     hint="Remove it from the list and choose it again.",
                 )
-            found.append(Upload(item.name, item.data))
-        check_sizes([u.name for u in found], [len(u.data) for u in found], self.limits)
-        return found
+            uploads.append(item)
+        check_sizes([u.name for u in uploads], [len(u.data) for u in uploads])
+        return uploads
 
     def _watched(self, session: str, work: Callable[[Callable[[str, int, int], None]], str]) -> Iterator[str]:
         """Run work in a thread of its own; yields how far it is, at last its HTML. Who leaves stops it."""
@@ -222,19 +206,12 @@ class Service:
         yield answer[0]
 
     def _shown(self, session: str, rows: Sequence[Outcome]) -> str:
+        def link(name: str, data: bytes, media: str, saved: bool) -> str:
+            return self._link(session, "protected", name, data, media, saved=saved)
+
         good = [row for row in rows if row.data is not None]
-        archive = None
-        if len(good) > 1:
-            archive = self._link(
-                session, "protected", "protected.zip", _zipped(good), "application/zip", saved=True
-            )
-        return markup.outcomes(
-            rows,
-            archive=archive,
-            link=lambda name, data, media, saved: self._link(
-                session, "protected", name, data, media, saved=saved
-            ),
-        )
+        archive = link("protected.zip", _zipped(good), "application/zip", True) if len(good) > 1 else None
+        return markup.outcomes(rows, archive=archive, link=link)
 
     def _framed(self, session: str, part: str, headline: str, files: Mapping[str, bytes]) -> str:
         """A page, the first of these files, in a frame, and all of them to be saved."""
@@ -246,7 +223,7 @@ class Service:
 
     def _link(self, session: str, part: str, name: str, data: bytes, media: str, *, saved: bool) -> str:
         """Put a result on the shelf; gives its address, relative to the page's."""
-        token = self.shelf.put(Item(name, data, media, attachment=saved), owner=(session, part))
+        (token,) = self.shelf.put(File(name, data, media, saved), owner=(session, part))
         return f"{KEPT}/{token}/{name}"
 
 

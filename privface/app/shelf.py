@@ -5,36 +5,19 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from privface.app.uploads import UploadError, megabytes
+from privface.app.uploads import File, UploadError, megabytes
 
 Owner: TypeAlias = tuple[str, str]
 """A session, and what of it the item is for."""
 
 
-@dataclass(frozen=True)
-class Item:
-    """Something held.
-
-    Attributes:
-        name: File name.
-        data: Bytes.
-        media: Media type under which it may be served; an upload has none that is believed.
-        attachment: Whether a browser is to save it.
-    """
-
-    name: str
-    data: bytes
-    media: str = "application/octet-stream"
-    attachment: bool = False
-
-
 @dataclass
 class _Place:
-    item: Item
+    item: File
     until: float
     owner: Owner | None
 
@@ -51,44 +34,46 @@ class Shelf:
     def __init__(self, *, capacity: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._capacity, self._seconds, self._clock = capacity, seconds, clock
         self._places: dict[str, _Place] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # its methods call one another
 
     @property
     def size(self) -> int:
         """Bytes held."""
         with self._lock:
-            return self._size()
+            return sum(len(place.item.data) for place in self._places.values())
 
     def __len__(self) -> int:
         with self._lock:
             return len(self._places)
 
-    def put(self, item: Item, *, owner: Owner | None = None) -> str:
-        """Hold an item; nobody else's is pushed out for it.
+    def put(self, *items: File, owner: Owner | None = None) -> list[str]:
+        """Hold items, all or none of them; nobody else's is pushed out for them.
 
         Args:
-            item: What to hold.
-            owner: Whose it is, for :meth:`drop`.
+            items: What to hold.
+            owner: Whose they are, for :meth:`drop`.
 
         Returns:
-            Its name: 128 random bits in hexadecimal.
+            Their names: 128 random bits in hexadecimal each.
 
         Raises:
-            UploadError: If there is no room for it.
+            UploadError: If there is no room for them.
         """
-        token = secrets.token_hex(16)
+        more = sum(len(item.data) for item in items)
         with self._lock:
-            self._forget_old()
-            if self._size() + len(item.data) > self._capacity:
+            self.forget_old()
+            if self.size + more > self._capacity:
                 raise UploadError(
-                    f"The server holds {megabytes(self._size())} for its users; with these {megabytes(len(item.data))} "
+                    f"The server holds {megabytes(self.size)} for its users; with these {megabytes(more)} "
                     f"it would pass its limit of {megabytes(self._capacity)}.",
                     hint="Clear what you no longer need, or try again in a few minutes.",
                 )
-            self._places[token] = _Place(item, self._clock() + self._seconds, owner)
-        return token
+            until = self._clock() + self._seconds
+            places = {secrets.token_hex(16): _Place(item, until, owner) for item in items}
+            self._places |= places
+        return list(places)
 
-    def get(self, token: str, *, owner: Owner | None = None) -> Item | None:
+    def get(self, token: str, *, owner: Owner | None = None) -> File | None:
         """An item, its time started anew; ``None`` where it is gone.
 
         Args:
@@ -96,19 +81,13 @@ class Shelf:
             owner: Makes it theirs, so that it goes with them.
         """
         with self._lock:
-            self._forget_old()
+            self.forget_old()
             place = self._places.get(token)
             if place is None:
                 return None
             place.until = self._clock() + self._seconds
             place.owner = owner or place.owner
             return place.item
-
-    def forget(self, tokens: Iterable[str]) -> None:
-        """Let items go."""
-        with self._lock:
-            for token in tokens:
-                self._places.pop(token, None)
 
     def drop(self, session: str, part: str | None = None) -> None:
         """Let everything of a session go, or what is for one part of it."""
@@ -122,11 +101,5 @@ class Shelf:
     def forget_old(self) -> None:
         """Let go what nobody has used for its time."""
         with self._lock:
-            self._forget_old()
-
-    def _forget_old(self) -> None:
-        now = self._clock()
-        self._places = {t: place for t, place in self._places.items() if place.until > now}
-
-    def _size(self) -> int:
-        return sum(len(place.item.data) for place in self._places.values())
+            now = self._clock()
+            self._places = {t: place for t, place in self._places.items() if place.until > now}

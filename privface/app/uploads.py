@@ -34,40 +34,37 @@ class UploadError(PrivfaceError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one server takes. Sizes in bytes.
+    """What one server takes. Sizes in bytes."""
 
-    Attributes:
-        file_bytes: One uploaded file.
-        request_bytes: All files of one request.
-        files: Files of one request.
-        pixels: Width x height of one image.
-        zip_members: Entries of one zip archive.
-        unpacked_bytes: One zip archive, unpacked.
-        held_bytes: All that the server holds in memory for its users.
-        held_seconds: How long something unused is held.
-    """
-
-    file_bytes: int = 50_000_000
-    request_bytes: int = 100_000_000
-    files: int = 100
-    pixels: int = 100_000_000
+    file_bytes: int = 50_000_000  # one uploaded file
+    request_bytes: int = 100_000_000  # all files of one request
+    files: int = 100  # of one request
+    pixels: int = 100_000_000  # width x height of one image
     zip_members: int = 10_000
-    unpacked_bytes: int = 500_000_000
-    held_bytes: int = 1_000_000_000
-    held_seconds: float = 900.0
+    unpacked_bytes: int = 500_000_000  # one zip archive, unpacked
+    held_bytes: int = 1_000_000_000  # all that the server holds in memory for its users
+    held_seconds: float = 900.0  # how long something unused is held
+
+
+LIMITS = Limits()
+"""Those of every server."""
 
 
 @dataclass(frozen=True)
-class Upload:
-    """A file as a user sent it.
+class File:
+    """A file in memory: an upload or a result.
 
     Attributes:
-        name: Its name there, without folders; to be escaped wherever it is shown.
+        name: Its name, without folders; that of an upload is to be escaped wherever it is shown.
         data: Its bytes.
+        media: Media type under which it may be served; an upload has none that is believed.
+        attachment: Whether a browser is to save it.
     """
 
     name: str
     data: bytes
+    media: str = "application/octet-stream"
+    attachment: bool = False
 
 
 def megabytes(count: float) -> str:
@@ -75,26 +72,26 @@ def megabytes(count: float) -> str:
     return f"{count / 1e6:,.0f} MB" if count >= 1e6 else f"{max(count / 1e3, 0.1):,.1f} kB"
 
 
-def check_sizes(names: Sequence[str], sizes: Sequence[int], limits: Limits) -> None:
+def check_sizes(names: Sequence[str], sizes: Sequence[int]) -> None:
     """Refuse a request with too many or too large files.
 
     Raises:
         UploadError: If a limit is broken; names the file, the size and the limit.
     """
-    if len(sizes) > limits.files:
+    if len(sizes) > LIMITS.files:
         raise UploadError(
-            f"{len(sizes):,} files; the limit is {limits.files:,} at once.",
+            f"{len(sizes):,} files; the limit is {LIMITS.files:,} at once.",
             hint="Send them in parts, or use `privface protect` on the command line.",
         )
     for name, size in zip(names, sizes, strict=True):
-        if size > limits.file_bytes:
+        if size > LIMITS.file_bytes:
             raise UploadError(
-                f"{name}: {megabytes(size)}; the limit is {megabytes(limits.file_bytes)} a file.",
+                f"{name}: {megabytes(size)}; the limit is {megabytes(LIMITS.file_bytes)} a file.",
                 hint="Make it smaller, or use the command line.",
             )
-    if sum(sizes) > limits.request_bytes:
+    if sum(sizes) > LIMITS.request_bytes:
         raise UploadError(
-            f"{megabytes(sum(sizes))} together; the limit is {megabytes(limits.request_bytes)} at once.",
+            f"{megabytes(sum(sizes))} together; the limit is {megabytes(LIMITS.request_bytes)} at once.",
             hint="Send them in parts.",
         )
 
@@ -124,9 +121,7 @@ def safe_name(name: str, *, suffix: str = "") -> str:
     return f"{stem}{suffix or path.suffix}"
 
 
-def unpack_photos(
-    data: bytes, folder: Path, *, limits: Limits, name: str, stop: Callable[[], None] | None = None
-) -> int:
+def unpack_photos(data: bytes, folder: Path, *, name: str, stop: Callable[[], None] | None = None) -> int:
     """Unpack the photos of a zip archive, and a ``labels.csv`` beside them, into an empty folder.
 
     A folder that holds everything is left out of the paths. Other files are passed over, a manifest among them: it
@@ -135,7 +130,6 @@ def unpack_photos(
     Args:
         data: The archive.
         folder: Where to write; made with mode 0700.
-        limits: Members, sizes.
         name: The archive's name, for messages.
         stop: Called between members; raises to stop.
 
@@ -147,24 +141,24 @@ def unpack_photos(
             one with ``..``; nothing is written then but what came before it.
         DataError: If it holds no photo.
     """
-    found = data.count(_DIRECTORY_ENTRY)  # before a million entries become a million objects
-    if found > limits.zip_members:
+    entries = data.count(_DIRECTORY_ENTRY)  # before a million entries become a million objects
+    if entries > LIMITS.zip_members:
         raise UploadError(
-            f"{name}: {found:,} entries; the limit is {limits.zip_members:,}.",
+            f"{name}: {entries:,} entries; the limit is {LIMITS.zip_members:,}.",
             hint="Audit a part of the set.",
         )
     folder.mkdir(mode=0o700, parents=True)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = list(_members(archive, name, limits))
+            members = list(_members(archive, name))
             root = _common_folder([member.filename for member in members])
-            left = limits.unpacked_bytes
+            left = LIMITS.unpacked_bytes
             for member in members:
                 if stop is not None:
                     stop()
                 path = folder / member.filename[len(root) :]
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                left -= _write(archive, member, path, min(left, limits.file_bytes), name)
+                left -= _write(archive, member, path, min(left, LIMITS.file_bytes), name)
     except UploadError:
         raise
     except OSError as error:
@@ -188,14 +182,14 @@ def _damaged(name: str, error: Exception) -> UploadError:
     return UploadError(f"{name} is not a zip archive that can be read ({error}).", hint="Pack it again.")
 
 
-def _members(archive: zipfile.ZipFile, name: str, limits: Limits) -> Iterator[zipfile.ZipInfo]:
+def _members(archive: zipfile.ZipFile, name: str) -> Iterator[zipfile.ZipInfo]:
     """The members to unpack, after a look at all of them."""
     from privface.protect.archives import zip_fault  # noqa: PLC0415 - torch comes with it
 
     declared = sum(member.file_size for member in archive.infolist())
-    if declared > limits.unpacked_bytes:
+    if declared > LIMITS.unpacked_bytes:
         raise UploadError(
-            f"{name} unpacks to {megabytes(declared)}; the limit is {megabytes(limits.unpacked_bytes)}.",
+            f"{name} unpacks to {megabytes(declared)}; the limit is {megabytes(LIMITS.unpacked_bytes)}.",
             hint="Audit a part of the set, or use `privface audit` on the command line.",
         )
     for member in archive.infolist():

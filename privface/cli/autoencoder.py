@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from privface.cli.show import AsJson, Console, progress_bars
+from privface.cli.fields import fields_as_options
+from privface.cli.show import EXIT_SOME_FAILED, AsJson, Console, progress_bars
 
 if TYPE_CHECKING:
-    from privface.pipeline.autoencoders import Applied
+    from privface.models import AutoencoderConfig
+    from privface.training import FitSettings
 
-EXIT_SOME_FAILED = 1
 _SHOWN = 5
 
 app = typer.Typer(
@@ -28,98 +30,104 @@ Source = Annotated[Path, typer.Argument(metavar="INPUT", help="Folder of images;
 Output = Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder for the results.")]
 
 
+@dataclass(frozen=True)
+class Learning:
+    """How an autoencoder is trained.
+
+    Attributes:
+        variant: linear, fully-connected, convolutional, deconvolutional, dropout, denoising, sparse, variational or
+            colourising.
+        size: Side in pixels; images are cropped to the middle square.
+        epochs: Passes over the images.
+        batch_size: Images a step.
+        learning_rate: Highest rate of the schedule.
+        loss: What differs: squares, binary cross-entropy, amounts.
+        penalty: Weight of the code's penalty; by default 0.04 (sparse) or 0.02 (variational).
+        changes: Change a setting of the network, such as code=128 or width=32. Repeatable.
+        speech: Learn to take noise out of speech: INPUT holds clean WAV files.
+        noise: With --speech: WAV files of noise; else noises are generated.
+        pieces: With --speech: mixtures of two seconds to learn from.
+        seed: Same seed, same weights on a CPU.
+        resume: Go on from the last whole epoch, with the same options.
+    """
+
+    variant: str = "convolutional"
+    size: int = 64
+    epochs: int = 20
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    loss: Literal["mse", "bce", "l1"] = "mse"
+    penalty: float | None = None
+    changes: tuple[str, ...] = ()
+    speech: bool = False
+    noise: Path | None = None
+    pieces: int = 3000
+    seed: int = 0
+    resume: bool = False
+
+    def network(self) -> AutoencoderConfig:
+        """The network; speech has settings of its own unless another variant is asked for."""
+        from privface.config import parse_values  # noqa: PLC0415
+        from privface.models import variant  # noqa: PLC0415
+        from privface.models.speech import SETTINGS  # noqa: PLC0415
+
+        usual = self.speech and self.variant in {"convolutional", "denoising"}
+        start = (SETTINGS if usual else {}) if self.speech else {"shape": (3, self.size, self.size)}
+        return variant("denoising" if usual else self.variant, **{**start, **parse_values(self.changes)})
+
+    def schedule(self, penalty: float) -> FitSettings:
+        """The schedule; the penalty is that of the network's code where none is asked for."""
+        from privface.training import FitSettings  # noqa: PLC0415
+
+        own = {one.name: getattr(self, one.name) for one in fields(FitSettings) if hasattr(self, one.name)}
+        return FitSettings(**{**own, "penalty": penalty if self.penalty is None else self.penalty})
+
+
 @app.command()
+@fields_as_options(flags={"changes": "--set"})
 def train(
     source: Annotated[
         Path, typer.Argument(metavar="INPUT", help="Folder of images, or of WAV files with --speech.")
     ],
     out: Annotated[Path, typer.Option(help="Model folder to write; new or empty.")],
-    variant: Annotated[
-        str,
-        typer.Option(
-            help="linear, fully-connected, convolutional, deconvolutional, dropout, denoising, sparse, variational or colourising."
-        ),
-    ] = "convolutional",
-    size: Annotated[int, typer.Option(help="Side in pixels; images are cropped to the middle square.")] = 64,
-    epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 20,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 32,
-    learning_rate: Annotated[float, typer.Option(help="Highest rate of the schedule.")] = 2e-3,
-    loss: Annotated[
-        Literal["mse", "bce", "l1"],
-        typer.Option(help="What differs: squares, binary cross-entropy, amounts."),
-    ] = "mse",
-    penalty: Annotated[
-        float | None,
-        typer.Option(help="Weight of the code's penalty; by default 0.04 (sparse) or 0.02 (variational)."),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="Change a setting of the network, such as code=128 or width=32. Repeatable."
-        ),
-    ] = None,
-    speech: Annotated[
-        bool, typer.Option("--speech", help="Learn to take noise out of speech: INPUT holds clean WAV files.")
-    ] = False,
-    noise: Annotated[
-        Path | None, typer.Option(help="With --speech: WAV files of noise; else noises are generated.")
-    ] = None,
-    pieces: Annotated[int, typer.Option(help="With --speech: mixtures of two seconds to learn from.")] = 3000,
-    seed: Annotated[int, typer.Option(help="Same seed, same weights on a CPU.")] = 0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last whole epoch, with the same options.")
-    ] = False,
+    learning: Learning,
     json: AsJson = False,
 ) -> None:
     """Train an autoencoder; the best epoch so far always lies in the model folder.
 
     Example: `privface autoencoder train photos --variant denoising --out denoiser`
     """
-    from privface.config import parse_values  # noqa: PLC0415
-    from privface.models import variant as choose  # noqa: PLC0415
     from privface.models.parts import CODES  # noqa: PLC0415
-    from privface.models.speech import SETTINGS  # noqa: PLC0415
     from privface.pipeline.autoencoders import train_images, train_speech  # noqa: PLC0415
-    from privface.training import FitSettings  # noqa: PLC0415
 
-    if noise is not None and not speech:
+    if learning.noise is not None and not learning.speech:
         raise typer.BadParameter("--noise goes with --speech.")
-    usual = speech and variant in {"convolutional", "denoising"}
-    start = (SETTINGS if usual else {}) if speech else {"shape": (3, size, size)}
-    config = choose("denoising" if usual else variant, **{**start, **parse_values(set_ or ())})
-    weight = CODES[config.kind].weight if penalty is None else penalty
-    settings = FitSettings(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        loss=loss,
-        penalty=weight,
-        seed=seed,
-    )
+    network = learning.network()
+    settings = learning.schedule(CODES[network.kind].weight)
     with progress_bars() as progress:
-        found = (
-            train_speech(
-                source, out, config, settings, noise=noise, pieces=pieces, resume=resume, progress=progress
-            )
-            if speech
-            else train_images(source, out, config, settings, resume=resume, progress=progress)
+        chosen: dict[str, Any] = {"resume": learning.resume, "progress": progress}
+        if learning.speech:
+            chosen |= {"noise": learning.noise, "pieces": learning.pieces}
+        trained = (train_speech if learning.speech else train_images)(
+            source, out, network, settings, **chosen
         )
-    best = found.best
+    best = trained.best
     Console.document(
         "autoencoder train",
-        images=found.images,
-        validation=found.validation,
-        epochs=len(found.epochs),
+        images=trained.images,
+        validation=trained.validation,
+        epochs=len(trained.epochs),
         best={"epoch": best.number, "validation_loss": best.validation, "training_loss": best.training},
-        unreadable=found.unreadable,
+        unreadable=trained.unreadable,
         files={"model": out},
     )
     Console.say(
-        f"{found.images} {'pieces' if speech else 'images'}, {found.validation} for validation; best epoch {best.number} of"
-        f" {len(found.epochs)}: loss {best.validation:.5f} on validation, {best.training:.5f} in training.\nModel: {out}"
+        f"{trained.images} {'pieces' if learning.speech else 'images'}, {trained.validation} for validation; best epoch"
+        f" {best.number} of {len(trained.epochs)}: loss {best.validation:.5f} on validation, {best.training:.5f} in training."
+        f"\nModel: {out}"
     )
-    if found.unreadable:
-        Console.say(f"Not readable and left out: {_names(found.unreadable)}")
+    if trained.unreadable:
+        Console.say(f"Not readable and left out: {_names(trained.unreadable)}")
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
@@ -129,12 +137,7 @@ def reconstruct(source: Source, output: Output, model: Model, json: AsJson = Fal
 
     Example: `privface autoencoder reconstruct photos reconstructed --model mymodel`
     """
-    from privface.pipeline.autoencoders import apply_to_folder  # noqa: PLC0415
-
-    with progress_bars() as progress:
-        found = apply_to_folder(model, source, output, progress=progress)
-    Console.document("autoencoder reconstruct", **_content(found, output))
-    _report(found, output)
+    _apply("reconstruct", model, source, output)
 
 
 @app.command()
@@ -151,17 +154,14 @@ def denoise(
 
     Example: `privface autoencoder denoise --speech in.wav out.wav --model voice`
     """
-    from privface.pipeline.autoencoders import apply_to_folder, denoise_speech  # noqa: PLC0415
-
     if speech:
+        from privface.pipeline.autoencoders import denoise_speech  # noqa: PLC0415
+
         seconds = denoise_speech(model, source, output)
         Console.document("autoencoder denoise", seconds=seconds, files={"speech": output})
         Console.say(f"{seconds:.1f} s of speech; {output}")
         return
-    with progress_bars() as progress:
-        found = apply_to_folder(model, source, output, progress=progress)
-    Console.document("autoencoder denoise", **_content(found, output))
-    _report(found, output)
+    _apply("denoise", model, source, output)
 
 
 @app.command()
@@ -170,12 +170,7 @@ def colorize(source: Source, output: Output, model: Model, json: AsJson = False)
 
     Example: `privface autoencoder colorize grey coloured --model colours`
     """
-    from privface.pipeline.autoencoders import apply_to_folder  # noqa: PLC0415
-
-    with progress_bars() as progress:
-        found = apply_to_folder(model, source, output, colourise=True, progress=progress)
-    Console.document("autoencoder colorize", **_content(found, output))
-    _report(found, output)
+    _apply("colorize", model, source, output)
 
 
 @app.command()
@@ -197,15 +192,21 @@ def sample(
     Console.say(f"{count} images; {written[0]}")
 
 
-def _content(found: Applied, output: Path) -> dict[str, Any]:
-    """What ``--json`` says of a folder."""
-    return {"written": found.written, "failed": dict(found.failed), "files": {"images": output}}
+def _apply(command: str, model: Path, source: Path, output: Path) -> None:
+    """Pass a folder of images through a model and say what became of it."""
+    from privface.pipeline.autoencoders import apply_to_folder  # noqa: PLC0415
 
-
-def _report(found: Applied, output: Path) -> None:
-    Console.say(f"{found.written} images written, {len(found.failed)} failed; {output}")
-    if found.failed:
-        Console.say("Failed: " + "; ".join(f"{name} ({reason})" for name, reason in found.failed[:_SHOWN]))
+    with progress_bars() as progress:
+        applied = apply_to_folder(model, source, output, colourise=command == "colorize", progress=progress)
+    Console.document(
+        f"autoencoder {command}",
+        written=applied.written,
+        failed=dict(applied.failed),
+        files={"images": output},
+    )
+    Console.say(f"{applied.written} images written, {len(applied.failed)} failed; {output}")
+    if applied.failed:
+        Console.say("Failed: " + "; ".join(f"{name} ({reason})" for name, reason in applied.failed[:_SHOWN]))
         raise typer.Exit(EXIT_SOME_FAILED)
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from privface.cli.show import AsJson, Console, progress_bars
+from privface.cli.fields import fields_as_options
+from privface.cli.show import EXIT_SOME_FAILED, AsJson, Console, progress_bars
+
+if TYPE_CHECKING:
+    from privface.pipeline.erase import EraserSource
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,75 +30,71 @@ def methods(json: AsJson = False) -> None:
     """Every method, what it promises and which published attack breaks it."""
     from privface.erasers import METHODS  # noqa: PLC0415
 
-    Console.document(
-        "erase methods",
-        methods=[
-            {
-                "method": name,
-                "promise": kind.promise.kind,
-                "meaning": kind.promise.text,
-                "classes": "2 or more" if kind.several else "2",
-                "streams": hasattr(kind, "partial_fit"),
-                "settings": kind().get_params(),
-            }
-            for name, kind in METHODS.items()
-        ],
-    )
-    Console.table(
-        ["method", "promise", "which means", "classes", "streams", "settings and their defaults"],
-        [
-            [
-                name,
-                kind.promise.kind,
-                kind.promise.text,
-                "2 or more" if kind.several else "2",
-                "yes" if hasattr(kind, "partial_fit") else "no",
-                ", ".join(f"{key}={value}" for key, value in kind().get_params().items()),
-            ]
-            for name, kind in METHODS.items()
-        ],
-    )
+    rows = [
+        {
+            "method": name,
+            "promise": kind.promise.kind,
+            "meaning": kind.promise.text,
+            "classes": "2 or more" if kind.several else "2",
+            "streams": hasattr(kind, "partial_fit"),
+            "settings": kind().get_params(),
+        }
+        for name, kind in METHODS.items()
+    ]
+    Console.document("erase methods", methods=rows)
+    for row in rows:
+        row["streams"] = "yes" if row["streams"] else "no"
+        row["settings"] = ", ".join(f"{key}={value}" for key, value in row["settings"].items())
+    columns = ["method", "promise", "which means", "classes", "streams", "settings and their defaults"]
+    Console.table(columns, [list(row.values()) for row in rows])
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What an eraser learns, and from whom.
+
+    Attributes:
+        method: See ``privface erase methods``; adversarial hides most.
+        attribute: What to erase: gender, another column of the labels, or numbers in bands, as in age=16,30,45,60. More than
+            two classes are for methods that say so.
+        labels: CSV or Parquet: file, the attribute and, better, identity; by default the table's own columns.
+        split: Learn only from rows of this split.
+        matcher: Learn only from rows of this matcher, if the table has several.
+        more: A further labelled set of the same matcher, EMBEDDINGS or EMBEDDINGS:LABELS; genders are made alike within each
+            set. Repeatable; for methods that are networks.
+        settings: A setting of the method, such as similarity=80. Repeatable.
+        max_per_person: Embeddings a person counts with; 0 takes all.
+        overwrite: Replace an eraser in OUT.
+    """
+
+    method: str = "adversarial"
+    attribute: str = "gender"
+    labels: Path | None = None
+    split: str | None = None
+    matcher: str | None = None
+    more: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    max_per_person: int = 5
+    overwrite: bool = False
+
+    def further(self) -> list[EraserSource]:
+        """The further sets."""
+        from privface.pipeline.erase import EraserSource  # noqa: PLC0415
+
+        parts = [text.partition(":") for text in self.more]
+        return [
+            EraserSource(Path(n), Path(file) if file else None, matcher=self.matcher) for n, _, file in parts
+        ]
 
 
 @app.command()
+@fields_as_options(flags={"settings": "--set"})
 def fit(
     table: Annotated[
         Path, typer.Argument(metavar="EMBEDDINGS", help="Table of embeddings: .parquet, .npz or .csv.")
     ],
     out: Annotated[Path, typer.Option(help="Folder to write the eraser to.")],
-    method: Annotated[
-        str, typer.Option(help="See `privface erase methods`; adversarial hides most.")
-    ] = "adversarial",
-    attribute: Annotated[
-        str,
-        typer.Option(
-            help="What to erase: gender, another column of the labels, or numbers in bands, as in age=16,30,45,60. More than two "
-            "classes are for methods that say so."
-        ),
-    ] = "gender",
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            help="CSV or Parquet: file, the attribute and, better, identity; by default the table's own columns."
-        ),
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Learn only from rows of this split.")] = None,
-    matcher: Annotated[
-        str | None, typer.Option(help="Learn only from rows of this matcher, if the table has several.")
-    ] = None,
-    more: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A further labelled set of the same matcher, EMBEDDINGS or EMBEDDINGS:LABELS; genders are made alike within "
-            "each set. Repeatable; for methods that are networks."
-        ),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A setting of the method, such as similarity=80. Repeatable."),
-    ] = None,
-    max_per_person: Annotated[int, typer.Option(help="Embeddings a person counts with; 0 takes all.")] = 5,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an eraser in OUT.")] = False,
+    learning: Learning,
     json: AsJson = False,
 ) -> None:
     """Learn an eraser from labelled embeddings; nobody's label is asked for when it is applied.
@@ -104,43 +105,36 @@ def fit(
     from privface.config import parse_values  # noqa: PLC0415
     from privface.pipeline.erase import EraserSource, fit_eraser  # noqa: PLC0415
 
-    further = []
-    for text in more or ():
-        name, _, label = text.partition(":")
-        further.append(EraserSource(Path(name), Path(label) if label else None, matcher=matcher))
     with progress_bars() as progress:
-        found = fit_eraser(
-            EraserSource(table, labels, split, matcher),
+        fitted = fit_eraser(
+            EraserSource(table, learning.labels, learning.split, learning.matcher),
             out,
-            method=method,
-            attribute=Attribute.parse(attribute),
-            settings=parse_values(set_ or ()),
-            more=further,
-            max_per_person=max_per_person,
-            overwrite=overwrite,
+            method=learning.method,
+            attribute=Attribute.parse(learning.attribute),
+            settings=parse_values(learning.settings),
+            more=learning.further(),
+            max_per_person=learning.max_per_person,
+            overwrite=learning.overwrite,
             progress=progress,
         )
-    promise = found.eraser.stated()
+    promise = fitted.eraser.stated()
     Console.document(
         "erase fit",
-        method=method,
-        rows=found.rows,
-        people=found.people,
-        left_out={"no_embedding": found.skipped, "no_label": found.unlabelled, "capped": found.capped},
+        method=learning.method,
+        rows=fitted.rows,
+        people=fitted.people,
+        left_out={"no_embedding": fitted.skipped, "no_label": fitted.unlabelled, "capped": fitted.capped},
         promise={"kind": promise.kind, "meaning": promise.text},
         files={"eraser": out},
     )
-    left_out = ", ".join(
-        f"{count} {why}"
-        for count, why in (
-            (found.skipped, "without an embedding"),
-            (found.unlabelled, "without a label"),
-            (found.capped, f"beyond {max_per_person} of a person"),
-        )
-        if count
-    )
+    counts = {
+        "without an embedding": fitted.skipped,
+        "without a label": fitted.unlabelled,
+        f"beyond {learning.max_per_person} of a person": fitted.capped,
+    }
+    left_out = ", ".join(f"{count} {why}" for why, count in counts.items() if count)
     Console.say(
-        f"{method}, fitted on {found.rows} embeddings of {found.people or 'unknown'} people"
+        f"{learning.method}, fitted on {fitted.rows} embeddings of {fitted.people or 'unknown'} people"
         f"{f' (left out: {left_out})' if left_out else ''}; {out}\n"
         f"Promise: {promise.kind}. {promise.text}\n\n"
         f"Next: privface erase apply {out} EMBEDDINGS ERASED.parquet"
@@ -171,18 +165,18 @@ def apply(
     from privface.pipeline.erase import apply_eraser  # noqa: PLC0415
 
     with progress_bars() as progress:
-        found = apply_eraser(
+        summary = apply_eraser(
             eraser, table, out, keep_labels=keep_labels, overwrite=overwrite, progress=progress
         )
     Console.document(
         "erase apply",
-        erased=found.erased,
-        skipped=found.skipped,
-        rows_per_second=found.rows_per_second,
+        erased=summary.erased,
+        skipped=summary.skipped,
+        rows_per_second=summary.rows_per_second,
         files={"embeddings": out},
     )
     Console.say(
-        f"{found.erased} embeddings erased, {found.skipped} rows without one; {found.rows_per_second:,.0f} rows/s; {out}"
+        f"{summary.erased} embeddings erased, {summary.skipped} rows without one; {summary.rows_per_second:,.0f} rows/s; {out}"
     )
-    if found.skipped:
-        raise typer.Exit(1)
+    if summary.skipped:
+        raise typer.Exit(EXIT_SOME_FAILED)

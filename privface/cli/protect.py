@@ -3,201 +3,98 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from privface.cli.show import (
-    AsJson,
-    Console,
-    DeviceName,
-    HideNames,
-    PrecisionName,
-    attribute_names,
-    progress_bars,
-)
-from privface.options import FaceMode, Layout, OnNoFace, ProtectOptions
+from privface.cli.fields import fields_as_options
+from privface.cli.show import EXIT_SOME_FAILED, AsJson, Console, progress_bars
+from privface.options import Alignment, ModelOptions, ProtectOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from privface.protect import ImageProtector
+    from privface.protect import ImageProtector, ProtectSummary
     from privface.protect.job import Engine, TemplateSink
+    from privface.protect.store import TemplateStore
     from privface.protect.templates import MatcherTemplates
 
-EXIT_SOME_FAILED = 1
 
-_SCALE = "Scale"
-_TEMPLATES = "Templates"
-_OUTPUT = "Output"
+@dataclass(frozen=True)
+class Templates:
+    """What is stored to search people with.
+
+    Attributes:
+        embeddings: ``MATCHER`` or ``MATCHER:ERASER``. Also write embeddings.parquet, a template of each photo's central face: of
+            the protected face, or with the folder of an eraser (``privface erase fit``) of the original one, gender erased.
+        store: ``lancedb:FOLDER``. Put these templates into a LanceDB folder, too, which ``privface match`` searches (extra
+            ``store``).
+    """
+
+    embeddings: str | None = None
+    store: str | None = None
 
 
+@dataclass(frozen=True)
+class Scale:
+    """What computes the job.
+
+    Attributes:
+        engine: ``local``: this machine. ``ray``: the cluster of RAY_ADDRESS, else this machine (docs/scale.md; extra ``ray``).
+        actors: Copies of the model on the cluster; by default as many as fit.
+        cpus_per_actor: CPUs a copy.
+        gpus_per_actor: GPUs a copy; with them it computes there.
+    """
+
+    engine: Literal["local", "ray"] = "local"
+    actors: int | None = None
+    cpus_per_actor: int = 1
+    gpus_per_actor: float = 0
+
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="INPUT",
+        help="Folder of photos, .txt list of paths, .zip, .tar shards or .parquet tables (*.tar in quotes); a path or "
+        "a URL such as s3://bucket/photos. Or one photo; - is standard input. Never written to.",
+    ),
+]
+Output = Annotated[
+    str,
+    typer.Argument(
+        help="Folder for protected photos and manifest.parquet. For one photo: a file; - is standard output."
+    ),
+]
+Model = Annotated[
+    Path,
+    typer.Option(
+        help="Run folder of `privface train`, or an .onnx file of `privface export`. The default comes with privface; its "
+        "card: `privface models card bundled:erased`. To compare with: baseline:blur,sigma=3 (docs/methods.md)."
+    ),
+]
+
+
+@fields_as_options(
+    flags={
+        "image_format": "--format", "layout": "--to", "as_csv": "--csv", "videos": "--video", "max_pixels": None,
+    },
+    panels={
+        "Output": ("layout", "shard_size", "image_format", "quality", "overwrite", "as_csv", "times"),
+        "Templates": ("embeddings", "store"),
+        "Scale": ("batch_size", "workers", "engine", "actors", "cpus_per_actor", "gpus_per_actor"),
+    },
+)  # fmt: skip
 def protect(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="INPUT",
-            help="Folder of photos, .txt list of paths, .zip, .tar shards or .parquet tables (*.tar in quotes); a path or "
-            "a URL such as s3://bucket/photos. Or one photo; - is standard input. Never written to.",
-        ),
-    ],
-    output: Annotated[
-        str,
-        typer.Argument(
-            help="Folder for protected photos and manifest.parquet. For one photo: a file; - is standard output."
-        ),
-    ],
-    model: Annotated[
-        Path,
-        typer.Option(
-            help="Run folder of `privface train`, or an .onnx file of `privface export`. The default comes with privface; its "
-            "card: `privface models card bundled:erased`. To compare with: baseline:blur,sigma=3 (docs/methods.md)."
-        ),
-    ] = Path("bundled:erased"),
-    faces: Annotated[
-        FaceMode,
-        typer.Option(
-            help="detect: look for faces and write each alone; aligned: all are face crops already; auto: those of "
-            "exactly 112 x 112 or the model's size are, in others faces are looked for."
-        ),
-    ] = ProtectOptions.faces,
-    paste: Annotated[
-        bool,
-        typer.Option(
-            "--paste",
-            help="Paste protected faces back into their photos. Hair, clothes and background stay and give gender away.",
-        ),
-    ] = ProtectOptions.paste,
-    max_faces: Annotated[
-        int | None,
-        typer.Option(help="Refuse photos in which more faces are found (status many_faces)."),
-    ] = ProtectOptions.max_faces,
-    on_no_face: Annotated[
-        OnNoFace, typer.Option(help="What a photo without a face does to the job.")
-    ] = ProtectOptions.on_no_face,
-    video: Annotated[
-        bool,
-        typer.Option(
-            "--video",
-            help="Videos of the folder, too, with --paste; frames without a face become black. Extra [video].",
-        ),
-    ] = ProtectOptions.videos,
-    no_sound: Annotated[
-        bool, typer.Option("--no-sound", help="Leave the sound of videos out: voices tell gender, too.")
-    ] = not ProtectOptions.sound,
-    strength: Annotated[float, typer.Option(help="0 to 2; 1 is what was trained and audited.")] = 1.0,
-    genders: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="LABELS",
-            help="CSV or Parquet with file and gender, for a model that cannot work without the true gender of every "
-            "photo (method san-2018). No other model asks for it.",
-        ),
-    ] = None,
-    hide: HideNames = None,
-    code_size: Annotated[
-        int | None,
-        typer.Option(
-            help="Values of the code that faces are drawn from, for a model trained with several (method erased-code). Fewer "
-            "hide more and keep fewer matches."
-        ),
-    ] = None,
-    draw: Annotated[
-        int | None,
-        typer.Option(
-            metavar="SEED",
-            help="Randomised protection, for a variational or denoising backbone: same seed, same output; another seed, "
-            "another output. Keep one draw of a photo: who has several averages them (docs/methods.md).",
-        ),
-    ] = None,
-    runtime: Annotated[
-        Literal["auto", "torch", "onnx"],
-        typer.Option(help="What runs the model; onnx turns a run folder into ONNX first, in memory."),
-    ] = "auto",
-    device: DeviceName = "auto",
-    precision: PrecisionName = "fp32",
-    to: Annotated[
-        Layout,
-        typer.Option(
-            help="tree: a file for each face. webdataset: .tar shards. parquet: tables of file and image.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = ProtectOptions.layout,
-    shard_size: Annotated[
-        int, typer.Option(help="Inputs a shard; one shard is held in memory.", rich_help_panel=_OUTPUT)
-    ] = ProtectOptions.shard_size,
-    image_format: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            help="Write all as jpg, png or webp; by default as they came.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = ProtectOptions.image_format,
-    quality: Annotated[
-        int, typer.Option(help="JPEG and WebP quality, 1 to 100.", rich_help_panel=_OUTPUT)
-    ] = ProtectOptions.quality,
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite",
-            help="Replace an output made with another model or settings.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = ProtectOptions.overwrite,
-    csv: Annotated[
-        bool, typer.Option("--csv", help="Also write manifest.csv.", rich_help_panel=_OUTPUT)
-    ] = ProtectOptions.as_csv,
-    times: Annotated[
-        bool,
-        typer.Option(
-            "--times",
-            help="Note in the manifest when each file was finished; it then differs from run to run.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = ProtectOptions.times,
-    embeddings: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MATCHER[:ERASER]",
-            help="Also write embeddings.parquet, a template of each photo's central face: of the protected face, or with the "
-            "folder of an eraser (`privface erase fit`) of the original one, gender erased.",
-            rich_help_panel=_TEMPLATES,
-        ),
-    ] = None,
-    store: Annotated[
-        str | None,
-        typer.Option(
-            metavar="lancedb:FOLDER",
-            help="Put the templates of --embeddings into a LanceDB folder, too, which `privface match` searches. Extra [store].",
-            rich_help_panel=_TEMPLATES,
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option(help="Images a call of the model.", rich_help_panel=_SCALE)
-    ] = ProtectOptions.batch_size,
-    workers: Annotated[
-        int, typer.Option(help="Threads that decode and encode.", rich_help_panel=_SCALE)
-    ] = ProtectOptions.workers,
-    engine: Annotated[
-        Literal["local", "ray"],
-        typer.Option(
-            help="local: this machine. ray: the cluster of RAY_ADDRESS, else this machine (docs/scale.md). Extra [ray].",
-            rich_help_panel=_SCALE,
-        ),
-    ] = "local",
-    actors: Annotated[
-        int | None,
-        typer.Option(
-            help="Copies of the model on the cluster; by default as many as fit.", rich_help_panel=_SCALE
-        ),
-    ] = None,
-    cpus_per_actor: Annotated[int, typer.Option(help="CPUs a copy.", rich_help_panel=_SCALE)] = 1,
-    gpus_per_actor: Annotated[
-        float, typer.Option(help="GPUs a copy; with them it computes there.", rich_help_panel=_SCALE)
-    ] = 0,
+    source: Source,
+    output: Output,
+    *,
+    model: Model = Path("bundled:erased"),
+    options: ProtectOptions,
+    asked: ModelOptions,
+    templates: Templates,
+    scale: Scale,
     json: AsJson = False,
 ) -> None:
     """Protect every photo of a folder, list, archive or table: same tree, no metadata, a manifest row for each file, resumable.
@@ -209,64 +106,23 @@ def protect(
 
     Examples: `privface protect photos protected`, `privface protect photo.jpg face.png`
     """
-    from privface.models import load_protector  # noqa: PLC0415
-    from privface.protect import is_baseline, protect_folder  # noqa: PLC0415
-    from privface.protect.folder import StoppedError  # noqa: PLC0415
-
     if output == "-":
         if json or not _is_photo(source):
             raise typer.BadParameter("OUTPUT - is for one photo, without --json.")
         Console.quiet = True  # nothing but the photo
-    options = ProtectOptions(
-        faces=faces,
-        paste=paste,
-        max_faces=max_faces,
-        on_no_face=on_no_face,
-        videos=video,
-        sound=not no_sound,
-        image_format=image_format,
-        quality=quality,
-        layout=to,
-        shard_size=shard_size,
-        overwrite=overwrite,
-        as_csv=csv,
-        times=times,
-        batch_size=batch_size,
-        workers=workers,
-    )
-    chosen: Engine | None = None
-    if engine == "ray":
-        from privface.protect.cluster import RayEngine  # noqa: PLC0415
-
-        chosen = RayEngine(actors=actors, cpus=cpus_per_actor, gpus=gpus_per_actor)
-        if device == "auto":
-            device = "cuda" if gpus_per_actor else "cpu"
-    if video:
+    engine, asked = _engine(scale, asked)
+    if options.videos:
         from privface.protect.video import require_av  # noqa: PLC0415
 
         require_av()
-    labels = None
-    if genders is not None:
-        from privface.data import read_genders  # noqa: PLC0415
-
-        labels = read_genders(genders)
-    given: dict[str, Any] = {
-        "strength": strength,
-        "runtime": runtime,
-        "genders": labels,
-        "hide": attribute_names(hide),
-        "draw": draw,
-        "code_size": code_size,
-        "device": device,
-        "precision": precision,
-    }
-    baseline = is_baseline(str(model))
-    protector = _baseline(str(model), given) if baseline else load_protector(model, **given)
+    protector = _protector(str(model), asked)
     if _is_photo(source):
-        unfit = {"--embeddings": embeddings, "--store": store, "--engine": chosen}
+        unfit = {"--embeddings": templates.embeddings, "--store": templates.store, "--engine": engine}
         _protect_photo(source, output, protector, options, [name for name, value in unfit.items() if value])
         return
-    templates, sink = _templates(embeddings, store, device, precision)
+    from privface.protect.folder import StoppedError, protect_folder  # noqa: PLC0415
+
+    maker, sink = _templates(templates, asked)
     try:
         with progress_bars() as progress:
             summary = protect_folder(
@@ -274,28 +130,35 @@ def protect(
                 output,
                 protector,
                 options,
-                templates=templates,
+                templates=maker,
                 store=sink,
-                engine=chosen,
-                progress=lambda done, total: progress("protect", done, total),
+                engine=engine,
+                progress=partial(progress, "protect"),
             )
     except StoppedError as stop:
         Console.error("Stopped; what was finished is kept.", "Run the same command again to go on.")
         raise typer.Exit(128 + stop.signal) from stop
-    counts = ", ".join(f"{count} {status}" for status, count in summary.counts.items() if count)
     files = {"manifest": summary.manifest}
-    if templates is not None:
+    if maker is not None:
         files["templates"] = Path(output) / "embeddings.parquet"
-    fingerprint = protector.fingerprint if baseline else protector.fingerprint[:12]
+    _report(summary, files, protector.fingerprint, model=model, store=templates.store)
+
+
+def _report(
+    summary: ProtectSummary, files: dict[str, Path], fingerprint: str, *, model: Path, store: str | None
+) -> None:
+    """What a job came to, and the exit code where not every file was protected."""
+    counts = ", ".join(f"{count} {status}" for status, count in summary.counts.items() if count)
+    short = fingerprint if " " in fingerprint else fingerprint[:12]  # a baseline's says its settings
     Console.say(
-        f"{counts}; {summary.images_per_second:.1f} images/s\nModel: {model} ({fingerprint})"
+        f"{counts}; {summary.images_per_second:.1f} images/s\nModel: {model} ({short})"
         + "".join(f"\n{name.capitalize()}: {path}" for name, path in files.items())
         + (f"\nStore: {store}" if store is not None else "")
     )
     Console.document(
         "protect",
         model=model,
-        fingerprint=protector.fingerprint,
+        fingerprint=fingerprint,
         counts=summary.counts,
         reused=summary.reused,
         images_per_second=summary.images_per_second,
@@ -303,6 +166,18 @@ def protect(
     )
     if any(count for status, count in summary.counts.items() if status != "ok"):
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _engine(scale: Scale, asked: ModelOptions) -> tuple[Engine | None, ModelOptions]:
+    """What computes, and the model's options with the device that goes with it."""
+    if scale.engine == "local":
+        return None, asked
+    from privface.protect.cluster import RayEngine  # noqa: PLC0415
+
+    engine = RayEngine(actors=scale.actors, cpus=scale.cpus_per_actor, gpus=scale.gpus_per_actor)
+    if asked.device == "auto":
+        asked = replace(asked, device="cuda" if scale.gpus_per_actor else "cpu")
+    return engine, asked
 
 
 def _is_photo(source: str) -> bool:
@@ -354,68 +229,81 @@ def _protect_photo(
     Console.document("protect", fingerprint=protector.fingerprint, faces=written)
 
 
-def _baseline(spec: str, given: Mapping[str, object]) -> ImageProtector:
-    """A baseline, which has none of the options of a trained model."""
-    from privface.protect import load_baseline  # noqa: PLC0415
+def _protector(spec: str, asked: ModelOptions) -> ImageProtector:
+    """The model, or a baseline, which has none of a model's options."""
+    from privface.models import load_protector  # noqa: PLC0415
+    from privface.protect import is_baseline, load_baseline  # noqa: PLC0415
 
-    usual = {"strength": 1.0, "runtime": "auto", "device": "auto", "precision": "fp32"}
-    unfit = [f"--{name.replace('_', '-')}" for name, value in given.items() if value != usual.get(name)]
+    if not is_baseline(spec):
+        genders = None
+        if asked.genders is not None:
+            from privface.data import read_genders  # noqa: PLC0415
+
+            genders = read_genders(asked.genders)
+        return load_protector(spec, **{**vars(asked), "genders": genders, "hide": asked.hidden})
+    unfit = [
+        f"--{one.name.replace('_', '-')}" for one in fields(asked) if getattr(asked, one.name) != one.default
+    ]
     if unfit:
         raise typer.BadParameter(
             f"{', '.join(unfit)}: {spec} is no trained model; change its own settings instead."
         )
-    found = load_baseline(spec)
+    baseline = load_baseline(spec)
     Console.say(
         f"{spec}: a baseline to compare with. Who was trained on photos changed in the same way reads gender nearly as before."
     )
-    return found
+    return baseline
 
 
-def _templates(
-    embeddings: str | None, store: str | None, device: str, precision: str
-) -> tuple[MatcherTemplates | None, TemplateSink | None]:
+def _templates(chosen: Templates, asked: ModelOptions) -> tuple[MatcherTemplates | None, TemplateSink | None]:
     """Who makes templates, and where else they go."""
-    if embeddings is None:
-        if store is not None:
+    if chosen.embeddings is None:
+        if chosen.store is not None:
             raise typer.BadParameter("--store keeps the templates of --embeddings; give that, too.")
         return None, None
     from privface.device import Device  # noqa: PLC0415
     from privface.protect.templates import template_maker  # noqa: PLC0415
 
-    maker = template_maker(embeddings, Device.choose(device, precision))
-    if store is None:
+    maker = template_maker(chosen.embeddings, Device.choose(asked.device, asked.precision))
+    if chosen.store is None:
         return maker, None
     from privface.protect.store import TemplateStore, store_path  # noqa: PLC0415
 
-    place = TemplateStore(store_path(store))
-
-    def write(templates: Iterator[tuple[str, str]]) -> None:
-        place.write(templates, fingerprint=maker.fingerprint)
-
-    return maker, write
+    place = TemplateStore(store_path(chosen.store))
+    return maker, partial(place.write, fingerprint=maker.fingerprint)
 
 
+@dataclass(frozen=True)
+class Gallery:
+    """Who is searched.
+
+    Attributes:
+        templates: ``MATCHER`` or ``MATCHER:ERASER``: the matcher, and the eraser's folder, that made the gallery.
+        gallery: Templates: embeddings.parquet of ``protect --embeddings``, or any table of ``erase apply``.
+        store: Or ``lancedb:FOLDER``, the store of ``protect --store``.
+    """
+
+    templates: str
+    gallery: Path | None = None
+    store: str | None = None
+
+    def opened(self) -> Path | TemplateStore:
+        """The table or the store, whichever is given."""
+        from privface.protect.store import TemplateStore, store_path  # noqa: PLC0415
+
+        if self.gallery is not None and self.store is None:
+            return self.gallery
+        if self.store is not None and self.gallery is None:
+            return TemplateStore(store_path(self.store))
+        raise typer.BadParameter("give either --gallery or --store.")
+
+
+@fields_as_options()
 def match(
     probe: Annotated[Path, typer.Argument(help="A photo, or a folder of photos.")],
-    templates: Annotated[
-        str,
-        typer.Option(
-            metavar="MATCHER[:ERASER]", help="The matcher, and the eraser's folder, that made the gallery."
-        ),
-    ],
-    gallery: Annotated[
-        Path | None,
-        typer.Option(
-            help="Templates: embeddings.parquet of `protect --embeddings`, or any table of `erase apply`."
-        ),
-    ] = None,
-    store: Annotated[
-        str | None,
-        typer.Option(metavar="lancedb:FOLDER", help="Or the store of `protect --store`."),
-    ] = None,
-    faces: Annotated[
-        Literal["auto", "aligned", "landmarks", "detect"], typer.Option(help="How probes are aligned.")
-    ] = "auto",
+    *,
+    searched: Gallery,
+    faces: Annotated[Alignment, typer.Option(help="How probes are aligned.")] = "auto",
     top: Annotated[int, typer.Option(help="Candidates a probe.")] = 5,
     threshold: Annotated[
         float | None, typer.Option(help="Leave candidates below this similarity out.")
@@ -428,33 +316,26 @@ def match(
     Example: `privface match visitor.jpg --gallery protected/embeddings.parquet --templates onnx:m.onnx:erasers/transport`
     """
     from privface.pipeline.search import search, write_candidates  # noqa: PLC0415
-    from privface.protect.store import TemplateStore, store_path  # noqa: PLC0415
 
-    searched: Path | TemplateStore
-    if store is not None and gallery is None:
-        searched = TemplateStore(store_path(store))
-    elif gallery is not None and store is None:
-        searched = gallery
-    else:
-        raise typer.BadParameter("give either --gallery or --store.")
+    gallery, spec = searched.opened(), searched.templates
     with progress_bars() as progress:
-        found = search(
-            probe, searched, templates=templates, faces=faces, top=top, threshold=threshold, progress=progress
+        result = search(
+            probe, gallery, templates=spec, faces=faces, top=top, threshold=threshold, progress=progress
         )
     if out is not None:
-        write_candidates(found.candidates, out)
+        write_candidates(result.candidates, out)
     Console.table(
         ["probe", "rank", "gallery", "similarity"],
-        [[c.probe, str(c.rank), c.file, f"{c.similarity:.4f}"] for c in found.candidates],
+        [[c.probe, str(c.rank), c.file, f"{c.similarity:.4f}"] for c in result.candidates],
     )
-    Console.say(f"{found.searched} templates searched")
+    Console.say(f"{result.searched} templates searched")
     Console.document(
         "match",
-        searched=found.searched,
-        candidates=[vars(candidate) for candidate in found.candidates],
-        failed=found.failed,
+        searched=result.searched,
+        candidates=[vars(candidate) for candidate in result.candidates],
+        failed=result.failed,
     )
-    for name, reason in found.failed.items():
+    for name, reason in result.failed.items():
         Console.error(f"{name}: {reason}", None)
-    if found.failed:
+    if result.failed:
         raise typer.Exit(EXIT_SOME_FAILED)

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TextIO
 
 import typer
 
-from privface.options import Precision
-
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -23,13 +21,14 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 
+EXIT_SOME_FAILED, EXIT_USAGE, EXIT_GATE, EXIT_BUG, EXIT_STOPPED = 1, 2, 3, 70, 130
+
 SCHEMA = "privface.command/1"
 """Of every document that ``--json`` prints."""
 
 _PIPE_WIDTH = 140
 _LONG_WORD = 16  # longer ones, such as paths, may break
-_FIGURE = re.compile(r"[+\-]?[\d,.]+ ?%?( \[.*\])?|n/m")
-_WHOLE = re.compile(rf"{_FIGURE.pattern}|[0-9a-f]{{64}}|yes|no|seen|unseen|\?|")
+_WHOLE = re.compile(r"[+\-]?[\d,.]+ ?%?( \[.*\])?|n/m|[0-9a-f]{64}|yes|no|seen|unseen|\?|")
 """Cells that are never broken."""
 
 _LINE_EVERY = 60.0
@@ -197,7 +196,7 @@ class Console:
         )
 
     @classmethod
-    def battery(cls, found: Mapping[str, Any]) -> None:
+    def battery(cls, selftest: Mapping[str, Any]) -> None:
         """What the attackers found of what was planted, and where they saw what was not there."""
         cls.table(
             ["planted leak", "in", "Bayes", "best attacker", "reached", ""],
@@ -210,7 +209,7 @@ class Console:
                     _number(r["best"]),
                     "found" if r["found"] else "NOT FOUND",
                 ]
-                for r in found["leaks"]
+                for r in selftest["leaks"]
             ],
             title="Planted leaks (balanced accuracy)",
         )
@@ -219,7 +218,7 @@ class Console:
             ["attacker", "on", "sets without a leak", "false alarms", "rate"],
             [
                 [r["probe"], r["medium"], str(r["sets"]), str(r["alarms"]), f"{r['rate']:.1%}"]
-                for r in found["nulls"]
+                for r in selftest["nulls"]
             ],
             title="False alarms",
         )
@@ -244,20 +243,8 @@ def audit_content(result: AuditResult, gates: Sequence[GateOutcome] = ()) -> dic
     return {
         "verdict": document["verdict"],
         "worst_retrained": {key: worst.get(key) for key in ("probe", "input")},
-        "figures": {
-            name: {
-                "value": found.value,
-                "low": found.low,
-                "high": found.high,
-                "n": found.n,
-                "reason": found.reason,
-            }
-            for name, found in sorted(result.figures.items())
-        },
-        "gates": [
-            {"expression": g.expression, "failed": g.failed, "value": g.value, "reason": g.reason}
-            for g in gates
-        ],
+        "figures": {name: vars(figure) for name, figure in sorted(result.figures.items())},
+        "gates": [vars(gate) for gate in gates],
     }
 
 
@@ -335,29 +322,16 @@ def _least(cell: str) -> int:
 
 
 def _blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None, width: int) -> str:
-    """A table for a narrow terminal: a heading a row, and below it what the row says.
-
-    Words before the first column of figures make the heading, and figures share lines; without figures the
-    first column is the heading, and every other cell has lines of its own.
-    """
-    figures = [all(_FIGURE.fullmatch(row[k]) for row in rows) for k in range(len(columns))]
-    first = figures.index(True) if True in figures[1:] and not figures[0] else 1
-    names = [name or "note" for name in columns]
+    """A table for a narrow terminal: the first cell of a row as a heading, and below it the others, each with its name."""
+    names = [name or "note" for name in columns[1:]]
+    room = max(map(len, names), default=0) + 2
     lines = [] if title is None else [title]
-    for row in rows:
-        lines += _wrapped(", ".join(filter(None, row[:first])), width, hang=2)
-        said = [(name, cell) for name, cell in zip(names[first:], row[first:], strict=True) if cell]
-        if first == 1:
-            room = max(map(len, names[1:]), default=0) + 2
-            for name, cell in said:
+    for heading, *cells in rows:
+        lines += _wrapped(heading, width, hang=2)
+        for name, cell in zip(names, cells, strict=True):
+            if cell:
                 lines += _wrapped(cell, width, start=f"  {name.ljust(room)}", hang=room + 2)
-        else:
-            # a name and its figure stay on one line: spaces that do not break, until the lines are made
-            whole = [
-                f"{n} {c}".replace(" ", "\xa0") if _FIGURE.fullmatch(c) else f"{n}: {c}" for n, c in said
-            ]
-            lines += _wrapped("; ".join(whole), width, start="  ", hang=2)
-    return "\n".join(lines).replace("\xa0", " ")
+    return "\n".join(lines)
 
 
 def _wrapped(text: str, width: int, *, start: str = "", hang: int) -> list[str]:
@@ -404,29 +378,3 @@ def _named(worst: Mapping[str, Any] | None) -> str:
     if not worst or not worst.get("probe"):
         return "not measurable"
     return f"{worst['probe']} on {worst['input']}, leakage {_figure(worst['leakage'])}"
-
-
-HideNames = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--hide",
-        metavar="ATTRIBUTES",
-        help="What to hide, for a model that was trained with a choice (methods erased-code, privacynet), such as gender,race. "
-        "Repeatable.",
-    ),
-]
-DeviceName = Annotated[
-    str, typer.Option(help="Where networks compute: auto (a GPU where there is one), cpu, cuda or cuda:N.")
-]
-PrecisionName = Annotated[
-    Precision,
-    typer.Option(
-        help="What they compute in: fp32; bf16, several times faster where the device has units for it; fp16 on a GPU; auto: bf16 "
-        "with such units, else fp32. On the CPU in fp32 the same input gives the same bytes everywhere."
-    ),
-]
-
-
-def attribute_names(given: list[str] | None) -> list[str] | None:
-    """The names of ``--hide``, each alone; ``None`` where nothing was chosen."""
-    return [name.strip() for text in given for name in text.split(",")] if given else None

@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from privface.cli.show import AsJson, Console, progress_bars
-
-EXIT_SOME_FAILED = 1
+from privface.cli.show import EXIT_SOME_FAILED, AsJson, Console, progress_bars
 
 
 def sweep(
@@ -53,7 +51,7 @@ def sweep(
     Console.say("\n" + "\n".join(sentences(document)))
     files = {"report": out / "sweep.html", "figure": out / "tradeoff.svg", "figures": out / "sweep.json"}
     Console.say("\n" + "\n".join(f"{name.capitalize()}: {path}" for name, path in files.items()))
-    found = {key: document[key] for key in ("points", "front", "report")}
-    Console.document("sweep", **found, files=files)
+    shown = {key: document[key] for key in ("points", "front", "report")}
+    Console.document("sweep", **shown, files=files)
     if failed_points(document):
         raise typer.Exit(EXIT_SOME_FAILED)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -67,14 +67,7 @@ FRAMES = 128
 
 @dataclass(frozen=True)
 class Trained:
-    """What training came to.
-
-    Attributes:
-        images: Images, or pieces of speech, that were learnt from.
-        validation: Others that chose the epoch.
-        unreadable: Files left out because they cannot be decoded.
-        epochs: One record an epoch.
-    """
+    """What training came to: images, or pieces of speech, learnt from; others that chose the epoch; files left out."""
 
     images: int
     validation: int
@@ -89,12 +82,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Applied:
-    """What became of a folder.
-
-    Attributes:
-        written: Files written.
-        failed: Input file and reason of those that were not.
-    """
+    """What became of a folder: how many files were written, and input file and reason of those that were not."""
 
     written: int
     failed: tuple[tuple[str, str], ...]
@@ -109,18 +97,10 @@ def train_images(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Trained:
-    """Train an autoencoder on the images below a folder; the best epoch so far always lies in ``out``.
+    """Train an autoencoder on the images below a folder; the best epoch so far always lies in the model folder ``out``.
 
-    Each image is cropped to the middle square and resized. A tenth of the folders (of the files where there is one folder
-    only) chooses the epoch.
-
-    Args:
-        source: Folder of images.
-        out: Model folder to write.
-        config: The network; its shape decides the size.
-        settings: Schedule and loss.
-        resume: Go on from the last whole epoch of a training that was stopped.
-        progress: Told about reading and training.
+    Each image is cropped to the middle square and resized to the shape of ``config``. A tenth of the folders (of the files
+    where there is one folder only) chooses the epoch. ``resume`` goes on from the last whole epoch.
 
     Raises:
         CheckpointError: If there is nothing to go on from, or it was made with other settings.
@@ -143,7 +123,8 @@ def train_images(
     torch.manual_seed(settings.seed)
     network = Autoencoder(config)
     meta: dict[str, Any] = {"size": side, "images": len(learn), "loss": settings.loss, "seed": settings.seed}
-    epochs = _fit(network, learn, choose, settings, out, KIND, meta, progress, resume=resume)
+    data = _Data(learn, choose)
+    epochs = _fit(network, data, settings, out, kind=KIND, meta=meta, resume=resume, progress=progress)
     return Trained(len(learn), len(choose), tuple(file_key(path, source) for path in bad), tuple(epochs))
 
 
@@ -158,7 +139,7 @@ def train_speech(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Trained:
-    """Train a speech denoiser on clean WAV files, mixed with noise at -5 to 15 dB.
+    """Train a speech denoiser on clean WAV files, mixed with noise at -5 to 15 dB; otherwise as :func:`train_images`.
 
     Args:
         source: Folder of clean speech; a tenth of its folders, or files, chooses the epoch.
@@ -167,8 +148,8 @@ def train_speech(
         settings: Schedule and loss.
         noise: Folder of WAV files with noise; without it, noises are generated.
         pieces: Mixtures of two seconds to learn from; each is made when it is needed.
-        resume: Go on from the last whole epoch of a training that was stopped.
-        progress: Told about reading and training.
+        resume: As there.
+        progress: As there.
 
     Raises:
         CheckpointError: If there is nothing to go on from, or it was made with other settings.
@@ -185,15 +166,19 @@ def train_speech(
     noises = [read_wav(path) for path in _wav_files(noise, minimum=1)] if noise is not None else None
     torch.manual_seed(settings.seed)
     network = Autoencoder(config)
+    parts = ((~held, pieces), (held, max(20, pieces // 8)))
     (learn, targets), (choose, targets_held) = (
-        _mixtures([voice for voice, row in zip(voices, rows, strict=True) if row], noises, count, seed=(settings.seed, number))
-        for number, (rows, count) in enumerate(((~held, pieces), (held, max(20, pieces // 8))))
-    )  # fmt: skip
+        _mixtures(
+            [v for v, row in zip(voices, rows, strict=True) if row],
+            noises,
+            count,
+            seed=(settings.seed, number),
+        )
+        for number, (rows, count) in enumerate(parts)
+    )
     meta: dict[str, Any] = {"rate": RATE, "speech_files": len(files), "seed": settings.seed}
-    epochs = _fit(
-        network, learn, choose, settings, out, SPEECH_KIND, meta, progress,
-        resume=resume, targets=(targets, targets_held),
-    )  # fmt: skip
+    data = _Data(learn, choose, targets, targets_held)
+    epochs = _fit(network, data, settings, out, kind=SPEECH_KIND, meta=meta, resume=resume, progress=progress)
     return Trained(len(learn), len(choose), (), tuple(epochs))
 
 
@@ -214,15 +199,8 @@ def apply_to_folder(
     Networks whose code is a map work at each image's own size; the others at the size they were trained on, on the middle
     square. Names and formats are kept (``a.gif``, which is not written, becomes ``a.gif.png``), metadata is not.
 
-    Args:
-        model: Model folder.
-        source: Images; never written to.
-        out: Where results go; must not lie within ``source``.
-        colourise: Whether the network must be one that adds colour.
-        progress: Told about every image.
-
     Raises:
-        ConfigError: If the network is not of the kind that is needed, or ``out`` lies within ``source``.
+        ConfigError: If ``colourise`` and the network is not one that adds colour, or ``out`` lies within ``source``.
     """
     network = load_autoencoder(model)
     if colourise and not network.settings.grey:
@@ -270,13 +248,7 @@ def apply(network: Autoencoder, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def sample_images(model: Path, out: Path, *, count: int, seed: int) -> list[Path]:
-    """Draw images from a variational autoencoder and write them and one sheet of all.
-
-    Args:
-        model: Model folder.
-        out: Folder for ``sheet.png`` and ``0000.png`` onwards.
-        count: Images to draw, 1 or more.
-        seed: Same seed, same images.
+    """Draw images from a variational autoencoder into ``sheet.png``, with all of them, and ``0000.png`` onwards.
 
     Raises:
         ModelError: If the network is not variational.
@@ -303,32 +275,36 @@ def denoise_speech(model: Path, source: Path, out: Path) -> float:
     return len(samples) / RATE
 
 
+class _Data(NamedTuple):
+    """What is learnt from, what chooses the epoch, and what they are to become where it is not themselves."""
+
+    learn: ImageSource
+    choose: ImageSource
+    targets: ImageSource | None = None
+    targets_held: ImageSource | None = None
+
+
 def _fit(
     network: Autoencoder,
-    learn: ImageSource,
-    choose: ImageSource,
+    data: _Data,
     settings: FitSettings,
     out: Path,
+    *,
     kind: str,
     meta: dict[str, Any],
-    progress: Progress | None,
-    *,
     resume: bool,
-    targets: tuple[ImageSource, ImageSource] | tuple[None, None] = (None, None),
+    progress: Progress | None,
 ) -> list[Epoch]:
     def keep(epoch: Epoch) -> None:
         if epoch.kept:
             figures = {"epoch": epoch.number, "validation_loss": epoch.validation}
             save_network(out, network, kind=kind, meta={**meta, **figures})
 
-    def tell(done: int, total: int, _: float) -> None:
-        if progress is not None:
-            progress("train", done, total)
-
+    choose, held = (data.choose, data.targets_held) if len(data.choose) else (None, None)
+    tell = None if progress is None else lambda done, total, _: progress("train", done, total)
     return fit(
-        network, learn, settings, validation=choose if len(choose) else None, targets=targets[0],
-        validation_targets=targets[1] if len(choose) else None, progress=tell, on_epoch=keep,
-        checkpoint=out / RESUME_FILE, resume=resume,
+        network, data.learn, settings, validation=choose, targets=data.targets, validation_targets=held,
+        progress=tell, on_epoch=keep, checkpoint=out / RESUME_FILE, resume=resume,
     )  # fmt: skip
 
 
@@ -360,11 +336,11 @@ def _held_out(keys: Sequence[str]) -> NDArray[np.bool_]:
     """Which files choose the epoch: a tenth of the folders if there are ten, else of the files, by a hash."""
     folders = [key.rpartition("/")[0] for key in keys]
     groups = folders if len(set(folders)) >= 10 else list(keys)
-    found = np.array([_share(group) < VALIDATION_SHARE for group in groups], np.bool_)
-    if len(found) and not found.any():  # few groups: the one with the lowest hash
+    held = np.array([_share(group) < VALIDATION_SHARE for group in groups], np.bool_)
+    if len(held) and not held.any():  # few groups: the one with the lowest hash
         lowest = min(groups, key=_share)
-        found = np.array([group == lowest for group in groups], np.bool_)
-    return found
+        held = np.array([group == lowest for group in groups], np.bool_)
+    return held
 
 
 def _share(text: str) -> float:
@@ -412,26 +388,27 @@ def _sources(
 def _wav_files(folder: Path, *, minimum: int) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder.", hint="Give a folder that holds WAV files.")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".wav")
-    if len(found) < minimum:
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".wav")
+    if len(files) < minimum:
         raise DataError(
-            f"{len(found)} WAV files lie below {folder}, {minimum} are needed.", hint="Give more files."
+            f"{len(files)} WAV files lie below {folder}, {minimum} are needed.", hint="Give more files."
         )
-    return found
+    return files
 
 
+@dataclass(frozen=True)
 class _Made:
     """Images of which each is made from its number when it is asked for."""
 
-    def __init__(self, make: Callable[[int], NDArray[np.float32]], count: int) -> None:
-        self._make, self._count = make, count
+    make: Callable[[int], NDArray[np.float32]]
+    count: int
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def batch(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
         """Images at ``index``."""
-        return np.stack([self._make(int(k)) for k in index])
+        return np.stack([self.make(int(k)) for k in index])
 
 
 def _mixtures(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,12 @@ from privface.options import AuditOptions
 from privface.pipeline.faces import Progress
 from privface.records import FRAME
 
+_FEW_PROBES: dict[str, tuple[ProbeKind, ...]] = {
+    "demo": ("logistic", "rbf-svm", "mlp"),
+    "quick": ("logistic", "rbf-svm"),
+}
+"""Attackers on embeddings, where the effort does not send all of them."""
+
 
 def build_auditor(
     options: AuditOptions,
@@ -38,24 +45,18 @@ def build_auditor(
     pairs: FoldedPairs | None = None,
     progress: Progress | None = None,
 ) -> Auditor:
-    """The auditor with the attackers that an effort sends.
+    """The auditor with the attackers that an effort sends, for comparators of images and frozen gender classifiers.
 
-    Args:
-        options: Seeds and effort.
-        matchers: Comparators of images.
-        probes: Frozen gender classifiers.
-        exclude_people: People whom the protector has met.
-        pairs: A pairs list over the audited rows.
-        progress: Told about every stage.
+    ``exclude_people`` have met the protector; ``pairs`` are over the audited rows.
     """
     device = Device.choose(options.device, options.precision)
     return Auditor(
         matchers=[matcher.on(device) for matcher in matchers],
         frozen_probes=[probe.on(device) for probe in probes],
         image_probes=image_probes(options, matchers, probes, place=device.name),
-        embedding_probes=embedding_probes(options),
+        embedding_probes=_FEW_PROBES.get(options.effort, PROBE_KINDS),
         image_recoverers=image_recoverers(options, device=device),
-        embedding_recoverers=embedding_recoverers(options),
+        embedding_recoverers=[EmbeddingRecoverer()] if options.effort in {"standard", "full"} else [],
         attributes=parse_attributes(options.attributes),
         averaging=averaging(options),
         seed=options.seed,
@@ -71,38 +72,26 @@ def build_auditor(
 def image_probes(
     options: AuditOptions, matchers: Sequence[Matcher], probes: Sequence[GenderProbe], *, place: str = "cpu"
 ) -> list[RetrainedProbe]:
-    """Attackers on images: shallow ones, a CNN, and with full effort every finished network taught anew.
+    """Attackers on images: shallow ones, a CNN, and with full effort networks that have learnt something else before.
 
-    Args:
-        options: Seeds and effort.
-        matchers: Fine-tuned where no gender classifier is at hand, the first one.
-        probes: Gender classifiers that are fine-tuned.
-        place: Where networks learn.
+    These are the gender classifiers, or the first matcher where there is none. Networks learn at ``place``.
     """
-    found: list[RetrainedProbe] = [PixelProbe()]
+    sent: list[RetrainedProbe] = [PixelProbe()]
     if options.effort != "demo":
-        found.append(HOGProbe())
+        sent.append(HOGProbe())
     if options.effort != "quick":
-        found.append(CNNProbe(epochs=options.cnn_epochs, place=place))
+        sent.append(CNNProbe(epochs=options.cnn_epochs, place=place))
     if options.effort == "full":
-        found.append(BackboneProbe(place=place))
+        sent.append(BackboneProbe(place=place))
         starts: Sequence[GenderProbe | Matcher] = probes or matchers[:1]
-        found += [
-            FineTunedProbe(model.name, _trainable(model), model.fingerprint, place=place) for model in starts
-        ]
-    return found
+        sent += [FineTunedProbe(m.name, partial(_trainable, m), m.fingerprint, place=place) for m in starts]
+    return sent
 
 
-def _trainable(model: GenderProbe | Matcher) -> Callable[[], nn.Module]:
-    """Gives fresh copies of a model that all start from its finished weights."""
-
-    def make() -> nn.Module:
-        fresh = copy.deepcopy(model)
-        if isinstance(fresh, GenderProbe):
-            return _MaleLogit(fresh)
-        return fresh
-
-    return make
+def _trainable(model: GenderProbe | Matcher) -> nn.Module:
+    """A fresh copy of a model, which starts from its finished weights."""
+    fresh = copy.deepcopy(model)
+    return _MaleLogit(fresh) if isinstance(fresh, GenderProbe) else fresh
 
 
 class _MaleLogit(nn.Module):
@@ -117,15 +106,6 @@ class _MaleLogit(nn.Module):
         return self.classifier.logit(images)[:, None]
 
 
-def embedding_probes(options: AuditOptions) -> tuple[ProbeKind, ...]:
-    """Attackers on embeddings."""
-    few: dict[str, tuple[ProbeKind, ...]] = {
-        "demo": ("logistic", "rbf-svm", "mlp"),
-        "quick": ("logistic", "rbf-svm"),
-    }
-    return few.get(options.effort, PROBE_KINDS)
-
-
 def image_recoverers(options: AuditOptions, *, device: Device | None = None) -> list[Recoverer]:
     """Attackers who turn protected images back first."""
     if options.effort != "full":
@@ -133,13 +113,8 @@ def image_recoverers(options: AuditOptions, *, device: Device | None = None) -> 
     if options.recoverer is None:
         return [ImageRecoverer(device=device)]
     config = variant(options.recoverer)  # refused here and not after an hour
-    return [
-        ImageRecoverer(
-            make=lambda side: _FamilyRecoverer(config, side),
-            title=f"{options.recoverer} autoencoder",
-            device=device,
-        )
-    ]
+    title = f"{options.recoverer} autoencoder"
+    return [ImageRecoverer(make=partial(_FamilyRecoverer, config), title=title, device=device)]
 
 
 class _FamilyRecoverer(nn.Module):
@@ -166,31 +141,23 @@ def averaging(options: AuditOptions) -> Averaging:
     return replace(shallow, probes=(*shallow.probes, "cnn")) if options.effort == "full" else shallow
 
 
-def embedding_recoverers(options: AuditOptions) -> list[Recoverer]:
-    """Attackers who turn protected embeddings back first."""
-    return [EmbeddingRecoverer()] if options.effort in ("standard", "full") else []
-
-
-def self_test(
-    out: Path, *, seed: int = 0, made: str, size: Size | None = None, progress: Progress | None = None
-) -> dict[str, Any]:
+def self_test(out: Path, *, seed: int, made: str, progress: Progress | None = None) -> dict[str, Any]:
     """Let the attackers of a standard audit look for planted leaks; writes ``selftest.json`` into ``out``.
 
     Args:
         out: Folder for the result.
         seed: Seed of data and attackers.
         made: Date for the reports that quote it.
-        size: How much is planted; the default takes about twenty minutes of one core.
         progress: Told about every stage.
     """
     out.mkdir(parents=True, exist_ok=True)
-    found = run_selftest(
+    reached = run_selftest(
         [EmbeddingProbe(kind) for kind in PROBE_KINDS],
         [PixelProbe(), HOGProbe(), CNNProbe(epochs=8)],
-        size=size or Size(),
+        size=Size(),  # takes about twenty minutes of one core
         seed=seed,
         made=made,
         progress=progress,
     )
-    write_atomic(out / "selftest.json", (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
-    return found
+    write_atomic(out / "selftest.json", (json.dumps(reached, indent=1, sort_keys=True) + "\n").encode())
+    return reached

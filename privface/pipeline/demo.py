@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +38,9 @@ MARKER = ".privface-demo"
 """Says that a folder was written by the demo and may be written again."""
 
 _PARTS = (
-    "matcher",
-    "matcher-second",
-    "matcher-unseen",
-    "classifier",
-    "training-faces",
-    "run",
-    "faces",
-    "protected",
-    "audit.json",
-    "report.html",
-    "contact_sheet.png",
-)
+    "matcher", "matcher-second", "matcher-unseen", "classifier", "training-faces", "run", "faces", "protected",
+    "audit.json", "report.html", "contact_sheet.png",
+)  # fmt: skip
 _SHEET_PEOPLE = 20
 _MATCHERS = (("matcher", 48, 24), ("matcher-second", 44, 16), ("matcher-unseen", 40, 16))
 """Name, input size and width."""
@@ -57,60 +49,28 @@ _GENDER_CUE = 1.5  # clear enough for classifiers that train for seconds
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How much work the demo does; the default takes about three minutes on two cores.
+    """How much work the demo does; the default takes about three minutes on two cores."""
 
-    Attributes:
-        model_people: People who train the matchers and the gender classifier.
-        model_photos: Photos of each.
-        matcher_epochs: Epochs of either matcher.
-        classifier_epochs: Epochs of the gender classifier.
-        train_people: People who train the protector.
-        train_photos: Photos of each.
-        train_epochs: Epochs of the protector.
-        code: Values of the protector's code.
-        drop: Values more that its eraser drops.
-        audit_people: People who are protected and audited.
-        audit_photos: Photos of each.
-        cnn_epochs: Epochs of the audit's CNN attacker.
-        resamples: Bootstrap resamples of people.
-        side: Side of the protected images, in pixels.
-    """
-
-    model_people: int = 400
-    model_photos: int = 4
+    model_people: int = 400  # who train the matchers and the gender classifier
+    model_photos: int = 4  # of each
     matcher_epochs: int = 30
     classifier_epochs: int = 4
-    train_people: int = 1500
+    train_people: int = 1500  # who train the protector
     train_photos: int = 2
     train_epochs: int = 4
-    code: int = 64
-    drop: int = 32
-    audit_people: int = 180
+    code: int = 64  # values of the protector's code
+    drop: int = 32  # values more that its eraser drops
+    audit_people: int = 180  # who are protected and audited
     audit_photos: int = 4
-    cnn_epochs: int = 7
-    resamples: int = 500
-    side: int = 64
-
-
-@dataclass(frozen=True)
-class DemoOutcome:
-    """What the demo leaves behind.
-
-    Attributes:
-        result: The audit.
-        report: Its HTML report.
-        sheet: Contact sheet, originals above protected images.
-    """
-
-    result: AuditResult
-    report: Path
-    sheet: Path
+    cnn_epochs: int = 7  # of the audit's CNN attacker
+    resamples: int = 500  # of people, for intervals
+    side: int = 64  # of the protected images, in pixels
 
 
 def run_demo(
     out: Path, *, seed: int = 0, progress: Progress | None = None, size: DemoSize = DemoSize()
-) -> DemoOutcome:
-    """Train, protect and audit on generated people, three groups of whom no two share a person.
+) -> AuditResult:
+    """Train, protect and audit on generated people, three groups of whom no two share a person; returns the audit.
 
     The first group trains three matchers and a gender classifier, the second the protector, with two of the matchers; the
     third is protected and audited. The last matcher and the classifier are the audit's unseen ones.
@@ -149,7 +109,7 @@ def _run(
     seed: int,
     size: DemoSize,
     progress: Progress | None,
-) -> DemoOutcome:
+) -> AuditResult:
     _train_models(out, groups[0], seed, size, progress)
     write_faces(groups[1], out / "training-faces")
     train(_settings(out, seed, size), out / "run", progress=progress)
@@ -159,7 +119,7 @@ def _run(
         out / "protected",
         Protector.load(out / "run"),
         ProtectOptions(faces="aligned"),
-        progress=_stage(progress, "protect"),
+        progress=None if progress is None else partial(progress, "protect"),
     )
     result = audit(
         Path(f"folder:{out / 'faces'}"),  # the names would pass for LFW's
@@ -182,28 +142,22 @@ def _run(
         images=True,  # nobody on them exists
         progress=progress,
     )
-    return DemoOutcome(result, out / "report.html", _write_sheet(out, table, size.side))
+    _write_sheet(out, table, size.side)
+    return result
 
 
 def _people(seed: int, size: DemoSize) -> tuple[GeneratedFaces, GeneratedFaces, GeneratedFaces]:
-    counts = (
-        (size.model_people, size.model_photos),
-        (size.train_people, size.train_photos),
-        (size.audit_people, size.audit_photos),
-    )
-    groups, first = [], 0
-    for people, photos in counts:
-        groups.append(
-            generate_faces(
-                people=people,
-                photos_per_person=photos,
-                seed=seed,
-                first_person=first,
-                gender_cue=_GENDER_CUE,
-            )
+    def group(first: int, people: int, photos: int) -> GeneratedFaces:
+        return generate_faces(
+            people=people, photos_per_person=photos, seed=seed, first_person=first, gender_cue=_GENDER_CUE
         )
-        first += people
-    return groups[0], groups[1], groups[2]
+
+    learnt = size.model_people + size.train_people
+    return (
+        group(0, size.model_people, size.model_photos),
+        group(size.model_people, size.train_people, size.train_photos),
+        group(learnt, size.audit_people, size.audit_photos),
+    )
 
 
 def _refuse_others(out: Path) -> None:
@@ -235,54 +189,39 @@ def _train_models(
     out: Path, faces: GeneratedFaces, seed: int, size: DemoSize, progress: Progress | None
 ) -> None:
     """Matchers that differ in input size, width and initial weights, and a gender classifier; a process for each core."""
-    pixels = _resized(faces.pixels, size.side)
+    source = ArraySource(np.stack([as_aligned(image, size=size.side) for image in faces.pixels]))
     jobs = [
-        joblib.delayed(_train_matcher)(out / name, pixels, faces.identities, side, width, seed + number, size)
+        joblib.delayed(_train_one)(
+            out / name, "matcher", classifier_spec(size=side, crop="frame"), train_matcher, source, faces.identities,
+            epochs=size.matcher_epochs, width=width, seed=seed + number,
+        )
         for number, (name, side, width) in enumerate(_MATCHERS)
-    ]
-    jobs.append(joblib.delayed(_train_classifier)(out / "classifier", pixels, faces.genders, seed, size))
+    ]  # fmt: skip
+    spec = classifier_spec(size=36, crop="box")
+    jobs.append(
+        joblib.delayed(_train_one)(
+            out / "classifier", "gender-classifier", spec, train_gender_classifier, source, faces.genders,
+            epochs=size.classifier_epochs, batch_size=32, width=16, seed=seed,
+        )
+    )  # fmt: skip
     trained = joblib.Parallel(min(len(jobs), joblib.cpu_count()), return_as="generator_unordered")(jobs)
     for done, _ in enumerate(itertools.chain([None], trained)):
         if progress is not None:
             progress("train matchers and a gender classifier", done, len(jobs))
 
 
-def _train_matcher(
+def _train_one(
     out: Path,
-    pixels: NDArray[np.uint8],
-    identities: NDArray[Any],
-    side: int,
-    width: int,
-    seed: int,
-    size: DemoSize,
+    kind: str,
+    spec: InputSpec,
+    train_network: Callable[..., nn.Module],
+    source: ArraySource,
+    labels: NDArray[Any],
+    **how: Any,
 ) -> None:
-    spec = classifier_spec(size=side, crop="frame")
     with _one_thread():
-        network = train_matcher(
-            ArraySource(pixels), identities, spec=spec, epochs=size.matcher_epochs, width=width, seed=seed
-        )
-    _save(out, network, "matcher", spec)
-
-
-def _train_classifier(
-    out: Path, pixels: NDArray[np.uint8], genders: NDArray[Any], seed: int, size: DemoSize
-) -> None:
-    spec = classifier_spec(size=36, crop="box")
-    with _one_thread():
-        network = train_gender_classifier(
-            ArraySource(pixels),
-            genders,
-            spec=spec,
-            epochs=size.classifier_epochs,
-            batch_size=32,
-            width=16,
-            seed=seed,
-        )
-    _save(out, network, "gender-classifier", spec)
-
-
-def _save(folder: Path, network: nn.Module, kind: str, spec: InputSpec) -> None:
-    save_network(folder, network, kind=kind, meta={"input_size": spec.size[0], "crop": list(spec.crop)})
+        network = train_network(source, labels, spec=spec, **how)
+    save_network(out, network, kind=kind, meta={"input_size": spec.size[0], "crop": list(spec.crop)})
 
 
 def _settings(out: Path, seed: int, size: DemoSize) -> TrainSettings:
@@ -312,30 +251,13 @@ def _settings(out: Path, seed: int, size: DemoSize) -> TrainSettings:
     return parse_settings(content, where="the demo's settings")
 
 
-def _write_sheet(out: Path, table: FaceTable, side: int) -> Path:
+def _write_sheet(out: Path, table: FaceTable, side: int) -> None:
     """One photo each of the first people that have a protected one."""
     done = {row.input: row.output for row in read_manifest(out / "protected") if row.output is not None}
-    shown: list[str] = []
-    people: set[str | None] = set()
-    for record in table:
-        if record.file in done and record.identity not in people and len(shown) < _SHEET_PEOPLE:
-            shown.append(record.file)
-            people.add(record.identity)
-    pairs = [
-        np.stack([as_aligned(decode_image(path), size=side) for path in paths])
-        for paths in (
-            [out / "faces" / file for file in shown],
-            [out / "protected" / done[file] for file in shown],
-        )
-    ]
-    path = out / "contact_sheet.png"
-    write_atomic(path, encode_image(contact_sheet(*pairs), ".png"))
-    return path
-
-
-def _resized(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    return np.stack([as_aligned(image, size=side) for image in pixels])
-
-
-def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, total: progress(name, done, total)
+    first = {record.identity: record.file for record in reversed(list(table)) if record.file in done}
+    people = dict.fromkeys(record.identity for record in table if record.identity in first)
+    files = [first[person] for person in people][:_SHEET_PEOPLE]
+    before = [decode_image(out / "faces" / file) for file in files]
+    after = [decode_image(out / "protected" / str(done[file])) for file in files]
+    pairs = (np.stack([as_aligned(image, size=side) for image in images]) for images in (before, after))
+    write_atomic(out / "contact_sheet.png", encode_image(contact_sheet(*pairs), ".png"))

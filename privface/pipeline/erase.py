@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,58 +41,38 @@ NEEDS_MEMORY_ROWS = 200_000
 
 @dataclass(frozen=True)
 class EraserSource:
-    """A labelled table of embeddings.
-
-    Attributes:
-        table: Parquet, NPZ or CSV.
-        labels: CSV or Parquet with file, gender (or another attribute) and, better, identity; by default the table's own columns.
-        split: Only rows whose label ``split`` has this value.
-        matcher: Only rows of this matcher, where the table has a column ``matcher``.
-    """
+    """A labelled table of embeddings: Parquet, NPZ or CSV."""
 
     table: Path
-    labels: Path | None = None
-    split: str | None = None
-    matcher: str | None = None
+    labels: Path | None = (
+        None  # CSV or Parquet: file, the attribute and, better, identity; else the table's own columns
+    )
+    split: str | None = None  # only rows whose label ``split`` has this value
+    matcher: str | None = None  # only rows of this matcher, where the table has a column ``matcher``
 
 
 @dataclass(frozen=True)
 class FitSummary:
-    """What a fit did.
-
-    Attributes:
-        eraser: The fitted eraser.
-        rows: Embeddings learnt from.
-        people: People they show; 0 where there are no identities.
-        skipped: Rows without an embedding (empty, not finite or zero).
-        unlabelled: Rows without a label.
-        capped: Rows left out because a person had enough others.
-    """
+    """What a fit did."""
 
     eraser: Eraser
-    rows: int
-    people: int
-    skipped: int
+    rows: int  # embeddings learnt from
+    people: int  # whom they show; 0 where there are no identities
+    skipped: int  # rows without an embedding: empty, not finite or zero
     unlabelled: int
-    capped: int
+    capped: int  # rows left out because a person had enough others
 
 
 @dataclass(frozen=True)
 class ApplySummary:
-    """What an application wrote.
-
-    Attributes:
-        erased: Embeddings written.
-        skipped: Rows without an embedding, written empty.
-        rows_per_second: Over the whole run, reading and writing included.
-    """
+    """What an application wrote."""
 
     erased: int
-    skipped: int
-    rows_per_second: float
+    skipped: int  # rows without an embedding, written empty
+    rows_per_second: float  # over the whole run, reading and writing included
 
 
-def fit_eraser(
+def fit_eraser(  # many arguments: those of the command, and a limit for tests
     source: EraserSource,
     out: Path,
     *,
@@ -102,22 +85,12 @@ def fit_eraser(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> FitSummary:
-    """Fit an eraser and write its folder.
+    """Fit an eraser on a labelled table and write its folder ``out``.
 
-    Methods with ``partial_fit`` stream; others hold at most ``max_rows`` rows, a random choice of longer tables.
-
-    Args:
-        source: Whose attribute is to be erased.
-        out: Folder to write; refused if it holds an eraser, unless ``overwrite``.
-        method: One of :data:`privface.erasers.METHODS`.
-        attribute: What is to be erased; its classes are found in the labels. More than two are for methods that say so.
-        settings: Parameters of the method.
-        more: Further labelled sets of the same matcher, for methods that can use them.
-        max_per_person: Embeddings a person counts with, the first ones; few people with hundreds of photos would
-            else decide the fit. 0 takes all.
-        max_rows: See above.
-        overwrite: Replace an eraser.
-        progress: Called as (stage, done, total).
+    Methods with ``partial_fit`` stream; others hold at most ``max_rows`` rows, a random choice of longer tables. The classes of
+    ``attribute`` are found in the labels; more than two of them, and ``more`` sets of the same matcher, are for methods that can
+    use them. Of each person the first ``max_per_person`` embeddings count (0: all); few people with hundreds of photos would
+    else decide the fit.
 
     Raises:
         ConfigError: If method or settings do not exist, or the method cannot use ``more``.
@@ -128,38 +101,12 @@ def fit_eraser(
     eraser = make_eraser(method, settings or {})
     if (out / CARD).exists() and not overwrite:
         raise OutputError(f"{out} holds an eraser.", hint="Choose another folder, or give --overwrite.")
-    takes = inspect.signature(eraser.fit).parameters
-    if more and "more" not in takes:
-        able = [name for name, kind in METHODS.items() if "more" in inspect.signature(kind.fit).parameters]
-        raise ConfigError(f"{method} cannot use further sets.", hint=f"These can: {', '.join(able)}.")
     attribute = attribute.with_classes(_words(source, attribute))
-    if len(attribute.classes) > 2 and not eraser.several:
-        able = [name for name, kind in METHODS.items() if kind.several]
-        raise ConfigError(
-            f"{method} erases two classes; {attribute.name!r} has {len(attribute.classes)}.",
-            hint=f"These take more: {', '.join(able)}.",
-        )
+    _require_able(eraser, method, attribute, further=bool(more))
     reader = _Reader(attribute, max_per_person, progress)
+    tell = None if progress is None else partial(progress, f"fit {method}")
     try:
-        if hasattr(eraser, "partial_fit"):
-            for rows, labels in reader.parts(source):
-                eraser.partial_fit(rows, labels, classes=range(len(attribute.classes)))
-        else:
-            keywords: dict[str, Any] = {}
-            own = _sample(reader.parts(source), max_rows)
-            if more:
-                keywords["more"] = [_sample(reader.parts(s), max_rows) for s in more]
-            if progress is not None and "progress" in takes:
-                tell = progress
-                keywords["progress"] = lambda done, total: tell(f"fit {method}", done, total)
-            reader.require()
-            if len(np.unique(own[1])) < len(attribute.classes):
-                raise DataError(
-                    f"A class of {attribute.name!r} is so rare that none of {max_rows} chosen rows has it.",
-                    hint="Choose a method that streams (`privface erase methods`), or put small classes together.",
-                )
-            eraser.fit(*own, **keywords)
-        reader.require()
+        _learn(eraser, reader, [source, *more], max_rows, tell)
     except ValueError as error:
         raise DataError(f"{source.table}: {error}", hint="See `privface erase methods`.") from error
     save_eraser(
@@ -177,6 +124,46 @@ def fit_eraser(
     return FitSummary(
         eraser, reader.rows, len(reader.people), reader.skipped, reader.unlabelled, reader.capped
     )
+
+
+def _learn(
+    eraser: Eraser,
+    reader: _Reader,
+    sources: Sequence[EraserSource],
+    max_rows: int,
+    tell: Callable[[int, int], None] | None,
+) -> None:
+    """Fit on the rows of one set, and on further ones where the method takes them."""
+    attribute = reader.attribute
+    if hasattr(eraser, "partial_fit"):
+        for rows, labels in reader.parts(sources[0]):
+            eraser.partial_fit(rows, labels, classes=range(len(attribute.classes)))
+        reader.require()
+        return
+    own, *further = (_sample(reader.parts(source), max_rows) for source in sources)
+    keywords: dict[str, Any] = {"more": further} if further else {}
+    if tell is not None and "progress" in inspect.signature(eraser.fit).parameters:
+        keywords["progress"] = tell
+    reader.require()
+    if len(np.unique(own[1])) < len(attribute.classes):
+        raise DataError(
+            f"A class of {attribute.name!r} is so rare that none of {max_rows} chosen rows has it.",
+            hint="Choose a method that streams (`privface erase methods`), or put small classes together.",
+        )
+    eraser.fit(*own, **keywords)
+
+
+def _require_able(eraser: Eraser, method: str, attribute: Attribute, *, further: bool) -> None:
+    """Refuse further sets, or more than two classes, where the method cannot use them."""
+    if further and "more" not in inspect.signature(eraser.fit).parameters:
+        able = [name for name, kind in METHODS.items() if "more" in inspect.signature(kind.fit).parameters]
+        raise ConfigError(f"{method} cannot use further sets.", hint=f"These can: {', '.join(able)}.")
+    if len(attribute.classes) > 2 and not eraser.several:
+        able = [name for name, kind in METHODS.items() if kind.several]
+        raise ConfigError(
+            f"{method} erases two classes; {attribute.name!r} has {len(attribute.classes)}.",
+            hint=f"These take more: {', '.join(able)}.",
+        )
 
 
 def make_eraser(method: str, settings: Mapping[str, Any]) -> Eraser:
@@ -215,65 +202,66 @@ def apply_eraser(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ApplySummary:
-    """Erase a table of embeddings, part by part, into Parquet.
+    """Erase a table of embeddings, part by part, into a Parquet file, which appears when it is whole.
 
-    Rows keep their order and columns, but for ``gender``, or the attribute that is erased: a protected template beside the label it hides protects
-    nothing. A row without an embedding stays empty.
-
-    Args:
-        eraser: Fitted, or its folder.
-        table: Parquet, NPZ or CSV.
-        out: Parquet file to write; it appears when it is whole.
-        keep_labels: Keep the column of what is erased.
-        overwrite: Replace an existing file.
-        progress: Called as (stage, done, total).
+    Rows keep their order and columns, but for ``gender``, or the attribute that is erased, unless ``keep_labels``: a protected
+    template beside the label that it hides protects nothing. A row without an embedding stays empty.
 
     Raises:
         DataError: If the table cannot be read, has another dimension or belongs to another matcher.
         OutputError: If ``out`` is taken, is the table itself or cannot be written.
     """
-    import time  # noqa: PLC0415
-
     saved = load_eraser(eraser) if isinstance(eraser, Path) else eraser
     _require_output(out, table, overwrite=overwrite)
+    dropped = None if keep_labels else saved.meta.get("attribute", {}).get("name", GENDER)
     total, done, skipped, begun = count_rows(table), 0, 0, time.perf_counter()
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
-    writer: pq.ParquetWriter | None = None
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        for part in ahead(stream_embeddings(table, rows=PART)):
-            _require_matcher(saved, part)
-            kept = has_embedding(part.vectors)
-            dropped = None if keep_labels else saved.meta.get("attribute", {}).get("name", GENDER)
-            batch = _erased_batch(saved.eraser, part, kept, dropped)
-            if writer is None:
-                # the name is hidden until the file is whole, so nobody reads half a table
-                names = [name for name in batch.schema.names if name != "embedding"]
-                writer = pq.ParquetWriter(
-                    temporary, batch.schema, compression="none", use_dictionary=names, write_statistics=names
-                )
-                temporary.chmod(0o600)
-            writer.write_batch(batch)
-            done += len(part)
-            skipped += int((~kept).sum())
-            if progress is not None:
-                progress("erase", done, total or done + 1)  # an unknown total is never reached
-        if writer is None:
-            raise DataError(f"{table} has no rows.", hint="It needs one row per photo.")
-        writer.close()
-        writer = None
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(out)
+        with _whole_parquet(out) as write:
+            for part in ahead(stream_embeddings(table, rows=PART)):
+                _require_matcher(saved, part)
+                kept = has_embedding(part.vectors)
+                write(_erased_batch(saved.eraser, part, kept, dropped))
+                done += len(part)
+                skipped += int((~kept).sum())
+                if progress is not None:
+                    progress("erase", done, total or done + 1)  # an unknown total is never reached
+            if not done:
+                raise DataError(f"{table} has no rows.", hint="It needs one row per photo.")
     except (OSError, pa.ArrowException) as error:
         raise OutputError(
             f"{out} cannot be written after {done} rows: {error}.", hint="Check free space and permissions."
         ) from error
+    return ApplySummary(done - skipped, skipped, done / max(time.perf_counter() - begun, 1e-9))
+
+
+@contextmanager
+def _whole_parquet(out: Path) -> Iterator[Callable[[pa.RecordBatch], None]]:
+    """Writes batches under a hidden name until the file is whole, so that nobody reads half a table."""
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
+    writer: pq.ParquetWriter | None = None
+
+    def write(batch: pa.RecordBatch) -> None:
+        nonlocal writer
+        if writer is None:
+            names = [name for name in batch.schema.names if name != "embedding"]
+            writer = pq.ParquetWriter(
+                temporary, batch.schema, compression="none", use_dictionary=names, write_statistics=names
+            )
+            temporary.chmod(0o600)
+        writer.write_batch(batch)
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield write
+        if writer is not None:
+            writer.close()
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(out)
     finally:
         if writer is not None:
             writer.close()
         temporary.unlink(missing_ok=True)
-    return ApplySummary(done - skipped, skipped, done / max(time.perf_counter() - begun, 1e-9))
 
 
 def ahead(parts: Iterator[EmbeddingTable]) -> Iterator[EmbeddingTable]:
@@ -324,7 +312,7 @@ class _Reader:
     """Labelled embeddings of one or more tables, counting what is left out."""
 
     def __init__(self, attribute: Attribute, max_per_person: int, progress: Progress | None) -> None:
-        self._attribute = attribute
+        self.attribute = attribute
         if max_per_person < 0:
             raise ConfigError(f"max_per_person={max_per_person} is negative.", hint="0 takes all.")
         self._cap, self._progress = max_per_person, progress
@@ -340,26 +328,26 @@ class _Reader:
         for whole in ahead(stream_embeddings(source.table, rows=FIT_PART)):
             done += len(whole)
             part = self.chosen(whole if labels is None else labels.join(whole, required=False), source)
-            found = _codes(part.labels, self._attribute, source)
+            codes = _codes(part.labels, self.attribute, source)
             kept = has_embedding(part.vectors)
             self.skipped += int((~kept).sum())
-            self.unlabelled += int((kept & (found < 0)).sum())
-            kept &= found >= 0
+            self.unlabelled += int((kept & (codes < 0)).sum())
+            kept &= codes >= 0
             kept &= self._within_cap(part, kept)
             self.rows += int(kept.sum())
             if self._progress is not None:
                 self._progress("read", done, total or done + 1)
             if kept.any():
-                self._classes |= set(found[kept].tolist())
-                yield part.vectors[kept], found[kept]
+                self._classes |= set(codes[kept].tolist())
+                yield part.vectors[kept], codes[kept]
         if self.rows == before:
             self._complain(source, done)
 
     def require(self) -> None:
-        lacking = [name for code, name in enumerate(self._attribute.classes) if code not in self._classes]
+        lacking = [name for code, name in enumerate(self.attribute.classes) if code not in self._classes]
         if lacking:
             raise DataError(
-                f"None of {self.rows} labelled embeddings is {lacking[0]!r} ({self._attribute.name}); every class is needed.",
+                f"None of {self.rows} labelled embeddings is {lacking[0]!r} ({self.attribute.name}); every class is needed.",
                 hint="Give labels with every class, or another --split.",
             )
 
@@ -368,7 +356,7 @@ class _Reader:
             raise DataError(f"{source.table} has no rows.", hint="It needs one row per photo.")
         raise DataError(
             f"{source.table}: none of {read} rows can be learnt from: {self.skipped} without an embedding,"
-            f" {self.unlabelled} without a label ({self._attribute.name})"
+            f" {self.unlabelled} without a label ({self.attribute.name})"
             + (f", split {source.split!r}" if source.split else "")
             + ".",
             hint="Check the embedding column, the keys in --labels and --split.",

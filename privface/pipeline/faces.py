@@ -30,14 +30,14 @@ def open_data(settings: DataSettings) -> FaceTable:
         DataError: If nothing is left.
     """
     table = open_source(settings.source, labels=settings.labels)
-    found = len(table)
+    whole = len(table)
     if settings.split is not None:
         table = take_split(table, settings.split, where=settings.source)
     if settings.minimum_age is not None:
         table = table.take(np.array([_age(r) >= settings.minimum_age for r in table], dtype=bool))
     if not len(table):
         raise DataError(
-            f"Of {found} photos of {settings.source}, none is left after the filters.",
+            f"Of {whole} photos of {settings.source}, none is left after the filters.",
             hint="Loosen split or minimum_age.",
         )
     return table
@@ -49,15 +49,15 @@ def take_split(table: FaceTable, split: str, *, where: str) -> FaceTable:
     Raises:
         DataError: If no row is in it; lists the splits that there are.
     """
-    found = table.where_split(split)
-    if not len(found):
+    rows = table.where_split(split)
+    if not len(rows):
         splits = sorted({r.split for r in table if r.split is not None})
         there = f"there are {splits}" if splits else "the labels have no split column"
         raise DataError(
             f"No photo of {where} is in the split {split!r}; {there}.",
             hint="Correct the split, or leave it out.",
         )
-    return found
+    return rows
 
 
 def load_aligned(
@@ -67,7 +67,6 @@ def load_aligned(
     size: int,
     progress: Progress | None = None,
     stage: str = "align",
-    workers: int = 2,
 ) -> LoadedFaces:
     """Decode and align a whole set.
 
@@ -79,7 +78,6 @@ def load_aligned(
         size: Side of the aligned faces, in pixels.
         progress: Told about every photo.
         stage: Name of the work in ``progress``.
-        workers: Decoding threads.
 
     Raises:
         DataError: If no face is found at all, or the set would not fit in memory.
@@ -91,7 +89,7 @@ def load_aligned(
             hint="Take a part of the set (a split), or a smaller size.",
         )
     tell = None if progress is None else lambda done, total: progress(stage, done, total)
-    return load_faces(table, _Aligner(mode, size), workers=workers, progress=tell)
+    return load_faces(table, _Aligner(mode, size), progress=tell)
 
 
 class _Aligner:
@@ -114,8 +112,8 @@ class _Aligner:
             raise ImageError(f"{record.file}: no landmarks in the labels.", hint="Use faces: auto or detect.")
         with self._lock:  # one network, several decoding threads
             self._detector = self._detector or MTCNNDetector()
-            found = self._detector.detect([pixels])[0]
-        face = choose_face(found, pixels.shape, rule="central")
+            seen = self._detector.detect([pixels])[0]
+        face = choose_face(seen, pixels.shape, rule="central")
         if face is None:
             raise ImageError(
                 f"{record.file}: no face found.", hint="If the photos are aligned crops, use faces: aligned."

@@ -18,7 +18,7 @@ from privface.data import LoadedFaces, require_both_genders, require_disjoint, s
 from privface.data.splits import person_key
 from privface.errors import CheckpointError, LabelError, OutputError
 from privface.images import to_unit, write_atomic
-from privface.models import Matcher, load_matcher
+from privface.models import load_matcher
 from privface.models.bundled import model_folder
 from privface.pipeline.faces import Progress, load_aligned, open_data
 from privface.pipeline.methods import Job, Outcome, find_method
@@ -75,7 +75,7 @@ def train(
         )
     job = Job(settings, learn, held, matchers, run, resume, save_images, progress)
     outcome = method.train(job, options)
-    provenance = _provenance(settings, learn, held, matchers, outcome, before)
+    provenance = _provenance(job, outcome, before)
     write_atomic(run / PROVENANCE_FILE, json.dumps(provenance, indent=2, sort_keys=True).encode())
     return outcome.summary
 
@@ -146,10 +146,10 @@ def _leaves(content: Any, prefix: str = "") -> dict[str, Any]:
     if not content or not isinstance(content, dict | list):
         return {prefix: content}
     pairs = content.items() if isinstance(content, dict) else enumerate(content)
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, value in pairs:
-        found |= _leaves(value, f"{prefix}.{key}" if prefix else str(key))
-    return found
+        leaves |= _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    return leaves
 
 
 def _load(settings: TrainSettings, progress: Progress | None) -> LoadedFaces:
@@ -181,19 +181,13 @@ def _split(faces: LoadedFaces, share: float) -> dict[str, Any]:
     return dict(pick)
 
 
-def _provenance(
-    settings: TrainSettings,
-    learn: LoadedFaces,
-    held: LoadedFaces | None,
-    matchers: list[Matcher],
-    outcome: Outcome,
-    before: dict[str, Any] | None,
-) -> dict[str, Any]:
+def _provenance(job: Job, outcome: Outcome, before: dict[str, Any] | None) -> dict[str, Any]:
     """What went into the model; with ``start``, what went into the network that it began with as well."""
+    settings, learn, held = job.settings, job.learn, job.held
     met = {str(i) for part in (learn, held) if part is not None for i in part.table.identities}
     people = set(map(person_digest, met | set(outcome.people)))
     summary = outcome.summary
-    further = {m.weights_sha256: m for m in (*matchers, *outcome.matchers)}
+    further = {m.weights_sha256: m for m in (*job.matchers, *outcome.matchers)}
     models = {
         "matchers": [{"name": m.name, "sha256": m.weights_sha256} for m in further.values()],
         "classifiers": [{"name": c.name, "sha256": c.weights_sha256} for c in outcome.classifiers],

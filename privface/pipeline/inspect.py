@@ -55,7 +55,7 @@ class AttackerSet:
     split: str | None = None
 
 
-def audit(
+def audit(  # many arguments and lines: each argument is a file or option of the command, said once, here
     original: Path,
     protected: Path,
     *,

@@ -78,50 +78,37 @@ def run_sweep(
         text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         write_atomic(out / SETTINGS_FILE, text.encode())
         _work(points, settings.compared_on, jobs, progress)
-        compared = _compare(points, settings.compared_on, unseen)
-        selection, report = None, None
+        document: dict[str, Any] = {
+            "schema": SCHEMA,
+            "settings": settings.model_dump(mode="json"),
+            "axes": {
+                "leakage": "worst retrained attacker, chosen on validation people",
+                "tmr": "TMR at FMR 0.01, protected against protected, all impostors, the matcher that suffers most",
+                "matchers": unseen,
+            },
+            **_compare(points, settings.compared_on, unseen),
+            "selection": None,
+            "report": None,
+        }
         if settings.select is not None:
-            chosen = choose(compared["points"], max_tmr_loss=settings.choose.max_tmr_loss)
-            selection = {"split": settings.select, **chosen}
+            chosen = choose(document["points"], max_tmr_loss=settings.choose.max_tmr_loss)
+            document["selection"] = {"split": settings.select, **chosen}
             winner = next((point for point in points if point.name == chosen["winner"]), None)
             if winner is not None:  # only now is anything of the report split opened but its labels
                 few = [point for point in points if point.method != TRAINED or point is winner]
                 _work(few, settings.report, jobs, progress)
-                report = {
-                    **_compare(few, settings.report, unseen),
-                    "winner": winner.name,
-                    "earlier_looks": _earlier_looks(winner, settings.report),
-                }
-        document: dict[str, Any] = to_json_data(
-            {
-                "schema": SCHEMA,
-                "settings": settings.model_dump(mode="json"),
-                "axes": {
-                    "leakage": "worst retrained attacker, chosen on validation people",
-                    "tmr": "TMR at FMR 0.01, protected against protected, all impostors, the matcher that suffers most",
-                    "matchers": unseen,
-                },
-                **compared,
-                "selection": selection,
-                "report": report,
-            }
-        )
+                looks = _earlier_looks(winner, settings.report)
+                compared = _compare(few, settings.report, unseen)
+                document["report"] = {**compared, "winner": winner.name, "earlier_looks": looks}
+        document = to_json_data(document)
         _write(document, points, out)
         return document
 
 
 def plan_sweep(settings: SweepSettings, out: Path) -> list[dict[str, str]]:
-    """What a sweep would do; nothing is written.
+    """What a sweep would do: a row a point, with ``name``, ``method``, ``state`` and ``folder``; nothing is written.
 
-    Args:
-        settings: The sweep.
-        out: Its folder; need not exist.
-
-    Returns:
-        A row a point: ``name``, ``method``, ``state`` (done, failed before, begun or new) and ``folder``.
-
-    Raises:
-        PrivfaceError: As :func:`run_sweep`, for what can be known before the work.
+    A state is done, failed before, begun or new. Raises what :func:`run_sweep` raises before the work.
     """
     points = plan(settings, out)
     _check(settings, points)
@@ -150,8 +137,8 @@ def _check(settings: SweepSettings, points: Sequence[Point]) -> list[str]:
         require_disjoint(*tables.values(), names=names)
     training = [point.training for point in points if point.training is not None]
     sets = [data for one in training for data in (one.data, *one.gender_data)]
-    sets += [settings.base.data for point in points if point.method == K_SAME]
-    for data in dict.fromkeys(sets):
+    gallery = [settings.base.data for point in points if point.method == K_SAME]
+    for data in dict.fromkeys([*sets, *gallery]):
         people = open_data(data).labelled()
         for split, table in tables.items():
             audited = "the audited photos" if split is None else f"the audited split {split!r}"
@@ -159,9 +146,7 @@ def _check(settings: SweepSettings, points: Sequence[Point]) -> list[str]:
     for table in tables.values():
         subjects = Subjects(files=tuple(table.files), identities=table.identities, genders=table.genders)
         People.split(subjects, seed=chosen.seed)  # refuses too few people
-    met = {
-        load_matcher(spec).weights_sha256 for spec in dict.fromkeys(s for t in training for s in t.matchers)
-    }
+    met = {load_matcher(spec).weights_sha256 for spec in {s for one in training for s in one.matchers}}
     matchers = [load_matcher(spec) for spec in chosen.matchers]
     probes = [load_gender_probe(spec) for spec in chosen.probes]
     build_auditor(chosen, matchers=matchers, probes=probes)
@@ -231,8 +216,7 @@ def _start(point: Point, split: str | None, share: Mapping[str, str]) -> subproc
 
 def _compare(points: Sequence[Point], split: str | None, matchers: Sequence[str]) -> dict[str, Any]:
     """The points on one split, side by side: ``split``, ``points``, ``front`` and ``against``."""
-    found = {point.name: point.result(split) for point in points}
-    results = {name: result for name, result in found.items() if result is not None}
+    results = {p.name: result for p in points if (result := p.result(split)) is not None}
     measured = []
     try:
         if results:
@@ -287,11 +271,10 @@ def choose(points: Sequence[Mapping[str, Any]], *, max_tmr_loss: float) -> dict[
         ``winner`` (a name, or ``None`` with a ``reason``), ``tied`` (names that agree with it on both figures) and ``rule``.
     """
     known = []
-    for point in points:
-        if point["method"] == TRAINED and point["status"] == "done":
-            leakage, tmr, before = (point[key]["value"] for key in ("leakage", "tmr", "tmr_before"))
-            if None not in (leakage, tmr, before):
-                known.append((point["name"], (leakage, -tmr), before - tmr))
+    for point in (p for p in points if p["method"] == TRAINED and p["status"] == "done"):
+        leakage, tmr, before = (point[key]["value"] for key in ("leakage", "tmr", "tmr_before"))
+        if None not in (leakage, tmr, before):
+            known.append((point["name"], (leakage, -tmr), before - tmr))
     eligible = [(name, rank) for name, rank, loss in known if loss <= max_tmr_loss + 1e-9]
     winner, best = min(eligible, key=lambda entry: entry[1], default=(None, None))
     least = f"the least loss is {min(e[2] for e in known):.3f}" if known else "none has both figures"
@@ -306,8 +289,8 @@ def choose(points: Sequence[Mapping[str, Any]], *, max_tmr_loss: float) -> dict[
 def _earlier_looks(winner: Point, split: str | None) -> list[str]:
     """Folders of other trained points that this folder has already shown on the report split."""
     name = winner.place("audit", split).name.rpartition("-")[0]
-    found = winner.path.parent.glob(f"{TRAINED}-*/{name}-*/report.html")
-    return sorted({path.parent.parent.name for path in found} - {winner.path.name})
+    reports = winner.path.parent.glob(f"{TRAINED}-*/{name}-*/report.html")
+    return sorted({path.parent.parent.name for path in reports} - {winner.path.name})
 
 
 # what is written ------------------------------------------------------------------------------------------------
@@ -322,8 +305,8 @@ def _write(document: Mapping[str, Any], points: Sequence[Point], out: Path) -> N
             continue
         rows = [row for row in part["points"] if row["status"] == "done"]
         shown = {row["name"] for row in rows}
-        found = [(point.name, point.result(part["split"])) for point in points if point.name in shown]
-        named = [(name, result.to_dict()) for name, result in found if result is not None]
+        results = {p.name: p.result(part["split"]) for p in points if p.name in shown}
+        named = [(name, result.to_dict()) for name, result in results.items() if result is not None]
         if rows:
             title = f"Recognition against gender leakage, people: {part['split'] or 'all'}"
             figure = sweep_figure(rows, title=title)

@@ -51,15 +51,7 @@ class PointSettings(Settings):
 
 @checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class SweepAudit(AuditOptions):
-    """The audit that every point gets: the options of ``privface audit``, and what is audited with what.
-
-    Attributes:
-        original: Original photos: a path, or kind:path.
-        labels: CSV or Parquet with file, identity, gender, split.
-        split: Take only rows of this split.
-        matchers: Matcher specifications.
-        probes: Specifications of frozen gender classifiers.
-    """
+    """The audit that every point gets: the options of ``privface audit``, and what is audited with what."""
 
     original: Path
     labels: Path | None = None
@@ -144,25 +136,15 @@ class SweepSettings(Settings):
 
 @dataclass(frozen=True)
 class Point:
-    """One point of the trade-off, and what of its work lies in its folder.
-
-    Attributes:
-        settings: The sweep.
-        name: As it is shown.
-        method: ``originals``, ``trained``, or a baseline's name.
-        changes: What differs from the base (trained), or the baseline's settings.
-        path: Its folder below ``points``; named by what the point is, not by its name.
-        training: Settings of a trained point.
-        baseline: The protector of a baseline; ``None`` for k-same, which needs a gallery first.
-    """
+    """One point of the trade-off, and what of its work lies in its folder."""
 
     settings: SweepSettings
-    name: str
-    method: str
-    changes: Mapping[str, Any]
-    path: Path
-    training: TrainSettings | None = None
-    baseline: Baseline | None = None
+    name: str  # as it is shown
+    method: str  # originals, trained, or a baseline's name
+    changes: Mapping[str, Any]  # what differs from the base (trained), or the baseline's settings
+    path: Path  # its folder below ``points``; named by what the point is, not by its name
+    training: TrainSettings | None = None  # of a trained point
+    baseline: Baseline | None = None  # None for k-same, too, which needs a gallery first
 
     def place(self, what: Literal["audit", "protected"], split: str | None) -> Path:
         """Folder of the audit, or of the protected photos, of a split; another one where other settings count."""
@@ -190,8 +172,8 @@ class Point:
     def failure(self) -> dict[str, str] | None:
         """Stage and reason, where the last attempt failed."""
         file = self.path / FAILED_FILE
-        found: dict[str, str] | None = json.loads(file.read_bytes()) if file.is_file() else None
-        return found
+        note: dict[str, str] | None = json.loads(file.read_bytes()) if file.is_file() else None
+        return note
 
 
 def load_sweep(path: Path) -> SweepSettings:
@@ -258,23 +240,23 @@ def _trained(settings: SweepSettings, home: Path) -> Iterator[Point]:
         content = settings.base.model_dump(mode="json")
         for key, value in changes.items():
             put_value(content, key, value, shown=f"point {name!r}, {key}")
-        found = parse_settings(content, where=f"point {name!r}")
-        counts = found.model_dump(mode="json", exclude={"tensorboard": True, "loop": _FREE})
+        training = parse_settings(content, where=f"point {name!r}")
+        counts = training.model_dump(mode="json", exclude={"tensorboard": True, "loop": _FREE})
         path = home / f"{TRAINED}-{_digest(counts)}"
-        yield Point(settings, name, TRAINED, changes, path, training=found)
+        yield Point(settings, name, TRAINED, changes, path, training=training)
 
 
 def _baseline(spec: str, settings: SweepSettings, home: Path) -> Point:
     name, base = spec.removeprefix("baseline:"), settings.base
     method = name.partition(",")[0]
     if method == K_SAME:
-        found = re.fullmatch(r"k-same,k=(\d{1,6})", name)
-        if found is None or int(found[1]) < 2:
+        k = re.fullmatch(r"k-same,k=(\d{1,6})", name)
+        if k is None or int(k[1]) < 2:
             raise ConfigError(
                 f"{spec!r}: k-same has one setting, k, which is 2 or more.", hint="baseline:k-same,k=4"
             )
         folder = f"{K_SAME}-{_digest([name, base.size, base.data.model_dump()])}"
-        return Point(settings, name, K_SAME, {"k": int(found[1])}, home / folder)
+        return Point(settings, name, K_SAME, {"k": int(k[1])}, home / folder)
     try:
         made = load_baseline(spec, size=base.size)
     except ConfigError as error:

@@ -21,7 +21,7 @@ from privface.pipeline.inspect import require_folder, write_results
 from privface.records import Embeddings
 
 
-def audit_tables(
+def audit_tables(  # many arguments, as audit
     original: Path,
     protected: Path,
     *,
@@ -157,15 +157,15 @@ def _of_split(labels: pd.DataFrame, split: str, path: Path) -> NDArray[np.bool_]
 def _rows(table: EmbeddingTable, files: pd.Series[str], *, required: bool = False) -> Embeddings:
     """Vectors in the order of ``files``; NaN where the table has none."""
     position = pd.Series(np.arange(len(table)), index=table.labels["file"])
-    found = files.map(position)
-    if required and not found.notna().any():
+    rows = files.map(position)
+    if required and not rows.notna().any():
         raise DataError(
             f"None of the {len(files)} files of the originals is in {table.path}; looked for {files.iloc[0]!r}.",
             hint="Use the same keys in both tables.",
         )
     out = np.full((len(files), table.vectors.shape[1]), np.nan, np.float32)
-    known = found.notna().to_numpy()
-    out[known] = table.vectors[found[known].to_numpy(np.int64)]
+    known = rows.notna().to_numpy()
+    out[known] = table.vectors[rows[known].to_numpy(np.int64)]
     return out
 
 

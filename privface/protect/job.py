@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 Progress: TypeAlias = Callable[[int, int], None]
 Finished: TypeAlias = Loaded | Future[Loaded]
-TemplateSink: TypeAlias = Callable[[Iterator[tuple[str, str]]], None]
+TemplateSink: TypeAlias = Callable[[Iterator[tuple[str, str]]], object]
 """Stores (key, packed template) pairs, sorted by key, somewhere else as well."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -45,12 +45,8 @@ def _load_ahead(
     # Whole photos are large, so few of them wait; aligned faces are small.
     ahead = worker.options.batch_size if worker.detector is None else worker.options.workers + 1
     queue: deque[Future[Loaded]] = deque()
-
-    def load(item: InputFile) -> Loaded:
-        return worker.load(item, ledger.before(item))
-
     for item in items:
-        queue.append(pool.submit(load, item))
+        queue.append(pool.submit(worker.load, item, ledger.before))
         if len(queue) > ahead:
             yield queue.popleft().result()
     while queue:

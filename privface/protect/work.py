@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -117,12 +117,12 @@ class Worker:
         """The protector, where it asks for keys."""
         return self.protector if isinstance(self.protector, KeyedProtector) else None
 
-    def load(self, item: InputFile, before: Entry | None = None) -> Loaded:
+    def load(self, item: InputFile, known: Callable[[InputFile], Entry | None] = lambda _: None) -> Loaded:
         """Read, look up, decode. Every fault of the file becomes a row.
 
         Args:
             item: The file.
-            before: What an earlier run noted of it.
+            known: Says what an earlier run noted of it.
         """
         row = ManifestRow(input=item.key, status="failed", model=self.protector.fingerprint)
         refusal = self._refusal(item, row)
@@ -134,6 +134,7 @@ class Worker:
         except ImageError as error:
             return Loaded(item, _rejected(row, error))
         row = replace(row, input_sha256=hashlib.sha256(data).hexdigest(), input_bytes=len(data))
+        before = known(item)
         if before is not None and self._still_valid(before, item, row):
             return Loaded(item, before.row, reused=True, template=before.template, further=before.further)
         if item.is_video:

@@ -32,14 +32,7 @@ class Kit:
 
     @property
     def options(self) -> list[str]:
-        return [
-            "--model",
-            str(self.run),
-            "--matcher",
-            f"mini:{self.matcher}",
-            "--probe",
-            f"mini:{self.probe}",
-        ]
+        return f"--model {self.run} --matcher mini:{self.matcher} --probe mini:{self.probe}".split()
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from PIL import Image
 
 from privface.app.methods import baselines
 from privface.app.protecting import PhotoDesk
-from privface.app.uploads import Upload
+from privface.app.uploads import File
 
 pytestmark = pytest.mark.slow
 
@@ -154,35 +154,20 @@ CASES: dict[str, tuple[Case, str]] = {
     "markup that calls itself png": (photos(("a.png", b"<html><script>1</script>")), "not an image"),
     "svg with a script": (photos(("a.svg", b"<svg onload='alert(1)'/>")), "not an image that can be read"),
     "PostScript": (photos(("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n(x) run\n")), "not an image that can be read"),
-    "damaged jpeg": (
-        photos(("a.jpg", b"\xff\xd8\xff\xe0" + b"\0" * 500)),
-        "not an image that can be decoded",
-    ),
+    "damaged jpeg": (photos(("a.jpg", b"\xff\xd8\xff\xe0" + b"\0" * 500)), "not an image that can be decoded"),
     "30,000 x 30,000, real": (photos(("a.png", plain_png(30_000))), "(900000000 pixels) exceeds limit"),
-    "60,000 x 60,000, announced": (
-        photos(("a.png", png_header(60_000, 60_000))),
-        "exceeds limit",
-    ),
-    "12,000 x 9,000": (
-        photos(("a.png", png_header(12_000, 9_000))),
-        "108,000,000 pixels, above the limit of 100,000,000. Scale",
-    ),
+    "60,000 x 60,000, announced": (photos(("a.png", png_header(60_000, 60_000))), "exceeds limit"),
+    "12,000 x 9,000": (photos(("a.png", png_header(12_000, 9_000))), "108,000,000 pixels, above the limit of 100,000,000. Scale"),
     "nothing behind a header": (photos(("a.png", png_header(64, 64))), "damaged image"),
     "animation": (photos(("a.gif", animation())), "an animation or stack of 3 frames"),
     "four pixels": (photos(("a.png", plain_png(4))), "below the shortest side of 16"),
     "60 MB": (photos(("a.png", b"\0" * (60 * MB))), "a.png: 60 MB; the limit is 50 MB a file"),
     "200 MB": (photos(("a.png", b"\0" * (200 * MB))), "200 MB at once; the limit is 100 MB"),
-    "three times 40 MB": (
-        photos(*[(f"{k}.png", b"\0" * (40 * MB)) for k in range(3)]),
-        "the limit is 100 MB",
-    ),
+    "three times 40 MB": (photos(*[(f"{k}.png", b"\0" * (40 * MB)) for k in range(3)]), "the limit is 100 MB"),
     "500 files": (photos(*[(f"{k}.png", b"x") for k in range(500)]), "Too many files; the limit is 100"),
     "101 files": (photos(*[(f"{k}.png", b"x") for k in range(101)]), "Too many files; the limit is 100"),
     "markup as a name": (photos((SCRIPT, GOOD)), "&lt;img src=x onerror=alert(1)&gt;.png"),
-    "markup as a name of what is refused": (
-        photos((SCRIPT, b"\0" * (60 * MB))),
-        "&lt;img src=x onerror=alert(1)&gt;.png: 60 MB",
-    ),
+    "markup as a name of what is refused": (photos((SCRIPT, b"\0" * (60 * MB))), "&lt;img src=x onerror=alert(1)&gt;.png: 60 MB"),
     "template as a name": (photos(("${alert(1)}{{constructor}}.png", GOOD)), "1 face protected"),
     "name that leads elsewhere": (photos(("../../../etc/passwd.png", GOOD)), "<h3>passwd.png</h3>"),
     "name of 5,000 letters": (photos(("a" * 5000 + ".png", GOOD)), "The upload cannot be read"),
@@ -193,52 +178,31 @@ CASES: dict[str, tuple[Case, str]] = {
     "form without boundary": (raw(b"x" * 100, "multipart/form-data"), "cannot be read"),
     "garbled form": (raw(b"x" * 100, "multipart/form-data; boundary=zzz"), "cannot be read"),
     "path of the machine": (forged("/etc/passwd"), "This is no upload of this server"),
-    "address on the network": (
-        forged("http://169.254.169.254/latest/meta-data"),
-        "This is no upload of this server",
-    ),
+    "address on the network": (forged("http://169.254.169.254/latest/meta-data"), "This is no upload of this server"),
     "unknown method": (photos(("a.png", GOOD), method="Magic"), "Magic"),
     "strength of a thousand": (photos(("a.png", GOOD), strength=1000.0), "1000"),
     "message of 2 MB": (long_message, "is not taken"),
     "another host's name": (strange_host, "on this machine only"),
     "no zip": (archives(b"hello"), "is not a zip archive that can be read"),
-    "half a zip": (
-        archives(zipped(("p1/a.png", b"x" * 5000))[:100]),
-        "is not a zip archive that can be read",
-    ),
-    "zip bomb, announced": (
-        archives(zipped(*[(f"p1/{k}.png", b"\0" * (45 * MB)) for k in range(12)])),
-        "unpacks to 540 MB",
-    ),
+    "half a zip": (archives(zipped(("p1/a.png", b"x" * 5000))[:100]), "is not a zip archive that can be read"),
+    "zip bomb, announced": (archives(zipped(*[(f"p1/{k}.png", b"\0" * (45 * MB)) for k in range(12)])), "unpacks to 540 MB"),
     "zip bomb, one member": (archives(zipped(("p1/a.png", b"\0" * (60 * MB)))), "unpacks to more than 50 MB"),
-    "zip bomb, lying": (
-        archives(lying(zipped(("p1/a.png", b"\0" * (60 * MB))), real=60 * MB, said=100)),
-        "is not a zip archive that can be read",
-    ),
+    "zip bomb, lying": (archives(lying(zipped(("p1/a.png", b"\0" * (60 * MB))), real=60 * MB, said=100)), "is not a zip archive that can be read"),
     "zip with ../": (archives(zipped(("../a.png", b"x"))), "leads out of the folder"),
     "zip with an absolute name": (archives(zipped(("/etc/a.png", b"x"))), "is an absolute path"),
     "zip with a link": (archives(zipped((link_entry(), b"/etc/passwd"))), "symbolic link"),
     "zip with a password": (archives(encrypted(zipped(("p1/a.png", b"x")))), "encrypted; unpack it yourself"),
-    "zip of 20,000 files": (
-        archives(zipped(*[(f"{k}", b"") for k in range(20_000)])),
-        "20,000 entries; the limit is 10,000",
-    ),
+    "zip of 20,000 files": (archives(zipped(*[(f"{k}", b"") for k in range(20_000)])), "20,000 entries; the limit is 10,000"),
     "zip in a zip": (archives(zipped(("a.zip", zipped(("p1/a.png", b"x"))))), "holds no photo"),
-    "zip that names a file twice as a folder": (
-        archives(zipped(("p1/a.png", b"x"), ("p1/a.png/b.png", b"x"))),
-        "cannot be unpacked",
-    ),
-    "labels that are no table": (
-        archives(zipped(("p1/a.png", b"x"), ("p2/a.png", b"x")), labels=b"\0\xff\0"),
-        "labels.csv",
-    ),
+    "zip that names a file twice as a folder": (archives(zipped(("p1/a.png", b"x"), ("p1/a.png/b.png", b"x"))), "cannot be unpacked"),
+    "labels that are no table": (archives(zipped(("p1/a.png", b"x"), ("p2/a.png", b"x")), labels=b"\0\xff\0"), "labels.csv"),
     "no labels": (archives(zipped(("p1/a.png", b"x"), ("p2/a.png", b"x"))), "no photo with a gender label"),
     "no audit": (audits(("a.json", b"hello")), "cannot be read as an audit"),
     "audit of another kind": (audits(("a.json", b'{"schema": "x"}')), "schema"),
     "audit with nothing in it": (audits(("a.json", b'{"schema": "privface.audit/2"}')), "incomplete"),
     "audit nested a million times": (audits(("a.json", b"[" * MB)), "cannot be read as an audit"),
     "audit of 20 MB": (audits(("a.json", b'"' + b"x" * (20 * MB) + b'"')), "the limit is 10 MB an audit"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -263,7 +227,7 @@ def test_fifty_visitors_at_once_each_get_their_own_answer(server, make_png):
     """All upload under one name, two and two the same photo; each answer is the photo's own, bit for bit."""
     uploads = [make_png(k // 2) for k in range(50)]
     blur = next(method for method in baselines() if method.name.startswith("Blur"))
-    expected = PhotoDesk().protect([Upload("photo.png", data) for data in uploads], blur, faces="aligned")
+    expected = PhotoDesk().protect([File("photo.png", data) for data in uploads], blur, faces="aligned")
 
     def visit(data: bytes) -> bytes:
         client = server.client()

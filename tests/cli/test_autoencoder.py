@@ -30,16 +30,29 @@ def photos(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def trained(photos, tmp_path_factory):
+    """Gives a small trained autoencoder of a variant."""
+    root = tmp_path_factory.mktemp("models")
+
+    def model(variant):
+        if not (root / variant).exists():
+            done = run("train", photos, "--out", root / variant, "--variant", variant, *TINY)
+            assert done.exit_code == 0, done.output
+            assert "best epoch 1 of 1" in done.output
+        return root / variant
+
+    return model
+
+
 def names(folder):
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix in {".png", ".jpg"})
 
 
-def test_train_then_reconstruct(photos, tmp_path):
-    told = run("train", photos, "--out", tmp_path / "m", *TINY)
-    assert told.exit_code == 0, told.output
-    assert "best epoch 1 of 1" in told.output
-    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["model.safetensors", "model.yaml"]
-    done = run("reconstruct", photos, tmp_path / "out", "--model", tmp_path / "m", "--json")
+def test_train_then_reconstruct(photos, trained, tmp_path):
+    model = trained("convolutional")
+    assert sorted(p.name for p in model.iterdir()) == ["model.safetensors", "model.yaml"]
+    done = run("reconstruct", photos, tmp_path / "out", "--model", model, "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout) == {
         "schema": "privface.command/1",
@@ -52,14 +65,14 @@ def test_train_then_reconstruct(photos, tmp_path):
     assert decode_image(tmp_path / "out" / names(photos)[0]).shape == (32, 32, 3)
 
 
-def test_denoise_keeps_each_size_and_a_broken_file_is_reported(photos, tmp_path):
-    assert run("train", photos, "--out", tmp_path / "m", "--variant", "denoising", *TINY).exit_code == 0
+def test_denoise_keeps_each_size_and_a_broken_file_is_reported(photos, trained, tmp_path):
     (tmp_path / "in").mkdir()
     data = (photos / names(photos)[0]).read_bytes()
     (tmp_path / "in" / "a.png").write_bytes(data)
     (tmp_path / "in" / "b.png").write_bytes(data[:200])
-    done = run("denoise", tmp_path / "in", tmp_path / "out", "--model", tmp_path / "m")
-    told = run("denoise", tmp_path / "in", tmp_path / "again", "--model", tmp_path / "m", "--json")
+    model = trained("denoising")
+    done = run("denoise", tmp_path / "in", tmp_path / "out", "--model", model)
+    told = run("denoise", tmp_path / "in", tmp_path / "again", "--model", model, "--json")
     document = json.loads(told.stdout)
     assert (told.exit_code, document["command"], document["written"]) == (1, "autoencoder denoise", 1)
     assert document["failed"].keys() == {"b.png"}
@@ -70,32 +83,24 @@ def test_denoise_keeps_each_size_and_a_broken_file_is_reported(photos, tmp_path)
     assert not (tmp_path / "out" / "b.png").exists()
 
 
-def test_colorize_needs_a_colouriser(photos, tmp_path):
-    assert run("train", photos, "--out", tmp_path / "c", "--variant", "colourising", *TINY).exit_code == 0
-    done = run("colorize", photos, tmp_path / "out", "--model", tmp_path / "c", "--json")
+def test_colorize_needs_a_colouriser(photos, trained, tmp_path):
+    done = run("colorize", photos, tmp_path / "out", "--model", trained("colourising"), "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["written"] == len(names(photos))
-    assert run("train", photos, "--out", tmp_path / "d", "--variant", "denoising", *TINY).exit_code == 0
-    refused = run("colorize", photos, tmp_path / "out2", "--model", tmp_path / "d")
+    refused = run("colorize", photos, tmp_path / "out2", "--model", trained("denoising"))
     assert isinstance(refused.exception, ConfigError)
     assert "not trained to add colour" in str(refused.exception)
 
 
-def test_sample_draws_the_same_images_again(photos, tmp_path):
-    assert run("train", photos, "--out", tmp_path / "v", "--variant", "variational", *TINY).exit_code == 0
+def test_sample_draws_the_same_images_again(trained, tmp_path):
     for name in ("one", "two"):
-        done = run("sample", tmp_path / name, "--model", tmp_path / "v", "--count", 5, "--json")
+        done = run("sample", tmp_path / name, "--model", trained("variational"), "--count", 5, "--json")
         assert done.exit_code == 0, done.output
         assert json.loads(done.stdout)["files"]["sheet"] == str(tmp_path / name / "sheet.png")
-    assert [p.name for p in sorted((tmp_path / "one").iterdir())] == [
-        *(f"{k:04d}.png" for k in range(5)),
-        "sheet.png",
-    ]
-    assert all(
-        (tmp_path / "one" / p.name).read_bytes() == p.read_bytes() for p in (tmp_path / "two").iterdir()
-    )
-    assert run("train", photos, "--out", tmp_path / "s", "--variant", "sparse", *TINY).exit_code == 0
-    refused = run("sample", tmp_path / "three", "--model", tmp_path / "s")
+    drawn = [{p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("one", "two")]
+    assert sorted(drawn[0]) == [*(f"{k:04d}.png" for k in range(5)), "sheet.png"]
+    assert drawn[0] == drawn[1]
+    refused = run("sample", tmp_path / "three", "--model", trained("sparse"))
     assert isinstance(refused.exception, ModelError)
 
 
@@ -156,8 +161,7 @@ def test_wrong_use_is_refused(photos, tmp_path):
     assert (tmp_path / "full" / "x").read_text() == "mine"
 
 
-def test_results_never_go_into_the_input(photos, tmp_path):
-    assert run("train", photos, "--out", tmp_path / "m", *TINY).exit_code == 0
-    refused = run("reconstruct", photos, photos / "out", "--model", tmp_path / "m")
+def test_results_never_go_into_the_input(photos, trained):
+    refused = run("reconstruct", photos, photos / "out", "--model", trained("convolutional"))
     assert isinstance(refused.exception, ConfigError)
     assert not (photos / "out").exists()

@@ -42,7 +42,7 @@ class Case:
     """
 
     name: str
-    make: Callable[[Path], Sequence[str]]
+    make: Callable[[Path], Sequence[object]]
     code: int
     says: str
 
@@ -121,36 +121,23 @@ def _tidy(text: str, kit: Path, work: Path) -> str:
 
 def _protect(
     work: Path, *more: object, source: Path | None = None, out: Path | None = None, model: Path | None = None
-) -> list[str]:
-    parts = [
-        "protect",
-        source or work / "in",
-        out or work / "out",
-        "--model",
-        model or work / "kit/run",
-        *more,
-    ]
-    return list(map(str, parts))
+) -> list[object]:
+    place = source or work / "in", out or work / "out"
+    return ["protect", *place, "--model", model or work / "kit/run", *more]
 
 
 def _audit(
-    work: Path,
-    *more: object,
-    original: Path | None = None,
-    protected: Path | None = None,
-    matcher: str | None = None,
-) -> list[str]:
+    work: Path, *more: object, protected: Path | None = None, matcher: str | None = None
+) -> list[object]:
     faces = work / "kit/faces"
-    parts = [
-        "audit", "--original", original or faces, "--protected", protected or faces, "--faces", "aligned", "--effort", "quick",
+    return [
+        "audit", "--original", faces, "--protected", protected or faces, "--faces", "aligned", "--effort", "quick",
         "--resamples", 10, "--matcher", matcher or f"mini:{work / 'kit/matcher'}", "--out", work / "audit", *more,
     ]  # fmt: skip
-    return list(map(str, parts))
 
 
-def _train(work: Path, *more: object, config: Path | None = None, out: Path | None = None) -> list[str]:
-    parts = ["train", "--config", config or work / "kit/config.yaml", "--out", out or work / "out", *more]
-    return list(map(str, parts))
+def _train(work: Path, *more: object, config: Path | None = None, out: Path | None = None) -> list[object]:
+    return ["train", "--config", config or work / "kit/config.yaml", "--out", out or work / "out", *more]
 
 
 def _text(path: Path, content: str | bytes) -> Path:
@@ -159,7 +146,7 @@ def _text(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def _photo(work: Path, name: str, data: bytes) -> list[str]:
+def _photo(work: Path, name: str, data: bytes) -> list[object]:
     """Protect a folder that holds one file."""
     _text(work / "in" / name, data)
     return _protect(work)
@@ -191,12 +178,8 @@ def _png_header(width: int, height: int) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b""))
-        + chunk(b"IEND", b"")
-    )
+    parts = (b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
 def _animation(form: str) -> bytes:
@@ -217,19 +200,16 @@ def _onnx(work: Path, sidecar: str) -> str:
     node = helper.make_node("GlobalAveragePool", ["rgb"], ["p"])
     flat = helper.make_node("Flatten", ["p"], ["out"])
     shape = ["N", 3, 16, 16]
-    graph = helper.make_graph(
-        [node, flat],
-        "tiny",
-        [helper.make_tensor_value_info("rgb", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", 3])],
-    )
+    ends = [helper.make_tensor_value_info("rgb", TensorProto.FLOAT, shape)]
+    ends.append(helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", 3]))
+    graph = helper.make_graph([node, flat], "tiny", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     save(model, str(work / "m.onnx"))
     _text(work / "m.yaml", sidecar)
     return f"onnx:{work / 'm.onnx'}"
 
 
-def _spoiled_run(work: Path, change: Callable[[Path], object]) -> list[str]:
+def _spoiled_run(work: Path, change: Callable[[Path], object]) -> list[object]:
     run = work / "run"
     for name in ("model.safetensors", "model.yaml"):
         _text(run / name, (work / "kit/run" / name).read_bytes())
@@ -255,21 +235,20 @@ def _used(work: Path) -> Path:
     return work / "out"
 
 
-def _good_then(work: Path, *more: object, **places: Path) -> list[str]:
+def _good_then(work: Path, *more: object, **places: Path) -> list[object]:
     _good(work)
     return _protect(work, *more, **places)
 
 
-def _match(work: Path, *more: object) -> list[str]:
-    parts = ["match", _good(work), "--templates", f"mini:{work / 'kit/matcher'}", "--faces", "aligned", *more]
-    return list(map(str, parts))
+def _match(work: Path, *more: object) -> list[object]:
+    return ["match", _good(work), "--templates", f"mini:{work / 'kit/matcher'}", "--faces", "aligned", *more]
 
 
-def _matched(work: Path, spec: str) -> list[str]:
+def _matched(work: Path, spec: str) -> list[object]:
     return _audit(work, matcher=spec)
 
 
-def _config(work: Path, text: str) -> list[str]:
+def _config(work: Path, text: str) -> list[object]:
     return _train(work, config=_text(work / "c.yaml", text))
 
 
@@ -277,11 +256,11 @@ def _other_names(work: Path) -> Path:
     return _text(work / "other/x/y.png", _encoded("PNG")).parent.parent
 
 
-def _few(work: Path) -> list[str]:
+def _few(work: Path) -> list[object]:
     return _audit(work, *_labels(work, lambda rows: rows[:7]))
 
 
-def _not_utf8(work: Path) -> list[str]:
+def _not_utf8(work: Path) -> list[object]:
     folder = os.fsencode(work) + b"/in"
     os.mkdir(folder)  # noqa: PTH102 - pathlib takes no bytes
     with open(folder + b"/caf\xe9.png", "wb") as file:  # noqa: PTH123
@@ -332,12 +311,12 @@ def _tables(
     *more: object,
     original: Path | dict[str, Any] | None = None,
     protected: Path | dict[str, Any] | None = None,
-) -> list[str]:
+) -> list[object]:
     sides = []
     for name, side in (("before", original), ("after", protected)):
         sides.append(side if isinstance(side, Path) else _table(work / f"{name}.parquet", side))
     parts = ["audit", "--original", sides[0], "--protected", sides[1], "--effort", "quick", "--resamples", 10]
-    return list(map(str, [*parts, "--out", work / "audit", *more]))
+    return [*parts, "--out", work / "audit", *more]
 
 
 def _pickled(path: Path) -> Path:
@@ -346,11 +325,8 @@ def _pickled(path: Path) -> Path:
 
 
 def _audited(work: Path, **changes: Any) -> Path:
-    content = {
-        "schema": "privface.audit/2",
-        "data": {"original_fingerprint": "x", "fingerprint": "y"},
-        **changes,
-    }
+    data = {"original_fingerprint": "x", "fingerprint": "y"}
+    content = {"schema": "privface.audit/2", "data": data, **changes}
     return _text(work / f"{len(changes)}.json", json.dumps(content))
 
 
@@ -465,7 +441,7 @@ CASES: tuple[Case, ...] = (
     Case("model form that does not exist", lambda w: _matched(w, "vgg:face"), 2, "'vgg:face' is not a model specification"),
     Case("matcher whose embeddings are NaN", lambda w: _matched(w, "module:tests_bad_inputs.NaNMatcher"), 2, "no finite embedding"),
     Case("own matcher that cannot be imported", lambda w: _matched(w, "module:no.such.place"), 2, "cannot be imported"),
-    Case("audit without a matcher", lambda w: [a for a in _audit(w) if a != "--matcher" and not a.startswith("mini:")], 2, "Give at least one --matcher"),
+    Case("audit without a matcher", lambda w: [a for a in _audit(w) if a != "--matcher" and not str(a).startswith("mini:")], 2, "Give at least one --matcher"),
     # settings
     Case("--set with an unknown key", lambda w: _train(w, "--set", "loop.epoch=3"), 2, "loop.epoch: Extra inputs are not permitted"),
     Case("--set with a value out of range", lambda w: _train(w, "--set", "loop.learning_rate=-1"), 2, "greater than 0 (got '-1')"),

@@ -310,21 +310,3 @@ def test_the_figures_can_be_drawn_again(tmp_path: Path) -> None:
         assert {element.tag for element in old.iter()} == {element.tag for element in new.iter()}
         assert not re.search(r'href="(?!#)', (DOCS / "figures" / name).read_text("utf-8"))
         assert any(f"figures/{name}" in page.read_text("utf-8") for page in PAGES), f"{name} is on no page"
-
-
-# imports --------------------------------------------------------------------------------------------------
-
-
-def test_importing_the_package_loads_nothing_heavy() -> None:
-    """Under 0.2 s, which is not asserted; what would take longer is."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "importtime", "-c", "import privface"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    rows = re.findall(r"^import time:\s+\d+ \|\s+\d+ \|\s+(\S+)$", done.stderr, re.MULTILINE)
-    loaded = {name.partition(".")[0] for name in rows}
-    assert "privface" in loaded
-    assert not loaded & {"torch", "torchvision", "pandas", "numpy", "matplotlib", "sklearn", "scipy", "typer"}

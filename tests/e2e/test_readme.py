@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel
 
 from privface.audit import AuditResult
-from privface.cli.main import EXIT_BUG, EXIT_GATE, EXIT_SOME_FAILED, EXIT_STOPPED, EXIT_USAGE
+from privface.cli.show import EXIT_BUG, EXIT_GATE, EXIT_SOME_FAILED, EXIT_STOPPED, EXIT_USAGE
 from privface.config import (
     AutoencoderSettings,
     ClassifierSettings,

@@ -36,15 +36,18 @@ def stages():
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory, one_thread, stages):
-    out = tmp_path_factory.mktemp("demo") / "out"
-    return run_demo(out, seed=1, size=TINY, progress=lambda *what: stages.append(what))
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("demo") / "out"
 
 
-def test_no_person_is_in_two_groups(outcome):
-    out = outcome.report.parent
-    trained = {folder.name for folder in (out / "training-faces").iterdir() if folder.is_dir()}
-    audited = {folder.name for folder in (out / "faces").iterdir() if folder.is_dir()}
+@pytest.fixture(scope="module")
+def outcome(place, one_thread, stages):
+    return run_demo(place, seed=1, size=TINY, progress=lambda *what: stages.append(what))
+
+
+def test_no_person_is_in_two_groups(place, outcome):
+    trained = {folder.name for folder in (place / "training-faces").iterdir() if folder.is_dir()}
+    audited = {folder.name for folder in (place / "faces").iterdir() if folder.is_dir()}
     assert len(trained) == TINY.train_people
     assert len(audited) == TINY.audit_people
     first = {f"p{number:05d}" for number in range(TINY.model_people)}
@@ -52,8 +55,8 @@ def test_no_person_is_in_two_groups(outcome):
     assert not first & (trained | audited)
 
 
-def test_one_matcher_and_the_classifier_are_unseen(outcome):
-    document = outcome.result.to_dict()
+def test_one_matcher_and_the_classifier_are_unseen(place, outcome):
+    document = outcome.to_dict()
     assert {row["matcher"]: row["seen"] for row in document["matching"]} == {
         "mini:matcher": True,
         "mini:matcher-second": True,
@@ -62,26 +65,26 @@ def test_one_matcher_and_the_classifier_are_unseen(outcome):
     }
     frozen = {row["probe"]: row["seen"] for row in document["leakage"] if row["kind"] == "frozen"}
     assert frozen == {"mini:classifier": False}
-    provenance = read_provenance(outcome.report.parent / "run")
+    provenance = read_provenance(place / "run")
     assert [m["name"] for m in provenance["matchers"]] == ["mini:matcher", "mini:matcher-second"]
     assert provenance["classifiers"] == []
 
 
-def test_every_photo_is_drawn_anew_and_the_figures_are_those_of_the_file(outcome):
-    assert AuditResult.load(outcome.report.parent / "audit.json").to_bytes() == outcome.result.to_bytes()
-    assert "<html" in outcome.report.read_text(encoding="utf-8")
-    rows = read_manifest(outcome.report.parent / "protected")
+def test_every_photo_is_drawn_anew_and_the_figures_are_those_of_the_file(place, outcome):
+    assert AuditResult.load(place / "audit.json").to_bytes() == outcome.to_bytes()
+    assert "<html" in (place / "report.html").read_text(encoding="utf-8")
+    rows = read_manifest(place / "protected")
     assert len(rows) == TINY.audit_people * TINY.audit_photos
     assert {row.status for row in rows} == {"ok"}
-    document = outcome.result.to_dict()
+    document = outcome.to_dict()
     assert document["quality"]["identical_images"] == 0
     assert document["data"]["enrolled_protected"] == len(rows)
 
 
-def test_the_sheet_shows_originals_above_protected_photos(outcome):
-    sheet = decode_image(outcome.sheet)
-    row = next(r for r in read_manifest(outcome.report.parent / "protected") if r.output is not None)
-    protected = decode_image(outcome.report.parent / "protected" / str(row.output))
+def test_the_sheet_shows_originals_above_protected_photos(place, outcome):
+    sheet = decode_image(place / "contact_sheet.png")
+    row = next(r for r in read_manifest(place / "protected") if r.output is not None)
+    protected = decode_image(place / "protected" / str(row.output))
     side = TINY.side
     first = sheet[4 : 4 + side, 4 : 4 + side], sheet[5 + side : 5 + 2 * side, 4 : 4 + side]
     np.testing.assert_array_equal(first[1], protected)
@@ -114,7 +117,7 @@ def test_a_folder_that_is_no_demo_is_refused_and_left_alone(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_earlier_demo_starts_afresh_with_equal_figures_and_keeps_other_files(outcome, tmp_path):
+def test_an_earlier_demo_starts_afresh_with_equal_figures_and_keeps_other_files(place, outcome, tmp_path):
     out = tmp_path / "demo"
     (out / "run").mkdir(parents=True)
     (out / "run" / "half-written").write_text("")
@@ -122,8 +125,8 @@ def test_an_earlier_demo_starts_afresh_with_equal_figures_and_keeps_other_files(
     (out / "audit.json").write_text("{}")
     (out / "notes.txt").write_text("mine")
     again = run_demo(out, seed=1, size=TINY)
-    assert again.result.to_bytes() == outcome.result.to_bytes()
-    assert (out / "audit.json").read_bytes() == outcome.result.to_bytes()
-    assert again.sheet.read_bytes() == outcome.sheet.read_bytes()
+    assert again.to_bytes() == outcome.to_bytes()
+    assert (out / "audit.json").read_bytes() == outcome.to_bytes()
+    assert (out / "contact_sheet.png").read_bytes() == (place / "contact_sheet.png").read_bytes()
     assert not (out / "run" / "half-written").exists()
     assert (out / "notes.txt").read_text() == "mine"

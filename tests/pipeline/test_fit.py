@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from privface.config import parse_settings
-from privface.errors import CheckpointError, LabelError, ModelError, OutputError, PrivfaceError
+from privface.errors import CheckpointError, ModelError, OutputError, PrivfaceError
 from privface.models import VARIANTS, Protector, load_gender_probe, load_matcher
 from privface.pipeline import read_provenance, train
 from privface.pipeline.fit import person_digest
@@ -55,13 +55,6 @@ def test_provenance_names_models_by_hash_and_people_not_at_all(world):
     assert found["data"]["train_images"] + found["data"]["validation_images"] == 72
 
 
-def test_same_settings_give_the_same_model(world, tmp_path):
-    train(settings(world), tmp_path / "again")
-    assert weights_of(tmp_path / "again") == weights_of(world.run)
-    train(settings(world, seed=4), tmp_path / "other")
-    assert weights_of(tmp_path / "other") != weights_of(world.run)
-
-
 def test_contact_sheets_only_where_asked_for(world, tmp_path):
     train(settings(world), tmp_path / "r", save_images=True)
     images = sorted(p.name for p in (tmp_path / "r").rglob("*") if p.suffix in {".jpg", ".png"})
@@ -94,6 +87,7 @@ def test_run_stopped_before_its_first_checkpoint_can_be_resumed(world, tmp_path)
         ({"losses__margin": 0.9}, "losses.margin 1.0, now 0.9"),
         ({"seed": 8}, "seed 3, now 8"),
         ({"data__split": "train"}, "data.split None, now 'train'"),
+        ({"method": "flow-san"}, "method 'san', now 'flow-san'"),
     ],
 )
 def test_resume_with_other_settings_is_refused(world, tmp_path, changes, named):
@@ -167,25 +161,10 @@ def test_opponents_may_be_of_another_architecture_and_adversaries_begin_as_its_c
     assert all(torch.equal(a, b) for a, b in zip(other.parameters(), fresh.parameters(), strict=True))
 
 
-def test_used_folder_and_missing_run_are_refused(world, tmp_path):
+def test_a_file_in_the_way_is_refused(world, tmp_path):
     (tmp_path / "something.txt").write_text("mine")
     with pytest.raises(OutputError, match="is not an empty folder"):
-        train(settings(world), tmp_path)
-    with pytest.raises(OutputError, match="is not an empty folder"):
         train(settings(world), tmp_path / "something.txt")
-    with pytest.raises(OutputError, match="Cannot write to"):
-        train(settings(world), tmp_path / "something.txt" / "run")
-    with pytest.raises(CheckpointError, match=r"no config\.yaml to resume"):
-        train(settings(world), tmp_path / "none", resume=True)
-
-
-def test_one_gender_only_is_refused(world, tmp_path):
-    labels = tmp_path / "l.csv"
-    lines = (world.learners / "labels.csv").read_text().splitlines()
-    labels.write_text("\n".join([lines[0], *(x for x in lines[1:] if x.endswith(",male"))]))
-    changed = settings(world, data__source=f"table:{world.learners}", data__labels=str(labels))
-    with pytest.raises(LabelError, match="female"):
-        train(changed, tmp_path / "r")
 
 
 def test_killed_command_line_run_resumes_to_the_same_bytes(world, tmp_path):

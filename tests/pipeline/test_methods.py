@@ -209,14 +209,6 @@ def test_unknown_methods_and_options_are_refused_before_anything_is_written(worl
     assert not (tmp_path / "r").exists()
 
 
-def test_resume_with_another_method_is_refused(world, runs, tmp_path):
-    run = tmp_path / "r"
-    run.mkdir()
-    (run / "config.yaml").write_bytes((runs("san") / "config.yaml").read_bytes())
-    with pytest.raises(CheckpointError, match="method 'san', now 'flow-san'"):
-        train(parse_settings({**copy.deepcopy(world.settings), "method": "flow-san"}), run, resume=True)
-
-
 # --- erased-code ------------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,17 @@ def place(tmp_path_factory):
     return place
 
 
+@pytest.fixture
+def spec(place):
+    return f"mini:{place / 'matcher'}"
+
+
+@pytest.fixture
+def gallery(place, spec, tmp_path):
+    protect_folder(place / "faces", tmp_path / "out", BLUR, templates=template_maker(spec))
+    return tmp_path / "out" / "embeddings.parquet"
+
+
 @pytest.mark.parametrize("eraser", [None, "transport"])
 def test_everybody_finds_the_own_template(place, tmp_path, eraser):
     spec = f"mini:{place / 'matcher'}" + (f":{place / eraser}" if eraser else "")
@@ -55,12 +66,10 @@ def test_everybody_finds_the_own_template(place, tmp_path, eraser):
     assert none.candidates == ()
 
 
-def test_the_command_line_and_a_single_photo(place, tmp_path):
-    spec = f"mini:{place / 'matcher'}"
-    protect_folder(place / "faces", tmp_path / "out", BLUR, templates=template_maker(spec))
+def test_the_command_line_and_a_single_photo(place, spec, gallery, tmp_path):
     photo = sorted((place / "faces").rglob("*.png"))[2]
-    gallery = ["--gallery", str(tmp_path / "out/embeddings.parquet"), "--templates", spec, "--top", "2"]
-    command = ["match", str(photo), *gallery, "--faces", "aligned", "--out", str(tmp_path / "c.csv")]
+    command = ["match", str(photo), "--gallery", str(gallery), "--templates", spec, "--top", "2"]
+    command += ["--faces", "aligned", "--out", str(tmp_path / "c.csv")]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert "6 templates searched" in done.output
@@ -69,10 +78,7 @@ def test_the_command_line_and_a_single_photo(place, tmp_path):
     assert set(table["probe"]) == {photo.name}
 
 
-def test_other_models_and_bad_galleries_are_refused(place, tmp_path):
-    spec = f"mini:{place / 'matcher'}"
-    protect_folder(place / "faces", tmp_path / "out", BLUR, templates=template_maker(spec))
-    gallery = tmp_path / "out" / "embeddings.parquet"
+def test_other_models_and_bad_galleries_are_refused(place, spec, gallery, tmp_path):
     with pytest.raises(ConfigError, match="made with other models"):
         search(place / "faces", gallery, templates=f"{spec}:{place / 'transport'}")
     with pytest.raises(ConfigError, match="top=0"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -59,26 +60,15 @@ class NoOptions(Settings):
 
 @dataclass(frozen=True)
 class Job:
-    """What a method is to train.
-
-    Attributes:
-        settings: What was asked for.
-        learn: Aligned faces to learn from.
-        held: Faces of other people, or ``None``.
-        matchers: Frozen matchers, loaded.
-        run: Run folder; exists, and holds ``config.yaml``.
-        resume: Whether an earlier attempt may have left something there to go on with.
-        save_images: Whether contact sheets are wanted.
-        progress: Told about every stage.
-    """
+    """What a method is to train."""
 
     settings: TrainSettings
-    learn: LoadedFaces
-    held: LoadedFaces | None
-    matchers: list[Matcher]
-    run: Path
-    resume: bool
-    save_images: bool
+    learn: LoadedFaces  # aligned faces to learn from
+    held: LoadedFaces | None  # faces of other people
+    matchers: list[Matcher]  # frozen, loaded
+    run: Path  # run folder; exists, and holds config.yaml
+    resume: bool  # whether an earlier attempt may have left something there to go on with
+    save_images: bool  # whether contact sheets are wanted
     progress: Progress | None
 
     @property
@@ -105,23 +95,14 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method did; the protector lies in the run folder by then.
+    """What a method did; the protector lies in the run folder by then."""
 
-    Attributes:
-        summary: Figures of all its loops together.
-        classifiers: Frozen gender classifiers that it met.
-        precision: Arithmetic of its loops.
-        minutes: Time that they took.
-        matchers: Matchers that it met beside the job's.
-        people: People that it learnt from beside the job's.
-    """
-
-    summary: FitSummary
-    classifiers: Sequence[GenderProbe]
+    summary: FitSummary  # figures of all its loops together
+    classifiers: Sequence[GenderProbe]  # frozen ones that it met
     precision: str
-    minutes: float
-    matchers: Sequence[Matcher] = ()
-    people: Sequence[str] = ()
+    minutes: float  # that its loops took
+    matchers: Sequence[Matcher] = ()  # that it met beside the job's
+    people: Sequence[str] = ()  # that it learnt from beside the job's
 
     @classmethod
     def of(
@@ -144,25 +125,20 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to train a protector, one file each.
+    """A way to train a protector, one file each."""
 
-    Attributes:
-        name: What ``method`` in a configuration names.
-        train: Trains with settings of the class ``options`` and leaves a protector in the run folder.
-        options: Class of ``method_options``.
-        needs_genders: Whether the protector asks for the true gender of every photo.
-    """
-
-    name: str
-    train: Callable[[Job, Any], Outcome]
-    options: type[Settings] = NoOptions
-    needs_genders: bool = False
+    name: str  # what ``method`` in a configuration names
+    train: Callable[
+        [Job, Any], Outcome
+    ]  # takes settings of the class ``options``, leaves a protector in the run folder
+    options: type[Settings] = NoOptions  # class of ``method_options``
+    needs_genders: bool = False  # whether the protector asks for the true gender of every photo
 
 
 # one training loop --------------------------------------------------------------------------------------
 
 
-def fit_network(
+def fit_network(  # many arguments: each is something in which methods differ
     job: Job,
     step: TrainingStep[Any],
     *,
@@ -288,16 +264,12 @@ def pixel_adversary(entry: AdversarySettings, classifiers: Sequence[GenderProbe]
     """An adversary; a warm one can read gender from the first step on, so that the protector meets resistance at once."""
     spec = classifier_spec(size=entry.size, crop=entry.crop)
     adversary = PixelAdversary(spec=spec, network=entry.model_dump(include={"width", "stages", "separable"}))
-    if entry.warm_start:
-        for classifier in classifiers:
-            own = classifier.network
-            if (
-                isinstance(own, CompactResNet)
-                and classifier.spec == spec
-                and own.config == adversary.network.config
-            ):
-                adversary.network.load_state_dict(own.state_dict())
-                break
+    for classifier in classifiers if entry.warm_start else ():
+        own = classifier.network
+        wanted = spec, adversary.network.config
+        if isinstance(own, CompactResNet) and (classifier.spec, own.config) == wanted:
+            adversary.network.load_state_dict(own.state_dict())
+            break
     return adversary
 
 
@@ -325,16 +297,16 @@ def frozen_classifiers(
     # given ones first: a wrong path should not show after an hour of training
     given = {e.spec: load_gender_probe(e.spec, seen=True) for e in entries if e.spec is not None}
     faces = _gender_faces(job) if missing else job.learn
-    found: list[GenderProbe] = []
-    trained = 0
+    probes: list[GenderProbe] = []
+    numbers = itertools.count()
     for entry in entries:
         if entry.spec is not None:
-            found.append(given[entry.spec])
+            probes.append(given[entry.spec])
             continue
-        chosen = faces if resample is None or not missing else resample(faces, trained)
-        found.append(own_classifier(job, entry, chosen.pixels, chosen.table.genders, trained))
-        trained += 1
-    return found
+        number = next(numbers)
+        chosen = resample(faces, number) if resample is not None and missing else faces
+        probes.append(own_classifier(job, entry, chosen.pixels, chosen.table.genders, number))
+    return probes
 
 
 def own_classifier(

@@ -55,9 +55,9 @@ def _reader(classifier: GenderProbe) -> Reader:
             f"{classifier.name} cannot be kept in the model, which the rule 'undecided' needs.",
             hint="Leave `spec` out, so that classifiers are trained here, or choose another rule.",
         )
-    found = Reader(config=network.config, size=classifier.spec.size[0], crop=classifier.spec.crop)
-    found.network.load_state_dict(network.state_dict())
-    return found
+    reader = Reader(config=network.config, size=classifier.spec.size[0], crop=classifier.spec.crop)
+    reader.network.load_state_dict(network.state_dict())
+    return reader
 
 
 ENSEMBLE_SAN = Method("ensemble-san", _train, EnsembleOptions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -83,16 +83,7 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
     attributes, labels = _labels(options, faces, sets)
     readers = [FrozenReader.of(encoder) for encoder in encoders]
     seed_weights(job.settings.seed)
-    network = ErasedCode(
-        encoders=readers,
-        sizes=options.code_sizes,
-        drop=options.drop,
-        regions=options.regions,
-        bits=options.bits,
-        decoder=lambda told: FaceDecoder(code=told, size=job.settings.size, channels=options.channels),
-        attributes=attributes,
-        rounds=options.rounds,
-    )
+    network = _network(job, options, readers, attributes)
     usual = network.hidden
     embedded = {e.fingerprint: _embed(job, e, r, faces) for e, r in zip(encoders, readers, strict=True)}
     adopt_axes(network, [embedded[encoder.fingerprint] for encoder in encoders])
@@ -110,17 +101,17 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
         if job.progress is not None:
             job.progress("fit erasers", len(codes), len(choices))
     told = [eraser.tell(torch.from_numpy(code)).numpy() for eraser, code in zip(erasers, codes, strict=True)]
+
+    def erased(units: NDArray[np.float32]) -> NDArray[np.float32]:
+        return erase_embeddings(units, labels[GENDER], rows[GENDER], sets) if GENDER in rows else units
+
     aims, centres = [], []
     for matcher in job.matchers:
-        known = embedded.get(matcher.fingerprint)
-        units = _embed(job, matcher, FrozenReader.of(matcher), faces) if known is None else known
+        units = embedded.get(matcher.fingerprint)
+        if units is None:
+            units = _embed(job, matcher, FrozenReader.of(matcher), faces)
         centres.append(torch.from_numpy(units.mean(axis=0)))
-        plain = unit_rows(units - units.mean(axis=0))
-        without = plain
-        if GENDER in rows:
-            without = erase_embeddings(plain, labels[GENDER], rows[GENDER], sets)
-        wanted = [without if GENDER in hidden else plain for _, hidden in choices]
-        aims.append([torch.from_numpy(turn(*pair)) for pair in zip(told, wanted, strict=True)])
+        aims.append(_aims(unit_rows(units - units.mean(axis=0)), erased, told, choices))
     step = ErasedCodeStep(
         network.decoder,
         erasers=erasers,
@@ -136,15 +127,37 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
         network.choose(code_size=network.sizes[-1], hide=usual)
         return network
 
-    fitted = fit_network(
-        replace(job, learn=faces),
-        step,
-        classifiers=(),
-        whole=assembled,
-        embeddings=[torch.from_numpy(code) for code in codes],
-    )
+    inputs = [torch.from_numpy(code) for code in codes]
+    fitted = fit_network(replace(job, learn=faces), step, classifiers=(), whole=assembled, embeddings=inputs)
     met = [*job.matchers, *(e for e in encoders if e not in job.matchers)]
     return replace(Outcome.of([fitted], ()), matchers=met, people=tuple(map(str, faces.table.identities)))
+
+
+def _network(
+    job: Job, options: ErasedCodeOptions, readers: Sequence[FrozenReader], attributes: tuple[Attribute, ...]
+) -> ErasedCode:
+    return ErasedCode(
+        encoders=readers,
+        sizes=options.code_sizes,
+        drop=options.drop,
+        regions=options.regions,
+        bits=options.bits,
+        decoder=lambda values: FaceDecoder(code=values, size=job.settings.size, channels=options.channels),
+        attributes=attributes,
+        rounds=options.rounds,
+    )
+
+
+def _aims(
+    plain: NDArray[np.float32],
+    erased: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    told: Sequence[NDArray[np.float32]],
+    choices: Sequence[tuple[int, Sequence[str]]],
+) -> list[Tensor]:
+    """What a matcher is to see of the code of each choice: rotated to its embeddings, without gender where that is hidden."""
+    without = erased(plain)
+    wanted = [without if GENDER in hidden else plain for _, hidden in choices]
+    return [torch.from_numpy(turn(*pair)) for pair in zip(told, wanted, strict=True)]
 
 
 def _pooled(job: Job, options: ErasedCodeOptions) -> tuple[LoadedFaces, NDArray[np.int64]]:
@@ -173,17 +186,17 @@ def _embed(job: Job, matcher: Matcher, reader: FrozenReader, faces: LoadedFaces)
         ModelError: If one is not finite, or all are the same.
     """
     reader.device = Device("cpu", Device.choose("cpu").precision)
-    found = []
+    parts = []
     with torch.inference_mode():
         for start in range(0, len(faces), _BATCH):
             images = torch.from_numpy(to_unit(faces.pixels[start : start + _BATCH]))
-            found.append(
+            parts.append(
                 F.normalize(reader(images.contiguous(memory_format=torch.channels_last)), dim=1).numpy()
             )
             if job.progress is not None:
                 job.progress(f"embed with {matcher.name}", start + len(images), len(faces))
     reader.device = Device()
-    units = np.concatenate(found)
+    units = np.concatenate(parts)
     bad = np.flatnonzero(~np.isfinite(units).all(axis=1))
     if len(bad):
         raise ModelError(
@@ -263,10 +276,10 @@ def _labels(
     Raises:
         LabelError: If a column is missing, a class has too few photos, or a set has labels but none of a class.
     """
-    found, labels = [], {}
+    attributes, labels = [], {}
     for attribute in parse_attributes(options.attributes):
         known, codes = attribute.read(column(faces.table, attribute.name))
-        found.append(known)
+        attributes.append(known)
         labels[known.name] = codes
         for number in np.unique(sets[codes >= 0]):
             lacking = set(range(len(known.classes))) - set(codes[sets == number].tolist())
@@ -276,7 +289,7 @@ def _labels(
                     f" {known.classes[min(lacking)]!r}.",
                     hint="Give each set photos of every class, or no labels of this attribute at all.",
                 )
-    return tuple(found), labels
+    return tuple(attributes), labels
 
 
 def _erase(

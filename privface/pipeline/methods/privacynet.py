@@ -54,24 +54,24 @@ def _train(job: Job, options: PrivacyNetOptions) -> Outcome:
     body = settings.autoencoder.model_dump(exclude={"variant", "options"})
     network = PrivacyNet(attributes=options.attributes, body=body, hide=options.hide)
     labels = np.stack([_codes(job.learn.table, name) for name in options.attributes], axis=1)
-    found = _classifiers(job, options.attributes, labels)
+    read_by = _classifiers(job, options.attributes, labels)
     critic = PixelAdversary(
         spec=classifier_spec(size=options.critic_size, crop="frame"),
         network={"width": options.critic_width, "stages": options.critic_stages},
     )
     step = PrivacyNetStep(
         network,
-        readers=[place for place, _ in found],
+        readers=[place for place, _ in read_by],
         critic=critic,
         realism=options.realism,
         matchers=job.matchers,
-        classifiers=[classifier for _, classifier in found],
+        classifiers=[classifier for _, classifier in read_by],
         attribute=AttributeLoss(options.objective),
         **loss_terms(settings),
     )
-    genders = [c for place, c in found if options.attributes[place] == GENDER]
+    genders = [c for place, c in read_by if options.attributes[place] == GENDER]
     fitted = fit_network(job, step, classifiers=genders, labels=labels)
-    return Outcome.of([fitted], [classifier for _, classifier in found])
+    return Outcome.of([fitted], [classifier for _, classifier in read_by])
 
 
 def _codes(table: FaceTable, name: str) -> NDArray[np.int64]:
@@ -98,23 +98,23 @@ def _classifiers(
         ConfigError: If an attribute has none.
     """
     own = [entry for entry in job.settings.classifiers if entry.spec is None]
-    found: list[tuple[int, GenderProbe]] = []
+    classifiers: list[tuple[int, GenderProbe]] = []
     number = 0
     for place, name in enumerate(attributes):
         if name == GENDER:
             given = [entry.spec for entry in job.settings.classifiers if entry.spec is not None]
-            found += [(place, load_gender_probe(spec, seen=True)) for spec in given]
+            classifiers += [(place, load_gender_probe(spec, seen=True)) for spec in given]
         rows = np.flatnonzero(labels[:, place] >= 0)
         for entry in own:
             codes = labels[rows, place]
-            found.append((place, own_classifier(job, entry, job.learn.pixels[rows], codes, number)))
+            classifiers.append((place, own_classifier(job, entry, job.learn.pixels[rows], codes, number)))
             number += 1
-        if all(where != place for where, _ in found):
+        if all(where != place for where, _ in classifiers):
             raise ConfigError(
                 f"The attribute {name!r} has no classifier.",
                 hint="Leave `spec` out of one, so that it is trained here.",
             )
-    return found
+    return classifiers
 
 
 PRIVACYNET = Method("privacynet", _train, PrivacyNetOptions)
