@@ -64,7 +64,8 @@ Source = Annotated[
 Output = Annotated[
     str,
     typer.Argument(
-        help="Folder for protected photos and manifest.parquet. For one photo: a file; - is standard output."
+        metavar="OUTPUT",
+        help="Folder for protected photos and manifest.parquet. For one photo: a file; - is standard output.",
     ),
 ]
 Model = Annotated[
