@@ -101,28 +101,27 @@ class Attacks:
 
     def recovered(
         self,
-        recoverer: Recoverer,
         view: View,
+        back: NDArray[Any] | None,
         probe: RetrainedProbe,
+        recoverer: str,
         frozen: Sequence[tuple[Reading, Callable[[NDArray[Any]], Scores]]] = (),
-    ) -> tuple[list[Reading], NDArray[Any] | None]:
+    ) -> list[Reading]:
         """Readings after the protected side was turned back by a recoverer fitted on other people's pairs.
 
         Attackers who read what was recovered: ``probe`` retrained on what was recovered of the attacker's people,
         and probes of originals: the frozen ones, or on embeddings ``probe`` trained on originals.
 
         Args:
-            recoverer: Learns (protected, original) pairs of the attacker's people.
             view: What is attacked.
-            probe: The attacker, by default the worst one on this view.
+            back: What was recovered, as of :meth:`recover`.
+            probe: The attacker, the worst one on this view.
+            recoverer: Who recovered it; the setting of frozen probes.
             frozen: Frozen readings with the function that scores a whole array.
-
-        Returns:
-            The readings, and what was recovered, like ``view.original``; null where a side has no photo, ``None`` if nothing was.
         """
         people, both = self._people, view.original_ok & view.protected_ok
         genders = self._subjects.genders
-        if people.lacking(genders, both) is not None:
+        if back is None:
             reason = f"too few photos enrolled on both sides: no {people.lacking(genders, both)}"
             return [
                 undefined_reading(
@@ -132,8 +131,7 @@ class Attacks:
                     seen=view.seen,
                     reason=reason,
                 )
-            ], None
-        back = self._recover(recoverer, view, both)
+            ]
         on_recovered = self._attack(probe, back, both, back, both, title=f"{probe.name} after recovery")
         original = self._attack(
             probe, view.original, view.original_ok, view.original, view.original_ok, title=probe.name
@@ -150,11 +148,11 @@ class Attacks:
         for reading, scorer in frozen:
             scores = np.full(len(self._subjects), np.nan)
             scores[rest] = scorer(back[rest])
-            attack = Attack(scores, recoverer.name)
+            attack = Attack(scores, recoverer)
             found.append(
                 self._recovered_reading(f"recover+{reading.probe}", view, reading.original_scores, attack)
             )
-        return found, back
+        return found
 
     def _recovered_reading(self, name: str, view: View, original: Scores, attack: Attack) -> Reading:
         return take_reading(
@@ -172,8 +170,15 @@ class Attacks:
             params=self._params,
         )
 
-    def _recover(self, recoverer: Recoverer, view: View, both: NDArray[np.bool_]) -> NDArray[Any]:
-        people, names = self._people, self._subjects.identities
+    def recover(self, recoverer: Recoverer, view: View) -> NDArray[Any] | None:
+        """What a recoverer fitted on pairs of the attacker's people makes of the protected side.
+
+        Returns:
+            Shape of ``view.original``, null where a side has no photo; ``None`` where too few photos are enrolled on both sides.
+        """
+        people, names, both = self._people, self._subjects.identities, view.original_ok & view.protected_ok
+        if self.lacking(both) is not None:
+            return None
         train, val, rest = both & people.train, both & people.val, both & ~people.train
 
         def compute() -> dict[str, NDArray[Any]]:

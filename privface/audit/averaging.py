@@ -209,9 +209,9 @@ def _undefined(reading: Reading, draws: int, reason: str) -> dict[str, Any]:
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Section: what several draws of a randomised protection tell, ``averaging`` rows; nothing where there is one draw."""
+    """Section: what several draws of a randomised protection tell of gender, ``averaging`` rows; nothing where there is one draw."""
     data, settings = context.data, context.settings
-    if not isinstance(data, AuditData) or data.draws is None:
+    if not isinstance(data, AuditData) or data.draws is None or not data.gendered:
         return {}
     ok = data.enrolled_protected
     if data.draws.ok is not None:

@@ -142,7 +142,7 @@ def _crossed(
 ) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
     """Cohorts of one gender and one class: who pays may show only where both meet."""
     for attribute, codes in attributes:
-        if attribute.name != GENDER:
+        if attribute.name != GENDER and subjects.gendered:
             for (gender, word), (code, name) in itertools.product(
                 enumerate(GENDERS), enumerate(attribute.classes)
             ):

@@ -83,6 +83,11 @@ class Context:
 
     def __init__(self, settings: Auditor, data: AuditData | EmbeddingData) -> None:
         data.check()
+        if not data.gendered and not settings.attributes:
+            raise AuditError(
+                "The audited photos have no gender labels, and no other attribute is asked for.",
+                hint="Give labels with a gender column, or name another one (--attribute).",
+            )
         self.settings, self.data, self.params = settings, data, settings.params
         self.whole = data.with_attackers()
         self.attributes = [self.whole.attribute(given) for given in settings.attributes]
@@ -266,7 +271,9 @@ class Context:
 
     @cached_property
     def plain(self) -> list[Attacked]:
-        """Every attacker on every view."""
+        """Every attacker of gender on every view; none where the set has no gender labels."""
+        if not self.whole.gendered:
+            return []
         sent = [(probe, view) for view in self.views for probe in self.settings.attackers(view.medium)]
         found = []
         for number, (probe, view) in enumerate(sent):
@@ -276,9 +283,9 @@ class Context:
 
     @cached_property
     def frozen(self) -> list[Reading]:
-        """What pretrained classifiers read, in their order."""
+        """What pretrained classifiers read of gender, in their order."""
         whole, people = self.whole, self.people
-        if not isinstance(whole, AuditData):
+        if not isinstance(whole, AuditData) or not whole.gendered:
             return []
         return [
             take_reading(
@@ -300,22 +307,29 @@ class Context:
         ]
 
     @cached_property
-    def recovered(self) -> list[tuple[Attacked, Recoverer, list[Reading], NDArray[Any] | None]]:
-        """On each view the worst attacker, what a recoverer made of the protected rows, and what is read from that."""
+    def backs(self) -> list[tuple[View, Recoverer, NDArray[Any] | None]]:
+        """What each recoverer made of the protected rows of each view that has attackers, as :meth:`Attacks.recover` gives it."""
+        return [
+            (view, recoverer, self.attacks.recover(recoverer, view))
+            for view in self.views
+            if self.settings.attackers(view.medium)
+            and view.original.shape == view.protected.shape  # others are a space of their own: no way back
+            for recoverer in self.settings.recoverers(view.medium)
+        ]
+
+    @cached_property
+    def recovered(self) -> list[tuple[Attacked, Recoverer, list[Reading]]]:
+        """On each view the worst attacker of gender, who recovered the protected rows, and what is read from that."""
+        worst = {item[2].source: item for item in _worst_by_view(self.plain)}
+        if not worst:
+            return []
+        frozen = [(r, self._scorer(p)) for r, p in zip(self.frozen, self.settings.frozen_probes, strict=True)]
         found = []
-        for reading, probe, view in _worst_by_view(self.plain):
-            fixed: list[tuple[Reading, Callable[[NDArray[Any]], Scores]]] = []
-            if view.medium == "image":
-                fixed = [
-                    (r, self._scorer(p))
-                    for r, p in zip(self.frozen, self.settings.frozen_probes, strict=True)
-                ]
-            for recoverer in self.settings.recoverers(view.medium):
-                if (
-                    view.original.shape == view.protected.shape
-                ):  # others are a space of their own: no way back
-                    readings, back = self.attacks.recovered(recoverer, view, probe, fixed)
-                    found.append(((reading, probe, view), recoverer, readings, back))
+        for view, recoverer, back in self.backs:
+            if view.source in worst:
+                probe, fixed = worst[view.source][1], frozen if view.medium == "image" else []
+                readings = self.attacks.recovered(view, back, probe, recoverer.name, fixed)
+                found.append((worst[view.source], recoverer, readings))
         return found
 
     def _scorer(self, probe: FrozenProbe) -> Callable[[NDArray[np.uint8]], Scores]:
@@ -324,7 +338,7 @@ class Context:
     @property
     def adaptive(self) -> list[Reading]:
         """What all attackers read who learn from protected data."""
-        back = [reading for _, _, readings, _ in self.recovered for reading in readings]
+        back = [reading for _, _, readings in self.recovered for reading in readings]
         return [reading for reading, _, _ in self.plain] + back
 
     @property

@@ -125,7 +125,7 @@ PART: Final = Part(
 def run(context: Context) -> dict[str, Any]:
     """Section: ``irreversibility`` rows, one for each recovery and matcher; nothing where nothing was recovered."""
     rows: list[dict[str, Any]] = []
-    for (_, _, view), recoverer, _, back in context.recovered:
+    for view, recoverer, back in context.backs:
         if back is not None:
             rows += _rows(context, recoverer.name, view, back)
     return {"irreversibility": rows} if rows else {}

@@ -35,7 +35,7 @@ from privface.audit.intervals import (
 )
 from privface.audit.streaming import ImpostorScores, Rows, bin_centres, stream_impostors
 from privface.errors import AuditError
-from privface.records import Embeddings, Measured, Scores
+from privface.records import NO_GENDER, Embeddings, Measured, Scores
 
 Mode: TypeAlias = Literal["O-O", "P-P", "P-O"]
 """Gallery - probe: O original, P protected."""
@@ -273,7 +273,7 @@ def evaluate_matching(
         protected: Embeddings of the protected photos, same order; of another dimension if protected
             templates cannot be compared with originals, then P-O is undefined.
         identities: Who is on each photo, shape ``(N,)``.
-        genders: 0 (female) or 1 (male), shape ``(N,)``.
+        genders: 0 (female) or 1 (male), shape ``(N,)``; -1 throughout without gender labels: same-gender figures are then undefined.
         matcher: Name for the result.
         seen: Whether the protector trained against this matcher.
         params: Bootstrap settings.
@@ -323,6 +323,8 @@ def evaluate_matching(
         else:
             (scores, kinds), reason = comparison.run(gallery, probe, tell), None
         for kind, impostor in zip(IMPOSTORS, kinds, strict=True):
+            if kind == "same-gender" and count and genders.max() < 0:
+                impostor, reason = None, reason or NO_GENDER  # noqa: PLW2901 - all rows have the same label, which is none
             figures = _measure(scores, person[genuine[:, 0]], impostor, comparison.people, params, reason)
             size = 0 if impostor is None else impostor.size
             results.append(

@@ -24,7 +24,7 @@ from privface.audit.intervals import (
     weighted_balanced_accuracy,
     weighted_eer,
 )
-from privface.records import Measured, Scores
+from privface.records import NO_GENDER, Measured, Scores
 
 MIN_ORIGINAL_AUC = 0.90
 """AUC on originals below which a probe proves nothing."""
@@ -277,6 +277,8 @@ def leakage_within(
     params: BootstrapParams,
 ) -> Measured:
     """Leakage of a reading on the test people of one cohort."""
+    if np.max(genders) < 0:
+        return Measured.undefined(NO_GENDER)
     if len(np.unique(genders[inside])) < 2:
         return Measured.undefined("one gender on its own has nothing to tell apart")
     if reading is None:

@@ -214,7 +214,7 @@ def _regressions(seed: int) -> list[tuple[str, Callable[[], Any]]]:
 def run(context: Context) -> dict[str, Any]:
     """Section: what recovering first adds to the worst attacker on each view, ``recovery`` rows."""
     rows, whole = [], context.whole
-    for (reading, _, view), recoverer, found, _ in context.recovered:
+    for (reading, _, view), recoverer, found in context.recovered:
         worst = worst_by_validation(found)
         none = Measured.undefined("no measurable probe after recovery")
         gain = none

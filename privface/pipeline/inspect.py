@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from privface.attributes import column, labelled, parse_attributes
 from privface.audit import AuditData, AuditResult, Draws
 from privface.audit.comparison import changes
 from privface.data import FoldedPairs, LoadedFaces, open_source, read_pairs_file
@@ -103,7 +104,7 @@ def audit(
     coder = _load_coder(
         model, {row.model for row in rows.values()}, Device.choose(options.device, options.precision)
     )
-    table = open_labelled(original, labels=labels, split=split)
+    table = open_labelled(original, labels=labels, split=split, attributes=options.attributes)
 
     mode = _as_protected(rows, options)
     faces = load_aligned(table, mode=mode, size=options.size, progress=progress, stage="align originals")
@@ -172,7 +173,9 @@ def _attackers(
     Raises:
         AuditError: If there is neither a protected folder nor a model, or the model's faces have another size.
     """
-    table = open_labelled(given.original, labels=given.labels, split=given.split)
+    table = open_labelled(
+        given.original, labels=given.labels, split=given.split, attributes=options.attributes
+    )
     mode = _as_protected(rows, options)
     faces = load_aligned(
         table, mode=mode, size=options.size, progress=progress, stage="align the attackers' people"
@@ -211,21 +214,31 @@ def protected_pixels(
     return np.concatenate(found)
 
 
-def open_labelled(original: Path, *, labels: Path | None = None, split: str | None = None) -> FaceTable:
-    """The photos of a set, or of one of its splits, that have a gender label; what an audit looks at.
+def open_labelled(
+    original: Path,
+    *,
+    labels: Path | None = None,
+    split: str | None = None,
+    attributes: Sequence[str] = (),
+) -> FaceTable:
+    """The photos of a set, or of one of its splits, that an audit of these attributes looks at.
 
     Raises:
         DataError: If there is none.
-        LabelError: If the labels cannot be read.
+        LabelError: If the labels cannot be read, or one of ``attributes`` cannot be attacked.
     """
     table = open_source(str(original), labels=labels)
     if split is not None:
         table = take_split(table, split, where=str(original))
-    table = table.labelled()
+    asked = parse_attributes(attributes)
+    table = labelled(table, asked)
     if not len(table):
         raise DataError(
-            f"{original} has no photo with a gender label.", hint="Give --labels with a gender column."
+            f"{original} has no photo with a gender label.",
+            hint="Give --labels with a gender column, or name another one with --attribute.",
         )
+    for attribute in asked:  # now, and not after hours
+        attribute.read(column(table, attribute.name))
     return table
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from privface.attributes import GENDER
 from privface.audit import auditor
 from privface.audit.part import Part
 from privface.audit.subjects import WHITE_BOX
@@ -148,6 +149,12 @@ def _view(document: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "status": status.replace("-", " "),
         "tone": _TONES.get(status, "none"),
+        "gender": _has_gender(document),
+        "attributes": [
+            _attribute_view(row)
+            for row in rows_of(document, "attributes")
+            if row.get("medium") == "any" and row.get("attribute") != GENDER
+        ],
         "headline": verdict.get("headline") or "This audit states no verdict.",
         "sentences": list(verdict.get("sentences") or []),
         "data": data,
@@ -200,6 +207,22 @@ def _worst(document: Mapping[str, Any], name: str) -> dict[str, Any]:
         "where": _medium(medium),
         "white_box": part.get("white_box") is True,
         "leakage": Reading.of(part.get("leakage")),
+    }
+
+
+def _has_gender(document: Mapping[str, Any]) -> bool:
+    """Whether the audit measured gender; one of a set without gender labels speaks of other attributes."""
+    data = _part(document, "data")
+    return bool(data.get("female", 1) or data.get("male", 1))
+
+
+def _attribute_view(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The worst attacker on an attribute, for the switch at the top."""
+    return {
+        **{key: row.get(key) for key in ("attribute", "probe")},
+        **{key: Reading.of(row.get(key)) for key in ("original", "protected", "chance")},
+        "classes": len(row.get("classes") or ()),
+        "where": _medium(str(row.get("input", "image"))),
     }
 
 

@@ -166,7 +166,8 @@ def test_recovery_turns_a_rotation_back():
     hidden = dataclasses.replace(view, protected=(view.original @ rotation.T).astype(np.float32))
     probe = Counted([])
     plain = attacks(who).retrained(probe, hidden)
-    (retrained, original), back = attacks(who).recovered(Undo(rotation), hidden, probe)
+    back = attacks(who).recover(Undo(rotation), hidden)
+    retrained, original = attacks(who).recovered(hidden, back, probe, "undo")
     np.testing.assert_allclose(back, hidden.original, atol=1e-4)
     assert (retrained.probe, original.probe) == ("recover+counted", "recover+original-counted")
     assert {retrained.kind, original.kind} == {"recovered"}
