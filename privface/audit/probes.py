@@ -86,7 +86,7 @@ class EmbeddingProbe:
     All but the last see standardised embeddings. Genders count equally: by class weights, by drawing the rarer
     gender again (mlp), or by taking as many neighbours of each (similarity). The setting with the best
     validation AUC wins, the first of equals. Kernel machines and neighbours learn from at most
-    :data:`MAX_KERNEL_ROWS` rows, a random choice where there are more.
+    :data:`MAX_KERNEL_ROWS` rows, a random choice where there are more, with a row of a class that it would miss.
 
     Attributes:
         kind: Which classifier.
@@ -138,7 +138,9 @@ class EmbeddingProbe:
             )
         x, y = np.asarray(train, np.float64), train_genders
         if self.kind in _KERNELS and len(x) > MAX_KERNEL_ROWS:
-            kept = np.sort(np.random.default_rng([seed, 4]).permutation(len(x))[:MAX_KERNEL_ROWS])
+            order = np.random.default_rng([seed, 4]).permutation(len(x))
+            each = order[np.unique(y[order], return_index=True)[1]]  # a rare class must not be missed
+            kept = np.union1d(order[:MAX_KERNEL_ROWS], each)
             x, y = x[kept], y[kept]
         if self.kind == "mlp":
             again = _balance(y, seed)

@@ -33,12 +33,13 @@ _SOMETIMES: Final[Mapping[str, str]] = {
     "averaging": _ONE_DRAW,
     "averaging_gain": _ONE_DRAW,
     "worst_white_box": "this audit saw no code of a model",
+    "unlinkability": "this audit saw no second protection",
 }
 """Figures that not every audit has, and why one may lack them."""
 
 _FIGURE = re.compile(
     r"leakage|worst_(retrained|frozen|frozen_seen|frozen_unseen|image|embedding|white_box)|balanced_accuracy|bits"
-    r"|illusion_gap(_seen|_unseen)?|recovery_gain|set_attack|averaging(_gain)?|fnmr_ratio|psnr|ssim|tmr|fte"
+    r"|illusion_gap(_seen|_unseen)?|recovery_gain|set_attack|averaging(_gain)?|unlinkability|fnmr_ratio|psnr|ssim|tmr|fte"
     rf"|fte_{_MODES}|(eer|auc|d_prime)_{_MODES}(_same_gender)?|tmr_{_MODES}_0\.(01|001|0001)(_same_gender)?"
 )
 
@@ -70,7 +71,7 @@ def check_gate(expression: str, attributes: Collection[str] = ()) -> None:
             f"An audit has no figure {name!r}.",
             hint="Figures: leakage, worst_retrained, worst_image, worst_embedding, worst_white_box, balanced_accuracy, bits, "
             "worst_frozen, worst_frozen_seen, worst_frozen_unseen, illusion_gap, illusion_gap_seen, "
-            "illusion_gap_unseen, recovery_gain, set_attack, averaging, averaging_gain, fnmr_ratio, tmr, fte, psnr, ssim, leakage.NAME of each --attribute, and "
+            "illusion_gap_unseen, recovery_gain, set_attack, averaging, averaging_gain, unlinkability, fnmr_ratio, tmr, fte, psnr, ssim, leakage.NAME of each --attribute, and "
             "eer_, auc_, d_prime_, tmr_ with a mode, such as eer_p_p or tmr_p_o_0.001.",
         )
 
@@ -188,6 +189,7 @@ class AuditResult:
           several photos of one person; ``fnmr_ratio``: the worst cohort's FNMR after over before;
         - ``averaging``: the highest leakage when draws of a randomised protection are averaged, ``averaging_gain``: the most that
           this added to one draw; only where the audit had several draws;
+        - ``unlinkability``: the highest D_sys of any matcher, only where the audit had a second protection;
         - ``eer_MODE``, ``auc_MODE``, ``d_prime_MODE`` and ``tmr_MODE_FMR``, with MODE ``o_o``, ``p_p`` or
           ``p_o`` and FMR ``0.01``, ``0.001`` or ``0.0001``: all impostors, the worst matcher; with
           ``_same_gender`` appended, same-gender impostors;
@@ -207,6 +209,8 @@ class AuditResult:
         }
         if "worst_white_box" in document:
             found["worst_white_box"] = read_figure(document["worst_white_box"].get("leakage"))
+        if linked := document.get("unlinkability"):
+            found["unlinkability"] = _highest(linked, "d_sys", "D_sys of no matcher could be measured")
         for row in document.get("attributes", ()):
             if row.get("medium") == "any":
                 found[f"leakage.{row['attribute']}"] = read_figure(row.get("upper"))

@@ -145,7 +145,7 @@ def _as_protected(
 
 def _with_codes(
     data: AuditData,
-    coder: Protector | None,
+    named: tuple[Protector, str] | None,
     faces: LoadedFaces,
     table: FaceTable,
     mode: Callable[[NDArray[np.uint8], FaceRecord], Alignment],
@@ -153,17 +153,18 @@ def _with_codes(
     progress: Progress | None,
 ) -> AuditData:
     """The same with the model's codes, if it has any; a model looks at faces of its own size."""
-    if coder is None:
+    if named is None:
         return data
+    coder, name = named
     if coder.size != options.size:
         faces = load_aligned(table, mode=mode, size=coder.size, progress=progress, stage="align for the code")
-    return replace(data, codes=_codes(coder, faces.pixels, progress))
+    return replace(data, codes=_codes(coder, faces.pixels, progress, name))
 
 
 def _attackers(
     given: AttackerSet,
     rows: Mapping[str, ManifestRow],
-    coder: Protector | None,
+    coder: tuple[Protector, str] | None,
     model: Path | None,
     options: AuditOptions,
     progress: Progress | None,
@@ -188,7 +189,11 @@ def _attackers(
             hint="Give the folder of their protected photos (--attackers-protected), or the model (--model).",
         )
     else:
-        by = coder or Protector.load(model, device=Device.choose(options.device, options.precision))
+        by = (
+            coder[0]
+            if coder
+            else Protector.load(model, device=Device.choose(options.device, options.precision))
+        )
         if by.size != options.size:
             raise AuditError(
                 f"The model protects faces of {by.size} pixels, the audit looks at {options.size}.",
@@ -355,8 +360,11 @@ def _load_models(matchers: Sequence[str], probes: Sequence[str], model: Path | N
     return found
 
 
-def _load_coder(model: Path | None, made_by: Collection[str], device: Device) -> Protector | None:
-    """The protector of a run, if it is one that draws faces from a code alone, as those that the fingerprints name."""
+def _load_coder(model: Path | None, made_by: Collection[str], device: Device) -> tuple[Protector, str] | None:
+    """The protector of a run, if it is one that draws faces from a code alone, as those that the fingerprints name.
+
+    Beside it the name of its code, which says so where nothing tells what was hidden and the default choice is assumed.
+    """
     if model is None or not (model_folder(model) / CARD).is_file():
         return None
     # by its kind: some others cannot be loaded without more, such as true genders
@@ -370,11 +378,13 @@ def _load_coder(model: Path | None, made_by: Collection[str], device: Device) ->
             hint="Audit photos of one choice at a time.",
         )
     hide = hidden.pop().split(",") if hidden else None
-    return Protector.load(model, code_size=max(sizes, default=None), hide=hide, device=device)
+    coder = Protector.load(model, code_size=max(sizes, default=None), hide=hide, device=device)
+    assumed = None if hide else re.search(r"\+hide:([^+@]+)", coder.network.mark)
+    return coder, f"code assumed to hide {assumed[1]}" if assumed else "code"
 
 
 def _codes(
-    coder: Any, pixels: NDArray[np.uint8], progress: Progress | None
+    coder: Any, pixels: NDArray[np.uint8], progress: Progress | None, name: str = "code"
 ) -> dict[str, tuple[Embeddings, Embeddings]]:
     """Codes of aligned faces ``(N, S, S, 3)`` before and after the eraser."""
     found: list[tuple[Embeddings, Embeddings]] = []
@@ -384,7 +394,7 @@ def _codes(
         if progress is not None:
             progress("read the model's code", len(found), len(parts))
     before, after = zip(*found, strict=True)
-    return {"code": (np.concatenate(before), np.concatenate(after))}
+    return {name: (np.concatenate(before), np.concatenate(after))}
 
 
 def _run(
