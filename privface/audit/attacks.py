@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
@@ -13,11 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privface.audit.cache import Cache
-from privface.audit.curves import auc, by_label, leakage
-from privface.audit.intervals import BootstrapParams, leakage_interval, probe_interval, weighted_auc
+from privface.audit.intervals import BootstrapParams
 from privface.audit.learning_curve import learning_curve
 from privface.audit.probes import FittedProbe, RetrainedProbe
-from privface.audit.readings import Reading, leakage_difference, take_reading, undefined_reading
+from privface.audit.readings import (
+    Reading,
+    leakage_difference,
+    measure_leakage,
+    take_reading,
+    undefined_reading,
+)
 from privface.audit.recovery import Recoverer
 from privface.audit.subjects import People, Subjects, View
 from privface.records import Measured, Scores
@@ -66,6 +72,7 @@ class Attacks:
     ) -> None:
         self._subjects, self._people, self._seed, self._params = subjects, people, seed, params
         self._cache, self._progress = cache, progress
+        self.reading = functools.partial(take_reading, subjects, people, params)
 
     def retrained(self, probe: RetrainedProbe, view: View) -> Reading:
         """The reading of a probe trained on each side of a view: on originals to prove itself, on protected to attack."""
@@ -79,24 +86,18 @@ class Attacks:
             lacking = people.lacking(genders, ok)
             if lacking is not None:
                 reason = f"too few {side} photos enrolled: no {lacking}"
-                return undefined_reading(
-                    probe=probe.name, kind="retrained", source=view.source, seen=view.seen, reason=reason
-                )
+                return undefined_reading(probe.name, "retrained", view.source, view.seen, reason=reason)
             title = f"{probe.name} on {view.source}, {side}"
             found.append(self._attack(probe, features, ok, features, ok, title=title, start=view.original))
-        return take_reading(
+        original, protected = found
+        return self.reading(
             probe=probe.name,
             kind="retrained",
             source=view.source,
             seen=view.seen,
-            original=found[0].scores,
-            protected=found[1].scores,
-            setting=found[1].setting,
-            val=people.val,
-            test=people.test,
-            identities=self._subjects.identities,
-            genders=genders,
-            params=self._params,
+            original=original.scores,
+            protected=protected.scores,
+            setting=protected.setting,
         )
 
     def recovered(
@@ -120,18 +121,10 @@ class Attacks:
             frozen: Frozen readings with the function that scores a whole array.
         """
         people, both = self._people, view.original_ok & view.protected_ok
-        genders = self._subjects.genders
         if back is None:
-            reason = f"too few photos enrolled on both sides: no {people.lacking(genders, both)}"
-            return [
-                undefined_reading(
-                    probe=f"recover+{probe.name}",
-                    kind="recovered",
-                    source=view.source,
-                    seen=view.seen,
-                    reason=reason,
-                )
-            ]
+            reason = f"too few photos enrolled on both sides: no {self.lacking(both)}"
+            name = f"recover+{probe.name}"
+            return [undefined_reading(name, "recovered", view.source, view.seen, reason=reason)]
         on_recovered = self._attack(probe, back, both, back, both, title=f"{probe.name} after recovery")
         original = self._attack(
             probe, view.original, view.original_ok, view.original, view.original_ok, title=probe.name
@@ -155,7 +148,7 @@ class Attacks:
         return found
 
     def _recovered_reading(self, name: str, view: View, original: Scores, attack: Attack) -> Reading:
-        return take_reading(
+        return self.reading(
             probe=name,
             kind="recovered",
             source=view.source,
@@ -163,11 +156,6 @@ class Attacks:
             original=original,
             protected=attack.scores,
             setting=attack.setting,
-            val=self._people.val,
-            test=self._people.test,
-            identities=self._subjects.identities,
-            genders=self._subjects.genders,
-            params=self._params,
         )
 
     def recover(self, recoverer: Recoverer, view: View) -> NDArray[Any] | None:
@@ -283,12 +271,7 @@ class Attacks:
         rows = self._people.test & ~np.isnan(scores)
         if len(np.unique(subjects.genders[rows])) < 2:
             return Measured.undefined("a gender is missing among the scored test photos", n=int(rows.sum()))
-        value = auc(*by_label(scores[rows], subjects.genders[rows]))
-        ends = probe_interval(
-            scores[rows], subjects.genders[rows], subjects.identities[rows], weighted_auc, self._params
-        )
-        fold = leakage_interval(ends)
-        return Measured(leakage(value), fold.low, fold.high, int(rows.sum()))
+        return measure_leakage(scores[rows], subjects.genders[rows], subjects.identities[rows], self._params)
 
     # --- parts for attackers who combine scores by themselves
 
@@ -328,23 +311,18 @@ class Attacks:
         """The reading of the same probe from other scores of the protected side; undefined where the plain one is."""
         if not plain.original_scores.size:
             return plain
-        return take_reading(
+        return self.reading(
             probe=plain.probe,
             kind=plain.kind,
             source=plain.source,
             seen=plain.seen,
             original=plain.original_scores,
             protected=protected,
-            val=self._people.val,
-            test=self._people.test,
-            identities=self._subjects.identities,
-            genders=self._subjects.genders,
-            params=self._params,
         )
 
     def difference(self, one: Reading, other: Reading) -> Measured:
         """Leakage of one reading minus that of another, with an interval over the same people."""
-        return leakage_difference(one, other, self._subjects.identities, self._subjects.genders, self._params)
+        return leakage_difference(one, other, self._subjects, self._params)
 
     def _fit(
         self,
@@ -466,20 +444,10 @@ def set_attack(
             continue
         pooled = np.array([reading.scores[photos].mean() for photos in sets])
         single = np.array([reading.scores[photos[0]] for photos in sets])
-        rows.append(
-            {
-                **row,
-                "leakage": _people_leakage(pooled, genders, params),
-                "single": _people_leakage(single, genders, params),
-            }
-        )
+        people = np.arange(len(sets))
+        together, alone = (measure_leakage(scores, genders, people, params) for scores in (pooled, single))
+        rows.append({**row, "leakage": together, "single": alone})
     return rows
-
-
-def _people_leakage(scores: Scores, genders: NDArray[np.int64], params: BootstrapParams) -> Measured:
-    value = auc(*by_label(scores, genders))
-    fold = leakage_interval(probe_interval(scores, genders, np.arange(scores.size), weighted_auc, params))
-    return Measured(leakage(value), fold.low, fold.high, scores.size)
 
 
 def library_versions() -> dict[str, str]:

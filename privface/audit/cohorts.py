@@ -132,7 +132,7 @@ def cohort_rows(
             continue
         row: dict[str, Any] = {"cohort": cohort, "value": value, "n": int(inside.sum())}
         row.update(fnmr.row(inside, params))
-        row["leakage"] = leakage_within(worst, inside, subjects.identities, subjects.genders, params)
+        row["leakage"] = leakage_within(worst, inside, subjects, params)
         rows.append(row)
     return rows
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from privface.audit.attacks import Attacks, library_versions
 from privface.audit.matching import MatchingResult, enrolled, evaluate_matching
 from privface.audit.probes import RetrainedProbe
-from privface.audit.readings import Reading, take_reading, worst_by_validation
+from privface.audit.readings import Reading, worst_by_validation
 from privface.audit.recovery import Recoverer
 from privface.audit.subjects import WHITE_BOX, AuditData, EmbeddingData, People, View
 from privface.data.splits import person_key
@@ -284,24 +284,17 @@ class Context:
     @cached_property
     def frozen(self) -> list[Reading]:
         """What pretrained classifiers read of gender, in their order."""
-        whole, people = self.whole, self.people
+        whole, rest = self.whole, ~self.people.train
         if not isinstance(whole, AuditData) or not whole.gendered:
             return []
         return [
-            take_reading(
+            self.attacks.reading(
                 probe=probe.name,
                 kind="frozen",
                 source="image",
                 seen=probe.seen,
-                original=self.frozen_scores(probe, whole.original, whole.enrolled_original & ~people.train),
-                protected=self.frozen_scores(
-                    probe, whole.protected, whole.enrolled_protected & ~people.train
-                ),
-                val=people.val,
-                test=people.test,
-                identities=whole.identities,
-                genders=whole.genders,
-                params=self.params,
+                original=self.frozen_scores(probe, whole.original, whole.enrolled_original & rest),
+                protected=self.frozen_scores(probe, whole.protected, whole.enrolled_protected & rest),
             )
             for probe in self.settings.frozen_probes
         ]

@@ -42,7 +42,7 @@ def run(context: Context) -> dict[str, Any]:
 
 
 def _gap(context: Context, worst: Reading | None, frozen: Reading | None) -> Measured:
-    return illusion_gap(worst, frozen, context.whole.identities, context.whole.genders, context.params)
+    return illusion_gap(worst, frozen, context.whole, context.params)
 
 
 def _frozen_gaps(context: Context, worst: Reading | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -336,23 +336,6 @@ def evaluate_matching(
     return results
 
 
-class _Impostors(Protocol):
-    """All impostor scores of one kind, in memory or streamed."""
-
-    @property
-    def size(self) -> int: ...
-
-    def tmr_at_fmr(self, genuine: Scores, *, fmr: float) -> OperatingPoint: ...
-
-    def eer(self, genuine: Scores) -> float: ...
-
-    def auc(self, genuine: Scores) -> float: ...
-
-    def d_prime(self, genuine: Scores) -> float: ...
-
-    def det(self, genuine: Scores) -> DetCurve: ...
-
-
 @dataclass(frozen=True)
 class _HeldScores:
     """Impostor scores in memory."""
@@ -378,6 +361,10 @@ class _HeldScores:
 
     def det(self, genuine: Scores) -> DetCurve:
         return det_curve(genuine, self.scores)
+
+
+_Impostors: TypeAlias = _HeldScores | ImpostorScores
+"""All impostor scores of one kind, in memory or streamed."""
 
 
 @dataclass(frozen=True)
@@ -438,7 +425,7 @@ def _measure(
     measurable = tuple(fmr for fmr in FMRS if impostor.size * fmr >= RULE_OF_30 - 1e-9)
     if isinstance(impostor, ImpostorScores):
         sample = PairSample(genuine, genuine_people, *impostor.thinned()[:2], people, impostor.thinned()[2])
-    elif isinstance(impostor, _HeldScores):
+    else:
         sample = PairSample(genuine, genuine_people, impostor.scores, impostor.people, people)
     draws = draw_pairs(sample, params, fmrs=measurable)
 
@@ -474,7 +461,7 @@ def _histogram(genuine: Scores, impostor: _Impostors) -> ScoreHistogram:
     values, weights = genuine[np.isfinite(genuine)], None
     if isinstance(impostor, ImpostorScores):
         others, weights = bin_centres()[impostor.counts > 0], impostor.counts[impostor.counts > 0]
-    elif isinstance(impostor, _HeldScores):
+    else:
         others = impostor.scores
     every = np.concatenate([values, others])
     low, high = float(every.min()), float(every.max())

@@ -67,7 +67,16 @@ class RetrainedProbe(Protocol):
         *,
         seed: int,
     ) -> FittedProbe:
-        """Train on some people and choose settings on others; the same seed gives the same probe."""
+        """Train on some people and choose settings on others; the same seed gives the same probe.
+
+        Args:
+            train: Embeddings ``(N, D)`` or uint8 RGB ``(N, H, W, 3)``.
+            train_genders: 0 (female) or 1 (male), shape ``(N,)``.
+            train_people: Identities, shape ``(N,)``.
+            val: The same of other people, ``(M, ...)``.
+            val_genders: Shape ``(M,)``.
+            seed: Of whatever is random.
+        """
 
 
 @dataclass(frozen=True)
@@ -115,18 +124,10 @@ class EmbeddingProbe:
         *,
         seed: int,
     ) -> FittedEmbeddingProbe:
-        """Train one classifier per setting and keep the best on validation people.
-
-        Args:
-            train: Finite embeddings, shape ``(N, D)``.
-            train_genders: 0 (female) or 1 (male), shape ``(N,)``.
-            train_people: Identities, shape ``(N,)``; used to refuse a set of fewer than two people.
-            val: Finite embeddings of other people, shape ``(M, D)``.
-            val_genders: Shape ``(M,)``.
-            seed: Seed of the classifiers and of the balancing draw.
+        """Train one classifier per setting and keep the best on validation people; see :meth:`RetrainedProbe.fit`.
 
         Raises:
-            AuditError: If embeddings are not finite or a gender is missing.
+            AuditError: If embeddings are not finite, a gender is missing, or there are fewer than two training people.
         """
         from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
 

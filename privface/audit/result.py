@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
@@ -54,17 +55,7 @@ def check_gate(expression: str, attributes: Collection[str] = ()) -> None:
     Raises:
         ConfigError: If the expression is malformed or names no figure that an audit gives.
     """
-    match = _GATE.fullmatch(expression)
-    try:
-        limit = float(match.group(3)) if match else math.nan
-    except ValueError:
-        limit = math.nan
-    if match is None or not math.isfinite(limit):
-        raise ConfigError(
-            f"{expression!r} is no gate; a gate is FIGURE, one of > >= < <=, and a number.",
-            hint="For example leakage>0.60 or tmr_p_p_0.01.low<0.9.",
-        )
-    name = match.group(1)
+    name, _, _ = _parts(expression, hint="For example leakage>0.60 or tmr_p_p_0.01.low<0.9.")
     plain = re.sub(r"\.(low|high|value)$", "", name)
     if plain not in {f"leakage.{attribute}" for attribute in attributes} and not _FIGURE.fullmatch(plain):
         raise ConfigError(
@@ -74,6 +65,21 @@ def check_gate(expression: str, attributes: Collection[str] = ()) -> None:
             "illusion_gap_unseen, recovery_gain, set_attack, averaging, averaging_gain, unlinkability, fnmr_ratio, tmr, fte, psnr, ssim, leakage.NAME of each --attribute, and "
             "eer_, auc_, d_prime_, tmr_ with a mode, such as eer_p_p or tmr_p_o_0.001.",
         )
+
+
+def _parts(expression: str, *, hint: str) -> tuple[str, str, float]:
+    """Figure, comparison and limit of a gate.
+
+    Raises:
+        ConfigError: If it is malformed.
+    """
+    if match := _GATE.fullmatch(expression):
+        with contextlib.suppress(ValueError):
+            if math.isfinite(limit := float(match.group(3))):
+                return match.group(1), match.group(2), limit
+    raise ConfigError(
+        f"{expression!r} is no gate; a gate is FIGURE, one of > >= < <=, and a number.", hint=hint
+    )
 
 
 @dataclass(frozen=True)
@@ -244,26 +250,19 @@ class AuditResult:
         Raises:
             ConfigError: If the expression is malformed or names no figure.
         """
-        match = _GATE.fullmatch(expression)
-        try:
-            limit = float(match.group(3)) if match else math.nan
-        except ValueError:
-            limit = math.nan
-        if match is None or not math.isfinite(limit):
-            raise ConfigError(
-                f"{expression!r} is no gate; a gate is FIGURE, one of > >= < <=, and a number.",
-                hint=f"For example leakage>0.60. Figures: {', '.join(sorted(self.figures))}.",
-            )
-        name, part = match.group(1), "value"
+        names = ", ".join(sorted(self.figures))
+        hint = f"For example leakage>0.60. Figures: {names}."
+        wanted, comparison, limit = _parts(expression, hint=hint)
+        name, part = wanted, "value"
         if name not in {*self.figures, *_SOMETIMES} and name.endswith((".low", ".high", ".value")):
             name, _, part = name.rpartition(".")
         figure = self.figure(name)
         value = float(getattr(figure, part))
         if math.isnan(value):
             why = figure.reason or "it has no interval"
-            return GateOutcome(expression, True, value, f"{match.group(1)} is not measurable: {why}.")
-        failed = _OPERATORS[match.group(2)](value, limit)
-        relation = f"{match.group(1)} is {value:.4f}; the build fails at {match.group(2)} {limit:g}"
+            return GateOutcome(expression, True, value, f"{wanted} is not measurable: {why}.")
+        failed = _OPERATORS[comparison](value, limit)
+        relation = f"{wanted} is {value:.4f}; the build fails at {comparison} {limit:g}"
         return GateOutcome(expression, failed, value, f"{relation}.")
 
 

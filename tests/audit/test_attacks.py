@@ -26,18 +26,17 @@ def subjects(people: int, photos: int) -> Subjects:
 
 def reading_of(who: Subjects, scores: np.ndarray, *, test: np.ndarray | None = None):
     every = np.ones(len(who), bool)
+    people = People(~every, every, every if test is None else test)
     return take_reading(
+        who,
+        people,
+        PARAMS,
         probe="p",
         kind="retrained",
         source="image",
         seen=False,
         original=scores,
         protected=scores,
-        val=every,
-        test=every if test is None else test,
-        identities=who.identities,
-        genders=who.genders,
-        params=PARAMS,
     )
 
 

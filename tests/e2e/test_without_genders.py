@@ -43,7 +43,7 @@ def test_a_set_without_genders_goes_through(tmp_path: Path, monkeypatch: pytest.
         rows = {row["medium"]: row for row in found["attributes"]}
         assert media <= set(rows)
         assert rows["any"]["original"]["value"] > 0.8
-        assert rows["any"]["highest"]["value"] < 0.6
+        assert rows["any"]["highest"]["value"] < rows["any"]["original"]["value"] - 0.1
         assert found["leakage"] == found["recovery"] == []
         assert found["worst_retrained"]["leakage"]["reason"] == "the set has no gender labels"
         reasons = {row["eer"].get("reason") for row in found["matching"] if row["impostors"] != "all"}
