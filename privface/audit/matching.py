@@ -509,35 +509,3 @@ def fold_accuracy(scores: Scores, same: NDArray[np.bool_], folds: NDArray[np.int
     half = float(student_t.ppf(0.975, len(right) - 1) * np.std(right, ddof=1) / math.sqrt(len(right)))
     mean = float(np.mean(right))
     return Measured(mean, max(mean - half, 0.0), min(mean + half, 1.0), len(scores))
-
-
-def cohort_fnmr(
-    gallery: Embeddings,
-    probe: Embeddings,
-    pairs: Pairs,
-    *,
-    fmr: float,
-    min_false_matches: int = RULE_OF_30,
-) -> tuple[NDArray[np.bool_], float] | None:
-    """Which genuine pairs fail at the threshold that keeps ``fmr`` over all impostors, and that threshold.
-
-    One threshold for everybody, as in operation: cohorts then differ in FNMR (ISO/IEC 19795-10).
-
-    Args:
-        gallery: Shape ``(N, D)``.
-        probe: Shape ``(N, D)``.
-        pairs: From :func:`choose_pairs`.
-        fmr: False match rate, in (0, 1).
-        min_false_matches: Expected false matches that are needed.
-
-    Returns:
-        Failures, shape ``(G,)``, and the threshold; ``None`` if it cannot be measured.
-    """
-    genuine = cosine_scores(gallery, probe, pairs.genuine)
-    genuine = np.where(np.isnan(genuine), -np.inf, genuine)
-    impostor = cosine_scores(gallery, probe, pairs.impostor)
-    impostor = impostor[~np.isnan(impostor)]
-    if not genuine.size or impostor.size * fmr < min_false_matches - 1e-9:
-        return None
-    point = tmr_at_fmr(genuine, impostor, fmr=fmr)
-    return genuine < point.threshold, point.threshold

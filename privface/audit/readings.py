@@ -32,9 +32,6 @@ MIN_ORIGINAL_AUC = 0.90
 
 ReadingKind: TypeAlias = Literal["frozen", "retrained", "recovered"]
 
-ADAPTIVE: tuple[ReadingKind, ...] = ("retrained", "recovered")
-"""Attackers that learn from protected data of other people."""
-
 
 @dataclass(frozen=True)
 class Reading:
