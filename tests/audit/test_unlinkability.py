@@ -107,7 +107,7 @@ def test_failed_comparisons_and_few_scores_are_said():
     assert reason is not None
     assert "fewer than 20" in reason
     with pytest.raises(ScoreError, match="mated has 1 NaN"):
-        d_sys(np.array([np.nan, 1.0]), others)
+        LocalMeasure.fit(np.array([np.nan, 1.0]), others)
 
 
 def templates(people: int = 150, photos: int = 4, size: int = 32):
@@ -166,6 +166,9 @@ def test_an_audit_of_photos_links_two_protections_and_changes_nothing_else(toy):
     assert row["d_sys"]["value"] > 0.9
     assert blind.document["unlinkability"][0]["d_sys"]["value"] < 0.1
     assert "unlinkability" not in plain.document
+    assert linked.gate("unlinkability>0.9").failed
+    assert not blind.gate("unlinkability>0.9").failed
+    assert "no second protection" in plain.gate("unlinkability>0.9").reason
     rest = linked.to_dict()
     del rest["unlinkability"]
     assert rest == plain.to_dict()
