@@ -29,7 +29,7 @@ _OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
 }
 _GATE = re.compile(r"\s*([A-Za-z][\w.\-]*)\s*(>=|<=|>|<)\s*([0-9.eE+\-]+)\s*")
 _MODES = "(o_o|p_p|p_o)"
-_ONE_DRAW = "this audit averaged no draws of the protection"
+_ONE_DRAW = "this audit had one draw of the protection, or no gender labels"
 _SOMETIMES: Final[Mapping[str, str]] = {
     "averaging": _ONE_DRAW,
     "averaging_gain": _ONE_DRAW,
