@@ -108,17 +108,10 @@ class Attacks:
         recoverer: str,
         frozen: Sequence[tuple[Reading, Callable[[NDArray[Any]], Scores]]] = (),
     ) -> list[Reading]:
-        """Readings after the protected side was turned back by a recoverer fitted on other people's pairs.
+        """Readings of what a recoverer of this name made of the protected side, as :meth:`recover` gives it.
 
-        Attackers who read what was recovered: ``probe`` retrained on what was recovered of the attacker's people,
-        and probes of originals: the frozen ones, or on embeddings ``probe`` trained on originals.
-
-        Args:
-            view: What is attacked.
-            back: What was recovered, as of :meth:`recover`.
-            probe: The attacker, the worst one on this view.
-            recoverer: Who recovered it; the setting of frozen probes.
-            frozen: Frozen readings with the function that scores a whole array.
+        Attackers who read it: ``probe`` (the worst one on this view) retrained on what was recovered of the attacker's people,
+        and probes of originals: the frozen ones with what scores a whole array, or on embeddings ``probe`` trained on originals.
         """
         people, both = self._people, view.original_ok & view.protected_ok
         if back is None:
@@ -204,16 +197,8 @@ class Attacks:
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """What the probe reads from protected data when the attacker knows the gender of few people.
 
-        Of a budget, some people train and some choose settings, in the proportion of the full attack. The
-        last row has everybody.
-
-        Args:
-            probe: The attacker.
-            view: What is attacked.
-            budgets: Numbers of labelled people; those that the set does not have are left out.
-
-        Returns:
-            A row for each number of people, and the row of the learning curve through them.
+        Of a budget, some people train and some choose settings, in the proportion of the full attack. Budgets that the set does
+        not have are left out, and the last row has everybody. Gives these rows, and the row of the learning curve through them.
         """
         subjects, people, ok = self._subjects, self._people, view.protected_ok
         if people.lacking(subjects.genders, ok) is not None:
@@ -410,15 +395,8 @@ def set_attack(
 ) -> list[dict[str, Any]]:
     """Leakage when scores are averaged over several protected photos of one person.
 
-    One set of photos is drawn for each test person who has enough of them; beside the leakage of sets
-    stands that of the first photo of each set, so that the same people are compared.
-
-    Args:
-        reading: Scores of protected photos of test people.
-        subjects: Labels.
-        sizes: Photos per set.
-        seed: Seed of the draw.
-        params: Bootstrap settings.
+    One set of photos (``sizes`` says of how many) is drawn for each test person who has enough of them; beside the leakage of
+    sets stands that of the first photo of each set, so that the same people are compared.
     """
     rows = []
     scored = np.flatnonzero(~np.isnan(reading.scores))

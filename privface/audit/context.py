@@ -64,13 +64,9 @@ class FrozenProbe(Named, Protocol):
 class Context:
     """One audit under way.
 
-    Args:
+    Attributes:
         settings: Whom and what it was asked for.
         data: What is audited.
-
-    Attributes:
-        settings: See above.
-        data: See above.
         whole: The audited rows, then those of the attackers' own people, if they have any. Readings are of these rows.
         attributes: Further attributes that attackers read, each with the class of every row, ``(N,)``.
         people: Who of them trains attackers, chooses settings and is attacked.

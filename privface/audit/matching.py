@@ -281,10 +281,7 @@ def evaluate_matching(
         max_impostors: Impostor pairs up to which all scores are held at once.
         seed: Seed of the cap and of the sample.
         progress: Called with (work done, all work).
-        modes: Which comparisons are made.
-
-    Returns:
-        Two results a mode, modes first.
+        modes: Which comparisons are made; each gives two results.
 
     Raises:
         AuditError: If shapes do not fit.
