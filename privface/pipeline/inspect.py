@@ -35,6 +35,7 @@ from privface.report import contact_sheet, write_report
 logger = logging.getLogger(__name__)
 
 _SHEET_FACES = 20
+_HIDDEN = re.compile(r"\+hide:([^+@]+)")  # in a protector's fingerprint
 
 ModelT = TypeVar("ModelT", Matcher, GenderProbe)
 
@@ -104,6 +105,7 @@ def audit(
     coder = _load_coder(
         model, {row.model for row in rows.values()}, Device.choose(options.device, options.precision)
     )
+    name = _code_name(coder, [row.model for row in rows.values()])
     table = open_labelled(original, labels=labels, split=split, attributes=options.attributes)
 
     mode = _as_protected(rows, options)
@@ -116,13 +118,13 @@ def audit(
         bytes_original=_file_sizes([record.path for record in faces.table]),
         bytes_protected=_file_sizes(paths),
     )
-    data = _with_codes(data, coder, faces, table, mode, options, progress)
+    data = _with_codes(data, coder, name, faces, table, mode, options, progress)
     if attackers is not None:
         if given := attackers.protected:
             rows = _manifest(given)
         elif options.faces == "auto" and rows and all(row.faces is None for row in rows.values()):
             options = replace(options, faces="aligned")  # the audited are crops, so theirs are
-        data = replace(data, attackers=_attackers(attackers, rows, coder, model, options, progress))
+        data = replace(data, attackers=_attackers(attackers, rows, coder, name, model, options, progress))
     listed = None if pairs is None else read_pairs_file(pairs, faces.table)
     result = _run(data, models, options, progress, pairs=listed)
     sheet = _sheet(data) if images else None
@@ -145,7 +147,8 @@ def _as_protected(
 
 def _with_codes(
     data: AuditData,
-    named: tuple[Protector, str] | None,
+    coder: Protector | None,
+    name: str,
     faces: LoadedFaces,
     table: FaceTable,
     mode: Callable[[NDArray[np.uint8], FaceRecord], Alignment],
@@ -153,9 +156,8 @@ def _with_codes(
     progress: Progress | None,
 ) -> AuditData:
     """The same with the model's codes, if it has any; a model looks at faces of its own size."""
-    if named is None:
+    if coder is None:
         return data
-    coder, name = named
     if coder.size != options.size:
         faces = load_aligned(table, mode=mode, size=coder.size, progress=progress, stage="align for the code")
     return replace(data, codes=_codes(coder, faces.pixels, progress, name))
@@ -164,7 +166,8 @@ def _with_codes(
 def _attackers(
     given: AttackerSet,
     rows: Mapping[str, ManifestRow],
-    coder: tuple[Protector, str] | None,
+    coder: Protector | None,
+    name: str,
     model: Path | None,
     options: AuditOptions,
     progress: Progress | None,
@@ -189,11 +192,7 @@ def _attackers(
             hint="Give the folder of their protected photos (--attackers-protected), or the model (--model).",
         )
     else:
-        by = (
-            coder[0]
-            if coder
-            else Protector.load(model, device=Device.choose(options.device, options.precision))
-        )
+        by = coder or Protector.load(model, device=Device.choose(options.device, options.precision))
         if by.size != options.size:
             raise AuditError(
                 f"The model protects faces of {by.size} pixels, the audit looks at {options.size}.",
@@ -201,7 +200,7 @@ def _attackers(
             )
         after, found = protected_pixels(by, faces.pixels, progress), np.ones(len(faces), bool)
     data = audit_data(faces, after, enrolled_protected=found)
-    return _with_codes(data, coder, faces, table, mode, options, progress)
+    return _with_codes(data, coder, name, faces, table, mode, options, progress)
 
 
 def protected_pixels(
@@ -360,27 +359,29 @@ def _load_models(matchers: Sequence[str], probes: Sequence[str], model: Path | N
     return found
 
 
-def _load_coder(model: Path | None, made_by: Collection[str], device: Device) -> tuple[Protector, str] | None:
-    """The protector of a run, if it is one that draws faces from a code alone, as those that the fingerprints name.
-
-    Beside it the name of its code, which says so where nothing tells what was hidden and the default choice is assumed.
-    """
+def _load_coder(model: Path | None, made_by: Collection[str], device: Device) -> Protector | None:
+    """The protector of a run, if it is one that draws faces from a code alone, as those that the fingerprints name."""
     if model is None or not (model_folder(model) / CARD).is_file():
         return None
     # by its kind: some others cannot be loaded without more, such as true genders
     if load_network(model_folder(model)).kind != ErasedCode.kind:
         return None
     sizes = {int(size) for name in made_by for size in re.findall(r"\+code:(\d+)", name)}
-    hidden = {names for name in made_by for names in re.findall(r"\+hide:([^+@]+)", name)}
+    hidden = {names for name in made_by for names in _HIDDEN.findall(name)}
     if len(hidden) > 1:
         raise AuditError(
             f"The folder holds photos of {len(hidden)} choices of what to hide: {'; '.join(sorted(hidden))}.",
             hint="Audit photos of one choice at a time.",
         )
     hide = hidden.pop().split(",") if hidden else None
-    coder = Protector.load(model, code_size=max(sizes, default=None), hide=hide, device=device)
-    assumed = None if hide else re.search(r"\+hide:([^+@]+)", coder.network.mark)
-    return coder, f"code assumed to hide {assumed[1]}" if assumed else "code"
+    return Protector.load(model, code_size=max(sizes, default=None), hide=hide, device=device)
+
+
+def _code_name(coder: Any, made_by: Collection[str]) -> str:
+    """Name of a code; it says so where no fingerprint tells what was hidden and the model's default choice is assumed."""
+    chosen = _HIDDEN.search(getattr(coder, "fingerprint", ""))
+    told = any(map(_HIDDEN.search, made_by))
+    return f"code assumed to hide {chosen[1]}" if chosen and not told else "code"
 
 
 def _codes(
