@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import yaml
 
-from privface.attributes import Attribute, labelled, parse_attributes
+from privface.attributes import Attribute, labelled
 from privface.config import OWN_METHOD, TrainSettings, check_settings, load_settings
 from privface.data import LoadedFaces, require_both_genders, require_disjoint, split_people
 from privface.data.splits import person_key
@@ -63,7 +63,7 @@ def train(
     _require_usable(run, settings, resume=resume)
     before = None if settings.start is None else read_provenance(Path(settings.start))
     torch.manual_seed(settings.seed)  # the run owns the process: initial weights follow from the seed
-    asked = parse_attributes(getattr(options, "attributes", ()))
+    asked = [Attribute.parse(text) for text in getattr(options, "attributes", ())]
     faces = _load(settings, asked, progress)
     parts = _split(faces, settings.validation_share)
     learn, held = parts["train"], parts["validation"]
