@@ -18,7 +18,7 @@ from privface.records import GENDERS, FaceTable
 _NAME: Final = re.compile(r"\w[\w-]*")
 
 GENDER: Final = "gender"
-"""The attribute that every labelled set has."""
+"""The attribute that is meant where none is named."""
 
 MAX_CLASSES: Final = 20
 """A column with more classes than this describes photos, not groups of people."""
@@ -190,6 +190,17 @@ def column(table: FaceTable, name: str) -> NDArray[np.str_]:
         there = {title for record in table for title in record.cohorts}
         raise missing_column(name, there, where=f"The labels of {table.name}")
     return words
+
+
+def labelled(table: FaceTable, attributes: Collection[Attribute]) -> FaceTable:
+    """The photos that can be learnt from, or audited: those with a gender label, or all where none has one and none is asked for.
+
+    Args:
+        table: Labelled photos.
+        attributes: What is asked for; none means gender.
+    """
+    names = {attribute.name for attribute in attributes}
+    return table if names and GENDER not in names and not table.gendered else table.labelled()
 
 
 def missing_column(name: str, there: Collection[str], *, where: str) -> LabelError:

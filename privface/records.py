@@ -18,6 +18,9 @@ Gender: TypeAlias = Literal["female", "male"]
 
 GENDERS: tuple[Gender, Gender] = ("female", "male")
 
+NO_GENDER = "the set has no gender labels"
+"""Why a figure of gender is undefined where only other attributes are labelled."""
+
 Scores: TypeAlias = NDArray[np.float64]
 """Similarity scores, float64, 1-D; higher is more alike."""
 
@@ -101,11 +104,13 @@ class FaceTable(Sequence[FaceRecord]):
 
     @property
     def genders(self) -> NDArray[np.int64]:
-        """Genders coded 0 (female) and 1 (male), shape ``(N,)``.
+        """Genders coded 0 (female) and 1 (male), shape ``(N,)``; -1 throughout where no photo has one.
 
         Raises:
-            DataError: If a photo has no gender label.
+            DataError: If some photos have a gender label and others have none.
         """
+        if not self.gendered:
+            return np.full(len(self), -1, np.int64)
         missing = [r.file for r in self.records if r.gender is None]
         if missing:
             raise DataError(
@@ -113,6 +118,11 @@ class FaceTable(Sequence[FaceRecord]):
                 hint="Add a gender column, or drop these rows with FaceTable.labelled().",
             )
         return np.array([GENDERS.index(r.gender) for r in self.records if r.gender is not None], np.int64)
+
+    @property
+    def gendered(self) -> bool:
+        """Whether any photo has a gender label; a set may label other attributes alone."""
+        return any(r.gender is not None for r in self.records)
 
     def take(self, index: Iterable[int] | NDArray[np.bool_]) -> FaceTable:
         """The rows at ``index`` (positions, or a boolean mask of shape ``(N,)``), rejects kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
@@ -13,11 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privface.audit.cache import Cache
-from privface.audit.curves import auc, by_label, leakage
-from privface.audit.intervals import BootstrapParams, leakage_interval, probe_interval, weighted_auc
+from privface.audit.intervals import BootstrapParams
 from privface.audit.learning_curve import learning_curve
 from privface.audit.probes import FittedProbe, RetrainedProbe
-from privface.audit.readings import Reading, leakage_difference, take_reading, undefined_reading
+from privface.audit.readings import (
+    Reading,
+    leakage_difference,
+    measure_leakage,
+    take_reading,
+    undefined_reading,
+)
 from privface.audit.recovery import Recoverer
 from privface.audit.subjects import People, Subjects, View
 from privface.records import Measured, Scores
@@ -66,6 +72,7 @@ class Attacks:
     ) -> None:
         self._subjects, self._people, self._seed, self._params = subjects, people, seed, params
         self._cache, self._progress = cache, progress
+        self.reading = functools.partial(take_reading, subjects, people, params)
 
     def retrained(self, probe: RetrainedProbe, view: View) -> Reading:
         """The reading of a probe trained on each side of a view: on originals to prove itself, on protected to attack."""
@@ -79,61 +86,38 @@ class Attacks:
             lacking = people.lacking(genders, ok)
             if lacking is not None:
                 reason = f"too few {side} photos enrolled: no {lacking}"
-                return undefined_reading(
-                    probe=probe.name, kind="retrained", source=view.source, seen=view.seen, reason=reason
-                )
+                return undefined_reading(probe.name, "retrained", view.source, view.seen, reason=reason)
             title = f"{probe.name} on {view.source}, {side}"
             found.append(self._attack(probe, features, ok, features, ok, title=title, start=view.original))
-        return take_reading(
+        original, protected = found
+        return self.reading(
             probe=probe.name,
             kind="retrained",
             source=view.source,
             seen=view.seen,
-            original=found[0].scores,
-            protected=found[1].scores,
-            setting=found[1].setting,
-            val=people.val,
-            test=people.test,
-            identities=self._subjects.identities,
-            genders=genders,
-            params=self._params,
+            original=original.scores,
+            protected=protected.scores,
+            setting=protected.setting,
         )
 
     def recovered(
         self,
-        recoverer: Recoverer,
         view: View,
+        back: NDArray[Any] | None,
         probe: RetrainedProbe,
+        recoverer: str,
         frozen: Sequence[tuple[Reading, Callable[[NDArray[Any]], Scores]]] = (),
-    ) -> tuple[list[Reading], NDArray[Any] | None]:
-        """Readings after the protected side was turned back by a recoverer fitted on other people's pairs.
+    ) -> list[Reading]:
+        """Readings of what a recoverer of this name made of the protected side, as :meth:`recover` gives it.
 
-        Attackers who read what was recovered: ``probe`` retrained on what was recovered of the attacker's people,
-        and probes of originals: the frozen ones, or on embeddings ``probe`` trained on originals.
-
-        Args:
-            recoverer: Learns (protected, original) pairs of the attacker's people.
-            view: What is attacked.
-            probe: The attacker, by default the worst one on this view.
-            frozen: Frozen readings with the function that scores a whole array.
-
-        Returns:
-            The readings, and what was recovered, like ``view.original``; null where a side has no photo, ``None`` if nothing was.
+        Attackers who read it: ``probe`` (the worst one on this view) retrained on what was recovered of the attacker's people,
+        and probes of originals: the frozen ones with what scores a whole array, or on embeddings ``probe`` trained on originals.
         """
         people, both = self._people, view.original_ok & view.protected_ok
-        genders = self._subjects.genders
-        if people.lacking(genders, both) is not None:
-            reason = f"too few photos enrolled on both sides: no {people.lacking(genders, both)}"
-            return [
-                undefined_reading(
-                    probe=f"recover+{probe.name}",
-                    kind="recovered",
-                    source=view.source,
-                    seen=view.seen,
-                    reason=reason,
-                )
-            ], None
-        back = self._recover(recoverer, view, both)
+        if back is None:
+            reason = f"too few photos enrolled on both sides: no {self.lacking(both)}"
+            name = f"recover+{probe.name}"
+            return [undefined_reading(name, "recovered", view.source, view.seen, reason=reason)]
         on_recovered = self._attack(probe, back, both, back, both, title=f"{probe.name} after recovery")
         original = self._attack(
             probe, view.original, view.original_ok, view.original, view.original_ok, title=probe.name
@@ -150,14 +134,14 @@ class Attacks:
         for reading, scorer in frozen:
             scores = np.full(len(self._subjects), np.nan)
             scores[rest] = scorer(back[rest])
-            attack = Attack(scores, recoverer.name)
+            attack = Attack(scores, recoverer)
             found.append(
                 self._recovered_reading(f"recover+{reading.probe}", view, reading.original_scores, attack)
             )
-        return found, back
+        return found
 
     def _recovered_reading(self, name: str, view: View, original: Scores, attack: Attack) -> Reading:
-        return take_reading(
+        return self.reading(
             probe=name,
             kind="recovered",
             source=view.source,
@@ -165,15 +149,17 @@ class Attacks:
             original=original,
             protected=attack.scores,
             setting=attack.setting,
-            val=self._people.val,
-            test=self._people.test,
-            identities=self._subjects.identities,
-            genders=self._subjects.genders,
-            params=self._params,
         )
 
-    def _recover(self, recoverer: Recoverer, view: View, both: NDArray[np.bool_]) -> NDArray[Any]:
-        people, names = self._people, self._subjects.identities
+    def recover(self, recoverer: Recoverer, view: View) -> NDArray[Any] | None:
+        """What a recoverer fitted on pairs of the attacker's people makes of the protected side.
+
+        Returns:
+            Shape of ``view.original``, null where a side has no photo; ``None`` where too few photos are enrolled on both sides.
+        """
+        people, names, both = self._people, self._subjects.identities, view.original_ok & view.protected_ok
+        if self.lacking(both) is not None:
+            return None
         train, val, rest = both & people.train, both & people.val, both & ~people.train
 
         def compute() -> dict[str, NDArray[Any]]:
@@ -211,16 +197,8 @@ class Attacks:
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """What the probe reads from protected data when the attacker knows the gender of few people.
 
-        Of a budget, some people train and some choose settings, in the proportion of the full attack. The
-        last row has everybody.
-
-        Args:
-            probe: The attacker.
-            view: What is attacked.
-            budgets: Numbers of labelled people; those that the set does not have are left out.
-
-        Returns:
-            A row for each number of people, and the row of the learning curve through them.
+        Of a budget, some people train and some choose settings, in the proportion of the full attack. Budgets that the set does
+        not have are left out, and the last row has everybody. Gives these rows, and the row of the learning curve through them.
         """
         subjects, people, ok = self._subjects, self._people, view.protected_ok
         if people.lacking(subjects.genders, ok) is not None:
@@ -278,12 +256,7 @@ class Attacks:
         rows = self._people.test & ~np.isnan(scores)
         if len(np.unique(subjects.genders[rows])) < 2:
             return Measured.undefined("a gender is missing among the scored test photos", n=int(rows.sum()))
-        value = auc(*by_label(scores[rows], subjects.genders[rows]))
-        ends = probe_interval(
-            scores[rows], subjects.genders[rows], subjects.identities[rows], weighted_auc, self._params
-        )
-        fold = leakage_interval(ends)
-        return Measured(leakage(value), fold.low, fold.high, int(rows.sum()))
+        return measure_leakage(scores[rows], subjects.genders[rows], subjects.identities[rows], self._params)
 
     # --- parts for attackers who combine scores by themselves
 
@@ -323,23 +296,18 @@ class Attacks:
         """The reading of the same probe from other scores of the protected side; undefined where the plain one is."""
         if not plain.original_scores.size:
             return plain
-        return take_reading(
+        return self.reading(
             probe=plain.probe,
             kind=plain.kind,
             source=plain.source,
             seen=plain.seen,
             original=plain.original_scores,
             protected=protected,
-            val=self._people.val,
-            test=self._people.test,
-            identities=self._subjects.identities,
-            genders=self._subjects.genders,
-            params=self._params,
         )
 
     def difference(self, one: Reading, other: Reading) -> Measured:
         """Leakage of one reading minus that of another, with an interval over the same people."""
-        return leakage_difference(one, other, self._subjects.identities, self._subjects.genders, self._params)
+        return leakage_difference(one, other, self._subjects, self._params)
 
     def _fit(
         self,
@@ -427,15 +395,8 @@ def set_attack(
 ) -> list[dict[str, Any]]:
     """Leakage when scores are averaged over several protected photos of one person.
 
-    One set of photos is drawn for each test person who has enough of them; beside the leakage of sets
-    stands that of the first photo of each set, so that the same people are compared.
-
-    Args:
-        reading: Scores of protected photos of test people.
-        subjects: Labels.
-        sizes: Photos per set.
-        seed: Seed of the draw.
-        params: Bootstrap settings.
+    One set of photos (``sizes`` says of how many) is drawn for each test person who has enough of them; beside the leakage of
+    sets stands that of the first photo of each set, so that the same people are compared.
     """
     rows = []
     scored = np.flatnonzero(~np.isnan(reading.scores))
@@ -461,20 +422,10 @@ def set_attack(
             continue
         pooled = np.array([reading.scores[photos].mean() for photos in sets])
         single = np.array([reading.scores[photos[0]] for photos in sets])
-        rows.append(
-            {
-                **row,
-                "leakage": _people_leakage(pooled, genders, params),
-                "single": _people_leakage(single, genders, params),
-            }
-        )
+        people = np.arange(len(sets))
+        together, alone = (measure_leakage(scores, genders, people, params) for scores in (pooled, single))
+        rows.append({**row, "leakage": together, "single": alone})
     return rows
-
-
-def _people_leakage(scores: Scores, genders: NDArray[np.int64], params: BootstrapParams) -> Measured:
-    value = auc(*by_label(scores, genders))
-    fold = leakage_interval(probe_interval(scores, genders, np.arange(scores.size), weighted_auc, params))
-    return Measured(leakage(value), fold.low, fold.high, scores.size)
 
 
 def library_versions() -> dict[str, str]:

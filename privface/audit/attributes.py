@@ -97,7 +97,7 @@ def run(context: Context) -> dict[str, Any]:
 
 
 def _readings(context: Context, attribute: Attribute, codes: NDArray[np.int64]) -> list[AttributeReading]:
-    """All attackers on one attribute."""
+    """All attackers on one attribute, and the one that reads most of each view once more on what was recovered of it."""
     subjects = context.whole
     count = len(attribute.classes)
     attacks = [
@@ -111,8 +111,8 @@ def _readings(context: Context, attribute: Attribute, codes: NDArray[np.int64]) 
         )
         for code in range(1 if count == 2 else 0, count)  # of two classes one is told from the other
     ]
-    found = []
-    for probe, view, title in _sent(context):
+
+    def read(probe: RetrainedProbe, view: View, title: str) -> AttributeReading:
         sides = []
         for side, ok in ((view.original, view.original_ok), (view.protected, view.protected_ok)):
             scores = [
@@ -120,19 +120,22 @@ def _readings(context: Context, attribute: Attribute, codes: NDArray[np.int64]) 
                 for one in attacks
             ]
             sides.append(np.stack(scores if count > 2 else [-scores[0], scores[0]], axis=1))
-        found.append(_reading(context, attribute, codes, title, view, sides))
-    return found
+        return _reading(context, attribute, codes, title, view, sides)
 
-
-def _sent(context: Context) -> Iterator[tuple[RetrainedProbe, View, str]]:
-    """Every attacker with every view, and once more the best on gender with what was recovered."""
-    for view in context.views:
-        for probe in context.settings.attackers(view.medium):
-            yield probe, view, probe.name
-    for (_, probe, view), _, _, back in context.recovered:
-        if back is not None:
+    plain = [
+        (read(probe, view, probe.name), probe)
+        for view in context.views
+        for probe in context.settings.attackers(view.medium)
+    ]
+    found = [reading for reading, _ in plain]
+    for view, _, back in context.backs:
+        able = [item for item in plain if item[0].view is view and not math.isnan(item[0].chosen_by)]
+        if back is not None and able:
+            _, probe = max(able, key=lambda item: (item[0].measurable, item[0].chosen_by))
             both = view.original_ok & view.protected_ok
-            yield probe, replace(view, protected=back, protected_ok=both), f"recover+{probe.name}"
+            turned = replace(view, protected=back, protected_ok=both)
+            found.append(read(probe, turned, f"recover+{probe.name}"))
+    return found
 
 
 def _reading(

@@ -74,7 +74,7 @@ class Auditor:
         embedding_recoverers: The same for embeddings.
         set_sizes: Photos of one person over which the worst probe's scores are averaged.
         label_budgets: Numbers of labelled people that the worst probe is given.
-        attributes: Columns beside gender that attackers read, too.
+        attributes: Columns beside gender that attackers read, too; the only ones where the set has no gender labels.
         averaging: How draws of a randomised protection are averaged, where the data have any.
         shares: Shares of people that train probes, choose settings and are scored; they sum to 1.
         seed: Seed of everything random.

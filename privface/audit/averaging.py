@@ -6,22 +6,21 @@ one draw alone would call the difference privacy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from privface.audit.attacks import Attacks
-from privface.audit.probes import FittedProbe, RetrainedProbe
+from privface.audit.probes import FittedProbe
 from privface.audit.readings import Reading
-from privface.audit.subjects import WHITE_BOX, AuditData, Draws, View
+from privface.audit.subjects import WHITE_BOX, AuditData
 from privface.errors import AuditError, ConfigError
-from privface.records import Embeddings, Measured, Scores
+from privface.records import Measured, Scores
 
 if TYPE_CHECKING:
-    from privface.audit.context import Context, Embedder, FrozenProbe
+    from privface.audit.context import Context, FrozenProbe
 
 Images: TypeAlias = NDArray[np.uint8]
 
@@ -57,88 +56,49 @@ class Averaging:
         )
 
 
-@dataclass(frozen=True)
-class Attackers:
-    """Who attacks with several draws.
-
-    Attributes:
-        retrained: Plain readings with their probe and view.
-        frozen: Plain readings of frozen probes with what scores images, ``(N,)``, NaN where not scored.
-        embed: By the source of a view, what gives embeddings of images, ``(N, D)``, NaN where not enrolled.
-    """
-
-    retrained: Sequence[tuple[Reading, RetrainedProbe, View]]
-    frozen: Sequence[tuple[Reading, Callable[[Images], Scores]]]
-    embed: Mapping[str, Callable[[Images], Embeddings]]
-
-
-def averaging_rows(
-    attacks: Attacks, data: AuditData, draws: Draws, attackers: Attackers, settings: Averaging
-) -> list[dict[str, Any]]:
-    """Leakage by number of draws, for every attacker and every way to average.
-
-    A retrained probe that reads averaged images or embeddings is trained on averages of as many draws of other people; one
-    whose scores are averaged is trained on one draw of them. Draws are read one after the other and not kept.
-
-    Args:
-        attacks: Trains probes and takes readings.
-        data: The audited photos; ``data.protected`` is the first draw.
-        draws: The others.
-        attackers: Who attacks.
-        settings: Numbers of draws.
-
-    Raises:
-        AuditError: If a draw has another shape than the first.
-    """
-    ok = data.enrolled_protected if draws.ok is None else data.enrolled_protected & draws.ok
-    counts = settings.of(draws.count)
-    lacking = attacks.lacking(ok)
-    if lacking is not None:
-        return [
-            _undefined(a, counts[-1], f"too few photos enrolled in every draw: no {lacking}")
-            for a in _plain(attackers)
-        ]
-    sums = _Sums(attacks, data, attackers, ok)
-    first: dict[tuple[str, str, Combined], Reading] = {}
-    rows = []
-    for count in range(1, counts[-1] + 1):
-        sums.add(data.protected if count == 1 else _checked(draws.images(count - 1), data.protected, count))
-        attacks.report("average draws", count, counts[-1])
-        if count not in counts:
-            continue
-        for combined, plain, scores in sums.averages(count):
-            reading = attacks.reading_like(plain, scores)
-            one = first.setdefault((reading.probe, reading.source, combined), reading)
-            rows.append(_row(reading, combined, count, attacks.difference(reading, one)))
-    return rows
-
-
 class _Sums:
-    """What all draws so far add up to."""
+    """What all draws so far add up to, where every draw has a face (``ok``)."""
 
-    def __init__(
-        self, attacks: Attacks, data: AuditData, attackers: Attackers, ok: NDArray[np.bool_]
-    ) -> None:
-        self._attacks, self._attackers, self._ok = attacks, attackers, ok
+    def __init__(self, context: Context, data: AuditData, ok: NDArray[np.bool_]) -> None:
+        self._context, self._attacks, self._data, self._ok = context, context.attacks, data, ok
+        self._frozen = list(zip(context.frozen, context.settings.frozen_probes, strict=True))
+        self._retrained = [  # there is one code of a photo, however many faces are drawn from it
+            item
+            for item in context.plain
+            if item[1].name in context.settings.averaging.probes and item[2].medium != WHITE_BOX
+        ]
         self._pixels = np.zeros(data.protected.shape, np.uint32)
         self._embeddings: dict[str, NDArray[np.float64]] = {}
         self._scores: dict[tuple[str, str], Scores] = {}
-        self._fitted: dict[str, FittedProbe] = {
-            probe.name: attacks.fitted(probe, view, data.protected, ok, title=f"{probe.name} on one draw")
-            for _, probe, view in attackers.retrained
+
+    @property
+    def plain(self) -> list[Reading]:
+        """What each attacker reads from the first draw."""
+        return [*(reading for reading, _ in self._frozen), *(item[0] for item in self._retrained)]
+
+    @cached_property
+    def _fitted(self) -> dict[str, FittedProbe]:
+        protected, ok = self._data.protected, self._ok
+        return {
+            probe.name: self._attacks.fitted(probe, view, protected, ok, title=f"{probe.name} on one draw")
+            for _, probe, view in self._retrained
             if view.medium == "image"
         }
+
+    def _read(self, probe: FrozenProbe, images: Images) -> Scores:
+        return self._context.frozen_scores(probe, images, self._ok & ~self._context.people.train)
 
     def add(self, images: Images) -> None:
         """One more draw, uint8 ``(N, H, W, 3)``."""
         self._pixels += images
-        for source, embed in self._attackers.embed.items():
-            found = embed(images).astype(np.float64)
+        for matcher in self._context.settings.matchers:
+            source = f"embedding:{matcher.name}"
+            found = self._context.embed(matcher, images, self._ok, "draw").astype(np.float64)
             self._embeddings[source] = self._embeddings.get(source, np.zeros_like(found)) + found
         for name, fitted in self._fitted.items():
             self._add_scores(("retrained", name), self._attacks.scored(fitted, images, self._ok))
-        for reading, scorer in self._attackers.frozen:
-            self._add_scores(("frozen", reading.probe), scorer(images))
+        for reading, frozen in self._frozen:
+            self._add_scores(("frozen", reading.probe), self._read(frozen, images))
 
     def _add_scores(self, key: tuple[str, str], scores: Scores) -> None:
         self._scores[key] = self._scores.get(key, np.zeros_like(scores)) + scores
@@ -147,10 +107,10 @@ class _Sums:
         """Scores of every attacker after ``count`` draws, with the plain reading of the same attacker."""
         found: list[tuple[Combined, Reading, Scores]] = []
         mean = np.rint(self._pixels / count).astype(np.uint8)
-        for reading, scorer in self._attackers.frozen:
-            found.append(("pixels", reading, np.where(self._ok, scorer(mean), np.nan)))
+        for reading, frozen in self._frozen:
+            found.append(("pixels", reading, np.where(self._ok, self._read(frozen, mean), np.nan)))
             found.append(("scores", reading, self._scores["frozen", reading.probe] / count))
-        for reading, probe, view in self._attackers.retrained:
+        for reading, probe, view in self._retrained:
             title = f"{probe.name} on {view.source}, {count} draws averaged"
             if view.medium == "embedding":
                 template = (self._embeddings[view.source] / count).astype(np.float32)
@@ -167,13 +127,6 @@ class _Sums:
             found.append(("pixels", reading, alone))
             found.append(("scores", reading, scores))
         return found
-
-
-def _plain(attackers: Attackers) -> list[Reading]:
-    return [
-        *(reading for reading, _ in attackers.frozen),
-        *(reading for reading, _, _ in attackers.retrained),
-    ]
 
 
 def _checked(images: Images, like: Images, number: int) -> Images:
@@ -209,27 +162,32 @@ def _undefined(reading: Reading, draws: int, reason: str) -> dict[str, Any]:
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Section: what several draws of a randomised protection tell, ``averaging`` rows; nothing where there is one draw."""
-    data, settings = context.data, context.settings
-    if not isinstance(data, AuditData) or data.draws is None:
+    """Section: what several draws of a randomised protection tell of gender, ``averaging`` rows; nothing where there is one draw.
+
+    A retrained probe that reads averaged images or embeddings is trained on averages of as many draws of other people; one
+    whose scores are averaged is trained on one draw of them. Draws are read one after the other and not kept.
+
+    Raises:
+        AuditError: If a draw has another shape than the first.
+    """
+    data, attacks = context.data, context.attacks
+    if not isinstance(data, AuditData) or data.draws is None or not data.gendered:
         return {}
-    ok = data.enrolled_protected
-    if data.draws.ok is not None:
-        ok = ok & data.draws.ok
-
-    def embedder(matcher: Embedder) -> Callable[[Images], Embeddings]:
-        return lambda images: context.embed(matcher, images, ok, "draw")
-
-    def reader(probe: FrozenProbe) -> Callable[[Images], Scores]:
-        return lambda images: context.frozen_scores(probe, images, ok & ~context.people.train)
-
-    attackers = Attackers(
-        retrained=[  # there is one code of a photo, however many faces are drawn from it
-            item
-            for item in context.plain
-            if item[1].name in settings.averaging.probes and item[2].medium != WHITE_BOX
-        ],
-        frozen=[(r, reader(p)) for r, p in zip(context.frozen, settings.frozen_probes, strict=True)],
-        embed={f"embedding:{m.name}": embedder(m) for m in settings.matchers},
-    )
-    return {"averaging": averaging_rows(context.attacks, data, data.draws, attackers, settings.averaging)}
+    draws, counts = data.draws, context.settings.averaging.of(data.draws.count)
+    ok = data.enrolled_protected if draws.ok is None else data.enrolled_protected & draws.ok
+    sums, lacking = _Sums(context, data, ok), attacks.lacking(ok)
+    if lacking is not None:
+        reason = f"too few photos enrolled in every draw: no {lacking}"
+        return {"averaging": [_undefined(plain, counts[-1], reason) for plain in sums.plain]}
+    first: dict[tuple[str, str, Combined], Reading] = {}
+    rows = []
+    for count in range(1, counts[-1] + 1):
+        sums.add(data.protected if count == 1 else _checked(draws.images(count - 1), data.protected, count))
+        attacks.report("average draws", count, counts[-1])
+        if count not in counts:
+            continue
+        for combined, plain, scores in sums.averages(count):
+            reading = attacks.reading_like(plain, scores)
+            one = first.setdefault((reading.probe, reading.source, combined), reading)
+            rows.append(_row(reading, combined, count, attacks.difference(reading, one)))
+    return {"averaging": rows}

@@ -6,20 +6,21 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from privface.attributes import GENDER, Attribute
+from privface.audit.curves import tmr_at_fmr
 from privface.audit.intervals import (
     BootstrapParams,
     people_multiplicities,
     percentile_interval,
     rate_interval,
 )
-from privface.audit.matching import choose_pairs, cohort_fnmr
-from privface.audit.readings import Reading, leakage_within
+from privface.audit.matching import RULE_OF_30, Pairs, choose_pairs, cosine_scores
+from privface.audit.readings import leakage_within
 from privface.audit.subjects import Subjects
 from privface.records import GENDERS, Embeddings, Measured
 
@@ -30,29 +31,38 @@ MIN_COHORT = 30
 """Photos below which a cohort is not reported."""
 
 COHORT_FMR = 1e-2
+_FIGURES: Final = ("fnmr_before", "fnmr_after", "ratio")
 
 
 @dataclass(frozen=True)
-class CohortMatching:
-    """Which genuine pairs fail before and after protection, at one threshold each for everybody."""
+class _Failures:
+    """Which genuine pairs ``(G, 2)`` fail before and after protection, ``(G,)``, and of whom they are.
 
-    matcher: str | None
-    pairs: NDArray[np.int64] | None
-    person: NDArray[np.int64] | None
-    before: NDArray[np.bool_] | None
-    after: NDArray[np.bool_] | None
-    reason: str | None
+    At one threshold for everybody on each side, as in operation: cohorts then differ in FNMR.
+    """
 
-    def row(self, inside: NDArray[np.bool_], params: BootstrapParams) -> dict[str, Any]:
+    pairs: NDArray[np.int64]
+    person: NDArray[np.int64]
+    before: NDArray[np.bool_]
+    after: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls, sides: tuple[Embeddings, Embeddings], subjects: Subjects, *, max_impostors: int, seed: int
+    ) -> _Failures | None:
+        """Original and protected embeddings, rows as in ``subjects``; ``None`` where too few pairs support the FMR."""
+        pairs = choose_pairs(subjects.identities, max_impostors=max_impostors, seed=seed)
+        _, person = np.unique(subjects.identities, return_inverse=True)
+        before, after = (_missed(side, pairs) for side in sides)
+        if before is None or after is None:
+            return None
+        return cls(pairs.genuine, person[pairs.genuine[:, 0]], before, after)
+
+    def rates(self, inside: NDArray[np.bool_], params: BootstrapParams) -> dict[str, Measured]:
         """FNMR before, after and their ratio for the genuine pairs whose both photos are in a cohort."""
-        base = {"matcher": self.matcher, "fmr": COHORT_FMR}
-        if self.pairs is None or self.person is None or self.before is None or self.after is None:
-            none = Measured.undefined(self.reason or "not measured")
-            return {**base, "fnmr_before": none, "fnmr_after": none, "ratio": none}
         kept = inside[self.pairs].all(axis=1)
         if not kept.any():
-            none = Measured.undefined("no genuine pair in this cohort")
-            return {**base, "fnmr_before": none, "fnmr_after": none, "ratio": none}
+            return _undefined("no genuine pair in this cohort")
         names, person = np.unique(self.person[kept], return_inverse=True)
         draws = people_multiplicities(len(names), params)
         total = draws @ np.bincount(person)
@@ -72,69 +82,21 @@ class CohortMatching:
             ratio = Measured(after / before, ends.low, ends.high, n)
             if math.isnan(ratio.low):
                 ratio = Measured(ratio.value, n=n, reason="too few false non-matches before for an interval")
-        return {
-            **base,
-            "fnmr_before": rate(before, lost[0] / total),
-            "fnmr_after": rate(after, lost[1] / total),
-            "ratio": ratio,
-        }
+        found = (rate(before, lost[0] / total), rate(after, lost[1] / total), ratio)
+        return dict(zip(_FIGURES, found, strict=True))
 
 
-def match_cohorts(
-    matcher: str | None,
-    embeddings: tuple[Embeddings, Embeddings] | None,
-    subjects: Subjects,
-    *,
-    max_impostors: int,
-    seed: int,
-) -> CohortMatching:
-    """Which genuine pairs fail at FMR 1e-2 before and after protection, for one matcher.
-
-    Args:
-        matcher: Its name; ``None`` if none was audited.
-        embeddings: Original and protected, rows as in ``subjects``.
-        subjects: Labels.
-        max_impostors: Cap of impostor pairs for the threshold.
-        seed: Seed of the caps.
-    """
-    if matcher is None or embeddings is None:
-        return CohortMatching(None, None, None, None, None, "no matcher was audited")
-    pairs = choose_pairs(subjects.identities, max_impostors=max_impostors, seed=seed)
-    _, person = np.unique(subjects.identities, return_inverse=True)
-    original, protected = embeddings
-    before = cohort_fnmr(original, original, pairs, fmr=COHORT_FMR)
-    after = cohort_fnmr(protected, protected, pairs, fmr=COHORT_FMR)
-    if before is None or after is None:
-        reason = f"too few genuine or impostor pairs for FMR {COHORT_FMR:g}"
-        return CohortMatching(matcher, None, None, None, None, reason)
-    return CohortMatching(matcher, pairs.genuine, person[pairs.genuine[:, 0]], before[0], after[0], None)
+def _missed(side: Embeddings, pairs: Pairs) -> NDArray[np.bool_] | None:
+    """Which genuine pairs fail at the threshold that keeps the FMR over all impostors, ``(G,)``."""
+    genuine, impostor = (cosine_scores(side, side, chosen) for chosen in (pairs.genuine, pairs.impostor))
+    genuine, impostor = np.where(np.isnan(genuine), -np.inf, genuine), impostor[~np.isnan(impostor)]
+    if not genuine.size or impostor.size * COHORT_FMR < RULE_OF_30 - 1e-9:
+        return None
+    return np.asarray(genuine < tmr_at_fmr(genuine, impostor, fmr=COHORT_FMR).threshold, np.bool_)
 
 
-def cohort_rows(
-    subjects: Subjects,
-    fnmr: CohortMatching,
-    worst: Reading | None,
-    params: BootstrapParams,
-    attributes: Sequence[tuple[Attribute, NDArray[np.int64]]] = (),
-) -> list[dict[str, Any]]:
-    """FNMR before and after and what the worst probe reads, for every cohort of 30 photos or more.
-
-    Args:
-        subjects: Labels.
-        fnmr: Which genuine pairs fail.
-        worst: The attacker.
-        params: Bootstrap settings.
-        attributes: Their classes are crossed with gender; each with the class of every row, ``(N,)``.
-    """
-    rows = []
-    for cohort, value, inside in (*subjects.groups(), *_crossed(subjects, attributes)):
-        if inside.sum() < MIN_COHORT:
-            continue
-        row: dict[str, Any] = {"cohort": cohort, "value": value, "n": int(inside.sum())}
-        row.update(fnmr.row(inside, params))
-        row["leakage"] = leakage_within(worst, inside, subjects.identities, subjects.genders, params)
-        rows.append(row)
-    return rows
+def _undefined(reason: str) -> dict[str, Measured]:
+    return dict.fromkeys(_FIGURES, Measured.undefined(reason))
 
 
 def _crossed(
@@ -142,7 +104,7 @@ def _crossed(
 ) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
     """Cohorts of one gender and one class: who pays may show only where both meet."""
     for attribute, codes in attributes:
-        if attribute.name != GENDER:
+        if attribute.name != GENDER and subjects.gendered:
             for (gender, word), (code, name) in itertools.product(
                 enumerate(GENDERS), enumerate(attribute.classes)
             ):
@@ -151,17 +113,31 @@ def _crossed(
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Section: ``cohorts`` rows, matched by a matcher that the protection has not met, if there is one."""
+    """Section: ``cohorts`` rows, matched by a matcher that the protection has not met, if there is one.
+
+    FNMR before and after and what the worst probe reads, for every cohort of 30 photos or more.
+    """
     data, templates, worst = context.data, context.audited(context.templates), context.worst
     unseen = [name for name in templates if context.seen(name) is False]
-    name = next(iter([*unseen, *templates]), None)
-    fnmr = match_cohorts(
-        name,
-        None if name is None else templates[name],
-        data,
-        max_impostors=context.settings.max_impostors,
-        seed=context.settings.seed,
-    )
+    matcher = next(iter([*unseen, *templates]), None)
+    failures, reason = None, "no matcher was audited"
+    if matcher is not None:
+        most, seed = context.settings.max_impostors, context.settings.seed
+        failures = _Failures.of(templates[matcher], data, max_impostors=most, seed=seed)
+        reason = f"too few genuine or impostor pairs for FMR {COHORT_FMR:g}"
     if worst is not None:  # of the audited people alone
         worst = replace(worst, scores=worst.scores[: len(data)])
-    return {"cohorts": cohort_rows(data, fnmr, worst, context.params, context.attributes)}
+    rows = [
+        {
+            "cohort": cohort,
+            "value": value,
+            "n": int(inside.sum()),
+            "matcher": matcher,
+            "fmr": COHORT_FMR,
+            **(_undefined(reason) if failures is None else failures.rates(inside, context.params)),
+            "leakage": leakage_within(worst, inside, data, context.params),
+        }
+        for cohort, value, inside in (*data.groups(), *_crossed(data, context.attributes))
+        if inside.sum() >= MIN_COHORT
+    ]
+    return {"cohorts": rows}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from privface.audit.attacks import Attacks, library_versions
 from privface.audit.matching import MatchingResult, enrolled, evaluate_matching
 from privface.audit.probes import RetrainedProbe
-from privface.audit.readings import Reading, take_reading, worst_by_validation
+from privface.audit.readings import Reading, worst_by_validation
 from privface.audit.recovery import Recoverer
 from privface.audit.subjects import WHITE_BOX, AuditData, EmbeddingData, People, View
 from privface.data.splits import person_key
@@ -64,13 +64,9 @@ class FrozenProbe(Named, Protocol):
 class Context:
     """One audit under way.
 
-    Args:
+    Attributes:
         settings: Whom and what it was asked for.
         data: What is audited.
-
-    Attributes:
-        settings: See above.
-        data: See above.
         whole: The audited rows, then those of the attackers' own people, if they have any. Readings are of these rows.
         attributes: Further attributes that attackers read, each with the class of every row, ``(N,)``.
         people: Who of them trains attackers, chooses settings and is attacked.
@@ -83,6 +79,11 @@ class Context:
 
     def __init__(self, settings: Auditor, data: AuditData | EmbeddingData) -> None:
         data.check()
+        if not data.gendered and not settings.attributes:
+            raise AuditError(
+                "The audited photos have no gender labels, and no other attribute is asked for.",
+                hint="Give labels with a gender column, or name another one (--attribute).",
+            )
         self.settings, self.data, self.params = settings, data, settings.params
         self.whole = data.with_attackers()
         self.attributes = [self.whole.attribute(given) for given in settings.attributes]
@@ -266,7 +267,9 @@ class Context:
 
     @cached_property
     def plain(self) -> list[Attacked]:
-        """Every attacker on every view."""
+        """Every attacker of gender on every view; none where the set has no gender labels."""
+        if not self.whole.gendered:
+            return []
         sent = [(probe, view) for view in self.views for probe in self.settings.attackers(view.medium)]
         found = []
         for number, (probe, view) in enumerate(sent):
@@ -276,46 +279,46 @@ class Context:
 
     @cached_property
     def frozen(self) -> list[Reading]:
-        """What pretrained classifiers read, in their order."""
-        whole, people = self.whole, self.people
-        if not isinstance(whole, AuditData):
+        """What pretrained classifiers read of gender, in their order."""
+        whole, rest = self.whole, ~self.people.train
+        if not isinstance(whole, AuditData) or not whole.gendered:
             return []
         return [
-            take_reading(
+            self.attacks.reading(
                 probe=probe.name,
                 kind="frozen",
                 source="image",
                 seen=probe.seen,
-                original=self.frozen_scores(probe, whole.original, whole.enrolled_original & ~people.train),
-                protected=self.frozen_scores(
-                    probe, whole.protected, whole.enrolled_protected & ~people.train
-                ),
-                val=people.val,
-                test=people.test,
-                identities=whole.identities,
-                genders=whole.genders,
-                params=self.params,
+                original=self.frozen_scores(probe, whole.original, whole.enrolled_original & rest),
+                protected=self.frozen_scores(probe, whole.protected, whole.enrolled_protected & rest),
             )
             for probe in self.settings.frozen_probes
         ]
 
     @cached_property
-    def recovered(self) -> list[tuple[Attacked, Recoverer, list[Reading], NDArray[Any] | None]]:
-        """On each view the worst attacker, what a recoverer made of the protected rows, and what is read from that."""
+    def backs(self) -> list[tuple[View, Recoverer, NDArray[Any] | None]]:
+        """What each recoverer made of the protected rows of each view that has attackers, as :meth:`Attacks.recover` gives it."""
+        return [
+            (view, recoverer, self.attacks.recover(recoverer, view))
+            for view in self.views
+            if self.settings.attackers(view.medium)
+            and view.original.shape == view.protected.shape  # others are a space of their own: no way back
+            for recoverer in self.settings.recoverers(view.medium)
+        ]
+
+    @cached_property
+    def recovered(self) -> list[tuple[Attacked, Recoverer, list[Reading]]]:
+        """On each view the worst attacker of gender, who recovered the protected rows, and what is read from that."""
+        worst = {item[2].source: item for item in _worst_by_view(self.plain)}
+        if not worst:
+            return []
+        frozen = [(r, self._scorer(p)) for r, p in zip(self.frozen, self.settings.frozen_probes, strict=True)]
         found = []
-        for reading, probe, view in _worst_by_view(self.plain):
-            fixed: list[tuple[Reading, Callable[[NDArray[Any]], Scores]]] = []
-            if view.medium == "image":
-                fixed = [
-                    (r, self._scorer(p))
-                    for r, p in zip(self.frozen, self.settings.frozen_probes, strict=True)
-                ]
-            for recoverer in self.settings.recoverers(view.medium):
-                if (
-                    view.original.shape == view.protected.shape
-                ):  # others are a space of their own: no way back
-                    readings, back = self.attacks.recovered(recoverer, view, probe, fixed)
-                    found.append(((reading, probe, view), recoverer, readings, back))
+        for view, recoverer, back in self.backs:
+            if view.source in worst:
+                probe, fixed = worst[view.source][1], frozen if view.medium == "image" else []
+                readings = self.attacks.recovered(view, back, probe, recoverer.name, fixed)
+                found.append((worst[view.source], recoverer, readings))
         return found
 
     def _scorer(self, probe: FrozenProbe) -> Callable[[NDArray[np.uint8]], Scores]:
@@ -324,7 +327,7 @@ class Context:
     @property
     def adaptive(self) -> list[Reading]:
         """What all attackers read who learn from protected data."""
-        back = [reading for _, _, readings, _ in self.recovered for reading in readings]
+        back = [reading for _, _, readings in self.recovered for reading in readings]
         return [reading for reading, _, _ in self.plain] + back
 
     @property

@@ -82,18 +82,6 @@ def check_scores(scores: NDArray[np.floating], *, name: str = "scores") -> Score
     return array
 
 
-def _check_weights(weights: NDArray[np.floating] | None, count: int, name: str) -> NDArray[np.float64]:
-    if weights is None:
-        return np.ones(count, np.float64)
-    array = np.asarray(weights, np.float64)
-    if array.shape != (count,) or not np.isfinite(array).all() or (array < 0).any() or array.sum() <= 0:
-        raise ScoreError(
-            f"{name} must be {count} non-negative weights with a positive sum, got shape {array.shape}.",
-            hint="Give one weight per score.",
-        )
-    return array
-
-
 def _check_fmr(fmr: float) -> None:
     if not 0.0 < fmr < 1.0:
         raise ConfigError(f"fmr is {fmr}; it must lie in (0, 1).", hint="Use 0.01, 0.001 or 0.0001.")
@@ -104,8 +92,6 @@ def tmr_at_fmr(
     impostor: Scores,
     *,
     fmr: float,
-    genuine_weights: NDArray[np.float64] | None = None,
-    impostor_weights: NDArray[np.float64] | None = None,
 ) -> OperatingPoint:
     """True match rate at the lowest threshold that keeps the false match rate.
 
@@ -118,8 +104,6 @@ def tmr_at_fmr(
         genuine: Same-person similarities, shape ``(G,)``; higher is more alike.
         impostor: Different-person similarities, shape ``(I,)``.
         fmr: Allowed false match rate, in (0, 1).
-        genuine_weights: How often each genuine score counts, shape ``(G,)``.
-        impostor_weights: How often each impostor score counts, shape ``(I,)``.
 
     Raises:
         ScoreError: If an array is empty, not 1-D or has NaN.
@@ -134,24 +118,12 @@ def tmr_at_fmr(
             f" matches, below the limit of {MIN_FALSE_MATCHES}.",
             hint=f"Give {math.ceil(MIN_FALSE_MATCHES / fmr)} impostor scores or more, or a higher fmr.",
         )
-    if genuine_weights is None and impostor_weights is None:
-        allowed = math.floor(fmr * impostor.size + _ROUNDING)
-        kept_out = float(np.partition(impostor, impostor.size - 1 - allowed)[impostor.size - 1 - allowed])
-        return OperatingPoint(
-            threshold=float(np.nextafter(kept_out, np.inf)),
-            fmr=float(np.count_nonzero(impostor > kept_out) / impostor.size),
-            tmr=float(np.count_nonzero(genuine > kept_out) / genuine.size),
-        )
-    g_weights = _check_weights(genuine_weights, genuine.size, "genuine_weights")
-    i_weights = _check_weights(impostor_weights, impostor.size, "impostor_weights")
-    order = np.argsort(-impostor, kind="stable")
-    mass = np.cumsum(i_weights[order])
-    first = int(np.argmax(mass > fmr * mass[-1] + _ROUNDING))
-    kept_out = float(impostor[order[first]])
+    allowed = math.floor(fmr * impostor.size + _ROUNDING)
+    kept_out = float(np.partition(impostor, impostor.size - 1 - allowed)[impostor.size - 1 - allowed])
     return OperatingPoint(
         threshold=float(np.nextafter(kept_out, np.inf)),
-        fmr=float(i_weights[impostor > kept_out].sum() / i_weights.sum()),
-        tmr=float(g_weights[genuine > kept_out].sum() / g_weights.sum()),
+        fmr=float(np.count_nonzero(impostor > kept_out) / impostor.size),
+        tmr=float(np.count_nonzero(genuine > kept_out) / genuine.size),
     )
 
 
@@ -176,28 +148,15 @@ def fnmr_at_threshold(genuine: Scores, threshold: float) -> float:
     return float(np.mean(check_scores(genuine, name="genuine") < threshold))
 
 
-def _shares(
-    genuine: Scores,
-    impostor: Scores,
-    genuine_weights: NDArray[np.float64] | None,
-    impostor_weights: NDArray[np.float64] | None,
-) -> tuple[Scores, NDArray[np.float64], NDArray[np.float64]]:
+def _shares(genuine: Scores, impostor: Scores) -> tuple[Scores, NDArray[np.float64], NDArray[np.float64]]:
     """Distinct scores from high to low with (TMR, FMR) when each is the threshold."""
-    g_weights = _check_weights(genuine_weights, genuine.size, "genuine_weights")
-    i_weights = _check_weights(impostor_weights, impostor.size, "impostor_weights")
     values, inverse = np.unique(np.concatenate([genuine, impostor]), return_inverse=True)
-    g_mass = np.bincount(inverse[: genuine.size], g_weights, values.size)[::-1]
-    i_mass = np.bincount(inverse[genuine.size :], i_weights, values.size)[::-1]
-    return values[::-1], np.cumsum(g_mass) / g_mass.sum(), np.cumsum(i_mass) / i_mass.sum()
+    g_mass = np.bincount(inverse[: genuine.size], minlength=values.size)[::-1]
+    i_mass = np.bincount(inverse[genuine.size :], minlength=values.size)[::-1]
+    return values[::-1], np.cumsum(g_mass) / genuine.size, np.cumsum(i_mass) / impostor.size
 
 
-def eer(
-    genuine: Scores,
-    impostor: Scores,
-    *,
-    genuine_weights: NDArray[np.float64] | None = None,
-    impostor_weights: NDArray[np.float64] | None = None,
-) -> float:
+def eer(genuine: Scores, impostor: Scores) -> float:
     """Equal error rate: where false match rate and false non-match rate are the same.
 
     The two step curves rarely meet in a step. The ROC's vertices, one per distinct score, are joined by
@@ -208,14 +167,12 @@ def eer(
     Args:
         genuine: Same-person similarities, shape ``(G,)``; higher is more alike.
         impostor: Different-person similarities, shape ``(I,)``.
-        genuine_weights: How often each genuine score counts.
-        impostor_weights: How often each impostor score counts.
 
     Raises:
         ScoreError: If an array is empty, not 1-D or has NaN.
     """
     genuine, impostor = check_scores(genuine, name="genuine"), check_scores(impostor, name="impostor")
-    _, tmr, fmr = _shares(genuine, impostor, genuine_weights, impostor_weights)
+    _, tmr, fmr = _shares(genuine, impostor)
     return float(crossing(np.concatenate([[0.0], tmr])[:, None], np.concatenate([[0.0], fmr])[:, None])[0])
 
 
@@ -236,13 +193,7 @@ def crossing(tmr: NDArray[np.float64], fmr: NDArray[np.float64]) -> NDArray[np.f
     return np.asarray(start + np.clip(part, 0.0, 1.0) * (end - start), np.float64)
 
 
-def auc(
-    genuine: Scores,
-    impostor: Scores,
-    *,
-    genuine_weights: NDArray[np.float64] | None = None,
-    impostor_weights: NDArray[np.float64] | None = None,
-) -> float:
+def auc(genuine: Scores, impostor: Scores) -> float:
     """Probability that a genuine score exceeds an impostor score, ties counting half.
 
     The Mann-Whitney U statistic over ``G * I``, which is the area under the ROC curve.
@@ -250,14 +201,12 @@ def auc(
     Args:
         genuine: Same-person similarities (or scores of the positive class), shape ``(G,)``.
         impostor: Different-person similarities (or scores of the negative class), shape ``(I,)``.
-        genuine_weights: How often each genuine score counts.
-        impostor_weights: How often each impostor score counts.
 
     Raises:
         ScoreError: If an array is empty, not 1-D or has NaN.
     """
     genuine, impostor = check_scores(genuine, name="genuine"), check_scores(impostor, name="impostor")
-    _, tmr, fmr = _shares(genuine, impostor, genuine_weights, impostor_weights)
+    _, tmr, fmr = _shares(genuine, impostor)
     tmr, fmr = np.concatenate([[0.0], tmr]), np.concatenate([[0.0], fmr])
     return float(np.clip(np.sum(np.diff(fmr) * (tmr[1:] + tmr[:-1])) / 2.0, 0.0, 1.0))
 
@@ -345,7 +294,7 @@ def best_threshold(scores: Scores, labels: NDArray[np.int64]) -> float:
         ScoreError: If a gender is missing, or the scores cannot be ranked.
     """
     male, female = by_label(scores, labels)
-    values, tmr, fmr = _shares(male, female, None, None)
+    values, tmr, fmr = _shares(male, female)
     gain = np.concatenate([[0.0], tmr - fmr])
     edges = np.concatenate([[np.inf], values, [-np.inf]])
     best = np.flatnonzero(gain >= gain.max() - 1e-12)

@@ -10,14 +10,24 @@ from privface.audit.context import white_box_mark
 from privface.audit.information import pic, privacy_gain, suppression_rate
 from privface.audit.matching import MatchingResult
 from privface.audit.readings import Reading, illusion_gap, worst_by_validation
-from privface.records import Measured
+from privface.records import NO_GENDER, Measured
 
 if TYPE_CHECKING:
     from privface.audit.context import Context
 
 
 def run(context: Context) -> dict[str, Any]:
-    """``leakage`` rows, the worst of each kind, and the illusion gaps."""
+    """``leakage`` rows, the worst of each kind, and the illusion gaps; undefined where the set has no gender labels."""
+    if not context.whole.gendered:
+        nobody = _nobody(NO_GENDER)
+        worst_of = (
+            "worst_retrained",
+            "worst_upper",
+            "worst_frozen",
+            *(["worst_white_box"] if context.codes else []),
+        )
+        gaps = {"illusion_gap": nobody["leakage"], "frozen_gaps": {"seen": None, "unseen": None}}
+        return {"leakage": [], **dict.fromkeys(worst_of, nobody), **gaps}
     adaptive, frozen = context.adaptive, context.frozen
     worst, worst_frozen = context.worst, worst_by_validation(frozen)
     return {
@@ -32,7 +42,7 @@ def run(context: Context) -> dict[str, Any]:
 
 
 def _gap(context: Context, worst: Reading | None, frozen: Reading | None) -> Measured:
-    return illusion_gap(worst, frozen, context.whole.identities, context.whole.genders, context.params)
+    return illusion_gap(worst, frozen, context.whole, context.params)
 
 
 def _frozen_gaps(context: Context, worst: Reading | None) -> dict[str, Any]:
@@ -73,8 +83,7 @@ def _row(reading: Reading, matching: Sequence[MatchingResult]) -> dict[str, Any]
 
 def _worst_row(reading: Reading | None, kind: str) -> dict[str, Any]:
     if reading is None:
-        reason = f"no {kind} probe of this battery reads the originals at AUC 0.90 or more"
-        return {"probe": None, "input": None, "seen": None, "leakage": Measured.undefined(reason)}
+        return _nobody(f"no {kind} probe of this battery reads the originals at AUC 0.90 or more")
     return {
         "probe": reading.probe,
         "input": reading.source,
@@ -84,6 +93,10 @@ def _worst_row(reading: Reading | None, kind: str) -> dict[str, Any]:
         "auc": reading.auc,
         "chosen_by": "leakage on validation people",
     }
+
+
+def _nobody(reason: str) -> dict[str, Any]:
+    return {"probe": None, "input": None, "seen": None, "leakage": Measured.undefined(reason)}
 
 
 def _worst_white_box(readings: Sequence[Reading], codes: Collection[str]) -> dict[str, Any]:

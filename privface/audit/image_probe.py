@@ -67,16 +67,9 @@ class _NetworkProbe(ABC):
     ) -> FittedNetwork:
         """Train on one set of people and choose the epoch on another.
 
-        The CPU result depends on the arguments only; torch's global generator is left as it was.
-
-        Args:
-            train: uint8 RGB, shape ``(N, H, W, 3)``, at least 16 x 16 pixels.
-            train_genders: 0 (female) or 1 (male), shape ``(N,)``.
-            train_people: Identities, shape ``(N,)``.
-            val: uint8 RGB of other people, shape ``(M, H, W, 3)``.
-            val_genders: Shape ``(M,)``.
-            seed: Seed of initial weights, order and augmentation.
-            originals: Those of the training photos, same shape; only :class:`BackboneProbe` looks at them.
+        The CPU result depends on the arguments only; torch's global generator is left as it was. Arguments as of
+        :meth:`~privface.audit.probes.RetrainedProbe.fit`: uint8 RGB of at least 16 x 16 pixels. ``originals`` are those of the
+        training photos, same shape; only :class:`BackboneProbe` looks at them.
 
         Raises:
             AuditError: If the images are too small or one gender is missing.

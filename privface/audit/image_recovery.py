@@ -66,15 +66,7 @@ class ImageRecoverer:
         *,
         seed: int,
     ) -> FittedImageRecoverer:
-        """Learn from some people's pairs; same arguments, same network on a CPU.
-
-        Args:
-            protected_train: uint8 RGB, shape ``(N, H, W, 3)``.
-            original_train: The same photos unprotected.
-            train_people: Identities, shape ``(N,)``.
-            protected_val: uint8 RGB of other people, shape ``(M, H, W, 3)``.
-            original_val: The same photos unprotected.
-            seed: Seed of weights, order and halves.
+        """Learn from some people's pairs, uint8 RGB ``(N, H, W, 3)``; same arguments, same network on a CPU.
 
         Raises:
             AuditError: If shapes differ or the images are below 16 pixels.

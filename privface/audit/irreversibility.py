@@ -52,8 +52,8 @@ def irreversibility_row(
         victims: People whom the recovery attacker has not met, shape ``(N,)``.
         names: What else the row says: who recovered what, and which matcher compares.
         params: Bootstrap settings.
-        max_impostors: Impostor pairs up to which all scores are held at once.
-        seed: Seed of the pairs' cap.
+        max_impostors: As of :func:`~privface.audit.matching.evaluate_matching`.
+        seed: The same.
 
     Returns:
         ``names``; ``people``, ``genuine_pairs``, ``impostor_pairs``; ``original``, ``protected`` and ``recovered``, each the
@@ -125,7 +125,7 @@ PART: Final = Part(
 def run(context: Context) -> dict[str, Any]:
     """Section: ``irreversibility`` rows, one for each recovery and matcher; nothing where nothing was recovered."""
     rows: list[dict[str, Any]] = []
-    for (_, _, view), recoverer, _, back in context.recovered:
+    for view, recoverer, back in context.backs:
         if back is not None:
             rows += _rows(context, recoverer.name, view, back)
     return {"irreversibility": rows} if rows else {}

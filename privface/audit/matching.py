@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ from privface.audit.intervals import (
 )
 from privface.audit.streaming import ImpostorScores, Rows, bin_centres, stream_impostors
 from privface.errors import AuditError
-from privface.records import Embeddings, Measured, Scores
+from privface.records import NO_GENDER, Embeddings, Measured, Scores
 
 Mode: TypeAlias = Literal["O-O", "P-P", "P-O"]
 """Gallery - probe: O original, P protected."""
@@ -273,7 +273,7 @@ def evaluate_matching(
         protected: Embeddings of the protected photos, same order; of another dimension if protected
             templates cannot be compared with originals, then P-O is undefined.
         identities: Who is on each photo, shape ``(N,)``.
-        genders: 0 (female) or 1 (male), shape ``(N,)``.
+        genders: 0 (female) or 1 (male), shape ``(N,)``; -1 throughout without gender labels: same-gender figures are then undefined.
         matcher: Name for the result.
         seen: Whether the protector trained against this matcher.
         params: Bootstrap settings.
@@ -281,10 +281,7 @@ def evaluate_matching(
         max_impostors: Impostor pairs up to which all scores are held at once.
         seed: Seed of the cap and of the sample.
         progress: Called with (work done, all work).
-        modes: Which comparisons are made.
-
-    Returns:
-        Two results a mode, modes first.
+        modes: Which comparisons are made; each gives two results.
 
     Raises:
         AuditError: If shapes do not fit.
@@ -323,6 +320,8 @@ def evaluate_matching(
         else:
             (scores, kinds), reason = comparison.run(gallery, probe, tell), None
         for kind, impostor in zip(IMPOSTORS, kinds, strict=True):
+            if kind == "same-gender" and count and genders.max() < 0:
+                impostor, reason = None, reason or NO_GENDER  # noqa: PLW2901 - all rows have the same label, which is none
             figures = _measure(scores, person[genuine[:, 0]], impostor, comparison.people, params, reason)
             size = 0 if impostor is None else impostor.size
             results.append(
@@ -332,23 +331,6 @@ def evaluate_matching(
             )
         tell(100, 90)
     return results
-
-
-class _Impostors(Protocol):
-    """All impostor scores of one kind, in memory or streamed."""
-
-    @property
-    def size(self) -> int: ...
-
-    def tmr_at_fmr(self, genuine: Scores, *, fmr: float) -> OperatingPoint: ...
-
-    def eer(self, genuine: Scores) -> float: ...
-
-    def auc(self, genuine: Scores) -> float: ...
-
-    def d_prime(self, genuine: Scores) -> float: ...
-
-    def det(self, genuine: Scores) -> DetCurve: ...
 
 
 @dataclass(frozen=True)
@@ -376,6 +358,10 @@ class _HeldScores:
 
     def det(self, genuine: Scores) -> DetCurve:
         return det_curve(genuine, self.scores)
+
+
+_Impostors: TypeAlias = _HeldScores | ImpostorScores
+"""All impostor scores of one kind, in memory or streamed."""
 
 
 @dataclass(frozen=True)
@@ -436,7 +422,7 @@ def _measure(
     measurable = tuple(fmr for fmr in FMRS if impostor.size * fmr >= RULE_OF_30 - 1e-9)
     if isinstance(impostor, ImpostorScores):
         sample = PairSample(genuine, genuine_people, *impostor.thinned()[:2], people, impostor.thinned()[2])
-    elif isinstance(impostor, _HeldScores):
+    else:
         sample = PairSample(genuine, genuine_people, impostor.scores, impostor.people, people)
     draws = draw_pairs(sample, params, fmrs=measurable)
 
@@ -472,7 +458,7 @@ def _histogram(genuine: Scores, impostor: _Impostors) -> ScoreHistogram:
     values, weights = genuine[np.isfinite(genuine)], None
     if isinstance(impostor, ImpostorScores):
         others, weights = bin_centres()[impostor.counts > 0], impostor.counts[impostor.counts > 0]
-    elif isinstance(impostor, _HeldScores):
+    else:
         others = impostor.scores
     every = np.concatenate([values, others])
     low, high = float(every.min()), float(every.max())
@@ -520,35 +506,3 @@ def fold_accuracy(scores: Scores, same: NDArray[np.bool_], folds: NDArray[np.int
     half = float(student_t.ppf(0.975, len(right) - 1) * np.std(right, ddof=1) / math.sqrt(len(right)))
     mean = float(np.mean(right))
     return Measured(mean, max(mean - half, 0.0), min(mean + half, 1.0), len(scores))
-
-
-def cohort_fnmr(
-    gallery: Embeddings,
-    probe: Embeddings,
-    pairs: Pairs,
-    *,
-    fmr: float,
-    min_false_matches: int = RULE_OF_30,
-) -> tuple[NDArray[np.bool_], float] | None:
-    """Which genuine pairs fail at the threshold that keeps ``fmr`` over all impostors, and that threshold.
-
-    One threshold for everybody, as in operation: cohorts then differ in FNMR (ISO/IEC 19795-10).
-
-    Args:
-        gallery: Shape ``(N, D)``.
-        probe: Shape ``(N, D)``.
-        pairs: From :func:`choose_pairs`.
-        fmr: False match rate, in (0, 1).
-        min_false_matches: Expected false matches that are needed.
-
-    Returns:
-        Failures, shape ``(G,)``, and the threshold; ``None`` if it cannot be measured.
-    """
-    genuine = cosine_scores(gallery, probe, pairs.genuine)
-    genuine = np.where(np.isnan(genuine), -np.inf, genuine)
-    impostor = cosine_scores(gallery, probe, pairs.impostor)
-    impostor = impostor[~np.isnan(impostor)]
-    if not genuine.size or impostor.size * fmr < min_false_matches - 1e-9:
-        return None
-    point = tmr_at_fmr(genuine, impostor, fmr=fmr)
-    return genuine < point.threshold, point.threshold

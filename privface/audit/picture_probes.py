@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privface.audit.probes import EmbeddingProbe, FittedEmbeddingProbe
-from privface.errors import AuditError
 from privface.records import Scores
 
 
@@ -36,16 +36,8 @@ class PixelProbe:
         val_genders: NDArray[np.int64],
         *,
         seed: int,
-    ) -> FittedPixelProbe:
-        """Find 20 or 80 components on the training photos, then fit as :class:`EmbeddingProbe` does.
-
-        Args:
-            train: uint8 RGB, shape ``(N, H, W, 3)``.
-            train_genders: 0 (female) or 1 (male), shape ``(N,)``.
-            train_people: Identities, shape ``(N,)``.
-            val: uint8 RGB of other people, shape ``(M, H, W, 3)``.
-            val_genders: Shape ``(M,)``.
-            seed: Seed of the classifier.
+    ) -> FittedPictureProbe:
+        """Find 20 or 80 components on the training photos, uint8 RGB ``(N, H, W, 3)``, then fit as :class:`EmbeddingProbe` does.
 
         Raises:
             AuditError: If a gender is missing.
@@ -55,32 +47,33 @@ class PixelProbe:
         small = _small_pictures(train)
         components = PCA(min(80, len(small) - 1), svd_solver="full").fit(small)
         x, x_val = components.transform(small), components.transform(_small_pictures(val))
-        best: FittedPixelProbe | None = None
-        for count in (20, 80):  # few components suit few people
-            part, part_val = x[:, :count], x_val[:, :count]
-            probe = EmbeddingProbe("rbf-svm").fit(
-                part, train_genders, train_people, part_val, val_genders, seed=seed
+        fitted = {
+            count: EmbeddingProbe("rbf-svm").fit(
+                x[:, :count], train_genders, train_people, x_val[:, :count], val_genders, seed=seed
             )
-            if best is None or probe.val_auc > best.val_auc:
-                best = FittedPixelProbe(components, count, probe)
-        if best is None:  # pragma: no cover  # the loop above runs
-            raise AuditError("pixel-svm: no candidate setting.")
-        return best
+            for count in (20, 80)  # few components suit few people
+        }
+        best = max(fitted, key=lambda count: fitted[count].val_auc)
+
+        def features(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+            return np.asarray(components.transform(_small_pictures(images))[:, :best], np.float64)
+
+        return FittedPictureProbe(fitted[best], f"components={best}", features)
 
 
 @dataclass(frozen=True)
-class FittedPixelProbe:
-    """A trained :class:`PixelProbe`.
+class FittedPictureProbe:
+    """A trained :class:`PixelProbe` or :class:`HOGProbe`.
 
     Attributes:
-        components: scikit-learn's PCA.
-        count: How many of its components are used.
-        probe: The classifier on the components.
+        probe: The classifier on features of the pictures.
+        chosen: Which features or machine it has, the first part of :attr:`setting`.
+        features: Gives them, ``(N, K)``, of uint8 RGB ``(N, H, W, 3)``.
     """
 
-    components: Any
-    count: int
     probe: FittedEmbeddingProbe
+    chosen: str
+    features: Callable[[NDArray[np.uint8]], NDArray[Any]]
 
     @property
     def val_auc(self) -> float:
@@ -89,12 +82,12 @@ class FittedPixelProbe:
 
     @property
     def setting(self) -> str:
-        """Number of components and the machine's hyper-parameters."""
-        return f"components={self.count},{self.probe.setting}"
+        """Features, machine and its hyper-parameters."""
+        return f"{self.chosen},{self.probe.setting}"
 
     def scores(self, data: NDArray[np.uint8]) -> Scores:
         """Male scores, shape ``(N,)``, of uint8 RGB ``(N, H, W, 3)``."""
-        return self.probe.scores(self.components.transform(_small_pictures(data))[:, : self.count])
+        return self.probe.scores(self.features(data))
 
 
 def _small_pictures(images: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -124,16 +117,8 @@ class HOGProbe:
         val_genders: NDArray[np.int64],
         *,
         seed: int,
-    ) -> FittedHOGProbe:
-        """Fit a linear and a Gaussian machine and keep the better on validation people.
-
-        Args:
-            train: uint8 RGB, shape ``(N, H, W, 3)``.
-            train_genders: 0 (female) or 1 (male), shape ``(N,)``.
-            train_people: Identities, shape ``(N,)``.
-            val: uint8 RGB of other people, shape ``(M, H, W, 3)``.
-            val_genders: Shape ``(M,)``.
-            seed: Seed of the classifiers.
+    ) -> FittedPictureProbe:
+        """Fit a linear and a Gaussian machine to photos, uint8 RGB ``(N, H, W, 3)``, and keep the better on validation people.
 
         Raises:
             AuditError: If a gender is missing.
@@ -144,34 +129,7 @@ class HOGProbe:
             for kind in ("linear-svm", "rbf-svm")
         ]
         best = max((0, 1), key=lambda k: fitted[k].val_auc)
-        return FittedHOGProbe(fitted[best], ("linear", "rbf")[best])
-
-
-@dataclass(frozen=True)
-class FittedHOGProbe:
-    """A trained :class:`HOGProbe`.
-
-    Attributes:
-        probe: The machine.
-        kernel: ``"linear"`` or ``"rbf"``.
-    """
-
-    probe: FittedEmbeddingProbe
-    kernel: str
-
-    @property
-    def val_auc(self) -> float:
-        """AUC on validation people."""
-        return self.probe.val_auc
-
-    @property
-    def setting(self) -> str:
-        """The machine and its hyper-parameters."""
-        return f"{self.kernel},{self.probe.setting}"
-
-    def scores(self, data: NDArray[np.uint8]) -> Scores:
-        """Male scores, shape ``(N,)``, of uint8 RGB ``(N, H, W, 3)``."""
-        return self.probe.scores(gradient_features(data))
+        return FittedPictureProbe(fitted[best], ("linear", "rbf")[best], gradient_features)
 
 
 def gradient_features(images: NDArray[np.uint8]) -> NDArray[np.float32]:

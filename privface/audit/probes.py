@@ -67,7 +67,16 @@ class RetrainedProbe(Protocol):
         *,
         seed: int,
     ) -> FittedProbe:
-        """Train on some people and choose settings on others; the same seed gives the same probe."""
+        """Train on some people and choose settings on others; the same seed gives the same probe.
+
+        Args:
+            train: Embeddings ``(N, D)`` or uint8 RGB ``(N, H, W, 3)``.
+            train_genders: 0 (female) or 1 (male), shape ``(N,)``.
+            train_people: Identities, shape ``(N,)``.
+            val: The same of other people, ``(M, ...)``.
+            val_genders: Shape ``(M,)``.
+            seed: Of whatever is random.
+        """
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,7 @@ class EmbeddingProbe:
     All but the last see standardised embeddings. Genders count equally: by class weights, by drawing the rarer
     gender again (mlp), or by taking as many neighbours of each (similarity). The setting with the best
     validation AUC wins, the first of equals. Kernel machines and neighbours learn from at most
-    :data:`MAX_KERNEL_ROWS` rows, a random choice where there are more.
+    :data:`MAX_KERNEL_ROWS` rows, a random choice where there are more, with a row of a class that it would miss.
 
     Attributes:
         kind: Which classifier.
@@ -115,18 +124,10 @@ class EmbeddingProbe:
         *,
         seed: int,
     ) -> FittedEmbeddingProbe:
-        """Train one classifier per setting and keep the best on validation people.
-
-        Args:
-            train: Finite embeddings, shape ``(N, D)``.
-            train_genders: 0 (female) or 1 (male), shape ``(N,)``.
-            train_people: Identities, shape ``(N,)``; used to refuse a set of fewer than two people.
-            val: Finite embeddings of other people, shape ``(M, D)``.
-            val_genders: Shape ``(M,)``.
-            seed: Seed of the classifiers and of the balancing draw.
+        """Train one classifier per setting and keep the best on validation people; see :meth:`RetrainedProbe.fit`.
 
         Raises:
-            AuditError: If embeddings are not finite or a gender is missing.
+            AuditError: If embeddings are not finite, a gender is missing, or there are fewer than two training people.
         """
         from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
 
@@ -138,7 +139,9 @@ class EmbeddingProbe:
             )
         x, y = np.asarray(train, np.float64), train_genders
         if self.kind in _KERNELS and len(x) > MAX_KERNEL_ROWS:
-            kept = np.sort(np.random.default_rng([seed, 4]).permutation(len(x))[:MAX_KERNEL_ROWS])
+            order = np.random.default_rng([seed, 4]).permutation(len(x))
+            each = order[np.unique(y[order], return_index=True)[1]]  # a rare class must not be missed
+            kept = np.union1d(order[:MAX_KERNEL_ROWS], each)
             x, y = x[kept], y[kept]
         if self.kind == "mlp":
             again = _balance(y, seed)

@@ -24,15 +24,13 @@ from privface.audit.intervals import (
     weighted_balanced_accuracy,
     weighted_eer,
 )
-from privface.records import Measured, Scores
+from privface.audit.subjects import People, Subjects
+from privface.records import NO_GENDER, Measured, Scores
 
 MIN_ORIGINAL_AUC = 0.90
 """AUC on originals below which a probe proves nothing."""
 
 ReadingKind: TypeAlias = Literal["frozen", "retrained", "recovered"]
-
-ADAPTIVE: tuple[ReadingKind, ...] = ("retrained", "recovered")
-"""Attackers that learn from protected data of other people."""
 
 
 @dataclass(frozen=True)
@@ -101,32 +99,20 @@ class Reading:
 
 
 def undefined_reading(
-    *, probe: str, kind: ReadingKind, source: str, seen: bool | None, reason: str
+    probe: str, kind: ReadingKind, source: str, seen: bool | None, *, reason: str
 ) -> Reading:
     """A reading that could not be taken."""
-    none = Measured.undefined(reason)
+    none, empty = Measured.undefined(reason), np.empty(0, np.float64)
     return Reading(
-        probe,
-        kind,
-        source,
-        seen,
-        none,
-        none,
-        none,
-        none,
-        none,
-        math.nan,
-        False,
-        reason,
-        np.empty(0, np.float64),
-        np.empty(0, np.float64),
-        none,
-        none,
-        none,
+        *(probe, kind, source, seen, none, none, none, none, none, math.nan, False, reason, empty, empty),
+        *(none, none, none),
     )
 
 
 def take_reading(
+    subjects: Subjects,
+    people: People,
+    params: BootstrapParams,
     *,
     probe: str,
     kind: ReadingKind,
@@ -134,29 +120,13 @@ def take_reading(
     seen: bool | None,
     original: Scores,
     protected: Scores,
-    val: NDArray[np.bool_],
-    test: NDArray[np.bool_],
-    identities: NDArray[np.str_],
-    genders: NDArray[np.int64],
-    params: BootstrapParams,
     setting: str = "",
 ) -> Reading:
-    """Figures of a probe from its scores.
+    """Figures of a probe from its male scores of originals and of protected photos, ``(N,)``; NaN where there are none.
 
-    Args:
-        probe: Name of the probe.
-        kind: A frozen probe keeps the threshold that suits originals, a retrained one adapts it.
-        source: What it reads.
-        seen: Whether the protector trained against it.
-        original: Male scores of originals, shape ``(N,)``; NaN where there are none.
-        protected: Male scores of protected photos, by the probe retrained on such photos or the frozen one.
-        val: Rows of validation people.
-        test: Rows of test people.
-        identities: Who is on each photo.
-        genders: 0 (female) or 1 (male).
-        params: Bootstrap settings.
-        setting: Hyper-parameters that the attacker chose.
+    A frozen probe keeps the threshold that suits originals, a retrained one adapts it. The rest is as for :class:`Reading`.
     """
+    genders, val, test = subjects.genders, people.val, people.test
     scored_o, scored_p = ~np.isnan(original), ~np.isnan(protected)
     for rows, name in (
         (scored_o & test, "original test"),
@@ -166,17 +136,16 @@ def take_reading(
     ):
         if len(np.unique(genders[rows])) < 2:
             reason = f"a gender is missing among the scored {name} photos"
-            return undefined_reading(probe=probe, kind=kind, source=source, seen=seen, reason=reason)
+            return undefined_reading(probe, kind, source, seen, reason=reason)
 
     def measure(scores: Scores, rows: NDArray[np.bool_], value: float, statistic: Statistic) -> Measured:
-        interval = probe_interval(scores[rows], genders[rows], identities[rows], statistic, params)
+        interval = probe_interval(scores[rows], genders[rows], subjects.identities[rows], statistic, params)
         return Measured(value, interval.low, interval.high, int(rows.sum()))
 
     o_test, p_test, p_val = scored_o & test, scored_p & test, scored_p & val
     men, women = by_label(protected[p_test], genders[p_test])
     original_auc = measure(original, o_test, auc(*by_label(original[o_test], genders[o_test])), weighted_auc)
     protected_auc = measure(protected, p_test, auc(men, women), weighted_auc)
-    fold = leakage_interval(Interval(protected_auc.low, protected_auc.high))
     tuned_on, tuning = (original, scored_o & val) if kind == "frozen" else (protected, p_val)
     threshold = best_threshold(tuned_on[tuning], genders[tuning])
     accuracy = balanced_accuracy(protected[p_test], genders[p_test], threshold)
@@ -190,7 +159,7 @@ def take_reading(
         seen=seen,
         original_auc=original_auc,
         auc=protected_auc,
-        leakage=Measured(leakage(protected_auc.value), fold.low, fold.high, protected_auc.n),
+        leakage=_folded(protected_auc),
         balanced_accuracy=measure(protected, p_test, accuracy, weighted_balanced_accuracy(threshold)),
         eer=measure(protected, p_test, eer(men, women), weighted_eer),
         val_leakage=leakage(auc(*by_label(protected[p_val], genders[p_val]))),
@@ -206,9 +175,22 @@ def take_reading(
         original_eer=measure(
             original, o_test, eer(*by_label(original[o_test], genders[o_test])), weighted_eer
         ),
-        bits=_bits(chance[p_test], genders[p_test], identities[p_test], params),
+        bits=_bits(chance[p_test], genders[p_test], subjects.identities[p_test], params),
         setting=setting,
     )
+
+
+def _folded(area: Measured) -> Measured:
+    fold = leakage_interval(Interval(area.low, area.high))
+    return Measured(leakage(area.value), fold.low, fold.high, area.n)
+
+
+def measure_leakage(
+    scores: Scores, genders: NDArray[np.int64], people: NDArray[Any], params: BootstrapParams
+) -> Measured:
+    """Leakage of male scores ``(N,)`` that hold both genders, with an interval over ``people``, ``(N,)``."""
+    ends = probe_interval(scores, genders, people, weighted_auc, params)
+    return _folded(Measured(auc(*by_label(scores, genders)), ends.low, ends.high, scores.size))
 
 
 def _bits(
@@ -228,32 +210,22 @@ def worst_by_validation(readings: Sequence[Reading]) -> Reading | None:
 
 
 def illusion_gap(
-    retrained: Reading | None,
-    frozen: Reading | None,
-    identities: NDArray[np.str_],
-    genders: NDArray[np.int64],
-    params: BootstrapParams,
+    retrained: Reading | None, frozen: Reading | None, subjects: Subjects, params: BootstrapParams
 ) -> Measured:
     """Leakage of the worst retrained probe minus that of the worst frozen one."""
     if retrained is None or frozen is None:
         kinds = [k for k, r in (("retrained", retrained), ("frozen", frozen)) if r is None]
         return Measured.undefined(f"no measurable {' and no measurable '.join(kinds)} probe")
-    return leakage_difference(retrained, frozen, identities, genders, params)
+    return leakage_difference(retrained, frozen, subjects, params)
 
 
-def leakage_difference(
-    one: Reading,
-    other: Reading,
-    identities: NDArray[np.str_],
-    genders: NDArray[np.int64],
-    params: BootstrapParams,
-) -> Measured:
+def leakage_difference(one: Reading, other: Reading, subjects: Subjects, params: BootstrapParams) -> Measured:
     """Leakage of one reading minus that of another.
 
     The interval draws the same people for both. In the draws each AUC keeps the direction of its point
     estimate, as folding every draw would push both up.
     """
-    value = one.leakage.value - other.leakage.value
+    value, genders = one.leakage.value - other.leakage.value, subjects.genders
     if not one.scores.size or not other.scores.size:
         return Measured.undefined(one.reason or other.reason or "one of the two was not taken")
     both = ~np.isnan(one.scores) & ~np.isnan(other.scores)
@@ -263,20 +235,20 @@ def leakage_difference(
         )
     draws = []
     for reading in (one, other):
-        draw = draw_probe(reading.scores[both], genders[both], identities[both], weighted_auc, params)
+        people = subjects.identities[both]
+        draw = draw_probe(reading.scores[both], genders[both], people, weighted_auc, params)
         draws.append(draw if reading.auc.value >= 0.5 else 1.0 - draw)
     interval = percentile_interval(draws[0] - draws[1], params.level)
     return Measured(value, interval.low, interval.high, int(both.sum()))
 
 
 def leakage_within(
-    reading: Reading | None,
-    inside: NDArray[np.bool_],
-    identities: NDArray[np.str_],
-    genders: NDArray[np.int64],
-    params: BootstrapParams,
+    reading: Reading | None, inside: NDArray[np.bool_], subjects: Subjects, params: BootstrapParams
 ) -> Measured:
     """Leakage of a reading on the test people of one cohort."""
+    genders = subjects.genders
+    if not subjects.gendered:
+        return Measured.undefined(NO_GENDER)
     if len(np.unique(genders[inside])) < 2:
         return Measured.undefined("one gender on its own has nothing to tell apart")
     if reading is None:
@@ -288,7 +260,4 @@ def leakage_within(
             f"{counts[0]} photos of women and {counts[1]} of men among test people, fewer than 5",
             n=int(rows.sum()),
         )
-    value = auc(*by_label(reading.scores[rows], genders[rows]))
-    interval = probe_interval(reading.scores[rows], genders[rows], identities[rows], weighted_auc, params)
-    fold = leakage_interval(interval)
-    return Measured(leakage(value), fold.low, fold.high, int(rows.sum()))
+    return measure_leakage(reading.scores[rows], genders[rows], subjects.identities[rows], params)

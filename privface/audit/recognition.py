@@ -21,8 +21,8 @@ def run(context: Context) -> dict[str, Any]:
         "matching": [_row(row) for row in rows],
         "pairs_protocol": _pairs_protocol(context),
         "curves": {
-            "det": [_det_row(row) for row in faces if row.det is not None],
-            "scores": [_histogram_row(row) for row in faces if row.histogram is not None],
+            "det": [{**_names(row), "fmr": row.det.fmr, "fnmr": row.det.fnmr} for row in faces if row.det],
+            "scores": [{**_names(row), **vars(row.histogram)} for row in faces if row.histogram],
         },
     }
 
@@ -48,38 +48,10 @@ def _pairs_protocol(context: Context) -> list[dict[str, Any]]:
 
 
 def _row(row: MatchingResult) -> dict[str, Any]:
-    return {
-        "matcher": row.matcher,
-        **white_box_mark(row.matcher),
-        "seen": row.seen,
-        "mode": row.mode,
-        "impostors": row.impostors,
-        "genuine_pairs": row.genuine_pairs,
-        "impostor_pairs": row.impostor_pairs,
-        "impostors_possible": row.impostors_possible,
-        "eer": row.eer,
-        "auc": row.auc,
-        "d_prime": row.d_prime,
-        "tmr": {f"{fmr:.4f}".rstrip("0"): figure for fmr, figure in row.tmr.items()},
-        "fte": row.fte,
-    }
+    figures = {name: value for name, value in vars(row).items() if name not in {"det", "histogram"}}
+    tmr = {f"{fmr:.4f}".rstrip("0"): figure for fmr, figure in row.tmr.items()}
+    return {**figures, **white_box_mark(row.matcher), "tmr": tmr}
 
 
 def _names(row: MatchingResult) -> dict[str, Any]:
     return {"matcher": row.matcher, "mode": row.mode, "impostors": row.impostors}
-
-
-def _det_row(row: MatchingResult) -> dict[str, Any]:
-    curve = row.det
-    return {
-        **_names(row),
-        "fmr": [] if curve is None else curve.fmr,
-        "fnmr": [] if curve is None else curve.fnmr,
-    }
-
-
-def _histogram_row(row: MatchingResult) -> dict[str, Any]:
-    found = row.histogram
-    if found is None:
-        return {}
-    return {**_names(row), "edges": found.edges, "genuine": found.genuine, "impostor": found.impostor}

@@ -56,7 +56,16 @@ class Recoverer(Protocol):
         *,
         seed: int,
     ) -> FittedRecoverer:
-        """Learn from some people's pairs and choose settings on others'; the same seed gives the same result."""
+        """Learn from some people's pairs and choose settings on others'; the same seed gives the same result.
+
+        Args:
+            protected_train: Embeddings ``(N, D)`` or uint8 RGB ``(N, H, W, 3)``.
+            original_train: The same rows unprotected.
+            train_people: Identities, shape ``(N,)``.
+            protected_val: Of other people.
+            original_val: The same rows unprotected.
+            seed: Of whatever is random.
+        """
 
 
 @dataclass(frozen=True)
@@ -82,15 +91,7 @@ class EmbeddingRecoverer:
         *,
         seed: int,
     ) -> FittedEmbeddingRecoverer:
-        """Fit and choose on validation people.
-
-        Args:
-            protected_train: Shape ``(N, D)``.
-            original_train: Shape ``(N, E)``.
-            train_people: Identities, shape ``(N,)``.
-            protected_val: Shape ``(M, D)``, other people.
-            original_val: Shape ``(M, E)``.
-            seed: Seed of the folds and of the network.
+        """Fit to rows ``(N, D)`` and ``(N, E)`` and choose on validation people.
 
         Raises:
             AuditError: If there are fewer than three people.
@@ -213,13 +214,13 @@ def _regressions(seed: int) -> list[tuple[str, Callable[[], Any]]]:
 
 def run(context: Context) -> dict[str, Any]:
     """Section: what recovering first adds to the worst attacker on each view, ``recovery`` rows."""
-    rows, whole = [], context.whole
-    for (reading, _, view), recoverer, found, _ in context.recovered:
+    rows = []
+    for (reading, _, view), recoverer, found in context.recovered:
         worst = worst_by_validation(found)
         none = Measured.undefined("no measurable probe after recovery")
         gain = none
         if worst is not None:
-            gain = leakage_difference(worst, reading, whole.identities, whole.genders, context.params)
+            gain = leakage_difference(worst, reading, context.whole, context.params)
         rows.append(
             {
                 "input": view.source,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
@@ -28,17 +29,18 @@ _OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
 }
 _GATE = re.compile(r"\s*([A-Za-z][\w.\-]*)\s*(>=|<=|>|<)\s*([0-9.eE+\-]+)\s*")
 _MODES = "(o_o|p_p|p_o)"
-_ONE_DRAW = "this audit had one draw of the protection"
+_ONE_DRAW = "this audit had one draw of the protection, or no gender labels"
 _SOMETIMES: Final[Mapping[str, str]] = {
     "averaging": _ONE_DRAW,
     "averaging_gain": _ONE_DRAW,
     "worst_white_box": "this audit saw no code of a model",
+    "unlinkability": "this audit saw no second protection",
 }
 """Figures that not every audit has, and why one may lack them."""
 
 _FIGURE = re.compile(
     r"leakage|worst_(retrained|frozen|frozen_seen|frozen_unseen|image|embedding|white_box)|balanced_accuracy|bits"
-    r"|illusion_gap(_seen|_unseen)?|recovery_gain|set_attack|averaging(_gain)?|fnmr_ratio|psnr|ssim|tmr|fte"
+    r"|illusion_gap(_seen|_unseen)?|recovery_gain|set_attack|averaging(_gain)?|unlinkability|fnmr_ratio|psnr|ssim|tmr|fte"
     rf"|fte_{_MODES}|(eer|auc|d_prime)_{_MODES}(_same_gender)?|tmr_{_MODES}_0\.(01|001|0001)(_same_gender)?"
 )
 
@@ -53,26 +55,31 @@ def check_gate(expression: str, attributes: Collection[str] = ()) -> None:
     Raises:
         ConfigError: If the expression is malformed or names no figure that an audit gives.
     """
-    match = _GATE.fullmatch(expression)
-    try:
-        limit = float(match.group(3)) if match else math.nan
-    except ValueError:
-        limit = math.nan
-    if match is None or not math.isfinite(limit):
-        raise ConfigError(
-            f"{expression!r} is no gate; a gate is FIGURE, one of > >= < <=, and a number.",
-            hint="For example leakage>0.60 or tmr_p_p_0.01.low<0.9.",
-        )
-    name = match.group(1)
+    name, _, _ = _parts(expression, hint="For example leakage>0.60 or tmr_p_p_0.01.low<0.9.")
     plain = re.sub(r"\.(low|high|value)$", "", name)
     if plain not in {f"leakage.{attribute}" for attribute in attributes} and not _FIGURE.fullmatch(plain):
         raise ConfigError(
             f"An audit has no figure {name!r}.",
             hint="Figures: leakage, worst_retrained, worst_image, worst_embedding, worst_white_box, balanced_accuracy, bits, "
             "worst_frozen, worst_frozen_seen, worst_frozen_unseen, illusion_gap, illusion_gap_seen, "
-            "illusion_gap_unseen, recovery_gain, set_attack, averaging, averaging_gain, fnmr_ratio, tmr, fte, psnr, ssim, leakage.NAME of each --attribute, and "
+            "illusion_gap_unseen, recovery_gain, set_attack, averaging, averaging_gain, unlinkability, fnmr_ratio, tmr, fte, psnr, ssim, leakage.NAME of each --attribute, and "
             "eer_, auc_, d_prime_, tmr_ with a mode, such as eer_p_p or tmr_p_o_0.001.",
         )
+
+
+def _parts(expression: str, *, hint: str) -> tuple[str, str, float]:
+    """Figure, comparison and limit of a gate.
+
+    Raises:
+        ConfigError: If it is malformed.
+    """
+    if match := _GATE.fullmatch(expression):
+        with contextlib.suppress(ValueError):
+            if math.isfinite(limit := float(match.group(3))):
+                return match.group(1), match.group(2), limit
+    raise ConfigError(
+        f"{expression!r} is no gate; a gate is FIGURE, one of > >= < <=, and a number.", hint=hint
+    )
 
 
 @dataclass(frozen=True)
@@ -188,6 +195,7 @@ class AuditResult:
           several photos of one person; ``fnmr_ratio``: the worst cohort's FNMR after over before;
         - ``averaging``: the highest leakage when draws of a randomised protection are averaged, ``averaging_gain``: the most that
           this added to one draw; only where the audit had several draws;
+        - ``unlinkability``: the highest D_sys of any matcher, only where the audit had a second protection;
         - ``eer_MODE``, ``auc_MODE``, ``d_prime_MODE`` and ``tmr_MODE_FMR``, with MODE ``o_o``, ``p_p`` or
           ``p_o`` and FMR ``0.01``, ``0.001`` or ``0.0001``: all impostors, the worst matcher; with
           ``_same_gender`` appended, same-gender impostors;
@@ -207,6 +215,8 @@ class AuditResult:
         }
         if "worst_white_box" in document:
             found["worst_white_box"] = read_figure(document["worst_white_box"].get("leakage"))
+        if linked := document.get("unlinkability"):
+            found["unlinkability"] = _highest(linked, "d_sys", "D_sys of no matcher could be measured")
         for row in document.get("attributes", ()):
             if row.get("medium") == "any":
                 found[f"leakage.{row['attribute']}"] = read_figure(row.get("upper"))
@@ -240,26 +250,19 @@ class AuditResult:
         Raises:
             ConfigError: If the expression is malformed or names no figure.
         """
-        match = _GATE.fullmatch(expression)
-        try:
-            limit = float(match.group(3)) if match else math.nan
-        except ValueError:
-            limit = math.nan
-        if match is None or not math.isfinite(limit):
-            raise ConfigError(
-                f"{expression!r} is no gate; a gate is FIGURE, one of > >= < <=, and a number.",
-                hint=f"For example leakage>0.60. Figures: {', '.join(sorted(self.figures))}.",
-            )
-        name, part = match.group(1), "value"
+        names = ", ".join(sorted(self.figures))
+        hint = f"For example leakage>0.60. Figures: {names}."
+        wanted, comparison, limit = _parts(expression, hint=hint)
+        name, part = wanted, "value"
         if name not in {*self.figures, *_SOMETIMES} and name.endswith((".low", ".high", ".value")):
             name, _, part = name.rpartition(".")
         figure = self.figure(name)
         value = float(getattr(figure, part))
         if math.isnan(value):
             why = figure.reason or "it has no interval"
-            return GateOutcome(expression, True, value, f"{match.group(1)} is not measurable: {why}.")
-        failed = _OPERATORS[match.group(2)](value, limit)
-        relation = f"{match.group(1)} is {value:.4f}; the build fails at {match.group(2)} {limit:g}"
+            return GateOutcome(expression, True, value, f"{wanted} is not measurable: {why}.")
+        failed = _OPERATORS[comparison](value, limit)
+        relation = f"{wanted} is {value:.4f}; the build fails at {comparison} {limit:g}"
         return GateOutcome(expression, failed, value, f"{relation}.")
 
 

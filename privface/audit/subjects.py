@@ -34,7 +34,7 @@ class Subjects:
     Attributes:
         files: Keys of the photos.
         identities: Who is on each photo, shape ``(N,)``.
-        genders: 0 (female) or 1 (male), shape ``(N,)``.
+        genders: 0 (female) or 1 (male), shape ``(N,)``; -1 throughout where the set has no gender labels.
         cohorts: Further labels by column, each of shape ``(N,)``; an empty text is no label.
         name: Name in the report.
     """
@@ -59,11 +59,16 @@ class Subjects:
             if np.shape(column) != (count,):
                 raise AuditError(f"{title} has shape {np.shape(column)}; {count} files need ({count},).")
         found = sorted(set(np.asarray(self.genders).tolist()))
-        if found != [0, 1]:
+        if found not in ([0, 1], [-1]):
             raise AuditError(
                 f"The genders are {found}; an audit of gender needs 0 (female) and 1 (male).",
                 hint="Give a set with both genders.",
             )
+
+    @property
+    def gendered(self) -> bool:
+        """Whether gender is labelled; else the audit speaks of other attributes alone."""
+        return bool(np.max(self.genders) >= 0)
 
     def _columns(self) -> Iterator[tuple[str, NDArray[Any]]]:
         yield "identities", self.identities
@@ -85,7 +90,9 @@ class Subjects:
         Raises:
             AuditError: If there is no such column, or a class has too few rows.
         """
-        words = np.array(GENDERS)[self.genders] if given.name == GENDER else self.cohorts.get(given.name)
+        words = self.cohorts.get(given.name)
+        if given.name == GENDER and self.gendered:
+            words = np.array(GENDERS)[self.genders]
         try:
             if words is None:
                 raise missing_column(given.name, self.cohorts, where="The audited photos")
@@ -95,7 +102,9 @@ class Subjects:
 
     def groups(self) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
         """Cohorts as (column, value, rows): genders, labelled groups, and ages in bands."""
-        columns: dict[str, NDArray[np.str_]] = {"gender": np.array(GENDERS)[self.genders]}
+        columns: dict[str, NDArray[np.str_]] = {}
+        if self.gendered:
+            columns[GENDER] = np.array(GENDERS)[self.genders]
         for title, column in self.cohorts.items():
             values = np.array([_age_band(str(v)) for v in column]) if title == "age" else column
             if len(set(values.tolist()) - {""}) <= MAX_CLASSES:
@@ -214,6 +223,11 @@ class AuditData(Subjects):
             raise AuditError(
                 "Attackers with people of their own cannot average draws, which they do not have.",
                 hint="Leave out the draws, or the attackers.",
+            )
+        if others.gendered != self.gendered:
+            raise AuditError(
+                "The audited people and the attackers' people do not both have gender labels.",
+                hint="Give both sets a gender column, or neither.",
             )
         shared = sorted({*self.identities.tolist()} & {*others.identities.tolist()})
         if shared:
@@ -395,7 +409,7 @@ class People:
                 audited people are scored, and the attackers' are shared out among training and choosing.
 
         Raises:
-            AuditError: If a part has fewer than two people of a gender.
+            AuditError: If a part has fewer than two people, or than two of a gender.
         """
         salt = f"privface.audit/{seed}"
         names, inverse = np.unique(subjects.identities, return_inverse=True)
@@ -407,12 +421,12 @@ class People:
             train = ~test & (bucket < first / second)
             people = cls(train, ~test & ~train, test)
         for title, part in people.parts().items():
-            for label, gender in enumerate(GENDERS):
+            for label, gender in _kinds(subjects.genders):
                 count = len(np.unique(subjects.identities[part & (subjects.genders == label)]))
                 if count < 2:
                     raise AuditError(
-                        f"The attacker's {title} part has {count} {gender} people, {len(names)} people"
-                        " are in the set; it needs two of each gender.",
+                        f"The attacker's {title} part has {count} {gender}people, {len(names)} people"
+                        f" are in the set; it needs two{' of each gender' if gender else ''}.",
                         hint="Audit more people, or change the seed or the shares.",
                     )
         return people
@@ -422,9 +436,14 @@ class People:
         return {"train": self.train, "validation": self.val, "test": self.test}
 
     def lacking(self, genders: NDArray[np.int64], ok: NDArray[np.bool_]) -> str | None:
-        """The first gender and part of which no row is left among ``ok``, in words."""
+        """The first gender, where there are genders, and part of which no row is left among ``ok``, in words."""
         for title, part in (("training", self.train), ("validation", self.val), ("test", self.test)):
-            for label, gender in enumerate(GENDERS):
+            for label, gender in _kinds(genders):
                 if not (ok & part & (genders == label)).any():
-                    return f"{gender} {title} photo"
+                    return f"{gender}{title} photo"
         return None
+
+
+def _kinds(genders: NDArray[np.int64]) -> list[tuple[int, str]]:
+    """Labels of gender with the word that goes before a noun; one without a word where nobody has a gender."""
+    return [(-1, "")] if np.max(genders) < 0 else [(label, f"{word} ") for label, word in enumerate(GENDERS)]

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 from privface.audit.subjects import WHITE_BOX
-from privface.records import Measured
+from privface.records import NO_GENDER, Measured
 
 Status: TypeAlias = Literal["leaks", "matching-lost", "not-measurable", "inconclusive", "no-leak-found"]
-"""The first that applies: a probe reads gender; matching is lost; no probe proved that it can read; the
-figures do not decide; no probe of the battery reads more than the limit and matching holds."""
+"""The first that applies: a probe reads gender, or another attribute where the set has no gender labels; matching is lost; no
+probe proved that it can read; the figures do not decide; no probe of the battery reads more than the limit and matching holds."""
 
 FLIP_EER = 0.60
 FNMR_GROWTH = 1.25
@@ -23,11 +23,6 @@ _ATTACKERS: Final = {
     "recovered": "an attacker who first turns the protection back",
     "white-box": "an attacker who holds the model and turns its faces back into their code without loss",
 }
-_CAVEATS: Final = (
-    "The figures hold for these photos, probes and people; another attacker may read more.",
-    "Labels are perceived and binary.",
-    "Whoever holds a labelled photo of the same person learns the gender by matching.",
-)
 
 
 def write_verdict(document: Mapping[str, Any], *, max_leakage: float, max_tmr_loss: float) -> dict[str, Any]:
@@ -37,26 +32,51 @@ def write_verdict(document: Mapping[str, Any], *, max_leakage: float, max_tmr_lo
         document: The audit's figures, as :class:`~privface.records.Measured`.
         max_leakage: Leakage above which gender leaks. A lower interval end above it is a finding even for a
             probe that reads originals poorly; to say that no leak was found, all upper ends must lie
-            below it and every input (images, each matcher's embeddings) needs a probe that counts.
+            below it and every input (images, each matcher's embeddings) needs a probe that counts. Of attributes that are not
+            gender the macro AUC stands in for it: 0.5 is chance, too.
         max_tmr_loss: Loss of TMR at FMR 1e-2 above which matching counts as lost.
     """
-    rows: Sequence[Mapping[str, Any]] = document["leakage"]
+    rows = _readings(document)
     leaking = [row for row in rows if row["leakage"].low > max_leakage]
     losses = _matching_losses(document["matching"])
-    status = _status(document, leaking, losses, max_leakage, max_tmr_loss)
-    worst = max(leaking, key=lambda row: row["leakage"].value) if leaking else None
-    chosen = document[
-        "worst_retrained"
-    ]  # chosen on validation people, so it is preferred to the highest here
-    worst = next(
-        (row for row in leaking if (row["probe"], row["input"]) == (chosen["probe"], chosen["input"])), worst
-    )
-    headline = _headline(status, document, worst, losses)
+    status = _status(rows, _bound(document, rows), leaking, losses, max_leakage, max_tmr_loss)
+    # chosen on validation people, so it is preferred to the highest here
+    chosen = [_name(row) for row in (document["worst_retrained"], *document.get("attributes", ()))]
+    worst = max(leaking, key=lambda row: (_name(row) in chosen, row["leakage"].value), default=None)
+    headline = _headline(status, document, rows, worst, losses)
     return {"status": status, "headline": headline, "sentences": _sentences(document, losses)}
 
 
+def _readings(document: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """What attackers read of gender; of a set without gender labels, their macro AUC of each attribute as ``leakage``."""
+    if document["leakage"]:
+        found: Sequence[Mapping[str, Any]] = document["leakage"]
+        return found
+    return [
+        {
+            **row,
+            "kind": "recovered" if row["probe"].startswith("recover+") else "retrained",
+            "leakage": row["auc"],
+            "white_box": row["input"].startswith(f"{WHITE_BOX}:"),
+        }
+        for row in document.get("attribute_readings", ())
+    ]
+
+
+def _name(row: Mapping[str, Any]) -> tuple[object, ...]:
+    return row["probe"], row["input"], row.get("attribute")
+
+
+def _bound(document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float:
+    """The highest upper bound of an attacker who learns; NaN where there is none."""
+    if document["leakage"]:
+        return float(document["worst_upper"]["leakage"].value)
+    return max((row["leakage"].high for row in rows if not math.isnan(row["leakage"].high)), default=math.nan)
+
+
 def _status(
-    document: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    bound: float,
     leaking: Sequence[Mapping[str, Any]],
     losses: Mapping[str, Measured],
     max_leakage: float,
@@ -66,15 +86,15 @@ def _status(
         return "leaks"
     if any(loss.value > max_tmr_loss for loss in losses.values()):
         return "matching-lost"
-    retrained = [row for row in document["leakage"] if row["kind"] == "retrained"]
+    retrained = [row for row in rows if row["kind"] == "retrained"]
     if not any(row["measurable"] for row in retrained):
         return "not-measurable"
     # written so that NaN, which fails every comparison, leads to "inconclusive"
-    bounded = document["worst_upper"]["leakage"].value <= max_leakage and all(
-        row["leakage"].high <= max_leakage for row in document["leakage"] if row["measurable"]
+    bounded = bound <= max_leakage and all(
+        row["leakage"].high <= max_leakage for row in rows if row["measurable"]
     )
-    inputs = {row["input"] for row in retrained}
-    covered = inputs == {row["input"] for row in retrained if row["measurable"]}
+    inputs = {(row["input"], row.get("attribute")) for row in retrained}
+    covered = inputs == {(row["input"], row.get("attribute")) for row in retrained if row["measurable"]}
     kept = all(loss.value <= max_tmr_loss for loss in losses.values())
     return "no-leak-found" if bounded and covered and kept else "inconclusive"
 
@@ -97,12 +117,19 @@ def _matching_losses(rows: Sequence[Mapping[str, Any]]) -> dict[str, Measured]:
 def _headline(
     status: Status,
     document: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
     worst: Mapping[str, Any] | None,
     losses: Mapping[str, Measured],
 ) -> str:
+    what = " or ".join(dict.fromkeys(row.get("attribute", "gender") for row in rows)) or "gender"
     if status == "leaks" and worst is not None:
+        at = (
+            f"The attribute {worst['attribute']} can be read at a macro AUC of"
+            if "attribute" in worst
+            else "Gender can be read at"
+        )
         return (
-            f"Gender can be read at {_range(worst['leakage'])}, where 0.5 is chance, by"
+            f"{at} {_range(worst['leakage'])}, where 0.5 is chance, by"
             f" {_ATTACKERS['white-box' if worst.get('white_box') else worst['kind']]}."
         )
     if status == "matching-lost":
@@ -115,14 +142,14 @@ def _headline(
         )
     if status == "not-measurable":
         return (
-            "Not measurable: no retrained probe of this battery reads gender from the originals well enough."
+            f"Not measurable: no retrained probe of this battery reads {what} from the originals well enough."
         )
-    bound = document["worst_upper"]["leakage"].value
+    bound = _bound(document, rows)
     version = document["provenance"]["privface"]
     if status == "inconclusive":
         return f"Inconclusive: the upper bound of what a retrained probe reads is {_number(bound)}."
     return (
-        f"No probe in this battery (privface {version}) reads gender at more than {_number(bound)}"
+        f"No probe in this battery (privface {version}) reads {what} at more than {_number(bound)}"
         " (upper 95 % bound, 0.5 is chance)."
     )
 
@@ -142,7 +169,10 @@ def _sentences(document: Mapping[str, Any], losses: Mapping[str, Measured]) -> l
         out.append(
             f"The illusion gap, what a test with fixed classifiers alone would have missed, is {_range(gap)}."
         )
-    out += _white_box_sentences(document.get("worst_white_box"))
+    gendered = bool(document["leakage"] or not document.get("attributes"))
+    out += (
+        _white_box_sentences(document.get("worst_white_box")) if gendered else _attribute_sentences(document)
+    )
     out += [
         f"The frozen probe {row['probe']} on {_source(row['input'])} is flipped (EER {row['eer'].value:.3f}): it"
         " calls women men and men women, and who inverts its answer reads gender."
@@ -157,7 +187,28 @@ def _sentences(document: Mapping[str, Any], losses: Mapping[str, Measured]) -> l
     identical = document["quality"]["identical_images"]
     if identical:
         out.append(f"{identical} protected images are identical to their originals.")
-    return [*out, *_CAVEATS]
+    what = "gender" if gendered else "attribute"
+    return [
+        *out,
+        "The figures hold for these photos, probes and people; another attacker may read more.",
+        f"Labels are perceived{' and binary' if gendered else ''}.",
+        f"Whoever holds a labelled photo of the same person learns the {what} by matching.",
+    ]
+
+
+def _attribute_sentences(document: Mapping[str, Any]) -> list[str]:
+    """Who reads most of each attribute, for a set without gender labels."""
+    out = [f"Gender is not measurable: {NO_GENDER}."]
+    for row in document["attributes"]:
+        if row["medium"] == "any" and row["probe"] == "none":
+            out.append(f"The attribute {row['attribute']} is not measurable: {row['protected'].reason}.")
+        elif row["medium"] == "any":
+            out.append(
+                f"The worst attacker on {row['attribute']} is {row['probe']} on {_source(row['input'])}: balanced accuracy"
+                f" {_range(row['protected'])}, {_range(row['original'])} on originals, where a guess has {row['chance']:.3f};"
+                " it was chosen on validation people."
+            )
+    return out
 
 
 def _probe_sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:

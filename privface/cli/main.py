@@ -248,17 +248,18 @@ def models_list(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Which models there are: kind, licence, size, SHA-256, origin, and whether their weights are here."""
+    """Which models there are: kind, what they can be asked to hide, licence, size, SHA-256, origin, and whether their weights are here."""
     from privface.models.inventory import FORMS, list_models  # noqa: PLC0415
 
     models = list_models(folder)
     Console.document("models list", models=[vars(model) for model in models], forms=FORMS)
     Console.table(
-        ["model", "kind", "here", "size", "sha256", "licence", "from", "where"],
+        ["model", "kind", "hides", "here", "size", "sha256", "licence", "from", "where"],
         [
             [
                 m.name,
                 m.kind,
+                ", ".join(m.hides),
                 "yes" if m.present else "no",
                 "" if m.bytes is None else f"{m.bytes / 2**20:.1f} MiB",
                 (m.sha256 or "")[:12],

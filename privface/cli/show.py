@@ -143,12 +143,31 @@ class Console:
             ]
             for r in document["leakage"]
         ]
-        cls.say("")
-        cls.table(
-            ["probe", "kind", "reads", "seen", "AUC before", "leakage after", "bal. acc. after", ""],
-            rows,
-            title="Gender leakage (hidden if near 0.5)",
-        )
+        if rows:
+            cls.say("")
+            cls.table(
+                ["probe", "kind", "reads", "seen", "AUC before", "leakage after", "bal. acc. after", ""],
+                rows,
+                title="Gender leakage (hidden if near 0.5)",
+            )
+        if "attributes" in document:
+            cls.say("")
+            cls.table(
+                ["attribute", "worst probe", "reads", "before", "after", "a guess"],
+                [
+                    [
+                        r["attribute"],
+                        r["probe"],
+                        r["input"],
+                        _figure(r["original"]),
+                        _figure(r["protected"]),
+                        f"{r['chance']:.3f}",
+                    ]
+                    for r in document["attributes"]
+                    if r["medium"] == "any"
+                ],
+                title="Other attributes, balanced accuracy (hidden if near a guess)",
+            )
         cls.say(
             f"\nWorst retrained probe: {_named(document['worst_retrained'])}\nIllusion gap: {_figure(document['illusion_gap'])}"
         )

@@ -1,4 +1,4 @@
-"""Orders that give both genders the same say, whatever the set holds."""
+"""Orders that give all genders of a set the same say, whatever it holds."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ def balanced_indices(
     every batch of an even size is balanced too.
 
     Args:
-        genders: 0 (female) or 1 (male) for each photo, shape ``(N,)``.
+        genders: 0 (female) or 1 (male) for each photo, shape ``(N,)``; -1 throughout for a set without gender labels, of
+            which everybody comes equally often.
         seed: Seed of the run, not negative.
         epoch: Number of the epoch; the order depends on ``(seed, epoch)`` and the labels alone.
         identities: Person of each photo. Where given, people within a gender come equally often (as
             evenly as possible) instead of photos, so that people with many photos do not dominate.
 
     Returns:
-        Positions, shape ``(2 * max(females, males),)``.
+        Positions, shape ``(2 * max(females, males),)``; without genders ``(N,)``.
 
     Raises:
         LabelError: If a gender is absent or a value is neither 0 nor 1.
@@ -39,12 +40,14 @@ def balanced_indices(
         )
     rng = np.random.default_rng([seed, epoch])
     length = int(np.bincount(codes).max())
-    sides = [_rounds(np.flatnonzero(codes == code), people, length, rng) for code in (0, 1)]
+    sides = [_rounds(np.flatnonzero(codes == code), people, length, rng) for code in np.unique(codes)]
     return rng.permuted(np.stack(sides, axis=1), axis=1).reshape(-1).astype(np.int64)
 
 
 def _codes(genders: ArrayLike) -> NDArray[np.int64]:
     codes = np.asarray(genders)
+    if codes.ndim == 1 and codes.size and (codes == -1).all():
+        return np.zeros(len(codes), np.int64)
     if codes.ndim != 1 or not np.isin(codes, (0, 1)).all():
         raise LabelError("Genders must be a 1-D array of 0 (female) and 1 (male).", hint="Use table.genders.")
     counts = np.bincount(codes.astype(np.int64), minlength=2)

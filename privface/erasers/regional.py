@@ -214,7 +214,11 @@ def _two_apart(
 def _several_apart(
     means: NDArray[np.float64], covariances: NDArray[np.float64], whiten: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The same for any number of labels, to the second order."""
+    """Directions ``(D, D)`` of white rows, those first in which any number of labels differ most.
+
+    Measured by the scatter of means plus half the squared deviations of covariances. Of two labels that would weigh covariances half
+    as much against means as the divergence of :func:`_two_apart` does, to the second order.
+    """
     apart = (means - means.mean(axis=0)) @ whiten
     spread = whiten @ (covariances - covariances.mean(axis=0)) @ whiten
     _, turn = np.linalg.eigh(apart.T @ apart + 0.5 * (spread @ spread).sum(axis=0))

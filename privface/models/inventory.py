@@ -49,6 +49,7 @@ class ModelEntry:
         sha256: Of the weights' file; ``None`` where they are not here.
         licence: What is known of it; for files of others the licence file beside them.
         source: Where it came from.
+        hides: Attributes that it can hide, where it was trained with a choice.
     """
 
     name: str
@@ -59,6 +60,7 @@ class ModelEntry:
     sha256: str | None
     licence: str
     source: str
+    hides: tuple[str, ...] = ()
 
 
 def list_models(folder: Path | None = None) -> list[ModelEntry]:
@@ -125,15 +127,19 @@ def _trained(folder: Path) -> Iterator[ModelEntry]:
         try:
             content = yaml.safe_load(card.read_text(encoding="utf-8"))
             kind = str(content["kind"])
-            if hidden := (content.get("config") or {}).get("attributes"):
-                kind += f", hides {', '.join(a if isinstance(a, str) else a['name'] for a in hidden)}"
+            hidden = (content.get("config") or {}).get("attributes") or ()
+            hides = tuple(a if isinstance(a, str) else a["name"] for a in hidden)
         except (yaml.YAMLError, OSError, KeyError, TypeError, ValueError, AttributeError):
-            kind = "damaged card"
+            kind, hides = "damaged card", ()
         name = f"mini:{card.parent}" if kind in _MINI else str(card.parent)
-        yield _entry(name, kind, card.parent / WEIGHTS, licence=_UNSTATED, source="trained by privface")
+        yield _entry(
+            name, kind, card.parent / WEIGHTS, licence=_UNSTATED, source="trained by privface", hides=hides
+        )
 
 
-def _entry(name: str, kind: str, file: Path, *, licence: str, source: str) -> ModelEntry:
+def _entry(
+    name: str, kind: str, file: Path, *, licence: str, source: str, hides: tuple[str, ...] = ()
+) -> ModelEntry:
     present = file.is_file()
     return ModelEntry(
         name,
@@ -144,6 +150,7 @@ def _entry(name: str, kind: str, file: Path, *, licence: str, source: str) -> Mo
         file_sha256(file) if present else None,
         licence,
         source,
+        hides,
     )
 
 

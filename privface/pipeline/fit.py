@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 import yaml
 
+from privface.attributes import Attribute, labelled
 from privface.config import OWN_METHOD, TrainSettings, check_settings, load_settings
 from privface.data import LoadedFaces, require_both_genders, require_disjoint, split_people
 from privface.data.splits import person_key
@@ -61,7 +63,8 @@ def train(
     _require_usable(run, settings, resume=resume)
     before = None if settings.start is None else read_provenance(Path(settings.start))
     torch.manual_seed(settings.seed)  # the run owns the process: initial weights follow from the seed
-    faces = _load(settings, progress)
+    asked = [Attribute.parse(text) for text in getattr(options, "attributes", ())]
+    faces = _load(settings, asked, progress)
     parts = _split(faces, settings.validation_share)
     learn, held = parts["train"], parts["validation"]
     matchers = [load_matcher(spec, seen=True) for spec in settings.matchers]
@@ -152,9 +155,10 @@ def _leaves(content: Any, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _load(settings: TrainSettings, progress: Progress | None) -> LoadedFaces:
-    table = open_data(settings.data).labelled()
-    require_both_genders(table)
+def _load(settings: TrainSettings, asked: Sequence[Attribute], progress: Progress | None) -> LoadedFaces:
+    table = labelled(open_data(settings.data), asked)
+    if table.gendered or not len(table):
+        require_both_genders(table)
     return load_aligned(
         table, mode=settings.data.faces, size=settings.size, progress=progress, stage="align photos"
     )
@@ -170,7 +174,7 @@ def _split(faces: LoadedFaces, share: float) -> dict[str, Any]:
         name: faces.take(np.array([position[f] for f in table.files], np.int64))
         for name, table in split.items()
     }
-    for name, part in pick.items():
+    for name, part in pick.items() if faces.table.gendered else ():
         try:
             require_both_genders(part.table)
         except LabelError as error:

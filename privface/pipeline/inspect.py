@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from privface.attributes import column, labelled, parse_attributes
 from privface.audit import AuditData, AuditResult, Draws
 from privface.audit.comparison import changes
 from privface.data import FoldedPairs, LoadedFaces, open_source, read_pairs_file
@@ -34,6 +35,7 @@ from privface.report import contact_sheet, write_report
 logger = logging.getLogger(__name__)
 
 _SHEET_FACES = 20
+_HIDDEN = re.compile(r"\+hide:([^+@]+)")  # in a protector's fingerprint
 
 ModelT = TypeVar("ModelT", Matcher, GenderProbe)
 
@@ -103,7 +105,8 @@ def audit(  # many arguments and lines: each argument is a file or option of the
     coder = _load_coder(
         model, {row.model for row in rows.values()}, Device.choose(options.device, options.precision)
     )
-    table = open_labelled(original, labels=labels, split=split)
+    name = _code_name(coder, [row.model for row in rows.values()])
+    table = open_labelled(original, labels=labels, split=split, attributes=options.attributes)
 
     mode = _as_protected(rows, options)
     faces = load_aligned(table, mode=mode, size=options.size, progress=progress, stage="align originals")
@@ -115,13 +118,13 @@ def audit(  # many arguments and lines: each argument is a file or option of the
         bytes_original=_file_sizes([record.path for record in faces.table]),
         bytes_protected=_file_sizes(paths),
     )
-    data = _with_codes(data, coder, faces, table, mode, options, progress)
+    data = _with_codes(data, coder, name, faces, table, mode, options, progress)
     if attackers is not None:
         if given := attackers.protected:
             rows = _manifest(given)
         elif options.faces == "auto" and rows and all(row.faces is None for row in rows.values()):
             options = replace(options, faces="aligned")  # the audited are crops, so theirs are
-        data = replace(data, attackers=_attackers(attackers, rows, coder, model, options, progress))
+        data = replace(data, attackers=_attackers(attackers, rows, coder, name, model, options, progress))
     listed = None if pairs is None else read_pairs_file(pairs, faces.table)
     result = _run(data, models, options, progress, pairs=listed)
     sheet = _sheet(data) if images else None
@@ -145,6 +148,7 @@ def _as_protected(
 def _with_codes(
     data: AuditData,
     coder: Protector | None,
+    name: str,
     faces: LoadedFaces,
     table: FaceTable,
     mode: Callable[[NDArray[np.uint8], FaceRecord], Alignment],
@@ -156,13 +160,14 @@ def _with_codes(
         return data
     if coder.size != options.size:
         faces = load_aligned(table, mode=mode, size=coder.size, progress=progress, stage="align for the code")
-    return replace(data, codes=_codes(coder, faces.pixels, progress))
+    return replace(data, codes=_codes(coder, faces.pixels, progress, name))
 
 
 def _attackers(
     given: AttackerSet,
     rows: Mapping[str, ManifestRow],
     coder: Protector | None,
+    name: str,
     model: Path | None,
     options: AuditOptions,
     progress: Progress | None,
@@ -172,7 +177,9 @@ def _attackers(
     Raises:
         AuditError: If there is neither a protected folder nor a model, or the model's faces have another size.
     """
-    table = open_labelled(given.original, labels=given.labels, split=given.split)
+    table = open_labelled(
+        given.original, labels=given.labels, split=given.split, attributes=options.attributes
+    )
     mode = _as_protected(rows, options)
     faces = load_aligned(
         table, mode=mode, size=options.size, progress=progress, stage="align the attackers' people"
@@ -193,7 +200,7 @@ def _attackers(
             )
         after, found = protected_pixels(by, faces.pixels, progress), np.ones(len(faces), bool)
     data = audit_data(faces, after, enrolled_protected=found)
-    return _with_codes(data, coder, faces, table, mode, options, progress)
+    return _with_codes(data, coder, name, faces, table, mode, options, progress)
 
 
 def protected_pixels(
@@ -211,21 +218,31 @@ def protected_pixels(
     return np.concatenate(found)
 
 
-def open_labelled(original: Path, *, labels: Path | None = None, split: str | None = None) -> FaceTable:
-    """The photos of a set, or of one of its splits, that have a gender label; what an audit looks at.
+def open_labelled(
+    original: Path,
+    *,
+    labels: Path | None = None,
+    split: str | None = None,
+    attributes: Sequence[str] = (),
+) -> FaceTable:
+    """The photos of a set, or of one of its splits, that an audit of these attributes looks at.
 
     Raises:
         DataError: If there is none.
-        LabelError: If the labels cannot be read.
+        LabelError: If the labels cannot be read, or one of ``attributes`` cannot be attacked.
     """
     table = open_source(str(original), labels=labels)
     if split is not None:
         table = take_split(table, split, where=str(original))
-    table = table.labelled()
+    asked = parse_attributes(attributes)
+    table = labelled(table, asked)
     if not len(table):
         raise DataError(
-            f"{original} has no photo with a gender label.", hint="Give --labels with a gender column."
+            f"{original} has no photo with a gender label.",
+            hint="Give --labels with a gender column, or name another one with --attribute.",
         )
+    for attribute in asked:  # now, and not after hours
+        attribute.read(column(table, attribute.name))
     return table
 
 
@@ -350,7 +367,7 @@ def _load_coder(model: Path | None, made_by: Collection[str], device: Device) ->
     if load_network(model_folder(model)).kind != ErasedCode.kind:
         return None
     sizes = {int(size) for name in made_by for size in re.findall(r"\+code:(\d+)", name)}
-    hidden = {names for name in made_by for names in re.findall(r"\+hide:([^+@]+)", name)}
+    hidden = {names for name in made_by for names in _HIDDEN.findall(name)}
     if len(hidden) > 1:
         raise AuditError(
             f"The folder holds photos of {len(hidden)} choices of what to hide: {'; '.join(sorted(hidden))}.",
@@ -360,8 +377,15 @@ def _load_coder(model: Path | None, made_by: Collection[str], device: Device) ->
     return Protector.load(model, code_size=max(sizes, default=None), hide=hide, device=device)
 
 
+def _code_name(coder: Any, made_by: Collection[str]) -> str:
+    """Name of a code; it says so where no fingerprint tells what was hidden and the model's default choice is assumed."""
+    chosen = _HIDDEN.search(getattr(coder, "fingerprint", ""))
+    told = any(map(_HIDDEN.search, made_by))
+    return f"code assumed to hide {chosen[1]}" if chosen and not told else "code"
+
+
 def _codes(
-    coder: Any, pixels: NDArray[np.uint8], progress: Progress | None
+    coder: Any, pixels: NDArray[np.uint8], progress: Progress | None, name: str = "code"
 ) -> dict[str, tuple[Embeddings, Embeddings]]:
     """Codes of aligned faces ``(N, S, S, 3)`` before and after the eraser."""
     found: list[tuple[Embeddings, Embeddings]] = []
@@ -371,7 +395,7 @@ def _codes(
         if progress is not None:
             progress("read the model's code", len(found), len(parts))
     before, after = zip(*found, strict=True)
-    return {"code": (np.concatenate(before), np.concatenate(after))}
+    return {name: (np.concatenate(before), np.concatenate(after))}
 
 
 def _run(

@@ -29,8 +29,8 @@ from privface.images import write_atomic
 from privface.models import load_gender_probe, load_matcher
 from privface.pipeline.battery import build_auditor
 from privface.pipeline.faces import Progress, open_data
-from privface.pipeline.inspect import open_labelled, require_folder
-from privface.pipeline.sweep_job import SETTINGS_FILE
+from privface.pipeline.inspect import require_folder
+from privface.pipeline.sweep_job import SETTINGS_FILE, open_audited
 from privface.pipeline.sweep_plan import FAILED_FILE, K_SAME, TRAINED, Point, SweepSettings, plan
 from privface.protect.output import is_fresh, locked
 from privface.report.compare import write_comparison
@@ -131,7 +131,7 @@ def _check(settings: SweepSettings, points: Sequence[Point]) -> list[str]:
     """
     chosen = settings.audit
     splits = [settings.compared_on] + ([] if settings.report is None else [settings.report])
-    tables = {split: open_labelled(chosen.original, labels=chosen.labels, split=split) for split in splits}
+    tables = {split: open_audited(chosen, split) for split in splits}
     if settings.report is not None:
         names = (f"select: {settings.select}", f"report: {settings.report}")
         require_disjoint(*tables.values(), names=names)
@@ -139,7 +139,9 @@ def _check(settings: SweepSettings, points: Sequence[Point]) -> list[str]:
     sets = [data for one in training for data in (one.data, *one.gender_data)]
     gallery = [settings.base.data for point in points if point.method == K_SAME]
     for data in dict.fromkeys([*sets, *gallery]):
-        people = open_data(data).labelled()
+        people = open_data(data)
+        if people.gendered:
+            people = people.labelled()
         for split, table in tables.items():
             audited = "the audited photos" if split is None else f"the audited split {split!r}"
             require_disjoint(people, table, names=(f"training data {data.source}", audited))

@@ -20,7 +20,7 @@ from privface.models import Protector
 from privface.pipeline.faces import load_aligned, open_data
 from privface.pipeline.fit import CONFIG_FILE, PROVENANCE_FILE, train
 from privface.pipeline.inspect import audit, audit_protector, open_labelled, write_results
-from privface.pipeline.sweep_plan import K_SAME, ORIGINALS, TRAINED, Point, load_sweep, plan
+from privface.pipeline.sweep_plan import K_SAME, ORIGINALS, TRAINED, Point, SweepAudit, load_sweep, plan
 from privface.protect import ImageProtector, KSameAverage, protect_folder
 from privface.protect.folders import read_file
 from privface.protect.inputs import InputFile, Source
@@ -76,9 +76,14 @@ def run_job(point: Point, split: str | None) -> bool:
 
 def _protect(point: Point, split: str | None) -> Path:
     chosen, out = point.settings.audit, point.place("protected", split)
-    table = open_labelled(chosen.original, labels=chosen.labels, split=split)
+    table = open_audited(chosen, split)
     protect_folder(_TablePhotos(table), out, _protector(point), point.settings.protect.options)
     return out
+
+
+def open_audited(chosen: SweepAudit, split: str | None) -> FaceTable:
+    """The photos of one split that all points are audited on; see :func:`~privface.pipeline.inspect.open_labelled`."""
+    return open_labelled(chosen.original, labels=chosen.labels, split=split, attributes=chosen.attributes)
 
 
 def _audit(point: Point, split: str | None, protected: Path | None) -> None:
@@ -89,7 +94,7 @@ def _audit(point: Point, split: str | None, protected: Path | None) -> None:
     if protected is not None:
         audit(chosen.original, protected, labels=chosen.labels, split=split, out=out, **common)
         return
-    table = open_labelled(chosen.original, labels=chosen.labels, split=split)
+    table = open_audited(chosen, split)
     faces = load_aligned(table, mode=chosen.faces, size=chosen.size)
     protector: Callable[[NDArray[np.float32]], NDArray[np.float32]]
     protector = _unchanged if point.method == ORIGINALS else _protector(point)

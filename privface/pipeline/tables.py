@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from privface.attributes import GENDER, Attribute, parse_attributes
 from privface.audit import AuditResult, EmbeddingData
 from privface.data import EmbeddingTable, LabelFile, gender_codes, read_embeddings
 from privface.erasers import SavedEraser, load_eraser
@@ -53,10 +55,10 @@ def audit_tables(  # many arguments, as audit
     """
     require_folder(out)
     saved = None if eraser is None else load_eraser(eraser)
-    before = read_embeddings(original)
-    data = pair_tables(before, read_embeddings(protected), labels=labels, split=split)
+    before, asked = read_embeddings(original), parse_attributes(options.attributes)
+    data = pair_tables(before, read_embeddings(protected), labels=labels, split=split, attributes=asked)
     if second is not None:
-        other = pair_tables(before, read_embeddings(second), labels=labels, split=split)
+        other = pair_tables(before, read_embeddings(second), labels=labels, split=split, attributes=asked)
         data = replace(data, second={name: table for name, (_, table) in other.embeddings.items()})
     if saved is not None:
         data = _of_eraser(data, saved)
@@ -74,11 +76,12 @@ def pair_tables(
     *,
     labels: Path | None = None,
     split: str | None = None,
+    attributes: Sequence[Attribute] = (),
 ) -> EmbeddingData:
     """Lay two tables out row by row, by matcher where they have a column ``matcher``.
 
-    Rows without a gender label are left out; without an identity, a photo counts as a person of its own. With
-    ``split``, only rows whose label of that name has this value count.
+    Rows without a gender label are left out, unless no row has one and ``attributes`` ask for others alone. Without an identity,
+    a photo counts as a person of its own. With ``split``, only rows whose label of that name has this value count.
 
     Raises:
         AuditError: If the tables share no key, or no row has a gender or is of the split.
@@ -99,8 +102,13 @@ def pair_tables(
         for name in names
     }
     first = parts[names[0]][0]
-    genders = gender_codes(first.labels, labels or original.path)
+    names_asked = {attribute.name for attribute in attributes}
+    genders = np.full(len(first), -1)
+    if GENDER in first.labels or not names_asked or GENDER in names_asked:
+        genders = gender_codes(first.labels, labels or original.path)
     chosen = genders >= 0
+    if names_asked and GENDER not in names_asked and not chosen.any():
+        chosen[:] = True
     if split is not None:
         chosen &= _of_split(first.labels, split, labels or original.path)
     kept = first.labels[chosen].reset_index(drop=True)

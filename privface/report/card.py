@@ -48,9 +48,7 @@ def card(document: Mapping[str, Any], *, model: str | None = None) -> str:
             ("matcher", "met in training", "original", "protected", "protected and original"),
             _matching(rows_of(document, "matching")),
         ),
-        "## What is read of gender?",
-        "AUC, folded: 0.5 is guessing, 1 is always right. Intervals hold 95 %.",
-        _table(("who", "reads"), _leakage(document)),
+        *_read(document),
         "## Do some groups pay more? (ISO/IEC 19795-10)",
         _table(
             ("group", "photos", "FNMR before", "FNMR after", "ratio"), _cohorts(rows_of(document, "cohorts"))
@@ -69,12 +67,37 @@ def card(document: Mapping[str, Any], *, model: str | None = None) -> str:
     return "\n\n".join(parts)
 
 
+def _read(document: Mapping[str, Any]) -> Iterable[str]:
+    """The parts on gender, where it was labelled, and on further attributes, where there are any."""
+    attributes = [row for row in rows_of(document, "attributes") if row.get("medium") == "any"]
+    if rows_of(document, "leakage") or not attributes:
+        yield "## What is read of gender?"
+        yield "AUC, folded: 0.5 is guessing, 1 is always right. Intervals hold 95 %."
+        yield _table(("who", "reads"), _leakage(document))
+    if attributes:
+        yield "## What is read of other attributes?"
+        yield "Balanced accuracy of the worst attacker, chosen on validation people, beside that of a guess. Intervals hold 95 %."
+        yield _table(
+            ("attribute", "a guess", "original", "protected"),
+            [
+                [
+                    _text(row.get("attribute")),
+                    *(Reading.of(row.get(key)).text for key in ("chance", "original", "protected")),
+                ]
+                for row in attributes
+            ],
+        )
+
+
 def _audited_on(document: Mapping[str, Any]) -> str:
     data, rows = _map(document, "data"), rows_of(document, "leakage")
+    rows = rows or rows_of(document, "attribute_readings")
     people, counting = _map(data, "attacker_people"), sum(row.get("measurable") is True for row in rows)
+    female, male = data.get("female_people"), data.get("male_people")
+    genders = f" ({female} women, {male} men)" if female or male else ""
     return (
-        f"{data.get('images')} photos of {data.get('people')} people ({data.get('female_people')} women,"
-        f" {data.get('male_people')} men), set {_text(data.get('name'))}. {len(rows)} attackers were sent, of whom {counting} read"
+        f"{data.get('images')} photos of {data.get('people')} people{genders}"
+        f", set {_text(data.get('name'))}. {len(rows)} attackers were sent, of whom {counting} read"
         f" the originals well enough to count. They learnt from {_sum(people, 'train', 'val')} people and attacked"
         f" {people.get('test')} others."
     )

@@ -9,7 +9,7 @@ from typing import Any
 from privface.audit.comparison import trade_off
 from privface.audit.result import AuditResult
 from privface.images import write_atomic
-from privface.report.figures import pareto_figure
+from privface.report.figures import sweep_figure
 from privface.report.html import environment, inline_svg, script_json
 from privface.report.reading import Reading
 from privface.report.words import Glossary
@@ -54,7 +54,7 @@ def write_comparison(
         named: Names and audit documents of the same originals.
         out: HTML file, written atomically.
         matchers: Names of the matchers that count, see :func:`privface.audit.comparison.trade_off`.
-        figure: SVG to show instead of :func:`privface.report.figures.pareto_figure`.
+        figure: SVG to show instead of :func:`privface.report.figures.sweep_figure`.
         notes: Sentences below the figure.
 
     Returns:
@@ -76,7 +76,7 @@ def write_comparison(
             linked=_LINKED,
             words=Glossary(),
             embedded=script_json(_document(rows)),
-            figure=inline_svg(figure or pareto_figure(points, title=title)),
+            figure=inline_svg(figure or sweep_figure(points, title=title)),
             notes=notes,
             data=named[0][1].get("data", {}),
         )

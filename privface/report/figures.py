@@ -263,11 +263,7 @@ def tradeoff_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
         for place, (_, name, x) in zip(places, sorted(ends), strict=True):
             _note(axes, name, (x, place), _PROTECTED, rise=-9)
         _note(axes, "protected", (min(ends)[2], places[0]), _PROTECTED, rise=-22, weight="bold")
-        _say_better(axes)
-        axes.spines["right"].set_visible(False)
-        axes.set_xticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["0.5\nguessing", "0.6", "0.7", "0.8", "0.9", "1.0"])
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate * 100:.0f} %"))
-        axes.grid(visible=True)
+        _leakage_and_tmr(axes, "↖ better")
         axes.set_xlabel("gender leakage, worst trained attacker")
         axes.set_ylabel("same person recognised (TMR)")
         return _svg(figure, title=title)
@@ -291,15 +287,15 @@ def _note(
     )
 
 
-def _say_better(axes: Axes) -> None:
+def _leakage_and_tmr(axes: Axes, better: str) -> None:
+    """Axes on which up keeps more matches and left leaks less."""
     axes.annotate(
-        "↖ better",
-        (0.505, 0.985),
-        xycoords=("data", "axes fraction"),
-        va="top",
-        fontsize=10,
-        fontstyle="italic",
+        better, (0.505, 0.985), xycoords=("data", "axes fraction"), va="top", fontsize=10, fontstyle="italic"
     )
+    axes.spines["right"].set_visible(False)
+    axes.set_xticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["0.5\nguessing", "0.6", "0.7", "0.8", "0.9", "1.0"])
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate * 100:.0f} %"))
+    axes.grid(visible=True)
 
 
 def score_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
@@ -450,75 +446,11 @@ def _name_pair(axes: Axes, x: float, together: float, alone: Reading, colour: st
             )
 
 
-def pareto_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
-    """Methods by what they leak and what they keep; those that another one beats are hollow.
-
-    Args:
-        points: Points of :func:`privface.audit.comparison.trade_off`.
-        title: What the figure shows, read aloud by screen readers.
-
-    Returns:
-        SVG text; up is better for recognition, left is better for privacy.
-    """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _canvas(height=4.6)
-        known = []
-        for point in points:
-            leak, match = Reading.of(point.get("leakage")), Reading.of(point.get("tmr"))
-            if leak.known and match.known:
-                known.append((leak, match, point))
-        low = min([match.value for _, match, _ in known], default=0.9)
-        bottom = max(math.floor((low - 0.08) * 10) / 10, -0.03)
-        axes.set(xlim=(0.48, 1.02), ylim=(bottom, 1.03 + 0.05 * (1.03 - bottom)))
-        axes.axvline(0.5, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
-        for leak, match, point in known:
-            beaten = point.get("dominated_by") is not None
-            colour = _FAINT if beaten else _PROTECTED
-            if leak.has_interval:
-                axes.plot([leak.low, leak.high], [match.value] * 2, color=colour, linewidth=1.2, zorder=2)
-            if match.has_interval:
-                axes.plot([leak.value] * 2, [match.low, match.high], color=colour, linewidth=1.2, zorder=2)
-            face = "none" if beaten else _PROTECTED
-            edge = _INK if beaten else _PROTECTED
-            axes.plot(
-                leak.value,
-                match.value,
-                "o",
-                markersize=9,
-                markerfacecolor=face,
-                markeredgecolor=edge,
-                zorder=3,
-            )
-        ends = [(match.value, point, leak.value) for leak, match, point in known]
-        places = _spread(ends, gap=0.062 * (1.03 - bottom))
-        for place, (height, point, x) in zip(places, sorted(ends, key=lambda end: end[0]), strict=True):
-            beaten = point.get("dominated_by") is not None
-            axes.annotate(
-                _short(point["name"], 22) + (" (beaten)" if beaten else ""),
-                (x, height),
-                xytext=(1.03, place),
-                textcoords="data",
-                color=_INK if beaten else _PROTECTED,
-                fontweight="normal" if beaten else "bold",
-                va="center",
-                fontsize=9,
-                arrowprops={"arrowstyle": "-", "color": _FAINT, "linewidth": 0.8, "shrinkB": 5},
-            )
-        _say_better(axes)
-        axes.spines["right"].set_visible(False)
-        axes.set_xticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["0.5\nguessing", "0.6", "0.7", "0.8", "0.9", "1.0"])
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate * 100:.0f} %"))
-        axes.grid(visible=True)
-        axes.set_xlabel("gender leakage, worst retrained attacker")
-        axes.set_ylabel("same person recognised (TMR, P-P)")
-        return _svg(figure, title=title)
-
-
 def sweep_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
-    """The points of a sweep, each with its name beside it.
+    """Methods, or the points of a sweep, by what they leak and what they keep, each with its name beside it.
 
     Args:
-        points: Points of :func:`privface.audit.comparison.trade_off`, each with a ``method``: ``trained`` (circle),
+        points: Points of :func:`privface.audit.comparison.trade_off`; those of a sweep with a ``method``: ``trained`` (circle),
             ``originals`` (diamond) or a simpler one (square).
         title: What the figure shows, read aloud by screen readers.
 
@@ -545,6 +477,11 @@ _SIMPLER = (_ORIGINAL, "s")
 _MOST_NAMES = 40
 
 
+def _style(point: Mapping[str, Any]) -> tuple[str, str]:
+    """Colour and marker of a point."""
+    return _METHOD_STYLE.get(point.get("method", "trained"), _SIMPLER)
+
+
 def _sweep(points: Sequence[Mapping[str, Any]]) -> Figure:
     figure = Figure(figsize=(_WIDTH * 1.7, 6.0))
     renderer: RendererBase = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
@@ -558,7 +495,7 @@ def _sweep(points: Sequence[Mapping[str, Any]]) -> Figure:
     if front:
         axes.step(*zip(*front, strict=True), where="post", color=_MIXED, linewidth=1.8, zorder=3)
     for leak, match, point in known:
-        colour, marker = _METHOD_STYLE.get(point["method"], _SIMPLER)
+        colour, marker = _style(point)
         if leak.has_interval:
             axes.plot([leak.low, leak.high], [match.value] * 2, color=_FAINT, linewidth=1.2, zorder=2)
         if match.has_interval:
@@ -567,21 +504,12 @@ def _sweep(points: Sequence[Mapping[str, Any]]) -> Figure:
         axes.plot(leak.value, match.value, marker, markersize=8, markerfacecolor=face, markeredgecolor=colour,
                   markeredgewidth=1.6, zorder=4)  # fmt: skip
     _name_points(axes, renderer, known)
-    axes.annotate(
-        "better",
-        (0.505, 0.985),
-        xycoords=("data", "axes fraction"),
-        va="top",
-        fontsize=10,
-        fontstyle="italic",
-    )
-    axes.spines["right"].set_visible(False)
-    axes.set_xticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["0.5\nguessing", "0.6", "0.7", "0.8", "0.9", "1.0"])
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate * 100:.0f} %"))
-    axes.grid(visible=True)
+    _leakage_and_tmr(axes, "better")  # no arrow: the font of PNG files has none
     axes.set_xlabel("gender leakage, worst retrained attacker")
     axes.set_ylabel("same person recognised, protected with protected (TMR)")
-    words = "filled and on the line: no other point beats it; circles: trained; squares: simpler methods; diamond: originals"
+    words = "filled and on the line: no other point beats it"
+    if any("method" in point for point in points):
+        words += "; circles: trained; squares: simpler methods; diamond: originals"
     figure.text(0.5, 0.012, words, ha="center", fontsize=9, fontstyle="italic")
     return figure
 
@@ -590,7 +518,9 @@ def _name_points(
     axes: Axes, renderer: RendererBase, known: Sequence[tuple[Reading, Reading, Mapping[str, Any]]]
 ) -> None:
     """Names beside their points; what does not fit beside is set off and led to by a line."""
-    order = sorted(known, key=lambda e: (e[2].get("dominated_by") is not None, e[2]["method"] == "trained"))
+    order = sorted(
+        known, key=lambda e: (e[2].get("dominated_by") is not None, e[2].get("method") == "trained")
+    )
     named = [entry for entry in known if any(entry is kept for kept in order[:_MOST_NAMES])]
     texts = [axes.text(0, 0, _short(p["name"], 40), fontsize=9) for _, _, p in named]
     sizes = []
@@ -618,7 +548,7 @@ def _name_points(
             ha="center",
             va="center",
             fontsize=9,
-            color=_METHOD_STYLE.get(point["method"], _SIMPLER)[0],
+            color=_style(point)[0],
             arrowprops={"arrowstyle": "-", "color": _INK, "alpha": 0.45, "linewidth": 0.7, "shrinkB": 4}
             if far
             else None,

@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from privface.attributes import GENDER
 from privface.audit import auditor
 from privface.audit.part import Part
 from privface.audit.subjects import WHITE_BOX
@@ -83,7 +84,9 @@ def write_report(
         .render(
             **_view(document),
             contact_sheet=sheet,
-            baseline=[_change_view(row) for row in baseline or ()],
+            baseline=[
+                _row(row, "figure", "verdict", figures=("old", "new", "difference")) for row in baseline or ()
+            ],
             words=Glossary(),
         )
     )
@@ -148,6 +151,12 @@ def _view(document: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "status": status.replace("-", " "),
         "tone": _TONES.get(status, "none"),
+        "gender": _has_gender(document),
+        "attributes": [
+            _attribute_view(row)
+            for row in rows_of(document, "attributes")
+            if row.get("medium") == "any" and row.get("attribute") != GENDER
+        ],
         "headline": verdict.get("headline") or "This audit states no verdict.",
         "sentences": list(verdict.get("sentences") or []),
         "data": data,
@@ -160,10 +169,7 @@ def _view(document: Mapping[str, Any]) -> dict[str, Any]:
         "matching": [_matching_view(row) for row in matching],
         "leakage": [_leakage_view(row) for row in sorted(leakage, key=_leakage_order)],
         "code_recognition": _recognition([row for row in rows if row.get("white_box")]),
-        "quality": {
-            name: Reading.of(quality.get(name))
-            for name in ("psnr", "ssim", "bytes_original", "bytes_protected")
-        },
+        "quality": _row(quality, figures=("psnr", "ssim", "bytes_original", "bytes_protected")),
         "cohorts": [_cohort_view(row) for row in rows_of(document, "cohorts")],
         "cohort_limit": FNMR_GROWTH,
         "figures": _figures(document, matching, leakage, worst_retrained),
@@ -176,6 +182,16 @@ def _view(document: Mapping[str, Any]) -> dict[str, Any]:
         ],
         **_attack_views(document),
     }
+
+
+def _row(row: Mapping[str, Any], *keys: str, figures: Sequence[str] = ()) -> dict[str, Any]:
+    """Some entries of a row as they are, and some of its figures."""
+    return {key: row.get(key) for key in keys} | {key: Reading.of(row.get(key)) for key in figures}
+
+
+def _where(row: Mapping[str, Any]) -> str:
+    """What an attacker looks at, in words."""
+    return _medium(str(row.get("input") or "image"))
 
 
 def _part(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -193,13 +209,27 @@ def _part_view(part: Part, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _worst(document: Mapping[str, Any], name: str) -> dict[str, Any]:
     part = _part(document, name)
-    medium = str(part.get("input") or "image")
     return {
         "probe": part.get("probe") or "no probe",
         "input": part.get("input"),
-        "where": _medium(medium),
+        "where": _where(part),
         "white_box": part.get("white_box") is True,
         "leakage": Reading.of(part.get("leakage")),
+    }
+
+
+def _has_gender(document: Mapping[str, Any]) -> bool:
+    """Whether the audit measured gender; one of a set without gender labels speaks of other attributes."""
+    data = _part(document, "data")
+    return bool(data.get("female", 1) or data.get("male", 1))
+
+
+def _attribute_view(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The worst attacker on an attribute, for the switch at the top."""
+    return {
+        **_row(row, "attribute", "probe", figures=("original", "protected", "chance")),
+        "classes": len(row.get("classes") or ()),
+        "where": _where(row),
     }
 
 
@@ -232,11 +262,8 @@ def _tmr(row: Mapping[str, Any]) -> Reading:
 def _matching_view(row: Mapping[str, Any]) -> dict[str, Any]:
     tmr = _part(row, "tmr")
     return {
-        **{
-            key: row.get(key)
-            for key in ("matcher", "seen", "mode", "impostors", "genuine_pairs", "impostor_pairs")
-        },
-        **{key: Reading.of(row.get(key)) for key in ("eer", "auc", "d_prime", "fte")},
+        **_row(row, "matcher", "seen", "mode", "impostors", "genuine_pairs", "impostor_pairs"),
+        **_row(row, figures=("eer", "auc", "d_prime", "fte")),
         "tmr": [Reading.of(tmr.get(rate)) for rate in ("0.01", "0.001", "0.0001")],
     }
 
@@ -246,8 +273,8 @@ def _leakage_view(row: Mapping[str, Any]) -> dict[str, Any]:
     measurable = row.get("measurable", True) is not False and leakage.known
     reason = str(row.get("reason") or leakage.reason or "no reason given").removeprefix("not measurable: ")
     return {
-        **{key: row.get(key) for key in ("probe", "kind", "seen")},
-        "where": _medium(str(row.get("input", "image"))),
+        **_row(row, "probe", "kind", "seen"),
+        "where": _where(row),
         "white_box": row.get("white_box") is True,
         "original": Reading.of(row.get("original_auc")).leakage,
         "measurable": measurable,
@@ -255,10 +282,10 @@ def _leakage_view(row: Mapping[str, Any]) -> dict[str, Any]:
         # does read is a finding, so the figure is kept beside the reason.
         "leakage": leakage if measurable else Reading(reason=plain_text(reason)),
         "uncounted": Reading() if measurable else leakage,
-        **{
-            key: Reading.of(row.get(key))
-            for key in ("auc", "balanced_accuracy", "eer", "bits", "privacy_gain", "pic", "suppression_rate")
-        },
+        **_row(
+            row,
+            figures=("auc", "balanced_accuracy", "eer", "bits", "privacy_gain", "pic", "suppression_rate"),
+        ),
         "setting": row.get("setting") or "",
     }
 
@@ -282,19 +309,14 @@ def _attack_views(document: Mapping[str, Any]) -> dict[str, Any]:
         spread.append({"title": title, "svg": inline_svg(score_figure(mine, title=title))})
     return {
         "gaps": {
-            side: {
-                "probe": _part(gaps, side).get("probe"),
-                "leakage": Reading.of(_part(gaps, side).get("leakage")),
-                "gap": Reading.of(_part(gaps, side).get("gap")),
-            }
+            side: _row(_part(gaps, side), "probe", figures=("leakage", "gap"))
             for side in ("seen", "unseen")
             if gaps.get(side)
         },
         "recovery": [
             {
-                **{key: row.get(key) for key in ("recoverer", "probe")},
-                "where": _medium(str(row.get("input", "image"))),
-                **{key: Reading.of(row.get(key)) for key in ("plain", "recovered", "gain")},
+                **_row(row, "recoverer", "probe", figures=("plain", "recovered", "gain")),
+                "where": _where(row),
             }
             for row in rows_of(document, "recovery")
         ],
@@ -353,28 +375,14 @@ def _averaging_view(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 
 def _growth_view(row: Mapping[str, Any], key: str) -> dict[str, Any]:
-    return {
-        "probe": row.get("probe"),
-        "where": _medium(str(row.get("input", "image"))),
-        "count": row.get(key),
-        "people": row.get("people"),
-        "leakage": Reading.of(row.get("leakage")),
-        "single": Reading.of(row.get("single")),
-    }
-
-
-def _change_view(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        **{key: row.get(key) for key in ("figure", "verdict")},
-        **{key: Reading.of(row.get(key)) for key in ("old", "new", "difference")},
-    }
+    shown = _row(row, "probe", "people", figures=("leakage", "single"))
+    return {**shown, "where": _where(row), "count": row.get(key)}
 
 
 def _cohort_view(row: Mapping[str, Any]) -> dict[str, Any]:
     figures = ("fnmr_before", "fnmr_after", "ratio", "leakage")
-    view = {key: Reading.of(row.get(key)) for key in figures}
-    over = view["ratio"].known and view["ratio"].value > FNMR_GROWTH
-    return {**{key: row.get(key) for key in ("cohort", "value", "n")}, **view, "over": over}
+    view = _row(row, "cohort", "value", "n", figures=figures)
+    return {**view, "over": view["ratio"].known and view["ratio"].value > FNMR_GROWTH}
 
 
 def _figures(

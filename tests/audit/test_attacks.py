@@ -26,18 +26,17 @@ def subjects(people: int, photos: int) -> Subjects:
 
 def reading_of(who: Subjects, scores: np.ndarray, *, test: np.ndarray | None = None):
     every = np.ones(len(who), bool)
+    people = People(~every, every, every if test is None else test)
     return take_reading(
+        who,
+        people,
+        PARAMS,
         probe="p",
         kind="retrained",
         source="image",
         seen=False,
         original=scores,
         protected=scores,
-        val=every,
-        test=every if test is None else test,
-        identities=who.identities,
-        genders=who.genders,
-        params=PARAMS,
     )
 
 
@@ -166,7 +165,8 @@ def test_recovery_turns_a_rotation_back():
     hidden = dataclasses.replace(view, protected=(view.original @ rotation.T).astype(np.float32))
     probe = Counted([])
     plain = attacks(who).retrained(probe, hidden)
-    (retrained, original), back = attacks(who).recovered(Undo(rotation), hidden, probe)
+    back = attacks(who).recover(Undo(rotation), hidden)
+    retrained, original = attacks(who).recovered(hidden, back, probe, "undo")
     np.testing.assert_allclose(back, hidden.original, atol=1e-4)
     assert (retrained.probe, original.probe) == ("recover+counted", "recover+original-counted")
     assert {retrained.kind, original.kind} == {"recovered"}

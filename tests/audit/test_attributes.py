@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
@@ -10,6 +12,7 @@ from privface.attributes import Attribute
 from privface.audit import Auditor, EmbeddingData
 from privface.audit.attributes import _balanced_accuracy, _decide, _macro_auc
 from privface.audit.intervals import BootstrapParams
+from privface.audit.recovery import EmbeddingRecoverer
 from privface.errors import AuditError
 
 PEOPLE, PHOTOS = 240, 3
@@ -88,6 +91,34 @@ def test_a_gate_names_an_attribute(result):
     assert result.figure("leakage.plan").value == plan["upper"]["value"] >= plan["highest"]["high"]
     assert result.gate("leakage.town>0.6").failed
     assert result.gate("leakage.town.low>0.6").failed
+
+
+def test_a_set_without_genders_has_a_verdict_on_its_attributes():
+    nobody = np.full(PEOPLE * PHOTOS, -1)
+    found = auditor("plan", "town").run(data(genders=nobody))
+    verdict = found.document["verdict"]
+    assert verdict["status"] == "leaks"
+    assert verdict["headline"].startswith("The attribute town can be read at a macro AUC of 1.000")
+    assert sum("where a guess has" in sentence for sentence in verdict["sentences"]) == 2
+    assert not any("binary" in sentence for sentence in verdict["sentences"])
+    for gate in ("leakage>0.6", "tmr_p_p_0.01_same_gender<0.5"):
+        assert "the set has no gender labels" in found.gate(gate).reason
+    assert found.gate("leakage.town>0.6").failed
+    assert not found.gate("tmr_o_o_0.01<0.5").failed
+    assert {row["cohort"] for row in found.document["cohorts"]} == {"plan", "town"}
+    assert auditor("plan").run(data(genders=nobody)).document["verdict"]["status"] != "leaks"
+    with pytest.raises(AuditError, match="no other attribute is asked for"):
+        auditor().run(data(genders=nobody))
+    with pytest.raises(AuditError, match="no column 'gender'"):
+        auditor("gender").run(data(genders=nobody))
+
+
+def test_what_was_recovered_is_read_by_the_best_attacker_on_the_attribute():
+    chosen = dataclasses.replace(auditor("town"), embedding_recoverers=[EmbeddingRecoverer()])
+    readings = chosen.run(data()).document["attribute_readings"]
+    (turned,) = [row["probe"] for row in readings if row["probe"].startswith("recover+")]
+    plain = [row for row in readings if not row["probe"].startswith("recover+")]
+    assert turned == f"recover+{max(plain, key=lambda row: row['validation'])['probe']}"
 
 
 def test_who_does_not_read_the_originals_does_not_count():

@@ -179,3 +179,13 @@ def test_gradients_read_what_mean_pictures_do_not_show():
     train, val, test = parts
     fitted = HOGProbe().fit(train.data, train.genders, train.people, val.data, val.genders, seed=0)
     assert roc_auc_score(test.genders, fitted.scores(test.data)) > 0.8
+
+
+@pytest.mark.parametrize("kind", ["rbf-svm", "knn", "similarity"])
+def test_a_rare_class_is_among_the_rows_that_a_kernel_learns_from(kind, monkeypatch):
+    monkeypatch.setattr("privface.audit.probes.MAX_KERNEL_ROWS", 20)
+    rng = np.random.default_rng(0)
+    x, people = rng.normal(size=(400, 4)), np.arange(400).astype(str)
+    rare = (np.arange(400) == 7).astype(np.int64)
+    fitted = EmbeddingProbe(kind).fit(x, rare, people, x[:60], rare[:60], seed=0)
+    assert np.isfinite(fitted.scores(x)).all()

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ from privface.images import decode_image
 from privface.models import Autoencoder, CompactResNet, Protector, load_matcher, save_network, variant
 from privface.pipeline import AuditOptions, audit, audit_protector, embed, load_aligned, open_data
 from privface.pipeline.battery import image_probes
-from privface.pipeline.inspect import AttackerSet, _load_coder, load_protected
+from privface.pipeline.inspect import AttackerSet, _code_name, _load_coder, load_protected
 from privface.protect import GaussianBlur, ProtectOptions, protect_folder
 from privface.protect.templates import template_maker
 from privface.records import FaceRecord, FaceTable
@@ -205,6 +206,13 @@ def test_only_a_model_that_draws_from_a_code_is_loaded_for_it(world, tmp_path, m
     )
     with pytest.raises(AuditError, match="2 choices"):
         _load_coder(erased, {"0a+hide:age+code:32", "0a+hide:race+code:32"}, Device())
+
+
+def test_a_code_that_nothing_tells_of_is_named_by_the_choice_that_is_assumed():
+    coder = SimpleNamespace(fingerprint="0a+hide:gender,race+code:32")
+    assert _code_name(coder, [""]) == "code assumed to hide gender,race"
+    assert _code_name(coder, ["0b+hide:race+code:32"]) == "code"
+    assert _code_name(SimpleNamespace(fingerprint="0a+code:32"), []) == "code"
 
 
 def test_report_stands_beside_the_figures(first):

@@ -134,6 +134,26 @@ def test_parts_that_bring_their_own_words_are_shown(audit: dict[str, Any], tmp_p
     assert "unlinkability" not in re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
 
 
+def test_a_switch_shows_how_well_each_attribute_is_read(audit: dict[str, Any], tmp_path: Path) -> None:
+    row = {
+        "attribute": "race", "classes": list("abcde"), "chance": 0.2, "medium": "any", "probe": "hog-svm", "input": "image",
+        "original": {"value": 0.7}, "protected": {"value": 0.31, "low": 0.28, "high": 0.36},
+    }  # fmt: skip
+    audit["attributes"] = [row, {**row, "medium": "image"}]
+    html, _ = render(audit, tmp_path)
+    assert html.count('type="radio"') == 2
+    worst = section(html, "worst")
+    assert "How well gender can still be read" in worst
+    assert "How well race can still be read balanced accuracy of the worst attacker, 5 classes 0.31" in worst
+    assert "in 31 of 100 ; guessing gets 20, the same attacker on originals 70." in worst
+    audit["data"].update(female=0, male=0)
+    html, page = render(audit, tmp_path)
+    assert 'type="radio"' not in html, "one attribute needs no switch"
+    assert "How well race can still be read" in page.words
+    assert "How well gender" not in page.words
+    assert "labelled female" not in page.words
+
+
 def test_words_that_promise_too_much_are_absent(audit: dict[str, Any], tmp_path: Path) -> None:
     audit["verdict"]["status"] = "no-leak-found"
     _, page = render(audit, tmp_path)

@@ -164,12 +164,16 @@ def _pooled(job: Job, options: ErasedCodeOptions) -> tuple[LoadedFaces, NDArray[
     """All sets behind one another, and which set each face is of.
 
     Raises:
-        LabelError: If a set lacks a gender.
+        LabelError: If a set lacks a gender that the first one has.
     """
     parts = [job.learn]
     for settings in options.more_data:
-        table = open_data(settings).labelled()
-        require_both_genders(table)
+        table = open_data(settings)
+        if job.learn.table.gendered:
+            table = table.labelled()
+            require_both_genders(table)
+        else:  # the first set decides
+            table = replace(table, records=tuple(replace(record, gender=None) for record in table))
         stage = f"align {settings.labels or settings.source}"
         parts.append(
             load_aligned(
