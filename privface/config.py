@@ -239,8 +239,9 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> TrainSettings:
         ConfigError: If the file is missing or malformed, a key unknown, a value out of range or a variable unset.
     """
     content = read_mapping(path, page="docs/training.md", least="`data` and `matchers`")
-    for key, value in parse_values(overrides, example="loop.epochs=3").items():
-        put_value(content, key, value, shown=f"--set {key}")
+    for override in overrides:
+        key, value = _assignment(override, example="loop.epochs=3")
+        put_value(content, key, value, shown=f"--set {override!r}")
     return parse_settings(content, where=str(path))
 
 
@@ -356,24 +357,26 @@ def put_value(content: dict[str, Any], key: str, value: Any, *, shown: str) -> N
         )
 
 
-def parse_values(texts: Sequence[str], *, example: str = "code=128") -> dict[str, Any]:
+def parse_values(texts: Sequence[str]) -> dict[str, Any]:
     """``key=value`` texts of ``--set`` as a mapping; values are read as YAML, and as :func:`expand` reads them.
 
     Raises:
         ConfigError: If a text has no ``=`` or no key, a value is no YAML, or a variable is not set.
     """
-    values = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"--set {text!r} has no key=value form.", hint=f"Example: --set {example}")
-        try:
-            values[name.strip()] = expand(yaml.safe_load(value))
-        except yaml.YAMLError as error:
-            raise ConfigError(
-                f"--set {text!r}: the value is not readable YAML.", hint="Quote it, or close its brackets."
-            ) from error
-    return values
+    return {name: expand(value) for name, value in (_assignment(text, example="code=128") for text in texts)}
+
+
+def _assignment(text: str, *, example: str) -> tuple[str, Any]:
+    """Key and value, read as YAML, of a ``--set``."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"--set {text!r} has no key=value form.", hint=f"Example: --set {example}")
+    try:
+        return name.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"--set {text!r}: the value is not readable YAML.", hint="Quote it, or close its brackets."
+        ) from error
 
 
 def expand(value: Any) -> Any:

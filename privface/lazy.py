@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 
-def on_demand(package: str, file: str) -> Callable[[str], Any]:
-    """A package's ``__getattr__`` (PEP 562) for the names that its ``if TYPE_CHECKING:`` imports.
+def on_demand(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """A package's ``__getattr__`` and ``__dir__`` (PEP 562) for the names that its ``if TYPE_CHECKING:`` imports.
 
     So each name stands once, where type checkers read it, too.
 
@@ -35,4 +35,4 @@ def on_demand(package: str, file: str) -> Callable[[str], Any]:
         setattr(sys.modules[package], name, found)
         return found
 
-    return load
+    return load, lambda: sorted({*vars(sys.modules[package]), *homes})

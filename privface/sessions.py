@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privface.errors import ModelError
+from privface.errors import MissingExtraError, ModelError
 from privface.threads import thread_count
 
 
@@ -29,9 +29,16 @@ def open_session(
         threads: Threads of one operation; by default as many as there are (:func:`~privface.threads.thread_count`).
 
     Raises:
+        MissingExtraError: If onnxruntime is not installed.
         ModelError: If it is no ONNX model, lacks weights, or the device's provider is missing.
     """
-    import onnxruntime as ort  # noqa: PLC0415 - heavy
+    try:
+        import onnxruntime as ort  # noqa: PLC0415 - heavy
+    except ImportError as error:
+        raise MissingExtraError(
+            f"ONNX models and the face detector need onnxruntime, which does not import ({error}).",
+            hint="pip install --force-reinstall onnxruntime",
+        ) from error
 
     provider = "CUDAExecutionProvider" if device.startswith("cuda") else "CPUExecutionProvider"
     options = ort.SessionOptions()
@@ -61,7 +68,12 @@ def open_session(
 
 def _declares(graph: bytes, name: str) -> bool:
     """Whether a graph declares a weight: ONNX Runtime refuses others. In a Protobuf, text stands behind its length."""
-    return bytes([len(name)]) + name.encode() in graph
+    text = name.encode()
+    size, length = len(text), bytearray()
+    while size > 127:  # seven bits a byte, the lowest first
+        length.append(size & 127 | 128)
+        size >>= 7
+    return bytes([*length, size]) + text in graph
 
 
 def session_outputs(session: Any, x: NDArray[np.float32], *, name: str) -> NDArray[np.float32]:

@@ -56,7 +56,10 @@ def map_parts(function: Callable[[PartT], ResultT], parts: Sequence[PartT]) -> l
 
 def _loaded_torch() -> ModuleType | None:
     """Torch if it is in use: a process that computes without it need not load it."""
-    return sys.modules.get("torch")
+    torch = sys.modules.get("torch")
+    return (
+        torch if hasattr(torch, "set_num_threads") else None
+    )  # while another thread imports it, it is not whole
 
 
 @lru_cache(maxsize=4)

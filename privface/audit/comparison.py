@@ -12,7 +12,7 @@ from privface.errors import AuditError
 from privface.records import Measured
 
 _MORE_IS_BETTER: Final = re.compile(r"tmr.*|auc_.*|d_prime_.*")
-_NO_DIRECTION: Final = frozenset({"psnr", "ssim"})
+_NO_DIRECTION: Final = frozenset({"psnr", "ssim", "unlinkability"})
 
 TRADE_OFF_TMR: Final = "0.01"
 

@@ -108,6 +108,27 @@ class LocalMeasure:
         return np.where(m > 0.5, 1.0 - 2.0 * np.square(1.0 - m), 0.0), np.where(n > 0.5, 2.0 * n * n, 0.0)
 
 
+def d_sys(mated: Scores, non_mated: Scores, *, seed: int = 0) -> float:
+    """Global unlinkability measure of two lists of scores, each score a person's of its own.
+
+    Args:
+        mated: Scores of one person across the two protections, shape ``(M,)``; comparisons that failed (``-inf``) are left out.
+        non_mated: Scores of two people, shape ``(N,)``.
+        seed: Seed of the halves; the same seed gives the same value.
+
+    Returns:
+        0 (nothing links) to 1 (everything does); NaN if a half has fewer than 20 scores of a kind.
+
+    Raises:
+        ScoreError: If an array is empty, not 1-D or has NaN.
+    """
+    mated, non_mated = check_scores(mated, name="mated"), check_scores(non_mated, name="non_mated")
+    own = np.arange(mated.size + non_mated.size)
+    others = np.repeat(own[mated.size :, None], 2, axis=1)
+    pairs = PairSample(mated, own[: mated.size], non_mated, others, own.size)
+    return measure_d_sys(pairs, BootstrapParams(resamples=2, seed=seed)).value
+
+
 def measure_d_sys(pairs: PairSample, params: BootstrapParams) -> Measured:
     """D_sys with an interval over people.
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from privface.errors import DataError, PrivfaceError
+from privface.errors import DataError, MissingExtraError, PrivfaceError
 from privface.images import decode_image
 from privface.records import FaceRecord, FaceTable, Reject
 
@@ -110,12 +111,22 @@ def _in_order(
     def load(record: FaceRecord) -> NDArray[np.uint8] | PrivfaceError:
         try:
             return prepare(decode_image(record.path), record)
+        except MissingExtraError:
+            raise  # no photo's fault
         except PrivfaceError as error:
             return error
 
     if workers < 1:
         raise DataError(f"workers is {workers}, it must be at least 1.", hint="Use the number of CPU cores.")
-    at_once = 4 * workers  # bounded, so that decoded photos do not pile up in memory
+    waiting: deque[Future[NDArray[np.uint8] | PrivfaceError]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(table), at_once):
-            yield from pool.map(load, table.records[start : start + at_once])
+        try:
+            for record in table.records:
+                waiting.append(pool.submit(load, record))
+                if len(waiting) >= 4 * workers:  # bounded, so that decoded photos do not pile up in memory
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

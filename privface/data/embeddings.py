@@ -133,7 +133,8 @@ def read_templates(path: Path) -> tuple[Embeddings, list[str]]:
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
-        table = pq.read_table(path, columns=["file", "embedding"]).combine_chunks()
+        with pq.ParquetFile(path) as file:  # starts no thread that would outlive a short command
+            table = file.read(["file", "embedding"], use_threads=False).combine_chunks()
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is damaged ({error}).", hint="Write it again.") from error
     if not len(table):

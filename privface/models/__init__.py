@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from privface.models.prototypes import Prototypes, make_prototypes
     from privface.models.san2018 import LabelledProtector, San2018, San2018Protector, load_released
 else:
-    __getattr__ = on_demand(__name__, __file__)
+    __getattr__, __dir__ = on_demand(__name__, __file__)
 
 __all__ = [
     "RULES",

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from privface.attributes import GENDER
 from privface.device import Device
 from privface.errors import ConfigError
 from privface.models.bundled import is_bundled, model_folder
@@ -95,12 +96,16 @@ def load_protector(
         raise ConfigError(
             f"{model.name} runs in ONNX Runtime only.", hint="Give the run folder that it was exported from."
         )
+    if as_graph and list(asked.get("hide") or ()) == [GENDER]:
+        del asked["hide"]  # what it hides in any case
     found = OnnxProtector.load(model)
     other = None if strength in {1.0, found.strength} else strength
     for name, value in {"strength": other, **asked}.items():
         if value is not None:
             raise ConfigError(
                 f"{name}={value}: {model.name} has strength {found.strength:g} and all choices built in.",
-                hint="Export it again with what you want, or give the run folder.",
+                hint="For other choices: pip install 'privface[train]'."
+                if as_graph
+                else "Export it again with what you want, or give the run folder.",
             )
     return found

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from privface.pipeline.review import compare_audits
     from privface.pipeline.tables import audit_tables, pair_tables
 else:
-    __getattr__ = on_demand(__name__, __file__)
+    __getattr__, __dir__ = on_demand(__name__, __file__)
 
 __all__ = [
     "AuditOptions",

@@ -56,6 +56,10 @@ class AttackerSet:
     labels: Path | None = None
     split: str | None = None
 
+    def open(self, attributes: Sequence[str]) -> FaceTable:
+        """Their photos, as :func:`open_labelled` gives them."""
+        return open_labelled(self.original, labels=self.labels, split=self.split, attributes=attributes)
+
 
 def audit(  # many arguments and lines: each argument is a file or option of the command, said once, here
     original: Path,
@@ -107,6 +111,8 @@ def audit(  # many arguments and lines: each argument is a file or option of the
     )
     name = _code_name(coder, [row.model for row in rows.values()])
     table = open_labelled(original, labels=labels, split=split, attributes=options.attributes)
+    others = [] if attackers is None else [attackers.open(options.attributes)]
+    require_classes(options.attributes, [table, *others])  # now, and not after hours
 
     mode = _as_protected(rows, options)
     faces = load_aligned(table, mode=mode, size=options.size, progress=progress, stage="align originals")
@@ -124,7 +130,9 @@ def audit(  # many arguments and lines: each argument is a file or option of the
             rows = _manifest(given)
         elif options.faces == "auto" and rows and all(row.faces is None for row in rows.values()):
             options = replace(options, faces="aligned")  # the audited are crops, so theirs are
-        data = replace(data, attackers=_attackers(attackers, rows, coder, name, model, options, progress))
+        data = replace(
+            data, attackers=_attackers(attackers, others[0], rows, coder, name, model, options, progress)
+        )
     listed = None if pairs is None else read_pairs_file(pairs, faces.table)
     result = _run(data, models, options, progress, pairs=listed)
     sheet = _sheet(data) if images else None
@@ -165,6 +173,7 @@ def _with_codes(
 
 def _attackers(
     given: AttackerSet,
+    table: FaceTable,
     rows: Mapping[str, ManifestRow],
     coder: Protector | None,
     name: str,
@@ -177,9 +186,6 @@ def _attackers(
     Raises:
         AuditError: If there is neither a protected folder nor a model, or the model's faces have another size.
     """
-    table = open_labelled(
-        given.original, labels=given.labels, split=given.split, attributes=options.attributes
-    )
     mode = _as_protected(rows, options)
     faces = load_aligned(
         table, mode=mode, size=options.size, progress=progress, stage="align the attackers' people"
@@ -229,7 +235,7 @@ def open_labelled(
 
     Raises:
         DataError: If there is none.
-        LabelError: If the labels cannot be read, or one of ``attributes`` cannot be attacked.
+        LabelError: If the labels cannot be read, or lack one of ``attributes``.
     """
     table = open_source(str(original), labels=labels)
     if split is not None:
@@ -241,9 +247,19 @@ def open_labelled(
             f"{original} has no photo with a gender label.",
             hint="Give --labels with a gender column, or name another one with --attribute.",
         )
-    for attribute in asked:  # now, and not after hours
-        attribute.read(column(table, attribute.name))
+    for attribute in asked:
+        column(table, attribute.name)
     return table
+
+
+def require_classes(attributes: Sequence[str], tables: Sequence[FaceTable]) -> None:
+    """Refuse attributes that cannot be attacked with the labels of all tables together.
+
+    Raises:
+        LabelError: As for :meth:`~privface.attributes.Attribute.read`.
+    """
+    for attribute in parse_attributes(attributes):
+        attribute.read(np.concatenate([column(table, attribute.name) for table in tables]))
 
 
 def audit_protector(

@@ -132,6 +132,11 @@ def _check(settings: SweepSettings, points: Sequence[Point]) -> list[str]:
     chosen = settings.audit
     splits = [settings.compared_on] + ([] if settings.report is None else [settings.report])
     tables = {split: open_audited(chosen, split) for split in splits}
+    if not all(table.gendered for table in tables.values()):
+        raise ConfigError(
+            f"audit.original: no photo of {chosen.original} has a gender label, and a sweep ranks points by what is read of gender.",
+            hint="Give audit.labels with a column gender, or train and audit each point by itself with `privface audit --attribute`.",
+        )
     if settings.report is not None:
         names = (f"select: {settings.select}", f"report: {settings.report}")
         require_disjoint(*tables.values(), names=names)

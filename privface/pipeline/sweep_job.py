@@ -19,7 +19,7 @@ from privface.errors import PrivfaceError
 from privface.models import Protector
 from privface.pipeline.faces import load_aligned, open_data
 from privface.pipeline.fit import CONFIG_FILE, PROVENANCE_FILE, train
-from privface.pipeline.inspect import audit, audit_protector, open_labelled, write_results
+from privface.pipeline.inspect import audit, audit_protector, open_labelled, require_classes, write_results
 from privface.pipeline.sweep_plan import K_SAME, ORIGINALS, TRAINED, Point, SweepAudit, load_sweep, plan
 from privface.protect import ImageProtector, KSameAverage, protect_folder
 from privface.protect.folders import read_file
@@ -83,7 +83,9 @@ def _protect(point: Point, split: str | None) -> Path:
 
 def open_audited(chosen: SweepAudit, split: str | None) -> FaceTable:
     """The photos of one split that all points are audited on; see :func:`~privface.pipeline.inspect.open_labelled`."""
-    return open_labelled(chosen.original, labels=chosen.labels, split=split, attributes=chosen.attributes)
+    table = open_labelled(chosen.original, labels=chosen.labels, split=split, attributes=chosen.attributes)
+    require_classes(chosen.attributes, [table])
+    return table
 
 
 def _audit(point: Point, split: str | None, protected: Path | None) -> None:

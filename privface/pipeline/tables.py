@@ -106,17 +106,17 @@ def pair_tables(
     genders = np.full(len(first), -1)
     if GENDER in first.labels or not names_asked or GENDER in names_asked:
         genders = gender_codes(first.labels, labels or original.path)
-    chosen = genders >= 0
-    if names_asked and GENDER not in names_asked and not chosen.any():
-        chosen[:] = True
+    chosen = np.ones(len(first), bool)
     if split is not None:
-        chosen &= _of_split(first.labels, split, labels or original.path)
+        chosen = _of_split(first.labels, split, labels or original.path)
+    if (chosen & (genders >= 0)).any() or not names_asked or GENDER in names_asked:
+        chosen &= genders >= 0
     kept = first.labels[chosen].reset_index(drop=True)
-    if kept.empty and split is not None:
-        raise AuditError(f"No row with a gender has the split {split!r}.", hint="Check --split.")
     if kept.empty:
+        where = f"{original.path}" if split is None else f"the split {split!r}"
         raise AuditError(
-            f"No row of {original.path} has a gender label.", hint="Give --labels with a gender column."
+            f"No row of {where} has a gender label.",
+            hint="Give --labels with a gender column, or name another one with --attribute; check --split.",
         )
     files = kept["file"]
     return EmbeddingData(

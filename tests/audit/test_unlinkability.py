@@ -13,17 +13,9 @@ from scipy.stats import norm
 
 from privface.audit import Auditor, EmbeddingData
 from privface.audit.intervals import BootstrapParams, PairSample
-from privface.audit.unlinkability import LocalMeasure, measure_d_sys, unlinkability_row
+from privface.audit.unlinkability import LocalMeasure, d_sys, measure_d_sys, unlinkability_row
 from privface.errors import AuditError, ScoreError
 from privface.pipeline import AuditOptions, audit_tables
-
-
-def d_sys(mated: np.ndarray, non_mated: np.ndarray, *, seed: int = 0) -> float:
-    """Of two lists of scores, each score a person's of its own."""
-    own = np.arange(mated.size + non_mated.size)
-    others = np.repeat(own[mated.size :, None], 2, axis=1)
-    pairs = PairSample(mated, own[: mated.size], non_mated, others, own.size)
-    return measure_d_sys(pairs, BootstrapParams(resamples=2, seed=seed)).value
 
 
 def level(local: LocalMeasure, scores: np.ndarray) -> np.ndarray:
@@ -107,7 +99,7 @@ def test_failed_comparisons_and_few_scores_are_said():
     assert reason is not None
     assert "fewer than 20" in reason
     with pytest.raises(ScoreError, match="mated has 1 NaN"):
-        LocalMeasure.fit(np.array([np.nan, 1.0]), others)
+        d_sys(np.array([np.nan, 1.0]), others)
 
 
 def templates(people: int = 150, photos: int = 4, size: int = 32):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from privface.data import LoadedFaces, load_faces
-from privface.errors import DataError, ImageError
+from privface.errors import DataError, ImageError, MissingExtraError
 from privface.images import encode_image
 from privface.records import FaceRecord, FaceTable, Reject
 
@@ -78,6 +78,14 @@ def test_a_programming_error_is_not_swallowed(tmp_path: Path) -> None:
 
     with pytest.raises(ZeroDivisionError):
         load_faces(faces(tmp_path), broken)
+
+
+def test_a_missing_package_is_no_photos_fault(tmp_path: Path) -> None:
+    def without_detector(pixels: np.ndarray, record: FaceRecord) -> np.ndarray:
+        raise MissingExtraError("no detector", hint="pip install it")
+
+    with pytest.raises(MissingExtraError, match="no detector"):
+        load_faces(faces(tmp_path), without_detector, workers=2)
 
 
 def test_import_is_light() -> None:

@@ -165,6 +165,13 @@ def test_onnx_that_is_text_is_refused_when_used(tmp_path, make_images):
         matcher(torch.from_numpy(make_images(1)))
 
 
+def test_a_missing_onnx_runtime_is_named(matcher_file, make_images, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match="need onnxruntime") as caught:
+        load_matcher(f"onnx:{matcher_file}").embed(make_images(1))
+    assert "pip install" in str(caught.value.hint)
+
+
 def test_missing_extra_is_named(matcher_file, make_images, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx2torch", None)
     matcher = load_matcher(f"onnx:{matcher_file}")
