@@ -79,13 +79,16 @@ def test_variables_are_expanded_everywhere(tmp_path, monkeypatch):
     settings = load_settings(write(tmp_path, content))
     assert settings.data.source == "somewhere/lfw"
     assert settings.matchers == ("onnx:somewhere/m.onnx",)
+    monkeypatch.setenv("OUTER", "${FACES_HERE}")
+    once = load_settings(write(tmp_path, content), ["data.source=${OUTER}"])
+    assert once.data.source == "${FACES_HERE}", "what a variable holds is not looked into"
 
 
 @pytest.mark.parametrize(
     ("override", "fragment"),
     [
         ("=3", "no key=value form"),
-        ("seed.deep=3", "'seed' holds no further settings"),
+        ("seed.deep=3", "--set 'seed.deep=3': 'seed' holds no further settings"),
         ("classifiers.7.size=3", "'7' holds no further settings"),
         ("classifiers.x=3", "no position of a list of 1"),
         ("loop.epochs=[", "not readable YAML"),

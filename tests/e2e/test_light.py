@@ -59,7 +59,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_photo_is_protected_as_with_torch(photos: Path, tmp_path: Path) -> None:
-    done = privface("protect", photos / "eileen.png", tmp_path / "face.png")
+    done = privface("protect", photos / "eileen.png", tmp_path / "face.png", "--hide", "gender")
     assert done.returncode == 0, done.stderr
     (expected,) = protect_photo((photos / "eileen.png").read_bytes(), Protector.load("bundled:erased"))
     found, wanted = (
@@ -102,6 +102,13 @@ def test_what_needs_torch_says_so_in_a_sentence(command: list[str]) -> None:
     error, hint = done.stderr.splitlines()
     assert error.startswith("error: This needs ")
     assert hint == "hint: Install all of privface: pip install 'privface[train]'."
+
+
+def test_other_choices_of_the_bundled_model_need_torch(photos: Path, tmp_path: Path) -> None:
+    done = privface("protect", photos / "eileen.png", tmp_path / "face.png", "--code-size", "64")
+    assert done.returncode == EXIT_USAGE
+    assert "code_size=64: " in done.stderr
+    assert "pip install 'privface[train]'" in done.stderr
 
 
 def test_what_needs_none_of_it_works() -> None:

@@ -23,7 +23,9 @@ from privface.images import decode_image
 from privface.models import Protector, load_protector
 from privface.models.inventory import list_models
 from privface.pipeline import train
+from privface.pipeline.inspect import require_classes
 from privface.protect import read_manifest
+from privface.records import FaceRecord, FaceTable
 
 TONES = ("bright", "dark", "middle")
 
@@ -164,3 +166,14 @@ def test_the_page_and_the_list_of_models_offer_each_choice(run):
 def test_what_cannot_be_hidden_is_refused(world, labels, tmp_path, options, error):
     with pytest.raises(error):
         train(parse_settings(settings(world, labels, **options)), tmp_path / "run")
+
+
+def test_a_class_counts_with_the_attackers_people_too():
+    def people(**counts: int) -> FaceTable:
+        files = [(name, f"{name}{k}.png") for name, count in counts.items() for k in range(count)]
+        return FaceTable(tuple(FaceRecord(file, Path(file), cohorts={"plan": name}) for name, file in files))
+
+    few = people(gold=5, tin=20)
+    with pytest.raises(LabelError, match="'gold' of 'plan' has 5 photos; 8 are the least"):
+        require_classes(["plan"], [few])
+    require_classes(["plan"], [few, people(gold=3, tin=20)])

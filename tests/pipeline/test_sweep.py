@@ -409,6 +409,19 @@ def test_matchers_that_are_all_trained_against_are_refused(place, world, tmp_pat
         run_sweep(settings, tmp_path / "out")
 
 
+def test_a_set_without_genders_is_refused(place, tmp_path):
+    labels = pd.read_csv(place.root / "audited" / "labels.csv").rename(columns={"gender": "species"})
+    labels.to_csv(tmp_path / "l.csv", index=False)
+    source = f"table:{place.root / 'audited'}"
+    changes = {
+        "audit__original": source,
+        "audit__labels": str(tmp_path / "l.csv"),
+        "audit__attributes": ["species"],
+    }
+    with pytest.raises(ConfigError, match="has a gender label, and a sweep ranks points"):
+        run_sweep(place.settings(tmp_path, **changes), tmp_path / "out")
+
+
 def test_people_on_two_sides_are_refused(place, world, tmp_path):
     labels = pd.read_csv(place.root / "audited" / "labels.csv")
     labels.loc[labels.index[:1], "split"] = "test"
