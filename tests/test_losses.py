@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
+from privface.audit.quality import ssim as audited_ssim
 from privface.errors import ConfigError
 from privface.losses import AlignmentLoss, AttributeLoss, MatchingLoss, ReconstructionLoss, ssim
 
@@ -29,6 +30,16 @@ def test_ssim_is_scikit_image_s(pair):
         for x, y in zip(a.numpy(), b.numpy(), strict=True)
     ]
     assert float(ssim(a, b)) == pytest.approx(np.mean(expected), abs=1e-9)
+
+
+def test_ssim_agrees_with_the_audit_on_grey_photos():
+    """The audit reads luma of 8-bit photos; on grey photos luma and each channel are the same picture."""
+    rng = np.random.default_rng(1)
+    grey = rng.integers(0, 256, (3, 40, 40, 1), dtype=np.uint8)
+    noisy = np.clip(grey.astype(int) + rng.integers(-20, 21, grey.shape), 0, 255).astype(np.uint8)
+    before, after = (np.repeat(x, 3, axis=3) for x in (grey, noisy))
+    unit = [torch.from_numpy(x.transpose(0, 3, 1, 2) / 255.0) for x in (before, after)]
+    assert float(ssim(*unit)) == pytest.approx(float(np.mean(audited_ssim(before, after))), abs=2e-3)
 
 
 def test_ssim_is_one_for_equal_and_symmetric(pair):

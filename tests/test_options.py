@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from inspect import cleandoc
 
 import pytest
 
 from privface.errors import ConfigError
-from privface.options import DEFAULT_OPTIONS, ProtectOptions
+from privface.options import DEFAULT_OPTIONS, AuditOptions, ProtectOptions
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,13 @@ def test_a_value_out_of_range_is_named_with_its_limit_and_a_cure(
     with pytest.raises(ConfigError) as caught:
         ProtectOptions(**values)  # type: ignore[arg-type]
     assert (caught.value.message, caught.value.hint) == (message, hint)
+
+
+@pytest.mark.parametrize("options", [ProtectOptions, AuditOptions])
+def test_each_option_is_documented(options: type[ProtectOptions | AuditOptions]) -> None:
+    """Those that are no flag, too: ``max_pixels`` and ``size``."""
+    _, _, text = cleandoc(str(options.__doc__)).partition("\nAttributes:\n")
+    assert [f.name for f in fields(options) if f"\n    {f.name}: " not in f"\n{text}"] == []
 
 
 def test_the_journal_keeps_what_changes_an_output() -> None:

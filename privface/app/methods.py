@@ -32,15 +32,21 @@ MODEL_NOTE = (
 
 @dataclass(frozen=True)
 class Method:
-    """A way to protect."""
+    """A way to protect.
 
-    name: str  # as the page shows it
-    note: str  # what it promises, in words
-    make: Callable[
-        [float], ImageProtector
-    ]  # the protector of a strength; 1 is usual, or what was trained and audited
-    adjustable: bool = True  # whether strength changes anything
-    baseline: bool = False  # whether it is one of the simple ones
+    Attributes:
+        name: As the page shows it.
+        note: What it promises, in words.
+        make: The protector of a strength; 1 is usual, or what was trained and audited.
+        adjustable: Whether strength changes anything.
+        baseline: Whether it is one of the simple ones.
+    """
+
+    name: str
+    note: str
+    make: Callable[[float], ImageProtector]
+    adjustable: bool = True
+    baseline: bool = False
 
 
 def baselines() -> list[Method]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Final, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -47,6 +48,9 @@ _RELEASED: Final[Mapping[str, str]] = {
     "protocombiner.0": "combiner",
 }
 """Layers with weights: the authors' names and ours."""
+
+_MAX_BYTES: Final = 16 * 2**20
+"""Largest file that :func:`load_released` reads; the authors' has 1.3 MB."""
 
 _THEIRS: Final = "Give the authors' file of weights, fetched from them."
 
@@ -97,7 +101,14 @@ class San2018(Protectable):
         return torch.sigmoid(self.combiner(torch.cat([maps, chosen], 1)))
 
     def forward(self, faces: Tensor, same: Tensor, chosen: Tensor) -> Tensor:
-        """:meth:`decode`, then :meth:`combine` with the same, the neutral or the opposite prototype."""
+        """:meth:`decode`, then :meth:`combine` with the same, the neutral or the opposite prototype.
+
+        Raises:
+            InputRangeError: If a shape differs.
+        """
+        _require_shape(faces, (len(faces), 1), what="Grey faces")
+        _require_shape(same, (len(faces), 3), what="Prototypes of the same gender")
+        _require_shape(chosen, (len(faces), 3), what="Chosen prototypes")
         return self.combine(self.decode(faces, same), chosen)
 
 
@@ -119,25 +130,67 @@ def load_released(path: Path) -> San2018:
     is called. To keep the network, write it with :func:`~privface.models.checkpoint.save_network`.
 
     Raises:
-        CheckpointError: If the file is missing, damaged, no plain state dict, of another network, or holds a value that is not finite.
+        CheckpointError: If the file is missing, damaged, above 16 MiB, no plain state dict, of another network, or holds a value
+            that is not finite.
     """
+    weights = _read_weights(path)
+    parts = ("weight", "bias")
+    layers = {f"{theirs}.{part}": f"{ours}.{part}" for theirs, ours in _RELEASED.items() for part in parts}
+    differences = [
+        *(f"no {name}" for name in layers if name not in weights),
+        *(f"an unknown {name!r:.80}" for name in weights if name not in layers),
+    ]
+    if differences:
+        raise CheckpointError(
+            f"{path} has {', '.join(differences[:3])}; expected the {len(layers)} weights of the SAN of 2018.",
+            hint=_THEIRS,
+        )
     network = San2018()
+    own = network.state_dict()
+    for theirs, ours in layers.items():
+        fault = _fault(weights[theirs], own[ours].shape)
+        if fault is not None:
+            raise CheckpointError(f"{path}: {theirs} {fault}.", hint=_THEIRS)
+    network.load_state_dict({ours: weights[theirs] for theirs, ours in layers.items()})
+    return network.eval()
+
+
+def _read_weights(path: Path) -> Mapping[Any, Any]:
+    try:
+        size = path.stat().st_size
+        data = path.read_bytes() if size <= _MAX_BYTES else b""
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}).", hint=_THEIRS) from error
+    if size > _MAX_BYTES:
+        raise CheckpointError(
+            f"{path}, {size:,} bytes, is larger than {_MAX_BYTES:,} bytes; the authors' file has about 1.3 million.",
+            hint=_THEIRS,
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch remarks on foreign pickles before it refuses them
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-        named = {name.rpartition("."): weight for name, weight in weights.items()}
-        network.load_state_dict({f"{_RELEASED[layer]}.{part}": w for (layer, _, part), w in named.items()})
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}).", hint=_THEIRS) from error
+            weights = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch's reader leaks whatever a damaged byte leads to
         raise CheckpointError(
-            f"{path} is no plain state dict of the SAN of 2018 ({type(error).__name__}: {' '.join(str(error).split())[:200]}).",
-            hint=f"It is damaged, of another network, or a pickle that would run code. {_THEIRS}",
+            f"{path} ({size:,} bytes) is no plain state dict: torch refuses it ({type(error).__name__}).",
+            hint=f"It is damaged, or a pickle that would run code. {_THEIRS}",
         ) from error
-    if not all(bool(torch.isfinite(weight).all()) for weight in network.parameters()):
-        raise CheckpointError(f"{path} holds a weight that is not finite.", hint=_THEIRS)
-    return network.eval()
+    if not isinstance(weights, Mapping):
+        raise CheckpointError(
+            f"{path} holds a {type(weights).__name__}; expected a dictionary of weights.", hint=_THEIRS
+        )
+    return weights
+
+
+def _fault(weight: object, shape: torch.Size) -> str | None:
+    """Why a weight of the authors' file cannot be used; ``None`` where it can."""
+    if not isinstance(weight, Tensor):
+        return f"is a {type(weight).__name__}, expected a tensor"
+    if weight.layout != torch.strided or weight.dtype != torch.float32 or weight.device.type != "cpu":
+        return f"is {weight.layout} {weight.dtype} on {weight.device}, expected dense torch.float32"
+    if weight.shape != shape:
+        return f"has shape {tuple(weight.shape)}, expected {tuple(shape)}"
+    return None if bool(torch.isfinite(weight).all()) else "has values that are not finite, expected numbers"
 
 
 class San2018Protector:
@@ -286,3 +339,12 @@ class LabelledProtector:
             )
         codes = np.array([GENDERS.index(self._genders[key]) for key in keys], np.int64)
         return self._protector(images, codes)
+
+
+def _require_shape(values: Tensor, head: tuple[int, int], *, what: str) -> None:
+    expected = (*head, PROTOTYPE_SIDE, PROTOTYPE_SIDE)
+    if values.shape != expected:
+        raise InputRangeError(
+            f"{what} have shape {tuple(values.shape)}; expected {expected}.",
+            hint=f"Resize to {PROTOTYPE_SIDE} x {PROTOTYPE_SIDE} and give one prototype for each face.",
+        )

@@ -41,35 +41,55 @@ NEEDS_MEMORY_ROWS = 200_000
 
 @dataclass(frozen=True)
 class EraserSource:
-    """A labelled table of embeddings: Parquet, NPZ or CSV."""
+    """A labelled table of embeddings.
+
+    Attributes:
+        table: Parquet, NPZ or CSV.
+        labels: CSV or Parquet with file, gender (or another attribute) and, better, identity; by default the table's own columns.
+        split: Only rows whose label ``split`` has this value.
+        matcher: Only rows of this matcher, where the table has a column ``matcher``.
+    """
 
     table: Path
-    labels: Path | None = (
-        None  # CSV or Parquet: file, the attribute and, better, identity; else the table's own columns
-    )
-    split: str | None = None  # only rows whose label ``split`` has this value
-    matcher: str | None = None  # only rows of this matcher, where the table has a column ``matcher``
+    labels: Path | None = None
+    split: str | None = None
+    matcher: str | None = None
 
 
 @dataclass(frozen=True)
 class FitSummary:
-    """What a fit did."""
+    """What a fit did.
+
+    Attributes:
+        eraser: The fitted eraser.
+        rows: Embeddings learnt from.
+        people: People they show; 0 where there are no identities.
+        skipped: Rows without an embedding (empty, not finite or zero).
+        unlabelled: Rows without a label.
+        capped: Rows left out because a person had enough others.
+    """
 
     eraser: Eraser
-    rows: int  # embeddings learnt from
-    people: int  # whom they show; 0 where there are no identities
-    skipped: int  # rows without an embedding: empty, not finite or zero
+    rows: int
+    people: int
+    skipped: int
     unlabelled: int
-    capped: int  # rows left out because a person had enough others
+    capped: int
 
 
 @dataclass(frozen=True)
 class ApplySummary:
-    """What an application wrote."""
+    """What an application wrote.
+
+    Attributes:
+        erased: Embeddings written.
+        skipped: Rows without an embedding, written empty.
+        rows_per_second: Over the whole run, reading and writing included.
+    """
 
     erased: int
-    skipped: int  # rows without an embedding, written empty
-    rows_per_second: float  # over the whole run, reading and writing included
+    skipped: int
+    rows_per_second: float
 
 
 def fit_eraser(  # many arguments: those of the command, and a limit for tests

@@ -69,6 +69,13 @@ def test_unpacking_keeps_photos_and_labels_and_leaves_the_common_folder_out(tmp_
     assert stat.S_IMODE((tmp_path / "out" / "p1").stat().st_mode) == 0o700
 
 
+@pytest.mark.parametrize("name", ["../a.png", "/a.png", "a/../../b.png", "c:/a.png", "a\\b.png", "a//b.png"])
+def test_names_that_lead_elsewhere_refuse_the_archive(tmp_path, name):
+    with pytest.raises(UploadError, match="entry"):
+        unpack_photos(zipped(("ok/a.png", b"1"), (name, b"2")), tmp_path / "out", name="x.zip")
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
 def test_sizes_name_file_value_limit_and_cure(monkeypatch):
     monkeypatch.setattr(uploads, "LIMITS", Limits(file_bytes=10, request_bytes=15, files=2))
     check_sizes(["a", "b"], [10, 5])

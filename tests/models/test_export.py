@@ -17,6 +17,8 @@ from privface.data import generate_faces, write_faces
 from privface.errors import CheckpointError, ConfigError, InputRangeError, ModelError
 from privface.images import decode_image
 from privface.models import (
+    Autoencoder,
+    AutoencoderConfig,
     Protector,
     SemiAdversarialAutoencoder,
     export,
@@ -62,6 +64,20 @@ def test_plain_onnx_runtime_gives_torch_s_answer_for_any_batch(
     assert meta["privface.fingerprint"] == protector.fingerprint
     assert meta["privface.size"] == str(SIZE)
     assert b"autoencoders.py" not in found.path.read_bytes()  # nor where this machine keeps its code
+
+
+def test_the_family_exports_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Autoencoder(
+        AutoencoderConfig(shape=(3, SIZE, SIZE), architecture="convolutional", depth=2, width=4)
+    )
+    save_network(tmp_path / "run", network, kind="autoencoder", meta={"size": SIZE})
+    export_protector(tmp_path / "run", tmp_path / "m.onnx")
+    np.testing.assert_allclose(
+        OnnxProtector.load(tmp_path / "m.onnx")(images(3)),
+        Protector.load(tmp_path / "run")(images(3)),
+        atol=1e-5,
+    )
 
 
 def test_a_graph_that_differs_is_not_written(

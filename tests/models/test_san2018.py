@@ -131,6 +131,21 @@ def test_gradients_reach_every_weight_and_the_face(released):
     assert bool(grey.grad.abs().sum() > 0)
 
 
+@pytest.mark.parametrize(
+    ("grey", "same", "other", "told"),
+    [
+        ((1, 3, 224, 224), (1, 3, 224, 224), (1, 3, 224, 224), r"Grey faces have shape \(1, 3, 224, 224\)"),
+        ((1, 1, 112, 112), (1, 3, 224, 224), (1, 3, 224, 224), r"expected \(1, 1, 224, 224\)"),
+        ((2, 1, 224, 224), (1, 3, 224, 224), (2, 3, 224, 224), "Prototypes of the same gender"),
+        ((1, 1, 224, 224), (1, 3, 224, 224), (1, 1, 224, 224), "Chosen prototypes"),
+    ],
+)
+def test_other_shapes_are_refused(network, grey, same, other, told):
+    with pytest.raises(InputRangeError, match=told) as caught, torch.no_grad():
+        network(torch.zeros(grey), torch.zeros(same), torch.zeros(other))
+    assert caught.value.hint
+
+
 def test_a_loaded_network_is_kept_without_a_pickle(network, tmp_path):
     save_network(tmp_path, network, kind="san-2018")
     again = build(San2018, load_network(tmp_path, kind="san-2018"), where=tmp_path)
@@ -164,17 +179,21 @@ def _with(name: object, value: object) -> Callable[[dict[str, Tensor]], object]:
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (_without, "combiner|decoder.0.bias"),
-        (_with("surplus.weight", torch.zeros(1)), "surplus"),
-        (_with(7, torch.zeros(1)), "no plain state dict"),
-        (_with("autoencoder.0.weight", torch.zeros(8, 3, 3, 3)), "encoder.0.weight"),
-        (_with("protocombiner.0.bias", torch.zeros(())), "combiner.bias"),
+        (_without, "has no autoencoder.6.bias; expected the 10 weights"),
+        (_with("surplus.weight", torch.zeros(1)), "an unknown 'surplus.weight'"),
+        (_with(7, torch.zeros(1)), "an unknown 7"),
+        (
+            _with("autoencoder.0.weight", torch.zeros(8, 3, 3, 3)),
+            r"autoencoder.0.weight has shape \(8, 3, 3, 3\), expected \(8, 4, 3, 3\)",
+        ),
+        (_with("protocombiner.0.bias", torch.zeros(())), r"has shape \(\), expected \(1,\)"),
         (_with("protocombiner.0.bias", torch.full((1,), torch.nan)), "not finite"),
-        (_with("protocombiner.0.bias", torch.zeros(1, device="meta")), "combiner.bias"),
-        (_with("protocombiner.0.bias", torch.zeros(1).to_sparse()), "combiner.bias"),
-        (_with("protocombiner.0.bias", [0.0]), "combiner.bias"),
-        (lambda weights: list(weights.values()), "list"),
-        (lambda _weights: {}, "Missing key"),
+        (_with("protocombiner.0.bias", torch.zeros(1, dtype=torch.float64)), "torch.float64"),
+        (_with("protocombiner.0.bias", torch.zeros(1, device="meta")), "on meta"),
+        (_with("protocombiner.0.bias", torch.zeros(1).to_sparse()), "torch.sparse_coo"),
+        (_with("protocombiner.0.bias", [0.0]), "protocombiner.0.bias is a list, expected a tensor"),
+        (lambda weights: list(weights.values()), "holds a list"),
+        (lambda _weights: {}, "has no autoencoder.0.weight"),
     ],
 )
 def test_other_state_dicts_are_refused(tmp_path, spoil, told):
@@ -229,11 +248,15 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path, form):
     assert not (tmp_path / "exploded").exists()
 
 
-def test_missing_files_and_folders_are_refused(tmp_path):
+def test_missing_and_huge_files_and_folders_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="No such file"):
         load_released(tmp_path / "nothing.pkl")
     with pytest.raises(CheckpointError, match="Is a directory"):
         load_released(tmp_path)
+    with (tmp_path / "huge.pkl").open("wb") as file:
+        file.truncate(16 * 2**20 + 1)
+    with pytest.raises(CheckpointError, match="larger than 16,777,216 bytes"):
+        load_released(tmp_path / "huge.pkl")
 
 
 # --- prototypes ---------------------------------------------------------------------------------------
@@ -302,6 +325,7 @@ def test_prototypes_to_disk_and_back(prototypes, tmp_path):
         ({"female": torch.full((3, 224, 224), 2.0)}, "female prototype spans 2 to 2"),
         ({"neutral": torch.full((3, 224, 224), torch.nan)}, "neutral prototype spans nan"),
         ({"neutral": torch.zeros(3, 224, 224, dtype=torch.float16)}, "neutral prototype is float16"),
+        ({"neutral": torch.zeros(3, 224, 224, dtype=torch.bfloat16)}, "BF16"),
         ({"other": torch.zeros(1)}, "'other'"),
     ],
 )

@@ -196,8 +196,23 @@ def test_a_damaged_part_says_so_and_leaves_nothing_behind(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_every_method_is_listed_with_what_breaks_it():
-    listed = CliRunner().invoke(app, ["erase", "methods"])
+def test_the_command_line(tmp_path):
+    frame().to_parquet(tmp_path / "e.parquet")
+
+    def run(*parts: object):
+        return CliRunner().invoke(app, [str(part) for part in parts])
+
+    listed = run("erase", "methods")
     assert listed.exit_code == 0
     assert all(name in listed.output for name in METHODS)
     assert "Osorio-Roig" in listed.output
+    fit = ("erase", "fit", tmp_path / "e.parquet", "--method", "leace", "--out", tmp_path / "l")
+    fitted = run(*fit, "--set", "normalize=true")
+    assert fitted.exit_code == 0, fitted.output
+    assert "breaks its certificate" in fitted.output
+    again = run(*fit)
+    assert again.exit_code == 1
+    assert "holds an eraser" in str(again.exception)
+    applied = run("erase", "apply", tmp_path / "l", tmp_path / "e.parquet", tmp_path / "o.parquet")
+    assert applied.exit_code == 0, applied.output
+    assert "180 embeddings erased" in applied.output

@@ -60,15 +60,26 @@ class NoOptions(Settings):
 
 @dataclass(frozen=True)
 class Job:
-    """What a method is to train."""
+    """What a method is to train.
+
+    Attributes:
+        settings: What was asked for.
+        learn: Aligned faces to learn from.
+        held: Faces of other people, or ``None``.
+        matchers: Frozen matchers, loaded.
+        run: Run folder; exists, and holds ``config.yaml``.
+        resume: Whether an earlier attempt may have left something there to go on with.
+        save_images: Whether contact sheets are wanted.
+        progress: Told about every stage.
+    """
 
     settings: TrainSettings
-    learn: LoadedFaces  # aligned faces to learn from
-    held: LoadedFaces | None  # faces of other people
-    matchers: list[Matcher]  # frozen, loaded
-    run: Path  # run folder; exists, and holds config.yaml
-    resume: bool  # whether an earlier attempt may have left something there to go on with
-    save_images: bool  # whether contact sheets are wanted
+    learn: LoadedFaces
+    held: LoadedFaces | None
+    matchers: list[Matcher]
+    run: Path
+    resume: bool
+    save_images: bool
     progress: Progress | None
 
     @property
@@ -95,14 +106,23 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method did; the protector lies in the run folder by then."""
+    """What a method did; the protector lies in the run folder by then.
 
-    summary: FitSummary  # figures of all its loops together
-    classifiers: Sequence[GenderProbe]  # frozen ones that it met
+    Attributes:
+        summary: Figures of all its loops together.
+        classifiers: Frozen gender classifiers that it met.
+        precision: Arithmetic of its loops.
+        minutes: Time that they took.
+        matchers: Matchers that it met beside the job's.
+        people: People that it learnt from beside the job's.
+    """
+
+    summary: FitSummary
+    classifiers: Sequence[GenderProbe]
     precision: str
-    minutes: float  # that its loops took
-    matchers: Sequence[Matcher] = ()  # that it met beside the job's
-    people: Sequence[str] = ()  # that it learnt from beside the job's
+    minutes: float
+    matchers: Sequence[Matcher] = ()
+    people: Sequence[str] = ()
 
     @classmethod
     def of(
@@ -125,14 +145,19 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to train a protector, one file each."""
+    """A way to train a protector, one file each.
 
-    name: str  # what ``method`` in a configuration names
-    train: Callable[
-        [Job, Any], Outcome
-    ]  # takes settings of the class ``options``, leaves a protector in the run folder
-    options: type[Settings] = NoOptions  # class of ``method_options``
-    needs_genders: bool = False  # whether the protector asks for the true gender of every photo
+    Attributes:
+        name: What ``method`` in a configuration names.
+        train: Trains with settings of the class ``options`` and leaves a protector in the run folder.
+        options: Class of ``method_options``.
+        needs_genders: Whether the protector asks for the true gender of every photo.
+    """
+
+    name: str
+    train: Callable[[Job, Any], Outcome]
+    options: type[Settings] = NoOptions
+    needs_genders: bool = False
 
 
 # one training loop --------------------------------------------------------------------------------------
