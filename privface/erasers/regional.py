@@ -35,7 +35,8 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         regions: Maps; 1 is one map for all.
         prior: Weight, in [0, 1], that rows of other regions have in a region's map.
         bits: Projections of which the sign is kept; 0 gives the transported rows themselves.
-        shrinkage, ridge: As for :class:`~privface.erasers.GaussianTransport`.
+        shrinkage: As for :class:`~privface.erasers.GaussianTransport`.
+        ridge: Likewise.
         random_state: Seed of regions and projections.
 
     Attributes:
