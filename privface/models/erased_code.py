@@ -26,6 +26,7 @@ from privface.models.frozen import frozen
 from privface.models.inputs import to_input
 from privface.models.networks import CompactResNet
 from privface.models.protectable import Protectable
+from privface.models.specs import ONNX_SPEC
 from privface.records import FRAME, InputSpec
 
 MAX_ROUNDS = 10
@@ -41,7 +42,7 @@ _NATIVE: Mapping[str, type[nn.Module]] = {
 _USUAL: Mapping[str, InputSpec] = {
     "encoder": InputSpec(value_range=(-1.0, 1.0)),
     "compact": InputSpec(value_range=(-1.0, 1.0)),
-    "onnx": InputSpec(value_range=(0.0, 255.0)),
+    "onnx": ONNX_SPEC,
 }
 """What a network of each form is shown where nothing else was said."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
             f"{path.name}: crop={[x1, y1, x2, y2]} is empty.",
             hint="Write x1, y1, x2, y2 with x1 < x2, y1 < y2.",
         )
-    settings["spec"] = InputSpec(**{"value_range": (0.0, 255.0), **fields})
+    settings["spec"] = replace(ONNX_SPEC, **fields)
     return settings
 
 
