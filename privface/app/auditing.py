@@ -29,14 +29,19 @@ _PARQUET = b"PAR1"
 
 @dataclass(frozen=True)
 class AuditBench:
-    """Audits, with the models that the command line names."""
+    """Audits, with the models that the command line names.
 
-    folder: Path  # private folder to work in
-    matchers: Sequence[str] = ()  # specifications of face matchers
-    probes: Sequence[str] = ()  # specifications of gender classifiers
-    model: Path | None = (
-        None  # run folder of the protector that is offered; an exported file does not tell whom it has met
-    )
+    Attributes:
+        folder: Private folder to work in.
+        matchers: Specifications of face matchers.
+        probes: Specifications of gender classifiers.
+        model: Run folder of the protector that is offered; an exported file does not tell whom it has met.
+    """
+
+    folder: Path
+    matchers: Sequence[str] = ()
+    probes: Sequence[str] = ()
+    model: Path | None = None
 
     def audit(
         self,
