@@ -49,7 +49,7 @@ _GENDER_CUE = 1.5  # clear enough for classifiers that train for seconds
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How much work the demo does; the default takes about three minutes on two cores."""
+    """How much work the demo does; the default takes three to six minutes on two cores."""
 
     model_people: int = 400  # who train the matchers and the gender classifier
     model_photos: int = 4  # of each
