@@ -109,8 +109,9 @@ def pair_tables(
     chosen = np.ones(len(first), bool)
     if split is not None:
         chosen = _of_split(first.labels, split, labels or original.path)
-    if (chosen & (genders >= 0)).any() or not names_asked or GENDER in names_asked:
-        chosen &= genders >= 0
+    labelled = chosen & (genders >= 0)
+    if labelled.any() or not names_asked or GENDER in names_asked:
+        chosen = labelled
     kept = first.labels[chosen].reset_index(drop=True)
     if kept.empty:
         where = f"{original.path}" if split is None else f"the split {split!r}"

@@ -17,6 +17,7 @@ from privface.errors import DataError, SplitOverlapError
 from privface.pipeline import AuditOptions, audit_tables
 from privface.pipeline import erase as room
 from privface.pipeline.erase import EraserSource, apply_eraser, fit_eraser
+from privface.pipeline.tables import pair_tables
 
 
 def frame(people: int = 60, *, photos: int = 3, size: int = 8, seed: int = 0, lean: float = 2.0):
@@ -160,6 +161,16 @@ def test_an_audit_refuses_the_eraser_s_people_and_marks_its_matcher_as_seen(tmp_
         )  # fmt: skip
         document = json.loads((tmp_path / "audit" / "audit.json").read_text())
         assert {row["seen"] for row in document["matching"]} == {seen}
+
+
+def test_an_audit_reads_the_labelled_rows_of_its_split(tmp_path):
+    table = frame(6).assign(split=["train", "val"] * 9)
+    table.loc[1, "gender"] = ""
+    table.to_parquet(tmp_path / "e.parquet")
+    whole = read_embeddings(tmp_path / "e.parquet")
+    data = pair_tables(whole, whole, split="val")
+    assert data.files == tuple(f"{k}.png" for k in range(3, 18, 2))
+    assert data.genders.tolist() == [int(word == "male") for word in table["gender"][3::2]]
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "npz"])
