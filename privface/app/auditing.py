@@ -35,12 +35,14 @@ class AuditBench:
         folder: Private folder to work in.
         matchers: Specifications of face matchers.
         probes: Specifications of gender classifiers.
+        device: Where networks compute (:class:`~privface.options.Computing`).
         model: Run folder of the protector that is offered; an exported file does not tell whom it has met.
     """
 
     folder: Path
     matchers: Sequence[str] = ()
     probes: Sequence[str] = ()
+    device: str = "auto"
     model: Path | None = None
 
     def audit(
@@ -73,7 +75,10 @@ class AuditBench:
         """
         self._refuse(labels)
         options = AuditOptions(
-            effort=effort, resamples=RESAMPLES[effort], faces="aligned" if aligned else "auto"
+            effort=effort,
+            resamples=RESAMPLES[effort],
+            device=self.device,
+            faces="aligned" if aligned else "auto",
         )
         with TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as name:
             work = Path(name)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from privface.device import Device
 from privface.models import Protector, load_protector
+from privface.options import Computing
 from privface.protect import (
     DownUpSample,
     GaussianBlur,
@@ -63,13 +65,14 @@ def baselines() -> list[Method]:
     ]
 
 
-def model_methods(path: Path) -> list[Method]:
+def model_methods(path: Path, where: Computing = Computing()) -> list[Method]:  # noqa: B008 - frozen
     """The model of a run folder or an exported file, once for each choice of what it hides; some have one strength.
 
     Raises:
         PrivfaceError: If it cannot be loaded.
     """
-    loaded = load_protector(path)
+    here = Device.choose(where.device, where.precision)
+    loaded = load_protector(path, device=where.device, precision=where.precision)
     name = f"Model {path.resolve().name}"
     choices = loaded.network.combinations if isinstance(loaded, Protector) else []
     if isinstance(loaded, Protector) and loaded.network.has_strength:
@@ -77,7 +80,7 @@ def model_methods(path: Path) -> list[Method]:
 
         @lru_cache(maxsize=32)
         def make(strength: float) -> Protector:
-            return Protector(network, size=size, strength=strength)
+            return Protector(network, size=size, strength=strength, device=here)
 
         return [Method(name, MODEL_NOTE, make)]
     if len(choices) < 2:
@@ -86,7 +89,7 @@ def model_methods(path: Path) -> list[Method]:
 
     @lru_cache(maxsize=2)
     def hiding(hide: tuple[str, ...]) -> Protector:
-        return Protector.load(path, hide=hide)
+        return Protector.load(path, hide=hide, device=here)
 
     return [
         Method(

@@ -9,13 +9,15 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from privface.app.folder import private_folder
 from privface.app.uploads import LIMITS
+from privface.device import Device
 from privface.errors import ConfigError, MissingExtraError
+from privface.options import Computing
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -36,6 +38,9 @@ class Settings:
     matchers: Sequence[str] = ()  # specifications of face matchers
     probes: Sequence[str] = ()  # specifications of gender classifiers
     port: int = 7860  # of 127.0.0.1; 0 takes a free one
+    where: Computing = field(
+        default_factory=Computing
+    )  # of the model and the matchers; audits take its device
 
 
 def serve(settings: Settings, *, ready: Callable[[str], None] | None = None) -> None:
@@ -124,16 +129,18 @@ def build_service(settings: Settings, folder: Path) -> Service:
     from privface.models.bundled import DEFAULT_PROTECTOR, model_folder  # noqa: PLC0415
 
     model = Path(DEFAULT_PROTECTOR) if settings.model is None else settings.model
+    here = Device.choose(settings.where.device, settings.where.precision)
     return Service(
         desk=PhotoDesk(
-            matchers=[load_matcher(spec) for spec in settings.matchers],
-            probes=[load_gender_probe(spec) for spec in settings.probes],
+            matchers=[load_matcher(spec).on(here) for spec in settings.matchers],
+            probes=[load_gender_probe(spec).on(here) for spec in settings.probes],
         ),
-        methods=[*model_methods(model), *baselines()],
+        methods=[*model_methods(model, settings.where), *baselines()],
         bench=AuditBench(
             folder,
             matchers=settings.matchers,
             probes=settings.probes,
+            device=settings.where.device,
             model=model if (model_folder(model) / "provenance.json").is_file() else None,
         ),
         shelf=Shelf(capacity=LIMITS.held_bytes, seconds=LIMITS.held_seconds),

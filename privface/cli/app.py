@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from privface.cli.fields import fields_as_options
 from privface.cli.show import Console
+from privface.options import Computing
 
 
+@fields_as_options()
 def app(
     model: Annotated[
         Path | None,
@@ -28,6 +31,8 @@ def app(
         list[str] | None, typer.Option(help="Gender classifier, same forms; bundled:gender. Repeatable.")
     ] = None,
     port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 7860,
+    *,
+    where: Computing,
 ) -> None:
     """A web page on this machine: protect photos, audit sets of photos, compare audits. Extra [app].
 
@@ -39,7 +44,7 @@ def app(
 
     Console.say("Loading models ...")
     serve(
-        Settings(model=model, matchers=matcher or (), probes=probe or (), port=port),
+        Settings(model=model, matchers=matcher or (), probes=probe or (), port=port, where=where),
         ready=lambda address: Console.say(
             f"Open {address} in a browser. Ctrl-C ends it and wipes all that was uploaded."
         ),

@@ -12,7 +12,7 @@ import typer
 
 from privface.cli.fields import fields_as_options
 from privface.cli.show import EXIT_SOME_FAILED, AsJson, Console, progress_bars
-from privface.options import Alignment, ModelOptions, ProtectOptions
+from privface.options import Alignment, Computing, ModelOptions, ProtectOptions
 
 if TYPE_CHECKING:
     from privface.protect import ImageProtector, ProtectSummary
@@ -310,18 +310,28 @@ def match(
         float | None, typer.Option(help="Leave candidates below this similarity out.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the candidates to this CSV file.")] = None,
+    where: Computing,
     json: AsJson = False,
 ) -> None:
     """Search a protected gallery with a live photo: who of the gallery is this?
 
     Example: `privface match visitor.jpg --gallery protected/embeddings.parquet --templates onnx:m.onnx:erasers/transport`
     """
+    from privface.device import Device  # noqa: PLC0415
     from privface.pipeline.search import search, write_candidates  # noqa: PLC0415
 
     gallery, spec = searched.opened(), searched.templates
+    here = Device.choose(where.device, where.precision)
     with progress_bars() as progress:
         result = search(
-            probe, gallery, templates=spec, faces=faces, top=top, threshold=threshold, progress=progress
+            probe,
+            gallery,
+            templates=spec,
+            faces=faces,
+            top=top,
+            threshold=threshold,
+            device=here,
+            progress=progress,
         )
     if out is not None:
         write_candidates(result.candidates, out)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from privface.data import open_source, read_embeddings
 from privface.data.embeddings import has_embedding, read_templates
+from privface.device import Device
 from privface.errors import ConfigError, DataError, LabelError
 from privface.images import IMAGE_SUFFIXES, to_unit, write_atomic
 from privface.options import Alignment
@@ -65,6 +66,7 @@ def search(
     faces: Alignment = "auto",
     top: int = 5,
     threshold: float | None = None,
+    device: Device = Device(),  # noqa: B008 - frozen
     progress: Progress | None = None,
 ) -> SearchResult:
     """Compare one photo or a folder of them with every template of a gallery.
@@ -79,6 +81,7 @@ def search(
         faces: How probes are aligned.
         top: Candidates a probe, 1 or more.
         threshold: Candidates below this similarity are left out.
+        device: Where the matcher computes.
         progress: Told about every stage.
 
     Raises:
@@ -87,7 +90,7 @@ def search(
     """
     if top < 1:
         raise ConfigError(f"top={top}; it starts at 1.", hint="5 is usual.")
-    maker = template_maker(templates)
+    maker = template_maker(templates, device)
     if isinstance(gallery, TemplateStore):
         _require_made_by(maker, gallery.fingerprint(), where=gallery.path)
         probes, names, failed = _enrol(probe, maker, faces, progress)

@@ -30,10 +30,13 @@ from privface.app.uploads import (
     safe_name,
     unpack_photos,
 )
+from privface.device import Device
 from privface.errors import ConfigError, DataError
 from privface.faces import Detection, align_face
 from privface.images import decode_image, encode_image
+from privface.models import Protector
 from privface.models.bundled import DEFAULT_PROTECTOR
+from privface.options import Computing
 from privface.protect import check_images
 from privface.records import ARCFACE_TEMPLATE
 
@@ -236,6 +239,16 @@ def test_audit_errors_name_no_path_and_leave_nothing(tmp_path, kit):
     with pytest.raises(UploadError, match=r"people\.parquet is a Parquet table.* Save it as CSV"):
         bench.audit(first, second, File("people.parquet", b"PAR1"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_models_compute_where_the_command_line_says(tmp_path, kit):
+    where = Computing(device="cpu", precision="bf16")
+    service = build_service(Settings(model=kit.run, matchers=[f"mini:{kit.matcher}"], where=where), tmp_path)
+    assert [matcher.device for matcher in service.desk.matchers] == [Device("cpu", "bf16")]
+    made = service.methods[0].make(1.0)
+    assert isinstance(made, Protector)
+    assert made.device == Device("cpu", "bf16")
+    assert service.bench.device == "cpu"
 
 
 def test_a_stopped_audit_says_so_and_leaves_nothing(tmp_path, kit, make_png, monkeypatch):

@@ -76,6 +76,11 @@ def test_the_command_line_and_a_single_photo(place, spec, gallery, tmp_path):
     table = pd.read_csv(tmp_path / "c.csv")
     assert table["rank"].tolist() == [1, 2]
     assert set(table["probe"]) == {photo.name}
+    done = CliRunner().invoke(app, [*command, "--device", "cpu", "--precision", "bf16"])
+    assert done.exit_code == 0, done.output
+    rounded = pd.read_csv(tmp_path / "c.csv")["similarity"]
+    assert not rounded.equals(table["similarity"])
+    np.testing.assert_allclose(rounded, table["similarity"], atol=0.01)
 
 
 def test_other_models_and_bad_galleries_are_refused(place, spec, gallery, tmp_path):
