@@ -35,7 +35,8 @@ from privface.models.face_model import network_sha256
 from privface.models.inventory import verify_model
 from privface.models.onnx_models import GRAPH, MATCHER_GRAPH
 from privface.models.protector import Protector
-from privface.pipeline.fit import CONFIG_FILE, PROVENANCE_FILE
+from privface.pipeline.fit import CONFIG_FILE
+from privface.pipeline.provenance import PROVENANCE_FILE
 
 PACKAGE = Path(__file__).parents[1] / "privface" / "models" / "weights"
 ROLES = {"erased": "protector", "matcher": "matcher", "gender": "gender classifier"}

@@ -33,7 +33,8 @@ from privface.models import (
 )
 from privface.options import Effort
 from privface.pipeline import AuditOptions, audit_data, build_auditor, read_provenance, train
-from privface.pipeline.fit import CONFIG_FILE, PROVENANCE_FILE, person_digest
+from privface.pipeline.fit import CONFIG_FILE
+from privface.pipeline.provenance import PROVENANCE_FILE, person_digest
 from privface.protect.adversarial import FastGradientSign
 from privface.protect.output import remove_leftovers
 from privface.report import contact_sheet

@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from privface.options import AuditOptions
     from privface.pipeline.battery import build_auditor, self_test
     from privface.pipeline.faces import load_aligned, open_data
-    from privface.pipeline.fit import read_provenance, train
+    from privface.pipeline.fit import train
     from privface.pipeline.inspect import audit, audit_data, audit_protector, embed, write_results
+    from privface.pipeline.provenance import read_provenance
     from privface.pipeline.review import compare_audits
     from privface.pipeline.tables import audit_tables, pair_tables
 else:

@@ -27,7 +27,7 @@ from privface.data.embeddings import has_embedding
 from privface.erasers import CARD, METHODS, Eraser, SavedEraser, load_eraser, save_eraser
 from privface.errors import ConfigError, DataError, OutputError
 from privface.pipeline.faces import Progress
-from privface.pipeline.fit import person_digest
+from privface.pipeline.provenance import person_digest
 
 PART = 8_192
 """Rows of a part. 16 MB of 512-d float32 are still reused by malloc; larger parts are mapped anew each time, at twice the cost."""

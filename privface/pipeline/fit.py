@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Sequence
@@ -17,18 +16,16 @@ import yaml
 from privface.attributes import Attribute, labelled
 from privface.config import OWN_METHOD, TrainSettings, check_settings, load_settings
 from privface.data import LoadedFaces, require_both_genders, require_disjoint, split_people
-from privface.data.splits import person_key
 from privface.errors import CheckpointError, LabelError, OutputError
 from privface.images import to_unit, write_atomic
 from privface.models import load_matcher
-from privface.models.bundled import model_folder
 from privface.pipeline.faces import Progress, load_aligned, open_data
 from privface.pipeline.methods import Job, Outcome, find_method
 from privface.pipeline.methods.base import rank
+from privface.pipeline.provenance import PROVENANCE_FILE, person_digest, read_provenance
 from privface.training import FitSummary
 
 CONFIG_FILE = "config.yaml"
-PROVENANCE_FILE = "provenance.json"
 
 
 def train(
@@ -81,31 +78,6 @@ def train(
     provenance = _provenance(job, outcome, before)
     write_atomic(run / PROVENANCE_FILE, json.dumps(provenance, indent=2, sort_keys=True).encode())
     return outcome.summary
-
-
-def read_provenance(run: Path | str) -> dict[str, Any]:
-    """What a run, or a model that comes with the package, was trained on and against.
-
-    Raises:
-        CheckpointError: If the file is missing or damaged.
-        ModelError: If no model of that name comes with the package.
-    """
-    file = model_folder(run) / PROVENANCE_FILE
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{run} has no readable {PROVENANCE_FILE}.",
-            hint="Give a finished run folder of `privface train`.",
-        ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file} is no mapping.", hint="Restore it or train again.")
-    return content
-
-
-def person_digest(identity: str) -> str:
-    """Short hash of a person, so that a run can refuse its training people without naming them."""
-    return hashlib.blake2b(person_key(identity).encode(), digest_size=8).hexdigest()
 
 
 # data ---------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from privface.models.erased_code import ErasedCode
 from privface.options import DEFAULT_AUDIT, Alignment, AuditOptions
 from privface.pipeline.battery import averaging, build_auditor
 from privface.pipeline.faces import Progress, load_aligned, take_split
-from privface.pipeline.fit import person_digest, read_provenance
+from privface.pipeline.provenance import person_digest, read_provenance
 from privface.protect.manifest import MANIFEST_NAME, ManifestRow, read_manifest
 from privface.records import FRAME, Embeddings, FaceRecord, FaceTable
 from privface.report import contact_sheet, write_report

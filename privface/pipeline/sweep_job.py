@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from privface.errors import PrivfaceError
 from privface.models import Protector
 from privface.pipeline.faces import load_aligned, open_data
-from privface.pipeline.fit import CONFIG_FILE, PROVENANCE_FILE, train
+from privface.pipeline.fit import CONFIG_FILE, train
 from privface.pipeline.inspect import audit, audit_protector, open_labelled, require_classes, write_results
+from privface.pipeline.provenance import PROVENANCE_FILE
 from privface.pipeline.sweep_plan import K_SAME, ORIGINALS, TRAINED, Point, SweepAudit, load_sweep, plan
 from privface.protect import ImageProtector, KSameAverage, protect_folder
 from privface.protect.folders import read_file

@@ -18,8 +18,8 @@ from privface.errors import AuditError, DataError
 from privface.options import DEFAULT_AUDIT, AuditOptions
 from privface.pipeline.battery import build_auditor
 from privface.pipeline.faces import Progress
-from privface.pipeline.fit import person_digest
 from privface.pipeline.inspect import require_folder, write_results
+from privface.pipeline.provenance import person_digest
 from privface.records import Embeddings
 
 

@@ -223,7 +223,7 @@ def _good(work: Path) -> Path:
 
 
 def _provenance(work: Path) -> list[object]:
-    from privface.pipeline.fit import PROVENANCE_FILE, person_digest
+    from privface.pipeline.provenance import PROVENANCE_FILE, person_digest
 
     people = [person_digest(f"p{k:05d}") for k in range(3)]
     _text(work / "met" / PROVENANCE_FILE, json.dumps({"people": people}))

@@ -9,7 +9,7 @@ from privface.audit import AuditResult
 from privface.errors import DataError, OutputError
 from privface.images import decode_image
 from privface.pipeline.demo import MARKER, DemoSize, run_demo
-from privface.pipeline.fit import read_provenance
+from privface.pipeline.provenance import read_provenance
 from privface.protect import read_manifest
 
 TINY = DemoSize(
@@ -94,8 +94,9 @@ def test_the_sheet_shows_originals_above_protected_photos(place, outcome):
 def test_progress_names_the_stages_in_order(outcome, stages):
     names = list(dict.fromkeys(name for name, _, _ in stages))
     wanted = [
-        "train matchers and a gender classifier",
+        "train two matchers",
         "train",
+        "train a third matcher and a gender classifier",
         "protect",
         "train attackers",
     ]

@@ -18,8 +18,8 @@ from privface.config import parse_settings
 from privface.errors import CheckpointError, ModelError, OutputError, PrivfaceError
 from privface.models import VARIANTS, Protector, load_gender_probe, load_matcher
 from privface.pipeline import read_provenance, train
-from privface.pipeline.fit import person_digest
 from privface.pipeline.methods.base import pixel_adversary
+from privface.pipeline.provenance import person_digest
 
 
 def settings(world, **changes):
