@@ -55,8 +55,8 @@ class Learning:
 
     Attributes:
         method: See ``privface erase methods``; adversarial hides most.
-        attribute: What to erase: gender, another column of the labels, or numbers in bands, as in age=16,30,45,60. More than
-            two classes are for methods that say so.
+        attribute: What to erase: gender (the default), another column of the labels, or numbers in bands, as in age=16,30,45,60.
+            Repeatable: several are erased at once. More than two classes are for methods that say so.
         labels: CSV or Parquet: file, the attribute and, better, identity; by default the table's own columns.
         split: Learn only from rows of this split.
         matcher: Learn only from rows of this matcher, if the table has several.
@@ -68,7 +68,7 @@ class Learning:
     """
 
     method: str = "adversarial"
-    attribute: str = "gender"
+    attribute: tuple[str, ...] = ()
     labels: Path | None = None
     split: str | None = None
     matcher: str | None = None
@@ -101,7 +101,7 @@ def fit(
 
     Example: `privface erase fit emb.parquet --labels labels.csv --split train --method leace --out erasers/leace`
     """
-    from privface.attributes import Attribute  # noqa: PLC0415
+    from privface.attributes import GENDER, parse_attributes  # noqa: PLC0415
     from privface.config import parse_values  # noqa: PLC0415
     from privface.pipeline.erase import EraserSource, fit_eraser  # noqa: PLC0415
 
@@ -110,7 +110,7 @@ def fit(
             EraserSource(table, learning.labels, learning.split, learning.matcher),
             out,
             method=learning.method,
-            attribute=Attribute.parse(learning.attribute),
+            attributes=parse_attributes(learning.attribute or [GENDER]),
             settings=parse_values(learning.settings),
             more=learning.further(),
             max_per_person=learning.max_per_person,

@@ -64,9 +64,6 @@ IN_MEMORY = 2_000_000_000
 FRAMES = 128
 """Spectrogram columns (two seconds) that a speech denoiser learns from at a time."""
 
-_TOGETHER = 0.8
-"""Share of the pieces in which two kinds of generated noise are heard at once."""
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -422,10 +419,8 @@ def _mixtures(
     def disturb(length: int, rng: np.random.Generator) -> Samples:
         if noises is not None:
             return _excerpt(noises[int(rng.integers(len(noises)))], length, rng)
-        made = _noise(voices, length, rng)
-        if rng.random() < _TOGETHER:  # one network for all noises learns more from several at once
-            made += 10.0 ** (rng.uniform(-15.0, 0.0) / 20.0) * _noise(voices, length, rng)
-        return made
+        kind = int(rng.integers(NOISES + 1))
+        return _babble(voices, length, rng) if kind == NOISES else generated_noise(kind, length, rng)
 
     @lru_cache(maxsize=160)  # what is seen is made a batch ahead of what is wanted
     def make(number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -445,15 +440,9 @@ def _mixtures(
     return _Made(lambda number: make(number)[0], count), _Made(lambda number: make(number)[1], count)
 
 
-def _noise(voices: Sequence[Samples], length: int, rng: np.random.Generator) -> Samples:
-    """Generated noise of one kind, or babble of five voices; standard deviation 1."""
-    kind = int(rng.integers(NOISES + 1))
-    if kind < NOISES:
-        made = generated_noise(kind, length, rng)
-    else:
-        babble = [_excerpt(voices[int(k)], length, rng) for k in rng.integers(len(voices), size=5)]
-        made = np.sum(babble, axis=0, dtype=np.float32)
-    return np.asarray(made / max(float(made.std()), 1e-9), np.float32)
+def _babble(voices: Sequence[Samples], length: int, rng: np.random.Generator) -> Samples:
+    chosen = rng.integers(len(voices), size=5)
+    return np.asarray(np.sum([_excerpt(voices[int(k)], length, rng) for k in chosen], axis=0), np.float32)
 
 
 def _excerpt(samples: Samples, length: int, rng: np.random.Generator) -> Samples:

@@ -43,7 +43,7 @@ _PARTS = (
 )  # fmt: skip
 _Job: TypeAlias = tuple[Callable[..., None], tuple[Any, ...], dict[str, Any]]
 _SHEET_PEOPLE = 20
-_MATCHERS = (("matcher", 48, 24), ("matcher-second", 44, 16), ("matcher-unseen", 40, 16))
+_MATCHERS = (("matcher", 48, 16), ("matcher-second", 44, 16), ("matcher-unseen", 40, 16))
 """Name, input size and width."""
 _GENDER_CUE = 1.5  # clear enough for classifiers that train for seconds
 
@@ -194,7 +194,7 @@ def _start_afresh(out: Path) -> None:
 
 
 def _models(out: Path, faces: GeneratedFaces, seed: int, size: DemoSize) -> list[_Job]:
-    """What trains the matchers, which differ in input size, width and initial weights, and the gender classifier."""
+    """What trains the matchers, which differ in input size and initial weights, and the gender classifier."""
     source = ArraySource(np.stack([as_aligned(image, size=size.side) for image in faces.pixels]))
     jobs = [
         joblib.delayed(_train_one)(

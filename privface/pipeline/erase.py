@@ -97,7 +97,7 @@ def fit_eraser(  # many arguments: those of the command, and a limit for tests
     out: Path,
     *,
     method: str,
-    attribute: Attribute = BY_GENDER,
+    attributes: Sequence[Attribute] = (BY_GENDER,),
     settings: Mapping[str, Any] | None = None,
     more: Sequence[EraserSource] = (),
     max_per_person: int = 5,
@@ -108,8 +108,8 @@ def fit_eraser(  # many arguments: those of the command, and a limit for tests
     """Fit an eraser on a labelled table and write its folder ``out``.
 
     Methods with ``partial_fit`` stream; others hold at most ``max_rows`` rows, a random choice of longer tables. The classes of
-    ``attribute`` are found in the labels; more than two of them, and ``more`` sets of the same matcher, are for methods that can
-    use them. Of each person the first ``max_per_person`` embeddings count (0: all); few people with hundreds of photos would
+    ``attributes`` are found in the labels; more than two of them, and ``more`` sets of the same matcher, are for methods that can
+    use them. Several attributes are erased jointly: each combination of their classes that occurs is a class. Of each person the first ``max_per_person`` embeddings count (0: all); few people with hundreds of photos would
     else decide the fit.
 
     Raises:
@@ -121,9 +121,9 @@ def fit_eraser(  # many arguments: those of the command, and a limit for tests
     eraser = make_eraser(method, settings or {})
     if (out / CARD).exists() and not overwrite:
         raise OutputError(f"{out} holds an eraser.", hint="Choose another folder, or give --overwrite.")
-    attribute = attribute.with_classes(_words(source, attribute))
-    _require_able(eraser, method, attribute, further=bool(more))
-    reader = _Reader(attribute, max_per_person, progress)
+    labels = _Labels.of(attributes, source)
+    _require_able(eraser, method, labels.joint, further=bool(more))
+    reader = _Reader(labels, max_per_person, progress)
     tell = None if progress is None else partial(progress, f"fit {method}")
     try:
         _learn(eraser, reader, [source, *more], max_rows, tell)
@@ -137,7 +137,7 @@ def fit_eraser(  # many arguments: those of the command, and a limit for tests
             "sha256": _file_digest(source.table),
             "matcher": source.matcher or reader.matcher,
             "rows": reader.rows,
-            **({} if attribute.name == GENDER else {"attribute": attribute.to_dict()}),
+            **({} if labels.joint == BY_GENDER else {"attributes": [one.to_dict() for one in labels.parts]}),
         },
         people=np.array([int(person_digest(name), 16) for name in reader.people], np.uint64),
     )
@@ -154,7 +154,7 @@ def _learn(
     tell: Callable[[int, int], None] | None,
 ) -> None:
     """Fit on the rows of one set, and on further ones where the method takes them."""
-    attribute = reader.attribute
+    attribute = reader.labels.joint
     if hasattr(eraser, "partial_fit"):
         for rows, labels in reader.parts(sources[0]):
             eraser.partial_fit(rows, labels, classes=range(len(attribute.classes)))
@@ -224,7 +224,7 @@ def apply_eraser(
 ) -> ApplySummary:
     """Erase a table of embeddings, part by part, into a Parquet file, which appears when it is whole.
 
-    Rows keep their order and columns, but for ``gender``, or the attribute that is erased, unless ``keep_labels``: a protected
+    Rows keep their order and columns, but for ``gender``, or the attributes that are erased, unless ``keep_labels``: a protected
     template beside the label that it hides protects nothing. A row without an embedding stays empty.
 
     Raises:
@@ -233,7 +233,8 @@ def apply_eraser(
     """
     saved = load_eraser(eraser) if isinstance(eraser, Path) else eraser
     _require_output(out, table, overwrite=overwrite)
-    dropped = None if keep_labels else saved.meta.get("attribute", {}).get("name", GENDER)
+    hidden = [one["name"] for one in saved.meta.get("attributes", [])] or [GENDER]
+    dropped = () if keep_labels else hidden
     total, done, skipped, begun = count_rows(table), 0, 0, time.perf_counter()
     try:
         with _whole_parquet(out) as write:
@@ -303,16 +304,56 @@ def count_rows(table: Path) -> int:
         return 0  # reading it will say what is wrong
 
 
-def _words(source: EraserSource, attribute: Attribute) -> list[str]:
-    """All labels of an attribute; none for gender, whose classes are known."""
-    if attribute.name == GENDER:
-        return []
-    labels, reader = None if source.labels is None else LabelFile(source.labels), _Reader(attribute, 0, None)
-    words: list[str] = []
+@dataclass(frozen=True)
+class _Labels:
+    """What is erased.
+
+    Attributes:
+        parts: Attributes with their classes.
+        joint: The one attribute of their combinations, or the only one.
+    """
+
+    parts: Sequence[Attribute] = (BY_GENDER,)
+    joint: Attribute = BY_GENDER
+
+    @classmethod
+    def of(cls, attributes: Sequence[Attribute], source: EraserSource) -> _Labels:
+        """With the classes that a source has; those of gender are known."""
+        if [attribute.name for attribute in attributes] == [GENDER]:
+            return cls()
+        labels = _all_labels(source, [attribute.name for attribute in attributes])
+        parts = [a.with_classes(_column(labels, a.name, source)) for a in attributes]
+        if len(parts) == 1:
+            return cls(parts, parts[0])
+        joint = Attribute("-and-".join(attribute.name for attribute in parts))
+        return cls(parts, joint.with_classes(_together(parts, labels, source)))
+
+    def codes(self, labels: pd.DataFrame, source: EraserSource) -> NDArray[np.int64]:
+        """Labels as places in the classes of :attr:`joint`, -1 where one is missing."""
+        if len(self.parts) == 1:
+            return _codes(labels, self.joint, source)
+        return self.joint.codes(_together(self.parts, labels, source))
+
+
+def _together(attributes: Sequence[Attribute], labels: pd.DataFrame, source: EraserSource) -> list[str]:
+    """The classes of each row as one word, an empty one where a label is missing."""
+    rows = zip(*(_codes(labels, attribute, source).tolist() for attribute in attributes), strict=True)
+    return [
+        " and ".join(a.classes[code] for a, code in zip(attributes, row, strict=True))
+        if min(row) >= 0
+        else ""
+        for row in rows
+    ]
+
+
+def _all_labels(source: EraserSource, names: Sequence[str]) -> pd.DataFrame:
+    """Columns of the labels of all rows that are learnt from."""
+    labels, reader = None if source.labels is None else LabelFile(source.labels), _Reader(_Labels(), 0, None)
+    parts = []
     for part in stream_embeddings(source.table, rows=FIT_PART):
-        chosen = reader.chosen(part if labels is None else labels.join(part, required=False), source)
-        words += _column(chosen.labels, attribute.name, source).tolist()
-    return words
+        chosen = reader.chosen(part if labels is None else labels.join(part, required=False), source).labels
+        parts.append(pd.DataFrame({name: _column(chosen, name, source) for name in names}))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _column(labels: pd.DataFrame, name: str, source: EraserSource) -> NDArray[Any]:
@@ -331,8 +372,8 @@ def _codes(labels: pd.DataFrame, attribute: Attribute, source: EraserSource) -> 
 class _Reader:
     """Labelled embeddings of one or more tables, counting what is left out."""
 
-    def __init__(self, attribute: Attribute, max_per_person: int, progress: Progress | None) -> None:
-        self.attribute = attribute
+    def __init__(self, labels: _Labels, max_per_person: int, progress: Progress | None) -> None:
+        self.labels = labels
         if max_per_person < 0:
             raise ConfigError(f"max_per_person={max_per_person} is negative.", hint="0 takes all.")
         self._cap, self._progress = max_per_person, progress
@@ -348,7 +389,7 @@ class _Reader:
         for whole in ahead(stream_embeddings(source.table, rows=FIT_PART)):
             done += len(whole)
             part = self.chosen(whole if labels is None else labels.join(whole, required=False), source)
-            codes = _codes(part.labels, self.attribute, source)
+            codes = self.labels.codes(part.labels, source)
             kept = has_embedding(part.vectors)
             self.skipped += int((~kept).sum())
             self.unlabelled += int((kept & (codes < 0)).sum())
@@ -364,10 +405,11 @@ class _Reader:
             self._complain(source, done)
 
     def require(self) -> None:
-        lacking = [name for code, name in enumerate(self.attribute.classes) if code not in self._classes]
+        joint = self.labels.joint
+        lacking = [name for code, name in enumerate(joint.classes) if code not in self._classes]
         if lacking:
             raise DataError(
-                f"None of {self.rows} labelled embeddings is {lacking[0]!r} ({self.attribute.name}); every class is needed.",
+                f"None of {self.rows} labelled embeddings is {lacking[0]!r} ({joint.name}); every class is needed.",
                 hint="Give labels with every class, or another --split.",
             )
 
@@ -376,7 +418,7 @@ class _Reader:
             raise DataError(f"{source.table} has no rows.", hint="It needs one row per photo.")
         raise DataError(
             f"{source.table}: none of {read} rows can be learnt from: {self.skipped} without an embedding,"
-            f" {self.unlabelled} without a label ({self.attribute.name})"
+            f" {self.unlabelled} without a label ({self.labels.joint.name})"
             + (f", split {source.split!r}" if source.split else "")
             + ".",
             hint="Check the embedding column, the keys in --labels and --split.",
@@ -477,7 +519,7 @@ def _require_matcher(saved: SavedEraser, part: EmbeddingTable) -> None:
 
 
 def _erased_batch(
-    eraser: Eraser, part: EmbeddingTable, kept: NDArray[np.bool_], dropped: str | None
+    eraser: Eraser, part: EmbeddingTable, kept: NDArray[np.bool_], dropped: Sequence[str]
 ) -> pa.RecordBatch:
     erased = eraser.transform(part.vectors[kept]) if kept.any() else None
     size = part.vectors.shape[1] if erased is None else erased.shape[1]
@@ -487,7 +529,7 @@ def _erased_batch(
         [] if erased is None else np.ascontiguousarray(erased, np.float32).ravel(), pa.float32()
     )
     vectors = pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(~kept))
-    labels = part.labels.drop(columns=[dropped], errors="ignore")
+    labels = part.labels.drop(columns=list(dropped), errors="ignore")
     columns = {str(name): pa.array(labels[name].to_numpy(object), pa.string()) for name in labels.columns}
     return pa.RecordBatch.from_pydict({**columns, "embedding": vectors})
 

@@ -370,6 +370,8 @@ CASES: tuple[Case, ...] = (
     Case("eraser: attribute that is no column", lambda w: _fit(w, {}, "--attribute", "race"), 2, "no column 'race'"),
     Case("eraser: attribute of one class", lambda w: _fit(w, {"plan": ["gold"] * 80}, "--attribute", "plan"), 2, "has 1 classes"),
     Case("eraser: class with two rows", lambda w: _fit(w, {"plan": ["gold"] * 78 + ["tin"] * 2}, "--attribute", "plan"), 2, "'tin' of 'plan' has 2 photos"),
+    Case("eraser: a combination with two rows", lambda w: _fit(w, {"plan": (["gold"] * 38 + ["tin"] * 2) + ["gold", "tin"] * 20, "gender": ["male"] * 40 + ["female"] * 40}, "--attribute", "gender", "--attribute", "plan"), 2, "'male and tin' of 'gender-and-plan' has 2 photos"),
+    Case("eraser: attribute named twice", lambda w: _fit(w, {}, "--attribute", "gender", "--attribute", "gender"), 2, "'gender' is named twice"),
     Case("eraser: bands that overlap", lambda w: _fit(w, {}, "--attribute", "age=30,16"), 2, "must begin above the one before"),
     Case("eraser: bands for words", lambda w: _fit(w, {"age": ["old"] * 80}, "--attribute", "age=16,30"), 2, "a label is no number: 'old'"),
     Case("eraser: three classes for a method of two", lambda w: _fit(w, {"plan": ["a", "b", "c", "c"] * 20}, "--attribute", "plan", "--method", "inlp"), 2, "These take more: leace"),

@@ -8,8 +8,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
+from sklearn.metrics import balanced_accuracy_score
 from typer.testing import CliRunner
 
+from privface.attributes import parse_attributes
 from privface.cli.main import app
 from privface.data import read_embeddings, stream_embeddings
 from privface.erasers import LEACE, METHODS, load_eraser
@@ -171,6 +174,37 @@ def test_an_audit_reads_the_labelled_rows_of_its_split(tmp_path):
     data = pair_tables(whole, whole, split="val")
     assert data.files == tuple(f"{k}.png" for k in range(3, 18, 2))
     assert data.genders.tolist() == [int(word == "male") for word in table["gender"][3::2]]
+
+
+def test_several_attributes_are_erased_at_once(tmp_path):
+    table = frame(900, photos=1)
+    rng = np.random.default_rng(1)
+    age = rng.integers(10, 70, len(table))
+    side = np.where(table["gender"] == "male", 1.5, -1.5) * np.where(
+        age >= 40, 1, -1
+    )  # told by both together
+    x = np.stack(table["embedding"])
+    x[:, 1] += np.where(age >= 40, 2.0, -2.0)
+    x[:, 2] += side
+    table = table.assign(embedding=list(x), age=[str(years) if years > 12 else "" for years in age])
+    table.to_parquet(tmp_path / "e.parquet")
+    wanted = parse_attributes(["gender", "age=16,40"])
+    source = EraserSource(tmp_path / "e.parquet")
+    summary = fit_eraser(source, tmp_path / "out", method="transport", attributes=wanted)
+    assert summary.rows == (age >= 16).sum()
+    assert summary.unlabelled == (age < 16).sum()
+    apply_eraser(tmp_path / "out", tmp_path / "e.parquet", tmp_path / "erased.parquet")
+    erased = read_embeddings(tmp_path / "erased.parquet")
+    assert not {"gender", "age"} & set(erased.labels)
+    old, cells = age >= 40, 2 * (table["gender"] == "male").to_numpy(int) + (age >= 40)
+    for labels, before in ((table["gender"] == "male", 0.9), (old, 0.9), (cells, 0.8)):
+        read = [
+            QuadraticDiscriminantAnalysis(reg_param=0.01).fit(rows[:450], labels[:450]).predict(rows[450:])
+            for rows in (x, erased.vectors)
+        ]
+        told = [balanced_accuracy_score(labels[450:], guess) for guess in read]
+        assert told[0] > before
+        assert told[1] < 1 / len(set(labels)) + 0.08
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "npz"])
