@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import joblib
 import numpy as np
@@ -41,9 +41,8 @@ _PARTS = (
     "matcher", "matcher-second", "matcher-unseen", "classifier", "training-faces", "run", "faces", "protected",
     "audit.json", "report.html", "contact_sheet.png",
 )  # fmt: skip
-_Job: TypeAlias = tuple[Callable[..., None], tuple[Any, ...], dict[str, Any]]
 _SHEET_PEOPLE = 20
-_MATCHERS = (("matcher", 48, 16), ("matcher-second", 44, 16), ("matcher-unseen", 40, 16))
+_MATCHERS = (("matcher", 48, 24), ("matcher-second", 44, 16), ("matcher-unseen", 40, 16))
 """Name, input size and width."""
 _GENDER_CUE = 1.5  # clear enough for classifiers that train for seconds
 
@@ -111,16 +110,9 @@ def _run(
     size: DemoSize,
     progress: Progress | None,
 ) -> AuditResult:
-    models = _models(out, groups[0], seed, size)
+    _train_models(out, groups[0], seed, size, progress)
     write_faces(groups[1], out / "training-faces")
-    for done, _ in enumerate(itertools.chain([None], _started(models[:2]))):
-        if progress is not None:
-            progress("train two matchers", done, 2)
-    others = _started([joblib.delayed(_one_by_one)(models[2:])])  # on the other core
     train(_settings(out, seed, size), out / "run", progress=progress)
-    for done, _ in enumerate(itertools.chain([None], others)):
-        if progress is not None:
-            progress("train a third matcher and a gender classifier", done, 1)
     table = write_faces(groups[2], out / "faces")
     protect_folder(
         out / "faces",
@@ -193,8 +185,10 @@ def _start_afresh(out: Path) -> None:
             ) from error
 
 
-def _models(out: Path, faces: GeneratedFaces, seed: int, size: DemoSize) -> list[_Job]:
-    """What trains the matchers, which differ in input size and initial weights, and the gender classifier."""
+def _train_models(
+    out: Path, faces: GeneratedFaces, seed: int, size: DemoSize, progress: Progress | None
+) -> None:
+    """Matchers that differ in input size, width and initial weights, and a gender classifier; a process for each core."""
     source = ArraySource(np.stack([as_aligned(image, size=size.side) for image in faces.pixels]))
     jobs = [
         joblib.delayed(_train_one)(
@@ -210,18 +204,10 @@ def _models(out: Path, faces: GeneratedFaces, seed: int, size: DemoSize) -> list
             epochs=size.classifier_epochs, batch_size=32, width=16, seed=seed,
         )
     )  # fmt: skip
-    return jobs
-
-
-def _started(jobs: Sequence[_Job]) -> Iterator[Any]:
-    """Jobs that have begun, each in a process of its own; what they gave, as they end."""
-    begun: Iterator[Any] = joblib.Parallel(joblib.cpu_count(), return_as="generator_unordered")(jobs)
-    return begun
-
-
-def _one_by_one(jobs: Sequence[_Job]) -> None:
-    for function, arguments, options in jobs:
-        function(*arguments, **options)
+    trained = joblib.Parallel(min(len(jobs), joblib.cpu_count()), return_as="generator_unordered")(jobs)
+    for done, _ in enumerate(itertools.chain([None], trained)):
+        if progress is not None:
+            progress("train matchers and a gender classifier", done, len(jobs))
 
 
 def _train_one(
