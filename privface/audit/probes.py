@@ -93,7 +93,7 @@ class EmbeddingProbe:
       nearest labelled men minus that to the nearest labelled women (Osorio-Roig et al., TBIOM 2022).
 
     All but the last see standardised embeddings. Genders count equally: by class weights, by drawing the rarer
-    gender again (mlp), or by taking as many neighbours of each (similarity). The setting with the best
+    gender again (mlp, boosted-trees), or by taking as many neighbours of each (similarity). The setting with the best
     validation AUC wins, the first of equals. Kernel machines and neighbours learn from at most
     :data:`MAX_KERNEL_ROWS` rows, a random choice where there are more, with a row of a class that it would miss.
 
@@ -143,7 +143,7 @@ class EmbeddingProbe:
             each = order[np.unique(y[order], return_index=True)[1]]  # a rare class must not be missed
             kept = np.union1d(order[:MAX_KERNEL_ROWS], each)
             x, y = x[kept], y[kept]
-        if self.kind == "mlp":
+        if self.kind in _DRAWN_AGAIN:
             again = _balance(y, seed)
             x, y = x[again], y[again]
         best: FittedEmbeddingProbe | None = None
@@ -309,7 +309,6 @@ def _boosted_trees(extent: _Extent, seed: int) -> Iterator[tuple[str, Any]]:
                 max_depth=depth,
                 max_iter=100,
                 max_bins=63,
-                class_weight="balanced",
                 early_stopping=False,
                 random_state=seed,
             ),
@@ -317,6 +316,8 @@ def _boosted_trees(extent: _Extent, seed: int) -> Iterator[tuple[str, Any]]:
 
 
 _KERNELS = frozenset({"rbf-svm", "knn", "similarity"})
+_DRAWN_AGAIN = frozenset({"mlp", "boosted-trees"})
+"""These take no weights, or become many times slower with them (scikit-learn 1.9 sorts every column by weight)."""
 _PLAIN = {
     "logistic": _logistic,
     "linear-svm": _linear_svm,
