@@ -220,7 +220,7 @@ def parse_attributes(texts: Sequence[str]) -> tuple[Attribute, ...]:
     found = tuple(Attribute.parse(text) for text in texts)
     if len(found) > MAX_ATTRIBUTES:
         raise ConfigError(
-            f"{len(found)} attributes; {MAX_ATTRIBUTES} are the most, as each choice among them has erasers of its own.",
+            f"{len(found)} attributes; {MAX_ATTRIBUTES} are the most.",
             hint="Leave some out.",
         )
     names = [attribute.name for attribute in found]

@@ -69,7 +69,7 @@ def _faces(count: int) -> NDArray[np.float32]:
     table = open_data(DataSettings(source=f"table:{folder}", labels=str(folder / "lfw.csv"), split="val"))
     people = np.array([record.identity for record in table])
     rows = np.sort(np.unique(people, return_index=True)[1])
-    spread = rows[:: len(rows) // count][:count]
+    spread = rows[:: max(1, len(rows) // count)][:count]
     return to_unit(load_aligned(table.take(spread), mode="landmarks", size=112).pixels)
 
 

@@ -71,9 +71,9 @@ def model_methods(path: Path, where: Computing = Computing()) -> list[Method]:  
     Raises:
         PrivfaceError: If it cannot be loaded.
     """
-    here = Device.choose(where.device, where.precision)
     loaded = load_protector(path, device=where.device, precision=where.precision)
     name = f"Model {path.resolve().name}"
+    here = loaded.device if isinstance(loaded, Protector) else Device()
     choices = loaded.network.combinations if isinstance(loaded, Protector) else []
     if isinstance(loaded, Protector) and loaded.network.has_strength:
         network, size = loaded.network, loaded.size

@@ -38,9 +38,8 @@ class Settings:
     matchers: Sequence[str] = ()  # specifications of face matchers
     probes: Sequence[str] = ()  # specifications of gender classifiers
     port: int = 7860  # of 127.0.0.1; 0 takes a free one
-    where: Computing = field(
-        default_factory=Computing
-    )  # of the model and the matchers; audits take its device
+    # of the model, the matchers and the classifiers; audits take the device alone
+    where: Computing = field(default_factory=Computing)
 
 
 def serve(settings: Settings, *, ready: Callable[[str], None] | None = None) -> None:

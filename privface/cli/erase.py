@@ -56,7 +56,8 @@ class Learning:
     Attributes:
         method: See ``privface erase methods``; adversarial hides most.
         attribute: What to erase: gender (the default), another column of the labels, or numbers in bands, as in age=16,30,45,60.
-            Repeatable: several are erased at once. More than two classes are for methods that say so.
+            Repeatable: several are erased at once. More than two classes, and several attributes, need a method that takes more
+            than two classes (leace, transport, regional).
         labels: CSV or Parquet: file, the attribute and, better, identity; by default the table's own columns.
         split: Learn only from rows of this split.
         matcher: Learn only from rows of this matcher, if the table has several.
@@ -150,7 +151,7 @@ def apply(
         bool,
         typer.Option(
             "--keep-labels",
-            help="Keep the column of what was erased, which is dropped otherwise.",
+            help="Keep the columns of what was erased, which are dropped otherwise.",
         ),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,

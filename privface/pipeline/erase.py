@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from privface.attributes import BY_GENDER, GENDER, Attribute, missing_column
+from privface.attributes import BY_GENDER, GENDER, MAX_CLASSES, MIN_ROWS, Attribute, missing_column
 from privface.data import EmbeddingTable, LabelFile, gender_codes, stream_embeddings
 from privface.data.embeddings import has_embedding
 from privface.erasers import CARD, METHODS, Eraser, SavedEraser, load_eraser, save_eraser
-from privface.errors import ConfigError, DataError, OutputError
+from privface.errors import ConfigError, DataError, LabelError, OutputError
 from privface.pipeline.faces import Progress
 from privface.pipeline.provenance import person_digest
 
@@ -137,7 +137,8 @@ def fit_eraser(  # many arguments: those of the command, and a limit for tests
             "sha256": _file_digest(source.table),
             "matcher": source.matcher or reader.matcher,
             "rows": reader.rows,
-            **({} if labels.joint == BY_GENDER else {"attributes": [one.to_dict() for one in labels.parts]}),
+            **({} if labels.joint == BY_GENDER else {"attribute": labels.joint.to_dict()}),
+            **({"columns": [one.name for one in labels.parts]} if labels.places else {}),
         },
         people=np.array([int(person_digest(name), 16) for name in reader.people], np.uint64),
     )
@@ -233,7 +234,7 @@ def apply_eraser(
     """
     saved = load_eraser(eraser) if isinstance(eraser, Path) else eraser
     _require_output(out, table, overwrite=overwrite)
-    hidden = [one["name"] for one in saved.meta.get("attributes", [])] or [GENDER]
+    hidden = saved.meta.get("columns") or [saved.meta.get("attribute", {}).get("name", GENDER)]
     dropped = () if keep_labels else hidden
     total, done, skipped, begun = count_rows(table), 0, 0, time.perf_counter()
     try:
@@ -247,7 +248,7 @@ def apply_eraser(
                 if progress is not None:
                     progress("erase", done, total or done + 1)  # an unknown total is never reached
             if not done:
-                raise DataError(f"{table} has no rows.", hint="It needs one row per photo.")
+                raise _without_rows(table)
     except (OSError, pa.ArrowException) as error:
         raise OutputError(
             f"{out} cannot be written after {done} rows: {error}.", hint="Check free space and permissions."
@@ -310,50 +311,66 @@ class _Labels:
 
     Attributes:
         parts: Attributes with their classes.
-        joint: The one attribute of their combinations, or the only one.
+        joint: One attribute whose classes are combinations of theirs; of one part, that part.
+        places: Each combination's class of each part; empty for one part.
     """
 
     parts: Sequence[Attribute] = (BY_GENDER,)
     joint: Attribute = BY_GENDER
+    places: Sequence[tuple[int, ...]] = ()
 
     @classmethod
     def of(cls, attributes: Sequence[Attribute], source: EraserSource) -> _Labels:
         """With the classes that a source has; those of gender are known."""
-        if [attribute.name for attribute in attributes] == [GENDER]:
+        if tuple(attributes) == (BY_GENDER,):
             return cls()
-        labels = _all_labels(source, [attribute.name for attribute in attributes])
+        labels = _all_labels(source, attributes)
         parts = [a.with_classes(_column(labels, a.name, source)) for a in attributes]
         if len(parts) == 1:
             return cls(parts, parts[0])
-        joint = Attribute("-and-".join(attribute.name for attribute in parts))
-        return cls(parts, joint.with_classes(_together(parts, labels, source)))
+        rows = np.stack([_codes(labels, attribute, source) for attribute in parts], axis=1)
+        places, counts = np.unique(rows[rows.min(axis=1) >= 0], axis=0, return_counts=True)
+        for attribute, there in zip(parts, places.T, strict=True):
+            for code in set(range(len(attribute.classes))) - set(there.tolist()):
+                raise LabelError(
+                    f"No row of the class {attribute.classes[code]!r} of {attribute.name!r} has a label of each attribute.",
+                    hint="Give labels with every class, or erase one attribute after the other.",
+                )
+        names = [" and ".join(a.classes[c] for a, c in zip(parts, row, strict=True)) for row in places]
+        if len(names) > MAX_CLASSES or counts.min() < MIN_ROWS:
+            raise LabelError(
+                f"The attributes have {len(names)} combinations of classes; the rarest, {names[counts.argmin()]!r}, has "
+                f"{counts.min()} rows. At most {MAX_CLASSES} are possible, of {MIN_ROWS} rows each.",
+                hint="Erase one attribute after the other: fit the next eraser on the output of the first.",
+            )
+        joint = Attribute("-and-".join(attribute.name for attribute in parts), classes=tuple(names))
+        return cls(parts, joint, tuple(tuple(row) for row in places.tolist()))
 
     def codes(self, labels: pd.DataFrame, source: EraserSource) -> NDArray[np.int64]:
         """Labels as places in the classes of :attr:`joint`, -1 where one is missing."""
         if len(self.parts) == 1:
             return _codes(labels, self.joint, source)
-        return self.joint.codes(_together(self.parts, labels, source))
+        rows = zip(*(_codes(labels, attribute, source).tolist() for attribute in self.parts), strict=True)
+        number = {place: k for k, place in enumerate(self.places)}
+        return np.array([number.get(row, -1) for row in rows], np.int64)
 
 
-def _together(attributes: Sequence[Attribute], labels: pd.DataFrame, source: EraserSource) -> list[str]:
-    """The classes of each row as one word, an empty one where a label is missing."""
-    rows = zip(*(_codes(labels, attribute, source).tolist() for attribute in attributes), strict=True)
-    return [
-        " and ".join(a.classes[code] for a, code in zip(attributes, row, strict=True))
-        if min(row) >= 0
-        else ""
-        for row in rows
-    ]
-
-
-def _all_labels(source: EraserSource, names: Sequence[str]) -> pd.DataFrame:
+def _all_labels(source: EraserSource, attributes: Sequence[Attribute]) -> pd.DataFrame:
     """Columns of the labels of all rows that are learnt from."""
     labels, reader = None if source.labels is None else LabelFile(source.labels), _Reader(_Labels(), 0, None)
     parts = []
     for part in stream_embeddings(source.table, rows=FIT_PART):
         chosen = reader.chosen(part if labels is None else labels.join(part, required=False), source).labels
-        parts.append(pd.DataFrame({name: _column(chosen, name, source) for name in names}))
+        if BY_GENDER in attributes:
+            gender_codes(chosen, source.labels or source.table)  # its error names the cure
+        parts.append(pd.DataFrame({a.name: _column(chosen, a.name, source) for a in attributes}))
+    if not parts:
+        raise _without_rows(source.table)
     return pd.concat(parts, ignore_index=True)
+
+
+def _without_rows(table: Path) -> DataError:
+    return DataError(f"{table} has no rows.", hint="It needs one row per photo.")
 
 
 def _column(labels: pd.DataFrame, name: str, source: EraserSource) -> NDArray[Any]:
@@ -415,7 +432,7 @@ class _Reader:
 
     def _complain(self, source: EraserSource, read: int) -> None:
         if not read:
-            raise DataError(f"{source.table} has no rows.", hint="It needs one row per photo.")
+            raise _without_rows(source.table)
         raise DataError(
             f"{source.table}: none of {read} rows can be learnt from: {self.skipped} without an embedding,"
             f" {self.unlabelled} without a label ({self.labels.joint.name})"

@@ -20,6 +20,7 @@ from unittest import mock
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import torch
 import yaml
 from PIL import Image
@@ -290,6 +291,13 @@ def _fit(work: Path, columns: dict[str, Any], *more: object, out: Path | None = 
     return ["erase", "fit", work / "before.parquet", "--out", out or work / "out", *method, *more]
 
 
+def _empty(work: Path, *more: object) -> list[object]:
+    command = _fit(work, {"plan": ["gold", "tin"] * 40}, *more)
+    table = pq.read_table(work / "before.parquet", use_threads=False)
+    pq.write_table(table.slice(0, 0), work / "before.parquet")
+    return command
+
+
 def _fitted(work: Path) -> Path:
     """An eraser fitted on the very people of the tables."""
     from privface.pipeline.erase import EraserSource, fit_eraser
@@ -370,7 +378,10 @@ CASES: tuple[Case, ...] = (
     Case("eraser: attribute that is no column", lambda w: _fit(w, {}, "--attribute", "race"), 2, "no column 'race'"),
     Case("eraser: attribute of one class", lambda w: _fit(w, {"plan": ["gold"] * 80}, "--attribute", "plan"), 2, "has 1 classes"),
     Case("eraser: class with two rows", lambda w: _fit(w, {"plan": ["gold"] * 78 + ["tin"] * 2}, "--attribute", "plan"), 2, "'tin' of 'plan' has 2 photos"),
-    Case("eraser: a combination with two rows", lambda w: _fit(w, {"plan": (["gold"] * 38 + ["tin"] * 2) + ["gold", "tin"] * 20, "gender": ["male"] * 40 + ["female"] * 40}, "--attribute", "gender", "--attribute", "plan"), 2, "'male and tin' of 'gender-and-plan' has 2 photos"),
+    Case("eraser: a combination with two rows", lambda w: _fit(w, {"plan": (["gold"] * 38 + ["tin"] * 2) + ["gold", "tin"] * 20, "gender": ["male"] * 40 + ["female"] * 40}, "--attribute", "gender", "--attribute", "plan"), 2, "the rarest, 'male and tin', has 2 rows"),
+    Case("eraser: several attributes, of gender one class", lambda w: _fit(w, {"plan": ["gold", "tin"] * 40, "gender": ["male"] * 80}, "--attribute", "gender", "--attribute", "plan"), 2, "No row of the class 'female' of 'gender'"),
+    Case("eraser: several attributes, no gender", lambda w: _fit(w, {"plan": ["gold", "tin"] * 40, "gender": None}, "--attribute", "gender", "--attribute", "plan"), 2, "Give --labels with file, identity and gender"),
+    Case("eraser: empty table, another attribute", lambda w: _empty(w, "--attribute", "plan"), 2, "has no rows"),
     Case("eraser: attribute named twice", lambda w: _fit(w, {}, "--attribute", "gender", "--attribute", "gender"), 2, "'gender' is named twice"),
     Case("eraser: bands that overlap", lambda w: _fit(w, {}, "--attribute", "age=30,16"), 2, "must begin above the one before"),
     Case("eraser: bands for words", lambda w: _fit(w, {"age": ["old"] * 80}, "--attribute", "age=16,30"), 2, "a label is no number: 'old'"),
