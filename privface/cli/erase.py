@@ -102,7 +102,7 @@ def fit(
 
     Example: `privface erase fit emb.parquet --labels labels.csv --split train --method leace --out erasers/leace`
     """
-    from privface.attributes import GENDER, parse_attributes  # noqa: PLC0415
+    from privface.attributes import parse_attributes  # noqa: PLC0415
     from privface.config import parse_values  # noqa: PLC0415
     from privface.pipeline.erase import EraserSource, fit_eraser  # noqa: PLC0415
 
@@ -111,7 +111,7 @@ def fit(
             EraserSource(table, learning.labels, learning.split, learning.matcher),
             out,
             method=learning.method,
-            attributes=parse_attributes(learning.attribute or [GENDER]),
+            attributes=parse_attributes(learning.attribute),
             settings=parse_values(learning.settings),
             more=learning.further(),
             max_per_person=learning.max_per_person,

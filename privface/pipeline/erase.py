@@ -97,7 +97,7 @@ def fit_eraser(  # many arguments: those of the command, and a limit for tests
     out: Path,
     *,
     method: str,
-    attributes: Sequence[Attribute] = (BY_GENDER,),
+    attributes: Sequence[Attribute] = (),
     settings: Mapping[str, Any] | None = None,
     more: Sequence[EraserSource] = (),
     max_per_person: int = 5,
@@ -108,9 +108,10 @@ def fit_eraser(  # many arguments: those of the command, and a limit for tests
     """Fit an eraser on a labelled table and write its folder ``out``.
 
     Methods with ``partial_fit`` stream; others hold at most ``max_rows`` rows, a random choice of longer tables. The classes of
-    ``attributes`` are found in the labels; more than two of them, and ``more`` sets of the same matcher, are for methods that can
-    use them. Several attributes are erased jointly: each combination of their classes that occurs is a class. Of each person the first ``max_per_person`` embeddings count (0: all); few people with hundreds of photos would
-    else decide the fit.
+    ``attributes`` (none means gender) are found in the labels; more than two of them, and ``more`` sets of the same matcher, are
+    for methods that can use them. Several attributes are erased jointly: each combination of their classes that occurs is a
+    class. Of each person the first ``max_per_person`` embeddings count (0: all); few people with hundreds of photos would else
+    decide the fit.
 
     Raises:
         ConfigError: If method or settings do not exist, or the method cannot use ``more``.
@@ -322,7 +323,7 @@ class _Labels:
     @classmethod
     def of(cls, attributes: Sequence[Attribute], source: EraserSource) -> _Labels:
         """With the classes that a source has; those of gender are known."""
-        if tuple(attributes) == (BY_GENDER,):
+        if tuple(attributes) in {(), (BY_GENDER,)}:
             return cls()
         labels = _all_labels(source, attributes)
         parts = [a.with_classes(_column(labels, a.name, source)) for a in attributes]

@@ -180,9 +180,8 @@ def test_several_attributes_are_erased_at_once(tmp_path):
     table = frame(900, photos=1)
     rng = np.random.default_rng(1)
     age = rng.integers(10, 70, len(table))
-    side = np.where(table["gender"] == "male", 1.5, -1.5) * np.where(
-        age >= 40, 1, -1
-    )  # told by both together
+    # told by both together
+    side = np.where(table["gender"] == "male", 1.5, -1.5) * np.where(age >= 40, 1, -1)
     x = np.stack(table["embedding"])
     x[:, 1] += np.where(age >= 40, 2.0, -2.0)
     x[:, 2] += side
