@@ -18,6 +18,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -72,8 +73,11 @@ class Interval:
     high: float
 
 
+@lru_cache(maxsize=2)
 def people_multiplicities(n_people: int, params: BootstrapParams) -> NDArray[np.int64]:
-    """How often each person is drawn in each resample, shape ``(R, P)``; rows sum to ``P``.
+    """How often each person is drawn in each resample, shape ``(R, P)``, read-only; rows sum to ``P``.
+
+    An audit asks for the same draws a hundred times; the last are kept.
 
     Raises:
         ScoreError: If ``n_people`` is below 1.
@@ -81,9 +85,9 @@ def people_multiplicities(n_people: int, params: BootstrapParams) -> NDArray[np.
     if n_people < 1:
         raise ScoreError(f"{n_people} people; a resample needs at least one.")
     rng = np.random.default_rng(params.seed)
-    return rng.multinomial(n_people, np.full(n_people, 1.0 / n_people), size=params.resamples).astype(
-        np.int64
-    )
+    draws = rng.multinomial(n_people, np.full(n_people, 1.0 / n_people), size=params.resamples)
+    draws.flags.writeable = False
+    return np.asarray(draws, np.int64)
 
 
 def percentile_interval(draws: NDArray[np.float64], level: float) -> Interval:

@@ -65,7 +65,7 @@ def irreversibility_row(
     people, genders = subjects.identities[victims], subjects.genders[victims]
 
     def match(side: Embeddings, *modes: Mode) -> list[MatchingResult]:
-        found = evaluate_matching(
+        return evaluate_matching(
             original[victims],
             side[victims],
             people,
@@ -75,8 +75,8 @@ def irreversibility_row(
             max_impostors=max_impostors,
             seed=seed,
             modes=modes,
+            impostors=("all",),
         )
-        return [row for row in found if row.impostors == "all"]
 
     rows = [*match(protected, "O-O", "P-O"), *match(recovered, "P-O")]
     return {

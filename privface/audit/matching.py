@@ -220,7 +220,8 @@ def cosine_scores(
     for start, (low, high) in zip(range(0, len(g), block), pairwise(edges.tolist()), strict=False):
         where = order[low:high]
         rows, columns = pairs[where, 0] - start, pairs[where, 1]
-        if where.size * 8 > block * len(p):
+        # fetching two rows costs as much as some 300 entries of a product
+        if where.size * 256 > block * len(p):
             out[where] = (g[start : start + block] @ p.T)[rows, columns]
         else:
             for part in range(0, where.size, 65_536):
@@ -258,6 +259,7 @@ def evaluate_matching(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     modes: Sequence[Mode] = MODES,
+    impostors: Sequence[Impostors] = IMPOSTORS,
 ) -> list[MatchingResult]:
     """Matching figures in the modes O-O, P-P and P-O, against all and against same-gender impostors.
 
@@ -281,7 +283,8 @@ def evaluate_matching(
         max_impostors: Impostor pairs up to which all scores are held at once.
         seed: Seed of the cap and of the sample.
         progress: Called with (work done, all work).
-        modes: Which comparisons are made; each gives two results.
+        modes: Which comparisons are made.
+        impostors: Against whom; each mode gives a result for each.
 
     Raises:
         AuditError: If shapes do not fit.
@@ -319,9 +322,10 @@ def evaluate_matching(
             )
         else:
             (scores, kinds), reason = comparison.run(gallery, probe, tell), None
-        for kind, impostor in zip(IMPOSTORS, kinds, strict=True):
+        for kind in impostors:
+            impostor = kinds[IMPOSTORS.index(kind)]
             if kind == "same-gender" and count and genders.max() < 0:
-                impostor, reason = None, reason or NO_GENDER  # noqa: PLW2901 - all rows have the same label, which is none
+                impostor, reason = None, reason or NO_GENDER  # all rows have the same label, which is none
             figures = _measure(scores, person[genuine[:, 0]], impostor, comparison.people, params, reason)
             size = 0 if impostor is None else impostor.size
             results.append(

@@ -59,6 +59,19 @@ def test_same_seed_same_scores_and_global_generators_untouched(kind):
     assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
 
 
+@pytest.mark.parametrize("kind", ["logistic", "mlp", "quadratic", "rbf-svm"])
+def test_the_number_of_threads_changes_nothing(kind, monkeypatch):
+    """Candidates are fitted side by side; each computes alone, so nothing depends on how many cores there are."""
+    x, y, people = embeddings(300, leak="xor", seed=1)
+    val, val_y, _ = embeddings(100, leak="xor", seed=2)
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr("privface.threads.thread_count", lambda threads=threads: threads)
+        fitted = EmbeddingProbe(kind).fit(x, y, people, val, val_y, seed=0)
+        found.append((fitted.setting, fitted.scores(val).tobytes()))
+    assert found[0] == found[1]
+
+
 def test_probes_refuse_what_they_cannot_learn_from():
     x, y, people = embeddings(60, leak="none", seed=1)
     probe = EmbeddingProbe("logistic")
