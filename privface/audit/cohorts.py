@@ -12,17 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privface.attributes import GENDER, Attribute
-from privface.audit.curves import tmr_at_fmr
 from privface.audit.intervals import (
     BootstrapParams,
     people_multiplicities,
     percentile_interval,
     rate_interval,
 )
-from privface.audit.matching import RULE_OF_30, Pairs, choose_pairs, cosine_scores
+from privface.audit.matching import MAX_GENUINE, choose_genuine, cosine_scores
 from privface.audit.readings import leakage_within
 from privface.audit.subjects import Subjects
-from privface.records import GENDERS, Embeddings, Measured
+from privface.records import GENDERS, Measured
 
 if TYPE_CHECKING:
     from privface.audit.context import Context
@@ -47,16 +46,18 @@ class _Failures:
     after: NDArray[np.bool_]
 
     @classmethod
-    def of(
-        cls, sides: tuple[Embeddings, Embeddings], subjects: Subjects, *, max_impostors: int, seed: int
-    ) -> _Failures | None:
-        """Original and protected embeddings, rows as in ``subjects``; ``None`` where too few pairs support the FMR."""
-        pairs = choose_pairs(subjects.identities, max_impostors=max_impostors, seed=seed)
-        _, person = np.unique(subjects.identities, return_inverse=True)
-        before, after = (_missed(side, pairs) for side in sides)
-        if before is None or after is None:
-            return None
-        return cls(pairs.genuine, person[pairs.genuine[:, 0]], before, after)
+    def of(cls, context: Context, matcher: str) -> _Failures | None:
+        """At the matcher's thresholds over all impostors; ``None`` where too few pairs support the FMR."""
+        rows = {row.mode: row for row in context.matching if (row.matcher, row.impostors) == (matcher, "all")}
+        limits = [rows[mode].thresholds.get(COHORT_FMR) for mode in ("O-O", "P-P")]
+        _, person = np.unique(context.data.identities, return_inverse=True)
+        pairs = choose_genuine(person, MAX_GENUINE, np.random.default_rng([context.settings.seed, 45]))
+        missed = [
+            ~(cosine_scores(side, side, pairs) >= limit)  # a photo that failed to enrol scores NaN
+            for side, limit in zip(context.audited(context.templates)[matcher], limits, strict=True)
+            if limit is not None
+        ]
+        return cls(pairs, person[pairs[:, 0]], *missed) if len(missed) == len(limits) else None
 
     def rates(self, inside: NDArray[np.bool_], params: BootstrapParams) -> dict[str, Measured]:
         """FNMR before, after and their ratio for the genuine pairs whose both photos are in a cohort."""
@@ -86,15 +87,6 @@ class _Failures:
         return dict(zip(_FIGURES, found, strict=True))
 
 
-def _missed(side: Embeddings, pairs: Pairs) -> NDArray[np.bool_] | None:
-    """Which genuine pairs fail at the threshold that keeps the FMR over all impostors, ``(G,)``."""
-    genuine, impostor = (cosine_scores(side, side, chosen) for chosen in (pairs.genuine, pairs.impostor))
-    genuine, impostor = np.where(np.isnan(genuine), -np.inf, genuine), impostor[~np.isnan(impostor)]
-    if not genuine.size or impostor.size * COHORT_FMR < RULE_OF_30 - 1e-9:
-        return None
-    return np.asarray(genuine < tmr_at_fmr(genuine, impostor, fmr=COHORT_FMR).threshold, np.bool_)
-
-
 def _undefined(reason: str) -> dict[str, Measured]:
     return dict.fromkeys(_FIGURES, Measured.undefined(reason))
 
@@ -117,13 +109,12 @@ def run(context: Context) -> dict[str, Any]:
 
     FNMR before and after and what the worst probe reads, for every cohort of 30 photos or more.
     """
-    data, templates, worst = context.data, context.audited(context.templates), context.worst
-    unseen = [name for name in templates if context.seen(name) is False]
-    matcher = next(iter([*unseen, *templates]), None)
+    data, worst = context.data, context.worst
+    unseen = [name for name in context.templates if context.seen(name) is False]
+    matcher = next(iter([*unseen, *context.templates]), None)
     failures, reason = None, "no matcher was audited"
     if matcher is not None:
-        most, seed = context.settings.max_impostors, context.settings.seed
-        failures = _Failures.of(templates[matcher], data, max_impostors=most, seed=seed)
+        failures = _Failures.of(context, matcher)
         reason = f"too few genuine or impostor pairs for FMR {COHORT_FMR:g}"
     if worst is not None:  # of the audited people alone
         worst = replace(worst, scores=worst.scores[: len(data)])

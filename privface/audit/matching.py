@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
@@ -47,6 +47,9 @@ IMPOSTORS: tuple[Impostors, ...] = ("all", "same-gender")
 FMRS: tuple[float, ...] = (1e-2, 1e-3, 1e-4)
 
 HISTOGRAM_BINS = 60
+
+MAX_GENUINE = 45
+"""Genuine pairs of one person that count, unless told otherwise: all of ten photos."""
 
 RULE_OF_30 = 30
 """Expected false matches below which a rate counts as not measurable (Doddington's rule of 30)."""
@@ -101,6 +104,7 @@ class MatchingResult:
         fte: Share of photos on the protected (or, in O-O, original) side that failed to enrol.
         det: Curve for drawing, or ``None`` where there are no scores.
         histogram: Spread of scores for drawing, or ``None``.
+        thresholds: Where ``tmr`` could be measured, the similarity from which a pair matches, by false match rate.
     """
 
     matcher: str
@@ -117,12 +121,13 @@ class MatchingResult:
     fte: Measured
     det: DetCurve | None
     histogram: ScoreHistogram | None = None
+    thresholds: Mapping[float, float] = field(default_factory=dict)
 
 
 def choose_pairs(
     identities: NDArray[np.str_],
     *,
-    max_genuine_per_person: int = 45,
+    max_genuine_per_person: int = MAX_GENUINE,
     max_impostors: int = 2_000_000,
     seed: int = 0,
 ) -> Pairs:
@@ -140,11 +145,12 @@ def choose_pairs(
     """
     rng = np.random.default_rng([seed, 45])
     _, person = np.unique(identities, return_inverse=True)
-    genuine = _choose_genuine(person, max_genuine_per_person, rng)
+    genuine = choose_genuine(person, max_genuine_per_person, rng)
     return Pairs(genuine, *_choose_impostors(person, max_impostors, rng))
 
 
-def _choose_genuine(person: NDArray[np.int64], cap: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def choose_genuine(person: NDArray[np.int64], cap: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Pairs of photos of one person, ``(G, 2)``, at most ``cap`` of each, from person numbers ``(N,)``."""
     genuine = [np.empty((0, 2), np.int64)]
     for members in _groups(person):
         pairs = np.stack(np.triu_indices(members.size, 1), axis=1)
@@ -254,7 +260,7 @@ def evaluate_matching(
     matcher: str,
     seen: bool | None = None,
     params: BootstrapParams | None = None,
-    max_genuine_per_person: int = 45,
+    max_genuine_per_person: int = MAX_GENUINE,
     max_impostors: int = 2_000_000,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -301,7 +307,7 @@ def evaluate_matching(
     sides = {"O": original[order], "P": protected[order]}
     genders, (_, person) = genders[order], np.unique(identities[order], return_inverse=True)
     rng = np.random.default_rng([seed, 45])
-    genuine = _choose_genuine(person, max_genuine_per_person, rng)
+    genuine = choose_genuine(person, max_genuine_per_person, rng)
     possible = _pair_count(np.bincount(person)) if count else 0
     comparison = _Comparison(person, genders, genuine, possible <= max_impostors, seed)
     results: list[MatchingResult] = []
@@ -406,7 +412,13 @@ class _Comparison:
 
 
 _Figures: TypeAlias = tuple[
-    Measured, Measured, Measured, Mapping[float, Measured], DetCurve | None, ScoreHistogram | None
+    Measured,
+    Measured,
+    Measured,
+    Mapping[float, Measured],
+    DetCurve | None,
+    ScoreHistogram | None,
+    Mapping[float, float],
 ]
 
 
@@ -422,7 +434,7 @@ def _measure(
         reason = "no person has two photos, so there is no genuine pair"
     if reason is not None or impostor is None:
         none = Measured.undefined(reason or "no impostor pair between enrolled photos")
-        return none, none, none, dict.fromkeys(FMRS, none), None, None
+        return none, none, none, dict.fromkeys(FMRS, none), None, None, {}
     measurable = tuple(fmr for fmr in FMRS if impostor.size * fmr >= RULE_OF_30 - 1e-9)
     if isinstance(impostor, ImpostorScores):
         sample = PairSample(genuine, genuine_people, *impostor.thinned()[:2], people, impostor.thinned()[2])
@@ -434,10 +446,11 @@ def _measure(
         interval = rate_interval(value, draw, people, level=params.level)
         return Measured(value, interval.low, interval.high, genuine.size)
 
+    points = {fmr: impostor.tmr_at_fmr(genuine, fmr=fmr) for fmr in measurable}
     tmr = {}
     for fmr in FMRS:
-        if fmr in measurable:
-            tmr[fmr] = measured(impostor.tmr_at_fmr(genuine, fmr=fmr).tmr, draws.tmr[fmr])
+        if fmr in points:
+            tmr[fmr] = measured(points[fmr].tmr, draws.tmr[fmr])
         else:
             few = (
                 f"{impostor.size} impostor pairs leave {impostor.size * fmr:.2g} expected false matches,"
@@ -455,6 +468,7 @@ def _measure(
         tmr,
         impostor.det(genuine),
         _histogram(genuine, impostor),
+        {fmr: point.threshold for fmr, point in points.items()},
     )
 
 

@@ -48,7 +48,9 @@ def _pairs_protocol(context: Context) -> list[dict[str, Any]]:
 
 
 def _row(row: MatchingResult) -> dict[str, Any]:
-    figures = {name: value for name, value in vars(row).items() if name not in {"det", "histogram"}}
+    figures = {
+        name: value for name, value in vars(row).items() if name not in {"det", "histogram", "thresholds"}
+    }
     tmr = {f"{fmr:.4f}".rstrip("0"): figure for fmr, figure in row.tmr.items()}
     return {**figures, **white_box_mark(row.matcher), "tmr": tmr}
 
