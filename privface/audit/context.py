@@ -249,7 +249,6 @@ class Context:
                 seen=self.seen(name),
                 params=self.params,
                 max_impostors=self.settings.max_impostors,
-                seed=self.settings.seed,
                 progress=lambda done, total, name=name: self.report(f"match with {name}", done, total),  # type: ignore[misc]
             )
         return rows

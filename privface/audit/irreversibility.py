@@ -36,7 +36,6 @@ def irreversibility_row(
     names: Mapping[str, Any],
     params: BootstrapParams,
     max_impostors: int = 2_000_000,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """TMR of recovered faces against originals, beside protected and original faces against the same originals.
 
@@ -53,7 +52,6 @@ def irreversibility_row(
         names: What else the row says: who recovered what, and which matcher compares.
         params: Bootstrap settings.
         max_impostors: As of :func:`~privface.audit.matching.evaluate_matching`.
-        seed: The same.
 
     Returns:
         ``names``; ``people``, ``genuine_pairs``, ``impostor_pairs``; ``original``, ``protected`` and ``recovered``, each the
@@ -73,7 +71,6 @@ def irreversibility_row(
             matcher=str(names.get("matcher")),
             params=params,
             max_impostors=max_impostors,
-            seed=seed,
             modes=modes,
             impostors=("all",),
         )
@@ -152,7 +149,6 @@ def _rows(context: Context, recoverer: str, view: View, back: NDArray[Any]) -> l
             names=names,
             params=context.params,
             max_impostors=context.settings.max_impostors,
-            seed=context.settings.seed,
         )
         rows.append(row)
         context.report("match what was recovered", number + 1, len(found))

@@ -260,9 +260,7 @@ def evaluate_matching(
     matcher: str,
     seen: bool | None = None,
     params: BootstrapParams | None = None,
-    max_genuine_per_person: int = MAX_GENUINE,
     max_impostors: int = 2_000_000,
-    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     modes: Sequence[Mode] = MODES,
     impostors: Sequence[Impostors] = IMPOSTORS,
@@ -284,10 +282,8 @@ def evaluate_matching(
         genders: 0 (female) or 1 (male), shape ``(N,)``; -1 throughout without gender labels: same-gender figures are then undefined.
         matcher: Name for the result.
         seen: Whether the protector trained against this matcher.
-        params: Bootstrap settings.
-        max_genuine_per_person: Cap of genuine pairs.
+        params: Bootstrap settings; their seed also chooses among more than 45 genuine pairs of a person, and samples impostors.
         max_impostors: Impostor pairs up to which all scores are held at once.
-        seed: Seed of the cap and of the sample.
         progress: Called with (work done, all work).
         modes: Which comparisons are made.
         impostors: Against whom; each mode gives a result for each.
@@ -302,14 +298,13 @@ def evaluate_matching(
             f" {len(genders)} genders.",
             hint="Give one row per photo in both sets.",
         )
-    params = params or BootstrapParams(seed=seed)
+    params = params or BootstrapParams()
     order = np.argsort(genders, kind="stable")
     sides = {"O": original[order], "P": protected[order]}
     genders, (_, person) = genders[order], np.unique(identities[order], return_inverse=True)
-    rng = np.random.default_rng([seed, 45])
-    genuine = choose_genuine(person, max_genuine_per_person, rng)
+    genuine = choose_genuine(person, MAX_GENUINE, np.random.default_rng([params.seed, 45]))
     possible = _pair_count(np.bincount(person)) if count else 0
-    comparison = _Comparison(person, genders, genuine, possible <= max_impostors, seed)
+    comparison = _Comparison(person, genders, genuine, possible <= max_impostors, params.seed)
     results: list[MatchingResult] = []
     kinds: tuple[_Impostors | None, _Impostors | None]
     for number, mode in enumerate(modes):
