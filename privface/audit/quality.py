@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -62,32 +61,18 @@ def ssim(original: NDArray[np.uint8], protected: NDArray[np.uint8]) -> NDArray[n
             f"SSIM needs images of {_WINDOW} x {_WINDOW} pixels or more, these are {original.shape[1:3]}.",
             hint="Audit larger face crops.",
         )
-    return np.array([_ssim(a, b) for a, b in _luma_pairs(original, protected)], np.float64)
+    from skimage import metrics  # noqa: PLC0415
 
-
-def _luma_pairs(
-    original: NDArray[np.uint8], protected: NDArray[np.uint8]
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    weights = np.array([0.299, 0.587, 0.114])
-    for a, b in zip(original, protected, strict=True):
-        yield a @ weights, b @ weights
-
-
-def _ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    mean_a, mean_b = _blur(a), _blur(b)
-    var_a = _blur(a * a) - mean_a**2
-    var_b = _blur(b * b) - mean_b**2
-    covariance = _blur(a * b) - mean_a * mean_b
-    c1, c2 = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2
-    top = (2.0 * mean_a * mean_b + c1) * (2.0 * covariance + c2)
-    bottom = (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
-    return float(np.mean(top / bottom))
-
-
-def _blur(image: NDArray[np.float64]) -> NDArray[np.float64]:
-    half = _WINDOW // 2
-    blurred = cv2.GaussianBlur(image, (_WINDOW, _WINDOW), _SIGMA)
-    return np.asarray(blurred[half:-half, half:-half], np.float64)
+    similarity = partial(
+        metrics.structural_similarity,
+        gaussian_weights=True,
+        sigma=_SIGMA,
+        use_sample_covariance=False,
+        data_range=255.0,
+    )
+    luma = np.array([0.299, 0.587, 0.114])
+    pairs = zip(original, protected, strict=True)
+    return np.array([similarity(a @ luma, b @ luma) for a, b in pairs], np.float64)
 
 
 def _check(original: NDArray[np.uint8], protected: NDArray[np.uint8]) -> None:
