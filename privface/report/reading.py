@@ -31,7 +31,9 @@ class Reading:
 
     @classmethod
     def of(cls, figure: object) -> Reading:
-        """A reading of ``{"value", "low", "high", "n", "reason"}``, a plain number, or nothing."""
+        """A reading of ``{"value", "low", "high", "n", "reason"}``, a plain number, nothing, or a reading."""
+        if isinstance(figure, Reading):
+            return figure
         if isinstance(figure, Mapping):
             value = _number(figure.get("value"))
             reason = plain_text(figure.get("reason") or "no reason given")
