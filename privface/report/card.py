@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from privface.images import write_atomic
-from privface.report.reading import Reading, plain_text, rows_of
+from privface.report.reading import Reading, part_of, plain_text, rows_of
 
 _LIMITS = """\
 - It is no anonymisation: people are still recognised, on purpose. Whoever holds a labelled photo of the same person learns the gender by matching.
@@ -35,7 +35,7 @@ def write_card(document: Mapping[str, Any], out: Path, *, model: str | None = No
 
 def card(document: Mapping[str, Any], *, model: str | None = None) -> str:
     """The text of :func:`write_card`."""
-    verdict = _map(document, "verdict")
+    verdict = part_of(document, "verdict")
     parts = [
         f"# Model card: {_text(model or '(name of the model)')}",
         f"**{_text(verdict.get('headline'))}**",
@@ -44,23 +44,46 @@ def card(document: Mapping[str, Any], *, model: str | None = None) -> str:
         _audited_on(document),
         "## Are people still recognised? (ISO/IEC 19795-1)",
         "FNMR: share of pairs of one person that are missed, at FMR 1 %. Protected with protected, protected with original.",
-        _table(
+        markdown_table(
             ("matcher", "met in training", "original", "protected", "protected and original"),
             _matching(rows_of(document, "matching")),
         ),
         *_read(document),
         "## Do some groups pay more? (ISO/IEC 19795-10)",
-        _table(
-            ("group", "photos", "FNMR before", "FNMR after", "ratio"), _cohorts(rows_of(document, "cohorts"))
+        markdown_table(
+            ("group", "photos", "FNMR before", "FNMR after", "ratio"),
+            _lines(
+                [
+                    {**row, "group": f"{row.get('cohort')} {row.get('value')}"}
+                    for row in rows_of(document, "cohorts")
+                ],
+                ("group", "n"),
+                ("fnmr_before", "fnmr_after", "ratio"),
+            ),
         ),
         "## Can it be turned back, or linked? (ISO/IEC 24745, 30136)",
         "TMR at FMR 1 % of recovered and of protected faces against other originals of the person, beside that of originals.",
-        _table(
+        markdown_table(
             ("recovered from", "by", "compared by", "recovered", "protected", "original"),
-            _irreversibility(rows_of(document, "irreversibility")),
+            _lines(
+                [
+                    {
+                        **row,
+                        **{
+                            side: part_of(row, side).get("0.01")
+                            for side in ("recovered", "protected", "original")
+                        },
+                    }
+                    for row in rows_of(document, "irreversibility")
+                ],
+                ("input", "recoverer", "matcher"),
+                ("recovered", "protected", "original"),
+            ),
         ),
         "D_sys, how surely two protections of one person are linked: 0 is never, 1 is always.",
-        _table(("compared by", "D_sys"), _unlinkability(rows_of(document, "unlinkability"))),
+        markdown_table(
+            ("compared by", "D_sys"), _lines(rows_of(document, "unlinkability"), ("matcher",), ("d_sys",))
+        ),
         "## What this card does not say",
         _LIMITS,
     ]
@@ -73,26 +96,20 @@ def _read(document: Mapping[str, Any]) -> Iterable[str]:
     if rows_of(document, "leakage") or not attributes:
         yield "## What is read of gender?"
         yield "AUC, folded: 0.5 is guessing, 1 is always right. Intervals hold 95 %."
-        yield _table(("who", "reads"), _leakage(document))
+        yield markdown_table(("who", "reads"), _leakage(document))
     if attributes:
         yield "## What is read of other attributes?"
         yield "Balanced accuracy of the worst attacker, chosen on validation people, beside that of a guess. Intervals hold 95 %."
-        yield _table(
+        yield markdown_table(
             ("attribute", "a guess", "original", "protected"),
-            [
-                [
-                    _text(row.get("attribute")),
-                    *(Reading.of(row.get(key)).text for key in ("chance", "original", "protected")),
-                ]
-                for row in attributes
-            ],
+            _lines(attributes, ("attribute",), ("chance", "original", "protected")),
         )
 
 
 def _audited_on(document: Mapping[str, Any]) -> str:
-    data, rows = _map(document, "data"), rows_of(document, "leakage")
+    data, rows = part_of(document, "data"), rows_of(document, "leakage")
     rows = rows or rows_of(document, "attribute_readings")
-    people, counting = _map(data, "attacker_people"), sum(row.get("measurable") is True for row in rows)
+    people, counting = part_of(data, "attacker_people"), sum(row.get("measurable") is True for row in rows)
     female, male = data.get("female_people"), data.get("male_people")
     genders = f" ({female} women, {male} men)" if female or male else ""
     return (
@@ -108,7 +125,7 @@ def _matching(rows: Sequence[Mapping[str, Any]]) -> Iterable[Sequence[str]]:
     for name in dict.fromkeys(row.get("matcher") for row in faces):
         mine = {row.get("mode"): row for row in faces if row.get("matcher") == name}
         met = {True: "yes", False: "no"}.get(next(iter(mine.values())).get("seen"), "not known")  # type: ignore[arg-type]
-        missed = [_missed(_map(mine.get(mode, {}), "tmr").get("0.01")) for mode in ("O-O", "P-P", "P-O")]
+        missed = [_missed(part_of(mine.get(mode, {}), "tmr").get("0.01")) for mode in ("O-O", "P-P", "P-O")]
         yield [_text(name), met, *missed]
 
 
@@ -124,7 +141,7 @@ def _leakage(document: Mapping[str, Any]) -> Iterable[Sequence[str]]:
         ("worst_upper", "upper end of any such attacker's interval"),
         ("worst_white_box", "whoever holds the model and reads its code"),
     ):
-        found = _map(document, key)
+        found = part_of(document, key)
         if found:
             yield [
                 f"{who} ({_text(found.get('probe') or 'none counts')})",
@@ -138,26 +155,16 @@ def _leakage(document: Mapping[str, Any]) -> Iterable[Sequence[str]]:
         ]
 
 
-def _cohorts(rows: Sequence[Mapping[str, Any]]) -> Iterable[Sequence[str]]:
+def _lines(
+    rows: Iterable[Mapping[str, Any]], names: Sequence[str], figures: Sequence[str]
+) -> Iterable[Sequence[str]]:
+    """A line for each row: some entries as they are, then some figures."""
     for row in rows:
-        figures = [Reading.of(row.get(key)).text for key in ("fnmr_before", "fnmr_after", "ratio")]
-        yield [f"{_text(row.get('cohort'))} {_text(row.get('value'))}", str(row.get("n")), *figures]
+        yield [*(_text(row.get(key)) for key in names), *(Reading.of(row.get(key)).text for key in figures)]
 
 
-def _irreversibility(rows: Sequence[Mapping[str, Any]]) -> Iterable[Sequence[str]]:
-    for row in rows:
-        sides = [
-            Reading.of(_map(row, side).get("0.01")).text for side in ("recovered", "protected", "original")
-        ]
-        yield [*(_text(row.get(key)) for key in ("input", "recoverer", "matcher")), *sides]
-
-
-def _unlinkability(rows: Sequence[Mapping[str, Any]]) -> Iterable[Sequence[str]]:
-    for row in rows:
-        yield [_text(row.get("matcher")), Reading.of(row.get("d_sys")).text]
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells in which ``|`` is escaped."""
     lines = [f"| {' | '.join(cells)} |" for cells in rows]
     if not lines:
         return "Not measured."
@@ -167,11 +174,6 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _text(value: object) -> str:
     """One line that no table and no markup comes out of."""
     return plain_text(value).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-
-
-def _map(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = document.get(key)
-    return found if isinstance(found, Mapping) else {}
 
 
 def _sum(people: Mapping[str, Any], *parts: str) -> int:

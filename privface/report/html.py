@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 import json
 import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,13 @@ from privface.audit.verdict import FNMR_GROWTH
 from privface.errors import ImageError
 from privface.images import write_atomic
 from privface.report.figures import (
-    budget_figure,
     det_figure,
+    growth_figure,
     leakage_figure,
     score_figure,
-    set_figure,
     tradeoff_figure,
 )
-from privface.report.reading import NOT_MEASURABLE, Reading, plain_text, rows_of
+from privface.report.reading import NOT_MEASURABLE, Reading, part_of, plain_text, rows_of
 from privface.report.words import Glossary
 
 HEADLINE_FMR = "0.01"
@@ -76,7 +75,7 @@ def write_report(
     return out
 
 
-@functools.cache
+@cache
 def environment() -> Environment:
     """Where this room's pages are filled in: everything is escaped, and control characters are dropped."""
     environment = Environment(
@@ -107,7 +106,7 @@ def _view(document: Row) -> dict[str, Any]:
     rows, leakage = _rows(document, "matching"), _rows(document, "leakage")
     # people are recognised by faces; how well the code would do stands with the code
     matching = [row for row in rows if not row["white_box"]]
-    verdict, data, battery = (_part(document, name) for name in ("verdict", "data", "battery"))
+    verdict, data, battery = (part_of(document, name) for name in ("verdict", "data", "battery"))
     status = str(verdict.get("status", "unknown"))
     worst_retrained = _worst(document, "worst_retrained")
     sets, budget = _rows(document, "set_attack"), _rows(document, "label_budget")
@@ -124,17 +123,17 @@ def _view(document: Row) -> dict[str, Any]:
         "headline": verdict.get("headline") or "This audit states no verdict.",
         "sentences": list(verdict.get("sentences") or []),
         "data": data,
-        "attacker_people": _part(data, "attacker_people"),
+        "attacker_people": part_of(data, "attacker_people"),
         "worst_retrained": worst_retrained,
         "worst_frozen": _worst(document, "worst_frozen"),
-        "worst_upper": Reading.of(_part(document, "worst_upper").get("leakage")),
+        "worst_upper": Reading.of(part_of(document, "worst_upper").get("leakage")),
         "gap": Reading.of(document.get("illusion_gap")),
-        "gaps": _part(document, "frozen_gaps"),
+        "gaps": part_of(document, "frozen_gaps"),
         "recognition": _least_recognised(matching),
         "matching": matching,
         "leakage": [_leakage_view(row) for row in sorted(leakage, key=_leakage_order)],
         "code_recognition": _least_recognised([row for row in rows if row["white_box"]]),
-        "quality": _part(document, "quality"),
+        "quality": part_of(document, "quality"),
         "cohorts": _rows(document, "cohorts"),
         "cohort_limit": FNMR_GROWTH,
         "recovery": _rows(document, "recovery"),
@@ -158,10 +157,12 @@ def _view(document: Row) -> dict[str, Any]:
                 _tradeoff_points(matching, leakage, worst_retrained),
                 "Recognition against gender leakage",
             ),
-            "sets": _drawn(set_figure, sets, "Leakage of several photos of one person"),
-            "budget": _drawn(budget_figure, budget, "Leakage by labelled people"),
+            "sets": _drawn(
+                partial(growth_figure, single=True), sets, "Leakage of several photos of one person"
+            ),
+            "budget": _drawn(partial(growth_figure, single=False), budget, "Leakage by labelled people"),
         },
-        "provenance": [(key, _flat(value)) for key, value in sorted(_part(document, "provenance").items())],
+        "provenance": [(key, _flat(value)) for key, value in sorted(part_of(document, "provenance").items())],
         "embedded": script_json(document),
     }
 
@@ -169,11 +170,6 @@ def _view(document: Row) -> dict[str, Any]:
 def _rows(document: Row, key: str) -> list[defaultdict[str, Any]]:
     """The rows under a key; what a row lacks is ``None``."""
     return [defaultdict(lambda: None, row) for row in rows_of(document, key)]
-
-
-def _part(document: Row, name: str) -> Row:
-    part = document.get(name)
-    return part if isinstance(part, Mapping) else {}
 
 
 def _where(row: Row) -> str:
@@ -185,7 +181,7 @@ def _where(row: Row) -> str:
 
 
 def _worst(document: Row, name: str) -> Row:
-    part = _part(document, name)
+    part = part_of(document, name)
     return {
         "probe": part.get("probe") or "no probe",
         "input": part.get("input"),
@@ -205,7 +201,7 @@ def _recognition(matching: Sequence[Row]) -> list[dict[str, Any]]:
         }
         if "P-P" in mine:
             before, after = (
-                Reading.of(_part(mine.get(mode, {}), "tmr").get(HEADLINE_FMR)) for mode in ("O-O", "P-P")
+                Reading.of(part_of(mine.get(mode, {}), "tmr").get(HEADLINE_FMR)) for mode in ("O-O", "P-P")
             )
             found.append({"matcher": name, "seen": mine["P-P"].get("seen"), "before": before, "after": after})
     return found
@@ -281,7 +277,7 @@ def _drawn(draw: Callable[..., str], rows: Sequence[Row], title: str) -> Markup 
 
 def _by_matcher(document: Row, kind: str, draw: Callable[..., str], title: str) -> list[dict[str, Any]]:
     """A figure for each matcher of its curves against all strangers."""
-    curves = [c for c in rows_of(_part(document, "curves"), kind) if c.get("impostors", "all") == "all"]
+    curves = [c for c in rows_of(part_of(document, "curves"), kind) if c.get("impostors", "all") == "all"]
     found = []
     for name in dict.fromkeys(curve.get("matcher") for curve in curves):
         whole = f"{title} {plain_text(name)}"

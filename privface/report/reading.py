@@ -76,6 +76,12 @@ def rows_of(document: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     return [row for row in rows if isinstance(row, Mapping)]
 
 
+def part_of(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The mapping under a key; an empty one where there is something else."""
+    part = document.get(key)
+    return part if isinstance(part, Mapping) else {}
+
+
 def plain_text(value: Any) -> str:
     """Text without control, bidirectional or surrogate characters, which could garble a page."""
     text = str(value).encode("utf-8", "backslashreplace").decode("utf-8")

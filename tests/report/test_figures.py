@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from privface.report import det_figure, leakage_figure, tradeoff_figure
-from privface.report.figures import _spread, score_figure, set_figure
+from privface.report.figures import _spread, growth_figure, score_figure
 from privface.report.reading import Reading, plain_text
 
 
@@ -70,7 +70,9 @@ def test_marks_are_named_beside_themselves(full_audit: dict[str, Any]) -> None:
     assert {"original", "protected", "↖ better"} <= set(texts(svg))
     scores = [c for c in full_audit["curves"]["scores"] if c["matcher"] == "net-a"]
     assert {"original", "protected"} <= set(texts(score_figure(scores, title="Scores")))
-    assert {"together", "one photo", "cnn"} <= set(texts(set_figure(full_audit["set_attack"], title="Sets")))
+    assert {"together", "one photo", "cnn"} <= set(
+        texts(growth_figure(full_audit["set_attack"], title="Sets", single=True))
+    )
 
 
 def test_names_of_marks_that_lie_close_stay_inside(audit: dict[str, Any]) -> None:
