@@ -17,11 +17,7 @@ _LOCK = "lock"
 
 @contextmanager
 def private_folder(parent: Path | None = None) -> Iterator[Path]:
-    """A folder of mode 0700 that is removed at the end; leftovers of killed servers are removed, too.
-
-    Args:
-        parent: Where to make it; by default the system's folder for temporary files.
-    """
+    """A folder of mode 0700 that is removed at the end; leftovers of killed servers are removed, too."""
     parent = parent or Path(tempfile.gettempdir())
     remove_leftovers(parent)
     with (

@@ -32,10 +32,7 @@ _AT_ONCE = 4
 _LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 """Names under which the page may be asked for, so that no strange page can speak to it under a name of its own."""
 
-_MEDIA = {
-    f".{name}": f"image/{kind}"
-    for name, kind in (("jpg", "jpeg"), ("png", "png"), ("webp", "webp"), ("gif", "gif"), ("bmp", "bmp"))
-}
+_SHOWN = (".jpg", ".png", ".webp", ".gif", ".bmp")
 
 _PAGE_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -93,10 +90,8 @@ class _InMemory(MultiPartParser):
 class Gate:
     """ASGI middleware in front of Gradio.
 
-    Args:
-        app: Gradio.
-        shelf: Where uploads and results are held.
-        folder: What paths of uploads begin with; Gradio takes nothing from elsewhere. Nothing is written there.
+    Uploads and results are held on the shelf. Paths of uploads begin with the folder, as Gradio takes nothing from elsewhere;
+    nothing is written there.
     """
 
     def __init__(self, app: ASGIApp, *, shelf: Shelf, folder: Path) -> None:
@@ -252,6 +247,8 @@ def _path_name(name: str) -> str:
 
 def _image_media(data: bytes) -> str:
     try:
-        return _MEDIA.get(image_suffix(data), "application/octet-stream")
+        suffix = image_suffix(data)
     except ImageError:
-        return "application/octet-stream"
+        suffix = ""
+    kind = suffix[1:].replace("jpg", "jpeg")
+    return f"image/{kind}" if suffix in _SHOWN else "application/octet-stream"

@@ -41,11 +41,9 @@ def outcomes(rows: Sequence[Outcome], *, archive: str | None, link: Link) -> str
     bad = len(rows) - good
     said = f"{good} {'face' if good == 1 else 'faces'} protected."
     said += f" {bad} {'photo' if bad == 1 else 'photos'} not protected." if bad else ""
-    button = (
-        ""
-        if archive is None
-        else f'<a class="pf-button" href="{escape(archive)}" download>Download all (zip)</a>'
-    )
+    button = ""
+    if archive is not None:
+        button = f'<a class="pf-button" href="{escape(archive)}" download>Download all (zip)</a>'
     cards = "".join(_card(row, link) for row in rows)
     return f'<div class="pf-summary" role="status"><span>{said}</span>{button}</div><div class="pf-cards">{cards}</div>'
 

@@ -48,26 +48,15 @@ class Outcome:
     reason: str | None = None  # why there is no protected face
     output: str = ""  # name for the protected face
     data: bytes | None = None  # the protected face, without metadata
-    pictures: tuple[bytes, bytes, bytes] = (
-        b"",
-        b"",
-        b"",
-    )  # JPEG: original, protected, difference; of the model's size
-    matches: tuple[
-        tuple[str, float], ...
-    ] = ()  # matcher, cosine similarity of original and protected face in [-1, 1]
-    genders: tuple[
-        tuple[str, float, float], ...
-    ] = ()  # classifier, probability of "male" before and after, in [0, 1]
+    pictures: tuple[bytes, ...] = ()  # JPEG: original, protected, difference; of the model's size
+    matches: tuple[tuple[str, float], ...] = ()  # matcher, cosine similarity of the two faces
+    genders: tuple[tuple[str, float, float], ...] = ()  # classifier, probability of "male" before and after
 
 
 class PhotoDesk:
     """Protects photos and reads them with the models of the command line. Safe to use from several threads.
 
-    Args:
-        matchers: Face matchers.
-        probes: Gender classifiers.
-        detector: Finds faces; MTCNN by default, loaded when it is first needed.
+    The detector is MTCNN by default, loaded when it is first needed.
     """
 
     def __init__(
@@ -165,12 +154,11 @@ def _reason(row: ManifestRow, name: str) -> str:
     return f"{text.rstrip('.')}. {_CURES.get(row.status, '')}".strip()
 
 
-def _pictures(original: NDArray[np.uint8], data: bytes) -> tuple[bytes, bytes, bytes]:
+def _pictures(original: NDArray[np.uint8], data: bytes) -> tuple[bytes, ...]:
     after = decode_image(data)
     difference = np.abs(after.astype(np.int16) - original.astype(np.int16)) * DIFFERENCE_GAIN
     shown = (original, after, np.clip(difference, 0, 255).astype(np.uint8))
-    one, two, three = (encode_image(pixels, ".jpg", quality=90) for pixels in shown)
-    return one, two, three
+    return tuple(encode_image(pixels, ".jpg", quality=90) for pixels in shown)
 
 
 def _cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

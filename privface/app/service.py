@@ -11,7 +11,6 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 from privface.app import markup
 from privface.app.auditing import AuditBench
@@ -25,17 +24,8 @@ from privface.options import Effort
 
 logger = logging.getLogger(__name__)
 
-ResultT = TypeVar("ResultT")
-
 _TELL_EVERY = 0.4
 _BROKEN = "Something went wrong on the server; its log says what."
-
-
-class StoppedByUserError(PrivfaceError):
-    """A user stopped the work or left."""
-
-    def __init__(self) -> None:
-        super().__init__("Stopped.", hint="Nothing of it was kept.")
 
 
 @dataclass
@@ -54,15 +44,8 @@ class Service:
         return self.bench.folder
 
     def method(self, name: str) -> Method:
-        """A method by its name.
-
-        Raises:
-            UploadError: If there is none of that name.
-        """
-        for method in self.methods:
-            if method.name == name:
-                return method
-        raise UploadError(f"There is no method {name!r}.", hint="Choose one of the list.")
+        """A method by its name; Gradio has refused names that the page does not offer."""
+        return next(method for method in self.methods if method.name == name)
 
     def protect(
         self, session: str, paths: Sequence[str], *, method: str, strength: float, faces: Faces
@@ -147,13 +130,6 @@ class Service:
         self.shelf.drop(session)
 
     def _uploads(self, session: str, part: str, paths: Sequence[str]) -> list[File]:
-        """Uploads by their paths.
-
-        Raises:
-            UploadError: If one is no longer held, or together they break a limit.
-        """
-        if len(paths) > LIMITS.files:
-            check_sizes(paths, [0] * len(paths))
         uploads = []
         for path in paths:
             token, _ = upload_token(path, self.folder) or ("", "")
@@ -175,7 +151,9 @@ class Service:
 
         def tell(stage: str, done: int, total: int) -> None:
             if stop.is_set():
-                raise StoppedByUserError
+                raise PrivfaceError(
+                    "Stopped.", hint="Nothing of it was kept."
+                )  # by its user, who may have left
             stages.put((stage, done, total))
 
         def run() -> None:

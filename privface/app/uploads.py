@@ -52,19 +52,12 @@ LIMITS = Limits()
 
 @dataclass(frozen=True)
 class File:
-    """A file in memory: an upload or a result.
+    """A file in memory: an upload or a result."""
 
-    Attributes:
-        name: Its name, without folders; that of an upload is to be escaped wherever it is shown.
-        data: Its bytes.
-        media: Media type under which it may be served; an upload has none that is believed.
-        attachment: Whether a browser is to save it.
-    """
-
-    name: str
+    name: str  # without folders; that of an upload is to be escaped wherever it is shown
     data: bytes
-    media: str = "application/octet-stream"
-    attachment: bool = False
+    media: str = "application/octet-stream"  # under which it may be served; no upload's is believed
+    attachment: bool = False  # whether a browser is to save it
 
 
 def megabytes(count: float) -> str:
@@ -73,11 +66,7 @@ def megabytes(count: float) -> str:
 
 
 def check_sizes(names: Sequence[str], sizes: Sequence[int]) -> None:
-    """Refuse a request with too many or too large files.
-
-    Raises:
-        UploadError: If a limit is broken; names the file, the size and the limit.
-    """
+    """Refuse a request with too many or too large files."""
     if len(sizes) > LIMITS.files:
         raise UploadError(
             f"{len(sizes):,} files; the limit is {LIMITS.files:,} at once.",
@@ -109,32 +98,17 @@ def image_suffix(data: bytes) -> str:
     raise ImageError("not an image that can be read.", hint=f"Give one of {', '.join(IMAGE_SUFFIXES)}.")
 
 
-def safe_name(name: str, *, suffix: str = "") -> str:
-    """A file name for a download: no folders, no control characters, nothing a shell or a page could read as code.
-
-    Args:
-        name: Any text.
-        suffix: Replaces the name's own, if given.
-    """
-    path = PurePosixPath(name.replace("\\", "/"))
-    stem = re.sub(r"[^\w.\- ]+", "_", path.stem).strip(". ")[:80] or "photo"
-    return f"{stem}{suffix or path.suffix}"
+def safe_name(name: str, *, suffix: str) -> str:
+    """A file name for a download: no folders, no control characters, nothing a shell or a page could read as code."""
+    stem = PurePosixPath(name.replace("\\", "/")).stem
+    return (re.sub(r"[^\w.\- ]+", "_", stem).strip(". ")[:80] or "photo") + suffix
 
 
-def unpack_photos(data: bytes, folder: Path, *, name: str, stop: Callable[[], None] | None = None) -> int:
-    """Unpack the photos of a zip archive, and a ``labels.csv`` beside them, into an empty folder.
+def unpack_photos(data: bytes, folder: Path, *, name: str, stop: Callable[[], None] = lambda: None) -> int:
+    """Unpack the photos of a zip archive, and a ``labels.csv`` beside them, into a new folder of mode 0700; counts them.
 
     A folder that holds everything is left out of the paths. Other files are passed over, a manifest among them: it
-    would tell the audit where to look.
-
-    Args:
-        data: The archive.
-        folder: Where to write; made with mode 0700.
-        name: The archive's name, for messages.
-        stop: Called between members; raises to stop.
-
-    Returns:
-        Number of photos.
+    would tell the audit where to look. ``stop`` is called between members, and raises to stop.
 
     Raises:
         UploadError: If the archive is damaged, encrypted, too large or too many, or has a link, an absolute name or
@@ -154,8 +128,7 @@ def unpack_photos(data: bytes, folder: Path, *, name: str, stop: Callable[[], No
             root = _common_folder([member.filename for member in members])
             left = LIMITS.unpacked_bytes
             for member in members:
-                if stop is not None:
-                    stop()
+                stop()
                 path = folder / member.filename[len(root) :]
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 left -= _write(archive, member, path, min(left, LIMITS.file_bytes), name)
