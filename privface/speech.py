@@ -112,21 +112,6 @@ def magnitudes(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
     return np.stack([seen, np.broadcast_to(floor, seen.shape)]).astype(np.float32)
 
 
-def si_sdr(estimate: Samples, reference: Samples) -> float:
-    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al., ICASSP 2019); higher is better.
-
-    Raises:
-        DataError: If the lengths differ or the reference is silent.
-    """
-    a, b = np.asarray(estimate, np.float64), np.asarray(reference, np.float64)
-    if a.shape != b.shape or not np.any(b):
-        raise DataError(
-            f"SI-SDR of {a.shape} and {b.shape}: equal lengths and a reference that sounds are needed."
-        )
-    target = (a @ b) / (b @ b) * b
-    return float(10.0 * np.log10((target @ target) / max(float((a - target) @ (a - target)), 1e-20)))
-
-
 def mix(speech: Samples, noise: Samples, *, snr: float) -> tuple[Samples, Samples]:
     """Speech with noise at a signal-to-noise ratio in dB, and the noise that was added; both ``(N,)``."""
     power = float(np.mean(np.square(speech))) / max(float(np.mean(np.square(noise))), 1e-12)

@@ -172,8 +172,8 @@ class Gate:
     def _kept(self, path: str) -> Response:
         """A result, or an upload that the page shows again, such as a picture of the camera."""
         upload = path.startswith(_FILE)
-        token, _ = upload_token(path.removeprefix(_FILE), self._folder) or ("", "")
-        item = self._shelf.get(token if upload else path.split("/")[2])
+        token = upload_token(path.removeprefix(_FILE), self._folder) if upload else path.split("/")[2]
+        item = self._shelf.get(token)
         if item is None:
             return PlainTextResponse("This is no longer held. Make it again.", 404)
         media = _image_media(item.data) if upload else item.media
@@ -202,13 +202,11 @@ class Gate:
         await self._app(scope, counted, send)
 
 
-def upload_token(path: str, folder: Path | str) -> tuple[str, str] | None:
-    """Token and name of an upload by the path that :class:`Gate` gave it; ``None`` where it gave no such path."""
-    lead = f"{folder}/"
-    token, slash, name = unquote(path).removeprefix(lead).partition("/")
-    if not unquote(path).startswith(lead) or not slash or len(token) != 2 * 16:
-        return None
-    return token, name
+def upload_token(path: str, folder: Path | str) -> str:
+    """The name on the shelf of an upload by the path that :class:`Gate` gave it; empty where it gave no such path."""
+    lead, path = f"{folder}/", unquote(path)
+    token, slash, _ = path.removeprefix(lead).partition("/")
+    return token if path.startswith(lead) and slash and len(token) == 2 * 16 else ""
 
 
 def _refusal(words: str, status: int) -> Response:

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from privface.app.methods import Method
 from privface.app.uploads import LIMITS, File, image_suffix, safe_name
@@ -134,7 +135,7 @@ class PhotoDesk:
             data=data,
             pictures=_pictures(faces[0], data),
             matches=tuple((m.name, _cosine(*m.embed(pair))) for m in self.matchers),
-            genders=tuple((p.name, *_probabilities(p.male_scores(pair))) for p in self.probes),
+            genders=tuple((p.name, *expit(p.male_scores(pair)).tolist()) for p in self.probes),
         )
 
 
@@ -165,8 +166,3 @@ def _cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     a, b = one.astype(np.float64), other.astype(np.float64)
     length = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / length if length > 0 else math.nan
-
-
-def _probabilities(logits: NDArray[np.float64]) -> tuple[float, float]:
-    before, after = 1.0 / (1.0 + np.exp(-np.clip(logits.astype(np.float64), -60.0, 60.0)))
-    return float(before), float(after)

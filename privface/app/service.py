@@ -132,8 +132,7 @@ class Service:
     def _uploads(self, session: str, part: str, paths: Sequence[str]) -> list[File]:
         uploads = []
         for path in paths:
-            token, _ = upload_token(path, self.folder) or ("", "")
-            item = self.shelf.get(token, owner=(session, part))
+            item = self.shelf.get(upload_token(path, self.folder), owner=(session, part))
             if item is None:
                 raise UploadError(
                     f"An upload is no longer held: they are let go after {LIMITS.held_seconds / 60:.0f} minutes.",

@@ -59,12 +59,7 @@ class Console:
 
     @classmethod
     def document(cls, command: str, **content: Any) -> None:
-        """The outcome as one JSON document on standard output, if ``--json`` was given.
-
-        Args:
-            command: What was run, such as ``"models list"``.
-            **content: The outcome; paths become text, NaN becomes null.
-        """
+        """The outcome as one JSON document on standard output, if ``--json`` was given; paths become text, NaN null."""
         if cls._document is None:
             return
         import json  # noqa: PLC0415
@@ -267,11 +262,7 @@ def progress_bars() -> Iterator[Progress]:
 
 
 class StageLines:
-    """A line on standard error as a stage begins, one a minute while it lasts, and one as it ends.
-
-    Args:
-        clock: Seconds.
-    """
+    """A line on standard error as a stage begins, one a minute while it lasts, and one as it ends."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -280,7 +271,7 @@ class StageLines:
         self._ended: set[str] = set()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Take how far a stage is: ``done`` of ``total`` of whatever it counts."""
+        """Take how far a stage is."""
         now = self._clock()
         if stage not in self._begun:
             self._begun[stage] = self._told[stage] = now

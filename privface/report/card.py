@@ -19,15 +19,8 @@ _LIMITS = """\
 def write_card(document: Mapping[str, Any], out: Path, *, model: str | None = None) -> Path:
     """Write ``card.md``; what only the maker knows is left to be filled in.
 
-    Terms are those of ISO/IEC 19795-1 and 19795-10 (matching), 24745 and 30136 (protection); FNMR is 1 - TMR.
-
-    Args:
-        document: The audit, as :meth:`~privface.audit.AuditResult.to_dict` gives it.
-        out: File, written atomically.
-        model: What was audited, as its maker names it.
-
-    Returns:
-        ``out``.
+    Terms are those of ISO/IEC 19795-1 and 19795-10 (matching), 24745 and 30136 (protection); FNMR is 1 - TMR. ``model`` is
+    what was audited, as its maker names it.
     """
     write_atomic(out, (card(document, model=model) + "\n").encode())
     return out

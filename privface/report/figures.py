@@ -285,14 +285,9 @@ def _leakage_and_tmr(axes: Axes, better: str) -> None:
 
 
 def score_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
-    """How one matcher's scores are spread, originals and protected photos on one scale.
+    """How one matcher's scores are spread: strangers and same-person pairs, each as one outline per mode (O-O and P-P).
 
-    Args:
-        curves: Rows of ``curves.scores`` for one matcher: ``mode``, ``edges``, ``genuine``, ``impostor``.
-        title: What the figure shows, read aloud by screen readers.
-
-    Returns:
-        SVG text; strangers and same-person pairs each as one outline per mode (O-O and P-P).
+    ``curves`` are the rows of ``curves.scores`` of the matcher.
     """
     with mpl.rc_context(_STYLE):
         figure, axes = _canvas(height=3.0)
@@ -342,15 +337,9 @@ def _name_peaks(axes: Axes, peaks: Sequence[tuple[float, float, str, str]], top:
 
 
 def growth_figure(rows: Sequence[Mapping[str, Any]], *, title: str, single: bool) -> str:
-    """Leakage by the number of photos of one person, or of people whose gender the attacker knows.
+    """Leakage by the number of people whose gender the attacker knows (``label_budget``), one line per attacker.
 
-    Args:
-        rows: The audit's rows ``set_attack``, or ``label_budget``.
-        title: What the figure shows, read aloud by screen readers.
-        single: They are of ``set_attack``: a filled dot for the set, a ring for one photo of the same people.
-
-    Returns:
-        SVG text; one line per attacker.
+    With ``single``, by the number of photos of one person (``set_attack``): a dot for the set, a ring for one photo.
     """
     key, xlabel = "people", "people whose gender the attacker knows"
     if single:

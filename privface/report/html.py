@@ -76,10 +76,10 @@ def write_report(
 
 
 @cache
-def environment() -> Environment:
-    """Where this room's pages are filled in: everything is escaped, and control characters are dropped."""
+def environment(package: str = "privface.report") -> Environment:
+    """Where pages of a package are filled in: everything is escaped, and control characters are dropped."""
     environment = Environment(
-        loader=PackageLoader("privface.report"),
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

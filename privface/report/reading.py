@@ -13,15 +13,7 @@ NOT_MEASURABLE = "not measurable"
 
 @dataclass(frozen=True)
 class Reading:
-    """A figure of an audit document.
-
-    Attributes:
-        value: Point estimate; NaN where there is none.
-        low: Lower end of the 95 % interval; NaN where there is none.
-        high: Upper end.
-        n: How many pairs, photos or people it rests on; 0 where it is not said.
-        reason: Why there is no value; empty where there is one.
-    """
+    """A figure of an audit document, as :class:`~privface.records.Measured`; where it has a value its reason is empty."""
 
     value: float = math.nan
     low: float = math.nan

@@ -130,9 +130,9 @@ def test_shelf_forgets_by_time_and_owner_and_pushes_nobody_out():
 
 def test_only_paths_of_the_gate_are_uploads(tmp_path):
     token = "0" * 32
-    assert upload_token(f"{tmp_path}/{token}/a.png", tmp_path) == (token, "a.png")
+    assert upload_token(f"{tmp_path}/{token}/a.png", tmp_path) == token
     for path in (f"{tmp_path}/x/a.png", f"/etc/{token}/a", "http://x/y", str(tmp_path), ""):
-        assert upload_token(path, tmp_path) is None
+        assert upload_token(path, tmp_path) == ""
 
 
 def test_private_folder_is_private_and_gone_and_leftovers_go_with_the_next(tmp_path):
