@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from privface.app.uploads import File, UploadError, megabytes, unpack_photos
+from privface.app.uploads import File, UploadError, megabytes, unpack_photos, untaken
 from privface.audit import AuditResult
 from privface.errors import PrivfaceError
 from privface.options import AuditOptions, Effort
 from privface.pipeline import audit
+from privface.pipeline.faces import Progress
 from privface.report.compare import write_comparison
 from privface.report.reading import plain_text
 
@@ -43,7 +44,7 @@ class AuditBench:
         effort: Effort = "quick",
         aligned: bool = False,
         ours: bool = False,
-        progress: Callable[[str, int, int], None] = lambda _stage, _done, _total: None,
+        progress: Progress = lambda _stage, _done, _total: None,
     ) -> tuple[str, dict[str, bytes]]:
         """Unpack two zips of photos, audit, take the results into memory, wipe.
 
@@ -109,7 +110,11 @@ class AuditBench:
             UploadError: If one is no audit.
             AuditError: If they are not of the same originals.
         """
-        named = list(zip(_names(uploads), map(_document, uploads), strict=True))
+        taken: set[str] = set()
+        stems = [plain_text(upload.name.removesuffix(".json"))[:60] or "audit" for upload in uploads]
+        named = [
+            (untaken(stem, taken), _document(upload)) for stem, upload in zip(stems, uploads, strict=True)
+        ]
         with TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as work:
             try:
                 return write_comparison(named, Path(work) / "comparison.html").read_bytes()
@@ -146,16 +151,3 @@ def _document(upload: File) -> Mapping[str, Any]:
     except PrivfaceError as error:
         message = error.message if upload.name in error.message else f"{upload.name}: {error.message}"
         raise UploadError(message, hint=error.hint) from error
-
-
-def _names(uploads: Sequence[File]) -> list[str]:
-    """Names without ``.json``, told apart where they are equal."""
-    names: list[str] = []
-    for upload in uploads:
-        stem = plain_text(upload.name.removesuffix(".json"))[:60] or "audit"
-        name, number = stem, 1
-        while name in names:
-            number += 1
-            name = f"{stem} {number}"
-        names.append(name)
-    return names

@@ -16,9 +16,8 @@ _LOCK = "lock"
 
 
 @contextmanager
-def private_folder(parent: Path | None = None) -> Iterator[Path]:
+def private_folder(parent: Path) -> Iterator[Path]:
     """A folder of mode 0700 that is removed at the end; leftovers of killed servers are removed, too."""
-    parent = parent or Path(tempfile.gettempdir())
     remove_leftovers(parent)
     with (
         tempfile.TemporaryDirectory(prefix=PREFIX, dir=parent, ignore_cleanup_errors=True) as folder,

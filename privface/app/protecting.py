@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from privface.app.methods import Method
-from privface.app.uploads import LIMITS, File, image_suffix, safe_name
+from privface.app.uploads import LIMITS, File, image_suffix, safe_stem, untaken
 from privface.errors import ImageError
 from privface.faces import FaceDetector, MTCNNDetector
 from privface.images import WRITTEN_SUFFIXES, decode_image, encode_image, to_unit
@@ -106,7 +106,7 @@ class PhotoDesk:
     ) -> list[Outcome]:
         suffix = image_suffix(upload.data)
         suffix = suffix if suffix in WRITTEN_SUFFIXES else ".png"
-        name = _untaken(safe_name(upload.name, suffix=suffix), taken)
+        name = untaken(safe_stem(upload.name), taken, suffix=suffix)
         if faces == "detect":
             self._detector = self._detector or MTCNNDetector()
         one, row, files = protect_in_memory(
@@ -122,7 +122,7 @@ class PhotoDesk:
         for number, (written, data) in enumerate(files.items()):
             pair = np.stack([one.faces[number], one.protected[number]])
             told = f"{upload.name}, face {number + 1} of {len(one.faces)}" if several else upload.name
-            saved = _untaken(written, taken) if number else name
+            saved = untaken(written.removesuffix(suffix), taken, suffix=suffix) if number else name
             shown.append(self._seen(pair, told, saved, data))
         return shown
 
@@ -137,16 +137,6 @@ class PhotoDesk:
             matches=tuple((m.name, _cosine(*m.embed(pair))) for m in self.matchers),
             genders=tuple((p.name, *expit(p.male_scores(pair)).tolist()) for p in self.probes),
         )
-
-
-def _untaken(name: str, taken: set[str]) -> str:
-    stem, _, suffix = name.rpartition(".")
-    number, free = 1, name
-    while free.lower() in taken:
-        number += 1
-        free = f"{stem}-{number}.{suffix}"
-    taken.add(free.lower())
-    return free
 
 
 def _reason(row: ManifestRow, name: str) -> str:

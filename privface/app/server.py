@@ -52,7 +52,7 @@ def serve(settings: Settings, *, ready: Callable[[str], None] | None = None) -> 
     """
     with (
         _listening(settings.port) as listener,
-        private_folder() as folder,
+        private_folder(Path(tempfile.gettempdir())) as folder,
         open_page(settings, folder) as app,
     ):
         import uvicorn  # noqa: PLC0415 - came with Gradio

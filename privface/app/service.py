@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from privface.app import markup
 from privface.app.auditing import AuditBench
@@ -20,7 +21,7 @@ from privface.app.protecting import Faces, Outcome, PhotoDesk
 from privface.app.shelf import Shelf
 from privface.app.uploads import LIMITS, File, UploadError, check_sizes
 from privface.errors import PrivfaceError
-from privface.options import Effort
+from privface.pipeline.faces import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class Service:
             yield markup.hint("Drop photos above, or take one with the camera.")
             return
 
-        def work(tell: Callable[[str, int, int], None]) -> str:
+        def work(tell: Progress) -> str:
             if not WEAKEST <= strength <= STRONGEST:
                 raise UploadError(
                     f"The strength {strength:g} is outside {WEAKEST:g}..{STRONGEST:g}.", hint="1 is usual."
@@ -79,24 +80,19 @@ class Service:
         original: str | None,
         protected: str | None,
         labels: str | None,
-        *,
-        effort: Effort,
-        aligned: bool,
-        ours: bool,
+        **choices: Any,
     ) -> Iterator[str]:
         """Audit two archives, as :meth:`AuditBench.audit`; yields how far it is, then the report or what is wrong."""
         self.shelf.drop(session, "audited")
 
-        def work(tell: Callable[[str, int, int], None]) -> str:
+        def work(tell: Progress) -> str:
             if original is None or protected is None:
                 raise UploadError(
                     "An audit needs two zip archives.", hint="Choose the originals and the protected photos."
                 )
             first, second = self._uploads(session, "archives", [original, protected])
             table = None if labels is None else self._uploads(session, "archives", [labels])[0]
-            headline, files = self.bench.audit(
-                first, second, table, effort=effort, aligned=aligned, ours=ours, progress=tell
-            )
+            headline, files = self.bench.audit(first, second, table, **choices, progress=tell)
             return self._framed(session, "audited", headline, files)
 
         yield from self._watched(session, work)
@@ -142,7 +138,7 @@ class Service:
         check_sizes([u.name for u in uploads], [len(u.data) for u in uploads])
         return uploads
 
-    def _watched(self, session: str, work: Callable[[Callable[[str, int, int], None]], str]) -> Iterator[str]:
+    def _watched(self, session: str, work: Callable[[Progress], str]) -> Iterator[str]:
         """Run work in a thread of its own; yields how far it is, at last its HTML. Who leaves stops it."""
         stop = self._stops[session] = threading.Event()
         stages: queue.SimpleQueue[tuple[str, int, int]] = queue.SimpleQueue()

@@ -98,10 +98,20 @@ def image_suffix(data: bytes) -> str:
     raise ImageError("not an image that can be read.", hint=f"Give one of {', '.join(IMAGE_SUFFIXES)}.")
 
 
-def safe_name(name: str, *, suffix: str) -> str:
-    """A file name for a download: no folders, no control characters, nothing a shell or a page could read as code."""
+def safe_stem(name: str) -> str:
+    """A file name for a download, without its suffix: no folder, nothing a terminal, shell or page could read as code."""
     stem = PurePosixPath(name.replace("\\", "/")).stem
-    return (re.sub(r"[^\w.\- ]+", "_", stem).strip(". ")[:80] or "photo") + suffix
+    return re.sub(r"[^\w.\- ]+", "_", stem).strip(". ")[:80] or "photo"
+
+
+def untaken(stem: str, taken: set[str], *, suffix: str = "") -> str:
+    """A name that is not taken yet, with a number where it must be; it is taken from now on."""
+    name, number = f"{stem}{suffix}", 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{stem}-{number}{suffix}"
+    taken.add(name.lower())
+    return name
 
 
 def unpack_photos(data: bytes, folder: Path, *, name: str, stop: Callable[[], None] = lambda: None) -> int:

@@ -27,7 +27,7 @@ from privface.app.uploads import (
     UploadError,
     check_sizes,
     image_suffix,
-    safe_name,
+    safe_stem,
     unpack_photos,
 )
 from privface.device import Device
@@ -107,7 +107,7 @@ def test_formats_are_told_by_content():
     ],
 )
 def test_download_names_are_plain(name, safe):
-    assert safe_name(name, suffix=".jpg") == safe
+    assert safe_stem(name) + ".jpg" == safe
 
 
 def test_shelf_forgets_by_time_and_owner_and_pushes_nobody_out():
