@@ -76,7 +76,7 @@ def write_report(
 
 
 @cache
-def environment(package: str = "privface.report") -> Environment:
+def environment(package: str = "privface.report", *, text: Callable[[str], str] = plain_text) -> Environment:
     """Where pages of a package are filled in: everything is escaped, and control characters are dropped."""
     environment = Environment(
         loader=PackageLoader(package),
@@ -84,7 +84,7 @@ def environment(package: str = "privface.report") -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: plain_text(value) if type(value) is str else value,
+        finalize=lambda value: text(value) if type(value) is str else value,
     )
     # a script ends where "</script" stands, and ours has none; its hash is what the page's policy lets run
     script = (Path(__file__).parent / "templates" / "sort.js").read_text(encoding="utf-8")
