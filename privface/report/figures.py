@@ -19,7 +19,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
@@ -52,6 +51,7 @@ _TINY = 1e-9  # stands for a rate of zero on a logarithmic axis; far outside of 
 
 _STYLE: Any = {  # Any: type stubs spell the keys out as literals
     "svg.fonttype": "none",
+    "svg.hashsalt": "privface",  # ids are then a function of the drawing alone, and else random in each run
     "font.size": 11,
     "text.color": _INK,
     "axes.labelcolor": _INK,
@@ -94,7 +94,7 @@ def det_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
             at_floor = float(fnmr[np.argmin(np.abs(np.log(fmr / _FMR_FLOOR)))])
             ends.append((math.log10(max(at_floor, _FNMR_FLOOR)), str(curve["mode"]), colour))
         span = abs(math.log10(_FNMR_FLOOR))
-        for height, (_, mode, colour) in zip(_spread(ends, gap=0.065 * span), sorted(ends), strict=True):
+        for height, (_, mode, colour) in _spread(ends, gap=0.065 * span):
             axes.annotate(
                 mode,
                 (0, 1 + height / span),
@@ -190,8 +190,8 @@ def _name_marks(axes: Axes, height: float, row: Mapping[str, Any]) -> None:
         (Reading.of(row.get("leakage")).value, "protected", _PROTECTED),
     ]
     places = _spread(marks, gap=0.125)
-    shift = min(0.975 - places[-1], 0.0) + max(0.55 - places[0], 0.0)
-    for place, (_, word, colour) in zip(places, sorted(marks), strict=True):
+    shift = min(0.975 - places[-1][0], 0.0) + max(0.55 - places[0][0], 0.0)
+    for place, (_, word, colour) in places:
         axes.text(place + shift, height, word, color=colour, ha="center", va="center", fontsize=10)
 
 
@@ -246,9 +246,9 @@ def tradeoff_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
             axes, "original", (float(first["leakage_before"]), float(first["tmr_before"])), _ORIGINAL, rise=13
         )
         places = _spread(ends, gap=0.07 * height)
-        for place, (_, name, x) in zip(places, sorted(ends), strict=True):
+        for place, (_, name, x) in places:
             _note(axes, name, (x, place), _PROTECTED, rise=-9)
-        _note(axes, "protected", (min(ends)[2], places[0]), _PROTECTED, rise=-22, weight="bold")
+        _note(axes, "protected", (min(ends)[2], places[0][0]), _PROTECTED, rise=-22, weight="bold")
         _leakage_and_tmr(axes, "↖ better")
         axes.set_xlabel("gender leakage, worst trained attacker")
         axes.set_ylabel("same person recognised (TMR)")
@@ -416,12 +416,9 @@ def sweep_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
 
 def sweep_picture(points: Sequence[Mapping[str, Any]], *, title: str) -> bytes:
     """The same as :func:`sweep_figure`, as a PNG on white."""
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        buffer = io.BytesIO()
-        metadata = {"Title": plain_text(title), "Software": None}
-        _sweep(points).savefig(buffer, format="png", dpi=150, facecolor="white", metadata=metadata)
-        return buffer.getvalue()
+    metadata = {"Title": plain_text(title), "Software": None}
+    with mpl.rc_context(_STYLE):
+        return _saved(_sweep(points), format="png", dpi=150, facecolor="white", metadata=metadata)
 
 
 _METHOD_STYLE = {"trained": (_PROTECTED, "o"), "originals": (_INK, "D")}
@@ -506,7 +503,6 @@ def _name_points(
 
 def _canvas(*, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-    FigureCanvasSVG(figure)
     return figure, figure.add_subplot()
 
 
@@ -532,23 +528,27 @@ def _short(text: object, limit: int) -> str:
     return clean if len(clean) <= limit else f"{clean[:head]}…{clean[len(clean) - (limit - 1 - head) :]}"
 
 
-def _spread(ends: Sequence[tuple[float, Any, Any]], *, gap: float) -> list[float]:
-    """Label heights in the order of ``sorted(ends)``, pushed apart to at least ``gap``, centred as before."""
+def _spread(ends: Sequence[tuple[float, Any, Any]], *, gap: float) -> list[tuple[float, Any]]:
+    """Heights of labels with their ends in order, pushed apart to at least ``gap``, centred as before."""
     wanted = sorted(end[0] for end in ends)
     placed: list[float] = []
     for height in wanted:
         placed.append(max(height, placed[-1] + gap) if placed else height)
-    shift = (sum(placed) - sum(wanted)) / len(placed) if placed else 0.0
-    return [height - shift for height in placed]
+    shift = (sum(placed) - sum(wanted)) / max(len(placed), 1)
+    return [(height - shift, end) for height, end in zip(placed, sorted(ends), strict=True)]
+
+
+def _saved(figure: Figure, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser has the letters
+        figure.savefig(buffer, **options)
+    return buffer.getvalue()
 
 
 def _svg(figure: Figure, *, title: str) -> str:
-    buffer = io.BytesIO()
-    # The salt makes ids a function of the drawing alone; without it they are random in each run.
-    with mpl.rc_context({"svg.hashsalt": "privface"}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser has the letters
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _themed(buffer.getvalue().decode("utf-8"), title=plain_text(title))
+    svg = _saved(figure, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _themed(svg.decode("utf-8"), title=plain_text(title))
 
 
 def _themed(svg: str, *, title: str) -> str:
@@ -563,6 +563,6 @@ def _themed(svg: str, *, title: str) -> str:
         svg = svg.replace(f": {colour}", f": var({variable}, {colour})")
     svg = re.sub(r"(font: [^\"';]*?\d+(?:\.\d+)?px)[^;\"]*", r"\1 system-ui, sans-serif", svg)
     label = title.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
-    svg = re.sub(r'(<svg\b[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg\b[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    for size in ("width", "height"):
+        svg = re.sub(rf'(<svg\b[^>]*?) {size}="[^"]*"', r"\1", svg, count=1)
     return re.sub(r"<svg\b([^>]*)>", lambda m: f'<svg role="img" aria-label="{label}"{m[1]}>', svg, count=1)

@@ -113,7 +113,7 @@ def test_figures_carry_no_date_and_do_not_vary_between_processes(audit: dict[str
 
 
 def test_labels_are_pushed_apart_and_stay_centred() -> None:
-    placed = _spread([(0.5, "a", ""), (0.5, "b", ""), (0.9, "c", "")], gap=0.1)
+    placed = [height for height, _ in _spread([(0.5, "a", ""), (0.5, "b", ""), (0.9, "c", "")], gap=0.1)]
     assert placed[1] - placed[0] == pytest.approx(0.1)
     assert sum(placed) == pytest.approx(1.9)
     assert _spread([], gap=1) == []
