@@ -52,11 +52,7 @@ def read_wav(path: Path) -> Samples:
             hint="Convert it to 16-bit PCM WAV.",
         ) from error
     if data.ndim == 2:
-        data = (
-            data.mean(axis=1)
-            if data.dtype.kind == "f"
-            else data.astype(np.float64).mean(axis=1).astype(data.dtype)
-        )
+        data = data.mean(axis=1).astype(data.dtype)
     if not data.size or not rate:
         raise DataError(
             f"{path.name} holds no sound.", hint="Give a WAV file with at least a second of speech."

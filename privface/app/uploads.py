@@ -11,13 +11,13 @@ from pathlib import Path, PurePosixPath
 
 from privface.errors import DataError, ImageError, PrivfaceError
 from privface.images import IMAGE_SUFFIXES
+from privface.protect.archives import zip_fault
 
 LABELS_NAME = "labels.csv"
 """A table of this name at the top of a zip is unpacked with the photos."""
 
 _CHUNK = 1 << 20
 _DIRECTORY_ENTRY = b"PK\x01\x02"
-_JUNK = ("__MACOSX/",)
 _SIGNATURES: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"\xff\xd8\xff"), ".jpg"),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), ".png"),
@@ -167,8 +167,6 @@ def _damaged(name: str, error: Exception) -> UploadError:
 
 def _members(archive: zipfile.ZipFile, name: str) -> Iterator[zipfile.ZipInfo]:
     """The members to unpack, after a look at all of them."""
-    from privface.protect.archives import zip_fault  # noqa: PLC0415 - torch comes with it
-
     declared = sum(member.file_size for member in archive.infolist())
     if declared > LIMITS.unpacked_bytes:
         raise UploadError(
@@ -180,7 +178,11 @@ def _members(archive: zipfile.ZipFile, name: str) -> Iterator[zipfile.ZipInfo]:
         if fault is not None:
             raise UploadError(f"{name}: the entry {member.filename!r}: {fault}.", hint="Pack it without.")
         path = PurePosixPath(member.filename)
-        if member.is_dir() or member.filename.startswith(_JUNK) or any(p.startswith(".") for p in path.parts):
+        if (
+            member.is_dir()
+            or member.filename.startswith("__MACOSX/")
+            or any(p.startswith(".") for p in path.parts)
+        ):
             continue
         if path.name.lower().endswith(IMAGE_SUFFIXES) or path.name == LABELS_NAME:
             yield member
