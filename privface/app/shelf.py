@@ -39,10 +39,6 @@ class Shelf:
         with self._lock:
             return sum(len(place.item.data) for place in self._places.values())
 
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._places)
-
     def put(self, *items: File, owner: Owner | None = None) -> list[str]:
         """Hold items, all or none of them; nobody else's is pushed out for them. Gives names of 128 random bits, in hexadecimal.
 

@@ -114,8 +114,8 @@ def untaken(stem: str, taken: set[str], *, suffix: str = "") -> str:
     return name
 
 
-def unpack_photos(data: bytes, folder: Path, *, name: str, stop: Callable[[], None] = lambda: None) -> int:
-    """Unpack the photos of a zip archive, and a ``labels.csv`` beside them, into a new folder of mode 0700; counts them.
+def unpack_photos(data: bytes, folder: Path, *, name: str, stop: Callable[[], None] = lambda: None) -> None:
+    """Unpack the photos of a zip archive, and a ``labels.csv`` beside them, into a new folder of mode 0700.
 
     A folder that holds everything is left out of the paths. Other files are passed over, a manifest among them: it
     would tell the audit where to look. ``stop`` is called between members, and raises to stop.
@@ -152,13 +152,11 @@ def unpack_photos(data: bytes, folder: Path, *, name: str, stop: Callable[[], No
         ) from error
     except Exception as error:  # zipfile lets through whatever its decompressors raise
         raise _damaged(name, error) from error
-    photos = sum(member.filename.lower().endswith(IMAGE_SUFFIXES) for member in members)
-    if not photos:
+    if not any(member.filename.lower().endswith(IMAGE_SUFFIXES) for member in members):
         raise DataError(
             f"{name} holds no photo.",
             hint=f"Photos end in {', '.join(IMAGE_SUFFIXES)}; hidden ones are left out.",
         )
-    return photos
 
 
 def _damaged(name: str, error: Exception) -> UploadError:

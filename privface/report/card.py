@@ -66,7 +66,7 @@ def _matching(rows: Sequence[Mapping[str, Any]]) -> Iterable[Sequence[str]]:
 
 def _missed(tmr: object) -> str:
     found = Reading.of(tmr)
-    return Reading(1 - found.value, 1 - found.high, 1 - found.low, found.n).text
+    return Reading(1 - found.value, 1 - found.high, 1 - found.low).text
 
 
 def _leakage(document: Mapping[str, Any]) -> Iterable[Sequence[str]]:

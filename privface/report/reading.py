@@ -18,21 +18,18 @@ class Reading:
     value: float = math.nan
     low: float = math.nan
     high: float = math.nan
-    n: int = 0
     reason: str = "not part of this audit"
 
     @classmethod
     def of(cls, figure: object) -> Reading:
-        """A reading of ``{"value", "low", "high", "n", "reason"}``, a plain number, nothing, or a reading."""
+        """A reading of ``{"value", "low", "high", "reason"}``, a plain number, nothing, or a reading."""
         if isinstance(figure, Reading):
             return figure
         if isinstance(figure, Mapping):
             value = _number(figure.get("value"))
             reason = plain_text(figure.get("reason") or "no reason given")
             low, high = _number(figure.get("low")), _number(figure.get("high"))
-            n = _number(figure.get("n"))
-            count = int(n) if math.isfinite(n) else 0
-            return cls(value, low, high, count, "" if math.isfinite(value) else reason)
+            return cls(value, low, high, "" if math.isfinite(value) else reason)
         value = _number(figure)
         return cls(value, reason="") if math.isfinite(value) else cls()
 
@@ -58,7 +55,7 @@ class Reading:
         """An AUC turned into leakage, max(AUC, 1 - AUC): a sure mistake tells as much as a sure hit."""
         if not self.known or self.value >= 0.5:
             return self
-        return Reading(1 - self.value, 1 - self.high, 1 - self.low, self.n, self.reason)
+        return Reading(1 - self.value, 1 - self.high, 1 - self.low, self.reason)
 
 
 def rows_of(document: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:

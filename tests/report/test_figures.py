@@ -120,9 +120,7 @@ def test_labels_are_pushed_apart_and_stay_centred() -> None:
 
 
 def test_readings_take_figures_numbers_and_nothing() -> None:
-    assert Reading.of({"value": 0.4, "low": 0.3, "high": 0.45, "n": 7}).leakage == Reading(
-        0.6, 0.55, 0.7, 7, ""
-    )
+    assert Reading.of({"value": 0.4, "low": 0.3, "high": 0.45, "n": 7}).leakage == Reading(0.6, 0.55, 0.7, "")
     assert Reading.of(0.7).value == 0.7
     assert not Reading.of(0.7).has_interval
     for nothing in (None, "text", True, [], float("inf")):
