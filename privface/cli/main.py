@@ -30,12 +30,6 @@ from privface.cli.sweep import sweep
 from privface.errors import PrivfaceError
 from privface.options import Alignment, Computing, ModelChoice
 
-_OF_TRAIN = {
-    "facenet_pytorch", "joblib", "lightning_fabric", "matplotlib", "pandas", "scipy", "skimage", "sklearn", "threadpoolctl",
-    "torch", "torchvision",
-}  # fmt: skip
-"""Packages that only the whole install brings, the extra ``train``, as they are imported."""
-
 app = typer.Typer(
     name="privface",
     no_args_is_help=True,
@@ -308,13 +302,13 @@ def main() -> None:
         _fail("There is not enough memory.", "Take fewer images at once, such as --batch-size 8.", EXIT_USAGE)
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
-        if package in _OF_TRAIN:
-            _fail(
-                f"This needs {package}, which a light install does not have.",
-                "Install all of privface: pip install 'privface[train]'.",
-                EXIT_USAGE,
-            )
-        _report_bug(error)
+        if package == "privface":
+            _report_bug(error)
+        _fail(
+            f"This needs {package}, which is not installed.",
+            "Install all of privface: pip install 'privface[train]'.",
+            EXIT_USAGE,
+        )
     except Exception as error:  # whatever it is, a user is told in one sentence
         _report_bug(error)
     except SystemExit as stop:
