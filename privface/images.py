@@ -226,12 +226,8 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def file_key(path: Path, root: Path) -> str:
     r"""Key of a photo: its POSIX path below ``root``; bytes that are not UTF-8 are written as ``\xNN``."""
-    return (
-        path.relative_to(root)
-        .as_posix()
-        .encode("utf-8", "surrogateescape")
-        .decode("utf-8", "backslashreplace")
-    )
+    key = path.relative_to(root).as_posix()
+    return key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def list_images(root: Path, *, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[Path]:

@@ -52,11 +52,7 @@ def read_wav(path: Path) -> Samples:
             hint="Convert it to 16-bit PCM WAV.",
         ) from error
     if data.ndim == 2:
-        data = (
-            data.mean(axis=1)
-            if data.dtype.kind == "f"
-            else data.astype(np.float64).mean(axis=1).astype(data.dtype)
-        )
+        data = data.mean(axis=1).astype(data.dtype)
     if not data.size or not rate:
         raise DataError(
             f"{path.name} holds no sound.", hint="Give a WAV file with at least a second of speech."
@@ -110,21 +106,6 @@ def magnitudes(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
     seen = (seen / max(float(seen.max()), 1e-9)) ** POWER
     floor = np.quantile(seen, 0.2, axis=1, keepdims=True)
     return np.stack([seen, np.broadcast_to(floor, seen.shape)]).astype(np.float32)
-
-
-def si_sdr(estimate: Samples, reference: Samples) -> float:
-    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al., ICASSP 2019); higher is better.
-
-    Raises:
-        DataError: If the lengths differ or the reference is silent.
-    """
-    a, b = np.asarray(estimate, np.float64), np.asarray(reference, np.float64)
-    if a.shape != b.shape or not np.any(b):
-        raise DataError(
-            f"SI-SDR of {a.shape} and {b.shape}: equal lengths and a reference that sounds are needed."
-        )
-    target = (a @ b) / (b @ b) * b
-    return float(10.0 * np.log10((target @ target) / max(float((a - target) @ (a - target)), 1e-20)))
 
 
 def mix(speech: Samples, noise: Samples, *, snr: float) -> tuple[Samples, Samples]:

@@ -16,7 +16,6 @@ from privface.speech import (
     magnitudes,
     mix,
     read_wav,
-    si_sdr,
     sound,
     spectrogram,
     voice_mask,
@@ -26,6 +25,13 @@ from privface.speech import (
 
 def tone(seconds: float = 1.0, hertz: float = 440.0, rate: int = RATE) -> np.ndarray:
     return (0.5 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate)).astype(np.float32)
+
+
+def ratio(estimate: np.ndarray, reference: np.ndarray) -> float:
+    """Decibels of what is the reference, at any volume, over what is not (SI-SDR)."""
+    a, b = estimate.astype(np.float64), reference.astype(np.float64)
+    target = (a @ b) / (b @ b) * b
+    return float(10 * np.log10((target @ target) / ((a - target) @ (a - target))))
 
 
 @pytest.mark.parametrize("length", [1, 100, 512, 16_001])
@@ -66,14 +72,6 @@ def test_mixtures_have_the_ratio_that_was_asked_for(snr):
     assert 10 * np.log10(np.mean(speech**2) / np.mean(added**2)) == pytest.approx(snr, abs=1e-3)
 
 
-def test_si_sdr_of_orthogonal_noise_is_the_ratio_of_powers_and_knows_no_scale():
-    speech, noise = tone(hertz=400), 0.1 * tone(hertz=800)
-    assert si_sdr(speech + noise, speech) == pytest.approx(20.0, abs=0.01)
-    assert si_sdr(7 * (speech + noise), speech) == pytest.approx(20.0, abs=0.01)
-    with pytest.raises(DataError, match="SI-SDR"):
-        si_sdr(speech, np.zeros_like(speech))
-
-
 def test_the_mask_leaves_the_voice():
     speech, noise = tone(hertz=500), generated_noise(0, RATE, np.random.default_rng(1))
     noisy, _ = mix(speech, noise, snr=0.0)
@@ -82,7 +80,7 @@ def test_the_mask_leaves_the_voice():
     assert mask.min() >= 0.0
     assert mask.max() <= 1.0
     cleaned = sound(spectrum * np.vstack([mask, mask[-1:]]), length=len(noisy))
-    assert si_sdr(cleaned, speech) > si_sdr(noisy, speech) + 8
+    assert ratio(cleaned, speech) > ratio(noisy, speech) + 8
 
 
 @pytest.mark.parametrize("kind", range(NOISES))
@@ -108,7 +106,7 @@ def test_wav_files_of_any_type_and_rate_are_read(kind, tmp_path):
     wavfile.write(tmp_path / "a.wav", 8000, np.stack([data, data], axis=1))
     found = read_wav(tmp_path / "a.wav")
     assert len(found) == RATE
-    assert si_sdr(found[500:-500], tone()[500:-500]) > 25
+    assert ratio(found[500:-500], tone()[500:-500]) > 25
 
 
 def test_written_files_are_read_back(tmp_path):

@@ -36,7 +36,6 @@ from privface.speech import (
     magnitudes,
     mix,
     read_wav,
-    si_sdr,
     sound,
     spectrogram,
 )
@@ -96,6 +95,13 @@ SENTENCES = {
         "La pluie tombait doucement sur les toits de la ville endormie.",
     ),
 }
+
+
+def si_sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
+    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al., ICASSP 2019); higher is better."""
+    a, b = np.asarray(estimate, np.float64), np.asarray(reference, np.float64)
+    target = (a @ b) / (b @ b) * b
+    return float(10.0 * np.log10((target @ target) / max(float((a - target) @ (a - target)), 1e-20)))
 
 
 SETTINGS = FitSettings(epochs=EPOCHS, batch_size=4, learning_rate=2e-3, loss="mse")

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from privface.app.uploads import File, UploadError, megabytes, unpack_photos
+from privface.app.uploads import File, UploadError, megabytes, unpack_photos, untaken
 from privface.audit import AuditResult
 from privface.errors import PrivfaceError
 from privface.options import AuditOptions, Effort
 from privface.pipeline import audit
+from privface.pipeline.faces import Progress
 from privface.report.compare import write_comparison
 from privface.report.reading import plain_text
-
-RESAMPLES: dict[Effort, int] = {"quick": 200, "standard": 1000, "full": 1000}
-"""Bootstrap resamples by effort; fewer make the intervals of a first look rougher."""
 
 MAX_AUDIT_BYTES = 10_000_000
 """An audit.json has about a tenth of this; text of this size takes a tenth of a gigabyte once it is read."""
@@ -29,21 +27,13 @@ _PARQUET = b"PAR1"
 
 @dataclass(frozen=True)
 class AuditBench:
-    """Audits, with the models that the command line names.
-
-    Attributes:
-        folder: Private folder to work in.
-        matchers: Specifications of face matchers.
-        probes: Specifications of gender classifiers.
-        device: Where networks compute (:class:`~privface.options.Computing`).
-        model: Run folder of the protector that is offered; an exported file does not tell whom it has met.
-    """
+    """Audits in a private folder, with the models that the command line names."""
 
     folder: Path
     matchers: Sequence[str] = ()
     probes: Sequence[str] = ()
     device: str = "auto"
-    model: Path | None = None
+    model: Path | None = None  # run folder of the protector; an exported file does not tell whom it has met
 
     def audit(
         self,
@@ -54,18 +44,12 @@ class AuditBench:
         effort: Effort = "quick",
         aligned: bool = False,
         ours: bool = False,
-        progress: Callable[[str, int, int], None] = lambda _stage, _done, _total: None,
+        progress: Progress = lambda _stage, _done, _total: None,
     ) -> tuple[str, dict[str, bytes]]:
-        """Unpack, audit, take the results into memory, wipe.
+        """Unpack two zips of photos, audit, take the results into memory, wipe.
 
-        Args:
-            original: Zip of original photos, a folder a person.
-            protected: Zip of protected photos with the same paths, from any tool.
-            labels: CSV table with ``gender`` and ``file`` or ``identity``; by default ``labels.csv`` in the zip of originals.
-            effort: Which attackers are sent.
-            aligned: The photos are aligned face crops.
-            ours: They were protected with this server's model: its training people are refused, models it met are marked.
-            progress: Told about every stage; what it raises stops the audit.
+        ``labels`` are by default those in the zip of originals. Of photos protected with this server's model (``ours``) its
+        training people are refused, and models it met are marked. What ``progress`` raises stops the audit.
 
         Returns:
             The verdict in one sentence, and ``report.html`` (no script, no other file) and ``audit.json``.
@@ -76,7 +60,7 @@ class AuditBench:
         self._refuse(labels)
         options = AuditOptions(
             effort=effort,
-            resamples=RESAMPLES[effort],
+            resamples=200 if effort == "quick" else 1000,  # fewer make the intervals of a first look rougher
             device=self.device,
             faces="aligned" if aligned else "auto",
         )
@@ -120,16 +104,17 @@ class AuditBench:
             )
 
     def compare(self, uploads: Sequence[File]) -> bytes:
-        """The comparison of some audits as an HTML page.
-
-        Args:
-            uploads: ``audit.json`` files of audits of the same photos; those with equal names get numbers.
+        """The comparison of ``audit.json`` files as an HTML page; those with equal names get numbers.
 
         Raises:
             UploadError: If one is no audit.
             AuditError: If they are not of the same originals.
         """
-        named = list(zip(_names(uploads), map(_document, uploads), strict=True))
+        taken: set[str] = set()
+        stems = [plain_text(upload.name.removesuffix(".json"))[:60] or "audit" for upload in uploads]
+        named = [
+            (untaken(stem, taken), _document(upload)) for stem, upload in zip(stems, uploads, strict=True)
+        ]
         with TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as work:
             try:
                 return write_comparison(named, Path(work) / "comparison.html").read_bytes()
@@ -166,16 +151,3 @@ def _document(upload: File) -> Mapping[str, Any]:
     except PrivfaceError as error:
         message = error.message if upload.name in error.message else f"{upload.name}: {error.message}"
         raise UploadError(message, hint=error.hint) from error
-
-
-def _names(uploads: Sequence[File]) -> list[str]:
-    """Names without ``.json``, told apart where they are equal."""
-    names: list[str] = []
-    for upload in uploads:
-        stem = plain_text(upload.name.removesuffix(".json"))[:60] or "audit"
-        name, number = stem, 1
-        while name in names:
-            number += 1
-            name = f"{stem} {number}"
-        names.append(name)
-    return names

@@ -16,13 +16,8 @@ _LOCK = "lock"
 
 
 @contextmanager
-def private_folder(parent: Path | None = None) -> Iterator[Path]:
-    """A folder of mode 0700 that is removed at the end; leftovers of killed servers are removed, too.
-
-    Args:
-        parent: Where to make it; by default the system's folder for temporary files.
-    """
-    parent = parent or Path(tempfile.gettempdir())
+def private_folder(parent: Path) -> Iterator[Path]:
+    """A folder of mode 0700 that is removed at the end; leftovers of killed servers are removed, too."""
     remove_leftovers(parent)
     with (
         tempfile.TemporaryDirectory(prefix=PREFIX, dir=parent, ignore_cleanup_errors=True) as folder,
@@ -31,14 +26,11 @@ def private_folder(parent: Path | None = None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def remove_leftovers(parent: Path) -> int:
-    """Remove folders of our user's servers that no longer run; returns how many there were."""
-    removed = 0
+def remove_leftovers(parent: Path) -> None:
+    """Remove folders of our user's servers that no longer run."""
     for folder in parent.glob(f"{PREFIX}*"):
         with suppress(Timeout, OSError):  # its server runs, or it has gone meanwhile
             ours = not folder.is_symlink() and folder.stat().st_uid == os.getuid()
             if ours and (folder / _LOCK).is_file():  # without one, it is being made
                 with FileLock(folder / _LOCK, timeout=0):
                     shutil.rmtree(folder, ignore_errors=True)
-                    removed += 1
-    return removed

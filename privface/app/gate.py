@@ -32,10 +32,7 @@ _AT_ONCE = 4
 _LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 """Names under which the page may be asked for, so that no strange page can speak to it under a name of its own."""
 
-_MEDIA = {
-    f".{name}": f"image/{kind}"
-    for name, kind in (("jpg", "jpeg"), ("png", "png"), ("webp", "webp"), ("gif", "gif"), ("bmp", "bmp"))
-}
+_SHOWN = (".jpg", ".png", ".webp", ".gif", ".bmp")
 
 _PAGE_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -93,10 +90,8 @@ class _InMemory(MultiPartParser):
 class Gate:
     """ASGI middleware in front of Gradio.
 
-    Args:
-        app: Gradio.
-        shelf: Where uploads and results are held.
-        folder: What paths of uploads begin with; Gradio takes nothing from elsewhere. Nothing is written there.
+    Uploads and results are held on the shelf. Paths of uploads begin with the folder, as Gradio takes nothing from elsewhere;
+    nothing is written there.
     """
 
     def __init__(self, app: ASGIApp, *, shelf: Shelf, folder: Path) -> None:
@@ -177,8 +172,8 @@ class Gate:
     def _kept(self, path: str) -> Response:
         """A result, or an upload that the page shows again, such as a picture of the camera."""
         upload = path.startswith(_FILE)
-        token, _ = upload_token(path.removeprefix(_FILE), self._folder) or ("", "")
-        item = self._shelf.get(token if upload else path.split("/")[2])
+        token = upload_token(path.removeprefix(_FILE), self._folder) if upload else path.split("/")[2]
+        item = self._shelf.get(token)
         if item is None:
             return PlainTextResponse("This is no longer held. Make it again.", 404)
         media = _image_media(item.data) if upload else item.media
@@ -207,13 +202,11 @@ class Gate:
         await self._app(scope, counted, send)
 
 
-def upload_token(path: str, folder: Path | str) -> tuple[str, str] | None:
-    """Token and name of an upload by the path that :class:`Gate` gave it; ``None`` where it gave no such path."""
-    lead = f"{folder}/"
-    token, slash, name = unquote(path).removeprefix(lead).partition("/")
-    if not unquote(path).startswith(lead) or not slash or len(token) != 2 * 16:
-        return None
-    return token, name
+def upload_token(path: str, folder: Path | str) -> str:
+    """The name on the shelf of an upload by the path that :class:`Gate` gave it; empty where it gave no such path."""
+    lead, path = f"{folder}/", unquote(path)
+    token, slash, _ = path.removeprefix(lead).partition("/")
+    return token if path.startswith(lead) and slash and len(token) == 2 * 16 else ""
 
 
 def _refusal(words: str, status: int) -> Response:
@@ -252,6 +245,8 @@ def _path_name(name: str) -> str:
 
 def _image_media(data: bytes) -> str:
     try:
-        return _MEDIA.get(image_suffix(data), "application/octet-stream")
+        suffix = image_suffix(data)
     except ImageError:
-        return "application/octet-stream"
+        suffix = ""
+    kind = suffix[1:].replace("jpg", "jpeg")
+    return f"image/{kind}" if suffix in _SHOWN else "application/octet-stream"

@@ -34,20 +34,12 @@ MODEL_NOTE = (
 
 @dataclass(frozen=True)
 class Method:
-    """A way to protect.
-
-    Attributes:
-        name: As the page shows it.
-        note: What it promises, in words.
-        make: The protector of a strength; 1 is usual, or what was trained and audited.
-        adjustable: Whether strength changes anything.
-        baseline: Whether it is one of the simple ones.
-    """
+    """A way to protect."""
 
     name: str
-    note: str
-    make: Callable[[float], ImageProtector]
-    adjustable: bool = True
+    note: str  # what it promises, in words
+    make: Callable[[float], ImageProtector]  # of a strength; 1 is usual, or what was trained and audited
+    adjustable: bool = True  # whether strength changes anything
     baseline: bool = False
 
 
@@ -66,11 +58,7 @@ def baselines() -> list[Method]:
 
 
 def model_methods(path: Path, where: Computing = Computing()) -> list[Method]:  # noqa: B008 - frozen
-    """The model of a run folder or an exported file, once for each choice of what it hides; some have one strength.
-
-    Raises:
-        PrivfaceError: If it cannot be loaded.
-    """
+    """The model of a run folder or an exported file, once for each choice of what it hides; some have one strength."""
     loaded = load_protector(path, device=where.device, precision=where.precision)
     name = f"Model {path.resolve().name}"
     here = loaded.device if isinstance(loaded, Protector) else Device()

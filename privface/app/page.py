@@ -7,6 +7,7 @@ The only file that imports Gradio. Uploads never become files: components here h
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -17,9 +18,9 @@ from privface.app import markup
 from privface.app.gate import Gate, upload_token
 from privface.app.methods import STRONGEST, WEAKEST
 from privface.app.service import Service
-from privface.app.style import STYLE
 from privface.app.uploads import LIMITS, megabytes
 
+_TEMPLATES = Path(__file__).parent / "templates"
 _SWEEP = (60, 60)
 """Seconds between sweeps of Gradio's own folder, and age of what is swept. Nothing of ours is ever there."""
 
@@ -28,16 +29,6 @@ _EFFORTS = (
     ("standard: every attacker but fine-tuned networks", "standard"),
     ("full: those, too; hours", "full"),
 )
-_PLAIN_REFUSALS = """<script>
-new MutationObserver(() => {
-  for (const told of document.querySelectorAll("[data-testid=toast-text]")) {
-    const first = document.createTreeWalker(told, NodeFilter.SHOW_TEXT).nextNode();
-    if (first && /^\\s*HTTP \\d+: /.test(first.data)) first.data = first.data.replace(/^\\s*HTTP \\d+: /, "");
-  }
-}).observe(document, {childList: true, subtree: true});
-</script>"""
-"""Takes the status, which Gradio's client puts before the words of a refused upload, off again."""
-
 _WHOLE, _CROPS = ("Whole photos: find every face", "detect"), ("Face crops, aligned already", "aligned")
 
 
@@ -48,7 +39,7 @@ def _held(component: Any) -> Any:
     """
 
     def checked(path: Any) -> str:
-        if upload_token(str(path), component.GRADIO_CACHE) is None:
+        if not upload_token(str(path), component.GRADIO_CACHE):
             raise gr.Error("This is no upload of this server. Choose the file again.")
         return str(path)
 
@@ -122,8 +113,8 @@ def application(service: Service) -> ASGIApp:
         theme=gr.themes.Default(
             primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
         ),
-        css=STYLE,
-        head=_PLAIN_REFUSALS,
+        css=(_TEMPLATES / "page.css").read_text(encoding="utf-8"),
+        head=(_TEMPLATES / "head.html").read_text(encoding="utf-8"),
     )
     return Gate(app, shelf=service.shelf, folder=service.folder)
 

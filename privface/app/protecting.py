@@ -12,9 +12,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from privface.app.methods import Method
-from privface.app.uploads import LIMITS, File, image_suffix, safe_name
+from privface.app.uploads import LIMITS, File, image_suffix, safe_stem, untaken
 from privface.errors import ImageError
 from privface.faces import FaceDetector, MTCNNDetector
 from privface.images import WRITTEN_SUFFIXES, decode_image, encode_image, to_unit
@@ -48,26 +49,15 @@ class Outcome:
     reason: str | None = None  # why there is no protected face
     output: str = ""  # name for the protected face
     data: bytes | None = None  # the protected face, without metadata
-    pictures: tuple[bytes, bytes, bytes] = (
-        b"",
-        b"",
-        b"",
-    )  # JPEG: original, protected, difference; of the model's size
-    matches: tuple[
-        tuple[str, float], ...
-    ] = ()  # matcher, cosine similarity of original and protected face in [-1, 1]
-    genders: tuple[
-        tuple[str, float, float], ...
-    ] = ()  # classifier, probability of "male" before and after, in [0, 1]
+    pictures: tuple[bytes, ...] = ()  # JPEG: original, protected, difference; of the model's size
+    matches: tuple[tuple[str, float], ...] = ()  # matcher, cosine similarity of the two faces
+    genders: tuple[tuple[str, float, float], ...] = ()  # classifier, probability of "male" before and after
 
 
 class PhotoDesk:
     """Protects photos and reads them with the models of the command line. Safe to use from several threads.
 
-    Args:
-        matchers: Face matchers.
-        probes: Gender classifiers.
-        detector: Finds faces; MTCNN by default, loaded when it is first needed.
+    The detector is MTCNN by default, loaded when it is first needed.
     """
 
     def __init__(
@@ -116,7 +106,7 @@ class PhotoDesk:
     ) -> list[Outcome]:
         suffix = image_suffix(upload.data)
         suffix = suffix if suffix in WRITTEN_SUFFIXES else ".png"
-        name = _untaken(safe_name(upload.name, suffix=suffix), taken)
+        name = untaken(safe_stem(upload.name), taken, suffix=suffix)
         if faces == "detect":
             self._detector = self._detector or MTCNNDetector()
         one, row, files = protect_in_memory(
@@ -132,7 +122,7 @@ class PhotoDesk:
         for number, (written, data) in enumerate(files.items()):
             pair = np.stack([one.faces[number], one.protected[number]])
             told = f"{upload.name}, face {number + 1} of {len(one.faces)}" if several else upload.name
-            saved = _untaken(written, taken) if number else name
+            saved = untaken(written.removesuffix(suffix), taken, suffix=suffix) if number else name
             shown.append(self._seen(pair, told, saved, data))
         return shown
 
@@ -145,18 +135,8 @@ class PhotoDesk:
             data=data,
             pictures=_pictures(faces[0], data),
             matches=tuple((m.name, _cosine(*m.embed(pair))) for m in self.matchers),
-            genders=tuple((p.name, *_probabilities(p.male_scores(pair))) for p in self.probes),
+            genders=tuple((p.name, *expit(p.male_scores(pair)).tolist()) for p in self.probes),
         )
-
-
-def _untaken(name: str, taken: set[str]) -> str:
-    stem, _, suffix = name.rpartition(".")
-    number, free = 1, name
-    while free.lower() in taken:
-        number += 1
-        free = f"{stem}-{number}.{suffix}"
-    taken.add(free.lower())
-    return free
 
 
 def _reason(row: ManifestRow, name: str) -> str:
@@ -165,20 +145,14 @@ def _reason(row: ManifestRow, name: str) -> str:
     return f"{text.rstrip('.')}. {_CURES.get(row.status, '')}".strip()
 
 
-def _pictures(original: NDArray[np.uint8], data: bytes) -> tuple[bytes, bytes, bytes]:
+def _pictures(original: NDArray[np.uint8], data: bytes) -> tuple[bytes, ...]:
     after = decode_image(data)
     difference = np.abs(after.astype(np.int16) - original.astype(np.int16)) * DIFFERENCE_GAIN
     shown = (original, after, np.clip(difference, 0, 255).astype(np.uint8))
-    one, two, three = (encode_image(pixels, ".jpg", quality=90) for pixels in shown)
-    return one, two, three
+    return tuple(encode_image(pixels, ".jpg", quality=90) for pixels in shown)
 
 
 def _cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     a, b = one.astype(np.float64), other.astype(np.float64)
     length = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / length if length > 0 else math.nan
-
-
-def _probabilities(logits: NDArray[np.float64]) -> tuple[float, float]:
-    before, after = 1.0 / (1.0 + np.exp(-np.clip(logits.astype(np.float64), -60.0, 60.0)))
-    return float(before), float(after)

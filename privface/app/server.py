@@ -45,18 +45,14 @@ class Settings:
 def serve(settings: Settings, *, ready: Callable[[str], None] | None = None) -> None:
     """Serve the page until the process is told to stop (SIGINT, SIGTERM); nothing is left behind. For the main thread.
 
-    Args:
-        settings: Models and port.
-        ready: Called with the page's address once it can be opened.
+    ``ready`` is called with the page's address once it can be opened.
 
     Raises:
-        ConfigError: If the port is taken or out of range.
-        MissingExtraError: If Gradio is not installed.
-        PrivfaceError: If a model cannot be loaded.
+        PrivfaceError: If the port is taken or out of range, Gradio is not installed, or a model cannot be loaded.
     """
     with (
         _listening(settings.port) as listener,
-        private_folder() as folder,
+        private_folder(Path(tempfile.gettempdir())) as folder,
         open_page(settings, folder) as app,
     ):
         import uvicorn  # noqa: PLC0415 - came with Gradio
@@ -80,17 +76,11 @@ def open_page(settings: Settings, folder: Path) -> Iterator[ASGIApp]:
     """The page as an ASGI application, and a thread that lets go what nobody uses any more.
 
     The folder is private, and wiped by whoever made it.
-
-    Raises:
-        MissingExtraError: If Gradio is not installed.
-        PrivfaceError: If a model cannot be loaded.
     """
     # before Gradio is imported: it asks for these at several places
     os.environ.update(GRADIO_TEMP_DIR=str(folder), GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
-    before, tempfile.tempdir = (
-        tempfile.tempdir,
-        str(folder),
-    )  # what a library writes for a moment lies there, too
+    # what a library writes for a moment lies there, too
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
     stop = threading.Event()
     try:
         try:
@@ -114,11 +104,7 @@ def open_page(settings: Settings, folder: Path) -> Iterator[ASGIApp]:
 
 
 def build_service(settings: Settings, folder: Path) -> Service:
-    """The work behind the page, its models loaded.
-
-    Raises:
-        PrivfaceError: If a model cannot be loaded.
-    """
+    """The work behind the page, its models loaded."""
     from privface.app.auditing import AuditBench  # noqa: PLC0415 - torch
     from privface.app.methods import baselines, model_methods  # noqa: PLC0415
     from privface.app.protecting import PhotoDesk  # noqa: PLC0415

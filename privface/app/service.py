@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from privface.app import markup
 from privface.app.auditing import AuditBench
@@ -21,21 +21,12 @@ from privface.app.protecting import Faces, Outcome, PhotoDesk
 from privface.app.shelf import Shelf
 from privface.app.uploads import LIMITS, File, UploadError, check_sizes
 from privface.errors import PrivfaceError
-from privface.options import Effort
+from privface.pipeline.faces import Progress
 
 logger = logging.getLogger(__name__)
 
-ResultT = TypeVar("ResultT")
-
 _TELL_EVERY = 0.4
 _BROKEN = "Something went wrong on the server; its log says what."
-
-
-class StoppedByUserError(PrivfaceError):
-    """A user stopped the work or left."""
-
-    def __init__(self) -> None:
-        super().__init__("Stopped.", hint="Nothing of it was kept.")
 
 
 @dataclass
@@ -54,15 +45,8 @@ class Service:
         return self.bench.folder
 
     def method(self, name: str) -> Method:
-        """A method by its name.
-
-        Raises:
-            UploadError: If there is none of that name.
-        """
-        for method in self.methods:
-            if method.name == name:
-                return method
-        raise UploadError(f"There is no method {name!r}.", hint="Choose one of the list.")
+        """A method by its name; Gradio has refused names that the page does not offer."""
+        return next(method for method in self.methods if method.name == name)
 
     def protect(
         self, session: str, paths: Sequence[str], *, method: str, strength: float, faces: Faces
@@ -73,7 +57,7 @@ class Service:
             yield markup.hint("Drop photos above, or take one with the camera.")
             return
 
-        def work(tell: Callable[[str, int, int], None]) -> str:
+        def work(tell: Progress) -> str:
             if not WEAKEST <= strength <= STRONGEST:
                 raise UploadError(
                     f"The strength {strength:g} is outside {WEAKEST:g}..{STRONGEST:g}.", hint="1 is usual."
@@ -96,24 +80,19 @@ class Service:
         original: str | None,
         protected: str | None,
         labels: str | None,
-        *,
-        effort: Effort,
-        aligned: bool,
-        ours: bool,
+        **choices: Any,
     ) -> Iterator[str]:
         """Audit two archives, as :meth:`AuditBench.audit`; yields how far it is, then the report or what is wrong."""
         self.shelf.drop(session, "audited")
 
-        def work(tell: Callable[[str, int, int], None]) -> str:
+        def work(tell: Progress) -> str:
             if original is None or protected is None:
                 raise UploadError(
                     "An audit needs two zip archives.", hint="Choose the originals and the protected photos."
                 )
             first, second = self._uploads(session, "archives", [original, protected])
             table = None if labels is None else self._uploads(session, "archives", [labels])[0]
-            headline, files = self.bench.audit(
-                first, second, table, effort=effort, aligned=aligned, ours=ours, progress=tell
-            )
+            headline, files = self.bench.audit(first, second, table, **choices, progress=tell)
             return self._framed(session, "audited", headline, files)
 
         yield from self._watched(session, work)
@@ -147,17 +126,9 @@ class Service:
         self.shelf.drop(session)
 
     def _uploads(self, session: str, part: str, paths: Sequence[str]) -> list[File]:
-        """Uploads by their paths.
-
-        Raises:
-            UploadError: If one is no longer held, or together they break a limit.
-        """
-        if len(paths) > LIMITS.files:
-            check_sizes(paths, [0] * len(paths))
         uploads = []
         for path in paths:
-            token, _ = upload_token(path, self.folder) or ("", "")
-            item = self.shelf.get(token, owner=(session, part))
+            item = self.shelf.get(upload_token(path, self.folder), owner=(session, part))
             if item is None:
                 raise UploadError(
                     f"An upload is no longer held: they are let go after {LIMITS.held_seconds / 60:.0f} minutes.",
@@ -167,7 +138,7 @@ class Service:
         check_sizes([u.name for u in uploads], [len(u.data) for u in uploads])
         return uploads
 
-    def _watched(self, session: str, work: Callable[[Callable[[str, int, int], None]], str]) -> Iterator[str]:
+    def _watched(self, session: str, work: Callable[[Progress], str]) -> Iterator[str]:
         """Run work in a thread of its own; yields how far it is, at last its HTML. Who leaves stops it."""
         stop = self._stops[session] = threading.Event()
         stages: queue.SimpleQueue[tuple[str, int, int]] = queue.SimpleQueue()
@@ -175,7 +146,9 @@ class Service:
 
         def tell(stage: str, done: int, total: int) -> None:
             if stop.is_set():
-                raise StoppedByUserError
+                raise PrivfaceError(
+                    "Stopped.", hint="Nothing of it was kept."
+                )  # by its user, who may have left
             stages.put((stage, done, total))
 
         def run() -> None:

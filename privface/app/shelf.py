@@ -23,12 +23,9 @@ class _Place:
 
 
 class Shelf:
-    """Holds items under names that cannot be guessed; safe to use from several threads.
+    """Holds items under names that cannot be guessed, up to ``capacity`` bytes, each for ``seconds`` after its last use.
 
-    Args:
-        capacity: Bytes held at most.
-        seconds: How long an item is held after its last use.
-        clock: Seconds that never go back.
+    Safe to use from several threads.
     """
 
     def __init__(self, *, capacity: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,19 +39,8 @@ class Shelf:
         with self._lock:
             return sum(len(place.item.data) for place in self._places.values())
 
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._places)
-
     def put(self, *items: File, owner: Owner | None = None) -> list[str]:
-        """Hold items, all or none of them; nobody else's is pushed out for them.
-
-        Args:
-            items: What to hold.
-            owner: Whose they are, for :meth:`drop`.
-
-        Returns:
-            Their names: 128 random bits in hexadecimal each.
+        """Hold items, all or none of them; nobody else's is pushed out for them. Gives names of 128 random bits, in hexadecimal.
 
         Raises:
             UploadError: If there is no room for them.
@@ -74,12 +60,7 @@ class Shelf:
         return list(places)
 
     def get(self, token: str, *, owner: Owner | None = None) -> File | None:
-        """An item, its time started anew; ``None`` where it is gone.
-
-        Args:
-            token: Its name.
-            owner: Makes it theirs, so that it goes with them.
-        """
+        """An item by its name, its time started anew, and from now on its owner's; ``None`` where it is gone."""
         with self._lock:
             self.forget_old()
             place = self._places.get(token)

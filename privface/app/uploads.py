@@ -11,13 +11,13 @@ from pathlib import Path, PurePosixPath
 
 from privface.errors import DataError, ImageError, PrivfaceError
 from privface.images import IMAGE_SUFFIXES
+from privface.protect.archives import zip_fault
 
 LABELS_NAME = "labels.csv"
 """A table of this name at the top of a zip is unpacked with the photos."""
 
 _CHUNK = 1 << 20
 _DIRECTORY_ENTRY = b"PK\x01\x02"
-_JUNK = ("__MACOSX/",)
 _SIGNATURES: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"\xff\xd8\xff"), ".jpg"),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), ".png"),
@@ -52,19 +52,12 @@ LIMITS = Limits()
 
 @dataclass(frozen=True)
 class File:
-    """A file in memory: an upload or a result.
+    """A file in memory: an upload or a result."""
 
-    Attributes:
-        name: Its name, without folders; that of an upload is to be escaped wherever it is shown.
-        data: Its bytes.
-        media: Media type under which it may be served; an upload has none that is believed.
-        attachment: Whether a browser is to save it.
-    """
-
-    name: str
+    name: str  # without folders; that of an upload is to be escaped wherever it is shown
     data: bytes
-    media: str = "application/octet-stream"
-    attachment: bool = False
+    media: str = "application/octet-stream"  # under which it may be served; no upload's is believed
+    attachment: bool = False  # whether a browser is to save it
 
 
 def megabytes(count: float) -> str:
@@ -73,11 +66,7 @@ def megabytes(count: float) -> str:
 
 
 def check_sizes(names: Sequence[str], sizes: Sequence[int]) -> None:
-    """Refuse a request with too many or too large files.
-
-    Raises:
-        UploadError: If a limit is broken; names the file, the size and the limit.
-    """
+    """Refuse a request with too many or too large files."""
     if len(sizes) > LIMITS.files:
         raise UploadError(
             f"{len(sizes):,} files; the limit is {LIMITS.files:,} at once.",
@@ -109,32 +98,27 @@ def image_suffix(data: bytes) -> str:
     raise ImageError("not an image that can be read.", hint=f"Give one of {', '.join(IMAGE_SUFFIXES)}.")
 
 
-def safe_name(name: str, *, suffix: str = "") -> str:
-    """A file name for a download: no folders, no control characters, nothing a shell or a page could read as code.
-
-    Args:
-        name: Any text.
-        suffix: Replaces the name's own, if given.
-    """
-    path = PurePosixPath(name.replace("\\", "/"))
-    stem = re.sub(r"[^\w.\- ]+", "_", path.stem).strip(". ")[:80] or "photo"
-    return f"{stem}{suffix or path.suffix}"
+def safe_stem(name: str) -> str:
+    """A file name for a download, without its suffix: no folder, nothing a terminal, shell or page could read as code."""
+    stem = PurePosixPath(name.replace("\\", "/")).stem
+    return re.sub(r"[^\w.\- ]+", "_", stem).strip(". ")[:80] or "photo"
 
 
-def unpack_photos(data: bytes, folder: Path, *, name: str, stop: Callable[[], None] | None = None) -> int:
-    """Unpack the photos of a zip archive, and a ``labels.csv`` beside them, into an empty folder.
+def untaken(stem: str, taken: set[str], *, suffix: str = "") -> str:
+    """A name that is not taken yet, with a number where it must be; it is taken from now on."""
+    name, number = f"{stem}{suffix}", 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{stem}-{number}{suffix}"
+    taken.add(name.lower())
+    return name
+
+
+def unpack_photos(data: bytes, folder: Path, *, name: str, stop: Callable[[], None] = lambda: None) -> None:
+    """Unpack the photos of a zip archive, and a ``labels.csv`` beside them, into a new folder of mode 0700.
 
     A folder that holds everything is left out of the paths. Other files are passed over, a manifest among them: it
-    would tell the audit where to look.
-
-    Args:
-        data: The archive.
-        folder: Where to write; made with mode 0700.
-        name: The archive's name, for messages.
-        stop: Called between members; raises to stop.
-
-    Returns:
-        Number of photos.
+    would tell the audit where to look. ``stop`` is called between members, and raises to stop.
 
     Raises:
         UploadError: If the archive is damaged, encrypted, too large or too many, or has a link, an absolute name or
@@ -154,8 +138,7 @@ def unpack_photos(data: bytes, folder: Path, *, name: str, stop: Callable[[], No
             root = _common_folder([member.filename for member in members])
             left = LIMITS.unpacked_bytes
             for member in members:
-                if stop is not None:
-                    stop()
+                stop()
                 path = folder / member.filename[len(root) :]
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 left -= _write(archive, member, path, min(left, LIMITS.file_bytes), name)
@@ -169,13 +152,11 @@ def unpack_photos(data: bytes, folder: Path, *, name: str, stop: Callable[[], No
         ) from error
     except Exception as error:  # zipfile lets through whatever its decompressors raise
         raise _damaged(name, error) from error
-    photos = sum(member.filename.lower().endswith(IMAGE_SUFFIXES) for member in members)
-    if not photos:
+    if not any(member.filename.lower().endswith(IMAGE_SUFFIXES) for member in members):
         raise DataError(
             f"{name} holds no photo.",
             hint=f"Photos end in {', '.join(IMAGE_SUFFIXES)}; hidden ones are left out.",
         )
-    return photos
 
 
 def _damaged(name: str, error: Exception) -> UploadError:
@@ -184,8 +165,6 @@ def _damaged(name: str, error: Exception) -> UploadError:
 
 def _members(archive: zipfile.ZipFile, name: str) -> Iterator[zipfile.ZipInfo]:
     """The members to unpack, after a look at all of them."""
-    from privface.protect.archives import zip_fault  # noqa: PLC0415 - torch comes with it
-
     declared = sum(member.file_size for member in archive.infolist())
     if declared > LIMITS.unpacked_bytes:
         raise UploadError(
@@ -197,7 +176,11 @@ def _members(archive: zipfile.ZipFile, name: str) -> Iterator[zipfile.ZipInfo]:
         if fault is not None:
             raise UploadError(f"{name}: the entry {member.filename!r}: {fault}.", hint="Pack it without.")
         path = PurePosixPath(member.filename)
-        if member.is_dir() or member.filename.startswith(_JUNK) or any(p.startswith(".") for p in path.parts):
+        if (
+            member.is_dir()
+            or member.filename.startswith("__MACOSX/")
+            or any(p.startswith(".") for p in path.parts)
+        ):
             continue
         if path.name.lower().endswith(IMAGE_SUFFIXES) or path.name == LABELS_NAME:
             yield member

@@ -6,9 +6,10 @@ import importlib
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, metadata, version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -48,14 +49,7 @@ _LITTLE, _TOO_LITTLE = 8 * _GIB, 1 * _GIB
 
 @dataclass(frozen=True)
 class Check:
-    """One finding.
-
-    Attributes:
-        name: What was looked at.
-        state: ``ok``, ``note`` (an optional part is missing) or ``problem``.
-        finding: What was found.
-        cure: What to do, empty where nothing is to be done.
-    """
+    """One finding: of what, how it is (``note``: an optional part is missing), and what to do."""
 
     name: str
     state: State
@@ -79,16 +73,24 @@ def checks() -> list[Check]:
     ]
 
 
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
 def _packages() -> Iterator[Check]:
     for name in (*_NEEDED, _DETECTOR, *_OF_TRAIN):
-        try:
-            yield Check(name, "ok", version(name))
-        except PackageNotFoundError:
-            if name in _NEEDED:
-                yield Check(name, "problem", "not installed", f"pip install {name}")
-            elif name == _DETECTOR:
-                cure = f"To find faces in photos: pip install --no-deps {_DETECTOR}. Aligned crops work without it."
-                yield Check(name, "note", "not installed", cure)
+        if found := _version(name):
+            yield Check(name, "ok", found)
+        elif name in _NEEDED:
+            yield Check(name, "problem", "not installed", f"pip install {name}")
+        elif name == _DETECTOR:
+            cure = (
+                f"To find faces in photos: pip install --no-deps {_DETECTOR}. Aligned crops work without it."
+            )
+            yield Check(name, "note", "not installed", cure)
 
 
 def _torch() -> Check:
@@ -115,20 +117,14 @@ def _torch() -> Check:
 
 
 def _extras() -> Iterator[Check]:
-    offered = metadata("privface").get_all("Provides-Extra") or []
     for extra, (packages, use) in _EXTRAS.items():
-        found, missing = [], []
-        for package in packages:
-            try:
-                found.append(f"{package} {version(package)}")
-            except PackageNotFoundError:
-                missing.append(package)
         name = f"extra [{extra}]"
+        missing = [package for package in packages if _version(package) is None]
         if not missing:
-            yield Check(name, "ok", ", ".join(found))
+            yield Check(name, "ok", ", ".join(f"{package} {version(package)}" for package in packages))
             continue
-        cure = f"pip install 'privface[{extra}]'" if extra in offered else f"pip install {' '.join(missing)}"
-        yield Check(name, "note", f"not installed: {', '.join(missing)}", f"For {use}: {cure}")
+        cure = f"For {use}: pip install 'privface[{extra}]'"
+        yield Check(name, "note", f"not installed: {', '.join(missing)}", cure)
 
 
 def _bundled() -> Iterator[Check]:
@@ -154,12 +150,8 @@ def _weights() -> Iterator[Check]:
         if file.is_file():
             yield Check(f"facenet:{name}", "ok", str(file))
         else:
-            yield Check(
-                f"facenet:{name}",
-                "note",
-                "weights not here",
-                f"Only needed for this matcher: set PRIVFACE_DOWNLOAD=1, or put the file at {file}.",
-            )
+            cure = f"Only needed for this matcher: set PRIVFACE_DOWNLOAD=1, or put the file at {file}."
+            yield Check(f"facenet:{name}", "note", "weights not here", cure)
 
 
 def _disk() -> Check:
@@ -184,7 +176,7 @@ def _onnx() -> Check:
         )
     providers = runtime.get_available_providers()
     finding = f"{runtime.__version__}: {', '.join(providers)}"
-    torch = importlib.import_module("torch") if _importable("torch") else None
+    torch = sys.modules.get("torch")  # loaded above, unless it does not import
     if torch is not None and torch.cuda.is_available() and "CUDAExecutionProvider" not in providers:
         return Check(
             "onnxruntime",
@@ -193,14 +185,6 @@ def _onnx() -> Check:
             "pip uninstall onnxruntime; pip install onnxruntime-gpu",
         )
     return Check("onnxruntime", "ok", finding)
-
-
-def _importable(name: str) -> bool:
-    try:
-        importlib.import_module(name)
-    except (ImportError, RuntimeError, OSError):
-        return False
-    return True
 
 
 def _folders() -> Iterator[Check]:

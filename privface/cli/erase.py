@@ -42,11 +42,15 @@ def methods(json: AsJson = False) -> None:
         for name, kind in METHODS.items()
     ]
     Console.document("erase methods", methods=rows)
-    for row in rows:
-        row["streams"] = "yes" if row["streams"] else "no"
-        row["settings"] = ", ".join(f"{key}={value}" for key, value in row["settings"].items())
-    columns = ["method", "promise", "which means", "classes", "streams", "settings and their defaults"]
-    Console.table(columns, [list(row.values()) for row in rows])
+    columns = {
+        "method": "method",
+        "promise": "promise",
+        "which means": "meaning",
+        "classes": "classes",
+        "streams": lambda row: "yes" if row["streams"] else "no",
+        "settings and their defaults": lambda row: ", ".join(f"{k}={v}" for k, v in row["settings"].items()),
+    }
+    Console.rows(rows, columns)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from privface import __version__
 from privface.cli.app import app as web_page
@@ -31,30 +30,8 @@ from privface.cli.sweep import sweep
 from privface.errors import PrivfaceError
 from privface.options import Alignment, Computing, ModelChoice
 
-_OF_TRAIN = {
-    "facenet_pytorch", "joblib", "lightning_fabric", "matplotlib", "pandas", "scipy", "skimage", "sklearn", "threadpoolctl",
-    "torch", "torchvision",
-}  # fmt: skip
-"""Packages that only the whole install brings, the extra ``train``, as they are imported."""
-
-_ORDER = (
-    "demo", "train", "protect", "audit", "compare", "sweep", "embed", "erase", "match", "export", "app", "autoencoder",
-    "models", "doctor",
-)  # fmt: skip
-
-
-class InOrderOfUse(TyperGroup):
-    """Lists commands as a newcomer meets them, not as the code defines them; what is not in that order comes last."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Names of the commands."""
-        names = super().list_commands(ctx)
-        return sorted(names, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
-
-
 app = typer.Typer(
     name="privface",
-    cls=InOrderOfUse,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -66,15 +43,6 @@ app = typer.Typer(
     ),
 )
 models_app = typer.Typer(no_args_is_help=True, help="Models on this machine.")
-app.command()(protect)
-app.command()(audit)
-app.command()(compare)
-app.command()(match)
-app.command("app")(web_page)
-app.command()(sweep)
-app.add_typer(models_app, name="models")
-app.add_typer(autoencoder_app, name="autoencoder")
-app.add_typer(erase_app, name="erase")
 
 
 def _version(value: bool) -> None:
@@ -97,7 +65,6 @@ def common(
     Console.start(debug=debug, quiet=quiet)
 
 
-@app.command()
 def demo(
     out: Annotated[
         Path, typer.Option(help="Folder for the demo; must be new, empty or an earlier demo.")
@@ -129,7 +96,6 @@ def demo(
     )
 
 
-@app.command()
 def train(
     config: Annotated[Path, typer.Option(help="YAML settings; docs/training.md lists them all.")],
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
@@ -172,7 +138,6 @@ def train(
     )
 
 
-@app.command()
 @fields_as_options()
 def export(
     run: Annotated[
@@ -203,7 +168,6 @@ def export(
     )
 
 
-@app.command()
 @fields_as_options()
 def embed(
     images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Photos: a folder, or kind:path.")],
@@ -253,25 +217,20 @@ def models_list(
 
     models = list_models(folder)
     Console.document("models list", models=[vars(model) for model in models], forms=FORMS)
-    Console.table(
-        ["model", "kind", "hides", "here", "size", "sha256", "licence", "from", "where"],
-        [
-            [
-                m.name,
-                m.kind,
-                ", ".join(m.hides),
-                "yes" if m.present else "no",
-                "" if m.bytes is None else f"{m.bytes / 2**20:.1f} MiB",
-                (m.sha256 or "")[:12],
-                m.licence,
-                m.source,
-                m.where,
-            ]
-            for m in models
-        ],
-    )
+    columns = {
+        "model": "name",
+        "kind": "kind",
+        "hides": lambda m: ", ".join(m["hides"]),
+        "here": lambda m: "yes" if m["present"] else "no",
+        "size": lambda m: "" if m["bytes"] is None else f"{m['bytes'] / 2**20:.1f} MiB",
+        "sha256": lambda m: (m["sha256"] or "")[:12],
+        "licence": "licence",
+        "from": "source",
+        "where": "where",
+    }
+    Console.rows([vars(model) for model in models], columns)
     Console.say("")
-    Console.table(["or name it as", "which is"], [[form, meaning] for form, meaning in FORMS.items()])
+    Console.table(["or name it as", "which is"], list(FORMS.items()))
 
 
 @models_app.command("verify")
@@ -305,19 +264,25 @@ def models_card(
     Console.say(model_card(spec))
 
 
-@app.command()
 def doctor(json: AsJson = False) -> None:
     """Versions, device, ONNX Runtime, extras, weights, data and disk; and what to do about each problem."""
     from privface.cli.doctor import checks  # noqa: PLC0415
 
-    findings = checks()
-    problems = sum(c.state == "problem" for c in findings)
-    Console.document("doctor", problems=problems, checks=[vars(c) for c in findings])
-    Console.table(
-        ["check", "state", "finding", "what to do"], [[c.name, c.state, c.finding, c.cure] for c in findings]
-    )
+    findings = [vars(check) for check in checks()]
+    problems = sum(check["state"] == "problem" for check in findings)
+    Console.document("doctor", problems=problems, checks=findings)
+    columns = {"check": "name", "state": "state", "finding": "finding", "what to do": "cure"}
+    Console.rows(findings, columns)
     if problems:
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+# help lists them in this order, as a newcomer meets them
+for command in (demo, train, protect, audit, compare, sweep, embed, match, export, web_page, doctor):
+    app.command()(command)
+app.add_typer(erase_app, name="erase")
+app.add_typer(autoencoder_app, name="autoencoder")
+app.add_typer(models_app, name="models")
 
 
 def main() -> None:
@@ -337,13 +302,13 @@ def main() -> None:
         _fail("There is not enough memory.", "Take fewer images at once, such as --batch-size 8.", EXIT_USAGE)
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
-        if package in _OF_TRAIN:
-            _fail(
-                f"This needs {package}, which a light install does not have.",
-                "Install all of privface: pip install 'privface[train]'.",
-                EXIT_USAGE,
-            )
-        _report_bug(error)
+        if package == "privface":
+            _report_bug(error)
+        _fail(
+            f"This needs {package}, which is not installed.",
+            "Install all of privface: pip install 'privface[train]'.",
+            EXIT_USAGE,
+        )
     except Exception as error:  # whatever it is, a user is told in one sentence
         _report_bug(error)
     except SystemExit as stop:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TextIO
 
 import typer
 
+from privface.report.reading import Reading
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -57,12 +59,7 @@ class Console:
 
     @classmethod
     def document(cls, command: str, **content: Any) -> None:
-        """The outcome as one JSON document on standard output, if ``--json`` was given.
-
-        Args:
-            command: What was run, such as ``"models list"``.
-            **content: The outcome; paths become text, NaN becomes null.
-        """
+        """The outcome as one JSON document on standard output, if ``--json`` was given; paths become text, NaN null."""
         if cls._document is None:
             return
         import json  # noqa: PLC0415
@@ -109,138 +106,104 @@ class Console:
         terminal.print(table)
 
     @classmethod
+    def rows(
+        cls, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Any], *, title: str | None = None
+    ) -> None:
+        """A table of rows: for each heading the key, or what is said of a row; figures get their interval."""
+        cells = [
+            [_cell(row[get] if isinstance(get, str) else get(row)) for get in columns.values()]
+            for row in rows
+        ]
+        cls.table(list(columns), cells, title=title)
+
+    @classmethod
     def audit(cls, result: AuditResult) -> None:
         """Verdict, matching and leakage of an audit."""
         document = result.to_dict()
         cls.say(f"\n{document['verdict']['headline']}\n")
-        rows = [
-            [
-                m["matcher"],
-                _seen(m["seen"]),
-                m["mode"],
-                m["impostors"],
-                _figure(m["tmr"]["0.01"]),
-                _figure(m["tmr"]["0.001"]),
-                _figure(m["eer"]),
-            ]
-            for m in document["matching"]
-        ]
-        cls.table(
-            ["matcher", "seen", "mode", "impostors", "TMR@1e-2", "TMR@1e-3", "EER"],
-            rows,
-            title="Matching (kept)",
-        )
-        rows = [
-            [
-                r["probe"],
-                r["kind"],
-                r["input"],
-                _seen(r["seen"]),
-                _figure(r["original_auc"]),
-                _figure(r["leakage"]),
-                _figure(r["balanced_accuracy"]),
-                "" if r["measurable"] else f"not measurable: {r['reason']}",
-            ]
-            for r in document["leakage"]
-        ]
-        if rows:
+        matching = {
+            "matcher": "matcher",
+            "seen": _seen,
+            "mode": "mode",
+            "impostors": "impostors",
+            "TMR@1e-2": lambda row: row["tmr"]["0.01"],
+            "TMR@1e-3": lambda row: row["tmr"]["0.001"],
+            "EER": "eer",
+        }
+        cls.rows(document["matching"], matching, title="Matching (kept)")
+        leakage = {
+            "probe": "probe",
+            "kind": "kind",
+            "reads": "input",
+            "seen": _seen,
+            "AUC before": "original_auc",
+            "leakage after": "leakage",
+            "bal. acc. after": "balanced_accuracy",
+            "": lambda row: "" if row["measurable"] else f"not measurable: {row['reason']}",
+        }
+        if document["leakage"]:
             cls.say("")
-            cls.table(
-                ["probe", "kind", "reads", "seen", "AUC before", "leakage after", "bal. acc. after", ""],
-                rows,
-                title="Gender leakage (hidden if near 0.5)",
-            )
+            cls.rows(document["leakage"], leakage, title="Gender leakage (hidden if near 0.5)")
         if "attributes" in document:
             cls.say("")
-            cls.table(
-                ["attribute", "worst probe", "reads", "before", "after", "a guess"],
-                [
-                    [
-                        r["attribute"],
-                        r["probe"],
-                        r["input"],
-                        _figure(r["original"]),
-                        _figure(r["protected"]),
-                        f"{r['chance']:.3f}",
-                    ]
-                    for r in document["attributes"]
-                    if r["medium"] == "any"
-                ],
-                title="Other attributes, balanced accuracy (hidden if near a guess)",
-            )
-        cls.say(
-            f"\nWorst retrained probe: {_named(document['worst_retrained'])}\nIllusion gap: {_figure(document['illusion_gap'])}"
-        )
+            columns = {
+                "attribute": "attribute",
+                "worst probe": "probe",
+                "reads": "input",
+                "before": "original",
+                "after": "protected",
+                "a guess": "chance",
+            }
+            rows = [row for row in document["attributes"] if row["medium"] == "any"]
+            title = "Other attributes, balanced accuracy (hidden if near a guess)"
+            cls.rows(rows, columns, title=title)
+        gap = Reading.of(document["illusion_gap"]).text
+        cls.say(f"\nWorst retrained probe: {_worst(document['worst_retrained'])}\nIllusion gap: {gap}")
         if "worst_white_box" in document:
-            cls.say(f"Worst reader of the model's own code: {_named(document['worst_white_box'])}")
+            cls.say(f"Worst reader of the model's own code: {_worst(document['worst_white_box'])}")
 
     @classmethod
     def changes(cls, rows: Sequence[Mapping[str, Any]]) -> None:
         """What an audit's figures became since an earlier one."""
+        columns = {"figure": "figure", "before": "old", "now": "new", "change": "difference", "": "verdict"}
         cls.say("")
-        cls.table(
-            ["figure", "before", "now", "change", ""],
-            [
-                [r["figure"], _figure(r["old"]), _figure(r["new"]), _number(r["difference"]), r["verdict"]]
-                for r in rows
-            ],
-            title="Against the baseline",
-        )
+        cls.rows(rows, columns, title="Against the baseline")
 
     @classmethod
     def comparison(cls, points: Sequence[Mapping[str, Any]]) -> None:
         """Methods by what they leak and keep."""
-        cls.table(
-            [
-                "audit",
-                "worst retrained leakage",
-                "TMR@1e-2 P-P",
-                "before",
-                "matcher",
-                "beaten by",
-                "measured otherwise",
-            ],
-            [
-                [
-                    p["name"],
-                    _figure(p["leakage"]),
-                    _figure(p["tmr"]),
-                    _figure(p["tmr_before"]),
-                    str(p["matcher"]),
-                    p["dominated_by"] or "",
-                    ", ".join(p["differs"]),
-                ]
-                for p in points
-            ],
-        )
+        columns = {
+            "audit": "name",
+            "worst retrained leakage": "leakage",
+            "TMR@1e-2 P-P": "tmr",
+            "before": "tmr_before",
+            "matcher": lambda point: str(point["matcher"]),
+            "beaten by": lambda point: point["dominated_by"] or "",
+            "measured otherwise": lambda point: ", ".join(point["differs"]),
+        }
+        cls.rows(points, columns)
 
     @classmethod
     def battery(cls, selftest: Mapping[str, Any]) -> None:
         """What the attackers found of what was planted, and where they saw what was not there."""
-        cls.table(
-            ["planted leak", "in", "Bayes", "best attacker", "reached", ""],
-            [
-                [
-                    r["leak"],
-                    r["medium"],
-                    _number(r["bayes"]),
-                    str(r["best_probe"]),
-                    _number(r["best"]),
-                    "found" if r["found"] else "NOT FOUND",
-                ]
-                for r in selftest["leaks"]
-            ],
-            title="Planted leaks (balanced accuracy)",
-        )
+        leaks = {
+            "planted leak": "leak",
+            "in": "medium",
+            "Bayes": "bayes",
+            "best attacker": lambda row: str(row["best_probe"]),
+            "reached": "best",
+            "": lambda row: "found" if row["found"] else "NOT FOUND",
+        }
+        cls.rows(selftest["leaks"], leaks, title="Planted leaks (balanced accuracy)")
         cls.say("")
-        cls.table(
-            ["attacker", "on", "sets without a leak", "false alarms", "rate"],
-            [
-                [r["probe"], r["medium"], str(r["sets"]), str(r["alarms"]), f"{r['rate']:.1%}"]
-                for r in selftest["nulls"]
-            ],
-            title="False alarms",
-        )
+        nulls = {
+            "attacker": "probe",
+            "on": "medium",
+            "sets without a leak": lambda row: str(row["sets"]),
+            "false alarms": lambda row: str(row["alarms"]),
+            "rate": lambda row: f"{row['rate']:.1%}",
+        }
+        cls.rows(selftest["nulls"], nulls, title="False alarms")
 
 
 AsJson = Annotated[
@@ -299,11 +262,7 @@ def progress_bars() -> Iterator[Progress]:
 
 
 class StageLines:
-    """A line on standard error as a stage begins, one a minute while it lasts, and one as it ends.
-
-    Args:
-        clock: Seconds.
-    """
+    """A line on standard error as a stage begins, one a minute while it lasts, and one as it ends."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -312,7 +271,7 @@ class StageLines:
         self._ended: set[str] = set()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Take how far a stage is: ``done`` of ``total`` of whatever it counts."""
+        """Take how far a stage is."""
         now = self._clock()
         if stage not in self._begun:
             self._begun[stage] = self._told[stage] = now
@@ -377,23 +336,15 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
-def _figure(data: Mapping[str, Any] | None) -> str:
-    if not data or data.get("value") is None or math.isnan(float(data["value"])):
-        return "n/m"
-    low, high = data.get("low"), data.get("high")
-    interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
-    return f"{data['value']:.3f}{interval}"
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else Reading.of(value).text
 
 
-def _number(value: float | None) -> str:
-    return "n/m" if value is None or math.isnan(value) else f"{value:+.3f}" if value < 0 else f"{value:.3f}"
+def _seen(row: Mapping[str, Any]) -> str:
+    return {True: "seen", False: "unseen", None: "?"}[row["seen"]]
 
 
-def _seen(seen: bool | None) -> str:
-    return {True: "seen", False: "unseen", None: "?"}[seen]
-
-
-def _named(worst: Mapping[str, Any] | None) -> str:
-    if not worst or not worst.get("probe"):
+def _worst(part: Mapping[str, Any] | None) -> str:
+    if not part or not part.get("probe"):
         return "not measurable"
-    return f"{worst['probe']} on {worst['input']}, leakage {_figure(worst['leakage'])}"
+    return f"{part['probe']} on {part['input']}, leakage {Reading.of(part['leakage']).text}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from privface.audit.comparison import trade_off
 from privface.audit.result import AuditResult
 from privface.images import write_atomic
+from privface.report.card import markdown_table
 from privface.report.figures import sweep_figure
 from privface.report.html import environment, inline_svg, script_json
 from privface.report.reading import Reading
@@ -87,16 +88,12 @@ def write_comparison(
 
 def comparison_markdown(named: Sequence[Named]) -> str:
     """The comparison as a Markdown table, lowest leakage of a retrained attacker first."""
-    head = ["method", *(heading for _, heading, _ in COLUMNS), "beaten by"]
-    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    lines = []
     for row in _rows(named, trade_off(named)):
-        cells = [
-            row["name"],
-            *(row["figures"][key].text for key, _, _ in COLUMNS),
-            row["dominated_by"] or "",
-        ]
-        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
-    return "\n".join(lines)
+        figures = (row["figures"][key].text for key, _, _ in COLUMNS)
+        cells = [row["name"], *figures, row["dominated_by"] or ""]
+        lines.append([cell.replace("|", "/") for cell in cells])
+    return markdown_table(["method", *(heading for _, heading, _ in COLUMNS), "beaten by"], lines)
 
 
 def _document(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -122,15 +119,10 @@ def _document(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _rows(named: Sequence[Named], points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for (name, document), point in zip(named, points, strict=True):
-        figures = AuditResult(document).figures
-        mine = _matching(document, point["matcher"])
-        found = {
-            key: Reading.of({"value": f.value, "low": f.low, "high": f.high, "n": f.n, "reason": f.reason})
-            for key, f in figures.items()
-        }
-        found["tmr_p_p"] = mine("P-P", "all")
-        found["tmr_p_p_same"] = mine("P-P", "same-gender")
-        found["tmr_p_o"] = mine("P-O", "all")
+        found = {key: Reading.of(vars(figure)) for key, figure in AuditResult(document).figures.items()}
+        found["tmr_p_p"] = _tmr(document, point["matcher"], "P-P", "all")
+        found["tmr_p_p_same"] = _tmr(document, point["matcher"], "P-P", "same-gender")
+        found["tmr_p_o"] = _tmr(document, point["matcher"], "P-O", "all")
         worst = document["worst_retrained"]
         rows.append(
             {
@@ -146,11 +138,8 @@ def _rows(named: Sequence[Named], points: Sequence[Mapping[str, Any]]) -> list[d
     return sorted(rows, key=lambda row: row["worst"].value if row["worst"].known else 2.0)
 
 
-def _matching(document: Mapping[str, Any], matcher: str | None) -> Callable[[str, str], Reading]:
-    def reading(mode: str, impostors: str) -> Reading:
-        for row in document["matching"]:
-            if (row["matcher"], row["mode"], row["impostors"]) == (matcher, mode, impostors):
-                return Reading.of(row["tmr"]["0.01"])
-        return Reading()
-
-    return reading
+def _tmr(document: Mapping[str, Any], matcher: str | None, mode: str, impostors: str) -> Reading:
+    for row in document["matching"]:
+        if (row["matcher"], row["mode"], row["impostors"]) == (matcher, mode, impostors):
+            return Reading.of(row["tmr"]["0.01"])
+    return Reading()

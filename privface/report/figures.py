@@ -19,7 +19,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
@@ -52,6 +51,7 @@ _TINY = 1e-9  # stands for a rate of zero on a logarithmic axis; far outside of 
 
 _STYLE: Any = {  # Any: type stubs spell the keys out as literals
     "svg.fonttype": "none",
+    "svg.hashsalt": "privface",  # ids are then a function of the drawing alone, and else random in each run
     "font.size": 11,
     "text.color": _INK,
     "axes.labelcolor": _INK,
@@ -83,21 +83,18 @@ def det_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
         axes.set(xscale="log", yscale="log", xlim=(_FMR_FLOOR, 1.0), ylim=(_FNMR_FLOOR, 1.0))
         ends = []
         for curve in curves:
-            fmr, fnmr = _finite_pairs(curve["fmr"], curve["fnmr"])
+            fmr, fnmr = (np.array(curve[key], float) for key in ("fmr", "fnmr"))  # None becomes NaN
+            known = np.isfinite(fmr) & np.isfinite(fnmr)
+            fmr, fnmr = np.maximum(fmr[known], _TINY), fnmr[known]
             if not len(fmr):
                 continue
             colour = _MODE_COLOURS.get(curve["mode"], _INK)
-            axes.plot(
-                np.maximum(fmr, _TINY),
-                np.maximum(fnmr, _TINY),
-                color=colour,
-                linestyle=_MODE_DASHES.get(curve["mode"], "-"),
-                linewidth=2,
-            )
-            at_floor = float(fnmr[np.argmin(np.abs(np.log(np.maximum(fmr, _TINY) / _FMR_FLOOR)))])
+            dashes = _MODE_DASHES.get(curve["mode"], "-")
+            axes.plot(fmr, np.maximum(fnmr, _TINY), color=colour, linestyle=dashes, linewidth=2)
+            at_floor = float(fnmr[np.argmin(np.abs(np.log(fmr / _FMR_FLOOR)))])
             ends.append((math.log10(max(at_floor, _FNMR_FLOOR)), str(curve["mode"]), colour))
         span = abs(math.log10(_FNMR_FLOOR))
-        for height, (_, mode, colour) in zip(_spread(ends, gap=0.065 * span), sorted(ends), strict=True):
+        for height, (_, mode, colour) in _spread(ends, gap=0.065 * span):
             axes.annotate(
                 mode,
                 (0, 1 + height / span),
@@ -154,16 +151,8 @@ def leakage_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
         axes.set(xlim=(0.48, 1.02), ylim=(len(lines) - 0.15, -0.75))
         axes.axvline(0.5, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
         for place, (label, row) in enumerate(lines):
-            weight = "bold" if row is None else "normal"
-            axes.text(
-                0.508,
-                place + (0.2 if row is None else -0.2),
-                label,
-                ha="left",
-                va="center",
-                fontweight=weight,
-                fontsize=10,
-            )
+            shift, weight = (0.2, "bold") if row is None else (-0.2, "normal")
+            axes.text(0.508, place + shift, label, ha="left", va="center", fontweight=weight, fontsize=10)
             if row is not None:
                 _draw_probe(axes, place + 0.22, row)
                 if place == named and _distance(row) >= 0:
@@ -201,8 +190,8 @@ def _name_marks(axes: Axes, height: float, row: Mapping[str, Any]) -> None:
         (Reading.of(row.get("leakage")).value, "protected", _PROTECTED),
     ]
     places = _spread(marks, gap=0.125)
-    shift = min(0.975 - places[-1], 0.0) + max(0.55 - places[0], 0.0)
-    for place, (_, word, colour) in zip(places, sorted(marks), strict=True):
+    shift = min(0.975 - places[-1][0], 0.0) + max(0.55 - places[0][0], 0.0)
+    for place, (_, word, colour) in places:
         axes.text(place + shift, height, word, color=colour, ha="center", va="center", fontsize=10)
 
 
@@ -214,13 +203,17 @@ def _draw_probe(axes: Axes, height: float, row: Mapping[str, Any]) -> None:
         return
     if before.known:
         axes.plot([before.value, after.value], [height] * 2, color=_FAINT, linewidth=1.4, zorder=2)
-        axes.plot(before.value, height, "o", markersize=9.5, markerfacecolor="none", markeredgecolor=_ORIGINAL,
-                  markeredgewidth=1.8, zorder=6)  # fmt: skip
+        _ring(axes, before.value, height, markersize=9.5, zorder=6)
     if after.has_interval:
         axes.plot([after.low, after.high], [height] * 2, color=_PROTECTED, linewidth=3, zorder=3)
     # A hollow dot: a probe that cannot read originals, so what it fails to read proves nothing.
     face = _PROTECTED if _counts(row) else "none"
     axes.plot(after.value, height, "o", markersize=7, color=_PROTECTED, markerfacecolor=face, zorder=5)
+
+
+def _ring(axes: Axes, x: float, y: float, **style: Any) -> None:
+    style = {"markerfacecolor": "none", "markeredgecolor": _ORIGINAL, "markeredgewidth": 1.8, **style}
+    axes.plot(x, y, "o", **style)
 
 
 def tradeoff_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
@@ -244,14 +237,7 @@ def tradeoff_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
             start = (float(point["leakage_before"]), float(point["tmr_before"]))
             end = (float(point["leakage_after"]), float(point["tmr_after"]))
             axes.annotate("", end, start, arrowprops={"arrowstyle": "-", "color": _FAINT, "linewidth": 1.4})
-            axes.plot(
-                *start,
-                "o",
-                markersize=7,
-                markerfacecolor="none",
-                markeredgecolor=_ORIGINAL,
-                markeredgewidth=1.8,
-            )
+            _ring(axes, *start, markersize=7)
             axes.plot(*end, "o", markersize=8, color=_PROTECTED)
         ends = [(float(p["tmr_after"]), _short(p["matcher"], 24), float(p["leakage_after"])) for p in points]
         height = 1.03 - lowest
@@ -260,9 +246,9 @@ def tradeoff_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
             axes, "original", (float(first["leakage_before"]), float(first["tmr_before"])), _ORIGINAL, rise=13
         )
         places = _spread(ends, gap=0.07 * height)
-        for place, (_, name, x) in zip(places, sorted(ends), strict=True):
+        for place, (_, name, x) in places:
             _note(axes, name, (x, place), _PROTECTED, rise=-9)
-        _note(axes, "protected", (min(ends)[2], places[0]), _PROTECTED, rise=-22, weight="bold")
+        _note(axes, "protected", (min(ends)[2], places[0][0]), _PROTECTED, rise=-22, weight="bold")
         _leakage_and_tmr(axes, "↖ better")
         axes.set_xlabel("gender leakage, worst trained attacker")
         axes.set_ylabel("same person recognised (TMR)")
@@ -299,14 +285,9 @@ def _leakage_and_tmr(axes: Axes, better: str) -> None:
 
 
 def score_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
-    """How one matcher's scores are spread, originals and protected photos on one scale.
+    """How one matcher's scores are spread: strangers and same-person pairs, each as one outline per mode (O-O and P-P).
 
-    Args:
-        curves: Rows of ``curves.scores`` for one matcher: ``mode``, ``edges``, ``genuine``, ``impostor``.
-        title: What the figure shows, read aloud by screen readers.
-
-    Returns:
-        SVG text; strangers and same-person pairs each as one outline per mode (O-O and P-P).
+    ``curves`` are the rows of ``curves.scores`` of the matcher.
     """
     with mpl.rc_context(_STYLE):
         figure, axes = _canvas(height=3.0)
@@ -355,35 +336,14 @@ def _name_peaks(axes: Axes, peaks: Sequence[tuple[float, float, str, str]], top:
         axes.annotate(word, (x, level), xytext=(shift, 4), textcoords="offset points", color=colour, ha=side)
 
 
-def set_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
-    """Leakage of one photo and of several photos of the same people.
+def growth_figure(rows: Sequence[Mapping[str, Any]], *, title: str, single: bool) -> str:
+    """Leakage by the number of people whose gender the attacker knows (``label_budget``), one line per attacker.
 
-    Args:
-        rows: The audit's ``set_attack`` rows.
-        title: What the figure shows, read aloud by screen readers.
-
-    Returns:
-        SVG text; a filled dot for the set, a ring for one photo of the same people.
+    With ``single``, by the number of photos of one person (``set_attack``): a dot for the set, a ring for one photo.
     """
-    return _growth_figure(rows, key="photos", xlabel="photos of one person", title=title, single=True)
-
-
-def budget_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
-    """Leakage by the number of people whose gender the attacker knows.
-
-    Args:
-        rows: The audit's ``label_budget`` rows.
-        title: What the figure shows, read aloud by screen readers.
-
-    Returns:
-        SVG text; one line per attacker.
-    """
-    return _growth_figure(rows, key="people", xlabel="people whose gender the attacker knows", title=title)
-
-
-def _growth_figure(
-    rows: Sequence[Mapping[str, Any]], *, key: str, xlabel: str, title: str, single: bool = False
-) -> str:
+    key, xlabel = "people", "people whose gender the attacker knows"
+    if single:
+        key, xlabel = "photos", "photos of one person"
     with mpl.rc_context(_STYLE):
         figure, axes = _canvas(height=3.2)
         ticks: set[float] = set()
@@ -402,9 +362,7 @@ def _growth_figure(
                     axes.plot([place] * 2, [reading.low, reading.high], color=colour, linewidth=2, alpha=0.5)
                 one = Reading.of(row.get("single"))
                 if single and one.known:
-                    axes.plot(
-                        place, one.value, "o", markerfacecolor="none", markeredgecolor=colour, markersize=8
-                    )
+                    _ring(axes, place, one.value, markeredgecolor=colour, markeredgewidth=1.0, markersize=8)
             one = Reading.of(mine[-1].get("single"))
             lowest = min(read[-1].value, one.value) if single and one.known else read[-1].value
             ends.append((read[-1].value, name, colour, x[-1], lowest))
@@ -436,14 +394,8 @@ def _name_pair(axes: Axes, x: float, together: float, alone: Reading, colour: st
     below = alone.known and alone.value <= together
     for value, word, up in ((together, "together", below), (alone.value, "one photo", not below)):
         if math.isfinite(value):
-            axes.annotate(
-                word,
-                (x, value),
-                xytext=(7, 7 if up else -15),
-                textcoords="offset points",
-                color=colour,
-                fontsize=10,
-            )
+            place = (7, 7 if up else -15)
+            axes.annotate(word, (x, value), place, textcoords="offset points", color=colour, fontsize=10)
 
 
 def sweep_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
@@ -464,12 +416,9 @@ def sweep_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
 
 def sweep_picture(points: Sequence[Mapping[str, Any]], *, title: str) -> bytes:
     """The same as :func:`sweep_figure`, as a PNG on white."""
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        buffer = io.BytesIO()
-        metadata = {"Title": plain_text(title), "Software": None}
-        _sweep(points).savefig(buffer, format="png", dpi=150, facecolor="white", metadata=metadata)
-        return buffer.getvalue()
+    metadata = {"Title": plain_text(title), "Software": None}
+    with mpl.rc_context(_STYLE):
+        return _saved(_sweep(points), format="png", dpi=150, facecolor="white", metadata=metadata)
 
 
 _METHOD_STYLE = {"trained": (_PROTECTED, "o"), "originals": (_INK, "D")}
@@ -522,23 +471,19 @@ def _name_points(
         known, key=lambda e: (e[2].get("dominated_by") is not None, e[2].get("method") == "trained")
     )
     named = [entry for entry in known if any(entry is kept for kept in order[:_MOST_NAMES])]
-    texts = [axes.text(0, 0, _short(p["name"], 40), fontsize=9) for _, _, p in named]
     sizes = []
-    for text in texts:
+    for _, _, point in named:
+        text = axes.text(0, 0, _short(point["name"], 40), fontsize=9)
         box = text.get_window_extent(renderer)
-        sizes.append(
-            (box.width * 1.08 + 2, box.height + 2)
-        )  # a browser's letters are a little wider than ours
+        sizes.append((box.width * 1.08 + 2, box.height + 2))  # a browser's letters are a little wider
         text.remove()
-    anchors = [axes.transData.transform((leak.value, match.value)) for leak, match, _ in named]
-    frame = axes.get_window_extent(renderer)
-    others = [axes.transData.transform((leak.value, match.value)) for leak, match, _ in known]
-    places = place_labels(
-        [(float(x), float(y)) for x, y in anchors],
-        sizes,
-        marks=[(float(x), float(y)) for x, y in others],
-        bounds=(frame.x0 + 3, frame.y0 + 3, frame.x1 - 3, frame.y1 - 3),
+    anchors, marks = (
+        [tuple(axes.transData.transform((leak.value, match.value)).tolist()) for leak, match, _ in some]
+        for some in (named, known)
     )
+    frame = axes.get_window_extent(renderer)
+    bounds = frame.x0 + 3, frame.y0 + 3, frame.x1 - 3, frame.y1 - 3
+    places = place_labels(anchors, sizes, marks=marks, bounds=bounds)
     for (leak, match, point), (x, y, far) in zip(named, places, strict=True):
         axes.annotate(
             _short(point["name"], 40),
@@ -558,7 +503,6 @@ def _name_points(
 
 def _canvas(*, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-    FigureCanvasSVG(figure)
     return figure, figure.add_subplot()
 
 
@@ -584,30 +528,27 @@ def _short(text: object, limit: int) -> str:
     return clean if len(clean) <= limit else f"{clean[:head]}…{clean[len(clean) - (limit - 1 - head) :]}"
 
 
-def _finite_pairs(x: Sequence[float | None], y: Sequence[float | None]) -> tuple[Any, Any]:
-    pairs = np.array([(a, b) for a, b in zip(x, y, strict=True) if a is not None and b is not None], float)
-    pairs = pairs.reshape(-1, 2)
-    pairs = pairs[np.isfinite(pairs).all(axis=1)]
-    return pairs[:, 0], pairs[:, 1]
-
-
-def _spread(ends: Sequence[tuple[float, Any, Any]], *, gap: float) -> list[float]:
-    """Label heights in the order of ``sorted(ends)``, pushed apart to at least ``gap``, centred as before."""
+def _spread(ends: Sequence[tuple[float, Any, Any]], *, gap: float) -> list[tuple[float, Any]]:
+    """Heights of labels with their ends in order, pushed apart to at least ``gap``, centred as before."""
     wanted = sorted(end[0] for end in ends)
     placed: list[float] = []
     for height in wanted:
         placed.append(max(height, placed[-1] + gap) if placed else height)
-    shift = (sum(placed) - sum(wanted)) / len(placed) if placed else 0.0
-    return [height - shift for height in placed]
+    shift = (sum(placed) - sum(wanted)) / max(len(placed), 1)
+    return [(height - shift, end) for height, end in zip(placed, sorted(ends), strict=True)]
+
+
+def _saved(figure: Figure, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser has the letters
+        figure.savefig(buffer, **options)
+    return buffer.getvalue()
 
 
 def _svg(figure: Figure, *, title: str) -> str:
-    buffer = io.BytesIO()
-    # The salt makes ids a function of the drawing alone; without it they are random in each run.
-    with mpl.rc_context({"svg.hashsalt": "privface"}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser has the letters
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _themed(buffer.getvalue().decode("utf-8"), title=plain_text(title))
+    svg = _saved(figure, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _themed(svg.decode("utf-8"), title=plain_text(title))
 
 
 def _themed(svg: str, *, title: str) -> str:
@@ -622,6 +563,6 @@ def _themed(svg: str, *, title: str) -> str:
         svg = svg.replace(f": {colour}", f": var({variable}, {colour})")
     svg = re.sub(r"(font: [^\"';]*?\d+(?:\.\d+)?px)[^;\"]*", r"\1 system-ui, sans-serif", svg)
     label = title.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
-    svg = re.sub(r'(<svg\b[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg\b[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    for size in ("width", "height"):
+        svg = re.sub(rf'(<svg\b[^>]*?) {size}="[^"]*"', r"\1", svg, count=1)
     return re.sub(r"<svg\b([^>]*)>", lambda m: f'<svg role="img" aria-label="{label}"{m[1]}>', svg, count=1)

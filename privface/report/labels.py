@@ -11,7 +11,7 @@ _RADII = (9.0, 14.0, 22.0, 32.0, 44.0, 58.0, 76.0, 98.0, 124.0, 154.0, 188.0, 22
 _ANGLES = 32
 _MARK = 7.0
 _NEAR = 16.0
-_ALONG = np.linspace(0.0, 1.0, 16)[:, None]
+_ALONG = np.linspace(0.0, 1.0, 16)[:, None, None]
 
 # what a place costs, against one unit of distance
 _COVERS = 8.0  # a unit of area of another name
@@ -55,9 +55,9 @@ def place_labels(
         boxes = np.hstack([centres - size / 2, centres + size / 2])
         cost = distance + _COVERS * _overlap(boxes, placed) + _HIDES * _overlap(boxes, spots)
         cost += _LEAVES * _outside(boxes, bounds)
-        cost += _CROSSES * (
-            _through(anchor, centres, placed) + _under(boxes, lines) + _meets(anchor, centres, lines)
-        )
+        through = _crossed(anchor, centres, placed).sum(axis=1)
+        under = _crossed(lines[:, 0], lines[:, 1], boxes).sum(axis=0)
+        cost += _CROSSES * (through + under + _meets(anchor, centres, lines))
         best = int(np.argmin(cost))
         far = bool(distance[best] > _NEAR)
         placed = np.vstack([placed, boxes[best]])
@@ -96,19 +96,11 @@ def _outside(boxes: Boxes, bounds: tuple[float, float, float, float]) -> NDArray
     return np.asarray(over.sum(axis=1), np.float64)
 
 
-def _through(start: NDArray[np.float64], ends: NDArray[np.float64], boxes: Boxes) -> NDArray[np.float64]:
-    """How many boxes a line from ``start`` to each end runs through."""
-    spots = start + _ALONG[:, None] * (ends - start)
-    inside = np.all((spots[:, :, None, :] > boxes[:, :2]) & (spots[:, :, None, :] < boxes[:, 2:]), axis=3)
-    return np.asarray(np.any(inside, axis=0).sum(axis=1), np.float64)
-
-
-def _under(boxes: Boxes, lines: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How many lines run through each box."""
-    spots = lines[:, :1] + _ALONG * (lines[:, 1:] - lines[:, :1])
-    low, high = boxes[:, None, None, :2], boxes[:, None, None, 2:]
-    inside = np.all((spots[None] > low) & (spots[None] < high), axis=3)
-    return np.asarray(np.any(inside, axis=2).sum(axis=1), np.float64)
+def _crossed(starts: NDArray[np.float64], ends: NDArray[np.float64], boxes: Boxes) -> NDArray[np.bool_]:
+    """Whether each line runs through each box, ``(lines, boxes)``."""
+    spots = (starts + _ALONG * (ends - starts))[:, :, None]
+    inside = np.all((spots > boxes[:, :2]) & (spots < boxes[:, 2:]), axis=3)
+    return np.asarray(np.any(inside, axis=0))
 
 
 def _meets(

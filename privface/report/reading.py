@@ -13,32 +13,23 @@ NOT_MEASURABLE = "not measurable"
 
 @dataclass(frozen=True)
 class Reading:
-    """A figure of an audit document.
-
-    Attributes:
-        value: Point estimate; NaN where there is none.
-        low: Lower end of the 95 % interval; NaN where there is none.
-        high: Upper end.
-        n: How many pairs, photos or people it rests on; 0 where it is not said.
-        reason: Why there is no value; empty where there is one.
-    """
+    """A figure of an audit document, as :class:`~privface.records.Measured`; where it has a value its reason is empty."""
 
     value: float = math.nan
     low: float = math.nan
     high: float = math.nan
-    n: int = 0
     reason: str = "not part of this audit"
 
     @classmethod
     def of(cls, figure: object) -> Reading:
-        """A reading of ``{"value", "low", "high", "n", "reason"}``, a plain number, or nothing."""
+        """A reading of ``{"value", "low", "high", "reason"}``, a plain number, nothing, or a reading."""
+        if isinstance(figure, Reading):
+            return figure
         if isinstance(figure, Mapping):
             value = _number(figure.get("value"))
             reason = plain_text(figure.get("reason") or "no reason given")
             low, high = _number(figure.get("low")), _number(figure.get("high"))
-            n = _number(figure.get("n"))
-            count = int(n) if math.isfinite(n) else 0
-            return cls(value, low, high, count, "" if math.isfinite(value) else reason)
+            return cls(value, low, high, "" if math.isfinite(value) else reason)
         value = _number(figure)
         return cls(value, reason="") if math.isfinite(value) else cls()
 
@@ -64,7 +55,7 @@ class Reading:
         """An AUC turned into leakage, max(AUC, 1 - AUC): a sure mistake tells as much as a sure hit."""
         if not self.known or self.value >= 0.5:
             return self
-        return Reading(1 - self.value, 1 - self.high, 1 - self.low, self.n, self.reason)
+        return Reading(1 - self.value, 1 - self.high, 1 - self.low, self.reason)
 
 
 def rows_of(document: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
@@ -72,6 +63,12 @@ def rows_of(document: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     part = document.get(key)
     rows = part if isinstance(part, Sequence) and not isinstance(part, str) else []
     return [row for row in rows if isinstance(row, Mapping)]
+
+
+def part_of(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The mapping under a key; an empty one where there is something else."""
+    part = document.get(key)
+    return part if isinstance(part, Mapping) else {}
 
 
 def plain_text(value: Any) -> str:

@@ -27,7 +27,7 @@ from privface.app.uploads import (
     UploadError,
     check_sizes,
     image_suffix,
-    safe_name,
+    safe_stem,
     unpack_photos,
 )
 from privface.device import Device
@@ -64,7 +64,7 @@ def test_unpacking_keeps_photos_and_labels_and_leaves_the_common_folder_out(tmp_
         ("set/p1/.hidden.png", b"5"),
         ("__MACOSX/set/p1/._a.png", b"6"),
     )
-    assert unpack_photos(data, tmp_path / "out", name="x.zip") == 2
+    unpack_photos(data, tmp_path / "out", name="x.zip")
     found = sorted(
         p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()
     )
@@ -107,7 +107,7 @@ def test_formats_are_told_by_content():
     ],
 )
 def test_download_names_are_plain(name, safe):
-    assert safe_name(name, suffix=".jpg") == safe
+    assert safe_stem(name) + ".jpg" == safe
 
 
 def test_shelf_forgets_by_time_and_owner_and_pushes_nobody_out():
@@ -123,16 +123,16 @@ def test_shelf_forgets_by_time_and_owner_and_pushes_nobody_out():
     assert shelf.get(other) is None
     assert shelf.get(mine) is not None
     shelf.drop("me", "protected")
-    assert len(shelf) == 1
+    assert shelf.size == 4
     shelf.drop("me")
-    assert (len(shelf), shelf.size) == (0, 0)
+    assert shelf.size == 0
 
 
 def test_only_paths_of_the_gate_are_uploads(tmp_path):
     token = "0" * 32
-    assert upload_token(f"{tmp_path}/{token}/a.png", tmp_path) == (token, "a.png")
+    assert upload_token(f"{tmp_path}/{token}/a.png", tmp_path) == token
     for path in (f"{tmp_path}/x/a.png", f"/etc/{token}/a", "http://x/y", str(tmp_path), ""):
-        assert upload_token(path, tmp_path) is None
+        assert upload_token(path, tmp_path) == ""
 
 
 def test_private_folder_is_private_and_gone_and_leftovers_go_with_the_next(tmp_path):
@@ -143,7 +143,8 @@ def test_private_folder_is_private_and_gone_and_leftovers_go_with_the_next(tmp_p
     with private_folder(tmp_path) as folder:
         assert not dead.exists()
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-        assert remove_leftovers(tmp_path) == 0, "a running server's folder stays"
+        remove_leftovers(tmp_path)
+        assert folder.is_dir(), "a running server's folder stays"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -300,5 +301,5 @@ def test_a_stopped_or_failed_request_is_told_in_words(tmp_path, make_png, monkey
     assert "Something went wrong" in last
     assert "secret" not in last
     service.leave("me")
-    assert len(service.shelf) == 0
+    assert service.shelf.size == 0
     assert os.listdir(tmp_path) == []  # noqa: PTH208

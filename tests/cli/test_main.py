@@ -56,12 +56,6 @@ def test_help_of_every_command(run, command):
     assert "--help" in out
 
 
-def test_help_lists_commands_in_the_order_of_use(run):
-    _, out, _ = run("--help")
-    shown = re.findall(r"^\W*([a-z]+)  ", out.split("Commands")[1], re.MULTILINE)
-    assert shown == list(entry._ORDER)
-
-
 def test_version(run):
     from importlib.metadata import version
 
@@ -299,10 +293,8 @@ def test_doctor_says_what_to_install(monkeypatch):
     from privface.cli import doctor
 
     monkeypatch.setitem(doctor._EXTRAS, "track", (("no-such-package",), "figures"))
-    monkeypatch.setitem(doctor._EXTRAS, "planned", (("nor-this-one",), "plans"))
     cures = {check.name: check.cure for check in doctor._extras()}
     assert cures["extra [track]"] == "For figures: pip install 'privface[track]'"
-    assert cures["extra [planned]"] == "For plans: pip install nor-this-one"
 
 
 def test_models_list_verify_and_doctor_without_colour_where_nobody_looks(run, world, tmp_path, monkeypatch):
