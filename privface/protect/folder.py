@@ -13,7 +13,7 @@ from privface.errors import ConfigError, DataError, OutputError
 from privface.faces.detect import FaceDetector, MTCNNDetector
 from privface.options import DEFAULT_OPTIONS, ProtectOptions
 from privface.protect.inputs import InputFile, Source, with_format, with_room_for_faces
-from privface.protect.job import Engine, Ledger, Progress, TemplateSink
+from privface.protect.job import Engine, Ledger, Progress
 from privface.protect.journal import Journal
 from privface.protect.local import LocalEngine
 from privface.protect.output import Output, OutputTree, is_fresh, locked, remove_leftovers, require_apart
@@ -64,7 +64,6 @@ def protect_folder(
     *,
     detector: FaceDetector | None = None,
     templates: MatcherTemplates | None = None,
-    store: TemplateSink | None = None,
     engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> ProtectSummary:
@@ -91,7 +90,6 @@ def protect_folder(
         options: How, each at its default where it is not said.
         detector: Finds faces; MTCNN by default.
         templates: Also write ``embeddings.parquet``, a template of each photo's central face, under the manifest's input keys.
-        store: Takes the templates, too, once the job is through.
         engine: Computes the job; by default threads of this process.
         progress: Called with (finished, total) after each batch.
 
@@ -143,7 +141,7 @@ def protect_folder(
             options = replace(options, batch_size=min(options.batch_size, len(items)))
             worker = Worker(photos, target, protector, options, detector, templates)
             try:
-                return _run(engine or LocalEngine(), worker, items, ledger, store=store)
+                return _run(engine or LocalEngine(), worker, items, ledger)
             finally:
                 journal.close()
                 remove_leftovers(output)  # of killed helpers
@@ -151,9 +149,7 @@ def protect_folder(
         photos.close()
 
 
-def _run(
-    engine: Engine, worker: Worker, items: Sequence[InputFile], ledger: Ledger, *, store: TemplateSink | None
-) -> ProtectSummary:
+def _run(engine: Engine, worker: Worker, items: Sequence[InputFile], ledger: Ledger) -> ProtectSummary:
     """Work through the items; whatever stops it, the manifest says what is finished."""
     ledger.warn_of_orphans(items)
     ledger.clear_results()
@@ -170,14 +166,13 @@ def _run(
         with suppress(
             OutputError
         ):  # on a full disk there is no room for a manifest either; the journal knows
-            ledger.write_results(templates=worker.templates, store=None)
+            ledger.write_results(worker.templates)
         if isinstance(error, OutputError):
             message = f"{error.message} {ledger.done:,} of {whole:,} files are finished."
             hint = f"{error.hint or ''} Then run the same command again; it goes on from there.".strip()
             raise OutputError(message, hint=hint) from error
         raise
-    through = ledger.done == whole
-    manifest = ledger.write_results(templates=worker.templates, store=store if through else None)
+    manifest = ledger.write_results(worker.templates)
     if ledger.stopped is not None:
         raise StoppedError(ledger.stopped)
     rate = (whole - ledger.reused) / (time.perf_counter() - start)

@@ -35,8 +35,6 @@ logger = logging.getLogger(__name__)
 
 Progress: TypeAlias = Callable[[int, int], None]
 Finished: TypeAlias = Loaded | Future[Loaded]
-TemplateSink: TypeAlias = Callable[[Iterator[tuple[str, str]]], object]
-"""Stores (key, packed template) pairs, sorted by key, somewhere else as well."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -180,7 +178,7 @@ class Ledger:
         for name in (MANIFEST_NAME, CSV_NAME, TEMPLATES_NAME):
             unlink(self._output.root / name)
 
-    def write_results(self, *, templates: MatcherTemplates | None, store: TemplateSink | None) -> Path:
+    def write_results(self, templates: MatcherTemplates | None) -> Path:
         """Write manifest and templates.
 
         Raises:
@@ -196,16 +194,12 @@ class Ledger:
             self._output.root, shown, complete=self.done == self._total, as_csv=self._options.as_csv
         )
         if templates is not None:
-            write_templates(self._output.root, self._templates(), maker=templates)
-            if store is not None:
-                store(self._templates())
+            made = ((e.row.input, e.template) for e in self._entries() if e.template is not None)
+            write_templates(self._output.root, made, maker=templates)
         return path
 
     def _entries(self) -> Iterator[Entry]:
         return (self._journal.read(self._places[key]) for key in sorted(self._places))
-
-    def _templates(self) -> Iterator[tuple[str, str]]:
-        return ((e.row.input, e.template) for e in self._entries() if e.template is not None)
 
     @contextmanager
     def signals_deferred(self) -> Iterator[None]:
