@@ -58,31 +58,19 @@ def unreachable(place: str | Path, error: Exception) -> DataError:
     )
 
 
-def exists(place: str | Path) -> bool:
-    """Whether there is a file or folder.
-
-    Raises:
-        DataError: If its file system cannot be reached.
-    """
-    return _ask("exists", place) if is_url(place) else Path(place).exists()
-
-
 def is_folder(place: str | Path) -> bool:
     """Whether a place is a folder.
 
     Raises:
         DataError: If its file system cannot be reached.
     """
-    return _ask("isdir", place) if is_url(place) else Path(place).is_dir()
-
-
-def _ask(question: str, url: str | Path) -> bool:
-    """A yes-or-no method of fsspec."""
-    system, path = file_system(str(url))
+    if not is_url(place):
+        return Path(place).is_dir()
+    system, path = file_system(str(place))
     try:
-        return bool(getattr(system, question)(path))
+        return bool(system.isdir(path))
     except Exception as error:
-        raise unreachable(url, error) from error
+        raise unreachable(place, error) from error
 
 
 def expand(pattern: str | Path) -> list[str]:
@@ -93,7 +81,7 @@ def expand(pattern: str | Path) -> list[str]:
     """
     text = str(pattern)
     if not is_url(text):
-        return sorted(glob.glob(text))  # noqa: PTH207  # a pattern with folders
+        return [text] if Path(text).exists() else sorted(glob.glob(text))  # noqa: PTH207  # a pattern with folders
     system, path = file_system(text)
     try:
         found = system.glob(path) if "*" in path else [path] if system.exists(path) else []
