@@ -296,7 +296,7 @@ class Worker:
         loaded = []
         for one, pixels, detections in zip(photos, images, found, strict=True):
             row = replace(one.row, faces=len(detections))
-            central: Detection | None = choose_face(detections, pixels.shape, rule="central")
+            central: Detection | None = choose_face(detections, pixels.shape)
             if central is None:
                 reason = "no face was found"
                 loaded.append(Loaded(one.item, replace(row, status="no_face", reason=reason)))
