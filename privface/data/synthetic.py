@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -196,21 +197,16 @@ class GeneratedFaces:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def table(self) -> FaceTable:
-        """The labels as a table; keys are ``p00012/p00012_0003.png`` and ``path`` is the key itself."""
-        return _label(self, Path())
-
-
-def _label(faces: GeneratedFaces, folder: Path) -> FaceTable:
-    seen: dict[int, int] = {}
-    records = []
-    for person, gender in zip(faces.identities.tolist(), faces.genders.tolist(), strict=True):
-        photo = seen.get(person, 0)
-        seen[person] = photo + 1
-        name = f"p{person:05d}"
-        key = f"{name}/{name}_{photo:04d}.png"
-        records.append(FaceRecord(key, folder / key, identity=name, gender=GENDERS[gender]))
-    return FaceTable(tuple(records), name="generated")
+    def table(self, folder: Path = Path()) -> FaceTable:
+        """The labels as a table; keys are ``p00012/p00012_0003.png``, ``path`` is that in ``folder``."""
+        seen: Counter[int] = Counter()
+        records = []
+        for person, gender in zip(self.identities.tolist(), self.genders.tolist(), strict=True):
+            name = f"p{person:05d}"
+            key = f"{name}/{name}_{seen[person]:04d}.png"
+            records.append(FaceRecord(key, folder / key, identity=name, gender=GENDERS[gender]))
+            seen[person] += 1
+        return FaceTable(tuple(records), name="generated")
 
 
 def generate_faces(
@@ -273,7 +269,7 @@ def write_faces(faces: GeneratedFaces, folder: Path) -> FaceTable:
     Raises:
         OutputError: If the folder cannot be written.
     """
-    table = _label(faces, folder)
+    table = faces.table(folder)
     for record, pixels in zip(table, faces.pixels, strict=True):
         write_atomic(record.path, encode_image(pixels, ".png"))
     text = io.StringIO()
