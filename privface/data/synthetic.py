@@ -30,6 +30,7 @@ from privface.images import encode_image, write_atomic
 from privface.records import ARCFACE_TEMPLATE, FRAME, GENDERS, FaceRecord, FaceTable
 
 Points: TypeAlias = NDArray[np.float64]
+Row: TypeAlias = Sequence[float | Points] | Points
 Contours: TypeAlias = dict[str, NDArray[np.int32]]
 Colour: TypeAlias = tuple[float, float, float]
 Traits: TypeAlias = Mapping[str, float]
@@ -392,10 +393,10 @@ def _spline(knots: int, *, closed: bool, steps: int = 4) -> Points:
     return weights
 
 
-def _stack(photos: int, *points: tuple[float | Points, float | Points]) -> Points:
-    """Control points of shape ``(P, K, 2)`` from (x, y) pairs of numbers or ``(P,)`` arrays."""
-    out = np.empty((photos, len(points), 2))
-    for k, (x, y) in enumerate(points):
+def _stack(photos: int, xs: Row, ys: Row) -> Points:
+    """Control points of shape ``(P, K, 2)`` from their x and their y, each a number or a ``(P,)`` array."""
+    out = np.empty((photos, len(xs), 2))
+    for k, (x, y) in enumerate(zip(xs, ys, strict=True)):
         out[:, k, 0] = x
         out[:, k, 1] = y
     return out
@@ -469,15 +470,28 @@ def _half_face(traits: Traits, drop: Points) -> Points:
     top = traits["crown_y"] + 4.0
     return _stack(
         len(drop),
-        (0.0, top),
-        (0.60 * wide, top + 4.5),
-        (traits["forehead_width"] * wide, 28.0),
-        (wide, traits["cheek_y"] - 10.0),
-        (0.5 * (wide + jaw) + 2.8, traits["cheek_y"] + 14.0),
-        (jaw, 89.5 + 0.5 * drop),
-        (0.45 * (jaw + traits["chin_width"]), chin - 8.0 + drop),
-        (0.72 * traits["chin_width"], chin - 1.6 + drop),
-        (0.0, chin + drop),
+        (
+            0.0,
+            0.60 * wide,
+            traits["forehead_width"] * wide,
+            wide,
+            0.5 * (wide + jaw) + 2.8,
+            jaw,
+            0.45 * (jaw + traits["chin_width"]),
+            0.72 * traits["chin_width"],
+            0.0,
+        ),
+        (
+            top,
+            top + 4.5,
+            28.0,
+            traits["cheek_y"] - 10.0,
+            traits["cheek_y"] + 14.0,
+            89.5 + 0.5 * drop,
+            chin - 8.0 + drop,
+            chin - 1.6 + drop,
+            chin + drop,
+        ),
     )
 
 
@@ -500,23 +514,11 @@ def _add_head(camera: _Camera, traits: Traits, photos: Nuisance) -> None:
         camera.add(f"ear_{name}", np.broadcast_to(ring, (n, *ring.shape)))
         camera.add(f"ear_in_{name}", np.broadcast_to(inner, (n, *inner.shape)))
     neck = traits["neck_width"]
-    half = (
-        (0.0, 84.0),
-        (neck, 84.0),
-        (neck + 0.6, 100.0),
-        (neck + 3.0, 112.0),
-        (neck + 4.0, 132.0),
-        (0.0, 132.0),
-    )
+    half = ((0.0, neck, neck + 0.6, neck + 3.0, neck + 4.0, 0.0), (84.0, 84.0, 100.0, 112.0, 132.0, 132.0))
     camera.add_curve("neck", _mirrored(_stack(n, *half)))
     collar = (
-        (0.0, 124.0),
-        (neck - 4.0, 112.0),
-        (neck + 3.0, 106.0),
-        (neck + 14.0, 105.0),
-        (70.0, 112.0),
-        (70.0, 140.0),
-        (0.0, 140.0),
+        (0.0, neck - 4.0, neck + 3.0, neck + 14.0, 70.0, 70.0, 0.0),
+        (124.0, 112.0, 106.0, 105.0, 112.0, 140.0, 140.0),
     )
     camera.add_curve("shirt", _mirrored(_stack(n, *collar)))
 
@@ -545,7 +547,7 @@ def _add_eyes(camera: _Camera, traits: Traits, photos: Nuisance) -> None:
         camera.add(f"lash_{name}", up)
         camera.add(f"fold_{name}", high[:, 2:-2])
         camera.add(f"low_{name}", low[:, 3:])
-        iris = _stack(n, (side * eye_x + photos["gaze_x"], eye_y - 0.5 + photos["gaze_y"]))
+        iris = _stack(n, (side * eye_x + photos["gaze_x"],), (eye_y - 0.5 + photos["gaze_y"],))
         camera.add(f"iris_{name}", iris)
 
 
@@ -553,17 +555,21 @@ def _add_brows(camera: _Camera, traits: Traits, photos: Nuisance) -> None:
     thick, arch, angle = traits["brow_thickness"], traits["brow_arch"], traits["brow_angle"]
     inner, span = traits["brow_gap"], traits["brow_length"]
     base = _EYE_Y + traits["eye_y"] - traits["brow_height"] - 1.6 * photos["brow_raise"]
+    reach = inner + np.array([0.0, 0.55, 1.25, 2.0, 1.25, 0.55, 0.0]) * span
     for name, side in (("left", -1.0), ("right", 1.0)):
         y = base + 0.5 * traits["asymmetry"] * side
         points = _stack(
             camera.count,
-            (side * inner, y + angle - 0.35 * thick),
-            (side * (inner + 0.55 * span), y - 0.6 * arch - 0.55 * thick),
-            (side * (inner + 1.25 * span), y - 1.4 * arch - 0.50 * thick),
-            (side * (inner + 2.0 * span), y - 0.2 * angle + 1.0),
-            (side * (inner + 1.25 * span), y - 1.4 * arch + 0.35 * thick),
-            (side * (inner + 0.55 * span), y - 0.6 * arch + 0.50 * thick),
-            (side * inner, y + angle + 0.60 * thick),
+            side * reach,
+            (
+                y + angle - 0.35 * thick,
+                y - 0.6 * arch - 0.55 * thick,
+                y - 1.4 * arch - 0.50 * thick,
+                y - 0.2 * angle + 1.0,
+                y - 1.4 * arch + 0.35 * thick,
+                y - 0.6 * arch + 0.50 * thick,
+                y + angle + 0.60 * thick,
+            ),
         )
         camera.add_curve(f"brow_{name}", points)
 
@@ -573,39 +579,20 @@ def _add_nose(camera: _Camera, traits: Traits) -> None:
     tip = _NOSE[1] + traits["nose_length"]
     base = tip + 4.6
     half = (
-        (0.86 * wide, tip - 0.3),
-        (wide, base - 2.6),
-        (0.92 * wide, base - 0.4),
-        (0.45 * wide, base + 0.3),
-        (0.0, base + 1.2),
+        (0.86 * wide, wide, 0.92 * wide, 0.45 * wide, 0.0),
+        (tip - 0.3, base - 2.6, base - 0.4, base + 0.3, base + 1.2),
     )
     camera.add_curve("nose_line", _across(_stack(n, *half)), closed=False, depth=2.0)
-    tip_half = ((0.0, tip - 4.5), (0.48 * wide, tip - 1.6), (0.40 * wide, tip + 1.6), (0.0, tip + 2.6))
+    tip_half = ((0.0, 0.48 * wide, 0.40 * wide, 0.0), (tip - 4.5, tip - 1.6, tip + 1.6, tip + 2.6))
     camera.add_curve("nose_tip", _mirrored(_stack(n, *tip_half)), depth=2.6)
     for name, side in (("left", -1.0), ("right", 1.0)):
-        hole = (
-            (side * 0.22 * wide, base - 0.3),
-            (side * 0.45 * wide, base - 1.3),
-            (side * 0.68 * wide, base - 0.9),
-            (side * 0.50 * wide, base + 0.1),
-        )
-        camera.add_curve(f"nostril_{name}", _stack(n, *hole), depth=2.2)
-        flank = (
-            (side * bridge, 46.0),
-            (side * (bridge + 0.6), 58.0),
-            (side * 0.80 * wide, tip - 0.5),
-            (side * (0.80 * wide + 2.6), tip + 1.0),
-            (side * (bridge + 3.2), 58.0),
-            (side * (bridge + 4.5), 46.0),
-        )
-        camera.add_curve(f"flank_{name}", _stack(n, *flank), depth=1.4)
-    ridge = (
-        (0.0, 42.0),
-        (0.62 * bridge, 46.0),
-        (0.55 * bridge, 60.0),
-        (0.6 * bridge, tip - 3.0),
-        (0.0, tip - 1.0),
-    )
+        across = side * np.array([0.22, 0.45, 0.68, 0.50]) * wide
+        hole = _stack(n, across, (base - 0.3, base - 1.3, base - 0.9, base + 0.1))
+        camera.add_curve(f"nostril_{name}", hole, depth=2.2)
+        out = np.array([bridge, bridge + 0.6, 0.80 * wide, 0.80 * wide + 2.6, bridge + 3.2, bridge + 4.5])
+        flank = _stack(n, side * out, (46.0, 58.0, tip - 0.5, tip + 1.0, 58.0, 46.0))
+        camera.add_curve(f"flank_{name}", flank, depth=1.4)
+    ridge = ((0.0, 0.62 * bridge, 0.55 * bridge, 0.6 * bridge, 0.0), (42.0, 46.0, 60.0, tip - 3.0, tip - 1.0))
     camera.add_curve("ridge", _mirrored(_stack(n, *ridge)), depth=2.0)
 
 
@@ -617,35 +604,21 @@ def _add_mouth(camera: _Camera, traits: Traits, photos: Nuisance) -> None:
     corner = y - 1.5 * smile + 0.4
     up, low, cupid = traits["upper_lip"], traits["lower_lip"], traits["cupid"]
     top, bottom = y - 1.1 * gape, y + 5.2 * gape + 0.5 * smile
-    upper = (
-        (0.0, top - up + cupid),
-        (0.20 * half, top - up),
-        (0.62 * half, 0.45 * corner + 0.55 * top - 0.60 * up),
-        (half, corner),
-    )
-    lower = (
-        (0.66 * half, 0.42 * corner + 0.58 * bottom + 0.62 * low),
-        (0.30 * half, bottom + low),
-        (0.0, bottom + 1.05 * low),
-    )
-    camera.add_curve("lips", _mirrored(_stack(n, *upper, *lower)), depth=0.8)
-    part_up = (
-        (0.0, top + 0.5),
-        (0.22 * half, top + 0.1),
-        (0.62 * half, 0.4 * corner + 0.6 * top + 0.2),
-        (0.95 * half, corner),
-    )
-    part_low = (
-        (0.62 * half, 0.4 * corner + 0.6 * bottom + 0.3),
-        (0.24 * half, bottom + 0.3),
-        (0.0, bottom + 0.4),
-    )
-    camera.add_curve("gap", _mirrored(_stack(n, *part_up, *part_low)), depth=0.8)
-    seam = _stack(n, (half + 0.4, corner), *part_up[2::-1])
+    x = (0.0, 0.20 * half, 0.62 * half, half, 0.66 * half, 0.30 * half, 0.0)
+    upper = (top - up + cupid, top - up, 0.45 * corner + 0.55 * top - 0.60 * up, corner)
+    lower = (0.42 * corner + 0.58 * bottom + 0.62 * low, bottom + low, bottom + 1.05 * low)
+    camera.add_curve("lips", _mirrored(_stack(n, x, (*upper, *lower))), depth=0.8)
+    x = (0.0, 0.22 * half, 0.62 * half, 0.95 * half, 0.62 * half, 0.24 * half, 0.0)
+    upper = (top + 0.5, top + 0.1, 0.4 * corner + 0.6 * top + 0.2, corner)
+    lower = (0.4 * corner + 0.6 * bottom + 0.3, bottom + 0.3, bottom + 0.4)
+    camera.add_curve("gap", _mirrored(_stack(n, x, (*upper, *lower))), depth=0.8)
+    seam = _stack(n, (half + 0.4, *x[2::-1]), (corner, *upper[2::-1]))
     camera.add_curve("seam", _across(seam), closed=False, depth=0.8)
     teeth = top + np.minimum(2.6, 4.0 * gape)
-    row = ((0.0, top + 0.4), (0.5 * half, top + 0.5), (0.66 * half, top + 0.9), (0.5 * half, teeth))
-    camera.add_curve("teeth", _mirrored(_stack(n, *row, (0.0, teeth + 0.3))), depth=0.6)
+    row = (top + 0.4, top + 0.5, top + 0.9, teeth, teeth + 0.3)
+    camera.add_curve(
+        "teeth", _mirrored(_stack(n, (0.0, 0.5 * half, 0.66 * half, 0.5 * half, 0.0), row)), depth=0.6
+    )
     _add_mouth_light(camera, half, bottom, low)
 
 
@@ -653,17 +626,13 @@ def _add_mouth_light(camera: _Camera, half: Points, bottom: Points, low: float) 
     """The shadow below the lower lip, the gloss on it, and the cheeks."""
     n = camera.count
     shade = (
-        (0.0, bottom + low + 1.2),
-        (0.45 * half, bottom + low + 0.6),
-        (0.30 * half, bottom + low + 3.6),
-        (0.0, bottom + low + 4.2),
+        (0.0, 0.45 * half, 0.30 * half, 0.0),
+        (bottom + low + 1.2, bottom + low + 0.6, bottom + low + 3.6, bottom + low + 4.2),
     )
     camera.add_curve("lip_shade", _mirrored(_stack(n, *shade)), depth=0.8)
     gloss = (
-        (0.0, bottom + 0.38 * low),
-        (0.26 * half, bottom + 0.38 * low),
-        (0.2 * half, bottom + 0.62 * low),
-        (0.0, bottom + 0.66 * low),
+        (0.0, 0.26 * half, 0.2 * half, 0.0),
+        (bottom + 0.38 * low, bottom + 0.38 * low, bottom + 0.62 * low, bottom + 0.66 * low),
     )
     camera.add_curve("gloss", _mirrored(_stack(n, *gloss)), depth=0.8)
     for name, side in (("left", -1.0), ("right", 1.0)):
@@ -676,35 +645,21 @@ def _add_beard(camera: _Camera, person: _Person, photos: Nuisance) -> None:
     drop = 3.0 * np.maximum(photos["mouth_open"], 0.0)
     y, half = _MOUTH_Y + traits["mouth_y"], _MOUTH_HALF + traits["mouth_width"]
     jaw, chin = traits["jaw_width"], traits["chin_y"] + drop
+    wide, below = traits["face_width"], 0.8 * traits["chin_width"] + 2.0
     if person.beard_style == "full":
-        outline: tuple[tuple[float | Points, float | Points], ...] = (
-            (0.0, y - 9.0),
-            (0.6 * half, y - 8.6),
-            (half + 3.0, y - 3.0),
-            (jaw - 3.5, y - 11.0),
-            (traits["face_width"] - 2.5, 64.0),
-            (traits["face_width"] + 1.0, 68.0),
-            (jaw + 1.0, 90.0 + 0.5 * drop),
-            (0.8 * traits["chin_width"] + 2.0, chin + 0.6),
-            (0.0, chin + 2.0),
+        outline: tuple[Row, Row] = (
+            (0.0, 0.6 * half, half + 3.0, jaw - 3.5, wide - 2.5, wide + 1.0, jaw + 1.0, below, 0.0),
+            (y - 9.0, y - 8.6, y - 3.0, y - 11.0, 64.0, 68.0, 90.0 + 0.5 * drop, chin + 0.6, chin + 2.0),
         )
     elif person.beard_style == "goatee":
         outline = (
-            (0.0, y - 8.6),
-            (0.6 * half, y - 8.2),
-            (half + 1.6, y - 2.0),
-            (half + 0.6, y + 8.0),
-            (0.5 * half, chin + 0.5),
-            (0.0, chin + 1.6),
+            (0.0, 0.6 * half, half + 1.6, half + 0.6, 0.5 * half, 0.0),
+            (y - 8.6, y - 8.2, y - 2.0, y + 8.0, chin + 0.5, chin + 1.6),
         )
     else:
         outline = (
-            (0.0, y - 8.6),
-            (0.6 * half, y - 7.8),
-            (half + 1.6, y - 1.0),
-            (half + 0.2, y + 1.2),
-            (0.5 * half, y - 1.8),
-            (0.0, y - 2.4),
+            (0.0, 0.6 * half, half + 1.6, half + 0.2, 0.5 * half, 0.0),
+            (y - 8.6, y - 7.8, y - 1.0, y + 1.2, y - 1.8, y - 2.4),
         )
     camera.add_curve("beard", _mirrored(_stack(n, *outline)))
 
@@ -718,13 +673,11 @@ def _add_hair(camera: _Camera, person: _Person, photos: Nuisance) -> None:
     crown = traits["crown_y"] + 3.0 - 0.75 * volume
     sway = 1.5 * photos["lock"] * (level >= 2)
     knee = 0.5 * (30.0 + end)
+    edge = wide + side
+    lowest = edge + (1.5 if level == 3 else -0.8) + sway
     outer_half = (
-        (0.0, crown),
-        (0.36 * wide, crown + 1.0),
-        (0.70 * wide + 0.5 * side, crown + 6.5),
-        (0.95 * wide + side, 26.0),
-        (wide + side + 0.6, knee),
-        (wide + side + (1.5 if level == 3 else -0.8) + sway, end),
+        (0.0, 0.36 * wide, 0.70 * wide + 0.5 * side, 0.95 * wide + side, edge + 0.6, lowest),
+        (crown, crown + 1.0, crown + 6.5, 26.0, knee, end),
     )
     right = _stack(n, *outer_half)
     left = right * [-1.0, 1.0]
@@ -763,15 +716,14 @@ def _inner_hairline(person: _Person, photos: int, *, end: float) -> Points:
     }[person.parting]
     if level == 0:
         forehead = (5.0, -1.0, 0.0, -1.0, 5.0)
-    xs = (-0.66 * temple, 0.5 * (part - 0.66 * temple), part, 0.5 * (part + 0.66 * temple), 0.66 * temple)
-    brow = [(x, min(line + y, 40.0)) for x, y in zip(xs, forehead, strict=True)]
-    left = [
-        (-(wide - cover + 1.0), end),
-        (-(wide - cover), 0.5 * (end + 40.0)),
-        (-(temple - 1.0 - 0.5 * cover), 36.0),
-    ]
-    right = [(-x, y) for x, y in reversed(left)]
-    return _stack(photos, *left, *brow, *right)
+    left, side = (
+        (-(wide - cover + 1.0), -(wide - cover), -(temple - 1.0 - 0.5 * cover)),
+        (end, 0.5 * (end + 40.0), 36.0),
+    )
+    middle = (-0.66 * temple, 0.5 * (part - 0.66 * temple), part, 0.5 * (part + 0.66 * temple), 0.66 * temple)
+    brow = [min(line + y, 40.0) for y in forehead]
+    right = [-x for x in left[::-1]]
+    return _stack(photos, (*left, *middle, *right), (*side, *brow, *side[::-1]))
 
 
 def _curled(line: Points, curl: float, level: int) -> Points:
@@ -787,7 +739,7 @@ def _curled(line: Points, curl: float, level: int) -> Points:
 
 def _add_marks(camera: _Camera, person: _Person) -> None:
     if person.mole is not None:
-        camera.add("mole", _stack(camera.count, person.mole), depth=0.5)
+        camera.add("mole", _stack(camera.count, person.mole[:1], person.mole[1:]), depth=0.5)
     if not person.glasses:
         return
     x = _EYE_HALF + person.traits["eye_spacing"]
@@ -807,9 +759,9 @@ def _add_marks(camera: _Camera, person: _Person) -> None:
             np.broadcast_to(ring + np.array([side * x, 0.0]), (camera.count, *ring.shape)),
             depth=1.0,
         )
-        arm = ((side * (x + 12.4), _EYE_Y), (side * (person.traits["face_width"] + 1.0), _EYE_Y - 1.0))
+        arm = (side * (x + 12.4), side * (person.traits["face_width"] + 1.0)), (_EYE_Y, _EYE_Y - 1.0)
         camera.add(f"arm_{name}", _stack(camera.count, *arm))
-    bridge = _stack(camera.count, (-(x - 12.4), _EYE_Y), (0.0, _EYE_Y - 1.6), (x - 12.4, _EYE_Y))
+    bridge = _stack(camera.count, (-(x - 12.4), 0.0, x - 12.4), (_EYE_Y, _EYE_Y - 1.6, _EYE_Y))
     camera.add_curve("bridge", bridge, closed=False, depth=1.6)
 
 
