@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from privface.errors import DataError, LabelError
@@ -24,6 +27,7 @@ TABLE_SUFFIXES: Final = (".parquet", ".npz", ".csv")
 _NUMBERED = re.compile(r"(?P<stem>.*?)_?(?P<number>\d+)")
 _ALIASES: Final = {"files": "file", "identities": "identity", "genders": "gender", "matchers": "matcher"}
 _GENDERS: Final = {"female": 0, "f": 0, "0": 0, "male": 1, "m": 1, "1": 1}
+_LISTS: Final = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
 _VECTOR_NAMES: Final = ("embedding", "embeddings", "template", "vector", "feature")
 
 
@@ -129,9 +133,6 @@ def read_templates(path: Path) -> tuple[Embeddings, list[str]]:
     Raises:
         DataError: If the file is damaged or holds no template.
     """
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
     try:
         with pq.ParquetFile(path) as file:  # starts no thread that would outlive a short command
             table = file.read(["file", "embedding"], use_threads=False).combine_chunks()
@@ -215,9 +216,6 @@ _Parts: TypeAlias = Iterator[tuple[Embeddings, "pd.DataFrame"]]
 
 
 def _stream_parquet(path: Path, rows: int | None) -> _Parts:
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
     try:
         # a buffer ahead would hold every row group of the file until the last is read
         file = pq.ParquetFile(path, memory_map=False, pre_buffer=False)
@@ -236,7 +234,7 @@ def _stream_parquet(path: Path, rows: int | None) -> _Parts:
             names = [str(name).strip() for name in part.schema.names]
             name = next((n for n in _VECTOR_NAMES if n in names), None)
             column = None if name is None else part.column(names.index(name))
-            if column is None or not _is_list(column):
+            if column is None or not isinstance(column.type, _LISTS):
                 yield _from_frame(part.to_pandas(), path)
                 continue
             vectors = _from_lists(column, path, size)
@@ -244,18 +242,8 @@ def _stream_parquet(path: Path, rows: int | None) -> _Parts:
             yield vectors, part.remove_column(names.index(str(name))).to_pandas()
 
 
-def _is_list(column: Any) -> bool:
-    import pyarrow as pa  # noqa: PLC0415
-
-    kind = column.type
-    return any(f(kind) for f in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
-
-
 def _from_lists(column: Any, path: Path, size: int | None) -> Embeddings:
     """An Arrow column of lists as ``(N, D)`` without a Python object a row; rows of NaN where there is none."""
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.compute as pc  # noqa: PLC0415
-
     lengths = pc.fill_null(pc.list_value_length(column), -1).to_numpy(zero_copy_only=False)
     given = lengths >= 0
     known = _one_length({*np.unique(lengths[given]).tolist(), *([] if size is None else [size])}, path)

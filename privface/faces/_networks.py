@@ -35,13 +35,6 @@ _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _GRAPHS = Path(str(resources.files("privface.faces"))) / "graphs"
 
 
-def weights_file(name: str) -> Path | None:
-    """Where a network's weights lie; ``None`` where facenet-pytorch is not installed."""
-    package = find_spec(PACKAGE)
-    places = package.submodule_search_locations if package is not None else None
-    return Path(places[0]) / "data" / f"{name}.pt" if places else None
-
-
 def load_networks() -> tuple[Network, Network, Network]:
     """The three networks, one thread each call.
 
@@ -55,7 +48,9 @@ def load_networks() -> tuple[Network, Network, Network]:
 
 def weights(name: str) -> dict[str, NDArray[np.float32]]:
     """The weights of one network."""
-    file = weights_file(name)
+    package = find_spec(PACKAGE)
+    places = package.submodule_search_locations if package is not None else None
+    file = Path(places[0]) / "data" / f"{name}.pt" if places else None
     if file is None or not file.is_file():
         raise MissingExtraError(
             "Faces cannot be looked for: facenet-pytorch, which brings the detector's weights, is not installed.",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import cv2
 import numpy as np
@@ -30,6 +30,10 @@ _BATCH_PIXELS = 1_000_000
 
 _MAX_ASPECT = 4.0
 """Photos longer than this many times their width are padded before they are enlarged."""
+
+
+_Sides: TypeAlias = tuple[int, int]
+"""Height and width."""
 
 
 @dataclass(frozen=True)
@@ -105,33 +109,24 @@ class MTCNNDetector:
             require_rgb(pixels)
             groups.setdefault(pixels.shape[:2], []).append(index)
         found: list[list[Detection]] = [[] for _ in images]
-        parts: list[_Part] = []
+        parts: list[tuple[list[int], _Sides, _Sides]] = []
         for shape, members in groups.items():
             padded, scaled = _working_size(shape, max_side=self._max_side)
             step = max(1, _BATCH_PIXELS // (scaled[0] * scaled[1]))
             parts += [
-                _Part(members[start : start + step], padded, scaled) for start in range(0, len(members), step)
+                (members[start : start + step], padded, scaled) for start in range(0, len(members), step)
             ]
 
         cascade = self._cascade  # before the threads start
 
-        def look(part: _Part) -> list[NDArray[np.float64]]:
-            return cascade(np.stack([_fit(images[i], part.padded, part.scaled) for i in part.members]))
+        def look(part: tuple[list[int], _Sides, _Sides]) -> list[NDArray[np.float64]]:
+            return cascade(np.stack([_fit(images[i], *part[1:]) for i in part[0]]))
 
-        for part, tables in zip(parts, map_parts(look, parts), strict=True):
-            factors = (part.padded[1] / part.scaled[1], part.padded[0] / part.scaled[0])
-            for index, rows in zip(part.members, tables, strict=True):
+        for (members, padded, scaled), tables in zip(parts, map_parts(look, parts), strict=True):
+            factors = (padded[1] / scaled[1], padded[0] / scaled[0])
+            for index, rows in zip(members, tables, strict=True):
                 found[index] = [_to_detection(row, factors) for row in rows]
         return found
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Photos of one size that go through the networks at once: their places, and (height, width) before and after scaling."""
-
-    members: list[int]
-    padded: tuple[int, int]
-    scaled: tuple[int, int]
 
 
 def choose_face(detections: Sequence[Detection], image_shape: Sequence[int]) -> Detection | None:

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class RayEngine:
-    """Runs a job on Ray Data: a pool of actors that each load the model once, fed and drained as a stream.
+    """Runs a job on Ray Data, on the cluster that ``RAY_ADDRESS`` names, else on this machine: a pool of actors that each load the model once, fed and drained as a stream.
 
     Actors read photos themselves and write the tree's files themselves, so inputs and output must be reachable under the
     same name from every node; shards are written by the process that started the job. No original passes through
@@ -35,7 +35,6 @@ class RayEngine:
         cpus: CPUs an actor, also its torch threads.
         gpus: GPUs an actor; the protector itself decides whether it uses one.
         chunk: Files an actor is given at a time.
-        address: Of a running cluster; by default the one that the environment names, else one on this machine.
 
     Raises:
         ConfigError: If a number is out of range.
@@ -49,7 +48,6 @@ class RayEngine:
         cpus: int = 1,
         gpus: float = 0,
         chunk: int = 128,
-        address: str | None = None,
     ) -> None:
         for name, value, least in (
             ("actors", 1 if actors is None else actors, 1),
@@ -62,7 +60,7 @@ class RayEngine:
                     f"{name} is {value}; it must be at least {least}.", hint=f"Give {name} >= {least}."
                 )
         self._ray = _require_ray()
-        self._actors, self._cpus, self._gpus, self._chunk, self._address = actors, cpus, gpus, chunk, address
+        self._actors, self._cpus, self._gpus, self._chunk = actors, cpus, gpus, chunk
 
     def run(self, worker: Worker, items: Sequence[InputFile], known: Known, commit: Commit) -> None:
         """See :class:`~privface.protect.job.Engine`.
@@ -73,12 +71,7 @@ class RayEngine:
         ray = self._ray
         ours = not ray.is_initialized()
         if ours:
-            ray.init(
-                address=self._address,
-                include_dashboard=False if self._address is None else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         try:
             self._stream(worker, items, known, commit)
         finally:

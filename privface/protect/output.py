@@ -74,15 +74,12 @@ def is_fresh(root: Path) -> bool:
     return all(p.name == LOCK_NAME or _TEMPORARY.match(p.name) for p in root.iterdir())
 
 
-def remove_leftovers(root: Path) -> int:
-    """Delete temporary files of a killed job below ``root``; returns how many there were."""
-    count = 0
+def remove_leftovers(root: Path) -> None:
+    """Delete temporary files of a killed job below ``root``."""
     for folder, _, files in os.walk(root):
         for name in files:
             if _TEMPORARY.match(name):
                 (Path(folder) / name).unlink(missing_ok=True)
-                count += 1
-    return count
 
 
 class Output(ABC):
