@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from privface.data.sources import clean
 from privface.errors import DataError, LabelError
 from privface.records import Embeddings
 
@@ -367,8 +368,4 @@ def _read_npz(path: Path, rows: int | None) -> _Parts:
 
 
 def _text(value: object) -> str:
-    if value is None or (isinstance(value, float) and np.isnan(value)) or str(value) == "<NA>":
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # an integer column with gaps is stored as floats
-    return str(value).strip()
+    return "" if str(value) == "<NA>" else clean(value) or ""

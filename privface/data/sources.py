@@ -308,7 +308,7 @@ def _read_csv(path: Path) -> tuple[list[_Row], list[str], list[Reject]]:
                     reason = f"line {reader.line_num} has {len(cells)} fields, the header {len(columns)}"
                     rejects.append(Reject(cells[0], reason))
                     continue
-                rows.append({c: _clean(v) for c, v in zip(columns, cells, strict=True)})
+                rows.append({c: clean(v) for c, v in zip(columns, cells, strict=True)})
     except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise LabelError(
             f"{path} is not a CSV file that can be read ({error}).", hint="Save it as CSV in UTF-8."
@@ -323,11 +323,12 @@ def _read_parquet(path: Path) -> tuple[list[_Row], list[str], list[Reject]]:
         raise LabelError(f"{path} is not a readable Parquet file.", hint="Write it again.") from error
     columns = [str(name).strip() for name in table.column_names]
     _require_unique_columns(columns, path)
-    lists = [[_clean(v) for v in column.to_pylist()] for column in table.columns]
+    lists = [[clean(v) for v in column.to_pylist()] for column in table.columns]
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*lists, strict=True)], columns, []
 
 
-def _clean(value: Any) -> str | None:
+def clean(value: Any) -> str | None:
+    """A cell of a table as text; ``None`` where it is empty."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, float) and value.is_integer():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import glob
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -38,24 +40,29 @@ def file_system(url: str) -> tuple[Any, str]:
             f"{url} chains file systems with '::'.",
             hint="Give one file system; originals must not be cached on this disk.",
         )
-    try:
-        system, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise DataError(
-            f"{url} cannot be opened ({error}).",
-            hint="Install the file system's package, such as s3fs or gcsfs.",
-        ) from error
-    except Exception as error:  # each file system raises what it likes: credentials, network
-        raise unreachable(url, error) from error
+    with reaching(url):
+        try:
+            system, path = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise DataError(
+                f"{url} cannot be opened ({error}).",
+                hint="Install the file system's package, such as s3fs or gcsfs.",
+            ) from error
     return system, path
 
 
-def unreachable(place: str | Path, error: Exception) -> DataError:
-    """What to raise where a place cannot be reached."""
-    return DataError(
-        f"{place} cannot be read ({type(error).__name__}: {error}).",
-        hint="Check the address, the credentials and the network.",
-    )
+@contextmanager
+def reaching(place: str | Path) -> Iterator[None]:
+    """Whatever goes wrong within is told as a :class:`~privface.errors.DataError`."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # each file system raises what it likes: credentials, network
+        raise DataError(
+            f"{place} cannot be read ({type(error).__name__}: {error}).",
+            hint="Check the address, the credentials and the network.",
+        ) from error
 
 
 def is_folder(place: str | Path) -> bool:
@@ -66,11 +73,9 @@ def is_folder(place: str | Path) -> bool:
     """
     if not is_url(place):
         return Path(place).is_dir()
-    system, path = file_system(str(place))
-    try:
+    with reaching(place):
+        system, path = file_system(str(place))
         return bool(system.isdir(path))
-    except Exception as error:
-        raise unreachable(place, error) from error
 
 
 def expand(pattern: str | Path) -> list[str]:
@@ -82,12 +87,10 @@ def expand(pattern: str | Path) -> list[str]:
     text = str(pattern)
     if not is_url(text):
         return [text] if Path(text).exists() else sorted(glob.glob(text))  # noqa: PTH207  # a pattern with folders
-    system, path = file_system(text)
-    try:
+    with reaching(pattern):
+        system, path = file_system(text)
         found = system.glob(path) if "*" in path else [path] if system.exists(path) else []
         return sorted(str(system.unstrip_protocol(name)) for name in found)
-    except Exception as error:
-        raise unreachable(pattern, error) from error
 
 
 def open_binary(place: str | Path) -> IO[bytes]:
@@ -96,13 +99,9 @@ def open_binary(place: str | Path) -> IO[bytes]:
     Raises:
         DataError: If it cannot be opened.
     """
-    try:
+    with reaching(place):
         if not is_url(place):
             return Path(place).open("rb")
         system, path = file_system(str(place))
         opened: IO[bytes] = system.open(path, "rb", block_size=_BLOCK)
-    except DataError:
-        raise
-    except Exception as error:
-        raise unreachable(place, error) from error
-    return opened
+        return opened
