@@ -30,8 +30,10 @@ from privface.images import encode_image, write_atomic
 from privface.records import ARCFACE_TEMPLATE, FRAME, GENDERS, FaceRecord, FaceTable
 
 Points: TypeAlias = NDArray[np.float64]
+Canvas: TypeAlias = NDArray[np.uint8]
+Contour: TypeAlias = NDArray[np.int32]
 Row: TypeAlias = Sequence[float | Points] | Points
-Contours: TypeAlias = dict[str, NDArray[np.int32]]
+Contours: TypeAlias = dict[str, Contour]
 Colour: TypeAlias = tuple[float, float, float]
 Traits: TypeAlias = Mapping[str, float]
 Nuisance: TypeAlias = Mapping[str, NDArray[np.float64]]
@@ -417,13 +419,13 @@ class _Camera:
         self._depths: dict[str, float] = {}
 
     def add(self, name: str, points: Points, *, depth: float = 0.0) -> None:
-        """Take points of shape ``(P, K, 2)``; ``depth`` is how far they stand out, in pixels at full yaw."""
-        self._shapes[name] = points
+        """Take points, ``(P, K, 2)`` or ``(K, 2)``; ``depth`` is how far they stand out, in pixels at full yaw."""
+        self._shapes[name] = np.broadcast_to(points, (self.count, *points.shape[-2:]))
         self._depths[name] = depth
 
     def add_curve(self, name: str, control: Points, *, closed: bool = True, depth: float = 0.0) -> None:
         """Take the spline through control points of shape ``(P, K, 2)``."""
-        self.add(name, _spline(control.shape[1], closed=closed) @ control, depth=depth)
+        self.add(name, _spline(control.shape[-2], closed=closed) @ control, depth=depth)
 
     def shoot(self, photos: Nuisance) -> Contours:
         """Pose everything at once: yaw as parallax on a cylinder, then roll, scale and shift."""
@@ -511,8 +513,8 @@ def _add_head(camera: _Camera, traits: Traits, photos: Nuisance) -> None:
             [side * (wide + 0.6) + 4.6 * ear * np.cos(angle), ear_y + 9.5 * ear * np.sin(angle)], axis=1
         )
         inner = (ring - [side * wide, ear_y]) * [0.55, 0.6] + [side * (wide + 1.2), ear_y - 0.5]
-        camera.add(f"ear_{name}", np.broadcast_to(ring, (n, *ring.shape)))
-        camera.add(f"ear_in_{name}", np.broadcast_to(inner, (n, *inner.shape)))
+        camera.add(f"ear_{name}", ring)
+        camera.add(f"ear_in_{name}", inner)
     neck = traits["neck_width"]
     half = ((0.0, neck, neck + 0.6, neck + 3.0, neck + 4.0, 0.0), (84.0, 84.0, 100.0, 112.0, 132.0, 132.0))
     camera.add_curve("neck", _mirrored(_stack(n, *half)))
@@ -637,7 +639,7 @@ def _add_mouth_light(camera: _Camera, half: Points, bottom: Points, low: float) 
     camera.add_curve("gloss", _mirrored(_stack(n, *gloss)), depth=0.8)
     for name, side in (("left", -1.0), ("right", 1.0)):
         cheek = np.array([(12.5, 74.0), (20.0, 67.5), (29.0, 69.0), (29.0, 78.0), (20.0, 81.0)]) * [side, 1.0]
-        camera.add_curve(f"cheek_{name}", np.broadcast_to(cheek, (n, 5, 2)))
+        camera.add_curve(f"cheek_{name}", cheek)
 
 
 def _add_beard(camera: _Camera, person: _Person, photos: Nuisance) -> None:
@@ -754,11 +756,7 @@ def _add_marks(camera: _Camera, person: _Person) -> None:
     )
     ring = ring * [12.6, 9.2] + [0.0, _EYE_Y + 2.0]
     for name, side in (("left", -1.0), ("right", 1.0)):
-        camera.add(
-            f"lens_{name}",
-            np.broadcast_to(ring + np.array([side * x, 0.0]), (camera.count, *ring.shape)),
-            depth=1.0,
-        )
+        camera.add(f"lens_{name}", ring + np.array([side * x, 0.0]), depth=1.0)
         arm = (side * (x + 12.4), side * (person.traits["face_width"] + 1.0)), (_EYE_Y, _EYE_Y - 1.0)
         camera.add(f"arm_{name}", _stack(camera.count, *arm))
     bridge = _stack(camera.count, (-(x - 12.4), 0.0, x - 12.4), (_EYE_Y, _EYE_Y - 1.6, _EYE_Y))
@@ -768,31 +766,24 @@ def _add_marks(camera: _Camera, person: _Person) -> None:
 # --- what it looks like: paint, shade, develop ---
 
 
-def _fill(canvas: NDArray[np.uint8], contour: NDArray[np.int32], colour: Sequence[float]) -> None:
+def _fill(canvas: Canvas, contour: Contour, colour: Sequence[float]) -> None:
     cv2.fillPoly(canvas, [contour], tuple(colour), cv2.LINE_AA, _SHIFT_BITS)
 
 
 def _line(
-    canvas: NDArray[np.uint8],
-    contour: NDArray[np.int32],
-    colour: Sequence[float],
-    width: float,
-    *,
-    closed: bool = False,
+    canvas: Canvas, contour: Contour, colour: Sequence[float], width: float, *, closed: bool = False
 ) -> None:
     """A line ``width`` frame pixels wide."""
     thickness = max(1, round(width * SUPERSAMPLING))
     cv2.polylines(canvas, [contour], closed, tuple(colour), thickness, cv2.LINE_AA, _SHIFT_BITS)
 
 
-def _disc(
-    canvas: NDArray[np.uint8], centre: NDArray[np.int32], radius: float, colour: Sequence[float]
-) -> None:
+def _disc(canvas: Canvas, centre: Contour, radius: float, colour: Sequence[float]) -> None:
     fixed = round(radius * SUPERSAMPLING * (1 << _SHIFT_BITS))
     cv2.circle(canvas, (int(centre[0]), int(centre[1])), fixed, tuple(colour), -1, cv2.LINE_AA, _SHIFT_BITS)
 
 
-def _paint(person: _Person, photo: Mapping[str, float], shapes: Contours) -> NDArray[np.uint8]:
+def _paint(person: _Person, photo: Traits, shapes: Contours) -> Canvas:
     """Flat colours and lines at ``SUPERSAMPLING`` times the frame, back to front."""
     side = FRAME * SUPERSAMPLING
     back = np.array([photo["back_red"], photo["back_green"], photo["back_blue"]])
@@ -827,7 +818,7 @@ def _paint(person: _Person, photo: Mapping[str, float], shapes: Contours) -> NDA
     return canvas
 
 
-def _paint_eyes(canvas: NDArray[np.uint8], person: _Person, shapes: Contours) -> None:
+def _paint_eyes(canvas: Canvas, person: _Person, shapes: Contours) -> None:
     traits, skin = person.traits, person.skin
     lid = _mix(_scale(skin, 0.92), (110.0, 78.0, 104.0), max(traits["eye_shadow"], 0.0))
     ink = _mix((24.0, 18.0, 20.0), skin, 0.10)
@@ -847,9 +838,7 @@ def _paint_eyes(canvas: NDArray[np.uint8], person: _Person, shapes: Contours) ->
         _line(canvas, shapes[f"lash_{name}"], ink, max(0.5, traits["lashes"] * 1.25))
 
 
-def _paint_nose_and_mouth(
-    canvas: NDArray[np.uint8], person: _Person, photo: Mapping[str, float], shapes: Contours
-) -> None:
+def _paint_nose_and_mouth(canvas: Canvas, person: _Person, photo: Traits, shapes: Contours) -> None:
     traits, skin = person.traits, person.skin
     _line(canvas, shapes["nose_line"], _scale(skin, 0.78), 0.6)
     for name in ("left", "right"):
@@ -866,7 +855,7 @@ def _paint_nose_and_mouth(
         _line(canvas, shapes["seam"], _scale(lips, 0.55), 0.7)
 
 
-def _paint_hair(canvas: NDArray[np.uint8], person: _Person, shapes: Contours) -> None:
+def _paint_hair(canvas: Canvas, person: _Person, shapes: Contours) -> None:
     hair = person.hair
     if person.hair_level == 0:
         _fill(canvas, shapes["hair"], _mix(person.skin, hair, 0.45))  # stubble on the scalp
@@ -886,7 +875,7 @@ def _ramps() -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float
 
 
 def _soft(
-    fills: Sequence[tuple[NDArray[np.int32], int]], sigma: float, *, ground: int, shrink: int
+    fills: Sequence[tuple[Contour, int]], sigma: float, *, ground: int, shrink: int
 ) -> NDArray[np.float32]:
     """Grey shapes on a grey ground, blurred; shape ``(112, 112)``.
 
@@ -904,7 +893,7 @@ def _soft(
     return np.asarray(soft, np.float32)
 
 
-def _shading(person: _Person, photo: Mapping[str, float], shapes: Contours) -> NDArray[np.float32]:
+def _shading(person: _Person, photo: Traits, shapes: Contours) -> NDArray[np.float32]:
     """Gain of light at each pixel, shape ``(112, 112)``: round head, nose, sockets, lamp."""
     depth = photo["contrast"]
     lamp = photo["light_x"]
@@ -929,13 +918,7 @@ def _shading(person: _Person, photo: Mapping[str, float], shapes: Contours) -> N
     return np.asarray(gain, np.float32)
 
 
-def _develop(
-    canvas: NDArray[np.uint8],
-    person: _Person,
-    photo: Mapping[str, float],
-    shapes: Contours,
-    grain: NDArray[np.uint8],
-) -> NDArray[np.uint8]:
+def _develop(canvas: Canvas, person: _Person, photo: Traits, shapes: Contours, grain: Canvas) -> Canvas:
     """Scale down, add what is soft (beard, blush, light), then lens blur and sensor noise."""
     image: NDArray[np.float32] = cv2.resize(canvas, (FRAME, FRAME), interpolation=cv2.INTER_AREA).astype(
         np.float32
