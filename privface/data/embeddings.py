@@ -109,17 +109,14 @@ def stream_embeddings(path: Path, *, rows: int | None = 65_536) -> Iterator[Embe
         raise DataError(f"The table {path} does not exist.", hint="Check the path.")
     start = 0
     for vectors, labels in reader(path, rows):
-        if len(vectors):
-            yield EmbeddingTable(vectors, _text_labels(labels, start), path)
+        if not len(vectors):
+            continue
+        named = labels.rename(columns={old: new for old, new in _ALIASES.items() if new not in labels})
+        named = named.drop(columns=["reason"], errors="ignore")  # what `privface embed` says of failed rows
+        if "file" not in named:
+            named.insert(0, "file", [f"row-{start + k}" for k in range(len(named))])
+        yield EmbeddingTable(vectors, named.map(_text), path)
         start += len(vectors)
-
-
-def _text_labels(labels: pd.DataFrame, start: int) -> pd.DataFrame:
-    labels = labels.rename(columns={old: new for old, new in _ALIASES.items() if new not in labels})
-    labels = labels.drop(columns=["reason"], errors="ignore")  # what `privface embed` says of failed rows
-    if "file" not in labels:
-        labels.insert(0, "file", [f"row-{start + k}" for k in range(len(labels))])
-    return labels.map(_text)
 
 
 def has_embedding(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -128,7 +128,9 @@ def protect_folder(
             **options.output_settings(),
             "model": protector.fingerprint,
             "size": protector.size,
-            "detector": None if detector is None else _detector_name(detector),
+            "detector": None
+            if detector is None
+            else getattr(detector, "fingerprint", type(detector).__name__),
             "templates": None if templates is None else templates.fingerprint,
         }
         with locked(output):
@@ -159,11 +161,6 @@ def _output(root: Path, layout: object, *, shard_size: int) -> Output:
     if layout in SHARD_SUFFIXES:
         return ShardedOutput(root, str(layout), size=shard_size)
     return OutputTree(root)
-
-
-def _detector_name(detector: FaceDetector) -> str:
-    name = getattr(detector, "fingerprint", None)
-    return name if isinstance(name, str) else type(detector).__name__
 
 
 def _open_journal(output: Output, settings: Mapping[str, object], *, overwrite: bool) -> Journal:
