@@ -179,10 +179,8 @@ class _Actor:
         fatal = reason = ""
         try:
             LocalEngine().run(self._worker, [item for item, _ in orders], lambda i: before[i.key], commit)
-        except (
-            PrivfaceError
-        ) as error:  # a full disk, a model of the wrong shape: the next file would meet it, too
-            fatal = error.message
+        except PrivfaceError as error:
+            fatal = error.message  # a full disk, a model of the wrong shape: the next file would meet it, too
         except Exception as error:  # one chunk's misfortune is not the job's
             reason = f"unexpected {type(error).__name__}: {error}"
         row = ManifestRow(input="", status="failed", model=self._worker.protector.fingerprint, reason=reason)
