@@ -27,7 +27,7 @@ def main() -> None:
     arguments = parser.parse_args()
     mpl.use("Agg")
     photo = np.asarray(data.astronaut())
-    face = choose_face(MTCNNDetector().detect([photo])[0], photo.shape, rule="central")
+    face = choose_face(MTCNNDetector().detect([photo])[0], photo.shape)
     if face is None:
         raise SystemExit("No face was found.")
     protector = Protector.load(arguments.model)

@@ -36,7 +36,6 @@ _EXTRAS = {
     ),
     "onnx": (("onnx", "onnxscript", "onnx2torch"), "training against ONNX models, export"),
     "ray": (("ray",), "protect --engine ray"),
-    "store": (("lancedb",), "protect --store, match --store"),
     "video": (("av",), "protect --video"),
     "app": (("gradio",), "the web page"),
     "track": (("tensorboard",), "TensorBoard files of training"),

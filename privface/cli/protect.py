@@ -16,24 +16,7 @@ from privface.options import Alignment, Computing, ModelOptions, ProtectOptions
 
 if TYPE_CHECKING:
     from privface.protect import ImageProtector, ProtectSummary
-    from privface.protect.job import Engine, TemplateSink
-    from privface.protect.store import TemplateStore
-    from privface.protect.templates import MatcherTemplates
-
-
-@dataclass(frozen=True)
-class Templates:
-    """What is stored to search people with.
-
-    Attributes:
-        embeddings: ``MATCHER`` or ``MATCHER:ERASER``. Also write embeddings.parquet, a template of each photo's central face: of
-            the protected face, or with the folder of an eraser (``privface erase fit``) of the original one, gender erased.
-        store: ``lancedb:FOLDER``. Put these templates into a LanceDB folder, too, which ``privface match`` searches (extra
-            ``store``).
-    """
-
-    embeddings: str | None = None
-    store: str | None = None
+    from privface.protect.job import Engine
 
 
 @dataclass(frozen=True)
@@ -75,6 +58,14 @@ Model = Annotated[
         "card: `privface models card bundled:erased`. To compare with: baseline:blur,sigma=3 (docs/methods.md)."
     ),
 ]
+Embeddings = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel="Output",
+        help="`MATCHER` or `MATCHER:ERASER`. Also write embeddings.parquet, a template of each photo's central face: of the "
+        "protected face, or with the folder of an eraser (`privface erase fit`) of the original one, gender erased.",
+    ),
+]
 
 
 @fields_as_options(
@@ -83,7 +74,6 @@ Model = Annotated[
     },
     panels={
         "Output": ("layout", "shard_size", "image_format", "quality", "overwrite", "as_csv", "times"),
-        "Templates": ("embeddings", "store"),
         "Scale": ("batch_size", "workers", "engine", "actors", "cpus_per_actor", "gpus_per_actor"),
     },
 )  # fmt: skip
@@ -94,7 +84,7 @@ def protect(
     model: Model = Path("bundled:erased"),
     options: ProtectOptions,
     asked: ModelOptions,
-    templates: Templates,
+    embeddings: Embeddings = None,
     scale: Scale,
     json: AsJson = False,
 ) -> None:
@@ -118,12 +108,17 @@ def protect(
         require_av()
     protector = _protector(str(model), asked)
     if _is_photo(source):
-        unfit = {"--embeddings": templates.embeddings, "--store": templates.store, "--engine": engine}
+        unfit = {"--embeddings": embeddings, "--engine": engine}
         _protect_photo(source, output, protector, options, [name for name, value in unfit.items() if value])
         return
     from privface.protect.folder import StoppedError, protect_folder  # noqa: PLC0415
 
-    maker, sink = _templates(templates, asked)
+    maker = None
+    if embeddings is not None:
+        from privface.device import Device  # noqa: PLC0415
+        from privface.protect.templates import template_maker  # noqa: PLC0415
+
+        maker = template_maker(embeddings, Device.choose(asked.device, asked.precision))
     try:
         with progress_bars() as progress:
             summary = protect_folder(
@@ -132,7 +127,6 @@ def protect(
                 protector,
                 options,
                 templates=maker,
-                store=sink,
                 engine=engine,
                 progress=partial(progress, "protect"),
             )
@@ -142,19 +136,16 @@ def protect(
     files = {"manifest": summary.manifest}
     if maker is not None:
         files["templates"] = Path(output) / "embeddings.parquet"
-    _report(summary, files, protector.fingerprint, model=model, store=templates.store)
+    _report(summary, files, protector.fingerprint, model=model)
 
 
-def _report(
-    summary: ProtectSummary, files: dict[str, Path], fingerprint: str, *, model: Path, store: str | None
-) -> None:
+def _report(summary: ProtectSummary, files: dict[str, Path], fingerprint: str, *, model: Path) -> None:
     """What a job came to, and the exit code where not every file was protected."""
     counts = ", ".join(f"{count} {status}" for status, count in summary.counts.items() if count)
     short = fingerprint if " " in fingerprint else fingerprint[:12]  # a baseline's says its settings
     Console.say(
         f"{counts}; {summary.images_per_second:.1f} images/s\nModel: {model} ({short})"
         + "".join(f"\n{name.capitalize()}: {path}" for name, path in files.items())
-        + (f"\nStore: {store}" if store is not None else "")
     )
     Console.document(
         "protect",
@@ -256,54 +247,22 @@ def _protector(spec: str, asked: ModelOptions) -> ImageProtector:
     return baseline
 
 
-def _templates(chosen: Templates, asked: ModelOptions) -> tuple[MatcherTemplates | None, TemplateSink | None]:
-    """Who makes templates, and where else they go."""
-    if chosen.embeddings is None:
-        if chosen.store is not None:
-            raise typer.BadParameter("--store keeps the templates of --embeddings; give that, too.")
-        return None, None
-    from privface.device import Device  # noqa: PLC0415
-    from privface.protect.templates import template_maker  # noqa: PLC0415
-
-    maker = template_maker(chosen.embeddings, Device.choose(asked.device, asked.precision))
-    if chosen.store is None:
-        return maker, None
-    from privface.protect.store import TemplateStore, store_path  # noqa: PLC0415
-
-    place = TemplateStore(store_path(chosen.store))
-    return maker, partial(place.write, fingerprint=maker.fingerprint)
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Who is searched.
-
-    Attributes:
-        templates: ``MATCHER`` or ``MATCHER:ERASER``: the matcher, and the eraser's folder, that made the gallery.
-        gallery: Templates: embeddings.parquet of ``protect --embeddings``, or any table of ``erase apply``.
-        store: Or ``lancedb:FOLDER``, the store of ``protect --store``.
-    """
-
-    templates: str
-    gallery: Path | None = None
-    store: str | None = None
-
-    def opened(self) -> Path | TemplateStore:
-        """The table or the store, whichever is given."""
-        from privface.protect.store import TemplateStore, store_path  # noqa: PLC0415
-
-        if self.gallery is not None and self.store is None:
-            return self.gallery
-        if self.store is not None and self.gallery is None:
-            return TemplateStore(store_path(self.store))
-        raise typer.BadParameter("give either --gallery or --store.")
-
-
 @fields_as_options()
 def match(
     probe: Annotated[Path, typer.Argument(help="A photo, or a folder of photos.")],
     *,
-    searched: Gallery,
+    templates: Annotated[
+        str,
+        typer.Option(
+            help="`MATCHER` or `MATCHER:ERASER`: the matcher, and the eraser's folder, that made the gallery."
+        ),
+    ],
+    gallery: Annotated[
+        Path,
+        typer.Option(
+            help="Templates: embeddings.parquet of `protect --embeddings`, or any table of `erase apply`."
+        ),
+    ],
     faces: Annotated[Alignment, typer.Option(help="How probes are aligned.")] = "auto",
     top: Annotated[int, typer.Option(help="Candidates a probe.")] = 5,
     threshold: Annotated[
@@ -320,13 +279,12 @@ def match(
     from privface.device import Device  # noqa: PLC0415
     from privface.pipeline.search import search, write_candidates  # noqa: PLC0415
 
-    gallery, spec = searched.opened(), searched.templates
     here = Device.choose(where.device, where.precision)
     with progress_bars() as progress:
         result = search(
             probe,
             gallery,
-            templates=spec,
+            templates=templates,
             faces=faces,
             top=top,
             threshold=threshold,

@@ -75,15 +75,14 @@ def load_faces(
         if isinstance(result, PrivfaceError):
             rejects.append(Reject(table.records[index].file, result.message))
         else:
-            if pixels is None:
-                _require_face(result)
-                pixels = np.empty((len(table), *result.shape), np.uint8)
-            elif result.shape != pixels.shape[1:] or result.dtype != np.uint8:
+            shape = (len(result), len(result), 3) if pixels is None else pixels.shape[1:]
+            if result.dtype != np.uint8 or result.shape != shape:
                 raise DataError(
-                    f"{table.records[index].file}: prepared to {result.dtype} {result.shape}, the faces "
-                    f"before it to uint8 {pixels.shape[1:]}.",
-                    hint="prepare must give one size.",
+                    f"{table.records[index].file}: prepared to {result.dtype} {result.shape}, expected uint8 {shape}.",
+                    hint="prepare must give squares of one size.",
                 )
+            if pixels is None:
+                pixels = np.empty((len(table), *shape), np.uint8)
             pixels[len(kept)] = result
             kept.append(index)
         if progress is not None:
@@ -96,13 +95,6 @@ def load_faces(
         )
     loaded = FaceTable(tuple(table.records[i] for i in kept), table.rejects + tuple(rejects), table.name)
     return LoadedFaces(pixels[: len(kept)], loaded)
-
-
-def _require_face(face: NDArray[np.uint8]) -> None:
-    if face.dtype != np.uint8 or face.ndim != 3 or face.shape[0] != face.shape[1] or face.shape[2] != 3:
-        raise DataError(
-            f"prepare gave {face.dtype} {face.shape}, expected uint8 (S, S, 3).", hint="Align to a square."
-        )
 
 
 def _in_order(

@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from privface.data.sources import clean
 from privface.errors import DataError, LabelError
 from privface.records import Embeddings
 
@@ -24,6 +28,7 @@ TABLE_SUFFIXES: Final = (".parquet", ".npz", ".csv")
 _NUMBERED = re.compile(r"(?P<stem>.*?)_?(?P<number>\d+)")
 _ALIASES: Final = {"files": "file", "identities": "identity", "genders": "gender", "matchers": "matcher"}
 _GENDERS: Final = {"female": 0, "f": 0, "0": 0, "male": 1, "m": 1, "1": 1}
+_LISTS: Final = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
 _VECTOR_NAMES: Final = ("embedding", "embeddings", "template", "vector", "feature")
 
 
@@ -104,17 +109,14 @@ def stream_embeddings(path: Path, *, rows: int | None = 65_536) -> Iterator[Embe
         raise DataError(f"The table {path} does not exist.", hint="Check the path.")
     start = 0
     for vectors, labels in reader(path, rows):
-        if len(vectors):
-            yield EmbeddingTable(vectors, _text_labels(labels, start), path)
+        if not len(vectors):
+            continue
+        named = labels.rename(columns={old: new for old, new in _ALIASES.items() if new not in labels})
+        named = named.drop(columns=["reason"], errors="ignore")  # what `privface embed` says of failed rows
+        if "file" not in named:
+            named.insert(0, "file", [f"row-{start + k}" for k in range(len(named))])
+        yield EmbeddingTable(vectors, named.map(_text), path)
         start += len(vectors)
-
-
-def _text_labels(labels: pd.DataFrame, start: int) -> pd.DataFrame:
-    labels = labels.rename(columns={old: new for old, new in _ALIASES.items() if new not in labels})
-    labels = labels.drop(columns=["reason"], errors="ignore")  # what `privface embed` says of failed rows
-    if "file" not in labels:
-        labels.insert(0, "file", [f"row-{start + k}" for k in range(len(labels))])
-    return labels.map(_text)
 
 
 def has_embedding(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -129,9 +131,6 @@ def read_templates(path: Path) -> tuple[Embeddings, list[str]]:
     Raises:
         DataError: If the file is damaged or holds no template.
     """
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
     try:
         with pq.ParquetFile(path) as file:  # starts no thread that would outlive a short command
             table = file.read(["file", "embedding"], use_threads=False).combine_chunks()
@@ -215,9 +214,6 @@ _Parts: TypeAlias = Iterator[tuple[Embeddings, "pd.DataFrame"]]
 
 
 def _stream_parquet(path: Path, rows: int | None) -> _Parts:
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
     try:
         # a buffer ahead would hold every row group of the file until the last is read
         file = pq.ParquetFile(path, memory_map=False, pre_buffer=False)
@@ -236,7 +232,7 @@ def _stream_parquet(path: Path, rows: int | None) -> _Parts:
             names = [str(name).strip() for name in part.schema.names]
             name = next((n for n in _VECTOR_NAMES if n in names), None)
             column = None if name is None else part.column(names.index(name))
-            if column is None or not _is_list(column):
+            if column is None or not isinstance(column.type, _LISTS):
                 yield _from_frame(part.to_pandas(), path)
                 continue
             vectors = _from_lists(column, path, size)
@@ -244,18 +240,8 @@ def _stream_parquet(path: Path, rows: int | None) -> _Parts:
             yield vectors, part.remove_column(names.index(str(name))).to_pandas()
 
 
-def _is_list(column: Any) -> bool:
-    import pyarrow as pa  # noqa: PLC0415
-
-    kind = column.type
-    return any(f(kind) for f in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
-
-
 def _from_lists(column: Any, path: Path, size: int | None) -> Embeddings:
     """An Arrow column of lists as ``(N, D)`` without a Python object a row; rows of NaN where there is none."""
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.compute as pc  # noqa: PLC0415
-
     lengths = pc.fill_null(pc.list_value_length(column), -1).to_numpy(zero_copy_only=False)
     given = lengths >= 0
     known = _one_length({*np.unique(lengths[given]).tolist(), *([] if size is None else [size])}, path)
@@ -379,8 +365,4 @@ def _read_npz(path: Path, rows: int | None) -> _Parts:
 
 
 def _text(value: object) -> str:
-    if value is None or (isinstance(value, float) and np.isnan(value)) or str(value) == "<NA>":
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # an integer column with gaps is stored as floats
-    return str(value).strip()
+    return "" if str(value) == "<NA>" else clean(value) or ""

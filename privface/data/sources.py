@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from privface.errors import DataError, LabelError
 from privface.images import file_key, list_images
 from privface.records import Box, FaceRecord, FaceTable, Gender, Landmarks, Reject
@@ -96,8 +99,9 @@ def from_table(root: Path | str, labels: Path | str) -> FaceTable:
     _require_columns(columns, labels, key="file")
     unique, repeats = _by_key(rows, labels, key="file", normalise=_normal_key)
     rejects += repeats
-    records = _collect(unique, lambda key: _record(unique[key], key, _inside(root, key)), rejects)
-    return _finish(FaceTable(records, tuple(rejects), labels.stem), root)
+    return _table(
+        unique, lambda key: _record(unique[key], key, _inside(root, key)), root, labels.stem, rejects=rejects
+    )
 
 
 def from_lfw(root: Path | str, *, labels: Path | str | None = None) -> FaceTable:
@@ -144,8 +148,7 @@ def from_utkface(root: Path | str) -> FaceTable:
         gender, cohorts = _parse_utk(photos[key].name)
         return FaceRecord(key, photos[key], gender=gender, cohorts=cohorts)
 
-    rejects: list[Reject] = []
-    return _finish(FaceTable(_collect(photos, read, rejects), tuple(rejects), "utkface"), root)
+    return _table(photos, read, root, "utkface")
 
 
 def from_celeba(root: Path | str) -> FaceTable:
@@ -186,8 +189,7 @@ def from_celeba(root: Path | str) -> FaceTable:
             landmarks=_landmarks([_number(v, "landmark") for v in points.get(name, ())]),
         )
 
-    rejects: list[Reject] = []
-    return _finish(FaceTable(_collect(names, read, rejects), tuple(rejects), "celeba"), root)
+    return _table(names, read, root, "celeba")
 
 
 def open_source(spec: str | Path, *, labels: Path | str | None = None) -> FaceTable:
@@ -306,47 +308,32 @@ def _read_csv(path: Path) -> tuple[list[_Row], list[str], list[Reject]]:
                     reason = f"line {reader.line_num} has {len(cells)} fields, the header {len(columns)}"
                     rejects.append(Reject(cells[0], reason))
                     continue
-                rows.append({c: _clean(v) for c, v in zip(columns, cells, strict=True)})
-    except UnicodeDecodeError as error:
+                rows.append({c: clean(v) for c, v in zip(columns, cells, strict=True)})
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise LabelError(
-            f"{path} is not UTF-8 (byte {error.start}).", hint="Save it again as UTF-8."
-        ) from error
-    except csv.Error as error:
-        raise LabelError(
-            f"{path} is not a CSV file ({error}).", hint="Save it as comma-separated text."
-        ) from error
-    except OSError as error:
-        raise LabelError(
-            f"{path} cannot be read ({error.strerror}).", hint="Check its permissions."
+            f"{path} is not a CSV file that can be read ({error}).", hint="Save it as CSV in UTF-8."
         ) from error
     return rows, columns, rejects
 
 
 def _read_parquet(path: Path) -> tuple[list[_Row], list[str], list[Reject]]:
-    import pyarrow as pa  # noqa: PLC0415  # heavy, and only needed for this format
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise LabelError(f"{path} is not a readable Parquet file.", hint="Write it again.") from error
     columns = [str(name).strip() for name in table.column_names]
     _require_unique_columns(columns, path)
-    lists = [[_clean(_text(v)) for v in column.to_pylist()] for column in table.columns]
+    lists = [[clean(v) for v in column.to_pylist()] for column in table.columns]
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*lists, strict=True)], columns, []
 
 
-def _text(value: Any) -> str | None:
+def clean(value: Any) -> str | None:
+    """A cell of a table as text; ``None`` where it is empty."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, float) and value.is_integer():
         return str(int(value))  # an integer column with gaps is stored as floats
-    return str(value)
-
-
-def _clean(value: str | None) -> str | None:
-    text = value.strip() if value is not None else ""
-    return text or None
+    return str(value).strip() or None
 
 
 def _require_unique_columns(columns: list[str], path: Path) -> None:
@@ -383,13 +370,10 @@ def _by_key(
             rejects.append(Reject("", f"row {number} has no {key}"))
             continue
         name = normalise(value)
-        rest = {column: cell for column, cell in row.items() if column != key}
         first = unique.setdefault(name, row)
-        if first is row:
-            continue
-        if any(first[column] != cell for column, cell in rest.items()):
+        if {**first, key: value} != row:
             clashes[name] = None
-        else:
+        elif first is not row:
             rejects.append(Reject(name, "identical repetition of an earlier row"))
     if clashes:
         raise LabelError(
@@ -474,17 +458,35 @@ def _inside(root: Path, key: str) -> Path:
     return path
 
 
-def _collect(
-    keys: Iterable[str], read: Callable[[str], FaceRecord], rejects: list[Reject]
-) -> tuple[FaceRecord, ...]:
-    """The records that can be read; each of the others is added to ``rejects`` with its reason."""
+def _table(
+    keys: Iterable[str],
+    read: Callable[[str], FaceRecord],
+    root: Path,
+    name: str,
+    *,
+    rejects: Iterable[Reject] = (),
+    unused: Iterable[Reject] = (),
+) -> FaceTable:
+    """The records that can be read; each of the others is among the rejects with its reason, between ``rejects`` and ``unused``."""
     records: list[FaceRecord] = []
+    refused = [*rejects]
     for key in keys:
         try:
             records.append(read(key))
         except _BadRowError as error:
-            rejects.append(Reject(key, str(error)))
-    return tuple(records)
+            refused.append(Reject(key, str(error)))
+    refused += unused
+    if records:
+        return FaceTable(tuple(records), tuple(refused), name)
+    reasons = "; ".join(f"{reject.file!r}: {reject.reason}" for reject in refused[:3])
+    hint = "Check the path and the layout."
+    missing = [r.file for r in refused if r.reason == "missing file"]
+    if missing and (root.parent / missing[0]).is_file():
+        hint = f"The files are relative to the folder above: use {root.parent} as the root."
+    raise DataError(
+        f"{root} holds no usable photo" + (f" ({len(refused)} rejected; {reasons})." if reasons else "."),
+        hint=hint,
+    )
 
 
 def _by_person(
@@ -514,28 +516,14 @@ def _by_person(
         table, repeats = _by_key(rows, label_file, key=key, normalise=key_of if key == "file" else str)
         rejects += [*unread, *repeats]
     label_of = {file: key_of(file) if key == "file" else person or "" for file, person in people.items()}
-    records = _collect(
+    used = set(label_of.values())
+    return _table(
         people,
         lambda file: _record(table.get(label_of[file], {}), file, photos[file], identity=people[file]),
-        rejects,
-    )
-    unused = set(table) - set(label_of.values())
-    rejects += [Reject(label, f"labelled {key} has no photo") for label in table if label in unused]
-    return _finish(FaceTable(records, tuple(rejects), name), root)
-
-
-def _finish(table: FaceTable, root: Path) -> FaceTable:
-    if table.records:
-        return table
-    reasons = "; ".join(f"{reject.file!r}: {reject.reason}" for reject in table.rejects[:3])
-    hint = "Check the path and the layout."
-    missing = [r.file for r in table.rejects if r.reason == "missing file"]
-    if missing and (root.parent / missing[0]).is_file():
-        hint = f"The files are relative to the folder above: use {root.parent} as the root."
-    raise DataError(
-        f"{root} holds no usable photo"
-        + (f" ({len(table.rejects)} rejected; {reasons})." if reasons else "."),
-        hint=hint,
+        root,
+        name,
+        rejects=rejects,
+        unused=[Reject(label, f"labelled {key} has no photo") for label in table if label not in used],
     )
 
 

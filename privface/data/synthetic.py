@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,7 +30,10 @@ from privface.images import encode_image, write_atomic
 from privface.records import ARCFACE_TEMPLATE, FRAME, GENDERS, FaceRecord, FaceTable
 
 Points: TypeAlias = NDArray[np.float64]
-Contours: TypeAlias = dict[str, NDArray[np.int32]]
+Canvas: TypeAlias = NDArray[np.uint8]
+Contour: TypeAlias = NDArray[np.int32]
+Row: TypeAlias = Sequence[float | Points] | Points
+Contours: TypeAlias = dict[str, Contour]
 Colour: TypeAlias = tuple[float, float, float]
 Traits: TypeAlias = Mapping[str, float]
 Nuisance: TypeAlias = Mapping[str, NDArray[np.float64]]
@@ -196,21 +200,16 @@ class GeneratedFaces:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def table(self) -> FaceTable:
-        """The labels as a table; keys are ``p00012/p00012_0003.png`` and ``path`` is the key itself."""
-        return _label(self, Path())
-
-
-def _label(faces: GeneratedFaces, folder: Path) -> FaceTable:
-    seen: dict[int, int] = {}
-    records = []
-    for person, gender in zip(faces.identities.tolist(), faces.genders.tolist(), strict=True):
-        photo = seen.get(person, 0)
-        seen[person] = photo + 1
-        name = f"p{person:05d}"
-        key = f"{name}/{name}_{photo:04d}.png"
-        records.append(FaceRecord(key, folder / key, identity=name, gender=GENDERS[gender]))
-    return FaceTable(tuple(records), name="generated")
+    def table(self, folder: Path = Path()) -> FaceTable:
+        """The labels as a table; keys are ``p00012/p00012_0003.png``, ``path`` is that in ``folder``."""
+        seen: Counter[int] = Counter()
+        records = []
+        for person, gender in zip(self.identities.tolist(), self.genders.tolist(), strict=True):
+            name = f"p{person:05d}"
+            key = f"{name}/{name}_{seen[person]:04d}.png"
+            records.append(FaceRecord(key, folder / key, identity=name, gender=GENDERS[gender]))
+            seen[person] += 1
+        return FaceTable(tuple(records), name="generated")
 
 
 def generate_faces(
@@ -273,7 +272,7 @@ def write_faces(faces: GeneratedFaces, folder: Path) -> FaceTable:
     Raises:
         OutputError: If the folder cannot be written.
     """
-    table = _label(faces, folder)
+    table = faces.table(folder)
     for record, pixels in zip(table, faces.pixels, strict=True):
         write_atomic(record.path, encode_image(pixels, ".png"))
     text = io.StringIO()
@@ -396,10 +395,10 @@ def _spline(knots: int, *, closed: bool, steps: int = 4) -> Points:
     return weights
 
 
-def _stack(photos: int, *points: tuple[float | Points, float | Points]) -> Points:
-    """Control points of shape ``(P, K, 2)`` from (x, y) pairs of numbers or ``(P,)`` arrays."""
-    out = np.empty((photos, len(points), 2))
-    for k, (x, y) in enumerate(points):
+def _stack(photos: int, xs: Row, ys: Row) -> Points:
+    """Control points of shape ``(P, K, 2)`` from their x and their y, each a number or a ``(P,)`` array."""
+    out = np.empty((photos, len(xs), 2))
+    for k, (x, y) in enumerate(zip(xs, ys, strict=True)):
         out[:, k, 0] = x
         out[:, k, 1] = y
     return out
@@ -420,13 +419,13 @@ class _Camera:
         self._depths: dict[str, float] = {}
 
     def add(self, name: str, points: Points, *, depth: float = 0.0) -> None:
-        """Take points of shape ``(P, K, 2)``; ``depth`` is how far they stand out, in pixels at full yaw."""
-        self._shapes[name] = points
+        """Take points, ``(P, K, 2)`` or ``(K, 2)``; ``depth`` is how far they stand out, in pixels at full yaw."""
+        self._shapes[name] = np.broadcast_to(points, (self.count, *points.shape[-2:]))
         self._depths[name] = depth
 
     def add_curve(self, name: str, control: Points, *, closed: bool = True, depth: float = 0.0) -> None:
         """Take the spline through control points of shape ``(P, K, 2)``."""
-        self.add(name, _spline(control.shape[1], closed=closed) @ control, depth=depth)
+        self.add(name, _spline(control.shape[-2], closed=closed) @ control, depth=depth)
 
     def shoot(self, photos: Nuisance) -> Contours:
         """Pose everything at once: yaw as parallax on a cylinder, then roll, scale and shift."""
@@ -473,15 +472,28 @@ def _half_face(traits: Traits, drop: Points) -> Points:
     top = traits["crown_y"] + 4.0
     return _stack(
         len(drop),
-        (0.0, top),
-        (0.60 * wide, top + 4.5),
-        (traits["forehead_width"] * wide, 28.0),
-        (wide, traits["cheek_y"] - 10.0),
-        (0.5 * (wide + jaw) + 2.8, traits["cheek_y"] + 14.0),
-        (jaw, 89.5 + 0.5 * drop),
-        (0.45 * (jaw + traits["chin_width"]), chin - 8.0 + drop),
-        (0.72 * traits["chin_width"], chin - 1.6 + drop),
-        (0.0, chin + drop),
+        (
+            0.0,
+            0.60 * wide,
+            traits["forehead_width"] * wide,
+            wide,
+            0.5 * (wide + jaw) + 2.8,
+            jaw,
+            0.45 * (jaw + traits["chin_width"]),
+            0.72 * traits["chin_width"],
+            0.0,
+        ),
+        (
+            top,
+            top + 4.5,
+            28.0,
+            traits["cheek_y"] - 10.0,
+            traits["cheek_y"] + 14.0,
+            89.5 + 0.5 * drop,
+            chin - 8.0 + drop,
+            chin - 1.6 + drop,
+            chin + drop,
+        ),
     )
 
 
@@ -501,26 +513,14 @@ def _add_head(camera: _Camera, traits: Traits, photos: Nuisance) -> None:
             [side * (wide + 0.6) + 4.6 * ear * np.cos(angle), ear_y + 9.5 * ear * np.sin(angle)], axis=1
         )
         inner = (ring - [side * wide, ear_y]) * [0.55, 0.6] + [side * (wide + 1.2), ear_y - 0.5]
-        camera.add(f"ear_{name}", np.broadcast_to(ring, (n, *ring.shape)))
-        camera.add(f"ear_in_{name}", np.broadcast_to(inner, (n, *inner.shape)))
+        camera.add(f"ear_{name}", ring)
+        camera.add(f"ear_in_{name}", inner)
     neck = traits["neck_width"]
-    half = (
-        (0.0, 84.0),
-        (neck, 84.0),
-        (neck + 0.6, 100.0),
-        (neck + 3.0, 112.0),
-        (neck + 4.0, 132.0),
-        (0.0, 132.0),
-    )
+    half = ((0.0, neck, neck + 0.6, neck + 3.0, neck + 4.0, 0.0), (84.0, 84.0, 100.0, 112.0, 132.0, 132.0))
     camera.add_curve("neck", _mirrored(_stack(n, *half)))
     collar = (
-        (0.0, 124.0),
-        (neck - 4.0, 112.0),
-        (neck + 3.0, 106.0),
-        (neck + 14.0, 105.0),
-        (70.0, 112.0),
-        (70.0, 140.0),
-        (0.0, 140.0),
+        (0.0, neck - 4.0, neck + 3.0, neck + 14.0, 70.0, 70.0, 0.0),
+        (124.0, 112.0, 106.0, 105.0, 112.0, 140.0, 140.0),
     )
     camera.add_curve("shirt", _mirrored(_stack(n, *collar)))
 
@@ -549,7 +549,7 @@ def _add_eyes(camera: _Camera, traits: Traits, photos: Nuisance) -> None:
         camera.add(f"lash_{name}", up)
         camera.add(f"fold_{name}", high[:, 2:-2])
         camera.add(f"low_{name}", low[:, 3:])
-        iris = _stack(n, (side * eye_x + photos["gaze_x"], eye_y - 0.5 + photos["gaze_y"]))
+        iris = _stack(n, (side * eye_x + photos["gaze_x"],), (eye_y - 0.5 + photos["gaze_y"],))
         camera.add(f"iris_{name}", iris)
 
 
@@ -557,17 +557,21 @@ def _add_brows(camera: _Camera, traits: Traits, photos: Nuisance) -> None:
     thick, arch, angle = traits["brow_thickness"], traits["brow_arch"], traits["brow_angle"]
     inner, span = traits["brow_gap"], traits["brow_length"]
     base = _EYE_Y + traits["eye_y"] - traits["brow_height"] - 1.6 * photos["brow_raise"]
+    reach = inner + np.array([0.0, 0.55, 1.25, 2.0, 1.25, 0.55, 0.0]) * span
     for name, side in (("left", -1.0), ("right", 1.0)):
         y = base + 0.5 * traits["asymmetry"] * side
         points = _stack(
             camera.count,
-            (side * inner, y + angle - 0.35 * thick),
-            (side * (inner + 0.55 * span), y - 0.6 * arch - 0.55 * thick),
-            (side * (inner + 1.25 * span), y - 1.4 * arch - 0.50 * thick),
-            (side * (inner + 2.0 * span), y - 0.2 * angle + 1.0),
-            (side * (inner + 1.25 * span), y - 1.4 * arch + 0.35 * thick),
-            (side * (inner + 0.55 * span), y - 0.6 * arch + 0.50 * thick),
-            (side * inner, y + angle + 0.60 * thick),
+            side * reach,
+            (
+                y + angle - 0.35 * thick,
+                y - 0.6 * arch - 0.55 * thick,
+                y - 1.4 * arch - 0.50 * thick,
+                y - 0.2 * angle + 1.0,
+                y - 1.4 * arch + 0.35 * thick,
+                y - 0.6 * arch + 0.50 * thick,
+                y + angle + 0.60 * thick,
+            ),
         )
         camera.add_curve(f"brow_{name}", points)
 
@@ -577,39 +581,20 @@ def _add_nose(camera: _Camera, traits: Traits) -> None:
     tip = _NOSE[1] + traits["nose_length"]
     base = tip + 4.6
     half = (
-        (0.86 * wide, tip - 0.3),
-        (wide, base - 2.6),
-        (0.92 * wide, base - 0.4),
-        (0.45 * wide, base + 0.3),
-        (0.0, base + 1.2),
+        (0.86 * wide, wide, 0.92 * wide, 0.45 * wide, 0.0),
+        (tip - 0.3, base - 2.6, base - 0.4, base + 0.3, base + 1.2),
     )
     camera.add_curve("nose_line", _across(_stack(n, *half)), closed=False, depth=2.0)
-    tip_half = ((0.0, tip - 4.5), (0.48 * wide, tip - 1.6), (0.40 * wide, tip + 1.6), (0.0, tip + 2.6))
+    tip_half = ((0.0, 0.48 * wide, 0.40 * wide, 0.0), (tip - 4.5, tip - 1.6, tip + 1.6, tip + 2.6))
     camera.add_curve("nose_tip", _mirrored(_stack(n, *tip_half)), depth=2.6)
     for name, side in (("left", -1.0), ("right", 1.0)):
-        hole = (
-            (side * 0.22 * wide, base - 0.3),
-            (side * 0.45 * wide, base - 1.3),
-            (side * 0.68 * wide, base - 0.9),
-            (side * 0.50 * wide, base + 0.1),
-        )
-        camera.add_curve(f"nostril_{name}", _stack(n, *hole), depth=2.2)
-        flank = (
-            (side * bridge, 46.0),
-            (side * (bridge + 0.6), 58.0),
-            (side * 0.80 * wide, tip - 0.5),
-            (side * (0.80 * wide + 2.6), tip + 1.0),
-            (side * (bridge + 3.2), 58.0),
-            (side * (bridge + 4.5), 46.0),
-        )
-        camera.add_curve(f"flank_{name}", _stack(n, *flank), depth=1.4)
-    ridge = (
-        (0.0, 42.0),
-        (0.62 * bridge, 46.0),
-        (0.55 * bridge, 60.0),
-        (0.6 * bridge, tip - 3.0),
-        (0.0, tip - 1.0),
-    )
+        across = side * np.array([0.22, 0.45, 0.68, 0.50]) * wide
+        hole = _stack(n, across, (base - 0.3, base - 1.3, base - 0.9, base + 0.1))
+        camera.add_curve(f"nostril_{name}", hole, depth=2.2)
+        out = np.array([bridge, bridge + 0.6, 0.80 * wide, 0.80 * wide + 2.6, bridge + 3.2, bridge + 4.5])
+        flank = _stack(n, side * out, (46.0, 58.0, tip - 0.5, tip + 1.0, 58.0, 46.0))
+        camera.add_curve(f"flank_{name}", flank, depth=1.4)
+    ridge = ((0.0, 0.62 * bridge, 0.55 * bridge, 0.6 * bridge, 0.0), (42.0, 46.0, 60.0, tip - 3.0, tip - 1.0))
     camera.add_curve("ridge", _mirrored(_stack(n, *ridge)), depth=2.0)
 
 
@@ -621,35 +606,21 @@ def _add_mouth(camera: _Camera, traits: Traits, photos: Nuisance) -> None:
     corner = y - 1.5 * smile + 0.4
     up, low, cupid = traits["upper_lip"], traits["lower_lip"], traits["cupid"]
     top, bottom = y - 1.1 * gape, y + 5.2 * gape + 0.5 * smile
-    upper = (
-        (0.0, top - up + cupid),
-        (0.20 * half, top - up),
-        (0.62 * half, 0.45 * corner + 0.55 * top - 0.60 * up),
-        (half, corner),
-    )
-    lower = (
-        (0.66 * half, 0.42 * corner + 0.58 * bottom + 0.62 * low),
-        (0.30 * half, bottom + low),
-        (0.0, bottom + 1.05 * low),
-    )
-    camera.add_curve("lips", _mirrored(_stack(n, *upper, *lower)), depth=0.8)
-    part_up = (
-        (0.0, top + 0.5),
-        (0.22 * half, top + 0.1),
-        (0.62 * half, 0.4 * corner + 0.6 * top + 0.2),
-        (0.95 * half, corner),
-    )
-    part_low = (
-        (0.62 * half, 0.4 * corner + 0.6 * bottom + 0.3),
-        (0.24 * half, bottom + 0.3),
-        (0.0, bottom + 0.4),
-    )
-    camera.add_curve("gap", _mirrored(_stack(n, *part_up, *part_low)), depth=0.8)
-    seam = _stack(n, (half + 0.4, corner), *part_up[2::-1])
+    x = (0.0, 0.20 * half, 0.62 * half, half, 0.66 * half, 0.30 * half, 0.0)
+    upper = (top - up + cupid, top - up, 0.45 * corner + 0.55 * top - 0.60 * up, corner)
+    lower = (0.42 * corner + 0.58 * bottom + 0.62 * low, bottom + low, bottom + 1.05 * low)
+    camera.add_curve("lips", _mirrored(_stack(n, x, (*upper, *lower))), depth=0.8)
+    x = (0.0, 0.22 * half, 0.62 * half, 0.95 * half, 0.62 * half, 0.24 * half, 0.0)
+    upper = (top + 0.5, top + 0.1, 0.4 * corner + 0.6 * top + 0.2, corner)
+    lower = (0.4 * corner + 0.6 * bottom + 0.3, bottom + 0.3, bottom + 0.4)
+    camera.add_curve("gap", _mirrored(_stack(n, x, (*upper, *lower))), depth=0.8)
+    seam = _stack(n, (half + 0.4, *x[2::-1]), (corner, *upper[2::-1]))
     camera.add_curve("seam", _across(seam), closed=False, depth=0.8)
     teeth = top + np.minimum(2.6, 4.0 * gape)
-    row = ((0.0, top + 0.4), (0.5 * half, top + 0.5), (0.66 * half, top + 0.9), (0.5 * half, teeth))
-    camera.add_curve("teeth", _mirrored(_stack(n, *row, (0.0, teeth + 0.3))), depth=0.6)
+    row = (top + 0.4, top + 0.5, top + 0.9, teeth, teeth + 0.3)
+    camera.add_curve(
+        "teeth", _mirrored(_stack(n, (0.0, 0.5 * half, 0.66 * half, 0.5 * half, 0.0), row)), depth=0.6
+    )
     _add_mouth_light(camera, half, bottom, low)
 
 
@@ -657,22 +628,18 @@ def _add_mouth_light(camera: _Camera, half: Points, bottom: Points, low: float) 
     """The shadow below the lower lip, the gloss on it, and the cheeks."""
     n = camera.count
     shade = (
-        (0.0, bottom + low + 1.2),
-        (0.45 * half, bottom + low + 0.6),
-        (0.30 * half, bottom + low + 3.6),
-        (0.0, bottom + low + 4.2),
+        (0.0, 0.45 * half, 0.30 * half, 0.0),
+        (bottom + low + 1.2, bottom + low + 0.6, bottom + low + 3.6, bottom + low + 4.2),
     )
     camera.add_curve("lip_shade", _mirrored(_stack(n, *shade)), depth=0.8)
     gloss = (
-        (0.0, bottom + 0.38 * low),
-        (0.26 * half, bottom + 0.38 * low),
-        (0.2 * half, bottom + 0.62 * low),
-        (0.0, bottom + 0.66 * low),
+        (0.0, 0.26 * half, 0.2 * half, 0.0),
+        (bottom + 0.38 * low, bottom + 0.38 * low, bottom + 0.62 * low, bottom + 0.66 * low),
     )
     camera.add_curve("gloss", _mirrored(_stack(n, *gloss)), depth=0.8)
     for name, side in (("left", -1.0), ("right", 1.0)):
         cheek = np.array([(12.5, 74.0), (20.0, 67.5), (29.0, 69.0), (29.0, 78.0), (20.0, 81.0)]) * [side, 1.0]
-        camera.add_curve(f"cheek_{name}", np.broadcast_to(cheek, (n, 5, 2)))
+        camera.add_curve(f"cheek_{name}", cheek)
 
 
 def _add_beard(camera: _Camera, person: _Person, photos: Nuisance) -> None:
@@ -680,35 +647,21 @@ def _add_beard(camera: _Camera, person: _Person, photos: Nuisance) -> None:
     drop = 3.0 * np.maximum(photos["mouth_open"], 0.0)
     y, half = _MOUTH_Y + traits["mouth_y"], _MOUTH_HALF + traits["mouth_width"]
     jaw, chin = traits["jaw_width"], traits["chin_y"] + drop
+    wide, below = traits["face_width"], 0.8 * traits["chin_width"] + 2.0
     if person.beard_style == "full":
-        outline: tuple[tuple[float | Points, float | Points], ...] = (
-            (0.0, y - 9.0),
-            (0.6 * half, y - 8.6),
-            (half + 3.0, y - 3.0),
-            (jaw - 3.5, y - 11.0),
-            (traits["face_width"] - 2.5, 64.0),
-            (traits["face_width"] + 1.0, 68.0),
-            (jaw + 1.0, 90.0 + 0.5 * drop),
-            (0.8 * traits["chin_width"] + 2.0, chin + 0.6),
-            (0.0, chin + 2.0),
+        outline: tuple[Row, Row] = (
+            (0.0, 0.6 * half, half + 3.0, jaw - 3.5, wide - 2.5, wide + 1.0, jaw + 1.0, below, 0.0),
+            (y - 9.0, y - 8.6, y - 3.0, y - 11.0, 64.0, 68.0, 90.0 + 0.5 * drop, chin + 0.6, chin + 2.0),
         )
     elif person.beard_style == "goatee":
         outline = (
-            (0.0, y - 8.6),
-            (0.6 * half, y - 8.2),
-            (half + 1.6, y - 2.0),
-            (half + 0.6, y + 8.0),
-            (0.5 * half, chin + 0.5),
-            (0.0, chin + 1.6),
+            (0.0, 0.6 * half, half + 1.6, half + 0.6, 0.5 * half, 0.0),
+            (y - 8.6, y - 8.2, y - 2.0, y + 8.0, chin + 0.5, chin + 1.6),
         )
     else:
         outline = (
-            (0.0, y - 8.6),
-            (0.6 * half, y - 7.8),
-            (half + 1.6, y - 1.0),
-            (half + 0.2, y + 1.2),
-            (0.5 * half, y - 1.8),
-            (0.0, y - 2.4),
+            (0.0, 0.6 * half, half + 1.6, half + 0.2, 0.5 * half, 0.0),
+            (y - 8.6, y - 7.8, y - 1.0, y + 1.2, y - 1.8, y - 2.4),
         )
     camera.add_curve("beard", _mirrored(_stack(n, *outline)))
 
@@ -722,13 +675,11 @@ def _add_hair(camera: _Camera, person: _Person, photos: Nuisance) -> None:
     crown = traits["crown_y"] + 3.0 - 0.75 * volume
     sway = 1.5 * photos["lock"] * (level >= 2)
     knee = 0.5 * (30.0 + end)
+    edge = wide + side
+    lowest = edge + (1.5 if level == 3 else -0.8) + sway
     outer_half = (
-        (0.0, crown),
-        (0.36 * wide, crown + 1.0),
-        (0.70 * wide + 0.5 * side, crown + 6.5),
-        (0.95 * wide + side, 26.0),
-        (wide + side + 0.6, knee),
-        (wide + side + (1.5 if level == 3 else -0.8) + sway, end),
+        (0.0, 0.36 * wide, 0.70 * wide + 0.5 * side, 0.95 * wide + side, edge + 0.6, lowest),
+        (crown, crown + 1.0, crown + 6.5, 26.0, knee, end),
     )
     right = _stack(n, *outer_half)
     left = right * [-1.0, 1.0]
@@ -767,15 +718,14 @@ def _inner_hairline(person: _Person, photos: int, *, end: float) -> Points:
     }[person.parting]
     if level == 0:
         forehead = (5.0, -1.0, 0.0, -1.0, 5.0)
-    xs = (-0.66 * temple, 0.5 * (part - 0.66 * temple), part, 0.5 * (part + 0.66 * temple), 0.66 * temple)
-    brow = [(x, min(line + y, 40.0)) for x, y in zip(xs, forehead, strict=True)]
-    left = [
-        (-(wide - cover + 1.0), end),
-        (-(wide - cover), 0.5 * (end + 40.0)),
-        (-(temple - 1.0 - 0.5 * cover), 36.0),
-    ]
-    right = [(-x, y) for x, y in reversed(left)]
-    return _stack(photos, *left, *brow, *right)
+    left, side = (
+        (-(wide - cover + 1.0), -(wide - cover), -(temple - 1.0 - 0.5 * cover)),
+        (end, 0.5 * (end + 40.0), 36.0),
+    )
+    middle = (-0.66 * temple, 0.5 * (part - 0.66 * temple), part, 0.5 * (part + 0.66 * temple), 0.66 * temple)
+    brow = [min(line + y, 40.0) for y in forehead]
+    right = [-x for x in left[::-1]]
+    return _stack(photos, (*left, *middle, *right), (*side, *brow, *side[::-1]))
 
 
 def _curled(line: Points, curl: float, level: int) -> Points:
@@ -791,7 +741,7 @@ def _curled(line: Points, curl: float, level: int) -> Points:
 
 def _add_marks(camera: _Camera, person: _Person) -> None:
     if person.mole is not None:
-        camera.add("mole", _stack(camera.count, person.mole), depth=0.5)
+        camera.add("mole", _stack(camera.count, person.mole[:1], person.mole[1:]), depth=0.5)
     if not person.glasses:
         return
     x = _EYE_HALF + person.traits["eye_spacing"]
@@ -806,45 +756,34 @@ def _add_marks(camera: _Camera, person: _Person) -> None:
     )
     ring = ring * [12.6, 9.2] + [0.0, _EYE_Y + 2.0]
     for name, side in (("left", -1.0), ("right", 1.0)):
-        camera.add(
-            f"lens_{name}",
-            np.broadcast_to(ring + np.array([side * x, 0.0]), (camera.count, *ring.shape)),
-            depth=1.0,
-        )
-        arm = ((side * (x + 12.4), _EYE_Y), (side * (person.traits["face_width"] + 1.0), _EYE_Y - 1.0))
+        camera.add(f"lens_{name}", ring + np.array([side * x, 0.0]), depth=1.0)
+        arm = (side * (x + 12.4), side * (person.traits["face_width"] + 1.0)), (_EYE_Y, _EYE_Y - 1.0)
         camera.add(f"arm_{name}", _stack(camera.count, *arm))
-    bridge = _stack(camera.count, (-(x - 12.4), _EYE_Y), (0.0, _EYE_Y - 1.6), (x - 12.4, _EYE_Y))
+    bridge = _stack(camera.count, (-(x - 12.4), 0.0, x - 12.4), (_EYE_Y, _EYE_Y - 1.6, _EYE_Y))
     camera.add_curve("bridge", bridge, closed=False, depth=1.6)
 
 
 # --- what it looks like: paint, shade, develop ---
 
 
-def _fill(canvas: NDArray[np.uint8], contour: NDArray[np.int32], colour: Sequence[float]) -> None:
+def _fill(canvas: Canvas, contour: Contour, colour: Sequence[float]) -> None:
     cv2.fillPoly(canvas, [contour], tuple(colour), cv2.LINE_AA, _SHIFT_BITS)
 
 
 def _line(
-    canvas: NDArray[np.uint8],
-    contour: NDArray[np.int32],
-    colour: Sequence[float],
-    width: float,
-    *,
-    closed: bool = False,
+    canvas: Canvas, contour: Contour, colour: Sequence[float], width: float, *, closed: bool = False
 ) -> None:
     """A line ``width`` frame pixels wide."""
     thickness = max(1, round(width * SUPERSAMPLING))
     cv2.polylines(canvas, [contour], closed, tuple(colour), thickness, cv2.LINE_AA, _SHIFT_BITS)
 
 
-def _disc(
-    canvas: NDArray[np.uint8], centre: NDArray[np.int32], radius: float, colour: Sequence[float]
-) -> None:
+def _disc(canvas: Canvas, centre: Contour, radius: float, colour: Sequence[float]) -> None:
     fixed = round(radius * SUPERSAMPLING * (1 << _SHIFT_BITS))
     cv2.circle(canvas, (int(centre[0]), int(centre[1])), fixed, tuple(colour), -1, cv2.LINE_AA, _SHIFT_BITS)
 
 
-def _paint(person: _Person, photo: Mapping[str, float], shapes: Contours) -> NDArray[np.uint8]:
+def _paint(person: _Person, photo: Traits, shapes: Contours) -> Canvas:
     """Flat colours and lines at ``SUPERSAMPLING`` times the frame, back to front."""
     side = FRAME * SUPERSAMPLING
     back = np.array([photo["back_red"], photo["back_green"], photo["back_blue"]])
@@ -879,7 +818,7 @@ def _paint(person: _Person, photo: Mapping[str, float], shapes: Contours) -> NDA
     return canvas
 
 
-def _paint_eyes(canvas: NDArray[np.uint8], person: _Person, shapes: Contours) -> None:
+def _paint_eyes(canvas: Canvas, person: _Person, shapes: Contours) -> None:
     traits, skin = person.traits, person.skin
     lid = _mix(_scale(skin, 0.92), (110.0, 78.0, 104.0), max(traits["eye_shadow"], 0.0))
     ink = _mix((24.0, 18.0, 20.0), skin, 0.10)
@@ -899,9 +838,7 @@ def _paint_eyes(canvas: NDArray[np.uint8], person: _Person, shapes: Contours) ->
         _line(canvas, shapes[f"lash_{name}"], ink, max(0.5, traits["lashes"] * 1.25))
 
 
-def _paint_nose_and_mouth(
-    canvas: NDArray[np.uint8], person: _Person, photo: Mapping[str, float], shapes: Contours
-) -> None:
+def _paint_nose_and_mouth(canvas: Canvas, person: _Person, photo: Traits, shapes: Contours) -> None:
     traits, skin = person.traits, person.skin
     _line(canvas, shapes["nose_line"], _scale(skin, 0.78), 0.6)
     for name in ("left", "right"):
@@ -918,7 +855,7 @@ def _paint_nose_and_mouth(
         _line(canvas, shapes["seam"], _scale(lips, 0.55), 0.7)
 
 
-def _paint_hair(canvas: NDArray[np.uint8], person: _Person, shapes: Contours) -> None:
+def _paint_hair(canvas: Canvas, person: _Person, shapes: Contours) -> None:
     hair = person.hair
     if person.hair_level == 0:
         _fill(canvas, shapes["hair"], _mix(person.skin, hair, 0.45))  # stubble on the scalp
@@ -938,7 +875,7 @@ def _ramps() -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float
 
 
 def _soft(
-    fills: Sequence[tuple[NDArray[np.int32], int]], sigma: float, *, ground: int, shrink: int
+    fills: Sequence[tuple[Contour, int]], sigma: float, *, ground: int, shrink: int
 ) -> NDArray[np.float32]:
     """Grey shapes on a grey ground, blurred; shape ``(112, 112)``.
 
@@ -956,7 +893,7 @@ def _soft(
     return np.asarray(soft, np.float32)
 
 
-def _shading(person: _Person, photo: Mapping[str, float], shapes: Contours) -> NDArray[np.float32]:
+def _shading(person: _Person, photo: Traits, shapes: Contours) -> NDArray[np.float32]:
     """Gain of light at each pixel, shape ``(112, 112)``: round head, nose, sockets, lamp."""
     depth = photo["contrast"]
     lamp = photo["light_x"]
@@ -981,13 +918,7 @@ def _shading(person: _Person, photo: Mapping[str, float], shapes: Contours) -> N
     return np.asarray(gain, np.float32)
 
 
-def _develop(
-    canvas: NDArray[np.uint8],
-    person: _Person,
-    photo: Mapping[str, float],
-    shapes: Contours,
-    grain: NDArray[np.uint8],
-) -> NDArray[np.uint8]:
+def _develop(canvas: Canvas, person: _Person, photo: Traits, shapes: Contours, grain: Canvas) -> Canvas:
     """Scale down, add what is soft (beard, blush, light), then lens blur and sensor noise."""
     image: NDArray[np.float32] = cv2.resize(canvas, (FRAME, FRAME), interpolation=cv2.INTER_AREA).astype(
         np.float32

@@ -35,27 +35,22 @@ _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _GRAPHS = Path(str(resources.files("privface.faces"))) / "graphs"
 
 
-def weights_file(name: str) -> Path | None:
-    """Where a network's weights lie; ``None`` where facenet-pytorch is not installed."""
-    package = find_spec(PACKAGE)
-    places = package.submodule_search_locations if package is not None else None
-    return Path(places[0]) / "data" / f"{name}.pt" if places else None
-
-
-def load_networks(device: str) -> tuple[Network, Network, Network]:
-    """The three networks: on the CPU in ONNX Runtime, one thread each call; elsewhere in torch.
+def load_networks() -> tuple[Network, Network, Network]:
+    """The three networks, one thread each call.
 
     Raises:
         MissingExtraError: If facenet-pytorch, whose wheel brings the weights, is not installed.
         ModelError: If a file is damaged.
     """
-    make = _in_onnx_runtime if device == "cpu" else _in_torch
-    first, second, third = (make(name, _weights(name), device) for name in NAMES)
+    first, second, third = map(_network, NAMES)
     return first, second, third
 
 
-def _weights(name: str) -> dict[str, NDArray[np.float32]]:
-    file = weights_file(name)
+def weights(name: str) -> dict[str, NDArray[np.float32]]:
+    """The weights of one network."""
+    package = find_spec(PACKAGE)
+    places = package.submodule_search_locations if package is not None else None
+    file = Path(places[0]) / "data" / f"{name}.pt" if places else None
     if file is None or not file.is_file():
         raise MissingExtraError(
             "Faces cannot be looked for: facenet-pytorch, which brings the detector's weights, is not installed.",
@@ -64,24 +59,11 @@ def _weights(name: str) -> dict[str, NDArray[np.float32]]:
     return read_state(file.read_bytes(), name=file.name)
 
 
-def _in_onnx_runtime(name: str, weights: dict[str, NDArray[np.float32]], device: str) -> Network:
-    session = open_session((_GRAPHS / f"{name}.onnx").read_bytes(), weights=weights, device=device, threads=1)
+def _network(name: str) -> Network:
+    session = open_session(
+        (_GRAPHS / f"{name}.onnx").read_bytes(), weights=weights(name), device="cpu", threads=1
+    )
     outputs: Network = lambda images: session.run(None, {"images": images})  # noqa: E731
-    return outputs
-
-
-def _in_torch(name: str, weights: dict[str, NDArray[np.float32]], device: str) -> Network:
-    import torch  # noqa: PLC0415
-    from facenet_pytorch.models import mtcnn  # noqa: PLC0415
-
-    network = {"pnet": mtcnn.PNet, "rnet": mtcnn.RNet, "onet": mtcnn.ONet}[name](pretrained=False)
-    network.load_state_dict({key: torch.from_numpy(array) for key, array in weights.items()})
-    network.eval().requires_grad_(False).to(device)
-
-    def outputs(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        with torch.inference_mode():
-            return [found.cpu().numpy() for found in network(torch.from_numpy(images).to(device))]
-
     return outputs
 
 

@@ -23,17 +23,14 @@ _MAX_STRETCH = 1.10
 """Largest ratio of the sides that :func:`as_aligned` takes for an aligned face."""
 
 
-def similarity_transform(
-    landmarks: ArrayLike, template: ArrayLike = ARCFACE_TEMPLATE, *, size: int = FRAME
-) -> NDArray[np.float64]:
-    """Least-squares similarity (rotation, one scale, shift; no reflection) from landmarks to a template.
+def similarity_transform(landmarks: ArrayLike, *, size: int = FRAME) -> NDArray[np.float64]:
+    """Least-squares similarity (rotation, one scale, shift; no reflection) from landmarks to the ArcFace template.
 
     The closed form of Umeyama (IEEE TPAMI 1991). In the plane, with points as complex numbers, it is the
     regression ``w = a z + b``: any complex ``a`` is a rotation and scaling, so no reflection can arise.
 
     Args:
-        landmarks: Points (x, y) in the photo, shape ``(K, 2)`` with ``K >= 2``.
-        template: The same points in the 112 x 112 frame, shape ``(K, 2)``.
+        landmarks: Five points (x, y) in the photo, shape ``(5, 2)``.
         size: Side of the target frame in pixels.
 
     Returns:
@@ -41,15 +38,13 @@ def similarity_transform(
 
     Raises:
         ImageError: If the landmarks are not finite, coincide, or determine no scale.
-        InputRangeError: If the shapes differ or ``size`` is not positive.
+        InputRangeError: If the shape differs or ``size`` is not positive.
     """
     source = np.asarray(landmarks, np.float64)
-    target = _scaled(np.asarray(template, np.float64), size)
-    if source.shape != target.shape or source.ndim != 2 or source.shape[1] != 2 or len(source) < 2:
-        raise InputRangeError(
-            f"Landmarks of shape {source.shape} do not fit a template of shape {target.shape}.",
-            hint="Both are (K, 2) with K at least 2.",
-        )
+    _require_size(size)
+    target = (np.asarray(ARCFACE_TEMPLATE, np.float64) + 0.5) * (size / FRAME) - 0.5
+    if source.shape != target.shape:
+        raise InputRangeError(f"The landmarks have the shape {source.shape}.", hint="Five points are (5, 2).")
     if not np.isfinite(source).all():
         raise ImageError("The landmarks are not finite numbers.", hint="Detect the face again.")
     z, w = source @ (1, 1j), target @ (1, 1j)
@@ -84,7 +79,7 @@ def align_face(
         ImageError: If the landmarks are degenerate; see :func:`similarity_transform`.
         InputRangeError: If ``pixels`` is not uint8 RGB.
     """
-    _require_rgb(pixels)
+    require_rgb(pixels)
     return _warp(pixels, similarity_transform(landmarks, size=size), (size, size))
 
 
@@ -102,7 +97,7 @@ def as_aligned(pixels: NDArray[np.uint8], *, size: int = FRAME) -> NDArray[np.ui
         ImageError: If one side is more than 10 % longer than the other.
         InputRangeError: If ``pixels`` is not uint8 RGB.
     """
-    _require_rgb(pixels)
+    require_rgb(pixels)
     _require_size(size)
     height, width = pixels.shape[:2]
     ratio = max(height, width) / min(height, width)
@@ -138,8 +133,8 @@ def paste_back(
         ImageError: If the landmarks are degenerate; see :func:`similarity_transform`.
         InputRangeError: If ``photo`` is not uint8 RGB or ``face`` not uint8 RGB of that size.
     """
-    _require_rgb(photo)
-    _require_rgb(face)
+    require_rgb(photo)
+    require_rgb(face)
     if face.shape != (size, size, 3):
         raise InputRangeError(
             f"The face has shape {face.shape}, not ({size}, {size}, 3).", hint="Give its size."
@@ -150,9 +145,8 @@ def paste_back(
     if area is None:
         return out
     x1, y1, x2, y2 = area
-    to_area = _shift(-x1, -y1, _invert(matrix))
-    side = (x2 - x1, y2 - y1)
-    laid = _warp(face, to_area, side).astype(np.float64)
+    to_area = _invert(matrix) - np.array([[0.0, 0.0, x1], [0.0, 0.0, y1]])
+    laid = _warp(face, to_area, (x2 - x1, y2 - y1)).astype(np.float64)
     weight = _soft_mask(matrix, area, size)[..., None]
     patch = out[y1:y2, x1:x2]
     patch[:] = np.rint(weight * laid + (1.0 - weight) * patch).astype(np.uint8)
@@ -221,15 +215,6 @@ def _invert(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.hstack([linear, -linear @ matrix[:, 2:]]), np.float64)
 
 
-def _shift(dx: float, dy: float, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(matrix + np.array([[0.0, 0.0, dx], [0.0, 0.0, dy]]), np.float64)
-
-
-def _scaled(template: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    _require_size(size)
-    return np.asarray((template + 0.5) * (size / FRAME) - 0.5, np.float64)
-
-
 def _resize(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
     shrinks = width < pixels.shape[1] or height < pixels.shape[0]
     mode = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -241,7 +226,8 @@ def _require_size(size: int) -> None:
         raise InputRangeError(f"The size is {size} pixels, it must be at least 1.", hint="112 is usual.")
 
 
-def _require_rgb(pixels: NDArray[np.uint8]) -> None:
+def require_rgb(pixels: NDArray[np.uint8]) -> None:
+    """Refuse what is not uint8 RGB, ``(H, W, 3)``."""
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
         raise InputRangeError(
             f"Expected uint8 RGB pixels of shape (H, W, 3), got {pixels.dtype} {pixels.shape}.",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import cv2
 import numpy as np
@@ -15,14 +15,25 @@ from numpy.typing import NDArray
 from privface.errors import InputRangeError
 from privface.faces._mtcnn import Cascade
 from privface.faces._networks import load_networks
+from privface.faces.align import require_rgb
 from privface.records import Box, Landmarks
 from privface.threads import map_parts
 
 _MIN_SIDE = 200
 """Photos with a shorter side below this are enlarged: MTCNN's pyramid needs the room."""
 
+_THRESHOLDS = (0.6, 0.7, 0.7)
+"""Least confidence after each of the three stages."""
+
+_BATCH_PIXELS = 1_000_000
+"""Pixels of photos that go through the networks at once: 16 photos of 250 x 250."""
+
 _MAX_ASPECT = 4.0
 """Photos longer than this many times their width are padded before they are enlarged."""
+
+
+_Sides: TypeAlias = tuple[int, int]
+"""Height and width."""
 
 
 @dataclass(frozen=True)
@@ -55,45 +66,27 @@ class MTCNNDetector:
     of the photo. The outcome for a photo does not depend on its neighbours in the list.
 
     Args:
-        device: ``"cpu"``, in ONNX Runtime, or a device of torch's, such as ``"cuda:0"``.
-        thresholds: Least confidence after each of the three stages, in [0, 1].
         min_face: Side of the smallest face looked for, in pixels of the (resized) photo; at least 12.
         max_side: Longer side to which big photos are reduced; the price is that faces smaller than
             ``min_face * longer side / max_side`` are missed.
-        batch_pixels: Pixels of photos that go through the networks at once; bounds the memory. The default is
-            16 photos of 250 x 250, right for a CPU; more keeps a GPU busier.
 
     Raises:
-        InputRangeError: If a threshold or size is out of its range.
+        InputRangeError: If a size is out of its range.
         MissingExtraError: At the first photo, if facenet-pytorch is not installed.
     """
 
-    def __init__(
-        self,
-        *,
-        device: str = "cpu",
-        thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
-        min_face: int = 20,
-        max_side: int = 1280,
-        batch_pixels: int = 1_000_000,
-    ) -> None:
-        if len(thresholds) != 3 or not all(0 <= t <= 1 for t in thresholds):
-            raise InputRangeError(f"thresholds={thresholds}: three numbers in [0, 1] are needed.")
-        if min_face < 12 or max_side < _MIN_SIDE * _MAX_ASPECT or batch_pixels < 1:
+    def __init__(self, *, min_face: int = 20, max_side: int = 1280) -> None:
+        if min_face < 12 or max_side < _MIN_SIDE * _MAX_ASPECT:
             raise InputRangeError(
-                f"min_face={min_face}, max_side={max_side}, batch_pixels={batch_pixels}: the least are 12, "
-                f"{_MIN_SIDE * _MAX_ASPECT:.0f} and 1.",
+                f"min_face={min_face}, max_side={max_side}: the least are 12 and {_MIN_SIDE * _MAX_ASPECT:.0f}.",
                 hint="The defaults suit most photos.",
             )
-        self._device, self._thresholds, self._min_face = device, thresholds, min_face
-        self._max_side = max_side
-        self._batch_pixels = batch_pixels
+        self._min_face, self._max_side = min_face, max_side
 
     @cached_property
     def _cascade(self) -> Cascade:
         """The networks, made when the first photo is looked at: a job of aligned crops never does."""
-        networks = load_networks(self._device)
-        return Cascade(networks, thresholds=self._thresholds, min_face=self._min_face)
+        return Cascade(load_networks(), thresholds=_THRESHOLDS, min_face=self._min_face)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes over: all but the networks, which it loads itself."""
@@ -113,68 +106,44 @@ class MTCNNDetector:
         """
         groups: dict[tuple[int, int], list[int]] = {}
         for index, pixels in enumerate(images):
-            _require_rgb(pixels, index)
+            require_rgb(pixels)
             groups.setdefault(pixels.shape[:2], []).append(index)
         found: list[list[Detection]] = [[] for _ in images]
-        parts: list[_Part] = []
+        parts: list[tuple[list[int], _Sides, _Sides]] = []
         for shape, members in groups.items():
             padded, scaled = _working_size(shape, max_side=self._max_side)
-            step = max(1, self._batch_pixels // (scaled[0] * scaled[1]))
+            step = max(1, _BATCH_PIXELS // (scaled[0] * scaled[1]))
             parts += [
-                _Part(members[start : start + step], padded, scaled) for start in range(0, len(members), step)
+                (members[start : start + step], padded, scaled) for start in range(0, len(members), step)
             ]
 
         cascade = self._cascade  # before the threads start
 
-        def look(part: _Part) -> list[NDArray[np.float64]]:
-            return cascade(np.stack([_fit(images[i], part.padded, part.scaled) for i in part.members]))
+        def look(part: tuple[list[int], _Sides, _Sides]) -> list[NDArray[np.float64]]:
+            return cascade(np.stack([_fit(images[i], *part[1:]) for i in part[0]]))
 
-        for part, tables in zip(parts, map_parts(look, parts), strict=True):
-            factors = (part.padded[1] / part.scaled[1], part.padded[0] / part.scaled[0])
-            for index, rows in zip(part.members, tables, strict=True):
+        for (members, padded, scaled), tables in zip(parts, map_parts(look, parts), strict=True):
+            factors = (padded[1] / scaled[1], padded[0] / scaled[0])
+            for index, rows in zip(members, tables, strict=True):
                 found[index] = [_to_detection(row, factors) for row in rows]
         return found
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Photos of one size that go through the networks at once: their places, and (height, width) before and after scaling."""
+def choose_face(detections: Sequence[Detection], image_shape: Sequence[int]) -> Detection | None:
+    """Pick the face that a photo is about: the central one; ``None`` where there is none.
 
-    members: list[int]
-    padded: tuple[int, int]
-    scaled: tuple[int, int]
-
-
-def choose_face(
-    detections: Sequence[Detection],
-    image_shape: Sequence[int],
-    *,
-    rule: Literal["largest", "central"] = "largest",
-) -> Detection | None:
-    """Pick the face that a photo is about.
+    It has the most of ``area - 2 * d**2`` with ``d`` the distance from the box's centre to the photo's, both in pixels: the
+    convention of LFW, where the labelled person is the central face. Ties go to the higher score.
 
     Args:
         detections: The faces of one photo.
         image_shape: (H, W, ...) of the photo in pixels.
-        rule: ``"largest"`` takes the biggest box. ``"central"`` takes the most of ``area - 2 * d**2``
-            with ``d`` the distance from the box's centre to the photo's, both in pixels: the convention
-            of LFW, where the labelled person is the central face. Ties go to the higher score.
-
-    Returns:
-        The face, or ``None`` where there is none.
-
-    Raises:
-        InputRangeError: If the rule is unknown.
     """
-    if rule not in {"largest", "central"}:
-        raise InputRangeError(f"Unknown rule {rule!r}.", hint="Choose 'largest' or 'central'.")
     height, width = image_shape[0], image_shape[1]
 
     def merit(face: Detection) -> tuple[float, float]:
         x1, y1, x2, y2 = face.box
         area = max(0.0, x2 - x1) * max(0.0, y2 - y1)
-        if rule == "largest":
-            return area, face.score
         offset = ((x1 + x2) / 2 - (width - 1) / 2) ** 2 + ((y1 + y2) / 2 - (height - 1) / 2) ** 2
         return area - 2.0 * offset, face.score
 
@@ -213,11 +182,3 @@ def _to_detection(row: NDArray[np.float64], factors: tuple[float, float]) -> Det
 
     a, b, c, d, e = (point(x, y) for x, y in row[5:].reshape(5, 2))
     return Detection((*point(row[0], row[1]), *point(row[2], row[3])), float(row[4]), (a, b, c, d, e))
-
-
-def _require_rgb(pixels: NDArray[np.uint8], index: int) -> None:
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
-        raise InputRangeError(
-            f"Image {index}: expected uint8 RGB of shape (H, W, 3), got {pixels.dtype} {pixels.shape}.",
-            hint="Decode the photo with privface.images.decode_image.",
-        )

@@ -113,7 +113,7 @@ class _Aligner:
         with self._lock:  # one network, several decoding threads
             self._detector = self._detector or MTCNNDetector()
             seen = self._detector.detect([pixels])[0]
-        face = choose_face(seen, pixels.shape, rule="central")
+        face = choose_face(seen, pixels.shape)
         if face is None:
             raise ImageError(
                 f"{record.file}: no face found.", hint="If the photos are aligned crops, use faces: aligned."

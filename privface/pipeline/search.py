@@ -19,7 +19,6 @@ from privface.errors import ConfigError, DataError, LabelError
 from privface.images import IMAGE_SUFFIXES, to_unit, write_atomic
 from privface.options import Alignment
 from privface.pipeline.faces import Progress, load_aligned
-from privface.protect.store import TemplateStore
 from privface.protect.templates import MatcherTemplates, template_maker
 from privface.records import FRAME, FaceRecord, FaceTable
 
@@ -60,7 +59,7 @@ class SearchResult:
 
 def search(
     probe: Path,
-    gallery: Path | TemplateStore,
+    gallery: Path,
     *,
     templates: str,
     faces: Alignment = "auto",
@@ -75,8 +74,7 @@ def search(
 
     Args:
         probe: A photo, or a folder as :func:`privface.data.open_source` reads it.
-        gallery: Table of templates, such as ``embeddings.parquet`` of ``protect --embeddings`` or of ``erase apply``, or
-            a store.
+        gallery: Table of templates, such as ``embeddings.parquet`` of ``protect --embeddings`` or of ``erase apply``.
         templates: ``MATCHER[:ERASER]`` that made the gallery.
         faces: How probes are aligned.
         top: Candidates a probe, 1 or more.
@@ -91,25 +89,23 @@ def search(
     if top < 1:
         raise ConfigError(f"top={top}; it starts at 1.", hint="5 is usual.")
     maker = template_maker(templates, device)
-    if isinstance(gallery, TemplateStore):
-        _require_made_by(maker, gallery.fingerprint(), where=gallery.path)
-        probes, names, failed = _enrol(probe, maker, faces, progress)
-        lists = [gallery.nearest(row, top=top) for row in probes]
-        searched = len(gallery)
-    else:
-        made = _said_of(gallery)
-        _require_made_by(maker, made, where=gallery)
-        vectors, files = _read_gallery(gallery, ours=bool(made))
-        probes, names, failed = _enrol(probe, maker, faces, progress)
-        lists = _rank_all(probes, vectors, files, top=top)
-        searched = len(vectors)
+    made = _said_of(gallery)
+    # without an eraser the gallery is of protected faces, and the probe is an original: one matcher, no eraser
+    if made and made != maker.fingerprint:
+        raise ConfigError(
+            f"{gallery} was made with other models ({made[:16]}..., not {maker.fingerprint[:16]}...).",
+            hint="Give the matcher, with its sidecar, and the eraser of `protect --embeddings`.",
+        )
+    vectors, files = _read_gallery(gallery, ours=bool(made))
+    probes, names, failed = _enrol(probe, maker, faces, progress)
+    lists = _rank_all(probes, vectors, files, top=top)
     found = [
         Candidate(name, rank, file, similarity)
         for name, ranked in zip(names, lists, strict=True)
         for rank, (file, similarity) in enumerate(ranked, 1)
         if threshold is None or similarity >= threshold
     ]
-    return SearchResult(tuple(found), searched, failed)
+    return SearchResult(tuple(found), len(vectors), failed)
 
 
 def _read_gallery(gallery: Path, *, ours: bool) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
@@ -173,15 +169,6 @@ def _said_of(gallery: Path) -> str:
     except Exception:  # reading it will say what is wrong
         return ""
     return bytes(metadata.get(b"privface.templates", b"")).decode()
-
-
-def _require_made_by(maker: MatcherTemplates, made: str, *, where: Path) -> None:
-    # without an eraser the gallery is of protected faces, and the probe is an original: one matcher, no eraser
-    if made and made != maker.fingerprint:
-        raise ConfigError(
-            f"{where} was made with other models ({made[:16]}..., not {maker.fingerprint[:16]}...).",
-            hint="Give the matcher, with its sidecar, and the eraser of `protect --embeddings`.",
-        )
 
 
 def _enrol(

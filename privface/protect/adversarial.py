@@ -6,7 +6,7 @@ hardly sees, until a fixed classifier no longer tells, or tells the other gender
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import numpy as np
@@ -28,7 +28,42 @@ class GenderReader(Protocol):
         """Log-odds of "male", shape ``(N,)``, of images ``(N, 3, H, W)`` in [0, 1]."""
 
 
-class ProjectedGradient:
+class _SignedSteps(ABC):
+    """Lowers an objective by steps of its gradient's sign, inside an l-infinity ball around the photos and inside [0, 1]."""
+
+    fingerprint: str
+
+    def __init__(
+        self, classifier: GenderReader, *, epsilon: float, steps: int, stretch: float, size: int
+    ) -> None:
+        if not 0.0 < epsilon <= 1.0 or steps < 1:
+            raise ConfigError(
+                f"epsilon is {epsilon:g} and steps {steps}; epsilon must lie in (0, 1], steps be 1 or more.",
+                hint="8/255 and 10 are usual.",
+            )
+        self._classifier, self._epsilon, self._steps, self.size = classifier, epsilon, steps, size
+        self._length = stretch * epsilon / steps
+
+    @abstractmethod
+    def _objective(self, images: Tensor) -> Tensor:
+        """One number an image, ``(N,)``."""
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Perturb a batch, float32 ``(N, 3, size, size)`` in [0, 1]."""
+        check_images(images, size=self.size)
+        original = torch.from_numpy(np.ascontiguousarray(images))
+        moved = original.clone()
+        for _ in range(self._steps):
+            moved.requires_grad_(True)
+            (gradient,) = torch.autograd.grad(self._objective(moved).sum(), moved)
+            with torch.no_grad():
+                moved = moved - self._length * gradient.sign()
+                moved = torch.clamp(moved, original - self._epsilon, original + self._epsilon).clamp(0.0, 1.0)
+        result: NDArray[np.float32] = moved.detach().numpy()
+        return result
+
+
+class ProjectedGradient(_SignedSteps):
     """Projected gradient descent towards the undecided point of one classifier (Madry et al., ICLR 2018).
 
     Minimises the squared log-odds, so the result is "cannot tell" and not the other gender, within an
@@ -47,30 +82,14 @@ class ProjectedGradient:
     def __init__(
         self, classifier: GenderReader, *, epsilon: float = 8 / 255, steps: int = 10, size: int = FRAME
     ) -> None:
-        _require_ball(epsilon, steps=steps)
-        self._classifier, self._epsilon, self._steps, self.size = classifier, epsilon, steps, size
+        super().__init__(classifier, epsilon=epsilon, steps=steps, stretch=2.5, size=size)
+        self.fingerprint = f"projected-gradient/1 epsilon={epsilon:.6g} steps={steps} size={size} classifier={classifier.fingerprint}"
 
-    @property
-    def fingerprint(self) -> str:
-        """Name, version, settings and the classifier's own fingerprint."""
-        return (
-            f"projected-gradient/1 epsilon={self._epsilon:.6g} steps={self._steps} size={self.size}"
-            f" classifier={self._classifier.fingerprint}"
-        )
-
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Perturb a batch, float32 ``(N, 3, size, size)`` in [0, 1]."""
-        check_images(images, size=self.size)
-        return _signed_steps(
-            images,
-            lambda moved: self._classifier.logit(moved).square(),
-            epsilon=self._epsilon,
-            steps=self._steps,
-            length=2.5 * self._epsilon / self._steps,
-        )
+    def _objective(self, images: Tensor) -> Tensor:
+        return self._classifier.logit(images).square()
 
 
-class FastGradientSign:
+class FastGradientSign(_SignedSteps):
     """One step of the gradient's sign towards the other gender than one classifier reads (Goodfellow et al., ICLR 2015).
 
     With ``g`` the log-odds of "male", ``y = 1`` where ``g(X) >= 0`` and else ``-1``:
@@ -88,61 +107,13 @@ class FastGradientSign:
     """
 
     def __init__(self, classifier: GenderReader, *, epsilon: float = 8 / 255, size: int = FRAME) -> None:
-        _require_ball(epsilon, steps=1)
-        self._classifier, self._epsilon, self.size = classifier, epsilon, size
-
-    @property
-    def fingerprint(self) -> str:
-        """Name, version, settings and the classifier's own fingerprint."""
-        return (
-            f"fast-gradient-sign/1 epsilon={self._epsilon:.6g} size={self.size}"
-            f" classifier={self._classifier.fingerprint}"
+        super().__init__(classifier, epsilon=epsilon, steps=1, stretch=1.0, size=size)
+        self.fingerprint = (
+            f"fast-gradient-sign/1 epsilon={epsilon:.6g} size={size} classifier={classifier.fingerprint}"
         )
 
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Perturb a batch, float32 ``(N, 3, size, size)`` in [0, 1]."""
-        check_images(images, size=self.size)
-        return _signed_steps(images, self._confidence, epsilon=self._epsilon, steps=1, length=self._epsilon)
-
-    def _confidence(self, images: Tensor) -> Tensor:
-        """Log-odds of the answer that the classifier gives, shape ``(N,)``; "male" where it cannot tell."""
+    def _objective(self, images: Tensor) -> Tensor:
+        """Log-odds of the answer that the classifier gives; "male" where it cannot tell."""
         logit = self._classifier.logit(images)
         # abs() has no slope at 0 and would leave the photo as it is
         return torch.where(logit >= 0.0, logit, -logit)
-
-
-def _require_ball(epsilon: float, *, steps: int) -> None:
-    if not 0.0 < epsilon <= 1.0 or steps < 1:
-        raise ConfigError(
-            f"epsilon is {epsilon:g} and steps {steps}; epsilon must lie in (0, 1], steps be 1 or more.",
-            hint="8/255 and 10 are usual.",
-        )
-
-
-def _signed_steps(
-    images: NDArray[np.float32],
-    objective: Callable[[Tensor], Tensor],
-    *,
-    epsilon: float,
-    steps: int,
-    length: float,
-) -> NDArray[np.float32]:
-    """Lower an objective by steps of its gradient's sign, inside a ball around the photos and inside [0, 1].
-
-    Args:
-        images: Shape ``(N, 3, H, W)`` in [0, 1].
-        objective: One number an image, ``(N,)``.
-        epsilon: Radius of the l-infinity ball.
-        steps: How many.
-        length: How far each step moves every value.
-    """
-    original = torch.from_numpy(np.ascontiguousarray(images))
-    moved = original.clone()
-    for _ in range(steps):
-        moved.requires_grad_(True)
-        (gradient,) = torch.autograd.grad(objective(moved).sum(), moved)
-        with torch.no_grad():
-            moved = moved - length * gradient.sign()
-            moved = torch.clamp(moved, original - epsilon, original + epsilon).clamp(0.0, 1.0)
-    result: NDArray[np.float32] = moved.detach().numpy()
-    return result

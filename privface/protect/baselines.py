@@ -35,7 +35,11 @@ class Baseline(ABC):
     size: int = field(default=FRAME, kw_only=True)
 
     def __post_init__(self) -> None:
-        _require_positive("size", self.size)
+        for name in ("size", "sigma"):
+            value = getattr(self, name, 1)
+            if not value > 0 or not np.isfinite(value):
+                hint = "At 0 the original would remain."
+                raise ConfigError(f"{name} is {value:g}; it must be above 0.", hint=hint)
 
     @property
     def fingerprint(self) -> str:
@@ -64,10 +68,6 @@ class GaussianBlur(Baseline):
 
     title = "gaussian-blur"
     sigma: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require_positive("sigma", self.sigma)
 
     def _change(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         from scipy.ndimage import gaussian_filter  # noqa: PLC0415 - heavy
@@ -118,10 +118,6 @@ class GaussianNoise(Baseline):
     title = "gaussian-noise"
     sigma: float
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require_positive("sigma", self.sigma)
 
     def _change(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         noisy = np.empty_like(images)
@@ -304,8 +300,3 @@ def _thumbnails(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _require_up_to(most: int, name: str, value: int, *, hint: str) -> None:
     if not 1 <= value <= most:
         raise ConfigError(f"{name} is {value}; it must be from 1 to {most}.", hint=hint)
-
-
-def _require_positive(name: str, value: float) -> None:
-    if not value > 0 or not np.isfinite(value):
-        raise ConfigError(f"{name} is {value:g}; it must be above 0.", hint="At 0 the original would remain.")

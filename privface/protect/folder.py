@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,13 +12,14 @@ from privface.errors import ConfigError, DataError, OutputError
 from privface.faces.detect import FaceDetector, MTCNNDetector
 from privface.options import DEFAULT_OPTIONS, ProtectOptions
 from privface.protect.inputs import InputFile, Source, with_format, with_room_for_faces
-from privface.protect.job import Engine, Ledger, Progress, TemplateSink
+from privface.protect.job import Engine, Ledger, Progress
 from privface.protect.journal import Journal
 from privface.protect.local import LocalEngine
+from privface.protect.manifest import MANIFEST_NAME
 from privface.protect.output import Output, OutputTree, is_fresh, locked, remove_leftovers, require_apart
 from privface.protect.places import is_url
 from privface.protect.protector import ImageProtector
-from privface.protect.shards import ParquetShards, TarShards
+from privface.protect.shards import SHARD_SUFFIXES, ShardedOutput
 from privface.protect.sources import open_photos
 from privface.protect.templates import MatcherTemplates
 from privface.protect.work import PASTED, Worker
@@ -64,7 +64,6 @@ def protect_folder(
     *,
     detector: FaceDetector | None = None,
     templates: MatcherTemplates | None = None,
-    store: TemplateSink | None = None,
     engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> ProtectSummary:
@@ -91,7 +90,6 @@ def protect_folder(
         options: How, each at its default where it is not said.
         detector: Finds faces; MTCNN by default.
         templates: Also write ``embeddings.parquet``, a template of each photo's central face, under the manifest's input keys.
-        store: Takes the templates, too, once the job is through.
         engine: Computes the job; by default threads of this process.
         progress: Called with (finished, total) after each batch.
 
@@ -130,7 +128,9 @@ def protect_folder(
             **options.output_settings(),
             "model": protector.fingerprint,
             "size": protector.size,
-            "detector": None if detector is None else _detector_name(detector),
+            "detector": None
+            if detector is None
+            else getattr(detector, "fingerprint", type(detector).__name__),
             "templates": None if templates is None else templates.fingerprint,
         }
         with locked(output):
@@ -142,59 +142,25 @@ def protect_folder(
             ledger = Ledger(journal, target, options=options, total=len(items), progress=progress)
             options = replace(options, batch_size=min(options.batch_size, len(items)))
             worker = Worker(photos, target, protector, options, detector, templates)
+            start = time.perf_counter()
             try:
-                return _run(engine or LocalEngine(), worker, items, ledger, store=store)
+                with ledger.opened(items, templates):
+                    (engine or LocalEngine()).run(worker, items, ledger.before, ledger.commit)
             finally:
                 journal.close()
                 remove_leftovers(output)  # of killed helpers
     finally:
         photos.close()
-
-
-def _run(
-    engine: Engine, worker: Worker, items: Sequence[InputFile], ledger: Ledger, *, store: TemplateSink | None
-) -> ProtectSummary:
-    """Work through the items; whatever stops it, the manifest says what is finished."""
-    ledger.warn_of_orphans(items)
-    ledger.clear_results()
-    worker.output.begin(items)
-    start = time.perf_counter()
-    whole = len(items)
-    try:
-        with ledger.signals_deferred():
-            try:
-                engine.run(worker, items, ledger)
-            finally:
-                worker.output.close()
-    except BaseException as error:
-        with suppress(
-            OutputError
-        ):  # on a full disk there is no room for a manifest either; the journal knows
-            ledger.write_results(templates=worker.templates, store=None)
-        if isinstance(error, OutputError):
-            message = f"{error.message} {ledger.done:,} of {whole:,} files are finished."
-            hint = f"{error.hint or ''} Then run the same command again; it goes on from there.".strip()
-            raise OutputError(message, hint=hint) from error
-        raise
-    through = ledger.done == whole
-    manifest = ledger.write_results(templates=worker.templates, store=store if through else None)
     if ledger.stopped is not None:
         raise StoppedError(ledger.stopped)
-    rate = (whole - ledger.reused) / (time.perf_counter() - start)
-    return ProtectSummary(ledger.counts, manifest, rate, ledger.reused)
+    rate = (len(items) - ledger.reused) / (time.perf_counter() - start)
+    return ProtectSummary(ledger.counts, output / MANIFEST_NAME, rate, ledger.reused)
 
 
 def _output(root: Path, layout: object, *, shard_size: int) -> Output:
-    if layout == "webdataset":
-        return TarShards(root, size=shard_size)
-    if layout == "parquet":
-        return ParquetShards(root, size=shard_size)
+    if layout in SHARD_SUFFIXES:
+        return ShardedOutput(root, str(layout), size=shard_size)
     return OutputTree(root)
-
-
-def _detector_name(detector: FaceDetector) -> str:
-    name = getattr(detector, "fingerprint", None)
-    return name if isinstance(name, str) else type(detector).__name__
 
 
 def _open_journal(output: Output, settings: Mapping[str, object], *, overwrite: bool) -> Journal:

@@ -9,7 +9,7 @@ from pathlib import Path
 from privface.errors import DataError, ImageError, ImageTooLargeError
 from privface.images import IMAGE_SUFFIXES, file_key, list_images
 from privface.protect.inputs import VIDEO_SUFFIXES, InputFile, Source, is_photo, within
-from privface.protect.places import file_system, unreachable
+from privface.protect.places import file_system, reaching
 
 
 class FolderSource(Source):
@@ -66,10 +66,8 @@ class UrlFolderSource(Source):
 
     def items(self) -> list[InputFile]:
         """See :meth:`Source.items`."""
-        try:
+        with reaching(self._url):
             names = self._system.find(self._root)
-        except Exception as error:
-            raise unreachable(self._url, error) from error
         found = []
         for name in sorted(names):
             key = name[len(self._root) :].lstrip("/")

@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -29,44 +29,32 @@ from privface.protect.manifest import (
 )
 from privface.protect.output import Output, unlink
 from privface.protect.templates import TEMPLATES_NAME, MatcherTemplates, write_templates
-from privface.protect.work import Loaded, Worker
+from privface.protect.work import Known, Loaded, Worker
 
 logger = logging.getLogger(__name__)
 
 Progress: TypeAlias = Callable[[int, int], None]
 Finished: TypeAlias = Loaded | Future[Loaded]
-TemplateSink: TypeAlias = Callable[[Iterator[tuple[str, str]]], object]
-"""Stores (key, packed template) pairs, sorted by key, somewhere else as well."""
+Commit: TypeAlias = Callable[[Iterable[Finished]], bool]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Book(Protocol):
-    """Where an engine reads what was and notes what is finished."""
-
-    @property
-    def stopped(self) -> int | None:
-        """The signal that asked the job to stop, if any."""
-        ...
-
-    def before(self, item: InputFile) -> Entry | None:
-        """What an earlier run noted of a file; from any thread."""
-        ...
-
-    def commit(self, finished: Iterable[Finished]) -> None:
-        """Note a batch, waiting for its writes."""
-        ...
 
 
 class Engine(Protocol):
     """Has a worker do a job: in threads here, or on a cluster."""
 
-    def run(self, worker: Worker, items: Sequence[InputFile], ledger: Book) -> None:
-        """Protect every item, in any order, telling the ledger; stop early where it asks for that.
+    def run(self, worker: Worker, items: Sequence[InputFile], known: Known, commit: Commit) -> None:
+        """Protect every item, in any order.
+
+        Args:
+            worker: Protects one file.
+            items: The files.
+            known: Says what an earlier run noted of a file.
+            commit: Notes a batch, waiting for its writes; after a true answer no more files are begun.
 
         Raises:
             OutputError: If an output cannot be written.
-            ProtectError: If the ledger refuses a row.
+            ProtectError: If ``commit`` refuses a row.
         """
 
 
@@ -81,6 +69,10 @@ class Ledger:
         options: Whether to stop at a photo without a face, and what the manifest is to hold.
         total: Files of the job.
         progress: Told (finished, total) after each batch.
+
+    Attributes:
+        stopped: The signal that asked the job to stop, if any.
+        reused: Files taken over from an earlier run.
     """
 
     def __init__(
@@ -101,13 +93,8 @@ class Ledger:
         self._places: dict[str, int] = {}
         self._refused: list[ManifestRow] = []
         self._counts: Counter[str] = Counter()
-        self._signal: int | None = None
+        self.stopped: int | None = None
         self.reused = 0
-
-    @property
-    def stopped(self) -> int | None:
-        """See :class:`Book`."""
-        return self._signal
 
     @property
     def done(self) -> int:
@@ -120,20 +107,48 @@ class Ledger:
         return {status: self._counts[status] for status in STATUSES}
 
     def before(self, item: InputFile) -> Entry | None:
-        """See :class:`Book`."""
+        """What an earlier run noted of a file; from any thread."""
         place = self._known.get(item.key)
         return None if place is None or item.fault is not None else self._journal.read(place)
 
-    def warn_of_orphans(self, items: Iterable[InputFile]) -> None:
-        """Say how many outputs of earlier runs have no input any more."""
+    @contextmanager
+    def opened(self, items: Sequence[InputFile], templates: MatcherTemplates | None) -> Iterator[None]:
+        """While the items are worked on: whatever stops that, the manifest says what is finished.
+
+        What an earlier run said of the output is deleted first: beside images that it does not describe it would mislead.
+
+        Raises:
+            OutputError: If the output cannot be written; says how many files are finished.
+        """
         gone = len(self._known.keys() - {item.key for item in items})
         if gone:
             logger.warning(
                 "%d outputs of an earlier run have no input any more; they are left as they are.", gone
             )
+        for name in (MANIFEST_NAME, CSV_NAME, TEMPLATES_NAME):
+            unlink(self._output.root / name)
+        self._output.begin(items)
+        try:
+            with self._signals_deferred():
+                try:
+                    yield
+                finally:
+                    self._output.close()
+        except BaseException as error:
+            with suppress(OutputError):  # a full disk has no room for a manifest either; the journal knows
+                self.write_results(templates)
+            if isinstance(error, OutputError):
+                message = f"{error.message} {self.done:,} of {self._total:,} files are finished."
+                hint = f"{error.hint or ''} Then run the same command again; it goes on from there.".strip()
+                raise OutputError(message, hint=hint) from error
+            raise
+        self.write_results(templates)
 
-    def commit(self, finished: Iterable[Finished]) -> None:
+    def commit(self, finished: Iterable[Finished]) -> bool:
         """Wait for a batch's writes, clear outdated outputs, then note the batch in the journal.
+
+        Returns:
+            Whether the job is to stop.
 
         Raises:
             OutputError: If a write failed; the others of the batch are noted first.
@@ -174,13 +189,9 @@ class Ledger:
             raise error
         if seen and self._progress is not None:
             self._progress(self.done, self._total)
+        return self.stopped is not None
 
-    def clear_results(self) -> None:
-        """Delete what an earlier run said of the output: beside images that it does not describe it would mislead."""
-        for name in (MANIFEST_NAME, CSV_NAME, TEMPLATES_NAME):
-            unlink(self._output.root / name)
-
-    def write_results(self, *, templates: MatcherTemplates | None, store: TemplateSink | None) -> Path:
+    def write_results(self, templates: MatcherTemplates | None) -> Path:
         """Write manifest and templates.
 
         Raises:
@@ -196,19 +207,15 @@ class Ledger:
             self._output.root, shown, complete=self.done == self._total, as_csv=self._options.as_csv
         )
         if templates is not None:
-            write_templates(self._output.root, self._templates(), maker=templates)
-            if store is not None:
-                store(self._templates())
+            made = ((e.row.input, e.template) for e in self._entries() if e.template is not None)
+            write_templates(self._output.root, made, maker=templates)
         return path
 
     def _entries(self) -> Iterator[Entry]:
         return (self._journal.read(self._places[key]) for key in sorted(self._places))
 
-    def _templates(self) -> Iterator[tuple[str, str]]:
-        return ((e.row.input, e.template) for e in self._entries() if e.template is not None)
-
     @contextmanager
-    def signals_deferred(self) -> Iterator[None]:
+    def _signals_deferred(self) -> Iterator[None]:
         """Turn the first SIGINT or SIGTERM into a request to stop after the batch in flight."""
         if threading.current_thread() is not threading.main_thread():  # only it may handle signals
             yield
@@ -220,7 +227,7 @@ class Ledger:
                 signal.signal(number, handler)
 
         def request_stop(number: int, frame: FrameType | None) -> None:
-            self._signal = number
+            self.stopped = number
             restore()
             logger.warning("Asked to stop: finishing the batch in flight.")
 

@@ -11,10 +11,11 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO
 
 from privface.errors import OutputError
 from privface.images import write_atomic
@@ -22,7 +23,6 @@ from privface.protect.manifest import STATUSES, ManifestRow
 
 JOURNAL_NAME = ".privface-journal.jsonl"
 FORMAT = "privface.journal/2"
-_PART = 8192
 
 _NAMES = tuple(field.name for field in fields(ManifestRow))
 
@@ -58,8 +58,8 @@ class Journal:
 
     def __init__(self, root: Path) -> None:
         self.path = root / JOURNAL_NAME
-        self._descriptor: int | None = None
-        self._opening = threading.Lock()
+        self._file: IO[bytes] | None = None
+        self._lock = threading.Lock()
 
     def exists(self) -> bool:
         """Whether a job has been started here."""
@@ -81,14 +81,14 @@ class Journal:
         Raises:
             OutputError: If the journal is not one of privface's.
         """
-        with self.path.open("rb") as file:
-            header = _parse(file.readline())
-        if not header or header.get("format") != FORMAT or not isinstance(header.get("settings"), dict):
-            raise OutputError(
-                f"{self.path} is not a {FORMAT} journal.",
-                hint="Choose another output folder, or overwrite this one.",
-            )
-        return dict(header["settings"])
+        with suppress(ValueError, KeyError, TypeError), self.path.open("rb") as file:
+            header = json.loads(file.readline())
+            if header["format"] == FORMAT:
+                return dict(header["settings"])
+        raise OutputError(
+            f"{self.path} is not a {FORMAT} journal.",
+            hint="Choose another output folder, or overwrite this one.",
+        )
 
     def index(self) -> dict[str, int]:
         """Where the last line on each finished file begins, in bytes. Damaged lines are dropped."""
@@ -96,7 +96,7 @@ class Journal:
         with self.path.open("rb") as file:
             place = len(file.readline())
             for line in file:
-                entry = from_record(_parse(line))
+                entry = _entry(line)
                 if entry is not None:
                     found[entry.row.input] = place
                 place += len(line)
@@ -108,16 +108,12 @@ class Journal:
         Raises:
             OutputError: If somebody else has changed the journal.
         """
-        if self._descriptor is None:
-            with self._opening:
-                self._descriptor = self._descriptor or os.open(self.path, os.O_RDONLY)
-        line = b""
-        while b"\n" not in line:
-            part = os.pread(self._descriptor, _PART, place + len(line))
-            if not part:
-                break
-            line += part
-        entry = from_record(_parse(line.split(b"\n", 1)[0]))
+        with self._lock:
+            if self._file is None:
+                self._file = self.path.open("rb")
+            self._file.seek(place)
+            line = self._file.readline()
+        entry = _entry(line)
         if entry is None:
             raise OutputError(f"{self.path} has been changed by another program.", hint="Run the job again.")
         return entry
@@ -132,7 +128,18 @@ class Journal:
             OutputError: If they cannot be written.
         """
         # ensure_ascii keeps surrogate escapes (names that are not UTF-8) intact through JSON.
-        lines = [json.dumps(as_record(e), sort_keys=True) for e in entries]
+        lines = [
+            json.dumps(
+                {
+                    "path": e.path,
+                    "template": e.template,
+                    "further": list(map(asdict, e.further)),
+                    **asdict(e.row),
+                },
+                sort_keys=True,
+            )
+            for e in entries
+        ]
         if not lines:
             return []
         # The leading newline seals off a line that a crash may have torn; empty lines are skipped.
@@ -151,43 +158,24 @@ class Journal:
 
     def close(self) -> None:
         """Give the file back; it may be read again afterwards."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def _entry(line: bytes) -> Entry | None:
+    """The entry of a line; ``None`` where it is damaged, or its path leads out of the output."""
     try:
         value = json.loads(line)
-    except ValueError:
+        found = [
+            ManifestRow(**{name: row[name] for name in _NAMES if name in row})
+            for row in (value, *value.get("further", ()))
+        ]
+        path, template = PurePosixPath(value["path"]), value.get("template")
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    return value if isinstance(value, dict) else None
-
-
-def as_record(entry: Entry) -> dict[str, Any]:
-    """An entry as :func:`from_record` takes it, fit for JSON."""
-    further = [asdict(row) for row in entry.further]
-    return {"path": entry.path, "template": entry.template, "further": further, **asdict(entry.row)}
-
-
-def from_record(value: dict[str, Any] | None) -> Entry | None:
-    """The entry of a line of JSON; ``None`` where it is none."""
-    if value is None or not {"path", "input", "status", "model"} <= value.keys():
+    row, *further = found
+    fits = isinstance(row.input, str) and row.status in STATUSES and isinstance(template, str | None)
+    if not fits or path.is_absolute() or ".." in path.parts:
         return None
-    path = value["path"]
-    if not isinstance(path, str) or not isinstance(value["input"], str) or value["status"] not in STATUSES:
-        return None
-    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-        return None
-    template = value.get("template")
-    if template is not None and not isinstance(template, str):
-        return None
-    try:
-        rows = [_row(found) for found in (value, *value.get("further", ()))]
-    except TypeError:
-        return None
-    return Entry(path, rows[0], template, tuple(rows[1:]))
-
-
-def _row(value: dict[str, Any]) -> ManifestRow:
-    return ManifestRow(**{name: value[name] for name in _NAMES if name in value})
+    return Entry(value["path"], row, template, tuple(further))

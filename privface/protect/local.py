@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from privface.protect.inputs import InputFile
-from privface.protect.job import Book, Finished
-from privface.protect.work import Loaded, Worker
+from privface.protect.job import Commit, Finished
+from privface.protect.work import Known, Loaded, Worker
 
 _BATCH_PIXELS = 64_000_000
 """Photos wait in memory as decoded pixels until their batch is full; a batch of large ones is cut here."""
@@ -17,47 +17,47 @@ _BATCH_PIXELS = 64_000_000
 class LocalEngine:
     """Runs a job in this process."""
 
-    def run(self, worker: Worker, items: Sequence[InputFile], ledger: Book) -> None:
+    def run(self, worker: Worker, items: Sequence[InputFile], known: Known, commit: Commit) -> None:
         """See :class:`~privface.protect.job.Engine`: while one batch is computed, the last is written."""
-        options = worker.options
-        pool = ThreadPoolExecutor(options.workers, thread_name_prefix="privface-protect")
+        pool = ThreadPoolExecutor(worker.options.workers, thread_name_prefix="privface-protect")
         writing: list[Finished] = []
+        stop = False
         try:
-            for batch in _batches(_load_ahead(worker, items, ledger, pool), options.batch_size):
+            for batch in _batches(worker, items, known, pool):
                 before, writing = writing, []
                 try:
                     writing = [pool.submit(worker.finish, one) for one in worker.compute(batch)]
                 finally:
-                    ledger.commit(before)
-                if ledger.stopped:
+                    stop = commit(before)
+                if stop:
                     break
         finally:
             try:
-                ledger.commit(writing)
+                commit(writing)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _load_ahead(
-    worker: Worker, items: Sequence[InputFile], ledger: Book, pool: ThreadPoolExecutor
-) -> Iterator[Loaded]:
-    """Files in order, read by the pool a bounded number ahead."""
+def _batches(
+    worker: Worker, items: Sequence[InputFile], known: Known, pool: ThreadPoolExecutor
+) -> Iterator[list[Loaded]]:
+    """Files in order, read by the pool a bounded number ahead, in groups of at most ``batch_size`` to compute.
+
+    Finished ones ride along, up to a limit.
+    """
+    size = worker.options.batch_size
     # Whole photos are large, so few of them wait; aligned faces are small.
-    ahead = worker.options.batch_size if worker.detector is None else worker.options.workers + 1
+    ahead = size if worker.detector is None else worker.options.workers + 1
     queue: deque[Future[Loaded]] = deque()
-    for item in items:
-        queue.append(pool.submit(worker.load, item, ledger.before))
-        if len(queue) > ahead:
-            yield queue.popleft().result()
-    while queue:
-        yield queue.popleft().result()
-
-
-def _batches(loaded: Iterator[Loaded], size: int) -> Iterator[list[Loaded]]:
-    """Groups with at most ``size`` files to compute; finished ones ride along, up to a limit."""
+    waiting_items = iter(items)
     batch: list[Loaded] = []
     waiting = pixels = 0
-    for one in loaded:
+    while True:
+        while len(queue) <= ahead and (item := next(waiting_items, None)) is not None:
+            queue.append(pool.submit(worker.load, item, known))
+        if not queue:
+            break
+        one = queue.popleft().result()
         batch.append(one)
         if one.pixels is not None:
             waiting += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from itertools import islice
@@ -118,18 +118,13 @@ def write_manifest(
         if text is not None:
             text.write(_csv_lines([schema.names]))
         with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-            for part in _parts(rows):
+            waiting = iter(rows)
+            while part := list(islice(waiting, _ROWS_AT_ONCE)):
                 columns = {name: [getattr(row, name) for row in part] for name in schema.names}
                 writer.write_table(pa.table(columns, schema=schema))
                 if text is not None:
                     text.write(_csv_lines([getattr(row, name) for name in schema.names] for row in part))
     return path
-
-
-def _parts(rows: Iterable[ManifestRow]) -> Iterator[list[ManifestRow]]:
-    waiting = iter(rows)
-    while part := list(islice(waiting, _ROWS_AT_ONCE)):
-        yield part
 
 
 def read_manifest(path: Path) -> tuple[ManifestRow, ...]:

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from privface.errors import OutputError
 from privface.images import write_atomic
 from privface.protect.inputs import InputFile
+from privface.protect.manifest import ManifestRow
 
 LOCK_NAME = ".privface-lock"
 _TEMPORARY = re.compile(r"^\.[0-9a-f]{16}\.privface-tmp$")
@@ -73,15 +74,12 @@ def is_fresh(root: Path) -> bool:
     return all(p.name == LOCK_NAME or _TEMPORARY.match(p.name) for p in root.iterdir())
 
 
-def remove_leftovers(root: Path) -> int:
-    """Delete temporary files of a killed job below ``root``; returns how many there were."""
-    count = 0
+def remove_leftovers(root: Path) -> None:
+    """Delete temporary files of a killed job below ``root``."""
     for folder, _, files in os.walk(root):
         for name in files:
             if _TEMPORARY.match(name):
                 (Path(folder) / name).unlink(missing_ok=True)
-                count += 1
-    return count
 
 
 class Output(ABC):
@@ -97,9 +95,16 @@ class Output(ABC):
     def begin(self, items: Sequence[InputFile]) -> None:  # noqa: B027  # most need no order
         """Told all items in their fixed order before anything else is asked."""
 
-    @abstractmethod
     def place(self, item: InputFile) -> str:
         """Name in the manifest of what is written for an item."""
+        return item.output
+
+    def holds(self, item: InputFile, rows: Iterable[ManifestRow]) -> bool:
+        """Whether what an earlier run wrote for an item is still there; ``rows`` are those of the item's faces."""
+        faces = ((item.face(number), row) for number, row in enumerate(rows, 1))
+        return all(
+            row.output == self.place(face) and row.output_sha256 == self.digest(face) for face, row in faces
+        )
 
     @abstractmethod
     def write(self, item: InputFile, data: bytes) -> None:
@@ -150,10 +155,6 @@ class OutputTree(Output):
         self._resolved = root.resolve()
         self._safe: set[Path] = set()
 
-    def place(self, item: InputFile) -> str:
-        """See :meth:`Output.place`."""
-        return item.output
-
     def write(self, item: InputFile, data: bytes) -> None:
         """See :meth:`Output.write`."""
         write_atomic(self.target(item.relative), data)
@@ -172,12 +173,12 @@ class OutputTree(Output):
         """See :meth:`Output.settle`."""
         if item.fault is None:  # what a refused name points at is not ours
             for number in range(written + 1, max(before, 1) + 1):  # the first may be there unnoted
-                self.remove(item.face(number).relative)
+                unlink(self.target(item.face(number).relative))
 
     def clear(self, paths: Iterable[str]) -> None:
         """See :meth:`Output.clear`."""
         for path in paths:
-            self.remove(path)
+            unlink(self.target(path))
 
     def target(self, relative: str) -> Path:
         """Where the output of ``relative`` (POSIX, below the root) lies.
@@ -195,14 +196,6 @@ class OutputTree(Output):
                 )
             self._safe.add(path.parent)
         return path
-
-    def remove(self, relative: str) -> None:
-        """Delete a file of the root if it is there.
-
-        Raises:
-            OutputError: If it cannot be deleted.
-        """
-        unlink(self.target(relative))
 
 
 def unlink(path: Path) -> None:

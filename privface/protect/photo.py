@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from privface.errors import ProtectError
@@ -10,7 +9,6 @@ from privface.faces.detect import FaceDetector, MTCNNDetector
 from privface.options import DEFAULT_OPTIONS, ProtectOptions
 from privface.protect.inputs import InputFile, Source, with_format, within
 from privface.protect.manifest import ManifestRow
-from privface.protect.output import Output
 from privface.protect.protector import ImageProtector
 from privface.protect.work import Loaded, Worker, checked
 
@@ -68,10 +66,11 @@ def protect_in_memory(
     Returns:
         The photo with its faces before and after, its final row, and the protected files by name, the central face first.
     """
-    kept = _Kept()
-    worker = Worker(_OnePhoto(data), kept, protector, replace(options, batch_size=1), detector)
+    worker = Worker(_OnePhoto(data), None, protector, replace(options, batch_size=1), detector)
     one = checked(worker.compute([worker.load(item)])[0])
-    return one, worker.finish(one).row, kept.files
+    done = worker.finish(one)
+    files = {item.face(number).output: file for number, file in enumerate(done.encoded, 1)}
+    return one, done.row, files
 
 
 class _OnePhoto(Source):
@@ -86,25 +85,3 @@ class _OnePhoto(Source):
 
     def read(self, item: InputFile, *, limit: int) -> bytes:
         return within(self._data, limit, item.key)
-
-
-class _Kept(Output):
-    """Keeps protected faces in memory."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-
-    def place(self, item: InputFile) -> str:
-        return item.output
-
-    def write(self, item: InputFile, data: bytes) -> None:
-        self.files[item.output] = data
-
-    def digest(self, item: InputFile) -> None:
-        """Nothing was there before."""
-
-    def settle(self, item: InputFile, *, written: int, before: int) -> None:
-        """Nothing is outdated."""
-
-    def clear(self, paths: Iterable[str]) -> None:
-        """Nothing is there to clear."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import glob
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -38,33 +40,29 @@ def file_system(url: str) -> tuple[Any, str]:
             f"{url} chains file systems with '::'.",
             hint="Give one file system; originals must not be cached on this disk.",
         )
-    try:
-        system, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise DataError(
-            f"{url} cannot be opened ({error}).",
-            hint="Install the file system's package, such as s3fs or gcsfs.",
-        ) from error
-    except Exception as error:  # each file system raises what it likes: credentials, network
-        raise unreachable(url, error) from error
+    with reaching(url):
+        try:
+            system, path = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise DataError(
+                f"{url} cannot be opened ({error}).",
+                hint="Install the file system's package, such as s3fs or gcsfs.",
+            ) from error
     return system, path
 
 
-def unreachable(place: str | Path, error: Exception) -> DataError:
-    """What to raise where a place cannot be reached."""
-    return DataError(
-        f"{place} cannot be read ({type(error).__name__}: {error}).",
-        hint="Check the address, the credentials and the network.",
-    )
-
-
-def exists(place: str | Path) -> bool:
-    """Whether there is a file or folder.
-
-    Raises:
-        DataError: If its file system cannot be reached.
-    """
-    return _ask("exists", place) if is_url(place) else Path(place).exists()
+@contextmanager
+def reaching(place: str | Path) -> Iterator[None]:
+    """Whatever goes wrong within is told as a :class:`~privface.errors.DataError`."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # each file system raises what it likes: credentials, network
+        raise DataError(
+            f"{place} cannot be read ({type(error).__name__}: {error}).",
+            hint="Check the address, the credentials and the network.",
+        ) from error
 
 
 def is_folder(place: str | Path) -> bool:
@@ -73,16 +71,11 @@ def is_folder(place: str | Path) -> bool:
     Raises:
         DataError: If its file system cannot be reached.
     """
-    return _ask("isdir", place) if is_url(place) else Path(place).is_dir()
-
-
-def _ask(question: str, url: str | Path) -> bool:
-    """A yes-or-no method of fsspec."""
-    system, path = file_system(str(url))
-    try:
-        return bool(getattr(system, question)(path))
-    except Exception as error:
-        raise unreachable(url, error) from error
+    if not is_url(place):
+        return Path(place).is_dir()
+    with reaching(place):
+        system, path = file_system(str(place))
+        return bool(system.isdir(path))
 
 
 def expand(pattern: str | Path) -> list[str]:
@@ -93,13 +86,11 @@ def expand(pattern: str | Path) -> list[str]:
     """
     text = str(pattern)
     if not is_url(text):
-        return sorted(glob.glob(text))  # noqa: PTH207  # a pattern with folders
-    system, path = file_system(text)
-    try:
+        return [text] if Path(text).exists() else sorted(glob.glob(text))  # noqa: PTH207  # a pattern with folders
+    with reaching(pattern):
+        system, path = file_system(text)
         found = system.glob(path) if "*" in path else [path] if system.exists(path) else []
         return sorted(str(system.unstrip_protocol(name)) for name in found)
-    except Exception as error:
-        raise unreachable(pattern, error) from error
 
 
 def open_binary(place: str | Path) -> IO[bytes]:
@@ -108,13 +99,9 @@ def open_binary(place: str | Path) -> IO[bytes]:
     Raises:
         DataError: If it cannot be opened.
     """
-    try:
+    with reaching(place):
         if not is_url(place):
             return Path(place).open("rb")
         system, path = file_system(str(place))
         opened: IO[bytes] = system.open(path, "rb", block_size=_BLOCK)
-    except DataError:
-        raise
-    except Exception as error:
-        raise unreachable(place, error) from error
-    return opened
+        return opened

@@ -95,16 +95,6 @@ def check_batch(protected: NDArray[Any], *, count: int, size: int) -> None:
         )
 
 
-def output_fault(protected: NDArray[np.float32]) -> str | None:
-    """Why one protected image, float32 ``(3, size, size)``, must not be written; ``None`` where it may."""
-    if not np.isfinite(protected).all():
-        return "protector gave NaN or infinity"
-    low, high = float(protected.min()), float(protected.max())
-    if low < -RANGE_SLACK or high > 1.0 + RANGE_SLACK:
-        return f"protector gave values from {low:.4g} to {high:.4g}, outside [0, 1]"
-    return None
-
-
 def face_fault(protected: NDArray[np.float32], face: NDArray[np.uint8]) -> str | None:
     """Why the answer for one face must not be given; ``None`` where it may.
 
@@ -112,7 +102,9 @@ def face_fault(protected: NDArray[np.float32], face: NDArray[np.uint8]) -> str |
         protected: The protector's answer, float32 ``(3, size, size)``.
         face: What it was asked to protect, uint8 RGB ``(size, size, 3)``.
     """
-    reason = output_fault(protected)
-    if reason is None and np.array_equal(to_pixels(protected), face):
-        reason = "protector returned the original"
-    return reason
+    if not np.isfinite(protected).all():
+        return "protector gave NaN or infinity"
+    low, high = float(protected.min()), float(protected.max())
+    if low < -RANGE_SLACK or high > 1.0 + RANGE_SLACK:
+        return f"protector gave values from {low:.4g} to {high:.4g}, outside [0, 1]"
+    return "protector returned the original" if np.array_equal(to_pixels(protected), face) else None

@@ -7,8 +7,8 @@ import io
 import logging
 import tarfile
 import threading
-from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -21,6 +21,9 @@ from privface.protect.inputs import InputFile
 from privface.protect.output import Output, unlink
 
 logger = logging.getLogger(__name__)
+
+SHARD_SUFFIXES = {"webdataset": ".tar", "parquet": ".parquet"}
+"""Layouts in shards: plain tar files with one member an image, or tables with the columns ``file`` and ``image``."""
 
 _STEM = "protected-"
 _ROWS_A_GROUP = 128
@@ -35,14 +38,13 @@ class ShardedOutput(Output):
 
     Args:
         root: Output root; must exist.
+        layout: One of ``SHARD_SUFFIXES``.
         size: Inputs a shard, 1 or more.
     """
 
-    suffix: str
-
-    def __init__(self, root: Path, *, size: int) -> None:
+    def __init__(self, root: Path, layout: str, *, size: int) -> None:
         super().__init__(root)
-        self._size = size
+        self._suffix, self._size = SHARD_SUFFIXES[layout], size
         self._order: dict[str, int] = {}
         self._left: list[int] = []
         self._open: dict[int, _Shard] = {}
@@ -98,28 +100,28 @@ class ShardedOutput(Output):
     def clear(self, paths: Iterable[str]) -> None:
         """See :meth:`Output.clear`; shards hold all of the job's outputs."""
         del paths
-        for path in sorted(self.root.glob(f"{_STEM}*{self.suffix}")):
+        for path in sorted(self.root.glob(f"{_STEM}*{self._suffix}")):
             unlink(path)
 
-    @abstractmethod
     def _read(self, path: Path) -> dict[str, bytes]:
-        """Images of a shard by name, in order; empty if it is damaged."""
-
-    @abstractmethod
-    def _write(self, file: IO[bytes], images: Mapping[str, bytes]) -> None:
-        """Write a shard."""
+        """Images of a shard by name, in order; empty if it is missing or damaged."""
+        if not path.is_file() or path.is_symlink():
+            return {}
+        try:
+            return _read_tar(path) if self._suffix == ".tar" else _read_table(path)
+        except (OSError, tarfile.TarError, pa.ArrowException) as error:
+            logger.warning("%s is damaged and is written again (%s).", path, error)
+            return {}
 
     def _number(self, item: InputFile) -> int:
         return self._order[item.key] // self._size
 
     def _path(self, number: int) -> Path:
-        return self.root / f"{_STEM}{number:05d}{self.suffix}"
+        return self.root / f"{_STEM}{number:05d}{self._suffix}"
 
     def _shard(self, number: int) -> _Shard:
         if number not in self._open:
-            path = self._path(number)
-            there = path.is_file() and not path.is_symlink()
-            self._open[number] = _Shard(self._read(path) if there else {})
+            self._open[number] = _Shard(self._read(self._path(number)))
         return self._open[number]
 
     def _store(self, number: int, names: Sequence[str], shard: _Shard) -> None:
@@ -133,66 +135,46 @@ class ShardedOutput(Output):
             if data is None:
                 raise ProtectError(f"{name} was to be in {path.name} and is not there.")
             images[name] = data
+        write = _write_tar if self._suffix == ".tar" else _write_table
         with atomic_file(path) as file:
-            self._write(file, images)
+            write(file, images)
 
 
+@dataclass
 class _Shard:
     """A shard that is being filled."""
 
-    def __init__(self, old: dict[str, bytes]) -> None:
-        self.old = old
-        self.new: dict[str, bytes] = {}
-        self.kept: dict[int, Sequence[str]] = {}
-        self.settled: set[str] = set()
+    old: dict[str, bytes]
+    new: dict[str, bytes] = field(default_factory=dict)
+    kept: dict[int, Sequence[str]] = field(default_factory=dict)
+    settled: set[str] = field(default_factory=set)
 
     def names(self) -> list[str]:
         """The outputs of what is settled, in input order."""
         return [name for place in sorted(self.kept) for name in self.kept[place]]
 
 
-class TarShards(ShardedOutput):
-    """WebDataset shards: plain tar files, one member an image, without times, owners and rights of this machine."""
-
-    suffix = ".tar"
-
-    def _read(self, path: Path) -> dict[str, bytes]:
-        try:
-            with tarfile.open(path, "r:") as tar:
-                found = {}
-                for member in tar:
-                    file = tar.extractfile(member)
-                    if file is not None:
-                        found[member.name] = file.read()
-                return found
-        except (OSError, tarfile.TarError) as error:
-            logger.warning("%s is damaged and is written again (%s).", path, error)
-            return {}
-
-    def _write(self, file: IO[bytes], images: Mapping[str, bytes]) -> None:
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            for name, data in images.items():
-                member = tarfile.TarInfo(name)
-                member.size, member.mode = len(data), 0o644
-                tar.addfile(member, io.BytesIO(data))
+def _read_tar(path: Path) -> dict[str, bytes]:
+    with tarfile.open(path, "r:") as tar:
+        members = ((member.name, tar.extractfile(member)) for member in tar)
+        return {name: file.read() for name, file in members if file is not None}
 
 
-class ParquetShards(ShardedOutput):
-    """Parquet tables with the columns ``file`` and ``image`` (encoded bytes)."""
+def _write_tar(file: IO[bytes], images: Mapping[str, bytes]) -> None:
+    """Without times, owners and rights of this machine."""
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, data in images.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(data), 0o644
+            tar.addfile(member, io.BytesIO(data))
 
-    suffix = ".parquet"
 
-    def _read(self, path: Path) -> dict[str, bytes]:
-        try:
-            with pq.ParquetFile(
-                pa.BufferReader(path.read_bytes())
-            ) as shard:  # starts no thread: see `read_manifest`
-                table = shard.read(["file", "image"], use_threads=False)
-        except (OSError, pa.ArrowException) as error:
-            logger.warning("%s is damaged and is written again (%s).", path, error)
-            return {}
-        return dict(zip(table["file"].to_pylist(), table["image"].to_pylist(), strict=True))
+def _read_table(path: Path) -> dict[str, bytes]:
+    with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as shard:  # starts no thread: see `read_manifest`
+        table = shard.read(["file", "image"], use_threads=False)
+    return dict(zip(table["file"].to_pylist(), table["image"].to_pylist(), strict=True))
 
-    def _write(self, file: IO[bytes], images: Mapping[str, bytes]) -> None:
-        table = pa.table({"file": list(images), "image": pa.array(list(images.values()), pa.binary())})
-        pq.write_table(table, file, row_group_size=_ROWS_A_GROUP, compression="none")
+
+def _write_table(file: IO[bytes], images: Mapping[str, bytes]) -> None:
+    table = pa.table({"file": list(images), "image": pa.array(list(images.values()), pa.binary())})
+    pq.write_table(table, file, row_group_size=_ROWS_A_GROUP, compression="none")

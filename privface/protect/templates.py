@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from privface.device import Device
-from privface.errors import ConfigError, ModelError
+from privface.errors import ConfigError
 from privface.images import atomic_file
 from privface.models.onnx_models import load_template_matcher
 
@@ -50,8 +50,10 @@ class MatcherTemplates:
         self.fingerprint = matcher.fingerprint
         if eraser is not None:
             state = eraser.eraser.state()
-            parts = [name.encode() + np.ascontiguousarray(state[name]).tobytes() for name in sorted(state)]
-            self.fingerprint += "+" + _short_digest([repr(eraser.eraser).encode(), *parts])
+            digest = hashlib.sha256(repr(eraser.eraser).encode())
+            for name in sorted(state):
+                digest.update(name.encode() + np.ascontiguousarray(state[name]).tobytes())
+            self.fingerprint += "+" + digest.hexdigest()[:16]
 
     def __call__(self, faces: NDArray[np.float32]) -> NDArray[np.float32]:
         """Templates ``(N, D)``, rows of NaN where the matcher gave nothing.
@@ -103,18 +105,6 @@ def template_maker(spec: str, device: Device = Device()) -> MatcherTemplates:  #
     return MatcherTemplates(model, saved)
 
 
-def check_templates(templates: NDArray[np.float32], *, count: int) -> None:
-    """Refuse templates that cannot be laid beside their faces.
-
-    Raises:
-        ModelError: If they are not ``(count, D)``.
-    """
-    if templates.ndim != 2 or len(templates) != count:
-        raise ModelError(
-            f"Templates of shape {templates.shape} for {count} faces.", hint="Check the matcher."
-        )
-
-
 def pack(template: NDArray[np.float32]) -> str:
     """A template as text, exactly; empty if it is not finite."""
     return base64.b64encode(template.astype("<f4").tobytes()).decode() if np.isfinite(template).all() else ""
@@ -152,10 +142,3 @@ def write_templates(root: Path, templates: Iterable[tuple[str, str]], *, maker: 
                 pa.table({"file": [key for key, _ in part], "embedding": vectors}, schema=schema)
             )
     return path
-
-
-def _short_digest(parts: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()[:16]

@@ -21,6 +21,9 @@ FrameProtector: TypeAlias = Callable[
 MAX_VIDEO_BYTES = 2**31
 """Larger files are not read: a video is held in memory."""
 
+_RATE_FACTOR = "18"
+"""Quality of the encoder, from 0 (lossless) to 51."""
+
 _CONTAINERS = {
     ".mp4": "mp4",
     ".m4v": "mp4",
@@ -76,7 +79,6 @@ def protect_video(
     at_once: int,
     max_pixels: int,
     sound: bool = True,
-    quality: int = 18,
 ) -> ProtectedVideo:
     """Protect a video: every frame decoded, protected and encoded again; sound copied as it is.
 
@@ -90,7 +92,6 @@ def protect_video(
         at_once: Frames that ``protect`` is given.
         max_pixels: Larger frames are refused.
         sound: Copy the first audio stream. A voice tells gender, too.
-        quality: Constant rate factor of the encoder, 0 (lossless) to 51.
 
     Raises:
         ImageTooLargeError: If its frames are larger.
@@ -106,10 +107,8 @@ def protect_video(
         ):
             if not source.streams.video:
                 raise ImageError("the file has no picture.")
-            writer = _Writer(av, target, source.streams.video[0], webm=suffix == ".webm", quality=quality)
             heard = source.streams.audio[0] if sound and source.streams.audio else None
-            if heard is not None:
-                writer.copy(heard)
+            writer = _Writer(av, target, source.streams.video[0], heard, webm=suffix == ".webm")
             for times, pictures in _pictures(source, writer, heard, at_once=at_once, max_pixels=max_pixels):
                 writer.write(times, pictures, protect(pictures))
             writer.finish()
@@ -146,24 +145,20 @@ def _pictures(
 
 
 class _Writer:
-    """The video that is written; its size is that of the first frame, cut to even sides."""
+    """The video that is written, sound as it is; its size is that of the first frame, cut to even sides."""
 
-    def __init__(self, av: Any, target: Any, shown: Any, *, webm: bool, quality: int) -> None:
+    def __init__(self, av: Any, target: Any, shown: Any, heard: Any, *, webm: bool) -> None:
         self._av, self._target, self._time_base = av, target, shown.time_base
-        options = {"crf": str(quality), "threads": "1", "flags": "+bitexact", **({"b": "0"} if webm else {})}
+        options = {"crf": _RATE_FACTOR, "threads": "1", "flags": "+bitexact", **({"b": "0"} if webm else {})}
         self._stream = target.add_stream(
             "libvpx-vp9" if webm else "libx264", rate=shown.average_rate or Fraction(25), options=options
         )
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = shown.time_base
-        self._copied: Any = None
+        self._copied = None if heard is None else target.add_stream_from_template(heard)
         self._early: list[Any] = []
         self._last = -1
         self.frames = self.blank = self.faces = self.width = self.height = 0
-
-    def copy(self, heard: Any) -> None:
-        """Keep a stream of sound as it is."""
-        self._copied = self._target.add_stream_from_template(heard)
 
     def sound(self, packet: Any) -> None:
         """A packet of the sound, held back until the first frame has told the size."""

@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from privface.errors import ImageError, ImageTooLargeError, ProtectError
+from privface.errors import ImageError, ImageTooLargeError, ModelError, ProtectError
 from privface.faces.align import align_face, as_aligned, paste_back
 from privface.faces.detect import Detection, FaceDetector, choose_face
 from privface.images import (
@@ -33,7 +34,7 @@ from privface.protect.journal import Entry
 from privface.protect.manifest import ManifestRow, Status
 from privface.protect.output import Output
 from privface.protect.protector import ImageProtector, KeyedProtector, check_batch, face_fault
-from privface.protect.templates import MatcherTemplates, check_templates, pack
+from privface.protect.templates import MatcherTemplates, pack
 from privface.protect.video import MAX_VIDEO_BYTES, protect_video
 from privface.records import FRAME, Landmarks
 
@@ -44,6 +45,9 @@ logger = logging.getLogger(__name__)
 
 MIN_SIDE = 16
 """Shortest side in pixels of an input; below it there is no face to protect."""
+
+Known: TypeAlias = Callable[[InputFile], Entry | None]
+"""What an earlier run noted of a file; may be asked from any thread."""
 
 _REUSED: frozenset[Status] = frozenset({"ok", "no_face", "many_faces"})
 """Results that a rerun takes over; the others are cheap to find again and may have had a passing cause."""
@@ -62,7 +66,7 @@ class Loaded:
         landmarks: Theirs.
         answers: What the protector gave for them, ``(K, 3, size, size)``, not yet looked at.
         protected: Their protected versions, fit to be written.
-        encoded: The protected files, not yet written, one a row.
+        encoded: The protected files, one a row, as long as they are not written.
         reused: Whether an earlier run did it.
         template: Its packed template, where the job makes them.
         further: The rows of its further faces, where each face is written alone.
@@ -98,7 +102,7 @@ class Worker:
 
     Attributes:
         photos: Where files are read from.
-        output: Where they are written to.
+        output: Where they are written to; ``None``: :meth:`finish` hands the files back.
         protector: Model or baseline.
         options: How.
         detector: Finds faces; ``None`` where the files are aligned faces.
@@ -106,7 +110,7 @@ class Worker:
     """
 
     photos: Source
-    output: Output
+    output: Output | None
     protector: ImageProtector
     options: ProtectOptions
     detector: FaceDetector | None = None
@@ -117,7 +121,7 @@ class Worker:
         """The protector, where it asks for keys."""
         return self.protector if isinstance(self.protector, KeyedProtector) else None
 
-    def load(self, item: InputFile, known: Callable[[InputFile], Entry | None] = lambda _: None) -> Loaded:
+    def load(self, item: InputFile, known: Known = lambda _: None) -> Loaded:
         """Read, look up, decode. Every fault of the file becomes a row.
 
         Args:
@@ -152,7 +156,7 @@ class Worker:
         return [*done, *found]
 
     def finish(self, one: Loaded) -> Loaded:
-        """Encode and write what is protected of one file; rows that are final pass.
+        """Encode what is protected of one file and write it, if there is an output; rows that are final pass.
 
         Raises:
             OutputError: If it cannot be written.
@@ -164,16 +168,25 @@ class Worker:
             encoded = tuple(encode_image(p, one.item.suffix, quality=self.options.quality) for p in shown)
         for number, data in enumerate(encoded):
             item = one.item.face(number + 1)
-            self.output.write(item, data)
+            if self.output is not None:
+                self.output.write(item, data)
             rows[number] = replace(
                 rows[number],
                 status="ok",
-                output=self.output.place(item),
+                output=item.output if self.output is None else self.output.place(item),
                 output_sha256=hashlib.sha256(data).hexdigest(),
                 output_bytes=len(data),
             )
-        row, *further = map(stamped, rows)
-        return Loaded(one.item, row, reused=one.reused, template=one.template, further=tuple(further))
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        row, *further = (row if row.finished else replace(row, finished=now) for row in rows)
+        return Loaded(
+            one.item,
+            row,
+            encoded=encoded if self.output is None else (),
+            reused=one.reused,
+            template=one.template,
+            further=tuple(further),
+        )
 
     def _refusal(self, item: InputFile, row: ManifestRow) -> ManifestRow | None:
         """The final row of a file that is not even read."""
@@ -224,16 +237,16 @@ class Worker:
             return False
         if before.row.status != "ok":
             return True
-        for number, written in enumerate(before.rows, 1):
-            face = item.face(number)
-            if written.output != self.output.place(face):
-                return False
-            if self.output.digest(face) != written.output_sha256:
-                return False
+        if self.output is not None and not self.output.holds(item, before.rows):
+            return False
         return self.templates is None or before.template is not None or item.is_video
 
     def _protect_photos(self, ready: Sequence[Loaded]) -> list[Loaded]:
-        """Photos with their protected faces, or with the reason why there is none."""
+        """Photos with the protector's answers for their faces, or with the reason why there is none.
+
+        A network's rounding can depend on the batch shape; short batches are filled up with black images
+        so that where a job was interrupted leaves no trace in its bytes.
+        """
         if self.detector is not None:
             crops, photos = ([one for one in ready if bool(one.faces) == known] for known in (True, False))
             ready = [*crops, *self._find_faces(photos, self.detector)]
@@ -242,13 +255,22 @@ class Worker:
         if not ready:
             return done
         faces = np.stack([face for one in ready for face in one.faces])
-        protected = self._call(faces, [one.item.key for one in ready for _ in one.faces])
-        place = 0
-        for one in ready:
-            mine = slice(place, place + len(one.faces))
-            place = mine.stop
-            done.append(replace(one, answers=protected[mine]))
-        return done
+        keys = [one.item.key for one in ready for _ in one.faces]
+        parts = []
+        for start in range(0, len(faces), self.options.batch_size):
+            part = faces[start : start + self.options.batch_size]
+            full = self._filled(part)
+            if self._keyed is not None:
+                names = keys[start : start + len(part)]
+                names += names[:1] * (len(full) - len(part))  # what becomes of the filling is thrown away
+                protected = np.asarray(self._keyed(to_unit(full), names))
+            else:
+                protected = np.asarray(self.protector(to_unit(full)))
+            check_batch(protected, count=len(full), size=self.protector.size)
+            parts.append(protected[: len(part)])
+        ends = np.cumsum([len(one.faces) for one in ready])
+        answers = np.split(np.concatenate(parts), ends[:-1])
+        return done + [replace(one, answers=mine) for one, mine in zip(ready, answers, strict=True)]
 
     def _with_templates(self, found: Sequence[Loaded], maker: MatcherTemplates) -> list[Loaded]:
         """Protected files with the template of their first face; the others as they are."""
@@ -261,7 +283,9 @@ class Worker:
         for start in range(0, len(seen), self.options.batch_size):
             part = self._filled(seen[start : start + self.options.batch_size])
             rows = maker(to_unit(part))
-            check_templates(rows, count=len(part))
+            if rows.ndim != 2 or len(rows) != len(part):
+                message = f"Templates of shape {rows.shape} for {len(part)} faces."
+                raise ModelError(message, hint="Check the matcher.")
             made += [pack(row) for row in rows]
         return [*others, *(replace(one, template=text) for one, text in zip(passed, made, strict=False))]
 
@@ -272,7 +296,7 @@ class Worker:
         loaded = []
         for one, pixels, detections in zip(photos, images, found, strict=True):
             row = replace(one.row, faces=len(detections))
-            central: Detection | None = choose_face(detections, pixels.shape, rule="central")
+            central: Detection | None = choose_face(detections, pixels.shape)
             if central is None:
                 reason = "no face was found"
                 loaded.append(Loaded(one.item, replace(row, status="no_face", reason=reason)))
@@ -309,26 +333,6 @@ class Worker:
         if not self.options.paste and len(os.fsencode(last)) > 255:  # what file systems allow
             return f"{faces} faces, and the name is too long to be that of each; shorten it"
         return None
-
-    def _call(self, faces: NDArray[np.uint8], keys: Sequence[str]) -> NDArray[np.float32]:
-        """The protector on uint8 ``(N, size, size, 3)`` of the photos of these keys, always in batches of one shape.
-
-        A network's rounding can depend on the batch shape; short batches are filled up with black images
-        so that where a job was interrupted leaves no trace in its bytes.
-        """
-        parts = []
-        for start in range(0, len(faces), self.options.batch_size):
-            part = faces[start : start + self.options.batch_size]
-            full = self._filled(part)
-            if self._keyed is not None:
-                names = list(keys[start : start + len(part)])
-                names += names[:1] * (len(full) - len(part))  # what becomes of the filling is thrown away
-                protected = np.asarray(self._keyed(to_unit(full), names))
-            else:
-                protected = np.asarray(self.protector(to_unit(full)))
-            check_batch(protected, count=len(full), size=self.protector.size)
-            parts.append(protected[: len(part)])
-        return np.concatenate(parts)
 
     def _filled(self, faces: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A batch of the fixed size, filled up with black images."""
@@ -392,11 +396,6 @@ def checked(one: Loaded) -> Loaded:
     if reason is not None:
         return Loaded(one.item, replace(one.row, status="failed", reason=reason, face=None))
     return replace(one, answers=None, protected=tuple(to_pixels(one.answers)))
-
-
-def stamped(row: ManifestRow) -> ManifestRow:
-    """A row with the time; one that has a time keeps it."""
-    return row if row.finished else replace(row, finished=datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 def _boxed(row: ManifestRow, face: Detection) -> ManifestRow:

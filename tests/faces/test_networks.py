@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from facenet_pytorch.models import mtcnn
 
 from privface.errors import MissingExtraError, ModelError
 from privface.faces import MTCNNDetector, _networks
@@ -31,10 +32,11 @@ def written(state: object) -> bytes:
 def test_onnx_runtime_and_torch_agree(name: str) -> None:
     rng = np.random.default_rng(0)
     images = rng.uniform(-1, 1, (3, 3, SIDES[name], SIDES[name])).astype(np.float32)
-    weights = _networks._weights(name)
-    ours, theirs = (
-        make(name, weights, "cpu")(images) for make in (_networks._in_onnx_runtime, _networks._in_torch)
-    )
+    network = {"pnet": mtcnn.PNet, "rnet": mtcnn.RNet, "onet": mtcnn.ONet}[name](pretrained=False)
+    network.load_state_dict({key: torch.from_numpy(array) for key, array in _networks.weights(name).items()})
+    with torch.inference_mode():
+        theirs = [found.numpy() for found in network.eval()(torch.from_numpy(images))]
+    ours = _networks._network(name)(images)
     assert [found.shape for found in ours] == [found.shape for found in theirs]
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)

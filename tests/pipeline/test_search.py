@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from privface.cli.main import app
@@ -13,10 +12,9 @@ from privface.data import generate_faces, read_embeddings, write_faces
 from privface.erasers import GaussianTransport, save_eraser
 from privface.errors import ConfigError, DataError
 from privface.images import decode_image, to_unit
-from privface.models import CompactResNet, SemiAdversarialAutoencoder, load_matcher, save_network
+from privface.models import CompactResNet, load_matcher, save_network
 from privface.pipeline.search import search
 from privface.protect import GaussianBlur, protect_folder
-from privface.protect.store import TemplateStore
 from privface.protect.templates import template_maker
 
 BLUR = GaussianBlur(sigma=1.0, size=112)
@@ -100,29 +98,3 @@ def test_other_models_and_bad_galleries_are_refused(place, spec, gallery, tmp_pa
     )
     with pytest.raises(DataError):
         search(place / "faces", tmp_path / "no.parquet", templates=spec)
-
-
-def test_a_store_gives_what_the_table_gives(place, tmp_path):
-    pytest.importorskip("lancedb", reason="the extra [store] is not installed")
-    spec = f"mini:{place / 'matcher'}:{place / 'transport'}"
-    network = SemiAdversarialAutoencoder(width=4, depth=2, blocks=1)
-    torch.nn.init.normal_(network.head.weight, std=0.3, generator=torch.Generator().manual_seed(0))
-    save_network(place / "run", network, kind="semi-adversarial-autoencoder", meta={"size": 112})
-    store = f"lancedb:{tmp_path / 'db'}"
-    protect = ["protect", str(place / "faces"), str(tmp_path / "out"), "--model", str(place / "run")]
-    done = CliRunner().invoke(app, [*protect, "--embeddings", spec, "--store", store])
-    assert done.exit_code == 0, done.output
-    assert f"Store: {store}" in done.output
-    probe = ["match", str(place / "faces"), "--templates", spec, "--faces", "aligned"]
-    tables = {}
-    gallery = ["--gallery", str(tmp_path / "out" / "embeddings.parquet")]
-    for name, where in (("store", ["--store", store]), ("table", gallery)):
-        done = CliRunner().invoke(app, [*probe, *where, "--out", str(tmp_path / f"{name}.csv")])
-        assert done.exit_code == 0, done.output
-        tables[name] = pd.read_csv(tmp_path / f"{name}.csv")
-    assert list(tables["store"]["file"]) == list(tables["table"]["file"])
-    np.testing.assert_allclose(tables["store"]["similarity"], tables["table"]["similarity"], atol=1e-5)
-    for wrong in ([], [*gallery, "--store", store]):
-        assert CliRunner().invoke(app, [*probe, *wrong]).exit_code == 2
-    with pytest.raises(ConfigError, match="made with other models"):
-        search(place / "faces", TemplateStore(tmp_path / "db"), templates=f"mini:{place / 'matcher'}")

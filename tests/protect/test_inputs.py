@@ -80,6 +80,8 @@ def test_shards_are_named_apart(faces, tmp_path):
     (tmp_path / "one").mkdir()
     as_tar(faces, tmp_path / "one").rename(tmp_path / "train-000.tar")
     as_tar(faces, tmp_path / "one").rename(tmp_path / "train-001.tar")
+    as_zip(faces, tmp_path).rename(tmp_path / "photos[1].zip")
+    assert protect_folder(tmp_path / "photos[1].zip", tmp_path / "zip", BLUR, aligned()).counts["ok"] == 11
     summary = protect_folder(tmp_path / "train-*.tar", tmp_path / "out", BLUR, aligned())
     assert summary.counts["ok"] == 22
     assert {row.input.split("/")[0] for row in read_manifest(summary.manifest)} == {"train-000", "train-001"}

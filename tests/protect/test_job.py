@@ -147,7 +147,7 @@ def test_a_finished_file_costs_little_memory(tmp_path):
     used = tracemalloc.get_traced_memory()[0] / 20_000
     tracemalloc.stop()
     assert used < 300
-    manifest = ledger.write_results(templates=None, store=None)
+    manifest = ledger.write_results(None)
     journal.close()
     table = pq.read_table(manifest)
     assert table.num_rows == 30_000

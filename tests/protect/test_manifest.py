@@ -86,6 +86,7 @@ def test_journal_keeps_names_that_are_not_utf8_and_the_last_word(tmp_path):
     journal.append([entry("a.jpg")])
     assert journal.settings() == {"model": "m", "size": 32}
     entries = {key: journal.read(place) for key, place in journal.index().items()}
+    journal.close()
     assert entries["a.jpg"].row.status == "ok"
     assert entries["d/\\udcff.jpg"].path == "d/\udcff.jpg"
     assert len(entries) == 2
@@ -120,6 +121,7 @@ def test_journal_keeps_the_rows_of_further_faces(tmp_path):
     further = tuple(row(input="a.jpg", face=number) for number in (2, 3))
     (place,) = journal.append([Entry("a.jpg", one.row, None, further)])
     assert journal.read(place).rows == (one.row, *further)
+    journal.close()
     record = json.loads(journal.path.read_text().splitlines()[-1])
     for odd in ({"further": 7}, {"further": [7]}, {"further": [{}]}):
         with journal.path.open("a") as file:
