@@ -32,7 +32,7 @@ from privface.errors import PrivfaceError
 from privface.options import Alignment, Computing, ModelChoice
 
 _OF_TRAIN = {
-    "facenet_pytorch", "joblib", "lightning_fabric", "matplotlib", "pandas", "scipy", "skimage", "sklearn", "threadpoolctl",
+    "facenet_pytorch", "joblib", "lightning_fabric", "matplotlib", "pandas", "pyarrow", "scipy", "skimage", "sklearn", "threadpoolctl",
     "torch", "torchvision",
 }  # fmt: skip
 """Packages that only the whole install brings, the extra ``train``, as they are imported."""
@@ -340,7 +340,9 @@ def main() -> None:
         if package in _OF_TRAIN:
             _fail(
                 f"This needs {package}, which a light install does not have.",
-                "Install all of privface: pip install 'privface[train]'.",
+                "For Parquet tables: pip install pyarrow."
+                if package == "pyarrow"
+                else "Install all of privface: pip install 'privface[train]'.",
                 EXIT_USAGE,
             )
         _report_bug(error)

@@ -129,6 +129,9 @@ def read_templates(path: Path) -> tuple[Embeddings, list[str]]:
     Raises:
         DataError: If the file is damaged or holds no template.
     """
+    if path.suffix.lower() == ".npz":
+        arrays = _arrays(path)
+        return arrays["embeddings"], arrays["files"].tolist()
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
@@ -140,6 +143,20 @@ def read_templates(path: Path) -> tuple[Embeddings, list[str]]:
     if not len(table):
         raise DataError(f"{path} holds no embeddings.", hint="Give a table with at least one row.")
     return _from_lists(table["embedding"].combine_chunks(), path, None), table["file"].to_pylist()
+
+
+def templates_made_by(path: Path) -> str:
+    """Which models a file of ``protect --embeddings`` says it was made with; other tables say nothing."""
+    try:
+        if path.suffix.lower() == ".npz":
+            return str(_arrays(path).get("made_by", ""))
+        if path.suffix.lower() == ".parquet":
+            import pyarrow.parquet as pq  # noqa: PLC0415
+
+            return bytes((pq.read_schema(path).metadata or {}).get(b"privface.templates", b"")).decode()
+    except (DataError, OSError, ValueError):  # reading it will say what is wrong
+        pass
+    return ""
 
 
 class LabelFile:
@@ -353,14 +370,9 @@ def _stack(rows: Sequence[object], path: Path) -> Embeddings:
 def _read_npz(path: Path, rows: int | None) -> _Parts:
     import pandas as pd  # noqa: PLC0415
 
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path} is not a readable NPZ file of plain arrays ({error}).",
-            hint="Save it with numpy.savez and no Python objects.",
-        ) from error
+    arrays = {
+        key: array for key, array in _arrays(path).items() if array.ndim
+    }  # others are notes, not columns
     name = next((n for n in _VECTOR_NAMES if n in arrays), None)
     if name is None or arrays[name].ndim != 2:
         shapes = ", ".join(f"{key} {array.shape}" for key, array in arrays.items())
@@ -376,6 +388,17 @@ def _read_npz(path: Path, rows: int | None) -> _Parts:
             )
     labels = pd.DataFrame({key: array.tolist() for key, array in arrays.items()}, index=range(len(vectors)))
     return _cut(vectors, labels, rows)
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path} is not a readable NPZ file of plain arrays ({error}).",
+            hint="Save it with numpy.savez and no Python objects.",
+        ) from error
 
 
 def _text(value: object) -> str:
