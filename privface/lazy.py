@@ -1,4 +1,4 @@
-"""Packages whose names load what they lie in only when they are asked for."""
+"""What is loaded only when it is asked for, and what need not be there at all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +37,8 @@ def on_demand(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[
         return found
 
     return load, lambda: sorted({*vars(sys.modules[package]), *homes})
+
+
+def has_parquet() -> bool:
+    """Whether Parquet can be read and written; a light install has no pyarrow, which is as large as all the rest of it."""
+    return find_spec("pyarrow") is not None

@@ -21,12 +21,12 @@ from privface.threads import thread_count
 
 State = Literal["ok", "note", "problem"]
 
-_NEEDED = ("numpy", "opencv-python-headless", "pillow", "pyarrow", "safetensors")
+_NEEDED = ("numpy", "opencv-python-headless", "pillow", "safetensors")
 
 _DETECTOR = "facenet-pytorch"
 """Brings the weights of the face detector; the light install adds it without what it depends on."""
 
-_OF_TRAIN = ("torch", "torchvision", "scikit-learn", "pandas")
+_OF_TRAIN = ("torch", "torchvision", "scikit-learn", "pandas", "pyarrow")
 """Shown by themselves where they are; where not, the extra ``train`` says so."""
 
 _EXTRAS = {

@@ -306,7 +306,9 @@ def main() -> None:
             _report_bug(error)
         _fail(
             f"This needs {package}, which is not installed.",
-            "Install all of privface: pip install 'privface[train]'.",
+            "For Parquet tables: pip install pyarrow."
+            if package == "pyarrow"
+            else "Install all of privface: pip install 'privface[train]'.",
             EXIT_USAGE,
         )
     except Exception as error:  # whatever it is, a user is told in one sentence

@@ -116,7 +116,7 @@ def protect(
     maker = None
     if embeddings is not None:
         from privface.device import Device  # noqa: PLC0415
-        from privface.protect.templates import template_maker  # noqa: PLC0415
+        from privface.protect.templates import template_maker, templates_name  # noqa: PLC0415
 
         maker = template_maker(embeddings, Device.choose(asked.device, asked.precision))
     try:
@@ -135,7 +135,7 @@ def protect(
         raise typer.Exit(128 + stop.signal) from stop
     files = {"manifest": summary.manifest}
     if maker is not None:
-        files["templates"] = Path(output) / "embeddings.parquet"
+        files["templates"] = Path(output) / templates_name()
     _report(summary, files, protector.fingerprint, model=model)
 
 

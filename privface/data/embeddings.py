@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from privface.data.sources import clean
@@ -28,7 +25,6 @@ TABLE_SUFFIXES: Final = (".parquet", ".npz", ".csv")
 _NUMBERED = re.compile(r"(?P<stem>.*?)_?(?P<number>\d+)")
 _ALIASES: Final = {"files": "file", "identities": "identity", "genders": "gender", "matchers": "matcher"}
 _GENDERS: Final = {"female": 0, "f": 0, "0": 0, "male": 1, "m": 1, "1": 1}
-_LISTS: Final = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
 _VECTOR_NAMES: Final = ("embedding", "embeddings", "template", "vector", "feature")
 
 
@@ -131,6 +127,12 @@ def read_templates(path: Path) -> tuple[Embeddings, list[str]]:
     Raises:
         DataError: If the file is damaged or holds no template.
     """
+    if path.suffix.lower() == ".npz":
+        arrays = _arrays(path)
+        return arrays["embeddings"], arrays["files"].tolist()
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
     try:
         with pq.ParquetFile(path) as file:  # starts no thread that would outlive a short command
             table = file.read(["file", "embedding"], use_threads=False).combine_chunks()
@@ -139,6 +141,20 @@ def read_templates(path: Path) -> tuple[Embeddings, list[str]]:
     if not len(table):
         raise DataError(f"{path} holds no embeddings.", hint="Give a table with at least one row.")
     return _from_lists(table["embedding"].combine_chunks(), path, None), table["file"].to_pylist()
+
+
+def templates_made_by(path: Path) -> str:
+    """Which models a file of ``protect --embeddings`` says it was made with; other tables say nothing."""
+    try:
+        if path.suffix.lower() == ".npz":
+            return str(_arrays(path).get("made_by", ""))
+        if path.suffix.lower() == ".parquet":
+            import pyarrow.parquet as pq  # noqa: PLC0415
+
+            return bytes((pq.read_schema(path).metadata or {}).get(b"privface.templates", b"")).decode()
+    except (DataError, OSError, ValueError):  # reading it will say what is wrong
+        pass
+    return ""
 
 
 class LabelFile:
@@ -214,6 +230,10 @@ _Parts: TypeAlias = Iterator[tuple[Embeddings, "pd.DataFrame"]]
 
 
 def _stream_parquet(path: Path, rows: int | None) -> _Parts:
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    lists = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
     try:
         # a buffer ahead would hold every row group of the file until the last is read
         file = pq.ParquetFile(path, memory_map=False, pre_buffer=False)
@@ -232,7 +252,7 @@ def _stream_parquet(path: Path, rows: int | None) -> _Parts:
             names = [str(name).strip() for name in part.schema.names]
             name = next((n for n in _VECTOR_NAMES if n in names), None)
             column = None if name is None else part.column(names.index(name))
-            if column is None or not isinstance(column.type, _LISTS):
+            if column is None or not isinstance(column.type, lists):
                 yield _from_frame(part.to_pandas(), path)
                 continue
             vectors = _from_lists(column, path, size)
@@ -242,6 +262,9 @@ def _stream_parquet(path: Path, rows: int | None) -> _Parts:
 
 def _from_lists(column: Any, path: Path, size: int | None) -> Embeddings:
     """An Arrow column of lists as ``(N, D)`` without a Python object a row; rows of NaN where there is none."""
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.compute as pc  # noqa: PLC0415
+
     lengths = pc.fill_null(pc.list_value_length(column), -1).to_numpy(zero_copy_only=False)
     given = lengths >= 0
     known = _one_length({*np.unique(lengths[given]).tolist(), *([] if size is None else [size])}, path)
@@ -339,14 +362,9 @@ def _stack(rows: Sequence[object], path: Path) -> Embeddings:
 def _read_npz(path: Path, rows: int | None) -> _Parts:
     import pandas as pd  # noqa: PLC0415
 
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path} is not a readable NPZ file of plain arrays ({error}).",
-            hint="Save it with numpy.savez and no Python objects.",
-        ) from error
+    arrays = {
+        key: array for key, array in _arrays(path).items() if array.ndim
+    }  # others are notes, not columns
     name = next((n for n in _VECTOR_NAMES if n in arrays), None)
     if name is None or arrays[name].ndim != 2:
         shapes = ", ".join(f"{key} {array.shape}" for key, array in arrays.items())
@@ -362,6 +380,17 @@ def _read_npz(path: Path, rows: int | None) -> _Parts:
             )
     labels = pd.DataFrame({key: array.tolist() for key, array in arrays.items()}, index=range(len(vectors)))
     return _cut(vectors, labels, rows)
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path} is not a readable NPZ file of plain arrays ({error}).",
+            hint="Save it with numpy.savez and no Python objects.",
+        ) from error
 
 
 def _text(value: object) -> str:

@@ -28,7 +28,7 @@ from privface.options import DEFAULT_AUDIT, Alignment, AuditOptions
 from privface.pipeline.battery import averaging, build_auditor
 from privface.pipeline.faces import Progress, load_aligned, take_split
 from privface.pipeline.provenance import person_digest, read_provenance
-from privface.protect.manifest import MANIFEST_NAME, ManifestRow, read_manifest
+from privface.protect.manifest import ManifestRow, manifest_of, read_manifest
 from privface.records import FRAME, Embeddings, FaceRecord, FaceTable
 from privface.report import contact_sheet, write_report
 
@@ -560,7 +560,7 @@ def load_protected(
 
 def _manifest(folder: Path) -> Mapping[str, ManifestRow]:
     """What `privface protect` says of each input, or of its central face, where it wrote the folder."""
-    file = folder / MANIFEST_NAME
+    file = manifest_of(folder)
     return {row.input: row for row in read_manifest(file) if row.face in {None, 1}} if file.is_file() else {}
 
 

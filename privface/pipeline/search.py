@@ -9,11 +9,10 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from privface.data import open_source, read_embeddings
-from privface.data.embeddings import has_embedding, read_templates
+from privface.data.embeddings import has_embedding, read_templates, templates_made_by
 from privface.device import Device
 from privface.errors import ConfigError, DataError, LabelError
 from privface.images import IMAGE_SUFFIXES, to_unit, write_atomic
@@ -89,7 +88,7 @@ def search(
     if top < 1:
         raise ConfigError(f"top={top}; it starts at 1.", hint="5 is usual.")
     maker = template_maker(templates, device)
-    made = _said_of(gallery)
+    made = templates_made_by(gallery)
     # without an eraser the gallery is of protected faces, and the probe is an original: one matcher, no eraser
     if made and made != maker.fingerprint:
         raise ConfigError(
@@ -158,17 +157,6 @@ def write_candidates(candidates: Sequence[Candidate], out: Path) -> None:
     rows.writerow(each.name for each in fields(Candidate))
     rows.writerows((*astuple(one)[:-1], f"{one.similarity:.6f}") for one in candidates)
     write_atomic(out, text.getvalue().encode())
-
-
-def _said_of(gallery: Path) -> str:
-    """Which models a gallery of `protect` says it was made with; others say nothing."""
-    if gallery.suffix.lower() != ".parquet" or not gallery.is_file():
-        return ""
-    try:
-        metadata = pq.read_schema(gallery).metadata or {}
-    except Exception:  # reading it will say what is wrong
-        return ""
-    return bytes(metadata.get(b"privface.templates", b"")).decode()
 
 
 def _enrol(

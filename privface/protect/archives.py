@@ -12,9 +12,6 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from privface.errors import DataError, ImageError, ImageTooLargeError
 from privface.protect.inputs import InputFile, Source, is_photo, within
 from privface.protect.places import expand, open_binary
@@ -54,7 +51,7 @@ class Archive(Source):
             self._files.append(file)
             try:
                 found += [self._member(lead + name, *more) for name, *more in self._listed(file, place)]
-            except (OSError, zipfile.BadZipFile, tarfile.TarError, pa.ArrowException) as error:
+            except (OSError, ValueError, zipfile.BadZipFile, tarfile.TarError) as error:
                 kind = PurePosixPath(place).suffix.lower()
                 raise DataError(
                     f"{place} is not a readable {kind} file ({error}).", hint=self.cure
@@ -162,6 +159,8 @@ class TableSource(Archive):
         self._groups: dict[tuple[int, int], Any] = {}
 
     def _listed(self, file: IO[bytes], place: str) -> Iterator[tuple[str, str | None, Any]]:
+        import pyarrow.parquet as pq  # noqa: PLC0415
+
         table = pq.ParquetFile(file)
         names = table.schema_arrow.names
         image = next((n for n in _TABLE_IMAGES if n in names), None)

@@ -15,7 +15,7 @@ from privface.protect.inputs import InputFile, Source, with_format, with_room_fo
 from privface.protect.job import Engine, Ledger, Progress
 from privface.protect.journal import Journal
 from privface.protect.local import LocalEngine
-from privface.protect.manifest import MANIFEST_NAME
+from privface.protect.manifest import manifest_of
 from privface.protect.output import Output, OutputTree, is_fresh, locked, remove_leftovers, require_apart
 from privface.protect.places import is_url
 from privface.protect.protector import ImageProtector
@@ -154,7 +154,7 @@ def protect_folder(
     if ledger.stopped is not None:
         raise StoppedError(ledger.stopped)
     rate = (len(items) - ledger.reused) / (time.perf_counter() - start)
-    return ProtectSummary(ledger.counts, output / MANIFEST_NAME, rate, ledger.reused)
+    return ProtectSummary(ledger.counts, manifest_of(output), rate, ledger.reused)
 
 
 def _output(root: Path, layout: object, *, shard_size: int) -> Output:

@@ -28,7 +28,7 @@ from privface.protect.manifest import (
     write_manifest,
 )
 from privface.protect.output import Output, unlink
-from privface.protect.templates import TEMPLATES_NAME, MatcherTemplates, write_templates
+from privface.protect.templates import TEMPLATES_NAMES, MatcherTemplates, write_templates
 from privface.protect.work import Known, Loaded, Worker
 
 logger = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class Ledger:
             logger.warning(
                 "%d outputs of an earlier run have no input any more; they are left as they are.", gone
             )
-        for name in (MANIFEST_NAME, CSV_NAME, TEMPLATES_NAME):
+        for name in (MANIFEST_NAME, CSV_NAME, *TEMPLATES_NAMES):
             unlink(self._output.root / name)
         self._output.begin(items)
         try:

@@ -1,21 +1,25 @@
-"""The manifest: a row for every input file of a job, and for every further face of one; Parquet, CSV on request."""
+"""The manifest: a row for every input file of a job, and for every further face of one.
+
+Parquet, and CSV on request; CSV alone where pyarrow is not installed.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import astuple, dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from privface.errors import DataError
 from privface.images import atomic_file
+from privface.lazy import has_parquet
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Status: TypeAlias = Literal["ok", "no_face", "many_faces", "unreadable", "too_large", "failed"]
 """What became of an input file; only ``ok`` has an output."""
@@ -75,15 +79,7 @@ class ManifestRow:
     finished: str | None = None
 
 
-_NUMBERS = {"int | None": pa.int32(), "float | None": pa.float64()}
-_SCHEMA = pa.schema(
-    pa.field(
-        column.name,
-        pa.int64() if column.name.endswith("_bytes") else _NUMBERS.get(str(column.type), pa.string()),
-        nullable="None" in str(column.type),
-    )
-    for column in fields(ManifestRow)
-)
+_KINDS = {column.name: str(column.type) for column in fields(ManifestRow)}
 
 
 def manifest_order(row: ManifestRow) -> tuple[str, str, int, str]:
@@ -94,65 +90,123 @@ def manifest_order(row: ManifestRow) -> tuple[str, str, int, str]:
 def write_manifest(
     root: Path, rows: Iterable[ManifestRow], *, complete: bool = True, as_csv: bool = False
 ) -> Path:
-    """Write ``manifest.parquet`` at an output root, atomically.
+    """Write ``manifest.parquet`` at an output root, atomically, or ``manifest.csv`` where pyarrow is not installed.
 
     Args:
         root: Output root.
         rows: Those of every input file in :func:`manifest_order`; few are in memory at a time.
-        complete: Whether the job went through; ``False`` marks a manifest of an interrupted job in the
+        complete: Whether the job went through; ``False`` marks a Parquet manifest of an interrupted job in the
             file's metadata (``privface.complete``).
         as_csv: Also write ``manifest.csv``.
 
     Returns:
-        Path of the Parquet file. Same rows, same bytes.
+        Path of the Parquet file, else of the CSV file. Same rows, same bytes.
 
     Raises:
         OutputError: If it cannot be written.
     """
-    metadata = {"privface.format": FORMAT, "privface.complete": str(complete).lower()}
-    schema = _SCHEMA.with_metadata(metadata)
-    path = root / MANIFEST_NAME
+    parquet = has_parquet()
     with ExitStack() as stack:
-        file = stack.enter_context(atomic_file(path))
-        text = stack.enter_context(atomic_file(root / CSV_NAME)) if as_csv else None
-        if text is not None:
-            text.write(_csv_lines([schema.names]))
-        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-            waiting = iter(rows)
-            while part := list(islice(waiting, _ROWS_AT_ONCE)):
-                columns = {name: [getattr(row, name) for row in part] for name in schema.names}
-                writer.write_table(pa.table(columns, schema=schema))
-                if text is not None:
-                    text.write(_csv_lines([getattr(row, name) for name in schema.names] for row in part))
-    return path
+        sinks: list[Callable[[list[ManifestRow]], object]] = []
+        if parquet:
+            file = stack.enter_context(atomic_file(root / MANIFEST_NAME))
+            sinks.append(stack.enter_context(_parquet_sink(file, complete=complete)))
+        if as_csv or not parquet:
+            text = stack.enter_context(atomic_file(root / CSV_NAME))
+            text.write(_csv_lines([_KINDS]))
+            sinks.append(lambda part: text.write(_csv_lines(map(astuple, part))))
+        waiting = iter(rows)
+        while part := list(islice(waiting, _ROWS_AT_ONCE)):
+            for sink in sinks:
+                sink(part)
+    return root / (MANIFEST_NAME if parquet else CSV_NAME)
+
+
+@contextmanager
+def _parquet_sink(file: IO[bytes], *, complete: bool) -> Iterator[Callable[[list[ManifestRow]], object]]:
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    metadata = {"privface.format": FORMAT, "privface.complete": str(complete).lower()}
+    schema = _schema().with_metadata(metadata)
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        yield lambda part: writer.write_table(
+            pa.table({name: [getattr(row, name) for row in part] for name in _KINDS}, schema=schema)
+        )
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa  # noqa: PLC0415
+
+    numbers = {"int | None": pa.int32(), "float | None": pa.float64()}
+    return pa.schema(
+        pa.field(
+            name,
+            pa.int64() if name.endswith("_bytes") else numbers.get(kind, pa.string()),
+            nullable="None" in kind,
+        )
+        for name, kind in _KINDS.items()
+    )
 
 
 def read_manifest(path: Path) -> tuple[ManifestRow, ...]:
     """Rows of a manifest, in file order.
 
     Args:
-        path: ``manifest.parquet``, or the output root that holds it.
+        path: ``manifest.parquet`` or ``manifest.csv``, or the output root that holds it.
 
     Raises:
         DataError: If it is missing, damaged or no privface manifest.
     """
-    file = path / MANIFEST_NAME if path.is_dir() else path
-    names = [field.name for field in fields(ManifestRow)]
+    file = manifest_of(path) if path.is_dir() else path
     try:
-        # `read_table` always starts a thread of Arrow's, and a process that ends while that thread lets go of our bytes aborts
-        # (apache/arrow issue 34314); `ParquetFile` starts none.
-        with pq.ParquetFile(pa.BufferReader(file.read_bytes()), pre_buffer=False) as table_file:
-            table = table_file.read(use_threads=False)
-        rows = table.select([name for name in names if name in table.column_names]).to_pylist()
+        rows = _read_csv(file) if file.suffix == ".csv" else _read_parquet(file)
         return tuple(ManifestRow(**row) for row in rows)
-    except (OSError, pa.ArrowException, TypeError) as error:
+    except (OSError, ValueError, TypeError, csv.Error) as error:
         raise DataError(
             f"{file} cannot be read as a privface manifest ({error}).",
             hint="Run the protection job again; finished images are not computed twice.",
         ) from error
 
 
-def _csv_lines(rows: Iterable[Sequence[object]]) -> bytes:
+def manifest_of(root: Path) -> Path:
+    """The manifest at an output root: the Parquet file, unless only the CSV file is there."""
+    path, text = root / MANIFEST_NAME, root / CSV_NAME
+    return text if text.is_file() and not path.is_file() else path
+
+
+def _read_parquet(file: Path) -> list[dict[str, Any]]:
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    # `read_table` always starts a thread of Arrow's, and a process that ends while that thread lets go of our bytes aborts
+    # (apache/arrow issue 34314); `ParquetFile` starts none.
+    try:
+        with pq.ParquetFile(pa.BufferReader(file.read_bytes()), pre_buffer=False) as table_file:
+            table = table_file.read(use_threads=False)
+    except pa.ArrowException as error:
+        raise ValueError(error) from error
+    found: list[dict[str, Any]] = table.select(
+        [name for name in _KINDS if name in table.column_names]
+    ).to_pylist()
+    return found
+
+
+def _read_csv(file: Path) -> list[dict[str, Any]]:
+    def value(name: str, text: str) -> object:
+        if not text:
+            return None
+        kind = _KINDS[name]
+        return int(text) if kind.startswith("int") else float(text) if kind.startswith("float") else text
+
+    with file.open(encoding="utf-8", newline="") as lines:
+        table = csv.DictReader(lines)
+        if table.fieldnames != list(_KINDS):
+            raise ValueError("it has other columns")
+        return [{name: value(name, row[name]) for name in _KINDS} for row in table]
+
+
+def _csv_lines(rows: Iterable[Iterable[object]]) -> bytes:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode("utf-8")

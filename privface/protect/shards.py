@@ -12,9 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from privface.errors import ProtectError
 from privface.images import atomic_file
 from privface.protect.inputs import InputFile
@@ -45,6 +42,8 @@ class ShardedOutput(Output):
     def __init__(self, root: Path, layout: str, *, size: int) -> None:
         super().__init__(root)
         self._suffix, self._size = SHARD_SUFFIXES[layout], size
+        if layout == "parquet":
+            import pyarrow.parquet  # noqa: F401, PLC0415 - a light install lacks it: said before work begins
         self._order: dict[str, int] = {}
         self._left: list[int] = []
         self._open: dict[int, _Shard] = {}
@@ -109,7 +108,7 @@ class ShardedOutput(Output):
             return {}
         try:
             return _read_tar(path) if self._suffix == ".tar" else _read_table(path)
-        except (OSError, tarfile.TarError, pa.ArrowException) as error:
+        except (OSError, ValueError, tarfile.TarError) as error:
             logger.warning("%s is damaged and is written again (%s).", path, error)
             return {}
 
@@ -170,11 +169,17 @@ def _write_tar(file: IO[bytes], images: Mapping[str, bytes]) -> None:
 
 
 def _read_table(path: Path) -> dict[str, bytes]:
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
     with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as shard:  # starts no thread: see `read_manifest`
         table = shard.read(["file", "image"], use_threads=False)
     return dict(zip(table["file"].to_pylist(), table["image"].to_pylist(), strict=True))
 
 
 def _write_table(file: IO[bytes], images: Mapping[str, bytes]) -> None:
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
     table = pa.table({"file": list(images), "image": pa.array(list(images.values()), pa.binary())})
     pq.write_table(table, file, row_group_size=_ROWS_A_GROUP, compression="none")

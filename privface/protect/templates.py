@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from privface.device import Device
 from privface.errors import ConfigError
 from privface.images import atomic_file
+from privface.lazy import has_parquet
 from privface.models.onnx_models import load_template_matcher
 
 if TYPE_CHECKING:
@@ -24,7 +23,9 @@ if TYPE_CHECKING:
     from privface.models import Matcher
     from privface.models.onnx_models import OnnxMatcher
 
-TEMPLATES_NAME = "embeddings.parquet"
+TEMPLATES_NAMES = ("embeddings.parquet", "embeddings.npz")
+"""What templates may be written to."""
+
 _ROWS_AT_ONCE = 4096
 
 
@@ -115,8 +116,15 @@ def unpack(text: str) -> NDArray[np.float32]:
     return np.frombuffer(base64.b64decode(text), "<f4")
 
 
+def templates_name() -> str:
+    """What templates are written to here: the second of the names where pyarrow is not installed."""
+    return TEMPLATES_NAMES[0 if has_parquet() else 1]
+
+
 def write_templates(root: Path, templates: Iterable[tuple[str, str]], *, maker: MatcherTemplates) -> Path:
     """Write ``embeddings.parquet`` at an output root: ``file`` (the manifest's input key) and ``embedding``.
+
+    Where pyarrow is not installed, the arrays ``files`` and ``embeddings`` are written to ``embeddings.npz``, and are all in memory.
 
     Args:
         root: Output root.
@@ -129,11 +137,16 @@ def write_templates(root: Path, templates: Iterable[tuple[str, str]], *, maker: 
     Raises:
         OutputError: If it cannot be written.
     """
+    path = root / templates_name()
+    if path.suffix == ".npz":
+        return _write_arrays(path, list(templates), made_by=maker.fingerprint)
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
     schema = pa.schema(
         [("file", pa.string()), ("embedding", pa.list_(pa.float32()))],
         metadata={"privface.templates": maker.fingerprint},
     )
-    path = root / TEMPLATES_NAME
     waiting = iter(templates)
     with atomic_file(path, mode=0o600) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         while part := list(islice(waiting, _ROWS_AT_ONCE)):
@@ -141,4 +154,16 @@ def write_templates(root: Path, templates: Iterable[tuple[str, str]], *, maker: 
             writer.write_table(
                 pa.table({"file": [key for key, _ in part], "embedding": vectors}, schema=schema)
             )
+    return path
+
+
+def _write_arrays(path: Path, templates: Sequence[tuple[str, str]], *, made_by: str) -> Path:
+    rows = [unpack(text) for _, text in templates]
+    vectors = np.full((len(rows), max((row.size for row in rows), default=0)), np.nan, np.float32)
+    for place, row in enumerate(rows):
+        if row.size:
+            vectors[place] = row
+    with atomic_file(path, mode=0o600) as file:
+        files = np.array([key for key, _ in templates], str)
+        np.savez(file, files=files, embeddings=vectors, made_by=made_by)
     return path

@@ -27,6 +27,7 @@ HEAVY = [
     "skimage",
     "matplotlib",
     "pandas",
+    "pyarrow",
     "scipy",
     "joblib",
 ]
@@ -71,11 +72,13 @@ def test_a_photo_is_protected_as_with_torch(photos: Path, tmp_path: Path) -> Non
 def test_a_folder_and_its_gallery_go_together_with_torch_but_not_half_and_half(
     photos: Path, tmp_path: Path
 ) -> None:
-    out, gallery = tmp_path / "out", tmp_path / "out" / "embeddings.parquet"
+    out, gallery = tmp_path / "out", tmp_path / "out" / "embeddings.npz"
     job = ["protect", str(photos), str(out), "--embeddings", "bundled:matcher"]
     done = privface(*job)
     assert done.returncode == 0, done.stderr
-    (row,) = read_manifest(out / "manifest.parquet")
+    (row,) = read_manifest(out)
+    assert row.status == "ok"
+    assert not [*out.glob("*.parquet")], "without pyarrow, tables are CSV and NPZ"
     assert row.model == f"{Protector.load('bundled:erased').fingerprint}@onnxruntime"
     asked = ["match", str(photos), "--gallery", str(gallery), "--templates", "bundled:matcher", "--json"]
     answers = [privface(*asked).stdout, CliRunner().invoke(app, asked).stdout]
@@ -102,6 +105,13 @@ def test_what_needs_torch_says_so_in_a_sentence(command: list[str]) -> None:
     error, hint = done.stderr.splitlines()
     assert error.startswith("error: This needs ")
     assert hint == "hint: Install all of privface: pip install 'privface[train]'."
+
+
+def test_parquet_needs_pyarrow_and_says_so_before_work_begins(photos: Path, tmp_path: Path) -> None:
+    done = privface("protect", photos, tmp_path / "out", "--to", "parquet")
+    assert done.returncode == EXIT_USAGE
+    assert done.stderr.splitlines()[-1] == "hint: For Parquet tables: pip install pyarrow."
+    assert not [*(tmp_path / "out").glob("protected-*")]
 
 
 def test_other_choices_of_the_bundled_model_need_torch(photos: Path, tmp_path: Path) -> None:

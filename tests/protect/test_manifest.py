@@ -36,7 +36,7 @@ def test_reading_starts_no_thread_that_could_outlive_the_process(tmp_path):
     """A process that ended just after reading aborted now and then: a thread of Arrow's still held our bytes."""
     path = write_manifest(tmp_path, ROWS)
     code = (
-        "import os, sys; from pathlib import Path; from privface.protect import read_manifest\n"
+        "import os, sys; from pathlib import Path; import pyarrow.parquet; from privface.protect import read_manifest\n"
         "count = lambda: len(os.listdir('/proc/self/task')); before = count()\n"
         "rows = read_manifest(Path(sys.argv[1])); print(len(rows), count() - before)"
     )
@@ -51,6 +51,20 @@ def test_csv_and_parquet_say_the_same(tmp_path):
     assert list(text["reason"]) == [ROWS[0].reason, ""]
     assert list(text["box_x2"]) == ["", "30.25"]
     assert list(text.columns) == list(pd.read_parquet(tmp_path / "manifest.parquet").columns)
+
+
+def test_without_pyarrow_the_csv_file_says_it_all(tmp_path, monkeypatch):
+    monkeypatch.setattr("privface.protect.manifest.has_parquet", lambda: False)
+    path = write_manifest(tmp_path, ROWS)
+    assert [file.name for file in tmp_path.iterdir()] == ["manifest.csv"] == [path.name]
+    assert read_manifest(path) == read_manifest(tmp_path) == ROWS
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"file,identity\na,b\n"])
+def test_a_foreign_csv_file_is_refused(tmp_path, content):
+    (tmp_path / "manifest.csv").write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read as a privface manifest"):
+        read_manifest(tmp_path)
 
 
 def test_same_rows_same_bytes_and_an_unfinished_manifest_says_so(tmp_path):
