@@ -362,9 +362,8 @@ def _stack(rows: Sequence[object], path: Path) -> Embeddings:
 def _read_npz(path: Path, rows: int | None) -> _Parts:
     import pandas as pd  # noqa: PLC0415
 
-    arrays = {
-        key: array for key, array in _arrays(path).items() if array.ndim
-    }  # others are notes, not columns
+    # arrays without rows are notes, not columns
+    arrays = {key: array for key, array in _arrays(path).items() if array.ndim}
     name = next((n for n in _VECTOR_NAMES if n in arrays), None)
     if name is None or arrays[name].ndim != 2:
         shapes = ", ".join(f"{key} {array.shape}" for key, array in arrays.items())

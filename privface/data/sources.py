@@ -13,9 +13,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from privface.errors import DataError, LabelError
 from privface.images import file_key, list_images
 from privface.records import Box, FaceRecord, FaceTable, Gender, Landmarks, Reject
@@ -317,6 +314,9 @@ def _read_csv(path: Path) -> tuple[list[_Row], list[str], list[Reject]]:
 
 
 def _read_parquet(path: Path) -> tuple[list[_Row], list[str], list[Reject]]:
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
