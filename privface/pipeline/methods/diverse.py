@@ -28,10 +28,10 @@ from privface.training import ArraySource, embed_originals
 class DiverseOptions(Settings):
     """What both methods are asked; ``objective`` and ``adversary`` stand in for the losses of that name."""
 
-    networks: int = Field(3, ge=2, le=16, description="Networks, each with a frozen classifier of its own.")
-    resample: bool = Field(True, description="Each classifier learns from people drawn with replacement.")
-    objective: Objective = Field("flip", description="The authors turn the classifier's answer round.")
-    adversary: float = Field(0.0, ge=0, description="The authors have no classifier that keeps learning.")
+    networks: int = Field(3, ge=2, le=16)
+    resample: bool = True
+    objective: Objective = "flip"
+    adversary: float = Field(0.0, ge=0)
 
 
 class Diverse:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
 from privface.errors import ConfigError
 from privface.models import CompactResNet, EnsembleSan, GenderProbe, Protector, Reader, Rule, save_network
 from privface.pipeline.methods.base import Job, Method, Outcome, perturbation, rank
@@ -12,9 +10,9 @@ from privface.pipeline.methods.watching import Validation
 
 
 class EnsembleOptions(DiverseOptions):
-    """What is asked of the method alone."""
+    """What is asked of the method alone; docs/methods.md says what each setting means."""
 
-    rule: Rule = Field("random", description="How an ensemble comes to one output.")
+    rule: Rule = "random"
 
 
 def _train(job: Job, options: EnsembleOptions) -> Outcome:

@@ -36,44 +36,17 @@ _PER_PERSON = 5
 
 
 class ErasedCodeOptions(Settings):
-    """What is asked of the method alone."""
+    """What is asked of the method alone; docs/methods.md says what each setting means."""
 
-    encoders: tuple[str, ...] = Field(
-        (),
-        description="Matchers, or autoencoders (`autoencoder:FOLDER`), that make the code; by default those of `matchers`.",
-    )
-    code_sizes: tuple[Annotated[int, Field(ge=2)], ...] = Field(
-        (80,),
-        min_length=1,
-        description="Values of the code; `protect --code-size` chooses one. Fewer hide more.",
-    )
-    attributes: tuple[str, ...] = Field(
-        (GENDER,),
-        min_length=1,
-        description="What can be hidden: gender, other columns, or numbers in bands as in age=16,30,45,60. `protect --hide` chooses.",
-    )
-    drop: int = Field(
-        48, ge=0, description="Values more that the code has before those that tell most are dropped."
-    )
-    regions: int = Field(16, ge=1, le=256, description="Groups of people that have a transport of their own.")
-    rounds: int = Field(
-        1,
-        ge=1,
-        le=10,
-        description="How often each attribute is erased; several disturb each other, so 3 is good.",
-    )
-    bits: int = Field(
-        0, ge=0, le=4096, description="Signs that the decoder is told of the code; 0: its values."
-    )
-    more_data: tuple[DataSettings, ...] = Field(
-        (), description="Further labelled sets. Eraser and decoder learn from all sets, each set balanced."
-    )
-    channels: tuple[int, ...] = Field(
-        (256, 192, 112, 48, 16),
-        min_length=5,
-        max_length=5,
-        description="Channels of the decoder, coarse to fine.",
-    )
+    encoders: tuple[str, ...] = ()
+    code_sizes: tuple[Annotated[int, Field(ge=2)], ...] = Field((80,), min_length=1)
+    attributes: tuple[str, ...] = Field((GENDER,), min_length=1)
+    drop: int = Field(48, ge=0)
+    regions: int = Field(16, ge=1, le=256)
+    rounds: int = Field(1, ge=1, le=10)
+    bits: int = Field(0, ge=0, le=4096)
+    more_data: tuple[DataSettings, ...] = ()
+    channels: tuple[int, ...] = Field((256, 192, 112, 48, 16), min_length=5, max_length=5)
 
 
 def _train(job: Job, options: ErasedCodeOptions) -> Outcome:

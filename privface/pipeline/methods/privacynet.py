@@ -27,16 +27,12 @@ from privface.training.privacynet import PrivacyNetStep
 
 
 class PrivacyNetOptions(Settings):
-    """What is asked of the method alone."""
+    """What is asked of the method alone; docs/methods.md says what each setting means."""
 
-    attributes: tuple[str, ...] = Field(
-        (GENDER,), min_length=1, description="gender, and columns of the labels with two values."
-    )
-    hide: tuple[str, ...] = Field(
-        (GENDER,), min_length=1, description="What protect hides if nobody chooses."
-    )
-    objective: Objective = Field("flip", description="What is wanted of classifiers of a hidden attribute.")
-    realism: float = Field(0.1, gt=0, description="Weight of the critic that knows originals.")
+    attributes: tuple[str, ...] = Field((GENDER,), min_length=1)
+    hide: tuple[str, ...] = Field((GENDER,), min_length=1)
+    objective: Objective = "flip"
+    realism: float = Field(0.1, gt=0)
     critic_size: int = Field(80, ge=16, le=448)
     critic_width: int = Field(24, ge=8, le=256)
     critic_stages: int = Field(4, ge=1, le=6)

@@ -29,12 +29,10 @@ _CHUNK = 256
 
 
 class San2018Options(Settings):
-    """What is asked of the method alone."""
+    """What is asked of the method alone; docs/methods.md says what each setting means."""
 
-    reconstruction_epochs: int = Field(
-        5, ge=1, description="Epochs of the first stage; the loop's are the second's."
-    )
-    target: Target = Field("opposite", description="Prototype that protected photos get.")
+    reconstruction_epochs: int = Field(5, ge=1)
+    target: Target = "opposite"
 
 
 def _train(job: Job, options: San2018Options) -> Outcome:
