@@ -193,11 +193,7 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> TrainSettings:
 
 
 def read_mapping(path: Path, *, page: str, least: str) -> dict[str, Any]:
-    """A YAML file of settings as plain data, unchecked; errors name the ``page`` that describes it and what it must hold at ``least``.
-
-    Raises:
-        ConfigError: If it cannot be read, is no YAML or no mapping, or has a key twice.
-    """
+    """A YAML file of settings as plain data, unchecked; errors name the ``page`` that describes it and what it must hold at ``least``."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  # a safe one
     except OSError as error:
@@ -266,9 +262,6 @@ def put_value(content: dict[str, Any], key: str, value: Any, *, shown: str) -> N
     """Put a value where a dotted key such as ``loop.epochs`` or ``classifiers.0.size`` points; messages call the change ``shown``.
 
     The plain data in ``content`` are changed in place; sections that are missing are made, positions of a list are not.
-
-    Raises:
-        ConfigError: If the key leads through a value that holds no further settings, or past a list.
     """
     *parents, last = key.split(".")
     place: Any = content
@@ -314,11 +307,7 @@ def _assignment(text: str, *, example: str) -> tuple[str, Any]:
 
 
 def expand(value: Any) -> Any:
-    """Replace ``${NAME}`` by environment variables in all texts of nested data, and read ``1e-3`` as a number.
-
-    Raises:
-        ConfigError: If a variable is not set.
-    """
+    """Replace ``${NAME}`` by environment variables in all texts of nested data, and read ``1e-3`` as a number."""
     if isinstance(value, dict):
         return {str(k): expand(v) for k, v in value.items()}
     if isinstance(value, list):

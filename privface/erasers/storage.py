@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,12 +71,14 @@ def save_eraser(
     write_atomic(folder / WEIGHTS, save_safetensors(arrays))
 
 
-def load_eraser(folder: Path, methods: Mapping[str, Callable[..., Eraser]]) -> SavedEraser:
-    """Read a folder that :func:`save_eraser` wrote, for one of the ``methods``, classes by name.
+def load_eraser(folder: Path) -> SavedEraser:
+    """Read the folder of a fitted eraser.
 
     Raises:
         CheckpointError: If a file is missing, damaged, a pickle, or of an unknown method.
     """
+    from privface.erasers import METHODS  # noqa: PLC0415 - the package names this function
+
     if folder.is_file():
         raise CheckpointError(
             f"{folder.name} is a file; an eraser is a folder with {WEIGHTS} and {CARD}.",
@@ -96,9 +98,9 @@ def load_eraser(folder: Path, methods: Mapping[str, Callable[..., Eraser]]) -> S
         raise CheckpointError(
             f"{folder / CARD} is damaged ({type(error).__name__}).", hint="Fit again or restore the file."
         ) from error
-    if method not in methods:
+    if method not in METHODS:
         raise CheckpointError(
-            f"{folder} holds the method {method!r}; known are {', '.join(methods)}.", hint="Fit again."
+            f"{folder} holds the method {method!r}; known are {', '.join(METHODS)}.", hint="Fit again."
         )
     try:
         arrays = load_safetensors((folder / WEIGHTS).read_bytes())
@@ -112,7 +114,7 @@ def load_eraser(folder: Path, methods: Mapping[str, Callable[..., Eraser]]) -> S
     if bad:
         raise CheckpointError(f"{folder / WEIGHTS}: {bad[0]!r} is not finite.", hint="Fit again.")
     try:
-        eraser = methods[method](**parameters).restore(arrays, dimensions=dimensions)
+        eraser = METHODS[method](**parameters).restore(arrays, dimensions=dimensions)
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{folder}: {WEIGHTS} does not fit {CARD} ({str(error).splitlines()[0][:160]}).",

@@ -62,11 +62,7 @@ def is_bundled(spec: str | Path) -> bool:
 
 
 def bundled_models() -> tuple[BundledModel, ...]:
-    """Every model of the package, by name; their files are not looked at.
-
-    Raises:
-        CheckpointError: If the manifest is missing or damaged.
-    """
+    """Every model of the package, by name; their files are not looked at."""
     file = _ROOT / MANIFEST
     try:
         return _described(json.loads(file.read_text(encoding="utf-8")))

@@ -97,11 +97,7 @@ def load_network(folder: Path, *, kind: str | None = None) -> SavedNetwork:
 
 
 def build(make: Callable[..., NetworkT], saved: SavedNetwork, *, where: Path) -> NetworkT:
-    """Build the network of class ``make`` that a model folder describes, and load its weights; ``where`` is for messages.
-
-    Raises:
-        CheckpointError: If the described architecture cannot be built or the weights do not fit it.
-    """
+    """Build the network of class ``make`` that a model folder describes, and load its weights; ``where`` is for messages."""
     try:
         network = make(**saved.config)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -114,11 +110,7 @@ def build(make: Callable[..., NetworkT], saved: SavedNetwork, *, where: Path) ->
 
 
 def restore(network: nn.Module, saved: SavedNetwork, *, where: Path) -> None:
-    """Load weights into a freshly built network.
-
-    Raises:
-        CheckpointError: If names or shapes differ, or a weight is not finite.
-    """
+    """Load weights into a freshly built network."""
     import torch  # noqa: PLC0415
 
     bad = [name for name, tensor in saved.weights.items() if not torch.isfinite(tensor).all()]

@@ -42,9 +42,6 @@ def frozen(network: nn.Module, device: Device) -> nn.Module:
 
     Returns:
         A module with input and output in float32. It stays in eval mode and holds most weights as buffers.
-
-    Raises:
-        ModelError: If the network is in training mode.
     """
     if network.training:
         raise ModelError("A network in training mode cannot be frozen.", hint="Call network.eval() first.")

@@ -33,11 +33,7 @@ KINDS: Mapping[str, type[Protectable]] = {
 
 
 def class_of(saved: SavedNetwork, *, where: Path) -> type[Protectable]:
-    """The class of the network in a model folder.
-
-    Raises:
-        CheckpointError: If it is none that protects.
-    """
+    """The class of the network in a model folder."""
     if saved.kind not in KINDS:
         raise CheckpointError(
             f"{where} holds a {saved.kind!r}; one of {', '.join(KINDS)} is needed.",

@@ -144,11 +144,7 @@ def make_prototypes(batches: Iterable[tuple[NDArray[np.float32], NDArray[np.int6
 
 
 def require_genders(genders: NDArray[Any], *, count: int) -> None:
-    """Refuse genders that are not integers 0 (female) or 1 (male) of shape ``(count,)``.
-
-    Raises:
-        LabelError: If the type, the shape or a value differs.
-    """
+    """Refuse genders that are not integers 0 (female) or 1 (male) of shape ``(count,)``."""
     if not np.issubdtype(genders.dtype, np.integer) or genders.shape != (count,):
         raise LabelError(
             f"Genders are {genders.dtype} {genders.shape}; expected integers ({count},).",

@@ -25,11 +25,7 @@ FACENET_FILES = {
 
 
 def onnx_model(rest: str) -> dict[str, Any]:
-    """Path, hash, input and name of an ONNX model and what its sidecar says, of ``FILE[@SIDECAR.yaml]``.
-
-    Raises:
-        ModelError: If there is no such file, or the sidecar is wrong.
-    """
+    """Path, hash, input and name of an ONNX model and what its sidecar says, of ``FILE[@SIDECAR.yaml]``."""
     file, _, sidecar = rest.partition("@")
     path = Path(file)
     if not path.is_file():
@@ -72,11 +68,7 @@ class Sidecar(Settings):
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """Read a model's YAML sidecar: ``spec``, and what else it says as keyword arguments of a gender classifier.
-
-    Raises:
-        ModelError: If the file is no YAML mapping or a field is unknown or malformed; lists the fields.
-    """
+    """Read a model's YAML sidecar: ``spec``, and what else it says as keyword arguments of a gender classifier."""
     fields = f"Fields: {', '.join(Sidecar.model_fields)}."
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -92,11 +84,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
 
 
 def facenet_file(weights: str) -> Path:
-    """Where the weights of a network of facenet-pytorch belong.
-
-    Raises:
-        ModelError: If there are none of that name.
-    """
+    """Where the weights of a network of facenet-pytorch belong."""
     if weights not in FACENET_FILES:
         raise ModelError(f"facenet:{weights} does not exist.", hint=f"Choose one of {sorted(FACENET_FILES)}.")
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")

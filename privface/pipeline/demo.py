@@ -25,7 +25,7 @@ from privface.faces import as_aligned
 from privface.images import decode_image, encode_image, write_atomic
 from privface.models import Protector, save_network
 from privface.options import AuditOptions
-from privface.pipeline.faces import Progress
+from privface.pipeline.faces import Progress, require_folder
 from privface.pipeline.fit import train
 from privface.pipeline.inspect import audit
 from privface.pipeline.methods.base import classifier_spec
@@ -161,9 +161,8 @@ def _people(seed: int, size: DemoSize) -> tuple[GeneratedFaces, GeneratedFaces, 
 
 
 def _refuse_others(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} is a file, not a folder.", hint="Choose another --out.")
-    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
+    require_folder(out)
+    if any(out.iterdir()) and not (out / MARKER).is_file():
         raise OutputError(
             f"{out} is not empty and no earlier demo.", hint="Choose another --out, or empty the folder."
         )

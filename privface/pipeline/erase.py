@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import os
 import time
@@ -26,6 +25,7 @@ from privface.data import EmbeddingTable, LabelFile, gender_codes, stream_embedd
 from privface.data.embeddings import has_embedding
 from privface.erasers import CARD, METHODS, Eraser, SavedEraser, load_eraser, save_eraser
 from privface.errors import ConfigError, DataError, LabelError, OutputError
+from privface.models.bundled import file_sha256
 from privface.pipeline.faces import Progress
 from privface.pipeline.provenance import person_digest
 
@@ -135,7 +135,7 @@ def fit_eraser(  # many arguments: those of the command, and a limit for tests
         eraser,
         meta={
             "table": source.table.name,
-            "sha256": _file_digest(source.table),
+            "sha256": file_sha256(source.table),
             "matcher": source.matcher or reader.matcher,
             "rows": reader.rows,
             **({} if labels.joint == BY_GENDER else {"attribute": labels.joint.to_dict()}),
@@ -189,11 +189,7 @@ def _require_able(eraser: Eraser, method: str, attribute: Attribute, *, further:
 
 
 def make_eraser(method: str, settings: Mapping[str, Any]) -> Eraser:
-    """An eraser that is not fitted yet.
-
-    Raises:
-        ConfigError: If method or a setting does not exist.
-    """
+    """An eraser that is not fitted yet."""
     kind = METHODS.get(method)
     if kind is None:
         raise ConfigError(
@@ -397,9 +393,12 @@ class _Reader:
         self._cap, self._progress = max_per_person, progress
         self._seen: Counter[str] = Counter()
         self._classes: set[int] = set()
-        self.people: set[str] = set()
         self.matcher: str | None = None
         self.rows = self.skipped = self.unlabelled = self.capped = 0
+
+    @property
+    def people(self) -> list[str]:
+        return list(self._seen)
 
     def parts(self, source: EraserSource) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
         labels = None if source.labels is None else LabelFile(source.labels)
@@ -469,16 +468,14 @@ class _Reader:
         inside = np.ones(len(part), bool)
         if "identity" not in part.labels:
             return inside
-        names = part.labels["identity"].astype(str).tolist()
-        for place in np.flatnonzero(kept).tolist():
-            name = names[place]
-            if not name:
-                continue
-            self.people.add(name)
-            self._seen[name] += 1
-            if self._cap and self._seen[name] > self._cap:
-                inside[place] = False
-                self.capped += 1
+        names = part.labels["identity"].astype(str)[kept]
+        names = names[names != ""]
+        if self._cap:
+            number = names.groupby(names).cumcount() + names.map(lambda name: self._seen[name])
+            late = names.index[number >= self._cap]
+            inside[late] = False
+            self.capped += len(late)
+        self._seen.update(names)
         return inside
 
 
@@ -550,8 +547,3 @@ def _erased_batch(
     labels = part.labels.drop(columns=list(dropped), errors="ignore")
     columns = {str(name): pa.array(labels[name].to_numpy(object), pa.string()) for name in labels.columns}
     return pa.RecordBatch.from_pydict({**columns, "embedding": vectors})
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

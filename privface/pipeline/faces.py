@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from privface.config import DataSettings
 from privface.data import LoadedFaces, load_faces, open_source
-from privface.errors import DataError, ImageError
+from privface.errors import DataError, ImageError, OutputError
 from privface.faces import MTCNNDetector, align_face, as_aligned, choose_face
 from privface.options import Alignment
 from privface.records import FaceRecord, FaceTable, Reject
@@ -21,6 +22,19 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 MEMORY_LIMIT = 8_000_000_000
 """Aligned faces are kept in memory as uint8 up to this many bytes."""
+
+
+def require_folder(out: Path, *, empty: str = "") -> None:
+    """Make an output folder before the work, so that a wrong path does not cost an hour; it must be ``empty`` where that cure is given."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        full = bool(empty) and any(out.iterdir())
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write to {out}: {error.strerror}.", hint="Choose an --out that you may write to."
+        ) from error
+    if full:
+        raise OutputError(f"{out} is not an empty folder.", hint=empty)
 
 
 def open_data(settings: DataSettings) -> FaceTable:
@@ -44,11 +58,7 @@ def open_data(settings: DataSettings) -> FaceTable:
 
 
 def take_split(table: FaceTable, split: str, *, where: str) -> FaceTable:
-    """The rows of one split.
-
-    Raises:
-        DataError: If no row is in it; lists the splits that there are.
-    """
+    """The rows of one split."""
     rows = table.where_split(split)
     if not len(rows):
         splits = sorted({r.split for r in table if r.split is not None})

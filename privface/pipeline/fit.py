@@ -16,10 +16,10 @@ import yaml
 from privface.attributes import Attribute, labelled
 from privface.config import OWN_METHOD, TrainSettings, check_settings, load_settings
 from privface.data import LoadedFaces, require_both_genders, require_disjoint, split_people
-from privface.errors import CheckpointError, LabelError, OutputError
+from privface.errors import CheckpointError, LabelError
 from privface.images import to_unit, write_atomic
 from privface.models import load_matcher
-from privface.pipeline.faces import Progress, load_aligned, open_data
+from privface.pipeline.faces import Progress, load_aligned, open_data, require_folder
 from privface.pipeline.methods import Job, Outcome, find_method
 from privface.pipeline.methods.base import rank
 from privface.pipeline.provenance import PROVENANCE_FILE, person_digest, read_provenance
@@ -70,9 +70,8 @@ def train(
     if (
         not resume and rank() == 0
     ):  # only now: a wrong path must not leave a folder that the next try trips over
-        write_atomic(
-            run / CONFIG_FILE, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False).encode()
-        )
+        said = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+        write_atomic(run / CONFIG_FILE, said.encode())
     job = Job(settings, learn, held, matchers, run, resume, save_images, progress)
     outcome = method.train(job, options)
     provenance = _provenance(job, outcome, before)
@@ -97,16 +96,7 @@ def _require_usable(run: Path, settings: TrainSettings, *, resume: bool) -> None
                 hint=f"Resume with the run's own {CONFIG_FILE}, or choose another --out.",
             )
         return
-    try:
-        if run.exists() and (not run.is_dir() or any(run.iterdir())):
-            raise OutputError(
-                f"{run} is not an empty folder.", hint="Choose another --out, or go on with --resume."
-            )
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"Cannot write to {run}: {error.strerror}.", hint="Choose an --out that you may write to."
-        ) from error
+    require_folder(run, empty="Choose another --out, or go on with --resume.")
 
 
 def _changes(before: TrainSettings, now: TrainSettings) -> str:

@@ -28,8 +28,7 @@ from privface.errors import AuditError, ConfigError, OutputError
 from privface.images import write_atomic
 from privface.models import load_gender_probe, load_matcher
 from privface.pipeline.battery import build_auditor
-from privface.pipeline.faces import Progress, open_data
-from privface.pipeline.inspect import require_folder
+from privface.pipeline.faces import Progress, open_data, require_folder
 from privface.pipeline.sweep_job import SETTINGS_FILE, open_audited
 from privface.pipeline.sweep_plan import FAILED_FILE, K_SAME, TRAINED, Point, SweepSettings, plan
 from privface.protect.output import is_fresh, locked

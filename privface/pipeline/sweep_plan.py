@@ -196,9 +196,6 @@ def plan(settings: SweepSettings, out: Path) -> list[Point]:
     Args:
         settings: The sweep.
         out: Its folder; need not exist.
-
-    Raises:
-        ConfigError: If the settings of a point are not valid, or two points have a name or all settings in common.
     """
     home = out / "points"
     points = [Point(settings, ORIGINALS, ORIGINALS, {}, home / ORIGINALS)]

@@ -17,8 +17,8 @@ from privface.erasers import SavedEraser, load_eraser
 from privface.errors import AuditError, DataError
 from privface.options import DEFAULT_AUDIT, AuditOptions
 from privface.pipeline.battery import build_auditor
-from privface.pipeline.faces import Progress
-from privface.pipeline.inspect import require_folder, write_results
+from privface.pipeline.faces import Progress, require_folder
+from privface.pipeline.inspect import write_results
 from privface.pipeline.provenance import person_digest
 from privface.records import Embeddings
 

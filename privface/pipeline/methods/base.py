@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from privface.config import OWN_METHOD, AdversarySettings, ClassifierSettings, Settings, TrainSettings
+from privface.config import (
+    OWN_METHOD,
+    AdversarySettings,
+    ClassifierSettings,
+    DataSettings,
+    Settings,
+    TrainSettings,
+)
 from privface.data import LoadedFaces
 from privface.images import to_unit
 from privface.losses import AlignmentLoss, AttributeLoss, MatchingLoss, Objective, ReconstructionLoss
@@ -36,7 +42,7 @@ from privface.models.checkpoint import load_network, restore
 from privface.models.loading import FACE_BOX
 from privface.pipeline.faces import Progress, join, load_aligned, open_data
 from privface.pipeline.methods.watching import AnyProtector, SheetWriter, Validation
-from privface.records import FRAME, Box, InputSpec
+from privface.records import FRAME, Box, FaceTable, InputSpec
 from privface.training import (
     ArraySource,
     EmbeddingAdversary,
@@ -86,12 +92,13 @@ class Job:
     def meta(self) -> dict[str, Any]:
         """What every card of this run says beside architecture and weights."""
         settings = self.settings
-        own = settings.method == OWN_METHOD
-        return {
-            "size": settings.size,
-            "settings": settings.fingerprint(),
-            **({} if own else {"method": settings.method}),
-        }
+        meta = {"size": settings.size, "settings": settings.fingerprint()}
+        return meta if settings.method == OWN_METHOD else {**meta, "method": settings.method}
+
+    def told(self, stage: str) -> Callable[[int, int, Any], None] | None:
+        """What tells ``progress`` about the steps of a stage."""
+        progress = self.progress
+        return None if progress is None else lambda done, total, _: progress(stage, done, total)
 
 
 @dataclass(frozen=True)
@@ -183,13 +190,12 @@ def fit_network(  # many arguments: each is something in which methods differ
     Validation asks ``classifiers``, progress reports show ``stage``, ``meta`` goes to ``model.yaml``. The rest is as for
     :class:`~privface.training.SemiAdversarialTrainer` and its ``fit``.
     """
-    settings, progress = job.settings, job.progress
-    folder = job.run if run is None else run
+    settings, folder = job.settings, run or job.run
     loop = settings.loop.model_dump() | ({} if epochs is None else {"epochs": epochs})
     trainer = SemiAdversarialTrainer(
         step,
         settings=LoopSettings(**loop, seed=settings.seed if seed is None else seed),
-        progress=None if progress is None else lambda done, total, _: progress(stage, done, total),
+        progress=job.told(stage),
         validate=None if job.held is None else Validation(job.held, job.matchers, list(classifiers)),
         on_epoch=SheetWriter(folder, job.held or job.learn) if job.save_images else None,
         tensorboard=settings.tensorboard,
@@ -318,19 +324,25 @@ def frozen_classifiers(
     """
     entries = job.settings.classifiers if entries is None else entries
     own = sum(entry.spec is None for entry in entries)
-    missing = any(not _is_trained(job, k) for k in range(own))
+    missing = any(not _is_trained(_classifier_folder(job, k)) for k in range(own))
     # given ones first: a wrong path should not show after an hour of training
     given = {e.spec: load_gender_probe(e.spec, seen=True) for e in entries if e.spec is not None}
-    faces = _gender_faces(job) if missing else job.learn
+    faces = job.learn
+    if missing:
+        extra = [
+            aligned(job, data, open_data(data).labelled(), "align gender data")
+            for data in job.settings.gender_data
+        ]
+        faces = join([job.learn, *extra])
     probes: list[GenderProbe] = []
-    numbers = itertools.count()
+    number = 0
     for entry in entries:
         if entry.spec is not None:
             probes.append(given[entry.spec])
             continue
-        number = next(numbers)
         chosen = resample(faces, number) if resample is not None and missing else faces
         probes.append(own_classifier(job, entry, chosen.pixels, chosen.table.genders, number))
+        number += 1
     return probes
 
 
@@ -341,17 +353,15 @@ def own_classifier(
 
     It learns codes 0 and 1, ``(N,)``, of aligned faces, uint8 ``(N, H, W, 3)``; ``number`` is added to the seed.
     """
-    folder, progress = _classifier_folder(job, number), job.progress
-    if not _is_trained(job, number):
+    folder = _classifier_folder(job, number)
+    if not _is_trained(folder):
         spec = classifier_spec(size=entry.size, crop=entry.crop)
         network = train_gender_classifier(
             ArraySource(pixels),
             codes,
             spec=spec,
             seed=job.settings.seed + number,
-            progress=None
-            if progress is None
-            else lambda done, total, _: progress(f"train gender classifier {number}", done, total),
+            progress=job.told(f"train gender classifier {number}"),
             **entry.model_dump(exclude={"spec", "size", "crop"}),
         )
         meta = {"input_size": entry.size, "crop": list(spec.crop)}
@@ -365,21 +375,10 @@ def _classifier_folder(job: Job, number: int) -> Path:
     return job.run / "classifiers" / str(number)
 
 
-def _is_trained(job: Job, number: int) -> bool:
-    return (_classifier_folder(job, number) / "model.safetensors").is_file()
+def _is_trained(folder: Path) -> bool:
+    return (folder / "model.safetensors").is_file()
 
 
-def _gender_faces(job: Job) -> LoadedFaces:
-    parts = [job.learn]
-    for extra in job.settings.gender_data:
-        table = open_data(extra).labelled()
-        parts.append(
-            load_aligned(
-                table,
-                mode=extra.faces,
-                size=job.settings.size,
-                progress=job.progress,
-                stage="align gender data",
-            )
-        )
-    return join(parts)
+def aligned(job: Job, data: DataSettings, table: FaceTable, stage: str) -> LoadedFaces:
+    """A further data set as the job's own faces are."""
+    return load_aligned(table, mode=data.faces, size=job.settings.size, progress=job.progress, stage=stage)

@@ -105,11 +105,7 @@ class Diverse:
 
 
 def classifier_of(entries: Sequence[ClassifierSettings], number: int) -> ClassifierSettings:
-    """The classifier that a network, counted from 0, faces: the entries in turn, changed in every further round.
-
-    Raises:
-        ConfigError: If there is no entry.
-    """
+    """The classifier that a network, counted from 0, faces: the entries in turn, changed in every further round."""
     if not entries:
         raise ConfigError(
             "There is no classifier to train against.", hint="Give at least one under classifiers."

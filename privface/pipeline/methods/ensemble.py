@@ -42,11 +42,7 @@ def _train(job: Job, options: EnsembleOptions) -> Outcome:
 
 
 def _reader(classifier: GenderProbe) -> Reader:
-    """A classifier that the ensemble can carry with it.
-
-    Raises:
-        ConfigError: If it was not trained here.
-    """
+    """A classifier that the ensemble can carry with it."""
     network = classifier.network
     if not isinstance(network, CompactResNet):
         raise ConfigError(

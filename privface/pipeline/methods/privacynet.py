@@ -71,11 +71,7 @@ def _train(job: Job, options: PrivacyNetOptions) -> Outcome:
 
 
 def _codes(table: FaceTable, name: str) -> NDArray[np.int64]:
-    """Labels of an attribute: 0 and 1 in the order of its two values, -1 where there is none.
-
-    Raises:
-        LabelError: If the labels do not have it with two values.
-    """
+    """Labels of an attribute: 0 and 1 in the order of its two values, -1 where there is none."""
     attribute, codes = Attribute.parse(name).read(column(table, name))
     if len(attribute.classes) != 2:
         raise LabelError(
@@ -88,11 +84,7 @@ def _codes(table: FaceTable, name: str) -> NDArray[np.int64]:
 def _classifiers(
     job: Job, attributes: tuple[str, ...], labels: NDArray[np.int64]
 ) -> list[tuple[int, GenderProbe]]:
-    """Frozen classifiers of every attribute, each with the attribute's position; given ones read gender.
-
-    Raises:
-        ConfigError: If an attribute has none.
-    """
+    """Frozen classifiers of every attribute, each with the attribute's position; given ones read gender."""
     own = [entry for entry in job.settings.classifiers if entry.spec is None]
     classifiers: list[tuple[int, GenderProbe]] = []
     number = 0
