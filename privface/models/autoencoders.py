@@ -79,14 +79,8 @@ class SemiAdversarialAutoencoder(Protectable):
                 "A network that paints the image anew has no colour to keep.",
                 hint='Use output "residual", or colour "free" or "dropped".',
             )
-        self._config: dict[str, Any] = {
-            "width": width,
-            "depth": depth,
-            "blocks": blocks,
-            "skips": skips,
-            "stem": stem,
-            "output": output,
-        }
+        self._config: dict[str, Any] = {"width": width, "depth": depth, "blocks": blocks}
+        self._config |= {"skips": skips, "stem": stem, "output": output}
         if colour != "free":  # cards written before there was a choice stay as they are
             self._config["colour"] = colour
         self.skips, self.stem, self.output, self.colour = skips, stem, output, colour

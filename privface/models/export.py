@@ -30,14 +30,7 @@ _BATCHES = (1, 3, 8)
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """What an export wrote.
-
-    Attributes:
-        path: The ONNX file.
-        bytes: Its size.
-        difference: Largest difference to torch over the parity check's images, in [0, 1].
-        metadata: What the file says of itself.
-    """
+    """What an export wrote: the file, its size, the largest difference to torch in [0, 1], and what the file says of itself."""
 
     path: Path
     bytes: int

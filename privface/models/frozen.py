@@ -34,14 +34,8 @@ _ANY_TYPE = {  # what may see bf16 or fp16: it only moves numbers or loses no mo
 def frozen(network: nn.Module, device: Device) -> nn.Module:
     """A copy of a network that computes the same and is cheap to differentiate with respect to its input.
 
-    No gradient of a weight is ever computed. What the rewriting does not know stays as it is and runs in fp32.
-
-    Args:
-        network: In eval mode; maps ``(N, C, H, W)`` to one tensor, such as ``(N, K)``.
-        device: Where the copy is, and what its convolutions compute in.
-
-    Returns:
-        A module with input and output in float32. It stays in eval mode and holds most weights as buffers.
+    No gradient of a weight is ever computed. What the rewriting does not know stays as it is and runs in fp32. The network, in eval mode,
+    maps ``(N, C, H, W)`` to one tensor; the copy takes and gives float32, and its convolutions compute as ``device`` says.
     """
     if network.training:
         raise ModelError("A network in training mode cannot be frozen.", hint="Call network.eval() first.")

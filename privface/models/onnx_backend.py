@@ -149,12 +149,7 @@ def _cut(
 
 
 def graph_bytes(model: Path | nn.Module, size: tuple[int, int]) -> bytes:
-    """One self-contained ONNX graph: of a file, its external weights included, or of a network in torch.
-
-    Args:
-        model: The file, or a network that maps ``(N, 3, *size)`` to ``(N, D)``.
-        size: Height and width of its input.
-    """
+    """One self-contained ONNX graph: of a file, its external weights included, or of a network that maps ``(N, 3, *size)`` to ``(N, D)``."""
     try:
         import onnx  # noqa: PLC0415 - optional and heavy
     except ImportError as error:

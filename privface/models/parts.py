@@ -23,13 +23,7 @@ CodeKind: TypeAlias = Literal["plain", "sparse", "variational"]
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass in training.
-
-    Attributes:
-        output: What was reproduced, shape of the input (3 channels for grey input).
-        code: The code, shape ``(N, *code_shape)``.
-        penalty: What the code costs, a scalar.
-    """
+    """One pass in training: what was reproduced, the code ``(N, *code_shape)``, and what the code costs, a scalar."""
 
     output: Tensor
     code: Tensor

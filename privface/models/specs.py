@@ -79,7 +79,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         raise ModelError(
             f"{path.name} is no readable YAML ({' '.join(str(error).split())}).", hint=fields
         ) from error
-    reading = {name: said.pop(name) for name in ("output", "male") if name in said}
+    reading: dict[str, Any] = {name: said.pop(name) for name in ("output", "male") if name in said}
     return {"spec": replace(ONNX_SPEC, **said), **reading}
 
 

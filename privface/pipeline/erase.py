@@ -41,13 +41,10 @@ NEEDS_MEMORY_ROWS = 200_000
 
 @dataclass(frozen=True)
 class EraserSource:
-    """A labelled table of embeddings.
+    """A labelled table of embeddings: Parquet, NPZ or CSV.
 
-    Attributes:
-        table: Parquet, NPZ or CSV.
-        labels: CSV or Parquet with file, gender (or another attribute) and, better, identity; by default the table's own columns.
-        split: Only rows whose label ``split`` has this value.
-        matcher: Only rows of this matcher, where the table has a column ``matcher``.
+    ``labels`` is CSV or Parquet with file, gender (or another attribute) and, better, identity; by default the table's own columns. Only rows
+    of this ``split``, and of this ``matcher`` where there is such a column, are taken.
     """
 
     table: Path
@@ -58,15 +55,9 @@ class EraserSource:
 
 @dataclass(frozen=True)
 class FitSummary:
-    """What a fit did.
+    """What a fit did: embeddings learnt from, people they show (0 without identities), and rows left out.
 
-    Attributes:
-        eraser: The fitted eraser.
-        rows: Embeddings learnt from.
-        people: People they show; 0 where there are no identities.
-        skipped: Rows without an embedding (empty, not finite or zero).
-        unlabelled: Rows without a label.
-        capped: Rows left out because a person had enough others.
+    These have no embedding (empty, not finite or zero), no label, or, ``capped``, a person who had enough others.
     """
 
     eraser: Eraser
@@ -79,13 +70,7 @@ class FitSummary:
 
 @dataclass(frozen=True)
 class ApplySummary:
-    """What an application wrote.
-
-    Attributes:
-        erased: Embeddings written.
-        skipped: Rows without an embedding, written empty.
-        rows_per_second: Over the whole run, reading and writing included.
-    """
+    """Embeddings written, rows without one, written empty, and the rate over the whole run, reading and writing included."""
 
     erased: int
     skipped: int
@@ -304,12 +289,9 @@ def count_rows(table: Path) -> int:
 
 @dataclass(frozen=True)
 class _Labels:
-    """What is erased.
+    """What is erased: the attributes with their classes.
 
-    Attributes:
-        parts: Attributes with their classes.
-        joint: One attribute whose classes are combinations of theirs; of one part, that part.
-        places: Each combination's class of each part; empty for one part.
+    ``joint`` has combinations of these as its classes, ``places`` each one's class of each part; of one part it is that part.
     """
 
     parts: Sequence[Attribute] = (BY_GENDER,)

@@ -42,13 +42,9 @@ ModelT = TypeVar("ModelT", Matcher, GenderProbe)
 
 @dataclass(frozen=True)
 class AttackerSet:
-    """Labelled photos of other people, for attackers to learn from.
+    """Labelled photos of other people, for attackers to learn from; ``labels`` and ``split`` are as for :func:`audit`.
 
-    Attributes:
-        original: Face set with labels, any form :func:`privface.data.open_source` reads.
-        protected: Their protected photos, a folder as that of the audited; by default the model protects them.
-        labels: CSV or Parquet with file, identity, gender.
-        split: Take only rows of this split.
+    Their ``protected`` photos are a folder as that of the audited; by default the model protects them.
     """
 
     original: Path

@@ -35,14 +35,9 @@ _logger = logging.getLogger(__name__)
 
 
 def run_job(point: Point, split: str | None) -> bool:
-    """Do what is still to do for one point on one split; a failure is noted in its folder.
+    """Do what is still to do for one point on one split, ``None`` for all people; says whether the audit is there.
 
-    Args:
-        point: The point.
-        split: Whose people are audited; ``None`` for all.
-
-    Returns:
-        Whether the audit is there.
+    A failure is noted in the point's folder.
     """
     stage = "start"
 

@@ -191,12 +191,7 @@ def load_sweep(path: Path) -> SweepSettings:
 
 
 def plan(settings: SweepSettings, out: Path) -> list[Point]:
-    """The points in order: the originals, the baselines, the trained ones.
-
-    Args:
-        settings: The sweep.
-        out: Its folder; need not exist.
-    """
+    """The points in order: the originals, the baselines, the trained ones; the folder ``out`` need not exist."""
     home = out / "points"
     points = [Point(settings, ORIGINALS, ORIGINALS, {}, home / ORIGINALS)]
     points += [_baseline(spec, settings, home) for spec in settings.baselines]

@@ -56,12 +56,9 @@ class EmbeddingAdversary(nn.Module):
 
 @dataclass(frozen=True)
 class StepLosses:
-    """What one step yields.
+    """What one step yields: what is minimised over the autoencoder's parameters, and over the adversaries', and every term for the log.
 
-    Attributes:
-        protector: To be minimised over the autoencoder's parameters.
-        adversaries: To be minimised over the adversaries' parameters (they share one graph with it), or ``None``.
-        figures: Every term as a detached scalar, for the log.
+    Both losses share one graph.
     """
 
     protector: Tensor

@@ -66,17 +66,9 @@ class NoOptions(Settings):
 
 @dataclass(frozen=True)
 class Job:
-    """What a method is to train.
+    """What a method is to train: faces to learn from, and those of other people that are held out, if any.
 
-    Attributes:
-        settings: What was asked for.
-        learn: Aligned faces to learn from.
-        held: Faces of other people, or ``None``.
-        matchers: Frozen matchers, loaded.
-        run: Run folder; exists, and holds ``config.yaml``.
-        resume: Whether an earlier attempt may have left something there to go on with.
-        save_images: Whether contact sheets are wanted.
-        progress: Told about every stage.
+    ``run`` exists and holds ``config.yaml``; with ``resume`` an earlier attempt may have left something there to go on with.
     """
 
     settings: TrainSettings
@@ -115,13 +107,7 @@ class Fitted:
 class Outcome:
     """What a method did; the protector lies in the run folder by then.
 
-    Attributes:
-        summary: Figures of all its loops together.
-        classifiers: Frozen gender classifiers that it met.
-        precision: Arithmetic of its loops.
-        minutes: Time that they took.
-        matchers: Matchers that it met beside the job's.
-        people: People that it learnt from beside the job's.
+    ``summary``, ``precision`` and ``minutes`` are of all its loops together; ``matchers`` and ``people`` are those that it met beside the job's.
     """
 
     summary: FitSummary
@@ -152,14 +138,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to train a protector, one file each.
-
-    Attributes:
-        name: What ``method`` in a configuration names.
-        train: Trains with settings of the class ``options`` and leaves a protector in the run folder.
-        options: Class of ``method_options``.
-        needs_genders: Whether the protector asks for the true gender of every photo.
-    """
+    """A way to train a protector, one file each: ``train`` takes settings of the class ``options`` and leaves a protector in the run folder."""
 
     name: str
     train: Callable[[Job, Any], Outcome]
