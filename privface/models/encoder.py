@@ -36,7 +36,7 @@ class _Block(nn.Module):
 
 
 class FaceEncoder(nn.Module):
-    """Aligned faces of 112 x 112 to embeddings of ``outputs`` values, as a student of larger matchers (:func:`privface.training.train_encoder`).
+    """Aligned faces of 112 x 112 to embeddings of ``outputs`` values, as a student of larger matchers (experiments/06_erased_code/student.py).
 
     The first layer sees blocks of 4 x 4 pixels as channels; grouped and depthwise convolutions, which have fewer
     operations, take three times as long on a CPU with bf16 units. Each stage after the first halves the resolution.

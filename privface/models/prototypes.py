@@ -55,12 +55,7 @@ class Prototypes:
                     f"The {name} prototype is {pixels.dtype} {pixels.shape}; expected float32 {_SHAPE}.",
                     hint="Make prototypes with make_prototypes.",
                 )
-            low, high = float(pixels.min()), float(pixels.max())
-            if not (low >= 0.0 and high <= 1.0):  # written so that NaN fails too
-                raise InputRangeError(
-                    f"The {name} prototype spans {low:.3g} to {high:.3g}; expected [0, 1].",
-                    hint="Divide 8-bit pixels by 255; NaN means that the file is damaged.",
-                )
+            require_unit_images(pixels[None], what=f"pixels of the {name} prototype")
 
     @property
     def fingerprint(self) -> str:

@@ -98,14 +98,7 @@ class San2018(Protectable):
         return torch.sigmoid(self.combiner(torch.cat([maps, chosen], 1)))
 
     def forward(self, faces: Tensor, same: Tensor, chosen: Tensor) -> Tensor:
-        """:meth:`decode`, then :meth:`combine` with the same, the neutral or the opposite prototype.
-
-        Raises:
-            InputRangeError: If a shape differs.
-        """
-        _require_shape(faces, (len(faces), 1), what="Grey faces")
-        _require_shape(same, (len(faces), 3), what="Prototypes of the same gender")
-        _require_shape(chosen, (len(faces), 3), what="Chosen prototypes")
+        """:meth:`decode`, then :meth:`combine` with the same, the neutral or the opposite prototype."""
         return self.combine(self.decode(faces, same), chosen)
 
 
@@ -175,7 +168,7 @@ class San2018Protector:
         fingerprint: SHA-256 over weights, prototypes, target and size.
 
     Raises:
-        ConfigError: If the target is unknown or the size is below 1.
+        ConfigError: If the target is unknown.
     """
 
     def __init__(
@@ -185,8 +178,6 @@ class San2018Protector:
             raise ConfigError(
                 f"target={target!r} does not exist.", hint=f"Choose one of {', '.join(TARGETS)}."
             )
-        if size < 1:
-            raise ConfigError(f"size={size} is below 1 pixel.", hint="112 is usual.")
         self.network = network.eval().requires_grad_(False)
         self.target: Target = target
         self.size = size
@@ -194,11 +185,8 @@ class San2018Protector:
             torch.tensor(pixels) for pixels in (prototypes.female, prototypes.male, prototypes.neutral)
         )
         self._same = (female, male)
-        self._chosen = {
-            "same": (female, male),
-            "neutral": (neutral, neutral),
-            "opposite": (male, female),
-        }[target]
+        pairs = {"same": (female, male), "neutral": (neutral, neutral), "opposite": (male, female)}
+        self._chosen = pairs[target]
         parts = ("san-2018/1", network_sha256(network), prototypes.fingerprint, target, str(size))
         self.fingerprint = hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
@@ -301,12 +289,3 @@ class LabelledProtector:
             )
         codes = np.array([GENDERS.index(self._genders[key]) for key in keys], np.int64)
         return self._protector(images, codes)
-
-
-def _require_shape(values: Tensor, head: tuple[int, int], *, what: str) -> None:
-    expected = (*head, PROTOTYPE_SIDE, PROTOTYPE_SIDE)
-    if values.shape != expected:
-        raise InputRangeError(
-            f"{what} have shape {tuple(values.shape)}; expected {expected}.",
-            hint=f"Resize to {PROTOTYPE_SIDE} x {PROTOTYPE_SIDE} and give one prototype for each face.",
-        )

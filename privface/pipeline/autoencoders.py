@@ -142,15 +142,8 @@ def train_speech(
 ) -> Trained:
     """Train a speech denoiser on clean WAV files, mixed with noise at -5 to 15 dB; otherwise as :func:`train_images`.
 
-    Args:
-        source: Folder of clean speech; a tenth of its folders, or files, chooses the epoch.
-        out: Model folder to write.
-        config: A convolutional network without a flat code; its shape is replaced.
-        settings: Schedule and loss.
-        noise: Folder of WAV files with noise; without it, noises are generated.
-        pieces: Mixtures of two seconds to learn from; each is made when it is needed.
-        resume: As there.
-        progress: As there.
+    Noise comes from the WAV files in ``noise``, or is generated. ``config`` is a convolutional network without a flat code, whose shape is
+    replaced; it learns from ``pieces`` mixtures of two seconds, each made when it is needed.
 
     Raises:
         CheckpointError: If there is nothing to go on from, or it was made with other settings.

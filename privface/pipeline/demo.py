@@ -73,13 +73,8 @@ def run_demo(
     """Train, protect and audit on generated people, three groups of whom no two share a person; returns the audit.
 
     The first group trains three matchers and a gender classifier, the second the protector, with two of the matchers; the
-    third is protected and audited. The last matcher and the classifier are the audit's unseen ones.
-
-    Args:
-        out: New, empty or earlier demo folder; an earlier demo's own files are replaced, others kept.
-        seed: People, initial weights, order and resampling. Same seed, same ``audit.json`` on the same machine.
-        progress: Told about every stage.
-        size: How much work.
+    third is protected and audited. The last matcher and the classifier are the audit's unseen ones. The files of an earlier demo in ``out``
+    are replaced, others kept. Same seed, same ``audit.json`` on the same machine.
 
     Raises:
         OutputError: If ``out`` holds something that is no demo.
