@@ -69,11 +69,6 @@ class SemiAdversarialAutoencoder(Protectable):
         colour: Literal["free", "kept", "dropped"] = "free",
     ) -> None:
         super().__init__()
-        if width < 4 or depth < 1 or blocks < 1:
-            raise ModelError(
-                f"width={width}, depth={depth}, blocks={blocks}: too small.",
-                hint="Use width >= 4, depth >= 1, blocks >= 1.",
-            )
         if output == "direct" and colour == "kept":
             raise ModelError(
                 "A network that paints the image anew has no colour to keep.",

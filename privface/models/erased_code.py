@@ -18,10 +18,10 @@ from privface.attributes import BY_GENDER, GENDER, MAX_ATTRIBUTES, Attribute
 from privface.device import Device
 from privface.errors import ConfigError
 from privface.models import onnx_backend
-from privface.models.code_reader import CodeReader
 from privface.models.decoder import FaceDecoder
 from privface.models.encoder import FaceEncoder
 from privface.models.face_model import FaceModel
+from privface.models.family import CodeReader
 from privface.models.frozen import frozen
 from privface.models.inputs import to_input
 from privface.models.networks import CompactResNet
@@ -53,7 +53,7 @@ class FrozenReader(nn.Module):
     Args:
         form: ``"encoder"`` (:class:`~privface.models.encoder.FaceEncoder`), ``"compact"``
             (:class:`~privface.models.CompactResNet`), ``"autoencoder"``
-            (:class:`~privface.models.code_reader.CodeReader`) or ``"onnx"``.
+            (:class:`~privface.models.family.CodeReader`) or ``"onnx"``.
         spec: Fields of the :class:`~privface.records.InputSpec` that it expects.
         outputs: Size of its embedding.
         network: Keyword arguments of the network, for forms of ours.

@@ -120,8 +120,7 @@ class FaceModel(nn.Module):
     def _torch(self) -> nn.Module:
         if self.network is not None:
             return self.network
-        if self.onnx_path is None:
-            raise ModelError(f"{self.name} has neither a network nor an ONNX file.")
+        assert self.onnx_path is not None  # noqa: S101 - narrows the type
         return onnx_backend.to_torch(self.onnx_path)
 
     def outputs(self, images: NDArray[np.float32]) -> NDArray[np.float32]:

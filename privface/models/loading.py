@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from privface.errors import ModelError
 from privface.models import checkpoint, encoder, erased_code
 from privface.models.bundled import bundled_folder, find_bundled, is_bundled
-from privface.models.code_reader import CodeReader
 from privface.models.face_model import FaceModel, network_sha256
-from privface.models.family import Autoencoder
+from privface.models.family import Autoencoder, CodeReader
 from privface.models.networks import CompactResNet
 from privface.models.specs import facenet_file, onnx_model
 from privface.records import FRAME, InputSpec
@@ -54,11 +53,6 @@ class GenderProbe(FaceModel):
         self, network: nn.Module | None, *, output: str = "logit", male: int = 1, **options: Any
     ) -> None:
         super().__init__(network, **options)
-        if output not in {"logit", "logits", "probabilities"} or male not in {0, 1}:
-            raise ModelError(
-                f"output={output!r}, male={male!r} are not understood.",
-                hint="output: logit, logits or probabilities; male: 0 or 1.",
-            )
         self.output, self.male = output, male
 
     def _reads(self) -> tuple[object, ...]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from privface.device import Device
 from privface.errors import ConfigError
-from privface.models.draws import MAX_DRAW
+from privface.models.parts import MAX_DRAW
 
 
 class Protectable(nn.Module):

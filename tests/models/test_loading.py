@@ -10,7 +10,6 @@ import yaml
 
 from privface.errors import InputRangeError, MissingExtraError, ModelError, PrivfaceError
 from privface.models import CompactResNet, GenderProbe, load_gender_probe, load_matcher, save_network
-from privface.models.face_model import FaceModel
 from privface.models.inventory import list_models, verify_model
 from privface.models.specs import FACENET_FILES, ONNX_SPEC
 from privface.records import InputSpec
@@ -360,12 +359,6 @@ def test_two_logits_are_a_difference(make_images):
 def test_images_of_the_wrong_range_are_refused_by_every_model(matcher_file, make_images):
     with pytest.raises(InputRangeError, match="images for onnx:tiny span"):
         load_matcher(f"onnx:{matcher_file}").embed(make_images(1) * 255)
-
-
-def test_model_without_network_or_file_says_so(make_images):
-    model = FaceModel(None, spec=InputSpec(), name="empty", weights_sha256="f")
-    with pytest.raises(ModelError, match="neither a network nor an ONNX file"):
-        model.outputs(make_images(1))
 
 
 # --- inventory ----------------------------------------------------------------------------------------
