@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from privface.data import EmbeddingTable, LabelFile, gender_codes, stream_embedd
 from privface.data.embeddings import has_embedding
 from privface.erasers import CARD, METHODS, Eraser, SavedEraser, load_eraser, save_eraser
 from privface.errors import ConfigError, DataError, LabelError, OutputError
+from privface.images import atomic_file
 from privface.models.bundled import file_sha256
 from privface.pipeline.faces import Progress
 from privface.pipeline.provenance import person_digest
@@ -219,53 +219,26 @@ def apply_eraser(
     hidden = saved.meta.get("columns") or [saved.meta.get("attribute", {}).get("name", GENDER)]
     dropped = () if keep_labels else hidden
     total, done, skipped, begun = count_rows(table), 0, 0, time.perf_counter()
-    try:
-        with _whole_parquet(out) as write:
-            for part in ahead(stream_embeddings(table, rows=PART)):
-                _require_matcher(saved, part)
-                kept = has_embedding(part.vectors)
-                write(_erased_batch(saved.eraser, part, kept, dropped))
-                done += len(part)
-                skipped += int((~kept).sum())
-                if progress is not None:
-                    progress("erase", done, total or done + 1)  # an unknown total is never reached
-            if not done:
-                raise _without_rows(table)
-    except (OSError, pa.ArrowException) as error:
-        raise OutputError(
-            f"{out} cannot be written after {done} rows: {error}.", hint="Check free space and permissions."
-        ) from error
-    return ApplySummary(done - skipped, skipped, done / max(time.perf_counter() - begun, 1e-9))
-
-
-@contextmanager
-def _whole_parquet(out: Path) -> Iterator[Callable[[pa.RecordBatch], None]]:
-    """Writes batches under a hidden name until the file is whole, so that nobody reads half a table."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
     writer: pq.ParquetWriter | None = None
-
-    def write(batch: pa.RecordBatch) -> None:
-        nonlocal writer
-        if writer is None:
-            names = [name for name in batch.schema.names if name != "embedding"]
-            writer = pq.ParquetWriter(
-                temporary, batch.schema, compression="none", use_dictionary=names, write_statistics=names
-            )
-            temporary.chmod(0o600)
-        writer.write_batch(batch)
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield write
-        if writer is not None:
-            writer.close()
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(out)
-    finally:
-        if writer is not None:
-            writer.close()
-        temporary.unlink(missing_ok=True)
+    with atomic_file(out, mode=0o600) as file, ExitStack() as stack:
+        for part in ahead(stream_embeddings(table, rows=PART)):
+            _require_matcher(saved, part)
+            kept = has_embedding(part.vectors)
+            batch = _erased_batch(saved.eraser, part, kept, dropped)
+            if writer is None:
+                names = [name for name in batch.schema.names if name != "embedding"]
+                writer = pq.ParquetWriter(
+                    file, batch.schema, compression="none", use_dictionary=names, write_statistics=names
+                )
+                stack.enter_context(writer)
+            writer.write_batch(batch)
+            done += len(part)
+            skipped += int((~kept).sum())
+            if progress is not None:
+                progress("erase", done, total or done + 1)  # an unknown total is never reached
+        if not done:
+            raise _without_rows(table)
+    return ApplySummary(done - skipped, skipped, done / max(time.perf_counter() - begun, 1e-9))
 
 
 def ahead(parts: Iterator[EmbeddingTable]) -> Iterator[EmbeddingTable]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -197,13 +197,9 @@ def adopt_axes(network: ErasedCode, parts: Sequence[NDArray[np.float32]]) -> Non
 
 def few_of_each(people: NDArray[np.str_], *, seed: int) -> NDArray[np.int64]:
     """Rows that an eraser is fitted on: at most five photos a person."""
-    taken: Counter[str] = Counter()
-    kept = []
-    for row in np.random.default_rng(seed).permutation(len(people)):
-        taken[people[row]] += 1
-        if taken[people[row]] <= _PER_PERSON:
-            kept.append(row)
-    return np.sort(np.array(kept))
+    order = np.random.default_rng(seed).permutation(len(people))
+    number = pd.Series(order).groupby(people[order]).cumcount()
+    return np.sort(order[number < _PER_PERSON])
 
 
 def erase_embeddings(
