@@ -170,7 +170,7 @@ def _provenance(job: Job, outcome: Outcome, before: dict[str, Any] | None) -> di
         "python": platform.python_version(),
         "seed": settings.seed,
         "settings": settings.fingerprint(),
-        "precision": outcome.precision,
+        "precision": summary.precision,
         "data": {
             "name": learn.table.name,
             "train_images": len(learn),
@@ -183,6 +183,6 @@ def _provenance(job: Job, outcome: Outcome, before: dict[str, Any] | None) -> di
         "steps": summary.steps,
         "images_per_second": round(summary.images_per_second, 2),
         "data_wait_share": round(summary.data_wait_share, 4),
-        "minutes": round(outcome.minutes, 2),
+        "minutes": round(summary.minutes, 2),
         "validation": {name: round(value, 4) for name, value in summary.validation.items()},
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,46 +93,29 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What one training loop came to; the network is on the CPU."""
-
-    summary: FitSummary
-    network: Any
-    precision: str
-    minutes: float
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """What a method did; the protector lies in the run folder by then.
+    """What the training loops of a method came to; the protector lies in the run folder by then.
 
-    ``summary``, ``precision`` and ``minutes`` are of all its loops together; ``matchers`` and ``people`` are those that it met beside the job's.
+    ``matchers`` and ``people`` are those that it met beside the job's; ``validation`` is by default the last loop's.
     """
 
-    summary: FitSummary
+    loops: Sequence[FitSummary]
     classifiers: Sequence[GenderProbe]
-    precision: str
-    minutes: float
     matchers: Sequence[Matcher] = ()
     people: Sequence[str] = ()
+    validation: Mapping[str, float] | None = None
 
-    @classmethod
-    def of(
-        cls,
-        loops: Sequence[Fitted],
-        classifiers: Sequence[GenderProbe],
-        *,
-        validation: Mapping[str, float] | None = None,
-    ) -> Outcome:
-        """Several loops as one; rates are weighted by steps, validation is by default the last loop's."""
-        steps = np.array([loop.summary.steps for loop in loops], np.float64)
+    @property
+    def summary(self) -> FitSummary:
+        """All loops as one; rates are weighted by steps."""
+        last, steps = self.loops[-1], np.array([loop.steps for loop in self.loops], np.float64)
         rate, wait = (
-            float(np.average([getattr(loop.summary, name) for loop in loops], weights=steps))
+            float(np.average([getattr(loop, name) for loop in self.loops], weights=steps))
             for name in ("images_per_second", "data_wait_share")
         )
-        last = loops[-1].summary.validation if validation is None else validation
-        summary = FitSummary(int(steps.sum()), rate, wait, dict(last))
-        return cls(summary, classifiers, loops[-1].precision, sum(loop.minutes for loop in loops))
+        figures = last.validation if self.validation is None else self.validation
+        minutes = sum(loop.minutes for loop in self.loops)
+        return FitSummary(int(steps.sum()), rate, wait, last.precision, minutes, dict(figures))
 
 
 @dataclass(frozen=True)
@@ -163,8 +145,8 @@ def fit_network(  # many arguments: each is something in which methods differ
     whole: Callable[[Any], Any] | None = None,
     embeddings: Sequence[Tensor] | None = None,
     labels: NDArray[np.int64] | None = None,
-) -> Fitted:
-    """Run the training loop of ``job`` on one network; what is not given is the job's.
+) -> tuple[FitSummary, Any]:
+    """Run the training loop of ``job`` on one network, and give that on the CPU; what is not given is the job's.
 
     Validation asks ``classifiers``, progress reports show ``stage``, ``meta`` goes to ``model.yaml``. The rest is as for
     :class:`~privface.training.SemiAdversarialTrainer` and its ``fit``.
@@ -181,7 +163,6 @@ def fit_network(  # many arguments: each is something in which methods differ
         protector=protector,
         whole=whole,
     )
-    began = time.monotonic()
     summary = trainer.fit(
         ArraySource(job.learn.pixels),
         job.learn.table.genders,
@@ -193,7 +174,7 @@ def fit_network(  # many arguments: each is something in which methods differ
         embeddings=embeddings,
         labels=labels,
     )
-    return Fitted(summary, trainer.averaged(), trainer.precision, (time.monotonic() - began) / 60)
+    return summary, trainer.averaged()
 
 
 def perturbation(settings: TrainSettings) -> Single:

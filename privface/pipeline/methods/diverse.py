@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -15,14 +16,13 @@ from privface.errors import ConfigError
 from privface.losses import Objective
 from privface.models import FlowSan, GenderProbe, Single
 from privface.pipeline.methods.base import (
-    Fitted,
     Job,
     fit_network,
     frozen_classifiers,
     seed_weights,
     semi_adversarial_step,
 )
-from privface.training import ArraySource, embed_originals
+from privface.training import ArraySource, FitSummary, embed_originals
 
 
 class DiverseOptions(Settings):
@@ -64,7 +64,7 @@ class Diverse:
         network: Callable[[], Single | FlowSan],
         run: Path,
         validate: Sequence[GenderProbe],
-    ) -> Fitted:
+    ) -> tuple[FitSummary, Any]:
         """Train the network of a number from 0 against its classifier; validation asks ``validate``.
 
         ``network`` makes it, with weights drawn from torch's global generator.

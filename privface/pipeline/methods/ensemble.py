@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from privface.errors import ConfigError
 from privface.models import CompactResNet, EnsembleSan, GenderProbe, Protector, Reader, Rule, save_network
 from privface.pipeline.methods.base import Job, Method, Outcome, perturbation, rank
@@ -19,7 +21,7 @@ def _train(job: Job, options: EnsembleOptions) -> Outcome:
     """The networks one by one, into ``members/``, then the ensemble (arXiv 1807.11936)."""
     parts = Diverse(job, options)
     readers = [_reader(c) for c in parts.classifiers] if options.rule == "undecided" else []
-    members = [
+    fitted = [
         parts.fit(
             number,
             network=lambda: perturbation(job.settings),
@@ -28,17 +30,14 @@ def _train(job: Job, options: EnsembleOptions) -> Outcome:
         )
         for number, classifier in enumerate(parts.classifiers)
     ]
-    ensemble = EnsembleSan([m.network for m in members], rule=options.rule, readers=readers)
-    validation = (
-        {}
-        if job.held is None
-        else Validation(job.held, job.matchers, parts.classifiers)(
-            Protector(ensemble, size=job.settings.size)
-        )
-    )
+    ensemble = EnsembleSan([network for _, network in fitted], rule=options.rule, readers=readers)
+    validation: Mapping[str, float] = {}
+    if job.held is not None:
+        watch = Validation(job.held, job.matchers, parts.classifiers)
+        validation = watch(Protector(ensemble, size=job.settings.size))
     if rank() == 0:
         save_network(job.run, ensemble, kind=ensemble.kind, meta=job.meta)
-    return Outcome.of(members, parts.classifiers, validation=validation)
+    return Outcome([summary for summary, _ in fitted], parts.classifiers, validation=validation)
 
 
 def _reader(classifier: GenderProbe) -> Reader:

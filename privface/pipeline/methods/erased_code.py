@@ -120,9 +120,11 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
         return network
 
     inputs = [torch.from_numpy(code) for code in codes]
-    fitted = fit_network(replace(job, learn=faces), step, classifiers=(), whole=assembled, embeddings=inputs)
+    summary, _ = fit_network(
+        replace(job, learn=faces), step, classifiers=(), whole=assembled, embeddings=inputs
+    )
     met = [*job.matchers, *(e for e in encoders if e not in job.matchers)]
-    return replace(Outcome.of([fitted], ()), matchers=met, people=tuple(map(str, faces.table.identities)))
+    return Outcome([summary], (), matchers=met, people=tuple(map(str, faces.table.identities)))
 
 
 def _pooled(job: Job, options: ErasedCodeOptions) -> tuple[LoadedFaces, NDArray[np.int64]]:

@@ -66,8 +66,8 @@ def _train(job: Job, options: PrivacyNetOptions) -> Outcome:
         **loss_terms(settings),
     )
     genders = [c for place, c in read_by if options.attributes[place] == GENDER]
-    fitted = fit_network(job, step, classifiers=genders, labels=labels)
-    return Outcome.of([fitted], [classifier for _, classifier in read_by])
+    summary, _ = fit_network(job, step, classifiers=genders, labels=labels)
+    return Outcome([summary], [classifier for _, classifier in read_by])
 
 
 def _codes(table: FaceTable, name: str) -> NDArray[np.int64]:
