@@ -23,7 +23,7 @@ from privface.config import (
 )
 from privface.data import LoadedFaces
 from privface.images import to_unit
-from privface.losses import AlignmentLoss, AttributeLoss, MatchingLoss, Objective, ReconstructionLoss
+from privface.losses import AlignmentLoss, AttributeLoss, MatchingLoss, ReconstructionLoss
 from privface.models import (
     Autoencoder,
     CompactResNet,
@@ -212,29 +212,21 @@ def semi_adversarial_step(
     classifiers: Sequence[GenderProbe],
     *,
     network: Callable[[], Single | FlowSan] | None = None,
-    objective: Objective | None = None,
-    adversary: float | None = None,
 ) -> SemiAdversarialStep:
-    """The step that the settings describe, or with another network, objective or weight of the adversaries on pixels.
-
-    Networks draw their weights from torch's global generator.
-    """
+    """The step that the settings describe, or with another network; weights are drawn from torch's global generator."""
     losses = job.settings.losses
-    if adversary is not None:
-        losses = losses.model_copy(update={"adversary": adversary})
     sizes = [matcher.embed(to_unit(job.learn.pixels[:1])).shape[1] for matcher in job.matchers]
     watchers = [EmbeddingAdversary(inputs=n) for n in sizes] if losses.embedding else ()
     chasers = job.settings.adversaries if losses.adversary else ()
-    adversaries = [pixel_adversary(entry, classifiers) for entry in chasers]
     return SemiAdversarialStep(
         perturbation(job.settings) if network is None else network(),
         matchers=job.matchers,
         classifiers=classifiers,
-        pixel_adversaries=adversaries,
+        pixel_adversaries=[pixel_adversary(entry, classifiers) for entry in chasers],
         embedding_adversaries=watchers,
         alignments=[AlignmentLoss(n) for n in sizes] if losses.alignment else (),
-        attribute=AttributeLoss(losses.objective if objective is None else objective),
-        **loss_terms(job.settings.model_copy(update={"losses": losses})),
+        attribute=AttributeLoss(losses.objective),
+        **loss_terms(job.settings),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,10 @@ class Diverse:
             matchers = job.matchers if job.settings.losses.matching else []
             self._embeddings = embed_originals(matchers, ArraySource(job.learn.pixels))
         seed_weights(seed, number)
-        step = semi_adversarial_step(
-            job,
-            [self.classifiers[number]],
-            network=network,
-            objective=self._options.objective,
-            adversary=self._options.adversary,
-        )
+        asked = {"objective": self._options.objective, "adversary": self._options.adversary}
+        losses = job.settings.losses.model_copy(update=asked)
+        told = replace(job, settings=job.settings.model_copy(update={"losses": losses}))
+        step = semi_adversarial_step(told, [self.classifiers[number]], network=network)
         return fit_network(
             job,
             step,
