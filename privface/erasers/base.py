@@ -19,12 +19,10 @@ BLOCK = 16_384
 
 @dataclass(frozen=True)
 class Promise:
-    """What may be expected of an eraser, before any audit.
+    """What may be expected of an eraser, before any audit, and the same in a sentence, with the paper that breaks it.
 
-    Attributes:
-        kind: ``"linear"``: on the fitting data no linear probe can read the label, provably;
-            ``"empirical"``: nothing but what an audit finds; ``"broken"``: a published attack reads the label.
-        text: The same in a sentence, with the paper that breaks it.
+    ``"linear"``: on the fitting data no linear probe can read the label, provably; ``"empirical"``: nothing but what an audit finds;
+    ``"broken"``: a published attack reads the label.
     """
 
     kind: Literal["linear", "empirical", "broken"]

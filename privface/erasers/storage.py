@@ -28,12 +28,9 @@ _PEOPLE = "people"
 
 @dataclass(frozen=True)
 class SavedEraser:
-    """A fitted eraser with its card.
+    """A fitted eraser, ready to ``transform``, with what was written beside it: data and counts.
 
-    Attributes:
-        eraser: Ready to ``transform``.
-        meta: What was written beside it: data and counts.
-        people: Hashes of the people it was fitted on, so that an audit can refuse them, shape ``(P,)``.
+    ``people`` are hashes, ``(P,)``, of those it was fitted on, so that an audit can refuse them.
     """
 
     eraser: Eraser

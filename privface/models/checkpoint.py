@@ -24,13 +24,9 @@ NetworkT = TypeVar("NetworkT", bound="nn.Module")
 
 @dataclass(frozen=True)
 class SavedNetwork:
-    """What a model folder holds.
+    """What a model folder holds: which network class the weights belong to, its constructor's arguments, its state dict on the CPU.
 
-    Attributes:
-        kind: Which network class the weights belong to.
-        config: Its constructor's keyword arguments.
-        weights: Its state dict, on the CPU.
-        meta: Everything else written beside it (data, hashes, figures).
+    ``meta`` is everything else written beside it (data, hashes, figures).
     """
 
     kind: str

@@ -38,17 +38,11 @@ def train(
 ) -> FitSummary:
     """Train a perturbation model.
 
-    The run folder holds ``model.safetensors`` and ``model.yaml`` (the protector), ``config.yaml``,
+    The run folder, which must be new or empty unless ``resume``, gets ``model.safetensors`` and ``model.yaml`` (the protector), ``config.yaml``,
     ``provenance.json``, ``log.csv``, ``classifiers/`` (gender classifiers trained on the way) and ``resume.ckpt``.
-    No image is written unless ``save_images`` asks for a contact sheet an epoch.
+    No image is written unless ``save_images`` asks for a contact sheet an epoch, with originals above protected images.
     A method with several networks keeps each in a folder of its own below (docs/methods.md).
-
-    Args:
-        settings: What to train, on what, against what and for how long.
-        run: Run folder; must be new or empty unless ``resume``.
-        resume: Go on from the last checkpoint; the result equals that of an unbroken run bit for bit.
-        save_images: Write ``contact_epoch_NNN.jpg`` with originals above protected images.
-        progress: Told about every stage.
+    With ``resume`` the result equals that of an unbroken run bit for bit.
 
     Raises:
         PrivfaceError: If data, models or settings do not fit; nothing of an earlier run is lost.

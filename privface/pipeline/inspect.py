@@ -434,17 +434,8 @@ def embed(
 ) -> pd.DataFrame:
     """Write embeddings of a face set to Parquet: file, identity, gender, cohorts, embedding; one row a photo.
 
-    Photos that cannot be read or show no face keep their row, with an empty embedding and the reason.
-
-    Args:
-        images: Face set, any form :func:`privface.data.open_source` reads; labels are optional.
-        out: Parquet file.
-        matcher: Matcher specification.
-        labels: CSV or Parquet with file, identity, gender.
-        faces: How photos are aligned.
-        size: Side of the aligned images.
-        device: Where the matcher computes.
-        progress: Told about every stage.
+    ``images`` has any form that :func:`privface.data.open_source` reads; labels are optional. Photos that cannot be read or show no face
+    keep their row, with an empty embedding and the reason.
 
     Raises:
         PrivfaceError: If the set or the matcher cannot be used, or ``out`` not be written.

@@ -48,10 +48,7 @@ class ArraySource:
 class DecodingSource:
     """Faces decoded and aligned from disk on every visit, for sets that do not fit in memory.
 
-    Args:
-        load: Gives one aligned face, uint8 ``(H, W, 3)``, by position.
-        count: Number of faces.
-        workers: Decoding threads.
+    ``load`` gives one aligned face, uint8 ``(H, W, 3)``, by position; ``workers`` threads call it.
     """
 
     def __init__(self, load: Callable[[int], NDArray[np.uint8]], *, count: int, workers: int = 2) -> None:

@@ -25,9 +25,7 @@ NetworkT = TypeVar("NetworkT", bound=nn.Module)
 class PixelAdversary(nn.Module):
     """A gender classifier that learns on protected pixels while the protector learns to resist it.
 
-    Args:
-        spec: Which part of the frame it sees, and at which size; different adversaries see differently.
-        network: Keyword arguments of :class:`~privface.models.CompactResNet`.
+    ``spec`` says which part of the frame it sees, and at which size; ``network`` are arguments of :class:`~privface.models.CompactResNet`.
     """
 
     def __init__(self, *, spec: InputSpec, network: Mapping[str, Any]) -> None:
