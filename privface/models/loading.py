@@ -54,9 +54,7 @@ class GenderProbe(FaceModel):
     ) -> None:
         super().__init__(network, **options)
         self.output, self.male = output, male
-
-    def _reads(self) -> tuple[object, ...]:
-        return self.output, self.male
+        self.read = output, male
 
     def logit(self, images: Tensor) -> Tensor:
         """Log-odds of "male", shape ``(N,)``, differentiable."""

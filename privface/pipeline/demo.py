@@ -80,7 +80,11 @@ def run_demo(
         OutputError: If ``out`` holds something that is no demo.
         DataError: If ``seed`` is negative.
     """
-    _refuse_others(out)
+    require_folder(out)
+    if any(out.iterdir()) and not (out / MARKER).is_file():
+        raise OutputError(
+            f"{out} is not empty and no earlier demo.", hint="Choose another --out, or empty the folder."
+        )
     groups = _people(seed, size)
     _start_afresh(out)
     with _one_thread():
@@ -153,14 +157,6 @@ def _people(seed: int, size: DemoSize) -> tuple[GeneratedFaces, GeneratedFaces, 
         group(size.model_people, size.train_people, size.train_photos),
         group(learnt, size.audit_people, size.audit_photos),
     )
-
-
-def _refuse_others(out: Path) -> None:
-    require_folder(out)
-    if any(out.iterdir()) and not (out / MARKER).is_file():
-        raise OutputError(
-            f"{out} is not empty and no earlier demo.", hint="Choose another --out, or empty the folder."
-        )
 
 
 def _start_afresh(out: Path) -> None:

@@ -401,15 +401,16 @@ def _run(
                 f"Matcher {matcher.name} gave no finite embedding for {len(few)} original photos.",
                 hint="Check its weights and the input range in its sidecar or input_spec.",
             )
-    auditor = build_auditor(
+    trained = set((models.provenance or {}).get("people", ()))
+    met = [str(person) for person in np.unique(data.identities) if person_digest(str(person)) in trained]
+    return build_auditor(
         options,
         matchers=models.matchers,
         probes=models.probes,
-        exclude_people=_met(data, models.provenance),
+        exclude_people=met,
         pairs=pairs,
         progress=progress,
-    )
-    return auditor.run(data)
+    ).run(data)
 
 
 def write_results(
@@ -523,13 +524,6 @@ def _marked(model: ModelT, provenance: Mapping[str, Any] | None) -> ModelT:
         seen = {entry["sha256"] for key in ("matchers", "classifiers") for entry in provenance.get(key, ())}
         model.seen = model.weights_sha256 in seen
     return model
-
-
-def _met(data: AuditData, provenance: Mapping[str, Any] | None) -> list[str]:
-    if provenance is None:
-        return []
-    met = set(provenance.get("people", ()))
-    return [str(person) for person in np.unique(data.identities) if person_digest(str(person)) in met]
 
 
 def _sheet(data: AuditData) -> bytes:
