@@ -403,13 +403,7 @@ class ErasedCode(Protectable):
                 )
             self.chosen = code_size
         if hide is not None:
-            names = [attribute.name for attribute in self.attributes]
-            if not hide or set(hide) - set(names):
-                raise ConfigError(
-                    f"hide {', '.join(hide) or 'nothing'}: this model hides {', '.join(names)}, one or several of them.",
-                    hint="Choose among them, or train with method_options.attributes.",
-                )
-            self.hidden = tuple(name for name in names if name in hide)
+            self.hidden = self.among(hide, [attribute.name for attribute in self.attributes])
 
     def place(self, device: Device) -> None:
         """Move to a device, and make the encoders ready for calls from several threads."""
