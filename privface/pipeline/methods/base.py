@@ -40,7 +40,7 @@ from privface.models import (
 from privface.models.checkpoint import load_network, restore
 from privface.models.loading import FACE_BOX
 from privface.pipeline.faces import Progress, join, load_aligned, open_data
-from privface.pipeline.methods.watching import AnyProtector, SheetWriter, Validation
+from privface.pipeline.methods.watching import AnyProtector, Validation, sheet_writer
 from privface.records import FRAME, Box, FaceTable, InputSpec
 from privface.training import (
     ArraySource,
@@ -158,7 +158,7 @@ def fit_network(  # many arguments: each is something in which methods differ
         settings=LoopSettings(**loop, seed=settings.seed if seed is None else seed),
         progress=job.told(stage),
         validate=None if job.held is None else Validation(job.held, job.matchers, list(classifiers)),
-        on_epoch=SheetWriter(folder, job.held or job.learn) if job.save_images else None,
+        on_epoch=sheet_writer(folder, job.held or job.learn) if job.save_images else None,
         tensorboard=settings.tensorboard,
         protector=protector,
         whole=whole,
@@ -218,11 +218,12 @@ def semi_adversarial_step(
     sizes = [matcher.embed(to_unit(job.learn.pixels[:1])).shape[1] for matcher in job.matchers]
     watchers = [EmbeddingAdversary(inputs=n) for n in sizes] if losses.embedding else ()
     chasers = job.settings.adversaries if losses.adversary else ()
+    adversaries = [pixel_adversary(entry, classifiers) for entry in chasers]  # drawn before the network
     return SemiAdversarialStep(
         perturbation(job.settings) if network is None else network(),
         matchers=job.matchers,
         classifiers=classifiers,
-        pixel_adversaries=[pixel_adversary(entry, classifiers) for entry in chasers],
+        pixel_adversaries=adversaries,
         embedding_adversaries=watchers,
         alignments=[AlignmentLoss(n) for n in sizes] if losses.alignment else (),
         attribute=AttributeLoss(losses.objective),
