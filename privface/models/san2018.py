@@ -233,13 +233,10 @@ class San2018Protector:
         protected = np.empty(batch.shape, np.float32)
         with torch.inference_mode():
             for place, code in enumerate(genders.tolist()):
-                protected[place] = self._protect(batch[place : place + 1].float(), code).numpy()
+                image = to_grey(batch[place : place + 1].float())
+                grey = self.network(image, self._same[code][None], self._chosen[code][None])
+                protected[place] = from_grey(grey, size=self.size)[0].clamp(0.0, 1.0).numpy()
         return protected
-
-    def _protect(self, image: Tensor, gender: int) -> Tensor:
-        """One image ``(1, 3, size, size)``; gives ``(3, size, size)``."""
-        grey = self.network(to_grey(image), self._same[gender][None], self._chosen[gender][None])
-        return from_grey(grey, size=self.size)[0].clamp(0.0, 1.0)
 
 
 class LabelledProtector:

@@ -120,7 +120,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to train a protector, one file each: ``train`` takes settings of the class ``options`` and leaves a protector in the run folder."""
+    """A way to train a protector, one file each.
+
+    ``train`` takes settings of the class ``options`` and leaves a protector in the run folder.
+    """
 
     name: str
     train: Callable[[Job, Any], Outcome]
