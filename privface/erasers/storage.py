@@ -68,14 +68,15 @@ def save_eraser(
     write_atomic(folder / WEIGHTS, save_safetensors(arrays))
 
 
-def load_eraser(folder: Path) -> SavedEraser:
-    """Read the folder of a fitted eraser.
+def load_eraser(folder: Path, methods: Mapping[str, type[Eraser]] | None = None) -> SavedEraser:
+    """Read the folder of a fitted eraser, of one of ``methods``; by default those of privface.
 
     Raises:
         CheckpointError: If a file is missing, damaged, a pickle, or of an unknown method.
     """
     from privface.erasers import METHODS  # noqa: PLC0415 - the package names this function
 
+    methods = METHODS if methods is None else methods
     if folder.is_file():
         raise CheckpointError(
             f"{folder.name} is a file; an eraser is a folder with {WEIGHTS} and {CARD}.",
@@ -95,9 +96,9 @@ def load_eraser(folder: Path) -> SavedEraser:
         raise CheckpointError(
             f"{folder / CARD} is damaged ({type(error).__name__}).", hint="Fit again or restore the file."
         ) from error
-    if method not in METHODS:
+    if method not in methods:
         raise CheckpointError(
-            f"{folder} holds the method {method!r}; known are {', '.join(METHODS)}.", hint="Fit again."
+            f"{folder} holds the method {method!r}; known are {', '.join(methods)}.", hint="Fit again."
         )
     try:
         arrays = load_safetensors((folder / WEIGHTS).read_bytes())
@@ -111,7 +112,7 @@ def load_eraser(folder: Path) -> SavedEraser:
     if bad:
         raise CheckpointError(f"{folder / WEIGHTS}: {bad[0]!r} is not finite.", hint="Fit again.")
     try:
-        eraser = METHODS[method](**parameters).restore(arrays, dimensions=dimensions)
+        eraser = methods[method](**parameters).restore(arrays, dimensions=dimensions)
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{folder}: {WEIGHTS} does not fit {CARD} ({str(error).splitlines()[0][:160]}).",
