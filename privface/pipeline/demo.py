@@ -80,12 +80,12 @@ def run_demo(
         OutputError: If ``out`` holds something that is no demo.
         DataError: If ``seed`` is negative.
     """
-    require_folder(out)
-    if any(out.iterdir()) and not (out / MARKER).is_file():
+    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
         raise OutputError(
             f"{out} is not empty and no earlier demo.", hint="Choose another --out, or empty the folder."
         )
     groups = _people(seed, size)
+    require_folder(out)
     _start_afresh(out)
     with _one_thread():
         return _run(out, groups, seed, size, progress)
