@@ -1,4 +1,4 @@
-"""Settings of a training run: YAML in, checked and frozen, a fingerprint out."""
+"""Settings of a training run: YAML in, checked and frozen, a fingerprint out; docs/training.md says what each means."""
 
 from __future__ import annotations
 
@@ -11,13 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from privface.errors import ConfigError
@@ -38,28 +32,22 @@ class Settings(BaseModel):
 class DataSettings(Settings):
     """One labelled face set."""
 
-    source: str = Field(description="Path, or kind:path as in lfw:, utkface:, celeba:, folder:, table:.")
-    labels: str | None = Field(None, description="CSV or Parquet with file, identity, gender.")
-    split: str | None = Field(None, description="Take only rows whose split column has this value.")
-    faces: Alignment = Field(
-        "auto", description="auto: landmarks from the labels, else detect; aligned: crops already."
-    )
-    minimum_age: float | None = Field(
-        None, ge=0, description="Leave out faces with a labelled age below this."
-    )
+    source: str
+    labels: str | None = None
+    split: str | None = None
+    faces: Alignment = "auto"
+    minimum_age: float | None = Field(None, ge=0)
 
 
 class ClassifierSettings(Settings):
     """A frozen gender classifier: one trained here, or one given by ``spec``."""
 
-    spec: str | None = Field(None, description="onnx:..., module:... or mini:...; left out, one is trained.")
-    size: int = Field(80, ge=16, le=448, description="Input side in pixels.")
-    crop: Literal["frame", "box"] = Field(
-        "frame", description="The whole ArcFace frame, or the plain face box."
-    )
+    spec: str | None = None
+    size: int = Field(80, ge=16, le=448)
+    crop: Literal["frame", "box"] = "frame"
     width: int = Field(24, ge=8, le=256)
     stages: int = Field(4, ge=1, le=6)
-    separable: bool = Field(False, description="Depthwise separable convolutions.")
+    separable: bool = False
     epochs: int = Field(3, ge=1)
     epoch_images: int | None = Field(None, ge=64)
 
@@ -71,30 +59,22 @@ class AdversarySettings(Settings):
     crop: Literal["frame", "box"] = "frame"
     width: int = Field(24, ge=8, le=256)
     stages: int = Field(4, ge=1, le=6)
-    separable: bool = Field(False, description="Depthwise separable convolutions.")
-    warm_start: bool = Field(
-        True, description="Begin as a copy of a classifier of the same shape trained here, if any."
-    )
+    separable: bool = False
+    warm_start: bool = True
 
 
 class AutoencoderSettings(Settings):
     """The network that is trained; all but ``variant`` and ``options`` describe the network ``san``."""
 
-    variant: str = Field(
-        "san", description="san, or one of the family: convolutional, sparse, variational, ..."
-    )
-    options: dict[str, Any] = Field(
-        {}, description="Settings of a network of the family, such as {code: 128}."
-    )
+    variant: str = "san"
+    options: dict[str, Any] = {}
     width: int = Field(32, ge=4, le=512)
     depth: int = Field(3, ge=1, le=6)
     blocks: int = Field(2, ge=1, le=8)
     skips: bool = True
     stem: Literal["unshuffle", "full"] = "unshuffle"
     output: Literal["residual", "direct"] = "residual"
-    colour: Literal["free", "kept", "dropped"] = Field(
-        "free", description="What the network may do with colour: anything, nothing, or leave it out."
-    )
+    colour: Literal["free", "kept", "dropped"] = "free"
 
 
 class LossWeights(Settings):
@@ -106,45 +86,29 @@ class LossWeights(Settings):
 
     reconstruction: float = Field(1.0, ge=0)
     matching: float = Field(1.0, ge=0)
-    frozen: float = Field(0.5, ge=0, description="Frozen gender classifiers.")
-    adversary: float = Field(0.5, ge=0, description="Adversaries that learn on protected pixels.")
-    embedding: float = Field(0.0, ge=0, description="Adversaries that learn on the matchers' embeddings.")
-    alignment: float = Field(
-        0.0, ge=0, description="Likeness of both genders' embeddings in mean and covariance."
-    )
-    code: float = Field(0.0, ge=0, description="L1 on the code.")
-    matching_share: float = Field(1.0, gt=0, le=1, description="Share of a batch that the matchers see.")
-    matching_views: bool = Field(
-        False,
-        description="Matchers see flipped and shifted views, so that identity holds for unseen ones, too.",
-    )
+    frozen: float = Field(0.5, ge=0)
+    adversary: float = Field(0.5, ge=0)
+    embedding: float = Field(0.0, ge=0)
+    alignment: float = Field(0.0, ge=0)
+    code: float = Field(0.0, ge=0)
+    matching_share: float = Field(1.0, gt=0, le=1)
+    matching_views: bool = False
 
 
 class LossSettings(LossWeights):
     """The terms' weights, and what they ask for."""
 
-    l1: float = Field(1.0, ge=0, description="Share of L1 in the reconstruction.")
+    l1: float = Field(1.0, ge=0)
     l2: float = Field(0.0, ge=0)
     ssim: float = Field(0.2, ge=0)
-    tone: float = Field(
-        4.0, ge=0, description="Error of 8 x 8 block means: keeps brightness and colour of regions."
-    )
-    margin: float = Field(
-        1.0, gt=-1, le=1, description="Cosine to the original at which matching stops pulling."
-    )
+    tone: float = Field(4.0, ge=0)
+    margin: float = Field(1.0, gt=-1, le=1)
     objective: Literal["flip", "uninformative", "align"] = "uninformative"
 
     @model_validator(mode="after")
     def _something_counts(self) -> LossSettings:
-        if (
-            not self.reconstruction
-            + self.matching
-            + self.frozen
-            + self.adversary
-            + self.embedding
-            + self.alignment
-            + self.code
-        ):
+        terms = ("reconstruction", "matching", "frozen", "adversary", "embedding", "alignment", "code")
+        if not any(getattr(self, name) for name in terms):
             raise ValueError("all loss weights are 0, so there is nothing to learn")
         if self.reconstruction and not self.l1 + self.l2 + self.ssim + self.tone:
             raise ValueError("l1, l2, ssim and tone are all 0, but reconstruction counts")
@@ -155,51 +119,35 @@ class LoopOptions(Settings):
     """How training is scheduled."""
 
     epochs: int = Field(10, ge=1)
-    batch_size: int = Field(
-        32, ge=2, multiple_of=2, description="Images a step and process; both genders stand in it equally."
-    )
-    learning_rate: float = Field(
-        5e-4, gt=0, description="Adam's, for the autoencoder; decays to a tenth over training (cosine)."
-    )
-    adversary_rate: float = Field(5e-4, gt=0, description="Adam's, for the adversaries.")
+    batch_size: int = Field(32, ge=2, multiple_of=2)
+    learning_rate: float = Field(5e-4, gt=0)
+    adversary_rate: float = Field(5e-4, gt=0)
     # a residual network starts as the identity, and full-sized first steps throw it far off
-    warmup_steps: int = Field(100, ge=0, description="Steps over which the autoencoder's rate rises.")
-    clip: float = Field(1.0, gt=0, description="Largest gradient norm of the autoencoder.")
-    ema: float = Field(
-        0.99, ge=0, lt=1, description="Decay of the weight average that is kept; 0 keeps the last weights."
-    )
-    epoch_images: int | None = Field(
-        None, ge=2, description="Images an epoch; by default every photo of the larger gender once."
-    )
-    refresh_epochs: int = Field(
-        0, ge=0, description="Every so many epochs the oldest pixel adversary starts afresh; 0 never."
-    )
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
-        "auto", description="auto: bf16 where the device computes it in hardware, else fp32."
-    )
+    warmup_steps: int = Field(100, ge=0)
+    clip: float = Field(1.0, gt=0)
+    ema: float = Field(0.99, ge=0, lt=1)
+    epoch_images: int | None = Field(None, ge=2)
+    refresh_epochs: int = Field(0, ge=0)
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: int = Field(1, ge=1, description="Processes (with torchrun) or GPUs.")
-    checkpoint_minutes: float = Field(5.0, gt=0, description="Longest time that a kill can cost.")
+    devices: int = Field(1, ge=1)
+    checkpoint_minutes: float = Field(5.0, gt=0)
 
 
 class TrainSettings(Settings):
     """Everything that ``privface train`` needs."""
 
-    method: str = Field(OWN_METHOD, description="What is trained; privface.pipeline.methods lists the names.")
-    method_options: dict[str, Any] = Field({}, description="Settings of that method alone.")
+    method: str = OWN_METHOD
+    method_options: dict[str, Any] = {}
     data: DataSettings
-    gender_data: tuple[DataSettings, ...] = Field(
-        (), description="Further sets for training gender classifiers."
-    )
-    validation_share: float = Field(0.1, ge=0, lt=0.5, description="Share of people kept for validation.")
-    size: int = Field(112, ge=32, le=448, description="Side of the aligned images.")
-    matchers: tuple[str, ...] = Field(..., min_length=1, description="Matchers to be kept working.")
+    gender_data: tuple[DataSettings, ...] = ()
+    validation_share: float = Field(0.1, ge=0, lt=0.5)
+    size: int = Field(112, ge=32, le=448)
+    matchers: tuple[str, ...] = Field(..., min_length=1)
     classifiers: tuple[ClassifierSettings, ...] = (ClassifierSettings(),)
     adversaries: tuple[AdversarySettings, ...] = (AdversarySettings(),)
     autoencoder: AutoencoderSettings = AutoencoderSettings()
-    start: str | None = Field(
-        None, description="Run folder whose network training begins with, instead of random weights."
-    )
+    start: str | None = None
     losses: LossSettings = LossSettings()
     loop: LoopOptions = LoopOptions()
     seed: int = Field(0, ge=0)
@@ -240,22 +188,12 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> TrainSettings:
     """
     content = read_mapping(path, page="docs/training.md", least="`data` and `matchers`")
     for override in overrides:
-        key, value = _assignment(override, example="loop.epochs=3")
-        put_value(content, key, value, shown=f"--set {override!r}")
+        put_value(content, *_assignment(override, example="loop.epochs=3"), shown=f"--set {override!r}")
     return parse_settings(content, where=str(path))
 
 
 def read_mapping(path: Path, *, page: str, least: str) -> dict[str, Any]:
-    """A YAML file of settings as plain data, unchecked.
-
-    Args:
-        path: YAML file.
-        page: The page that describes such a file.
-        least: What it must hold at least, in words.
-
-    Raises:
-        ConfigError: If it cannot be read, is no YAML or no mapping, or has a key twice.
-    """
+    """A YAML file of settings as plain data, unchecked; errors name the ``page`` that describes it and what it must hold at ``least``."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  # a safe one
     except OSError as error:
@@ -288,11 +226,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_settings(content: dict[str, Any], *, where: str = "settings") -> TrainSettings:
-    """Check a nested mapping and freeze it.
-
-    Raises:
-        ConfigError: As for :func:`load_settings`; every faulty key is named.
-    """
+    """Check a nested mapping and freeze it; errors as for :func:`load_settings`."""
     return check_settings(TrainSettings, expand(content), where=where)
 
 
@@ -325,16 +259,9 @@ def _fault(fault: ErrorDetails) -> str:
 
 
 def put_value(content: dict[str, Any], key: str, value: Any, *, shown: str) -> None:
-    """Put a value where a dotted key such as ``loop.epochs`` or ``classifiers.0.size`` points.
+    """Put a value where a dotted key such as ``loop.epochs`` or ``classifiers.0.size`` points; messages call the change ``shown``.
 
-    Args:
-        content: Settings as plain data, changed in place; sections that are missing are made, positions of a list are not.
-        key: Where.
-        value: What.
-        shown: How messages name the change.
-
-    Raises:
-        ConfigError: If the key leads through a value that holds no further settings, or past a list.
+    The plain data in ``content`` are changed in place; sections that are missing are made, positions of a list are not.
     """
     *parents, last = key.split(".")
     place: Any = content
@@ -380,11 +307,7 @@ def _assignment(text: str, *, example: str) -> tuple[str, Any]:
 
 
 def expand(value: Any) -> Any:
-    """Replace ``${NAME}`` by environment variables in all texts of nested data, and read ``1e-3`` as a number.
-
-    Raises:
-        ConfigError: If a variable is not set.
-    """
+    """Replace ``${NAME}`` by environment variables in all texts of nested data, and read ``1e-3`` as a number."""
     if isinstance(value, dict):
         return {str(k): expand(v) for k, v in value.items()}
     if isinstance(value, list):

@@ -11,15 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 def set_rate(
     optimizer: torch.optim.Optimizer, done: int, total: int, *, rise: float, floor: float = 0.0
 ) -> None:
-    """Set the rate of the next step: it rises to the optimiser's own, then falls along a cosine.
-
-    Args:
-        optimizer: Made with the highest rate.
-        done: Steps taken.
-        total: Steps in all.
-        rise: Steps over which it rises.
-        floor: Share of the highest rate at which it ends.
-    """
+    """Set the rate of the next step: it rises to the optimiser's own over ``rise`` steps, then falls along a cosine to a share ``floor`` of it."""
     warm = min(1.0, (done + 1) / max(1.0, rise))
     factor = warm * (floor + 0.5 * (1 - floor) * (1 + float(np.cos(np.pi * done / total))))
     for group in optimizer.param_groups:
@@ -29,9 +21,7 @@ def set_rate(
 def moving_average(network: nn.Module, decay: float) -> AveragedModel:
     """A moving average of weights and buffers, with a short memory at first: the untrained start does not linger.
 
-    Args:
-        network: Averaged from the weights that it has now, whenever ``update_parameters`` is called.
-        decay: Of the average after many steps; 0 takes the last weights.
+    It begins with the weights that the network has now; ``decay`` is that after many steps, and 0 takes the last weights.
     """
 
     def update(means: list[Tensor], values: list[Tensor], steps: Tensor) -> None:

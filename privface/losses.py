@@ -138,8 +138,8 @@ class AlignmentLoss(nn.Module):
 
     Args:
         size: Embedding size D.
-        decay: Of the moving averages; 0.99 remembers about a hundred batches.
-        shrinkage: Share of the mean variance that is added to each, so that directions without spread do not count.
+        decay: Of the moving averages, in (0, 1); 0.99 remembers about a hundred batches.
+        shrinkage: Share of the mean variance that is added to each, above 0, so that directions without spread do not count.
     """
 
     means: Tensor
@@ -148,10 +148,6 @@ class AlignmentLoss(nn.Module):
 
     def __init__(self, size: int, *, decay: float = 0.99, shrinkage: float = 0.1) -> None:
         super().__init__()
-        if not 0.0 < decay < 1.0 or shrinkage <= 0.0:
-            raise ConfigError(
-                f"decay={decay}, shrinkage={shrinkage}.", hint="decay in (0, 1), shrinkage above 0."
-            )
         self.decay, self.shrinkage = decay, shrinkage
         self.register_buffer("means", torch.zeros(2, size))
         self.register_buffer("seconds", torch.zeros(2, size, size))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from privface.lazy import on_demand
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from privface.erasers.projection import MeanProjection
     from privface.erasers.regional import RegionalTransport
     from privface.erasers.rlace import RLACE
-    from privface.erasers.storage import CARD, SavedEraser, save_eraser
+    from privface.erasers.storage import CARD, SavedEraser, load_eraser, save_eraser
     from privface.erasers.transport import GaussianTransport
     from privface.erasers.vleed import VLEED
 else:
@@ -57,17 +56,6 @@ class _Methods(Mapping[str, "type[Eraser]"]):
 
 METHODS: Mapping[str, type[Eraser]] = _Methods()
 """Every eraser by its name on the command line."""
-
-
-def load_eraser(folder: Path) -> SavedEraser:
-    """Read the folder of a fitted eraser.
-
-    Raises:
-        CheckpointError: If a file is missing, damaged, a pickle, or of an unknown method.
-    """
-    from privface.erasers.storage import load_eraser as load  # noqa: PLC0415
-
-    return load(folder, METHODS)
 
 
 __all__ = [

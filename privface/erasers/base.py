@@ -19,12 +19,10 @@ BLOCK = 16_384
 
 @dataclass(frozen=True)
 class Promise:
-    """What may be expected of an eraser, before any audit.
+    """What may be expected of an eraser, before any audit, and the same in a sentence, with the paper that breaks it.
 
-    Attributes:
-        kind: ``"linear"``: on the fitting data no linear probe can read the label, provably;
-            ``"empirical"``: nothing but what an audit finds; ``"broken"``: a published attack reads the label.
-        text: The same in a sentence, with the paper that breaks it.
+    ``"linear"``: on the fitting data no linear probe can read the label, provably; ``"empirical"``: nothing but what an audit finds;
+    ``"broken"``: a published attack reads the label.
     """
 
     kind: Literal["linear", "empirical", "broken"]
@@ -154,11 +152,7 @@ class StreamingEraser(Eraser):
 
 
 def two_labels(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The two labels, and which rows have the second one.
-
-    Raises:
-        ValueError: If there are not exactly two.
-    """
+    """The two labels, and which rows have the second one."""
     classes, codes = np.unique(labels, return_inverse=True)
     if len(classes) != 2:
         raise ValueError(
@@ -169,11 +163,7 @@ def two_labels(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
 
 
 def require_several(classes: NDArray[Any]) -> None:
-    """Refuse a single label.
-
-    Raises:
-        ValueError: If there are fewer than two.
-    """
+    """Refuse a single label."""
     if len(classes) < 2:
         raise ValueError(
             f"y holds {len(classes)} class: {classes.tolist()}. Give labels of 2 classes or more."
@@ -181,11 +171,7 @@ def require_several(classes: NDArray[Any]) -> None:
 
 
 def known_codes(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.int64]:
-    """Labels as their places in the sorted ``classes``.
-
-    Raises:
-        ValueError: If a label is none of ``classes``.
-    """
+    """Labels as their places in the sorted ``classes``."""
     unknown = np.setdiff1d(labels, classes).tolist()
     if unknown:
         raise ValueError(f"y holds {unknown[0]!r}; the labels are {classes.tolist()}.")
@@ -193,11 +179,7 @@ def known_codes(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.int64
 
 
 def require_range(name: str, value: float, low: float, high: float) -> None:
-    """Refuse a setting outside ``[low, high]``.
-
-    Raises:
-        ValueError: With name, value and range.
-    """
+    """Refuse a setting outside ``[low, high]``."""
     if not low <= value <= high:
         raise ValueError(f"{name}={value!r} is out of range; it lies in [{low:g}, {high:g}].")
 

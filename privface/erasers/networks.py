@@ -25,13 +25,7 @@ _ROWS_AT_ONCE = 65_536
 
 @dataclass(frozen=True)
 class FittingSets:
-    """Unit rows of one or more labelled sets, one after the other.
-
-    Attributes:
-        units: Shape ``(N, D)``.
-        codes: Labels 0 and 1, shape ``(N,)``.
-        sets: Number of the set, shape ``(N,)``.
-    """
+    """Unit rows ``(N, D)`` of one or more labelled sets, one after the other, with labels 0 and 1 and the number of the set, ``(N,)``."""
 
     units: NDArray[np.float64]
     codes: NDArray[np.int64]
@@ -48,16 +42,10 @@ class FittingSets:
 
 
 class Game(nn.Module):
-    """One method's networks and losses.
+    """One method's networks and losses on the fitting rows ``units``, ``(N, D)``.
 
-    Args:
-        kept: The transform, part of what is trained.
-        units: The fitting rows, ``(N, D)``.
-        parts: Networks that learn with it, by name.
-        size: Values of an erased row.
-        opponents: Number of readers of the label.
-        opponent_rate: Their learning rate.
-        restart: Steps after which an opponent, each in turn, begins anew; 0 never.
+    ``kept`` is the transform, ``parts`` learn with it; erased rows have ``size`` values. Of the ``opponents``, readers of the label, each in turn
+    begins anew after ``restart`` steps, never for 0.
     """
 
     def __init__(
@@ -84,12 +72,9 @@ class Game(nn.Module):
 
     @abstractmethod
     def loss(self, erased: Tensor, rows: Tensor, codes: Tensor) -> Tensor:
-        """What the protector minimises.
+        """What the protector minimises for erased rows, as :meth:`outputs` gave them for positions ``rows``, ``(B,)``, with labels ``codes``.
 
-        Args:
-            erased: What :meth:`outputs` gave for ``rows``.
-            rows: Positions, ``(B,)``: equally many of each group of :attr:`FittingSets.groups`, group by group.
-            codes: Labels, ``(B,)``.
+        There are equally many rows of each group of :attr:`FittingSets.groups`, group by group.
         """
 
     def opponent(self, number: int) -> Opponent:
@@ -248,12 +233,7 @@ def _chaser(game: Game, opponent: nn.Module) -> torch.optim.Optimizer:
 
 @dataclass(kw_only=True, eq=False, repr=False)  # scikit-learn has its own
 class EncodingEraser(ClassNamePrefixFeaturesOutMixin, NetworkEraser):  # type: ignore[misc]  # scikit-learn has no types
-    """Base of erasers whose template is a code.
-
-    Args:
-        size: Values of the code; 0 takes the embedding's own size.
-        similarity: Weight of the kept cosines.
-    """
+    """Base of erasers whose template is a code of ``size`` values, 0 for the embedding's own; ``similarity`` weighs the kept cosines."""
 
     size: int = 0
     similarity: float = 20.0
@@ -295,10 +275,7 @@ class Residual(nn.Module):
 class Opponent(nn.Module):
     """An opponent: log-odds of the second label from erased rows ``(N, E)``, shape ``(N, 1)``.
 
-    Args:
-        dimensions: Values a row.
-        number: Opponents differ in width and activation; every fourth one looks at squared projections, which is
-            where a covariance shows.
+    Opponents differ by number in width and activation; every fourth one looks at squared projections, where a covariance shows.
     """
 
     def __init__(self, *, dimensions: int, number: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,9 @@ _PEOPLE = "people"
 
 @dataclass(frozen=True)
 class SavedEraser:
-    """A fitted eraser with its card.
+    """A fitted eraser, ready to ``transform``, with what was written beside it: data and counts.
 
-    Attributes:
-        eraser: Ready to ``transform``.
-        meta: What was written beside it: data and counts.
-        people: Hashes of the people it was fitted on, so that an audit can refuse them, shape ``(P,)``.
+    ``people`` are hashes, ``(P,)``, of those it was fitted on, so that an audit can refuse them.
     """
 
     eraser: Eraser
@@ -71,12 +68,15 @@ def save_eraser(
     write_atomic(folder / WEIGHTS, save_safetensors(arrays))
 
 
-def load_eraser(folder: Path, methods: Mapping[str, Callable[..., Eraser]]) -> SavedEraser:
-    """Read a folder that :func:`save_eraser` wrote, for one of the ``methods``, classes by name.
+def load_eraser(folder: Path, methods: Mapping[str, type[Eraser]] | None = None) -> SavedEraser:
+    """Read the folder of a fitted eraser, of one of ``methods``; by default those of privface.
 
     Raises:
         CheckpointError: If a file is missing, damaged, a pickle, or of an unknown method.
     """
+    from privface.erasers import METHODS  # noqa: PLC0415 - the package names this function
+
+    methods = METHODS if methods is None else methods
     if folder.is_file():
         raise CheckpointError(
             f"{folder.name} is a file; an eraser is a folder with {WEIGHTS} and {CARD}.",

@@ -83,12 +83,7 @@ class GaussianTransport(OneToOneFeatureMixin, StreamingEraser):  # type: ignore[
 
 
 class ClassMoments:
-    """Exact running sums of each of ``C`` labels' rows, merged as by Chan, Golub and LeVeque (1983).
-
-    Attributes:
-        counts: Rows of each label so far, shape ``(C,)``.
-        means: Shape ``(C, D)``.
-    """
+    """Exact running sums of each of ``C`` labels' rows, merged as by Chan, Golub and LeVeque (1983): counts ``(C,)``, means ``(C, D)``."""
 
     def __init__(self, dimensions: int, *, labels: int) -> None:
         self.counts = np.zeros(labels)

@@ -69,24 +69,13 @@ class SemiAdversarialAutoencoder(Protectable):
         colour: Literal["free", "kept", "dropped"] = "free",
     ) -> None:
         super().__init__()
-        if width < 4 or depth < 1 or blocks < 1:
-            raise ModelError(
-                f"width={width}, depth={depth}, blocks={blocks}: too small.",
-                hint="Use width >= 4, depth >= 1, blocks >= 1.",
-            )
         if output == "direct" and colour == "kept":
             raise ModelError(
                 "A network that paints the image anew has no colour to keep.",
                 hint='Use output "residual", or colour "free" or "dropped".',
             )
-        self._config: dict[str, Any] = {
-            "width": width,
-            "depth": depth,
-            "blocks": blocks,
-            "skips": skips,
-            "stem": stem,
-            "output": output,
-        }
+        self._config: dict[str, Any] = {"width": width, "depth": depth, "blocks": blocks}
+        self._config |= {"skips": skips, "stem": stem, "output": output}
         if colour != "free":  # cards written before there was a choice stay as they are
             self._config["colour"] = colour
         self.skips, self.stem, self.output, self.colour = skips, stem, output, colour

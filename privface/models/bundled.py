@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from privface.errors import CheckpointError, ModelError
 
@@ -37,14 +37,8 @@ _CURE = "Install privface again: pip install --force-reinstall --no-deps privfac
 class BundledModel:
     """A model of the package, as its manifest describes it.
 
-    Attributes:
-        spec: How commands name it, such as ``bundled:erased``.
-        role: What it is.
-        folder: Where it lies, laid out like a run folder. The matcher lies in the protector's, as the encoder of its network.
-        card: What is known of it, Markdown.
-        licence: Of the weights, and of the photos that they learnt from.
-        source: Who trained it, and on what.
-        files: SHA-256 of every file that loading reads, by name.
+    The ``folder`` is laid out like a run folder; the matcher lies in the protector's, as the encoder of its network. ``card`` is Markdown,
+    ``files`` has the SHA-256 of every file that loading reads.
     """
 
     spec: str
@@ -62,14 +56,22 @@ def is_bundled(spec: str | Path) -> bool:
 
 
 def bundled_models() -> tuple[BundledModel, ...]:
-    """Every model of the package, by name; their files are not looked at.
-
-    Raises:
-        CheckpointError: If the manifest is missing or damaged.
-    """
+    """Every model of the package, by name; their files are not looked at."""
     file = _ROOT / MANIFEST
     try:
-        return _described(json.loads(file.read_text(encoding="utf-8")))
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        return tuple(
+            BundledModel(
+                f"{PREFIX}{name}",
+                entry["role"],
+                _ROOT / entry.get("folder", name),
+                _ROOT / name / MODEL_CARD,
+                str(entry["licence"]),
+                str(entry["source"]),
+                dict(entry["files"]),
+            )
+            for name, entry in sorted(manifest["models"].items())
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{file}, the list of models that come with privface, is missing or damaged ({error}).",
@@ -77,38 +79,17 @@ def bundled_models() -> tuple[BundledModel, ...]:
         ) from error
 
 
-def _described(manifest: Mapping[str, Any]) -> tuple[BundledModel, ...]:
-    if manifest["schema"] != SCHEMA:
-        raise ValueError(f"schema {manifest['schema']!r}, expected {SCHEMA!r}")
-    return tuple(
-        BundledModel(
-            f"{PREFIX}{name}",
-            entry["role"],
-            _ROOT / entry.get("folder", name),
-            _ROOT / name / MODEL_CARD,
-            str(entry["licence"]),
-            str(entry["source"]),
-            dict(entry["files"]),
-        )
-        for name, entry in sorted(manifest["models"].items())
-    )
-
-
 def find_bundled(spec: str | Path) -> BundledModel:
-    """A model of the package by its name.
-
-    Args:
-        spec: ``bundled:NAME``.
+    """A model of the package by its name, ``bundled:NAME``.
 
     Raises:
         ModelError: If there is no such model; lists those there are.
         CheckpointError: If the manifest is missing or damaged.
     """
-    models = bundled_models()
-    for model in models:
-        if model.spec == str(spec):
-            return model
-    there = f"Models that do: {', '.join(model.spec for model in models)}."
+    models = {model.spec: model for model in bundled_models()}
+    if str(spec) in models:
+        return models[str(spec)]
+    there = f"Models that do: {', '.join(models)}."
     raise ModelError(
         f"{str(spec)!r} does not come with privface.",
         hint=f"{_WHY_LEFT} {there}" if str(spec) in _LEFT else there,
@@ -117,9 +98,6 @@ def find_bundled(spec: str | Path) -> BundledModel:
 
 def bundled_folder(spec: str | Path) -> Path:
     """Folder of a model of the package, its files found to be those that were shipped.
-
-    Args:
-        spec: ``bundled:NAME``.
 
     Raises:
         ModelError: If there is no such model.
@@ -142,16 +120,12 @@ def bundled_folder(spec: str | Path) -> Path:
 def model_folder(spec: str | Path) -> Path:
     """The folder of a protector: that of one of the package, or the path itself.
 
-    Args:
-        spec: ``bundled:NAME`` or a path.
-
     Raises:
         PrivfaceError: As for :func:`bundled_folder`, or if that model is no protector.
     """
     if not is_bundled(spec):
         return Path(spec)
-    role = find_bundled(spec).role
-    if role != "protector":
+    if (role := find_bundled(spec).role) != "protector":
         raise ModelError(
             f"{spec} is a {role}; a protector is needed.", hint=f"{DEFAULT_PROTECTOR} comes with privface."
         )

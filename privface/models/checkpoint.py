@@ -24,13 +24,9 @@ NetworkT = TypeVar("NetworkT", bound="nn.Module")
 
 @dataclass(frozen=True)
 class SavedNetwork:
-    """What a model folder holds.
+    """What a model folder holds: which network class the weights belong to, its constructor's arguments, its state dict on the CPU.
 
-    Attributes:
-        kind: Which network class the weights belong to.
-        config: Its constructor's keyword arguments.
-        weights: Its state dict, on the CPU.
-        meta: Everything else written beside it (data, hashes, figures).
+    ``meta`` is everything else written beside it (data, hashes, figures).
     """
 
     kind: str
@@ -97,11 +93,7 @@ def load_network(folder: Path, *, kind: str | None = None) -> SavedNetwork:
 
 
 def build(make: Callable[..., NetworkT], saved: SavedNetwork, *, where: Path) -> NetworkT:
-    """Build the network of class ``make`` that a model folder describes, and load its weights; ``where`` is for messages.
-
-    Raises:
-        CheckpointError: If the described architecture cannot be built or the weights do not fit it.
-    """
+    """Build the network of class ``make`` that a model folder describes, and load its weights; ``where`` is for messages."""
     try:
         network = make(**saved.config)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -114,11 +106,7 @@ def build(make: Callable[..., NetworkT], saved: SavedNetwork, *, where: Path) ->
 
 
 def restore(network: nn.Module, saved: SavedNetwork, *, where: Path) -> None:
-    """Load weights into a freshly built network.
-
-    Raises:
-        CheckpointError: If names or shapes differ, or a weight is not finite.
-    """
+    """Load weights into a freshly built network."""
     import torch  # noqa: PLC0415
 
     bad = [name for name, tensor in saved.weights.items() if not torch.isfinite(tensor).all()]

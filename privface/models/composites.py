@@ -34,11 +34,7 @@ SINGLE: Final[Mapping[str, type[Single]]] = {
 
 
 class _Several(Protectable):
-    """Networks with one state dict and one card.
-
-    Args:
-        members: Networks, or what a card says of them: ``{"kind": ..., "config": ...}``.
-    """
+    """Networks with one state dict and one card; a member may be what a card says of it: ``{"kind": ..., "config": ...}``."""
 
     def __init__(self, members: Sequence[Single | Mapping[str, Any]]) -> None:
         super().__init__()
@@ -60,10 +56,7 @@ class _Several(Protectable):
 class Reader(nn.Module):
     """A frozen gender classifier that an ensemble carries with it.
 
-    Args:
-        config: Keyword arguments of :class:`~privface.models.CompactResNet`.
-        size: Side of its input in pixels; it eats [-1, 1].
-        crop: Part of the 112 x 112 frame that it sees.
+    ``config`` are arguments of :class:`~privface.models.CompactResNet`, which sees a part of the 112 x 112 frame at ``size`` pixels, in [-1, 1].
     """
 
     def __init__(self, *, config: Mapping[str, Any], size: int, crop: Sequence[float]) -> None:
@@ -152,9 +145,6 @@ class FlowSan(_Several):
     """Networks one behind the other (Mirjalili, Raschka, Ross: FlowSAN, IEEE Access 2019, arXiv 1905.01388).
 
     Each sees what the one before made of the photo. In training only the last one learns.
-
-    Args:
-        members: The networks, first to last.
     """
 
     kind: ClassVar[str] = "flow-san"

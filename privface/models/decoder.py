@@ -55,23 +55,14 @@ class FaceDecoder(nn.Module):
         blocks: Sequence[int] = (2, 2, 1, 1),
     ) -> None:
         super().__init__()
-        if (
-            code < 1
-            or size < 32
-            or size % 16
-            or (len(channels), len(blocks)) != (5, 4)
-            or min(*channels, *blocks) < 1
-        ):
+        lengths, least = (len(channels), len(blocks)), min(code, *channels, *blocks)
+        if least < 1 or size < 32 or size % 16 or lengths != (5, 4):
             raise ConfigError(
                 f"A decoder with code={code}, size={size}, channels={list(channels)}, blocks={list(blocks)} cannot be built.",
                 hint="code >= 1, size >= 32 and divisible by 16, five numbers of channels, four of blocks.",
             )
-        self.config: dict[str, Any] = {
-            "code": code,
-            "size": size,
-            "channels": list(channels),
-            "blocks": list(blocks),
-        }
+        self.config: dict[str, Any] = {"code": code, "size": size}
+        self.config |= {"channels": list(channels), "blocks": list(blocks)}
         self.side = size // 16
         self.first = nn.Linear(code, channels[0] * self.side**2)
         self.stages = nn.ModuleList()

@@ -36,15 +36,10 @@ class _Block(nn.Module):
 
 
 class FaceEncoder(nn.Module):
-    """Aligned faces of 112 x 112 to embeddings, as a student of larger matchers (:func:`privface.training.train_encoder`).
+    """Aligned faces of 112 x 112 to embeddings of ``outputs`` values, as a student of larger matchers (experiments/06_erased_code/student.py).
 
     The first layer sees blocks of 4 x 4 pixels as channels; grouped and depthwise convolutions, which have fewer
-    operations, take three times as long on a CPU with bf16 units.
-
-    Args:
-        outputs: Size of the embedding.
-        channels: Channels of each stage; each stage after the first halves the resolution.
-        blocks: Residual blocks of each stage.
+    operations, take three times as long on a CPU with bf16 units. Each stage after the first halves the resolution.
     """
 
     def __init__(
@@ -55,11 +50,7 @@ class FaceEncoder(nn.Module):
         blocks: Sequence[int] = (3, 3, 2),
     ) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {
-            "outputs": outputs,
-            "channels": list(channels),
-            "blocks": list(blocks),
-        }
+        self.config: dict[str, Any] = {"outputs": outputs, "channels": list(channels), "blocks": list(blocks)}
         self.stem = nn.Sequential(
             nn.PixelUnshuffle(4),
             nn.Conv2d(48, channels[0], 3, 1, 1, bias=False),

@@ -18,10 +18,10 @@ from privface.attributes import BY_GENDER, GENDER, MAX_ATTRIBUTES, Attribute
 from privface.device import Device
 from privface.errors import ConfigError
 from privface.models import onnx_backend
-from privface.models.code_reader import CodeReader
 from privface.models.decoder import FaceDecoder
 from privface.models.encoder import FaceEncoder
 from privface.models.face_model import FaceModel
+from privface.models.family import CodeReader
 from privface.models.frozen import frozen
 from privface.models.inputs import to_input
 from privface.models.networks import CompactResNet
@@ -53,7 +53,7 @@ class FrozenReader(nn.Module):
     Args:
         form: ``"encoder"`` (:class:`~privface.models.encoder.FaceEncoder`), ``"compact"``
             (:class:`~privface.models.CompactResNet`), ``"autoencoder"``
-            (:class:`~privface.models.code_reader.CodeReader`) or ``"onnx"``.
+            (:class:`~privface.models.family.CodeReader`) or ``"onnx"``.
         spec: Fields of the :class:`~privface.records.InputSpec` that it expects.
         outputs: Size of its embedding.
         network: Keyword arguments of the network, for forms of ours.
@@ -76,8 +76,9 @@ class FrozenReader(nn.Module):
     ) -> None:
         super().__init__()
         self.outputs = outputs
-        self.config: dict[str, Any] = {"form": form, "spec": dict(spec), "outputs": outputs}
-        self.config |= {"network": network, "length": length}
+        self.config: dict[str, Any] = {
+            "form": form, "spec": dict(spec), "outputs": outputs, "network": network, "length": length,
+        }  # fmt: skip
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()}
         self.spec = InputSpec(**fields)
         self.network = _NATIVE[form](**(network or {})) if form in _NATIVE else None
@@ -129,11 +130,9 @@ class FrozenReader(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings ``(N, D)``, not normalised, of aligned RGB ``(N, 3, H, W)`` in [0, 1]."""
-        if self.plain is not None:
-            seen: Tensor = self.plain(to_input(images, self.spec))
-            return seen
         self.prepare()
-        result: Tensor = self._fast[self.device](to_input(images, self.spec))
+        network = self._fast[self.device] if self.plain is None else self.plain
+        result: Tensor = network(to_input(images, self.spec))
         return result
 
     @property
@@ -152,14 +151,9 @@ class FrozenReader(nn.Module):
 
 
 class CodeEraser(nn.Module):
-    """A fitted :class:`~privface.erasers.RegionalTransport` in torch.
+    """A fitted :class:`~privface.erasers.RegionalTransport` in torch: codes of ``size`` values, of which ``keep`` are left.
 
-    Args:
-        size: Values of the code.
-        keep: Values that are left of it.
-        regions: Regions with a map of their own; 1 has none beside the one for all.
-        bits: Signs that are taken; 0 gives the moved rows themselves.
-        classes: Labels that it makes alike.
+    With 1 for ``regions`` there is none beside the map for all, with 0 ``bits`` moved rows themselves are given.
     """
 
     axes: Tensor
@@ -232,11 +226,7 @@ class CodeEraser(nn.Module):
 class EraserChain(nn.Module):
     """Several erasers, one after the other: an attribute each, and again in further rounds, as each disturbs the others' work.
 
-    Args:
-        size: Values of the code.
-        drops: Values that each eraser takes away.
-        classes: Labels that each makes alike.
-        regions: As for :class:`CodeEraser`.
+    Each takes ``drops`` values away and makes that many ``classes`` alike.
     """
 
     def __init__(self, *, size: int, drops: Sequence[int], classes: Sequence[int], regions: int) -> None:
@@ -332,34 +322,21 @@ class ErasedCode(Protectable):
                 f"bits={bits}: signs are for gender alone in one round.",
                 hint="Leave bits out, or attributes and rounds.",
             )
-        self.erasers = nn.ModuleDict(
-            {
-                self._key(size, names): self._eraser(size, names)
-                for size in widths
-                for names in self.combinations
-            }
-        )
+        self.erasers = nn.ModuleDict()
+        for size, choice in itertools.product(widths, self.combinations):
+            self.erasers[self._key(size, choice)] = self._eraser(size, choice)
         self.decoder = FaceDecoder(**decoder) if isinstance(decoder, Mapping) else decoder(self.told)
         self.register_buffer("centres", torch.zeros(dimensions))
         self.register_buffer("middle", torch.zeros(dimensions))
         self.register_buffer("axes", torch.zeros(dimensions, widths[-1] + drop))
         usual = [GENDER] if GENDER in names else names
-        self.choose(
-            code_size=widths[-1] if chosen is None else chosen, hide=usual if hidden is None else hidden
-        )
+        self.choose(code_size=chosen or widths[-1], hide=usual if hidden is None else hidden)
 
     @property
     def config(self) -> dict[str, Any]:
         """Constructor arguments as plain values, for the card beside the weights."""
-        card = {
-            "encoders": [encoder.config for encoder in self.encoders],
-            "sizes": self.sizes,
-            "drop": self.drop,
-            "regions": self.regions,
-            "bits": self.bits,
-            "decoder": self.decoder.config,
-            "chosen": self.chosen,
-        }
+        card = {name: getattr(self, name) for name in ("sizes", "drop", "regions", "bits", "chosen")}
+        card |= {"encoders": [encoder.config for encoder in self.encoders], "decoder": self.decoder.config}
         if not self._is_chain:
             return card
         attributes = [attribute.to_dict() for attribute in self.attributes]
@@ -426,13 +403,7 @@ class ErasedCode(Protectable):
                 )
             self.chosen = code_size
         if hide is not None:
-            names = [attribute.name for attribute in self.attributes]
-            if not hide or set(hide) - set(names):
-                raise ConfigError(
-                    f"hide {', '.join(hide) or 'nothing'}: this model hides {', '.join(names)}, one or several of them.",
-                    hint="Choose among them, or train with method_options.attributes.",
-                )
-            self.hidden = tuple(name for name in names if name in hide)
+            self.hidden = self.among(hide, [attribute.name for attribute in self.attributes])
 
     def place(self, device: Device) -> None:
         """Move to a device, and make the encoders ready for calls from several threads."""
@@ -475,9 +446,8 @@ class ErasedCode(Protectable):
 
     def codes(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The code of images ``(N, 3, H, W)`` in [0, 1] and the erased code, unit rows."""
-        with torch.autocast(
-            images.device.type, enabled=False
-        ):  # in few bits an eraser leaves what it should take
+        # in few bits an eraser leaves what it should take
+        with torch.autocast(images.device.type, enabled=False):
             code = self.project(self.read(images))
             return code, self.eraser(code)
 

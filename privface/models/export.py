@@ -30,14 +30,7 @@ _BATCHES = (1, 3, 8)
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """What an export wrote.
-
-    Attributes:
-        path: The ONNX file.
-        bytes: Its size.
-        difference: Largest difference to torch over the parity check's images, in [0, 1].
-        metadata: What the file says of itself.
-    """
+    """What an export wrote: the file, its size, the largest difference to torch in [0, 1], and what the file says of itself."""
 
     path: Path
     bytes: int
@@ -49,14 +42,8 @@ def export_protector(run: Path | str, out: Path, *, strength: float = 1.0, **cho
     """Write a trained model as one ONNX file: input ``images`` float32 ``(N, 3, size, size)`` in [0, 1], output ``protected`` alike.
 
     The file is written only if ONNX Runtime and torch agree on drawn images in several batch sizes. Its metadata
-    tells size, strength, the model's fingerprint and the version that wrote it. The graph draws nothing: a variational code is its
-    mean, an input is not corrupted. A randomised protection needs the run folder.
-
-    Args:
-        run: Run folder of `privface train`, or ``bundled:erased``.
-        out: File to write.
-        strength: Built into the graph; 1 is what was trained and audited.
-        choices: As for :meth:`Protector.load`; built into the graph.
+    tells size, strength, the model's fingerprint and the version that wrote it. Strength and ``choices``, as for :meth:`Protector.load`, are built
+    into the graph, which draws nothing: a variational code is its mean, an input is not corrupted. A randomised protection needs the run folder.
 
     Raises:
         ConfigError: If ``out`` does not end in ``.onnx``.

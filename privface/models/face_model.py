@@ -58,6 +58,7 @@ class FaceModel(nn.Module):
         self.network = network
         self.spec, self.name, self.weights_sha256, self.seen = spec, name, weights_sha256, seen
         self.onnx_path = onnx_path
+        self.read: tuple[object, ...] = ()  # which output, and how
         self._session: Any = None
         self.device: Device | None = None
         self._origin: tuple[FaceModel, ...] = ()  # in a tuple: no part of this one
@@ -95,11 +96,7 @@ class FaceModel(nn.Module):
     @property
     def fingerprint(self) -> str:
         """SHA-256 over weights, InputSpec and which output is read: what its answers depend on. Names what is kept of them."""
-        return hashlib.sha256(repr((self.weights_sha256, self.spec, *self._reads())).encode()).hexdigest()
-
-    def _reads(self) -> tuple[object, ...]:
-        """Which output is read, and how."""
-        return ()
+        return hashlib.sha256(repr((self.weights_sha256, self.spec, *self.read)).encode()).hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes over: all but the ONNX Runtime session, which cannot be copied and is reopened."""
@@ -120,8 +117,7 @@ class FaceModel(nn.Module):
     def _torch(self) -> nn.Module:
         if self.network is not None:
             return self.network
-        if self.onnx_path is None:
-            raise ModelError(f"{self.name} has neither a network nor an ONNX file.")
+        assert self.onnx_path is not None  # noqa: S101 - narrows the type
         return onnx_backend.to_torch(self.onnx_path)
 
     def outputs(self, images: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -34,17 +34,8 @@ _ANY_TYPE = {  # what may see bf16 or fp16: it only moves numbers or loses no mo
 def frozen(network: nn.Module, device: Device) -> nn.Module:
     """A copy of a network that computes the same and is cheap to differentiate with respect to its input.
 
-    No gradient of a weight is ever computed. What the rewriting does not know stays as it is and runs in fp32.
-
-    Args:
-        network: In eval mode; maps ``(N, C, H, W)`` to one tensor, such as ``(N, K)``.
-        device: Where the copy is, and what its convolutions compute in.
-
-    Returns:
-        A module with input and output in float32. It stays in eval mode and holds most weights as buffers.
-
-    Raises:
-        ModelError: If the network is in training mode.
+    No gradient of a weight is ever computed. What the rewriting does not know stays as it is and runs in fp32. The network, in eval mode,
+    maps ``(N, C, H, W)`` to one tensor; the copy takes and gives float32, and its convolutions compute as ``device`` says.
     """
     if network.training:
         raise ModelError("A network in training mode cannot be frozen.", hint="Call network.eval() first.")
@@ -240,7 +231,6 @@ def _rewritten(network: nn.Module, kind: torch.dtype) -> nn.Module:
     except Exception:  # a forward that cannot be traced fails in many ways
         return _swapped(network, kind)
     work = _Rewriting(traced)
-    work.fold_constants()
     for step in (work.replace_onnx, work.fold_norm):
         for node in list(traced.graph.nodes):
             step(node)
@@ -259,22 +249,6 @@ class _Rewriting:
 
     def __init__(self, network: fx.GraphModule) -> None:
         self.network, self.graph = network, network.graph
-
-    def fold_constants(self) -> None:
-        """Compute once what does not depend on the input: ONNX has nodes for slopes, shapes and paddings."""
-        known: dict[fx.Node, Tensor] = {}
-        for node in list(self.graph.nodes):
-            module, inputs, value = self.module(node), node.all_input_nodes, self.constant(node)
-            if type(module).__name__ == "OnnxConstant" or (inputs and known.keys() >= set(inputs)):
-                call = module if node.op == "call_module" else node.target
-                if callable(call):
-                    args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
-                    value = call(*args, **kwargs)
-            if isinstance(value, Tensor):
-                known[node] = value
-                if node.op != "get_attr":
-                    self.network.register_buffer(f"known_{node.name}", value, persistent=False)
-                    node.op, node.target, node.args, node.kwargs = "get_attr", f"known_{node.name}", (), {}
 
     def replace_onnx(self, node: fx.Node) -> None:
         """Give onnx2torch's PReLU and batch norm, and torch's function, their constants as weights."""

@@ -117,15 +117,7 @@ def _crop_resize(images: Tensor, spec: InputSpec) -> Tensor:
 
 
 def array_input(images: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float32]:
-    """What :func:`to_input` gives, to within rounding, of a NumPy batch and without torch.
-
-    Args:
-        images: RGB in [0, 1], the face in the ArcFace frame, shape ``(N, 3, H, W)`` with H = W.
-        spec: What the model expects.
-
-    Returns:
-        Array of shape ``(N, C, *spec.size)``; C is 1 for ``GRAY``, else 3.
-    """
+    """What :func:`to_input` gives, to within rounding, of a NumPy batch ``(N, 3, H, W)`` in [0, 1] and without torch."""
     down, across = (_resampling(images.shape[2 + axis], spec, axis) for axis in (0, 1))
     x = down @ images @ across.T
     if spec.channels == "BGR":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from privface.errors import ModelError
 from privface.models.bundled import bundled_models, file_sha256, find_bundled, is_bundled
@@ -18,6 +19,7 @@ from privface.models.checkpoint import CARD, WEIGHTS
 from privface.models.onnx_models import OnnxMatcher, load_template_matcher
 from privface.models.protectors import load_protector
 from privface.models.specs import FACENET_FILES, facenet_file
+from privface.records import FRAME
 
 if TYPE_CHECKING:
     from privface.models.loading import GenderProbe, Matcher
@@ -38,18 +40,10 @@ _MINI = {"matcher", "gender-classifier"}
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One row of ``privface models list``.
+    """One row of ``privface models list``: size and SHA-256 are ``None`` where the weights are not on this machine.
 
-    Attributes:
-        name: How commands name it; for a detector that is built in, what it is called.
-        kind: Matcher, detector, gender classifier, or what a folder says that it holds.
-        present: Whether its weights are on this machine.
-        where: Path of the weights, where they are or where they belong.
-        bytes: Their size; ``None`` where they are not here.
-        sha256: Of the weights' file; ``None`` where they are not here.
-        licence: What is known of it; for files of others the licence file beside them.
-        source: Where it came from.
-        hides: Attributes that it can hide, where it was trained with a choice.
+    ``name`` is how commands name it, ``where`` the path of the weights or where they belong, ``hides`` the attributes that it can
+    hide, where it was trained with a choice.
     """
 
     name: str
@@ -64,15 +58,7 @@ class ModelEntry:
 
 
 def list_models(folder: Path | None = None) -> list[ModelEntry]:
-    """Models of the package, others with a name, the ONNX files under ``PRIVFACE_MODELS``, and what privface trained in a folder.
-
-    Args:
-        folder: Searched for models of privface, at any depth.
-
-    Raises:
-        ModelError: If ``folder`` is no folder.
-        CheckpointError: If the package's list of its models is missing or damaged.
-    """
+    """Models of the package, others with a name, the ONNX files under ``PRIVFACE_MODELS``, and those of privface anywhere below ``folder``."""
     if folder is not None and not folder.is_dir():
         raise ModelError(f"{folder} is no folder.", hint="Give a folder that holds models, such as runs.")
     return [*_bundled(), *_named(), *_third_party(), *(_trained(folder) if folder is not None else ())]
@@ -80,24 +66,20 @@ def list_models(folder: Path | None = None) -> list[ModelEntry]:
 
 def _bundled() -> Iterator[ModelEntry]:
     for model in bundled_models():
-        yield _entry(
-            model.spec, model.role, model.folder / WEIGHTS, licence=model.licence, source=model.source
-        )
+        file = model.folder / WEIGHTS
+        yield _entry(model.spec, model.role, file, licence=model.licence, source=model.source)
 
 
 def _named() -> Iterator[ModelEntry]:
     for weights in sorted(FACENET_FILES):
         file = facenet_file(weights)
-        yield _entry(
-            f"facenet:{weights}", "matcher", file, licence=_FACENET_LICENCE, source=_FACENET + file.name
-        )
+        source = _FACENET + file.name
+        yield _entry(f"facenet:{weights}", "matcher", file, licence=_FACENET_LICENCE, source=source)
     package = importlib.util.find_spec("facenet_pytorch")
     for place in package.submodule_search_locations or () if package is not None else ():
         for part in ("pnet", "rnet", "onet"):
-            file = Path(place) / "data" / f"{part}.pt"
-            yield _entry(
-                f"MTCNN {part}", "detector", file, licence="MIT", source="comes with facenet-pytorch"
-            )
+            file, source = Path(place) / "data" / f"{part}.pt", "comes with facenet-pytorch"
+            yield _entry(f"MTCNN {part}", "detector", file, licence="MIT", source=source)
 
 
 def _third_party() -> Iterator[ModelEntry]:
@@ -105,19 +87,15 @@ def _third_party() -> Iterator[ModelEntry]:
     if not root:
         return
     for file in sorted(Path(root).rglob("*.onnx")):
-        sidecar = file.with_suffix(".yaml")
+        described = "with" if file.with_suffix(".yaml").is_file() else "without"
+        files = sorted(path.name for path in file.parent.glob("LICEN[CS]E*"))
         yield _entry(
             f"onnx:{file}",
             "matcher or probe",
             file,
-            licence=_licence_beside(file),
-            source=f"PRIVFACE_MODELS, {'with' if sidecar.is_file() else 'without'} a sidecar",
+            licence=f"see {files[0]}" if files else _UNSTATED,
+            source=f"PRIVFACE_MODELS, {described} a sidecar",
         )
-
-
-def _licence_beside(file: Path) -> str:
-    files = sorted(path.name for path in file.parent.glob("LICEN[CS]E*"))
-    return f"see {files[0]}" if files else _UNSTATED
 
 
 def _trained(folder: Path) -> Iterator[ModelEntry]:
@@ -140,57 +118,38 @@ def _trained(folder: Path) -> Iterator[ModelEntry]:
 def _entry(
     name: str, kind: str, file: Path, *, licence: str, source: str, hides: tuple[str, ...] = ()
 ) -> ModelEntry:
-    present = file.is_file()
-    return ModelEntry(
-        name,
-        kind,
-        present,
-        str(file),
-        file.stat().st_size if present else None,
-        file_sha256(file) if present else None,
-        licence,
-        source,
-        hides,
-    )
+    there = file.is_file()
+    size, digest = (file.stat().st_size, file_sha256(file)) if there else (None, None)
+    return ModelEntry(name, kind, there, str(file), size, digest, licence, source, hides)
 
 
 def verify_model(spec: str, *, probe: bool = False) -> tuple[str, str, str, str]:
-    """Load a model, or a protector from its run folder, and run one grey image through it.
-
-    Args:
-        spec: Of a model of the package the files are compared with what was shipped.
-        probe: Whether it is a gender classifier, where that is not known.
+    """Load a model, or a protector from its run folder, and run one grey image through it; ``probe`` says that it is a gender classifier.
 
     Returns:
         Name; SHA-256 of the weights, or a protector's fingerprint; input and output in words.
 
     Raises:
-        ModelError: If it does not load, or refuses the input that its InputSpec describes.
-        CheckpointError: If a file of it is missing or damaged.
+        PrivfaceError: If it does not load, refuses its input, or is not what the package shipped.
     """
     role = find_bundled(spec).role if is_bundled(spec) else None
-    blank = np.full((1, 3, 112, 112), 0.5, np.float32)
     if role == "protector" or (role is None and (":" not in spec or Path(spec).is_dir())):
         protector = load_protector(spec)
-        out = protector(np.full((1, 3, protector.size, protector.size), 0.5, np.float32))
-        return (
-            Path(spec).name,
-            protector.fingerprint,
-            f"aligned RGB {protector.size} x {protector.size}",
-            f"protected image {out.shape[2]} x {out.shape[3]}",
-        )
+        out = protector(_grey(protector.size))
+        eats, gives = (f"{side} x {side}" for side in (protector.size, out.shape[2]))
+        return Path(spec).name, protector.fingerprint, f"aligned RGB {eats}", f"protected image {gives}"
     model: GenderProbe | Matcher | OnnxMatcher
     if role == "gender classifier" if role is not None else probe:
         from privface.models.loading import load_gender_probe  # noqa: PLC0415 - loads torch
 
         model, what = load_gender_probe(spec), "gender score"
-        model.outputs(blank)
+        model.outputs(_grey(FRAME))
     else:
         model = load_template_matcher(spec)
-        what = f"embedding of {model.embed(blank).shape[1]}"
-    return (
-        model.name,
-        model.weights_sha256,
-        f"{model.spec.channels} {model.spec.size[0]} x {model.spec.size[1]}",
-        what,
-    )
+        what = f"embedding of {model.embed(_grey(FRAME)).shape[1]}"
+    height, width = model.spec.size
+    return model.name, model.weights_sha256, f"{model.spec.channels} {height} x {width}", what
+
+
+def _grey(side: int) -> NDArray[np.float32]:
+    return np.full((1, 3, side, side), 0.5, np.float32)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,12 @@ from torch import Tensor, nn
 
 from privface.errors import ModelError
 from privface.models import checkpoint, encoder, erased_code
-from privface.models.bundled import PREFIX, bundled_folder, find_bundled
-from privface.models.code_reader import CodeReader
+from privface.models.bundled import bundled_folder, find_bundled, is_bundled
 from privface.models.face_model import FaceModel, network_sha256
-from privface.models.family import Autoencoder
+from privface.models.family import Autoencoder, CodeReader
 from privface.models.networks import CompactResNet
-from privface.models.specs import ONNX_SPEC, facenet_file, onnx_model
+from privface.models.specs import facenet_file, onnx_model
 from privface.records import FRAME, InputSpec
-
-__all__ = [
-    "FACENET_SPEC",
-    "FACE_BOX",
-    "ONNX_SPEC",
-    "GenderProbe",
-    "Matcher",
-    "load_gender_probe",
-    "load_matcher",
-]
 
 FACE_BOX = (16.4, 11.2, 93.0, 116.9)
 """Median MTCNN box in the ArcFace frame, measured on 10,349 LFW photos: for models trained on plain boxes."""
@@ -65,15 +53,8 @@ class GenderProbe(FaceModel):
         self, network: nn.Module | None, *, output: str = "logit", male: int = 1, **options: Any
     ) -> None:
         super().__init__(network, **options)
-        if output not in {"logit", "logits", "probabilities"} or male not in {0, 1}:
-            raise ModelError(
-                f"output={output!r}, male={male!r} are not understood.",
-                hint="output: logit, logits or probabilities; male: 0 or 1.",
-            )
         self.output, self.male = output, male
-
-    def _reads(self) -> tuple[object, ...]:
-        return self.output, self.male
+        self.read = output, male
 
     def logit(self, images: Tensor) -> Tensor:
         """Log-odds of "male", shape ``(N,)``, differentiable."""
@@ -145,15 +126,15 @@ def _described(network: nn.Module, spec: InputSpec, name: str) -> dict[str, Any]
 
 
 def _load_common(spec: str, kind: str, rest: str, *, mini: str) -> dict[str, Any]:
-    readers: dict[str, Callable[[str], dict[str, Any]]] = {
-        "onnx": lambda file: {"network": None, **onnx_model(file)},
-        "module": _module,
-        "mini": lambda folder: _mini(folder, kind=mini),
-        "bundled": lambda name: _bundled(f"{PREFIX}{name}", kind=mini),
-    }
-    if kind not in readers or not rest:
-        raise ModelError(f"{spec!r} is not a model specification.", hint=f"Use one of: {_FORMS}.")
-    return readers[kind](rest)
+    if rest and kind == "onnx":
+        return {"network": None, **onnx_model(rest)}
+    if rest and kind == "module":
+        return _module(rest)
+    if rest and kind == "mini":
+        return _mini(rest, kind=mini)
+    if rest and is_bundled(spec):
+        return _bundled(spec, kind=mini)
+    raise ModelError(f"{spec!r} is not a model specification.", hint=f"Use one of: {_FORMS}.")
 
 
 def _module(rest: str) -> dict[str, Any]:
@@ -187,15 +168,14 @@ def _module(rest: str) -> dict[str, Any]:
 
 
 def _mini(rest: str, *, kind: str) -> dict[str, Any]:
-    saved = checkpoint.load_network(Path(rest))
-    student = kind == "matcher" and saved.kind == encoder.KIND
-    if not student:
-        saved = checkpoint.load_network(Path(rest), kind=kind)
-    network = checkpoint.build(encoder.FaceEncoder if student else CompactResNet, saved, where=Path(rest))
+    folder = Path(rest)
+    student = kind == "matcher" and checkpoint.load_network(folder).kind == encoder.KIND
+    saved = checkpoint.load_network(folder, kind=encoder.KIND if student else kind)
+    network = checkpoint.build(encoder.FaceEncoder if student else CompactResNet, saved, where=folder)
     size = int(saved.meta.get("input_size", FRAME))
     crop = tuple(float(v) for v in saved.meta.get("crop", (0, 0, FRAME, FRAME)))
     spec = InputSpec(size=(size, size), value_range=(-1.0, 1.0), crop=crop)  # type: ignore[arg-type]
-    return _described(network, spec, f"mini:{Path(rest).name}")
+    return _described(network, spec, f"mini:{folder.name}")
 
 
 def _autoencoder(folder: Path) -> dict[str, Any]:

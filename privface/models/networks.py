@@ -101,12 +101,7 @@ class CompactResNet(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two hidden layers on a vector; the adversary that watches a matcher's embedding.
-
-    Args:
-        inputs: Size of the vector.
-        hidden: Units of each hidden layer.
-    """
+    """Two hidden layers of ``hidden`` units on a vector of ``inputs`` values; the adversary that watches a matcher's embedding."""
 
     def __init__(self, *, inputs: int, hidden: int = 256) -> None:
         super().__init__()

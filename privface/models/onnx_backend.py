@@ -18,12 +18,7 @@ _EXTRA = "Install the extra: pip install 'privface[onnx]'."
 
 
 def to_torch(model: Path | bytes) -> nn.Module:
-    """Convert an ONNX graph, a file or its content, to a frozen differentiable module (onnx2torch).
-
-    Raises:
-        MissingExtraError: If onnx2torch is not installed.
-        ModelError: If the graph has an operator that cannot be converted.
-    """
+    """Convert an ONNX graph, a file or its content, to a frozen differentiable module (onnx2torch)."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(
@@ -154,16 +149,7 @@ def _cut(
 
 
 def graph_bytes(model: Path | nn.Module, size: tuple[int, int]) -> bytes:
-    """One self-contained ONNX graph: of a file, its external weights included, or of a network in torch.
-
-    Args:
-        model: The file, or a network that maps ``(N, 3, *size)`` to ``(N, D)``.
-        size: Height and width of its input.
-
-    Raises:
-        MissingExtraError: If onnx is not installed.
-        ModelError: If the file cannot be read or the network has no ONNX form.
-    """
+    """One self-contained ONNX graph: of a file, its external weights included, or of a network that maps ``(N, 3, *size)`` to ``(N, D)``."""
     try:
         import onnx  # noqa: PLC0415 - optional and heavy
     except ImportError as error:

@@ -70,10 +70,7 @@ class OnnxProtector:
 
     @classmethod
     def load(cls, model: Path | str) -> OnnxProtector:
-        """Read a file of :func:`~privface.models.export.export_protector`, or a model of the package.
-
-        Args:
-            model: The file, or ``bundled:erased``.
+        """Read a file of :func:`~privface.models.export.export_protector`, or ``bundled:erased``.
 
         Raises:
             ModelError: If it is missing, no ONNX file, or none of privface's.
@@ -102,17 +99,7 @@ class OnnxProtector:
 
 
 class OnnxMatcher:
-    """A face matcher in ONNX Runtime, as far as making templates goes; what it gives and is called is what the one in torch is.
-
-    Args:
-        session: Of ONNX Runtime.
-        spec: What the graph expects.
-        name: As in specifications.
-        weights_sha256: SHA-256 of the weights.
-
-    Attributes:
-        fingerprint: SHA-256 over weights and InputSpec.
-    """
+    """A face matcher in ONNX Runtime, as far as making templates goes; what it gives and is called is what the one in torch is."""
 
     def __init__(self, session: Any, *, spec: InputSpec, name: str, weights_sha256: str) -> None:
         self._session, self.spec, self.name, self.weights_sha256 = session, spec, name, weights_sha256
@@ -120,10 +107,7 @@ class OnnxMatcher:
 
     @classmethod
     def load(cls, spec: str) -> OnnxMatcher:
-        """The matcher of the package, or an ONNX file.
-
-        Args:
-            spec: ``bundled:matcher`` or ``onnx:FILE[@SIDECAR.yaml]``; others need torch.
+        """The matcher of the package, or ``onnx:FILE[@SIDECAR.yaml]``; others need torch.
 
         Raises:
             ModelError: If it cannot be loaded.
@@ -135,12 +119,8 @@ class OnnxMatcher:
             session = open_session((folder / MATCHER_GRAPH).read_bytes(), weights=_weights(folder))
             told = _said_by(session)
             low, high = map(float, told[f"{PREFIX}range"].split())
-            return cls(
-                session,
-                spec=InputSpec(value_range=(low, high)),
-                name=spec,
-                weights_sha256=told[f"{PREFIX}fingerprint"],
-            )
+            shown = InputSpec(value_range=(low, high))
+            return cls(session, spec=shown, name=spec, weights_sha256=told[f"{PREFIX}fingerprint"])
         if kind != "onnx" or not rest:
             import torch  # noqa: F401, PLC0415 - says that it is missing
 
@@ -148,12 +128,8 @@ class OnnxMatcher:
                 f"{spec!r} has no form for ONNX Runtime.", hint=f"Use {DEFAULT_MATCHER} or onnx:FILE."
             )
         found = onnx_model(rest)
-        return cls(
-            open_session(found["onnx_path"]),
-            spec=found["spec"],
-            name=found["name"],
-            weights_sha256=found["weights_sha256"],
-        )
+        names = ("spec", "name", "weights_sha256")
+        return cls(open_session(found["onnx_path"]), **{name: found[name] for name in names})
 
     def embed(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Embeddings ``(N, D)``, not normalised, for ``(N, 3, H, W)`` in [0, 1].
@@ -167,14 +143,9 @@ class OnnxMatcher:
 
 
 def load_template_matcher(spec: str, device: Device = Device()) -> Matcher | OnnxMatcher:  # noqa: B008 - frozen
-    """A matcher to make templates with: in torch where that is installed, else in ONNX Runtime.
+    """A matcher to make templates with: in torch, on ``device``, where that is installed, else in ONNX Runtime.
 
-    Args:
-        spec: As for :func:`~privface.models.load_matcher`; in ONNX Runtime ``bundled:matcher`` or ``onnx:FILE[@SIDECAR.yaml]``.
-        device: Where one in torch computes.
-
-    Raises:
-        ModelError: If it cannot be loaded.
+    Takes what :func:`~privface.models.load_matcher` does; in ONNX Runtime ``bundled:matcher`` or ``onnx:FILE[@SIDECAR.yaml]``.
     """
     if find_spec("torch") is None:
         return OnnxMatcher.load(spec)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from privface.errors import ConfigError, ModelError
+from privface.errors import ModelError
 from privface.models.autoencoders import SemiAdversarialAutoencoder
 from privface.models.parts import Pass
 from privface.models.protectable import Protectable
@@ -55,15 +55,8 @@ class PrivacyNet(Protectable):
             ConfigError: If there is none, or one that the network was not trained to hide.
         """
         super().choose(**choices)
-        if hide is None:
-            return
-        unknown = [name for name in hide if name not in self.attributes]
-        if unknown or not hide:
-            raise ConfigError(
-                f"Attributes to hide: {', '.join(hide) or 'none'}.",
-                hint=f"Choose among {', '.join(self.attributes)}.",
-            )
-        self.hide = tuple(name for name in self.attributes if name in hide)
+        if hide is not None:
+            self.hide = self.among(hide, self.attributes)
 
     @property
     def mark(self) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
 from privface.device import Device
 from privface.errors import ConfigError
-from privface.models.draws import MAX_DRAW
+from privface.models.parts import MAX_DRAW
 
 
 class Protectable(nn.Module):
@@ -63,6 +64,16 @@ class Protectable(nn.Module):
                     f"{name}={value}: the network {self.kind} has no such choice.",
                     hint="Leave it out, or train with a method that has it (docs/methods.md).",
                 )
+
+    @staticmethod
+    def among(hide: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+        """Which of the attributes ``names`` are to be hidden, in their order."""
+        if not hide or set(hide) - set(names):
+            raise ConfigError(
+                f"hide {', '.join(hide) or 'nothing'}: this model hides {', '.join(names)}, one or several of them.",
+                hint="Choose among them, or train with method_options.attributes.",
+            )
+        return tuple(name for name in names if name in hide)
 
     def check(self, *, strength: float = 1.0, draw: int | None = None, number: int = 0) -> None:
         """Refuse a strength or a draw that it cannot have.

@@ -16,10 +16,10 @@ from privface.errors import CheckpointError, ConfigError, LabelError
 from privface.models.bundled import model_folder
 from privface.models.checkpoint import SavedNetwork, build, load_network
 from privface.models.composites import SINGLE, EnsembleSan, FlowSan
-from privface.models.draws import ImageNoise
 from privface.models.erased_code import ErasedCode
 from privface.models.face_model import network_sha256
 from privface.models.inputs import require_unit_images
+from privface.models.parts import ImageNoise
 from privface.models.privacynet import PrivacyNet
 from privface.models.protectable import Protectable
 from privface.models.san2018 import WHY_GENDERS, San2018
@@ -33,11 +33,7 @@ KINDS: Mapping[str, type[Protectable]] = {
 
 
 def class_of(saved: SavedNetwork, *, where: Path) -> type[Protectable]:
-    """The class of the network in a model folder.
-
-    Raises:
-        CheckpointError: If it is none that protects.
-    """
+    """The class of the network in a model folder."""
     if saved.kind not in KINDS:
         raise CheckpointError(
             f"{where} holds a {saved.kind!r}; one of {', '.join(KINDS)} is needed.",
@@ -53,7 +49,7 @@ class Protector:
     never changes it, and the same image gives the same bytes whatever batch it stands in.
 
     A network of the family with a variational code or a corruption of its input can be asked to draw. Each image's random
-    numbers are then a function of seed, number and the image (:class:`~privface.models.draws.ImageNoise`), so that all of the above
+    numbers are then a function of seed, number and the image (:class:`~privface.models.parts.ImageNoise`), so that all of the above
     still holds; another seed gives another output.
 
     Args:

@@ -55,12 +55,7 @@ class Prototypes:
                     f"The {name} prototype is {pixels.dtype} {pixels.shape}; expected float32 {_SHAPE}.",
                     hint="Make prototypes with make_prototypes.",
                 )
-            low, high = float(pixels.min()), float(pixels.max())
-            if not (low >= 0.0 and high <= 1.0):  # written so that NaN fails too
-                raise InputRangeError(
-                    f"The {name} prototype spans {low:.3g} to {high:.3g}; expected [0, 1].",
-                    hint="Divide 8-bit pixels by 255; NaN means that the file is damaged.",
-                )
+            require_unit_images(pixels[None], what=f"pixels of the {name} prototype")
 
     @property
     def fingerprint(self) -> str:
@@ -144,11 +139,7 @@ def make_prototypes(batches: Iterable[tuple[NDArray[np.float32], NDArray[np.int6
 
 
 def require_genders(genders: NDArray[Any], *, count: int) -> None:
-    """Refuse genders that are not integers 0 (female) or 1 (male) of shape ``(count,)``.
-
-    Raises:
-        LabelError: If the type, the shape or a value differs.
-    """
+    """Refuse genders that are not integers 0 (female) or 1 (male) of shape ``(count,)``."""
     if not np.issubdtype(genders.dtype, np.integer) or genders.shape != (count,):
         raise LabelError(
             f"Genders are {genders.dtype} {genders.shape}; expected integers ({count},).",

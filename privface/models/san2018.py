@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
+from typing import ClassVar, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -51,8 +50,6 @@ _RELEASED: Final[Mapping[str, str]] = {
 
 _MAX_BYTES: Final = 16 * 2**20
 """Largest file that :func:`load_released` reads; the authors' has 1.3 MB."""
-
-_THEIRS: Final = "Give the authors' file of weights, fetched from them."
 
 
 class San2018(Protectable):
@@ -101,14 +98,7 @@ class San2018(Protectable):
         return torch.sigmoid(self.combiner(torch.cat([maps, chosen], 1)))
 
     def forward(self, faces: Tensor, same: Tensor, chosen: Tensor) -> Tensor:
-        """:meth:`decode`, then :meth:`combine` with the same, the neutral or the opposite prototype.
-
-        Raises:
-            InputRangeError: If a shape differs.
-        """
-        _require_shape(faces, (len(faces), 1), what="Grey faces")
-        _require_shape(same, (len(faces), 3), what="Prototypes of the same gender")
-        _require_shape(chosen, (len(faces), 3), what="Chosen prototypes")
+        """:meth:`decode`, then :meth:`combine` with the same, the neutral or the opposite prototype."""
         return self.combine(self.decode(faces, same), chosen)
 
 
@@ -133,64 +123,29 @@ def load_released(path: Path) -> San2018:
         CheckpointError: If the file is missing, damaged, above 16 MiB, no plain state dict, of another network, or holds a value
             that is not finite.
     """
-    weights = _read_weights(path)
-    parts = ("weight", "bias")
-    layers = {f"{theirs}.{part}": f"{ours}.{part}" for theirs, ours in _RELEASED.items() for part in parts}
-    differences = [
-        *(f"no {name}" for name in layers if name not in weights),
-        *(f"an unknown {name!r:.80}" for name in weights if name not in layers),
-    ]
-    if differences:
-        raise CheckpointError(
-            f"{path} has {', '.join(differences[:3])}; expected the {len(layers)} weights of the SAN of 2018.",
-            hint=_THEIRS,
-        )
-    network = San2018()
-    own = network.state_dict()
-    for theirs, ours in layers.items():
-        fault = _fault(weights[theirs], own[ours].shape)
-        if fault is not None:
-            raise CheckpointError(f"{path}: {theirs} {fault}.", hint=_THEIRS)
-    network.load_state_dict({ours: weights[theirs] for theirs, ours in layers.items()})
-    return network.eval()
-
-
-def _read_weights(path: Path) -> Mapping[Any, Any]:
     try:
-        size = path.stat().st_size
-        data = path.read_bytes() if size <= _MAX_BYTES else b""
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}).", hint=_THEIRS) from error
-    if size > _MAX_BYTES:
-        raise CheckpointError(
-            f"{path}, {size:,} bytes, is larger than {_MAX_BYTES:,} bytes; the authors' file has about 1.3 million.",
-            hint=_THEIRS,
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch remarks on foreign pickles before it refuses them
-            weights = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        return _released(path)
     except Exception as error:  # torch's reader leaks whatever a damaged byte leads to
         raise CheckpointError(
-            f"{path} ({size:,} bytes) is no plain state dict: torch refuses it ({type(error).__name__}).",
-            hint=f"It is damaged, or a pickle that would run code. {_THEIRS}",
+            f"{path} does not hold the weights of the SAN of 2018 ({type(error).__name__}: {' '.join(str(error).split())[:160]}).",
+            hint="Give the authors' file of weights, fetched from them. A damaged one, or a pickle that would run code, is refused.",
         ) from error
-    if not isinstance(weights, Mapping):
-        raise CheckpointError(
-            f"{path} holds a {type(weights).__name__}; expected a dictionary of weights.", hint=_THEIRS
-        )
-    return weights
 
 
-def _fault(weight: object, shape: torch.Size) -> str | None:
-    """Why a weight of the authors' file cannot be used; ``None`` where it can."""
-    if not isinstance(weight, Tensor):
-        return f"is a {type(weight).__name__}, expected a tensor"
-    if weight.layout != torch.strided or weight.dtype != torch.float32 or weight.device.type != "cpu":
-        return f"is {weight.layout} {weight.dtype} on {weight.device}, expected dense torch.float32"
-    if weight.shape != shape:
-        return f"has shape {tuple(weight.shape)}, expected {tuple(shape)}"
-    return None if bool(torch.isfinite(weight).all()) else "has values that are not finite, expected numbers"
+def _released(path: Path) -> San2018:
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"it is larger than {_MAX_BYTES:,} bytes")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch remarks on foreign pickles before it refuses them
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    network = San2018()
+    parts = [name.rpartition(".") for name in weights]
+    network.load_state_dict(
+        {f"{_RELEASED[layer]}.{part}": weights[f"{layer}.{part}"] for layer, _, part in parts}
+    )
+    if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
+        raise ValueError("it has values that are not finite")
+    return network.eval()
 
 
 class San2018Protector:
@@ -213,7 +168,7 @@ class San2018Protector:
         fingerprint: SHA-256 over weights, prototypes, target and size.
 
     Raises:
-        ConfigError: If the target is unknown or the size is below 1.
+        ConfigError: If the target is unknown.
     """
 
     def __init__(
@@ -223,8 +178,6 @@ class San2018Protector:
             raise ConfigError(
                 f"target={target!r} does not exist.", hint=f"Choose one of {', '.join(TARGETS)}."
             )
-        if size < 1:
-            raise ConfigError(f"size={size} is below 1 pixel.", hint="112 is usual.")
         self.network = network.eval().requires_grad_(False)
         self.target: Target = target
         self.size = size
@@ -232,11 +185,8 @@ class San2018Protector:
             torch.tensor(pixels) for pixels in (prototypes.female, prototypes.male, prototypes.neutral)
         )
         self._same = (female, male)
-        self._chosen = {
-            "same": (female, male),
-            "neutral": (neutral, neutral),
-            "opposite": (male, female),
-        }[target]
+        pairs = {"same": (female, male), "neutral": (neutral, neutral), "opposite": (male, female)}
+        self._chosen = pairs[target]
         parts = ("san-2018/1", network_sha256(network), prototypes.fingerprint, target, str(size))
         self.fingerprint = hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
@@ -283,13 +233,10 @@ class San2018Protector:
         protected = np.empty(batch.shape, np.float32)
         with torch.inference_mode():
             for place, code in enumerate(genders.tolist()):
-                protected[place] = self._protect(batch[place : place + 1].float(), code).numpy()
+                image = to_grey(batch[place : place + 1].float())
+                grey = self.network(image, self._same[code][None], self._chosen[code][None])
+                protected[place] = from_grey(grey, size=self.size)[0].clamp(0.0, 1.0).numpy()
         return protected
-
-    def _protect(self, image: Tensor, gender: int) -> Tensor:
-        """One image ``(1, 3, size, size)``; gives ``(3, size, size)``."""
-        grey = self.network(to_grey(image), self._same[gender][None], self._chosen[gender][None])
-        return from_grey(grey, size=self.size)[0].clamp(0.0, 1.0)
 
 
 class LabelledProtector:
@@ -339,12 +286,3 @@ class LabelledProtector:
             )
         codes = np.array([GENDERS.index(self._genders[key]) for key in keys], np.int64)
         return self._protector(images, codes)
-
-
-def _require_shape(values: Tensor, head: tuple[int, int], *, what: str) -> None:
-    expected = (*head, PROTOTYPE_SIDE, PROTOTYPE_SIDE)
-    if values.shape != expected:
-        raise InputRangeError(
-            f"{what} have shape {tuple(values.shape)}; expected {expected}.",
-            hint=f"Resize to {PROTOTYPE_SIDE} x {PROTOTYPE_SIDE} and give one prototype for each face.",
-        )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
+from pydantic import PositiveInt, ValidationError, model_validator
 
+from privface.config import Settings, refused
 from privface.errors import ModelError
 from privface.models.bundled import file_sha256
 from privface.records import InputSpec
@@ -24,11 +25,7 @@ FACENET_FILES = {
 
 
 def onnx_model(rest: str) -> dict[str, Any]:
-    """Path, hash, input and name of an ONNX model and what its sidecar says, of ``FILE[@SIDECAR.yaml]``.
-
-    Raises:
-        ModelError: If there is no such file, or the sidecar is wrong.
-    """
+    """Path, hash, input and name of an ONNX model and what its sidecar says, of ``FILE[@SIDECAR.yaml]``."""
     file, _, sidecar = rest.partition("@")
     path = Path(file)
     if not path.is_file():
@@ -50,62 +47,44 @@ def onnx_model(rest: str) -> dict[str, Any]:
     }
 
 
-def read_sidecar(path: Path) -> dict[str, Any]:
-    """Read a model's YAML sidecar: InputSpec fields, and ``output`` and ``male`` for gender classifiers.
+class Sidecar(Settings):
+    """What a model's YAML sidecar may say: its input, and of a gender classifier how its output is read."""
 
-    Raises:
-        ModelError: If the file is no YAML mapping or a field is unknown or malformed; lists the fields.
-    """
-    known = {"size", "value_range", "mean", "std", "channels", "crop"}
+    size: tuple[PositiveInt, PositiveInt] = ONNX_SPEC.size
+    value_range: tuple[float, float] = ONNX_SPEC.value_range
+    mean: tuple[float, float, float] = ONNX_SPEC.mean
+    std: tuple[float, float, float] = ONNX_SPEC.std
+    channels: Literal["RGB", "BGR", "GRAY"] = ONNX_SPEC.channels
+    crop: tuple[float, float, float, float] = ONNX_SPEC.crop
+    output: Literal["logit", "logits", "probabilities"] = "probabilities"
+    male: Literal[0, 1] = 1
+
+    @model_validator(mode="after")
+    def _fits(self) -> Sidecar:
+        x1, y1, x2, y2 = self.crop
+        if not all(self.std) or x2 <= x1 or y2 <= y1:
+            raise ValueError("std must not be zero, and of crop x1 < x2, y1 < y2")
+        return self
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Read a model's YAML sidecar: ``spec``, and what else it says as keyword arguments of a gender classifier."""
+    fields = f"Fields: {', '.join(Sidecar.model_fields)}."
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        said = Sidecar.model_validate(content).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        raise ModelError(refused(error, where=path.name).message, hint=fields) from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ModelError(
-            f"{path.name} is not readable YAML ({str(error).splitlines()[0]}).",
-            hint=f"Fields: {sorted(known)}, output, male.",
+            f"{path.name} is no readable YAML ({' '.join(str(error).split())}).", hint=fields
         ) from error
-    if not isinstance(content, dict) or (unknown := set(content) - known - {"output", "male"}):
-        what = f"unknown field {sorted(unknown)[0]!r}" if isinstance(content, dict) else "not a mapping"
-        raise ModelError(f"{path.name}: {what}.", hint=f"Fields: {sorted(known)}, output, male.")
-    settings: dict[str, Any] = {k: content[k] for k in ("output", "male") if k in content}
-    fields: dict[str, Any] = {}
-    lengths = {"size": 2, "value_range": 2, "mean": 3, "std": 3, "crop": 4}
-    for key in sorted(known & set(content)):
-        value = content[key]
-        if key == "channels":
-            if value not in {"RGB", "BGR", "GRAY"}:
-                raise ModelError(f"{path.name}: channels={value!r}.", hint="Use RGB, BGR or GRAY.")
-            fields[key] = value
-            continue
-        kind = int if key == "size" else float
-        if (
-            not isinstance(value, list)
-            or len(value) != lengths[key]
-            or not all(isinstance(v, int | float) and math.isfinite(v) for v in value)
-        ):
-            raise ModelError(
-                f"{path.name}: {key}={value!r} is not a list of {lengths[key]} numbers.",
-                hint=f"Example: {key}: {list(getattr(ONNX_SPEC, key))}.",
-            )
-        fields[key] = tuple(kind(v) for v in value)
-    if min(fields.get("size", (1, 1))) < 1 or min(map(abs, fields.get("std", (1.0,)))) == 0:
-        raise ModelError(f"{path.name}: size must be positive and std not zero.", hint="Correct the sidecar.")
-    x1, y1, x2, y2 = fields.get("crop", ONNX_SPEC.crop)
-    if x2 <= x1 or y2 <= y1:
-        raise ModelError(
-            f"{path.name}: crop={[x1, y1, x2, y2]} is empty.",
-            hint="Write x1, y1, x2, y2 with x1 < x2, y1 < y2.",
-        )
-    settings["spec"] = replace(ONNX_SPEC, **fields)
-    return settings
+    reading: dict[str, Any] = {name: said.pop(name) for name in ("output", "male") if name in said}
+    return {"spec": replace(ONNX_SPEC, **said), **reading}
 
 
 def facenet_file(weights: str) -> Path:
-    """Where the weights of a network of facenet-pytorch belong.
-
-    Raises:
-        ModelError: If there are none of that name.
-    """
+    """Where the weights of a network of facenet-pytorch belong."""
     if weights not in FACENET_FILES:
         raise ModelError(f"facenet:{weights} does not exist.", hint=f"Choose one of {sorted(FACENET_FILES)}.")
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")

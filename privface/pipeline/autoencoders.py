@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,7 +29,7 @@ from privface.models import Autoencoder, AutoencoderConfig, load_network, save_n
 from privface.models.checkpoint import build
 from privface.models.speech import KIND as SPEECH_KIND
 from privface.models.speech import SpeechDenoiser
-from privface.pipeline.faces import Progress
+from privface.pipeline.faces import Progress, require_folder
 from privface.report.sheet import tile
 from privface.speech import (
     BANDS,
@@ -108,7 +108,7 @@ def train_images(
         OutputError: If ``out`` holds another model or cannot be written.
     """
     if not resume:
-        _require_new(out)
+        require_folder(out, empty="Choose a new folder for the model.")
     side = _square(config)
     paths = list(list_images(source))
     held = _held_out([file_key(path, source) for path in paths])
@@ -123,8 +123,9 @@ def train_images(
     torch.manual_seed(settings.seed)
     network = Autoencoder(config)
     meta: dict[str, Any] = {"size": side, "images": len(learn), "loss": settings.loss, "seed": settings.seed}
-    data = _Data(learn, choose)
-    epochs = _fit(network, data, settings, out, kind=KIND, meta=meta, resume=resume, progress=progress)
+    epochs = _fit(
+        network, learn, choose, settings, out, kind=KIND, meta=meta, resume=resume, progress=progress
+    )
     return Trained(len(learn), len(choose), tuple(file_key(path, source) for path in bad), tuple(epochs))
 
 
@@ -141,22 +142,15 @@ def train_speech(
 ) -> Trained:
     """Train a speech denoiser on clean WAV files, mixed with noise at -5 to 15 dB; otherwise as :func:`train_images`.
 
-    Args:
-        source: Folder of clean speech; a tenth of its folders, or files, chooses the epoch.
-        out: Model folder to write.
-        config: A convolutional network without a flat code; its shape is replaced.
-        settings: Schedule and loss.
-        noise: Folder of WAV files with noise; without it, noises are generated.
-        pieces: Mixtures of two seconds to learn from; each is made when it is needed.
-        resume: As there.
-        progress: As there.
+    Noise comes from the WAV files in ``noise``, or is generated. ``config`` is a convolutional network without a flat code, whose shape is
+    replaced; it learns from ``pieces`` mixtures of two seconds, each made when it is needed.
 
     Raises:
         CheckpointError: If there is nothing to go on from, or it was made with other settings.
         DataError: If there are fewer than four files of speech, or a file cannot be read.
     """
     if not resume:
-        _require_new(out)
+        require_folder(out, empty="Choose a new folder for the model.")
     config = _speech_config(config)
     files = _wav_files(source, minimum=4)
     held = _held_out([file_key(path, source) for path in files])
@@ -167,18 +161,16 @@ def train_speech(
     torch.manual_seed(settings.seed)
     network = Autoencoder(config)
     parts = ((~held, pieces), (held, max(20, pieces // 8)))
-    (learn, targets), (choose, targets_held) = (
-        _mixtures(
-            [v for v, row in zip(voices, rows, strict=True) if row],
-            noises,
-            count,
-            seed=(settings.seed, number),
-        )
-        for number, (rows, count) in enumerate(parts)
-    )
+    mixed = []
+    for number, (rows, count) in enumerate(parts):
+        own = [voice for voice, row in zip(voices, rows, strict=True) if row]
+        mixed.append(_mixtures(own, noises, count, seed=(settings.seed, number)))
+    (learn, choose), targets = zip(*mixed, strict=True)
     meta: dict[str, Any] = {"rate": RATE, "speech_files": len(files), "seed": settings.seed}
-    data = _Data(learn, choose, targets, targets_held)
-    epochs = _fit(network, data, settings, out, kind=SPEECH_KIND, meta=meta, resume=resume, progress=progress)
+    epochs = _fit(
+        network, learn, choose, settings, out,
+        targets=targets, kind=SPEECH_KIND, meta=meta, resume=resume, progress=progress,
+    )  # fmt: skip
     return Trained(len(learn), len(choose), (), tuple(epochs))
 
 
@@ -198,9 +190,6 @@ def apply_to_folder(
 
     Networks whose code is a map work at each image's own size; the others at the size they were trained on, on the middle
     square. Names and formats are kept (``a.gif``, which is not written, becomes ``a.gif.png``), metadata is not.
-
-    Raises:
-        ConfigError: If ``colourise`` and the network is not one that adds colour, or ``out`` lies within ``source``.
     """
     network = load_autoencoder(model)
     if colourise and not network.settings.grey:
@@ -275,42 +264,32 @@ def denoise_speech(model: Path, source: Path, out: Path) -> float:
     return len(samples) / RATE
 
 
-class _Data(NamedTuple):
-    """What is learnt from, what chooses the epoch, and what they are to become where it is not themselves."""
-
-    learn: ImageSource
-    choose: ImageSource
-    targets: ImageSource | None = None
-    targets_held: ImageSource | None = None
-
-
 def _fit(
     network: Autoencoder,
-    data: _Data,
+    learn: ImageSource,
+    choose: ImageSource,
     settings: FitSettings,
     out: Path,
     *,
+    targets: Sequence[ImageSource | None] = (None, None),
     kind: str,
     meta: dict[str, Any],
     resume: bool,
     progress: Progress | None,
 ) -> list[Epoch]:
+    """Learn to give back ``learn``, or the first of ``targets`` for it; ``choose`` and the second choose the epoch."""
+
     def keep(epoch: Epoch) -> None:
         if epoch.kept:
             figures = {"epoch": epoch.number, "validation_loss": epoch.validation}
             save_network(out, network, kind=kind, meta={**meta, **figures})
 
-    choose, held = (data.choose, data.targets_held) if len(data.choose) else (None, None)
     tell = None if progress is None else lambda done, total, _: progress("train", done, total)
     return fit(
-        network, data.learn, settings, validation=choose, targets=data.targets, validation_targets=held,
+        network, learn, settings,
+        validation=choose if len(choose) else None, targets=targets[0], validation_targets=targets[1],
         progress=tell, on_epoch=keep, checkpoint=out / RESUME_FILE, resume=resume,
     )  # fmt: skip
-
-
-def _require_new(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out} is not empty.", hint="Choose a new folder for the model.")
 
 
 def _square(config: AutoencoderConfig) -> int:

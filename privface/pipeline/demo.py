@@ -25,7 +25,7 @@ from privface.faces import as_aligned
 from privface.images import decode_image, encode_image, write_atomic
 from privface.models import Protector, save_network
 from privface.options import AuditOptions
-from privface.pipeline.faces import Progress
+from privface.pipeline.faces import Progress, require_folder
 from privface.pipeline.fit import train
 from privface.pipeline.inspect import audit
 from privface.pipeline.methods.base import classifier_spec
@@ -73,20 +73,19 @@ def run_demo(
     """Train, protect and audit on generated people, three groups of whom no two share a person; returns the audit.
 
     The first group trains three matchers and a gender classifier, the second the protector, with two of the matchers; the
-    third is protected and audited. The last matcher and the classifier are the audit's unseen ones.
-
-    Args:
-        out: New, empty or earlier demo folder; an earlier demo's own files are replaced, others kept.
-        seed: People, initial weights, order and resampling. Same seed, same ``audit.json`` on the same machine.
-        progress: Told about every stage.
-        size: How much work.
+    third is protected and audited. The last matcher and the classifier are the audit's unseen ones. The files of an earlier demo in ``out``
+    are replaced, others kept. Same seed, same ``audit.json`` on the same machine.
 
     Raises:
         OutputError: If ``out`` holds something that is no demo.
         DataError: If ``seed`` is negative.
     """
-    _refuse_others(out)
+    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
+        raise OutputError(
+            f"{out} is not empty and no earlier demo.", hint="Choose another --out, or empty the folder."
+        )
     groups = _people(seed, size)
+    require_folder(out)
     _start_afresh(out)
     with _one_thread():
         return _run(out, groups, seed, size, progress)
@@ -158,15 +157,6 @@ def _people(seed: int, size: DemoSize) -> tuple[GeneratedFaces, GeneratedFaces, 
         group(size.model_people, size.train_people, size.train_photos),
         group(learnt, size.audit_people, size.audit_photos),
     )
-
-
-def _refuse_others(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} is a file, not a folder.", hint="Choose another --out.")
-    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
-        raise OutputError(
-            f"{out} is not empty and no earlier demo.", hint="Choose another --out, or empty the folder."
-        )
 
 
 def _start_afresh(out: Path) -> None:

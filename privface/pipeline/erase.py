@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +24,8 @@ from privface.data import EmbeddingTable, LabelFile, gender_codes, stream_embedd
 from privface.data.embeddings import has_embedding
 from privface.erasers import CARD, METHODS, Eraser, SavedEraser, load_eraser, save_eraser
 from privface.errors import ConfigError, DataError, LabelError, OutputError
+from privface.images import atomic_file
+from privface.models.bundled import file_sha256
 from privface.pipeline.faces import Progress
 from privface.pipeline.provenance import person_digest
 
@@ -41,13 +41,10 @@ NEEDS_MEMORY_ROWS = 200_000
 
 @dataclass(frozen=True)
 class EraserSource:
-    """A labelled table of embeddings.
+    """A labelled table of embeddings: Parquet, NPZ or CSV.
 
-    Attributes:
-        table: Parquet, NPZ or CSV.
-        labels: CSV or Parquet with file, gender (or another attribute) and, better, identity; by default the table's own columns.
-        split: Only rows whose label ``split`` has this value.
-        matcher: Only rows of this matcher, where the table has a column ``matcher``.
+    ``labels`` is CSV or Parquet with file, gender (or another attribute) and, better, identity; by default the table's own columns. Only rows
+    of this ``split``, and of this ``matcher`` where there is such a column, are taken.
     """
 
     table: Path
@@ -58,15 +55,9 @@ class EraserSource:
 
 @dataclass(frozen=True)
 class FitSummary:
-    """What a fit did.
+    """What a fit did: embeddings learnt from, people they show (0 without identities), and rows left out.
 
-    Attributes:
-        eraser: The fitted eraser.
-        rows: Embeddings learnt from.
-        people: People they show; 0 where there are no identities.
-        skipped: Rows without an embedding (empty, not finite or zero).
-        unlabelled: Rows without a label.
-        capped: Rows left out because a person had enough others.
+    These have no embedding (empty, not finite or zero), no label, or, ``capped``, a person who had enough others.
     """
 
     eraser: Eraser
@@ -79,13 +70,7 @@ class FitSummary:
 
 @dataclass(frozen=True)
 class ApplySummary:
-    """What an application wrote.
-
-    Attributes:
-        erased: Embeddings written.
-        skipped: Rows without an embedding, written empty.
-        rows_per_second: Over the whole run, reading and writing included.
-    """
+    """Embeddings written, rows without one, written empty, and the rate over the whole run, reading and writing included."""
 
     erased: int
     skipped: int
@@ -135,7 +120,7 @@ def fit_eraser(  # many arguments: those of the command, and a limit for tests
         eraser,
         meta={
             "table": source.table.name,
-            "sha256": _file_digest(source.table),
+            "sha256": file_sha256(source.table),
             "matcher": source.matcher or reader.matcher,
             "rows": reader.rows,
             **({} if labels.joint == BY_GENDER else {"attribute": labels.joint.to_dict()}),
@@ -189,11 +174,7 @@ def _require_able(eraser: Eraser, method: str, attribute: Attribute, *, further:
 
 
 def make_eraser(method: str, settings: Mapping[str, Any]) -> Eraser:
-    """An eraser that is not fitted yet.
-
-    Raises:
-        ConfigError: If method or a setting does not exist.
-    """
+    """An eraser that is not fitted yet."""
     kind = METHODS.get(method)
     if kind is None:
         raise ConfigError(
@@ -238,53 +219,26 @@ def apply_eraser(
     hidden = saved.meta.get("columns") or [saved.meta.get("attribute", {}).get("name", GENDER)]
     dropped = () if keep_labels else hidden
     total, done, skipped, begun = count_rows(table), 0, 0, time.perf_counter()
-    try:
-        with _whole_parquet(out) as write:
-            for part in ahead(stream_embeddings(table, rows=PART)):
-                _require_matcher(saved, part)
-                kept = has_embedding(part.vectors)
-                write(_erased_batch(saved.eraser, part, kept, dropped))
-                done += len(part)
-                skipped += int((~kept).sum())
-                if progress is not None:
-                    progress("erase", done, total or done + 1)  # an unknown total is never reached
-            if not done:
-                raise _without_rows(table)
-    except (OSError, pa.ArrowException) as error:
-        raise OutputError(
-            f"{out} cannot be written after {done} rows: {error}.", hint="Check free space and permissions."
-        ) from error
-    return ApplySummary(done - skipped, skipped, done / max(time.perf_counter() - begun, 1e-9))
-
-
-@contextmanager
-def _whole_parquet(out: Path) -> Iterator[Callable[[pa.RecordBatch], None]]:
-    """Writes batches under a hidden name until the file is whole, so that nobody reads half a table."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
     writer: pq.ParquetWriter | None = None
-
-    def write(batch: pa.RecordBatch) -> None:
-        nonlocal writer
-        if writer is None:
-            names = [name for name in batch.schema.names if name != "embedding"]
-            writer = pq.ParquetWriter(
-                temporary, batch.schema, compression="none", use_dictionary=names, write_statistics=names
-            )
-            temporary.chmod(0o600)
-        writer.write_batch(batch)
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield write
-        if writer is not None:
-            writer.close()
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(out)
-    finally:
-        if writer is not None:
-            writer.close()
-        temporary.unlink(missing_ok=True)
+    with atomic_file(out, mode=0o600) as file, ExitStack() as stack:
+        for part in ahead(stream_embeddings(table, rows=PART)):
+            _require_matcher(saved, part)
+            kept = has_embedding(part.vectors)
+            batch = _erased_batch(saved.eraser, part, kept, dropped)
+            if writer is None:
+                names = [name for name in batch.schema.names if name != "embedding"]
+                writer = pq.ParquetWriter(
+                    file, batch.schema, compression="none", use_dictionary=names, write_statistics=names
+                )
+                stack.enter_context(writer)
+            writer.write_batch(batch)
+            done += len(part)
+            skipped += int((~kept).sum())
+            if progress is not None:
+                progress("erase", done, total or done + 1)  # an unknown total is never reached
+        if not done:
+            raise _without_rows(table)
+    return ApplySummary(done - skipped, skipped, done / max(time.perf_counter() - begun, 1e-9))
 
 
 def ahead(parts: Iterator[EmbeddingTable]) -> Iterator[EmbeddingTable]:
@@ -308,12 +262,9 @@ def count_rows(table: Path) -> int:
 
 @dataclass(frozen=True)
 class _Labels:
-    """What is erased.
+    """What is erased: the attributes with their classes.
 
-    Attributes:
-        parts: Attributes with their classes.
-        joint: One attribute whose classes are combinations of theirs; of one part, that part.
-        places: Each combination's class of each part; empty for one part.
+    ``joint`` has combinations of these as its classes, ``places`` each one's class of each part; of one part it is that part.
     """
 
     parts: Sequence[Attribute] = (BY_GENDER,)
@@ -397,9 +348,12 @@ class _Reader:
         self._cap, self._progress = max_per_person, progress
         self._seen: Counter[str] = Counter()
         self._classes: set[int] = set()
-        self.people: set[str] = set()
         self.matcher: str | None = None
         self.rows = self.skipped = self.unlabelled = self.capped = 0
+
+    @property
+    def people(self) -> list[str]:
+        return list(self._seen)
 
     def parts(self, source: EraserSource) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
         labels = None if source.labels is None else LabelFile(source.labels)
@@ -469,16 +423,14 @@ class _Reader:
         inside = np.ones(len(part), bool)
         if "identity" not in part.labels:
             return inside
-        names = part.labels["identity"].astype(str).tolist()
-        for place in np.flatnonzero(kept).tolist():
-            name = names[place]
-            if not name:
-                continue
-            self.people.add(name)
-            self._seen[name] += 1
-            if self._cap and self._seen[name] > self._cap:
-                inside[place] = False
-                self.capped += 1
+        names = part.labels["identity"].astype(str)[kept]
+        names = names[names != ""]
+        if self._cap:
+            number = names.groupby(names).cumcount() + names.map(lambda name: self._seen[name])
+            late = names.index[number >= self._cap]
+            inside[late] = False
+            self.capped += len(late)
+        self._seen.update(names)
         return inside
 
 
@@ -550,8 +502,3 @@ def _erased_batch(
     labels = part.labels.drop(columns=list(dropped), errors="ignore")
     columns = {str(name): pa.array(labels[name].to_numpy(object), pa.string()) for name in labels.columns}
     return pa.RecordBatch.from_pydict({**columns, "embedding": vectors})
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from privface.config import DataSettings
 from privface.data import LoadedFaces, load_faces, open_source
-from privface.errors import DataError, ImageError
+from privface.errors import DataError, ImageError, OutputError
 from privface.faces import MTCNNDetector, align_face, as_aligned, choose_face
 from privface.options import Alignment
 from privface.records import FaceRecord, FaceTable, Reject
@@ -21,6 +23,19 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 MEMORY_LIMIT = 8_000_000_000
 """Aligned faces are kept in memory as uint8 up to this many bytes."""
+
+
+def require_folder(out: Path, *, empty: str = "") -> None:
+    """Make an output folder before the work, so that a wrong path does not cost an hour; it must be ``empty`` where that cure is given."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        full = bool(empty) and any(out.iterdir())
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write to {out}: {error.strerror}.", hint="Choose an --out that you may write to."
+        ) from error
+    if full:
+        raise OutputError(f"{out} is not an empty folder.", hint=empty)
 
 
 def open_data(settings: DataSettings) -> FaceTable:
@@ -44,11 +59,7 @@ def open_data(settings: DataSettings) -> FaceTable:
 
 
 def take_split(table: FaceTable, split: str, *, where: str) -> FaceTable:
-    """The rows of one split.
-
-    Raises:
-        DataError: If no row is in it; lists the splits that there are.
-    """
+    """The rows of one split."""
     rows = table.where_split(split)
     if not len(rows):
         splits = sorted({r.split for r in table if r.split is not None})
@@ -88,37 +99,27 @@ def load_aligned(
             f"{len(table):,} faces of {size} x {size} need {need / 1e9:.1f} GB of memory, the limit is {MEMORY_LIMIT / 1e9:.0f} GB.",
             hint="Take a part of the set (a split), or a smaller size.",
         )
-    tell = None if progress is None else lambda done, total: progress(stage, done, total)
-    return load_faces(table, _Aligner(mode, size), progress=tell)
+    lock, detector = threading.Lock(), functools.cache(MTCNNDetector)
 
-
-class _Aligner:
-    """The alignment rule of :func:`load_aligned`, safe to call from several threads."""
-
-    def __init__(
-        self, mode: Alignment | Callable[[NDArray[np.uint8], FaceRecord], Alignment], size: int
-    ) -> None:
-        self._mode, self._size = mode, size
-        self._lock = threading.Lock()
-        self._detector: MTCNNDetector | None = None
-
-    def __call__(self, pixels: NDArray[np.uint8], record: FaceRecord) -> NDArray[np.uint8]:
-        mode = self._mode if isinstance(self._mode, str) else self._mode(pixels, record)
-        if mode == "aligned":
-            return as_aligned(pixels, size=self._size)
-        if mode != "detect" and record.landmarks is not None:
-            return align_face(pixels, record.landmarks, size=self._size)
-        if mode == "landmarks":
+    def align(pixels: NDArray[np.uint8], record: FaceRecord) -> NDArray[np.uint8]:
+        how = mode if isinstance(mode, str) else mode(pixels, record)
+        if how == "aligned":
+            return as_aligned(pixels, size=size)
+        if how != "detect" and record.landmarks is not None:
+            return align_face(pixels, record.landmarks, size=size)
+        if how == "landmarks":
             raise ImageError(f"{record.file}: no landmarks in the labels.", hint="Use faces: auto or detect.")
-        with self._lock:  # one network, several decoding threads
-            self._detector = self._detector or MTCNNDetector()
-            seen = self._detector.detect([pixels])[0]
+        with lock:  # one network, several decoding threads
+            seen = detector().detect([pixels])[0]
         face = choose_face(seen, pixels.shape)
         if face is None:
             raise ImageError(
                 f"{record.file}: no face found.", hint="If the photos are aligned crops, use faces: aligned."
             )
-        return align_face(pixels, face.landmarks, size=self._size)
+        return align_face(pixels, face.landmarks, size=size)
+
+    tell = None if progress is None else lambda done, total: progress(stage, done, total)
+    return load_faces(table, align, progress=tell)
 
 
 def join(parts: list[LoadedFaces]) -> LoadedFaces:

@@ -16,10 +16,10 @@ import yaml
 from privface.attributes import Attribute, labelled
 from privface.config import OWN_METHOD, TrainSettings, check_settings, load_settings
 from privface.data import LoadedFaces, require_both_genders, require_disjoint, split_people
-from privface.errors import CheckpointError, LabelError, OutputError
+from privface.errors import CheckpointError, LabelError
 from privface.images import to_unit, write_atomic
 from privface.models import load_matcher
-from privface.pipeline.faces import Progress, load_aligned, open_data
+from privface.pipeline.faces import Progress, load_aligned, open_data, require_folder
 from privface.pipeline.methods import Job, Outcome, find_method
 from privface.pipeline.methods.base import rank
 from privface.pipeline.provenance import PROVENANCE_FILE, person_digest, read_provenance
@@ -38,17 +38,11 @@ def train(
 ) -> FitSummary:
     """Train a perturbation model.
 
-    The run folder holds ``model.safetensors`` and ``model.yaml`` (the protector), ``config.yaml``,
+    The run folder, which must be new or empty unless ``resume``, gets ``model.safetensors`` and ``model.yaml`` (the protector), ``config.yaml``,
     ``provenance.json``, ``log.csv``, ``classifiers/`` (gender classifiers trained on the way) and ``resume.ckpt``.
-    No image is written unless ``save_images`` asks for a contact sheet an epoch.
+    No image is written unless ``save_images`` asks for a contact sheet an epoch, with originals above protected images.
     A method with several networks keeps each in a folder of its own below (docs/methods.md).
-
-    Args:
-        settings: What to train, on what, against what and for how long.
-        run: Run folder; must be new or empty unless ``resume``.
-        resume: Go on from the last checkpoint; the result equals that of an unbroken run bit for bit.
-        save_images: Write ``contact_epoch_NNN.jpg`` with originals above protected images.
-        progress: Told about every stage.
+    With ``resume`` the result equals that of an unbroken run bit for bit.
 
     Raises:
         PrivfaceError: If data, models or settings do not fit; nothing of an earlier run is lost.
@@ -70,9 +64,8 @@ def train(
     if (
         not resume and rank() == 0
     ):  # only now: a wrong path must not leave a folder that the next try trips over
-        write_atomic(
-            run / CONFIG_FILE, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False).encode()
-        )
+        said = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+        write_atomic(run / CONFIG_FILE, said.encode())
     job = Job(settings, learn, held, matchers, run, resume, save_images, progress)
     outcome = method.train(job, options)
     provenance = _provenance(job, outcome, before)
@@ -97,16 +90,7 @@ def _require_usable(run: Path, settings: TrainSettings, *, resume: bool) -> None
                 hint=f"Resume with the run's own {CONFIG_FILE}, or choose another --out.",
             )
         return
-    try:
-        if run.exists() and (not run.is_dir() or any(run.iterdir())):
-            raise OutputError(
-                f"{run} is not an empty folder.", hint="Choose another --out, or go on with --resume."
-            )
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"Cannot write to {run}: {error.strerror}.", hint="Choose an --out that you may write to."
-        ) from error
+    require_folder(run, empty="Choose another --out, or go on with --resume.")
 
 
 def _changes(before: TrainSettings, now: TrainSettings) -> str:
@@ -180,7 +164,7 @@ def _provenance(job: Job, outcome: Outcome, before: dict[str, Any] | None) -> di
         "python": platform.python_version(),
         "seed": settings.seed,
         "settings": settings.fingerprint(),
-        "precision": outcome.precision,
+        "precision": summary.precision,
         "data": {
             "name": learn.table.name,
             "train_images": len(learn),
@@ -193,6 +177,6 @@ def _provenance(job: Job, outcome: Outcome, before: dict[str, Any] | None) -> di
         "steps": summary.steps,
         "images_per_second": round(summary.images_per_second, 2),
         "data_wait_share": round(summary.data_wait_share, 4),
-        "minutes": round(outcome.minutes, 2),
+        "minutes": round(summary.minutes, 2),
         "validation": {name: round(value, 4) for name, value in summary.validation.items()},
     }

@@ -18,7 +18,7 @@ from privface.audit import AuditData, AuditResult, Draws
 from privface.audit.comparison import changes
 from privface.data import FoldedPairs, LoadedFaces, open_source, read_pairs_file
 from privface.device import Device
-from privface.errors import AuditError, DataError, OutputError
+from privface.errors import AuditError, DataError
 from privface.images import encode_image, to_pixels, to_unit, write_atomic
 from privface.models import GenderProbe, Matcher, Protector, load_gender_probe, load_matcher
 from privface.models.bundled import model_folder
@@ -26,7 +26,7 @@ from privface.models.checkpoint import CARD, load_network
 from privface.models.erased_code import ErasedCode
 from privface.options import DEFAULT_AUDIT, Alignment, AuditOptions
 from privface.pipeline.battery import averaging, build_auditor
-from privface.pipeline.faces import Progress, load_aligned, take_split
+from privface.pipeline.faces import Progress, load_aligned, require_folder, take_split
 from privface.pipeline.provenance import person_digest, read_provenance
 from privface.protect.manifest import ManifestRow, manifest_of, read_manifest
 from privface.records import FRAME, Embeddings, FaceRecord, FaceTable
@@ -42,13 +42,9 @@ ModelT = TypeVar("ModelT", Matcher, GenderProbe)
 
 @dataclass(frozen=True)
 class AttackerSet:
-    """Labelled photos of other people, for attackers to learn from.
+    """Labelled photos of other people, for attackers to learn from; ``labels`` and ``split`` are as for :func:`audit`.
 
-    Attributes:
-        original: Face set with labels, any form :func:`privface.data.open_source` reads.
-        protected: Their protected photos, a folder as that of the audited; by default the model protects them.
-        labels: CSV or Parquet with file, identity, gender.
-        split: Take only rows of this split.
+    Their ``protected`` photos are a folder as that of the audited; by default the model protects them.
     """
 
     original: Path
@@ -106,16 +102,14 @@ def audit(  # many arguments and lines: each argument is a file or option of the
     """
     require_folder(out)
     models, rows = _load_models(matchers, probes, model), _manifest(protected)
-    coder = _load_coder(
-        model, {row.model for row in rows.values()}, Device.choose(options.device, options.precision)
-    )
-    name = _code_name(coder, [row.model for row in rows.values()])
+    made_by = {row.model for row in rows.values()}
+    coder = _load_coder(model, made_by, Device.choose(options.device, options.precision))
+    look = _Look(options, progress, coder, _code_name(coder, made_by))
     table = open_labelled(original, labels=labels, split=split, attributes=options.attributes)
     others = [] if attackers is None else [attackers.open(options.attributes)]
     require_classes(options.attributes, [table, *others])  # now, and not after hours
 
-    mode = _as_protected(rows, options)
-    faces = load_aligned(table, mode=mode, size=options.size, progress=progress, stage="align originals")
+    faces = look.originals(table, rows, "align originals")
     after, found, paths = load_protected(faces.table, protected, options, progress)
     data = replace(
         audit_data(faces, after, enrolled_protected=found),
@@ -124,72 +118,61 @@ def audit(  # many arguments and lines: each argument is a file or option of the
         bytes_original=_file_sizes([record.path for record in faces.table]),
         bytes_protected=_file_sizes(paths),
     )
-    data = _with_codes(data, coder, name, faces, table, mode, options, progress)
+    data = look.with_codes(data, faces, table, rows)
     if attackers is not None:
-        if given := attackers.protected:
-            rows = _manifest(given)
-        elif options.faces == "auto" and rows and all(row.faces is None for row in rows.values()):
-            options = replace(options, faces="aligned")  # the audited are crops, so theirs are
-        data = replace(
-            data, attackers=_attackers(attackers, others[0], rows, coder, name, model, options, progress)
-        )
+        data = replace(data, attackers=_attackers(attackers, others[0], rows, look, model))
     listed = None if pairs is None else read_pairs_file(pairs, faces.table)
     result = _run(data, models, options, progress, pairs=listed)
-    sheet = _sheet(data) if images else None
-    write_results(result, out, sheet=sheet, baseline=baseline)
+    write_results(result, out, sheet=_sheet(data) if images else None, baseline=baseline)
     return result
 
 
-def _as_protected(
-    rows: Mapping[str, ManifestRow], options: AuditOptions
-) -> Callable[[NDArray[np.uint8], FaceRecord], Alignment]:
-    """How originals are aligned: what `protect` took for an aligned face is one here, too."""
+@dataclass(frozen=True)
+class _Look:
+    """How originals are read: aligned as asked, and as codes where the model draws faces from a code."""
 
-    def mode(_: NDArray[np.uint8], record: FaceRecord) -> Alignment:
-        row = rows.get(record.file)
-        crop = row is not None and row.status == "ok" and row.faces is None
-        return "aligned" if crop and options.faces == "auto" else options.faces
+    options: AuditOptions
+    progress: Progress | None
+    coder: Protector | None
+    code: str
 
-    return mode
+    def originals(
+        self, table: FaceTable, rows: Mapping[str, ManifestRow], stage: str, *, size: int | None = None
+    ) -> LoadedFaces:
+        """Aligned originals; what `protect` took for an aligned face is one here, too."""
 
+        def mode(_: NDArray[np.uint8], record: FaceRecord) -> Alignment:
+            row = rows.get(record.file)
+            crop = row is not None and row.status == "ok" and row.faces is None
+            return "aligned" if crop and self.options.faces == "auto" else self.options.faces
 
-def _with_codes(
-    data: AuditData,
-    coder: Protector | None,
-    name: str,
-    faces: LoadedFaces,
-    table: FaceTable,
-    mode: Callable[[NDArray[np.uint8], FaceRecord], Alignment],
-    options: AuditOptions,
-    progress: Progress | None,
-) -> AuditData:
-    """The same with the model's codes, if it has any; a model looks at faces of its own size."""
-    if coder is None:
-        return data
-    if coder.size != options.size:
-        faces = load_aligned(table, mode=mode, size=coder.size, progress=progress, stage="align for the code")
-    return replace(data, codes=_codes(coder, faces.pixels, progress, name))
+        return load_aligned(
+            table, mode=mode, size=size or self.options.size, progress=self.progress, stage=stage
+        )
+
+    def with_codes(
+        self, data: AuditData, faces: LoadedFaces, table: FaceTable, rows: Mapping[str, ManifestRow]
+    ) -> AuditData:
+        """The same with the model's codes, if it has any; a model looks at faces of its own size."""
+        if self.coder is None:
+            return data
+        if self.coder.size != self.options.size:
+            faces = self.originals(table, rows, "align for the code", size=self.coder.size)
+        return replace(data, codes=_codes(self.coder, faces.pixels, self.progress, self.code))
 
 
 def _attackers(
-    given: AttackerSet,
-    table: FaceTable,
-    rows: Mapping[str, ManifestRow],
-    coder: Protector | None,
-    name: str,
-    model: Path | None,
-    options: AuditOptions,
-    progress: Progress | None,
+    given: AttackerSet, table: FaceTable, rows: Mapping[str, ManifestRow], look: _Look, model: Path | None
 ) -> AuditData:
-    """The attackers' people, their photos before and after.
-
-    Raises:
-        AuditError: If there is neither a protected folder nor a model, or the model's faces have another size.
-    """
-    mode = _as_protected(rows, options)
-    faces = load_aligned(
-        table, mode=mode, size=options.size, progress=progress, stage="align the attackers' people"
-    )
+    """The attackers' people, their photos before and after; ``rows`` are those of the audited."""
+    options, progress = look.options, look.progress
+    if given.protected is not None:
+        rows = _manifest(given.protected)
+    elif options.faces == "auto" and rows and all(row.faces is None for row in rows.values()):
+        look = replace(
+            look, options=replace(options, faces="aligned")
+        )  # the audited are crops, so theirs are
+    faces = look.originals(table, rows, "align the attackers' people")
     if given.protected is not None:
         after, found, _ = load_protected(faces.table, given.protected, options, progress)
     elif model is None:
@@ -198,15 +181,14 @@ def _attackers(
             hint="Give the folder of their protected photos (--attackers-protected), or the model (--model).",
         )
     else:
-        by = coder or Protector.load(model, device=Device.choose(options.device, options.precision))
+        by = look.coder or Protector.load(model, device=Device.choose(options.device, options.precision))
         if by.size != options.size:
             raise AuditError(
                 f"The model protects faces of {by.size} pixels, the audit looks at {options.size}.",
                 hint="Protect the attackers' photos with `privface protect` and give --attackers-protected.",
             )
         after, found = protected_pixels(by, faces.pixels, progress), np.ones(len(faces), bool)
-    data = audit_data(faces, after, enrolled_protected=found)
-    return _with_codes(data, coder, name, faces, table, mode, options, progress)
+    return look.with_codes(audit_data(faces, after, enrolled_protected=found), faces, table, rows)
 
 
 def protected_pixels(
@@ -215,13 +197,23 @@ def protected_pixels(
     progress: Progress | None,
 ) -> NDArray[np.uint8]:
     """Aligned faces ``(N, S, S, 3)`` protected and rounded to 8 bits, as a file would be."""
-    found: list[NDArray[np.uint8]] = []
+    return np.concatenate(_in_parts(lambda part: to_pixels(by(part)), pixels, progress, "protect"))
+
+
+def _in_parts(
+    work: Callable[[NDArray[np.float32]], Any],
+    pixels: NDArray[np.uint8],
+    progress: Progress | None,
+    stage: str,
+) -> list[Any]:
+    """What some work gives for aligned faces, 64 at a time."""
+    found: list[Any] = []
     parts = np.array_split(pixels, max(1, len(pixels) // 64))
     for part in parts:
-        found.append(to_pixels(by(to_unit(part))))
+        found.append(work(to_unit(part)))
         if progress is not None:
-            progress("protect", len(found), len(parts))
-    return np.concatenate(found)
+            progress(stage, len(found), len(parts))
+    return found
 
 
 def open_labelled(
@@ -281,10 +273,15 @@ def audit_protector(
     Returns:
         The audit, and the protected pixels ``(N, S, S, 3)``.
     """
-    data = audit_data(faces, protected_pixels(protector, faces.pixels, progress))
+
+    def seen(people: LoadedFaces) -> AuditData:
+        data = audit_data(people, protected_pixels(protector, people.pixels, progress))
+        coded = getattr(protector, "has_code", False)
+        return replace(data, codes=_codes(protector, people.pixels, progress)) if coded else data
+
+    data = seen(faces)
     if attackers is not None:
-        others = audit_data(attackers, protected_pixels(protector, attackers.pixels, progress))
-        data = replace(data, attackers=others)
+        data = replace(data, attackers=seen(attackers))
     if isinstance(protector, Protector) and protector.draw is not None:
         redrawn, first = protector.redrawn, protector.number
         further = Draws(
@@ -292,14 +289,7 @@ def audit_protector(
             max(averaging(options).counts),
         )
         data = replace(data, draws=further)
-    if getattr(protector, "has_code", False):
-        data = replace(data, codes=_codes(protector, faces.pixels, progress))
-        if attackers is not None and data.attackers is not None:
-            others = replace(data.attackers, codes=_codes(protector, attackers.pixels, progress))
-            data = replace(data, attackers=others)
-    return run_audit(
-        data, matchers=matchers, probes=probes, model=model, options=options, progress=progress
-    ), data.protected
+    return _run(data, _load_models(matchers, probes, model), options, progress), data.protected
 
 
 def audit_data(
@@ -325,19 +315,6 @@ def audit_data(
         cohorts={name: np.array([record.cohorts.get(name, "") for record in table]) for name in columns},
         name=table.name,
     )
-
-
-def run_audit(
-    data: AuditData,
-    *,
-    matchers: Sequence[str],
-    probes: Sequence[str],
-    model: Path | None,
-    options: AuditOptions,
-    progress: Progress | None = None,
-) -> AuditResult:
-    """Load models, mark which of them the protector has seen, refuse its training people, audit."""
-    return _run(data, _load_models(matchers, probes, model), options, progress)
 
 
 @dataclass(frozen=True)
@@ -404,12 +381,7 @@ def _codes(
     coder: Any, pixels: NDArray[np.uint8], progress: Progress | None, name: str = "code"
 ) -> dict[str, tuple[Embeddings, Embeddings]]:
     """Codes of aligned faces ``(N, S, S, 3)`` before and after the eraser."""
-    found: list[tuple[Embeddings, Embeddings]] = []
-    parts = np.array_split(pixels, max(1, len(pixels) // 64))
-    for part in parts:
-        found.append(coder.codes(to_unit(part)))
-        if progress is not None:
-            progress("read the model's code", len(found), len(parts))
+    found = _in_parts(coder.codes, pixels, progress, "read the model's code")
     before, after = zip(*found, strict=True)
     return {name: (np.concatenate(before), np.concatenate(after))}
 
@@ -429,15 +401,16 @@ def _run(
                 f"Matcher {matcher.name} gave no finite embedding for {len(few)} original photos.",
                 hint="Check its weights and the input range in its sidecar or input_spec.",
             )
-    auditor = build_auditor(
+    trained = set((models.provenance or {}).get("people", ()))
+    met = [str(person) for person in np.unique(data.identities) if person_digest(str(person)) in trained]
+    return build_auditor(
         options,
         matchers=models.matchers,
         probes=models.probes,
-        exclude_people=_met(data, models.provenance),
+        exclude_people=met,
         pairs=pairs,
         progress=progress,
-    )
-    return auditor.run(data)
+    ).run(data)
 
 
 def write_results(
@@ -462,17 +435,8 @@ def embed(
 ) -> pd.DataFrame:
     """Write embeddings of a face set to Parquet: file, identity, gender, cohorts, embedding; one row a photo.
 
-    Photos that cannot be read or show no face keep their row, with an empty embedding and the reason.
-
-    Args:
-        images: Face set, any form :func:`privface.data.open_source` reads; labels are optional.
-        out: Parquet file.
-        matcher: Matcher specification.
-        labels: CSV or Parquet with file, identity, gender.
-        faces: How photos are aligned.
-        size: Side of the aligned images.
-        device: Where the matcher computes.
-        progress: Told about every stage.
+    ``images`` has any form that :func:`privface.data.open_source` reads; labels are optional. Photos that cannot be read or show no face
+    keep their row, with an empty embedding and the reason.
 
     Raises:
         PrivfaceError: If the set or the matcher cannot be used, or ``out`` not be written.
@@ -482,42 +446,16 @@ def embed(
     loaded = load_aligned(
         open_source(str(images), labels=labels), mode=faces, size=size, progress=progress, stage="align"
     )
-    vectors: list[NDArray[np.float32]] = []
-    for rows in np.array_split(np.arange(len(loaded)), max(1, len(loaded) // 64)):
-        vectors.extend(model.embed(to_unit(loaded.pixels[rows])))
-        if progress is not None:
-            progress("embed", len(vectors), len(loaded))
-    rows_out: list[dict[str, Any]] = [
-        {
-            "file": r.file,
-            "identity": r.identity,
-            "gender": r.gender,
-            **r.cohorts,
-            "embedding": vector,
-            "reason": None,
-        }
-        for r, vector in zip(loaded.table, vectors, strict=True)
-    ]
+    vectors = np.concatenate(_in_parts(model.embed, loaded.pixels, progress, "embed"))
+    rows_out: list[dict[str, Any]] = []
+    for r, vector in zip(loaded.table, vectors, strict=True):
+        known = {"file": r.file, "identity": r.identity, "gender": r.gender, **r.cohorts}
+        rows_out.append({**known, "embedding": vector, "reason": None})
     rows_out += [{"file": r.file, "embedding": None, "reason": r.reason} for r in loaded.table.rejects]
     frame = pd.DataFrame(rows_out)
     frame.attrs["matcher"] = model.fingerprint
-    write_atomic(out, _parquet(frame))
+    write_atomic(out, frame.to_parquet(index=False))
     return frame
-
-
-def require_folder(out: Path) -> None:
-    """Make the output folder before the work, so that a wrong path does not cost an hour."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"Cannot write to {out}: {error.strerror}.", hint="Choose an --out that you may write to."
-        ) from error
-
-
-def _parquet(frame: pd.DataFrame) -> bytes:
-    data: bytes = frame.to_parquet(index=False)
-    return data
 
 
 def load_protected(
@@ -586,13 +524,6 @@ def _marked(model: ModelT, provenance: Mapping[str, Any] | None) -> ModelT:
         seen = {entry["sha256"] for key in ("matchers", "classifiers") for entry in provenance.get(key, ())}
         model.seen = model.weights_sha256 in seen
     return model
-
-
-def _met(data: AuditData, provenance: Mapping[str, Any] | None) -> list[str]:
-    if provenance is None:
-        return []
-    met = set(provenance.get("people", ()))
-    return [str(person) for person in np.unique(data.identities) if person_digest(str(person)) in met]
 
 
 def _sheet(data: AuditData) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,14 @@ def read_provenance(run: Path | str) -> dict[str, Any]:
         ModelError: If no model of that name comes with the package.
     """
     file = model_folder(run) / PROVENANCE_FILE
-    try:
+    content = None
+    with suppress(OSError, ValueError):
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    if not isinstance(content, dict):
         raise CheckpointError(
             f"{run} has no readable {PROVENANCE_FILE}.",
             hint="Give a finished run folder of `privface train`.",
-        ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file} is no mapping.", hint="Restore it or train again.")
+        )
     return content
 
 

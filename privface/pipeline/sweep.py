@@ -28,8 +28,7 @@ from privface.errors import AuditError, ConfigError, OutputError
 from privface.images import write_atomic
 from privface.models import load_gender_probe, load_matcher
 from privface.pipeline.battery import build_auditor
-from privface.pipeline.faces import Progress, open_data
-from privface.pipeline.inspect import require_folder
+from privface.pipeline.faces import Progress, open_data, require_folder
 from privface.pipeline.sweep_job import SETTINGS_FILE, open_audited
 from privface.pipeline.sweep_plan import FAILED_FILE, K_SAME, TRAINED, Point, SweepSettings, plan
 from privface.protect.output import is_fresh, locked
@@ -50,13 +49,8 @@ def run_sweep(
 ) -> dict[str, Any]:
     """Train, protect and audit every point, then compare them.
 
-    A point that fails is noted and stops no other one; run again, the sweep tries it again.
-
-    Args:
-        settings: What to train, audit and compare with.
-        out: New, empty, or of an earlier sweep; one process at a time may work on it. docs/sweep.md lists what it gets.
-        jobs: Points that are worked on at once, 1 to 256, each in a process with its share of the threads and GPUs.
-        progress: Told how many points are through.
+    A point that fails is noted and stops no other one; run again, the sweep tries it again. ``out`` is new, empty, or of an earlier sweep; one
+    process at a time may work on it. Up to 256 ``jobs`` work on points at once, each in a process with its share of the threads and GPUs.
 
     Returns:
         The document of ``sweep.json``. Same settings and inputs on a CPU, same thread share: same bytes,
@@ -270,9 +264,7 @@ def _row(point: Point, result: AuditResult | None, measured: Mapping[str, Any]) 
 def choose(points: Sequence[Mapping[str, Any]], *, max_tmr_loss: float) -> dict[str, Any]:
     """The point that leaks least among those that keep matching; a tie goes to more TMR, then to the first.
 
-    Args:
-        points: The points of a sweep's document; what failed or could not be measured cannot win.
-        max_tmr_loss: How much TMR a point may lose against the originals of its own audit.
+    A point may lose ``max_tmr_loss`` of TMR against the originals of its own audit; what failed or could not be measured cannot win.
 
     Returns:
         ``winner`` (a name, or ``None`` with a ``reason``), ``tied`` (names that agree with it on both figures) and ``rule``.

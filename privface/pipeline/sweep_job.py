@@ -8,12 +8,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from privface.errors import PrivfaceError
 from privface.models import Protector
@@ -35,14 +33,9 @@ _logger = logging.getLogger(__name__)
 
 
 def run_job(point: Point, split: str | None) -> bool:
-    """Do what is still to do for one point on one split; a failure is noted in its folder.
+    """Do what is still to do for one point on one split, ``None`` for all people; says whether the audit is there.
 
-    Args:
-        point: The point.
-        split: Whose people are audited; ``None`` for all.
-
-    Returns:
-        Whether the audit is there.
+    A failure is noted in the point's folder.
     """
     stage = "start"
 
@@ -99,9 +92,8 @@ def _audit(point: Point, split: str | None, protected: Path | None) -> None:
         return
     table = open_audited(chosen, split)
     faces = load_aligned(table, mode=chosen.faces, size=chosen.size)
-    protector: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-    protector = _unchanged if point.method == ORIGINALS else _protector(point)
-    result, _ = audit_protector(faces, protector, **common)
+    by = (lambda images: images) if point.method == ORIGINALS else _protector(point)
+    result, _ = audit_protector(faces, by, **common)
     out.mkdir(exist_ok=True)
     write_results(result, out)
 
@@ -119,11 +111,6 @@ class _TablePhotos(Source):
     def read(self, item: InputFile, *, limit: int) -> bytes:
         """See :meth:`Source.read`."""
         return read_file(self._paths[item.key], limit=limit)
-
-
-def _unchanged(images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the originals are audited as."""
-    return images
 
 
 def _protector(point: Point) -> ImageProtector:

@@ -45,8 +45,8 @@ _FREE = {"device", "devices", "checkpoint_minutes"}
 class PointSettings(Settings):
     """One trained point by its own changes to the base."""
 
-    name: str | None = Field(None, min_length=1, max_length=60, description="By default the changes.")
-    settings: dict[str, Any] = Field({}, description="Dotted setting to value; none is the base itself.")
+    name: str | None = Field(None, min_length=1, max_length=60)
+    settings: dict[str, Any] = Field({})
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -96,15 +96,13 @@ class SweepSettings(Settings):
     """Everything that ``privface sweep`` needs; docs/sweep.md explains each setting."""
 
     base: TrainSettings
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
-        {}, description="Dotted setting to its values; every combination is a point."
-    )
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field({})
     points: tuple[PointSettings, ...] = ()
     audit: SweepAudit
     protect: SweepProtect = SweepProtect()
     baselines: tuple[str, ...] = ()
-    select: str | None = Field(None, description="Split on which points are compared and one is chosen.")
-    report: str | None = Field(None, description="Split on which only the chosen point is reported.")
+    select: str | None = None
+    report: str | None = None
     choose: ChooseSettings = ChooseSettings()
 
     @model_validator(mode="after")
@@ -193,15 +191,7 @@ def load_sweep(path: Path) -> SweepSettings:
 
 
 def plan(settings: SweepSettings, out: Path) -> list[Point]:
-    """The points in order: the originals, the baselines, the trained ones.
-
-    Args:
-        settings: The sweep.
-        out: Its folder; need not exist.
-
-    Raises:
-        ConfigError: If the settings of a point are not valid, or two points have a name or all settings in common.
-    """
+    """The points in order: the originals, the baselines, the trained ones; the folder ``out`` need not exist."""
     home = out / "points"
     points = [Point(settings, ORIGINALS, ORIGINALS, {}, home / ORIGINALS)]
     points += [_baseline(spec, settings, home) for spec in settings.baselines]

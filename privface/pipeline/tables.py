@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from privface.attributes import GENDER, Attribute, parse_attributes
 from privface.audit import AuditResult, EmbeddingData
 from privface.data import EmbeddingTable, LabelFile, gender_codes, read_embeddings
-from privface.erasers import SavedEraser, load_eraser
+from privface.erasers import load_eraser
 from privface.errors import AuditError, DataError
 from privface.options import DEFAULT_AUDIT, AuditOptions
 from privface.pipeline.battery import build_auditor
-from privface.pipeline.faces import Progress
-from privface.pipeline.inspect import require_folder, write_results
+from privface.pipeline.faces import Progress, require_folder
+from privface.pipeline.inspect import write_results
 from privface.pipeline.provenance import person_digest
 from privface.records import Embeddings
 
@@ -60,12 +60,15 @@ def audit_tables(  # many arguments, as audit
     if second is not None:
         other = pair_tables(before, read_embeddings(second), labels=labels, split=split, attributes=asked)
         data = replace(data, second={name: table for name, (_, table) in other.embeddings.items()})
+    met: list[str] = []
     if saved is not None:
-        data = _of_eraser(data, saved)
-    auditor = build_auditor(
-        options, exclude_people=() if saved is None else people_met(data, saved), progress=progress
-    )
-    result = auditor.run(data)
+        fitted, single = saved.meta.get("matcher"), len(data.embeddings) == 1
+        seen = {name: fitted is None or name == fitted or single for name in data.embeddings}
+        data = replace(data, seen=seen)
+        people = np.unique(data.identities)
+        digests = np.array([int(person_digest(str(name)), 16) for name in people], np.uint64)
+        met = people[np.isin(digests, saved.people)].tolist()
+    result = build_auditor(options, exclude_people=met, progress=progress).run(data)
     write_results(result, out, baseline=baseline)
     return result
 
@@ -134,23 +137,6 @@ def pair_tables(
             if column not in {"file", "identity", "gender", "matcher", "split"}
         },
         name=original.path.stem,
-    )
-
-
-def people_met(data: EmbeddingData, saved: SavedEraser) -> list[str]:
-    """Audited people that an eraser was fitted on."""
-    names = np.unique(data.identities)
-    digests = np.array([int(person_digest(str(name)), 16) for name in names], np.uint64)
-    return [str(name) for name in names[np.isin(digests, saved.people)]]
-
-
-def _of_eraser(data: EmbeddingData, saved: SavedEraser) -> EmbeddingData:
-    fitted = saved.meta.get("matcher")
-    return replace(
-        data,
-        seen={
-            name: fitted is None or name == fitted or len(data.embeddings) == 1 for name in data.embeddings
-        },
     )
 
 

@@ -2,7 +2,6 @@
 
 from privface.config import LossWeights
 from privface.training.checkpoint import RESUME_FILE
-from privface.training.encoder import train_encoder
 from privface.training.reconstruction import Epoch, FitSettings, UnitSource, evaluate, train_autoencoder
 from privface.training.source import ArraySource, DecodingSource, ImageSource
 from privface.training.step import (
@@ -33,7 +32,6 @@ __all__ = [
     "embed_originals",
     "evaluate",
     "train_autoencoder",
-    "train_encoder",
     "train_gender_classifier",
     "train_matcher",
 ]

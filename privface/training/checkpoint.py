@@ -30,11 +30,7 @@ def write_checkpoint(path: Path, key: str, parts: Mapping[str, Any], **values: A
 def read_checkpoint(
     path: Path, key: str, parts: Mapping[str, Any], *, device: torch.device | str = "cpu"
 ) -> dict[str, Any]:
-    """Put the parts back as they were, and give the values; nothing but tensors and plain values is unpickled.
-
-    Raises:
-        CheckpointError: If the file is missing, damaged or of other settings.
-    """
+    """Put the parts back as they were, and give the values; nothing but tensors and plain values is unpickled."""
     if not path.is_file():
         raise CheckpointError(
             f"{path.parent} has no {path.name} to resume from.", hint="Start without --resume."

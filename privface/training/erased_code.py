@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from privface.device import Device
 from privface.models.decoder import FaceDecoder
 from privface.models.erased_code import CodeEraser, EraserChain
-from privface.training.encoder import mixed, views
+from privface.training.source import mixed, views
 from privface.training.step import StepLosses, TrainingStep
 
 _FIRST, _RISEN = 0.15, 0.5

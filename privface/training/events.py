@@ -13,12 +13,9 @@ LOG_FILE = "log.csv"
 
 
 class TrainingLog:
-    """Rows ``step,name,value`` in ``log.csv``: long form, so that new figures need no new columns.
+    """Rows ``step,name,value`` in ``log.csv``: long form, so that new figures need no new columns; also TensorBoard events, on request.
 
-    Args:
-        run: Run folder; created if missing.
-        tensorboard: Also write TensorBoard event files to ``run/tensorboard``.
-        active: Whether this process is the one that writes.
+    Only the ``active`` process writes.
 
     Raises:
         MissingExtraError: If TensorBoard is asked for and not installed.

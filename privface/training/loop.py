@@ -44,9 +44,6 @@ def descend(
         clip: Largest gradient norm.
         start: Steps done already (resuming).
         progress: Told about each step.
-
-    Raises:
-        TrainingError: If the loss is not finite.
     """
     learned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for done, index, images in Prefetcher(source, batches, start=start):

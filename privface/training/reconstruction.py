@@ -84,13 +84,9 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to.
+    """What an epoch came to, numbered from 1: mean loss with penalty over the steps, and on validation images (NaN where there are none).
 
-    Attributes:
-        number: From 1.
-        training: Mean loss with penalty over the steps.
-        validation: Loss with penalty on validation images in evaluation mode; NaN where there are none.
-        kept: Whether this is the best epoch so far, whose weights are kept.
+    It is ``kept`` if it is the best so far.
     """
 
     number: int

@@ -25,9 +25,7 @@ NetworkT = TypeVar("NetworkT", bound=nn.Module)
 class PixelAdversary(nn.Module):
     """A gender classifier that learns on protected pixels while the protector learns to resist it.
 
-    Args:
-        spec: Which part of the frame it sees, and at which size; different adversaries see differently.
-        network: Keyword arguments of :class:`~privface.models.CompactResNet`.
+    ``spec`` says which part of the frame it sees, and at which size; ``network`` are arguments of :class:`~privface.models.CompactResNet`.
     """
 
     def __init__(self, *, spec: InputSpec, network: Mapping[str, Any]) -> None:
@@ -56,12 +54,9 @@ class EmbeddingAdversary(nn.Module):
 
 @dataclass(frozen=True)
 class StepLosses:
-    """What one step yields.
+    """What one step yields: what is minimised over the autoencoder's parameters, and over the adversaries', and every term for the log.
 
-    Attributes:
-        protector: To be minimised over the autoencoder's parameters.
-        adversaries: To be minimised over the adversaries' parameters (they share one graph with it), or ``None``.
-        figures: Every term as a detached scalar, for the log.
+    Both losses share one graph.
     """
 
     protector: Tensor

@@ -38,20 +38,11 @@ def train_gender_classifier(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> CompactResNet:
-    """Train a gender classifier on balanced batches.
+    """Train a gender classifier on balanced batches; ``spec`` says which part of the frame it sees, and at which size.
 
-    Args:
-        source: Aligned faces.
-        genders: 0 female, 1 male, ``(N,)``.
-        spec: Part of the frame and size that the classifier sees.
-        epochs: Passes over the data.
-        batch_size: Images a step.
-        epoch_images: Images a pass; ``None`` takes every photo of the larger gender once.
-        width: Channels of the first stage.
-        stages: Residual stages.
-        separable: Whether its convolutions are depthwise separable.
-        seed: Initial weights, order and views.
-        progress: Called as ``progress(done, total, loss)``.
+    ``genders`` are 0 female, 1 male, ``(N,)``. Without ``epoch_images`` a pass takes every photo of the larger gender once. ``width``,
+    ``stages`` and ``separable`` are those of :class:`~privface.models.CompactResNet`; the seed is that of initial weights, order and views.
+    ``progress`` is called as ``progress(done, total, loss)``.
 
     Returns:
         A network that maps its input to one male logit, in evaluation mode.

@@ -52,12 +52,16 @@ class FitSummary:
         steps: Optimiser steps in total, resumed ones included.
         images_per_second: Rate of this process's part.
         data_wait_share: Share of the loop's time spent waiting for images.
+        precision: Arithmetic, as Fabric names it.
+        minutes: Time that it took, this time.
         validation: Figures of the last validation.
     """
 
     steps: int
     images_per_second: float
     data_wait_share: float
+    precision: str
+    minutes: float
     validation: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -149,7 +153,7 @@ class SemiAdversarialTrainer:
             TrainingError: If the loss stops being finite.
             CheckpointError: If there is nothing to resume, or it was made with other settings.
         """
-        settings = self.settings
+        settings, started = self.settings, time.monotonic()
         told = genders if labels is None else labels
         if embeddings is None:
             matchers: Any = self.step.matchers if self.step.weights.matching else ()
@@ -201,7 +205,8 @@ class SemiAdversarialTrainer:
             save_network(run, network, kind=network.kind, meta=meta)
         log.close()
         rate = (done - first) * settings.batch_size * self._fabric.world_size / max(elapsed, 1e-9)
-        return FitSummary(done, rate, waited / max(elapsed, 1e-9), dict(validation))
+        wait, minutes = waited / max(elapsed, 1e-9), (time.monotonic() - started) / 60
+        return FitSummary(done, rate, wait, self.precision, minutes, dict(validation))
 
     # one step ---------------------------------------------------------------------------------------
 

@@ -140,7 +140,7 @@ def test_wrong_use_is_refused(photos, tmp_path):
     (tmp_path / "full" / "x").write_text("mine")
     (tmp_path / "few").mkdir()
     for parts, kind, words in (
-        (("train", photos, "--out", tmp_path / "full"), OutputError, "is not empty"),
+        (("train", photos, "--out", tmp_path / "full"), OutputError, "is not an empty folder"),
         (("train", tmp_path / "few", "--out", tmp_path / "m"), DataError, "10 are needed"),
         (("train", photos, "--out", tmp_path / "m", "--variant", "quantum"), ModelError, "no autoencoder"),
         (("train", photos, "--out", tmp_path / "m", "--set", "bredth=3"), ModelError, "no setting"),

@@ -449,7 +449,7 @@ CASES: tuple[Case, ...] = (
     Case("ONNX file that does not exist", lambda w: _matched(w, "onnx:none.onnx"), 2, "there is no such file"),
     Case("ONNX file that is text", lambda w: _matched(w, f"onnx:{_text(w / 'm.onnx', 'hello')}"), 2, "cannot be opened as an ONNX model"),
     Case("pickle given as ONNX", lambda w: _matched(w, f"onnx:{_text(w / 'm.pt', 'hello')}"), 2, "m.pt is not an .onnx file"),
-    Case("sidecar with an unknown field", lambda w: _matched(w, _onnx(w, "colour: red\n")), 2, "unknown field 'colour'"),
+    Case("sidecar with an unknown field", lambda w: _matched(w, _onnx(w, "colour: red\n")), 2, "colour: Extra inputs"),
     Case("sidecar with a size that the graph refuses", lambda w: _matched(w, _onnx(w, "size: [20, 20]\n")), 2, "refused a batch of shape"),
     Case("model form that does not exist", lambda w: _matched(w, "vgg:face"), 2, "'vgg:face' is not a model specification"),
     Case("matcher whose embeddings are NaN", lambda w: _matched(w, "module:tests_bad_inputs.NaNMatcher"), 2, "no finite embedding"),

@@ -13,10 +13,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+import torch.nn.functional as F
+
+from privface.models.encoder import FaceEncoder
+from privface.training import ArraySource
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SAN = EXPERIMENTS / "03_san_family" / "results" / "san.json"
-OURS = ("run", "targets", "attackers", "white_box")
+OURS = ("run", "targets", "attackers", "white_box", "student")
 OTHERS = ("rows", "tables", "plot", "methods")  # of experiments 02 and 03
 
 
@@ -173,3 +178,50 @@ def test_attackers_read_what_is_there_and_nothing_else(modules):
     x[:, 0] = rng.normal(size=600)
     found = modules["attackers"].between_halves(x, male, people)["attackers"]
     assert found["quadratic"]["balanced_accuracy"] > 0.8
+
+
+def tiny(outputs: int = 4) -> FaceEncoder:
+    torch.manual_seed(0)
+    return FaceEncoder(outputs=outputs, channels=(8, 8), blocks=(1, 1))
+
+
+def world(count: int = 48) -> tuple[ArraySource, np.ndarray]:
+    """Plain images whose colour is the target."""
+    rng = np.random.default_rng(0)
+    colours = rng.integers(20, 236, (count, 1, 1, 3), np.uint8)
+    pixels = np.broadcast_to(colours, (count, 112, 112, 3)).copy()
+    return ArraySource(pixels), (colours.reshape(count, 3).astype(np.float32) / 255 - 0.5)
+
+
+def test_a_student_learns_its_teachers_directions(modules):
+    train_encoder = modules["student"].train_encoder
+    source, targets = world()
+    before, after = [], []
+    for images, kept in ((16, before), (1600, after)):
+        network = train_encoder(
+            source, targets, images=images, batch_size=16, network=tiny(3), learning_rate=5e-3
+        )
+        with torch.inference_mode():
+            given = network(torch.from_numpy(source.batch(np.arange(48))) * 2 - 1)
+        kept.append(float(F.cosine_similarity(given, torch.from_numpy(targets)).mean()))
+        assert not network.training
+    assert after[0] > 0.5
+    assert after[0] > before[0] + 0.3
+
+
+def test_a_resumed_student_equals_an_unbroken_one(modules, tmp_path, monkeypatch):
+    train_encoder = modules["student"].train_encoder
+    monkeypatch.setattr(modules["student"], "_EVERY", 2)
+    source, targets = world(12)
+    settings = {"images": 40, "batch_size": 8}
+    unbroken = train_encoder(source, targets, network=tiny(3), **settings)
+
+    def stop(done: int, _total: int, _loss: float) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_encoder(source, targets, network=tiny(3), folder=tmp_path, progress=stop, **settings)
+    resumed = train_encoder(source, targets, network=tiny(3), folder=tmp_path, **settings)
+    for a, b in zip(unbroken.state_dict().values(), resumed.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)

@@ -85,12 +85,6 @@ def test_gradient_reaches_every_weight(make_images):
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in made.parameters())
 
 
-@pytest.mark.parametrize("wrong", [{"width": 3}, {"depth": 0}, {"blocks": 0}])
-def test_too_small_networks_are_refused(wrong):
-    with pytest.raises(ModelError, match="too small"):
-        SemiAdversarialAutoencoder(**wrong)
-
-
 def test_sides_that_do_not_halve_are_refused(make_images):
     with pytest.raises(ModelError, match="12 x 12 do not halve 3 times") as caught:
         network(depth=3)(torch.from_numpy(make_images(1, size=12)))

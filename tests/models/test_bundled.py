@@ -121,7 +121,7 @@ def test_a_damaged_file_is_refused_by_all_that_read_it(copy, spec, file):
         LOADERS[spec](spec)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"schema": "other", "models": {}}'])
+@pytest.mark.parametrize("text", ["", "{}", "[]"])
 def test_a_damaged_manifest_is_named(copy, text):
     (copy / "manifest.json").write_text(text)
     with pytest.raises(

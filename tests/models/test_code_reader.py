@@ -8,8 +8,8 @@ import torch
 
 from privface.errors import CheckpointError, ModelError
 from privface.models import VARIANTS, Autoencoder, load_matcher, save_network, variant
-from privface.models.code_reader import LONGEST
 from privface.models.erased_code import FrozenReader
+from privface.models.family import LONGEST
 from privface.models.speech import KIND as SPEECH
 
 SMALL = {"shape": (3, 16, 16), "code": 5, "hidden": (7,), "width": 2, "depth": 2}

@@ -23,10 +23,9 @@ from privface.models import (
     save_network,
     variant,
 )
-from privface.models.draws import MAX_DRAW, ImageNoise
 from privface.models.export import export_protector
 from privface.models.family import VARIANTS
-from privface.models.parts import Corruption, GaussianCode
+from privface.models.parts import MAX_DRAW, Corruption, GaussianCode, ImageNoise
 from privface.models.protectors import load_protector
 from privface.protect import protect_folder, read_manifest
 

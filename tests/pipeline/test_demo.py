@@ -109,7 +109,7 @@ def test_a_folder_that_is_no_demo_is_refused_and_left_alone(tmp_path):
     with pytest.raises(OutputError, match="no earlier demo"):
         run_demo(tmp_path, size=TINY)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-    with pytest.raises(OutputError, match="is a file"):
+    with pytest.raises(OutputError, match="Cannot write"):
         run_demo(tmp_path / "thesis.txt", size=TINY)
     with pytest.raises(DataError, match="seed"):
         run_demo(tmp_path / "demo", seed=-1, size=TINY)

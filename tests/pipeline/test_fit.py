@@ -163,7 +163,7 @@ def test_opponents_may_be_of_another_architecture_and_adversaries_begin_as_its_c
 
 def test_a_file_in_the_way_is_refused(world, tmp_path):
     (tmp_path / "something.txt").write_text("mine")
-    with pytest.raises(OutputError, match="is not an empty folder"):
+    with pytest.raises(OutputError, match="Cannot write to"):
         train(settings(world), tmp_path / "something.txt")
 
 

@@ -510,9 +510,8 @@ def test_what_is_hidden_is_chosen_at_protection_time(two_attributes, make_images
 
 
 def test_choices_that_a_model_has_not_are_refused(world, two_attributes):
-    with pytest.raises(ConfigError, match="Attributes to hide: age") as caught:
+    with pytest.raises(ConfigError, match="hide age: this model hides gender, glasses"):
         load_protector(two_attributes, hide=["age"])
-    assert "gender, glasses" in str(caught.value.hint)
     with pytest.raises(ConfigError, match=r"hide=.*gender.* no such choice"):
         load_protector(world.run, hide=["gender"])
 

@@ -5,9 +5,10 @@ import threading
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from privface.training import ArraySource, DecodingSource
-from privface.training.source import Prefetcher, random_view, step_generator
+from privface.training.source import Prefetcher, mixed, random_view, step_generator, views
 
 
 @pytest.fixture
@@ -78,3 +79,27 @@ def test_random_view_is_differentiable_bounded_and_moves_the_picture():
     assert len({float(view.detach()[0, 0, 8, 8]) for view in views}) > 15
     views[0].sum().backward()
     assert float(images.grad.abs().sum()) > 0
+
+
+def test_views_stay_images_and_have_a_gradient():
+    photos = torch.rand(6, 3, 32, 32, requires_grad=True)
+    seen = views(photos, torch.Generator().manual_seed(0), gentle=True)
+    assert seen.shape == photos.shape
+    assert float(seen.detach().min()) >= 0
+    assert float(seen.detach().max()) <= 1
+    seen.sum().backward()
+    assert torch.isfinite(photos.grad).all()
+    assert float(photos.grad.abs().max()) > 0
+
+
+def test_half_of_a_batch_is_mixed_and_aims_with_it():
+    photos, aims = torch.rand(6, 3, 8, 8), F.normalize(torch.randn(6, 5))
+    images, wanted = mixed(photos, aims, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(images[:3], photos[:3])
+    torch.testing.assert_close(wanted[:3], aims[:3])
+    torch.testing.assert_close(wanted.norm(dim=1), torch.ones(6))
+    share = ((images[3] - photos[0]) / (photos[3] - photos[0])).mean()
+    assert 0.3 <= float(share) <= 0.7
+    torch.testing.assert_close(
+        wanted[3], F.normalize(torch.lerp(aims[0], aims[3], share), dim=0), atol=1e-3, rtol=1e-3
+    )

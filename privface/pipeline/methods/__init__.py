@@ -19,11 +19,7 @@ METHODS: Final[Mapping[str, Method]] = {
 
 
 def find_method(name: str) -> Method:
-    """A method by its name.
-
-    Raises:
-        ConfigError: If there is none; lists those that there are.
-    """
+    """A method by its name."""
     if name not in METHODS:
         raise ConfigError(
             f"There is no method {name!r}.",

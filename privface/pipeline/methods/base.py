@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from privface.config import OWN_METHOD, AdversarySettings, ClassifierSettings, Settings, TrainSettings
+from privface.config import (
+    OWN_METHOD,
+    AdversarySettings,
+    ClassifierSettings,
+    DataSettings,
+    Settings,
+    TrainSettings,
+)
 from privface.data import LoadedFaces
 from privface.images import to_unit
-from privface.losses import AlignmentLoss, AttributeLoss, MatchingLoss, Objective, ReconstructionLoss
+from privface.losses import AlignmentLoss, AttributeLoss, MatchingLoss, ReconstructionLoss
 from privface.models import (
     Autoencoder,
     CompactResNet,
@@ -35,8 +40,8 @@ from privface.models import (
 from privface.models.checkpoint import load_network, restore
 from privface.models.loading import FACE_BOX
 from privface.pipeline.faces import Progress, join, load_aligned, open_data
-from privface.pipeline.methods.watching import AnyProtector, SheetWriter, Validation
-from privface.records import FRAME, Box, InputSpec
+from privface.pipeline.methods.watching import AnyProtector, Validation, sheet_writer
+from privface.records import FRAME, Box, FaceTable, InputSpec
 from privface.training import (
     ArraySource,
     EmbeddingAdversary,
@@ -60,17 +65,9 @@ class NoOptions(Settings):
 
 @dataclass(frozen=True)
 class Job:
-    """What a method is to train.
+    """What a method is to train: faces to learn from, and those of other people that are held out, if any.
 
-    Attributes:
-        settings: What was asked for.
-        learn: Aligned faces to learn from.
-        held: Faces of other people, or ``None``.
-        matchers: Frozen matchers, loaded.
-        run: Run folder; exists, and holds ``config.yaml``.
-        resume: Whether an earlier attempt may have left something there to go on with.
-        save_images: Whether contact sheets are wanted.
-        progress: Told about every stage.
+    ``run`` exists and holds ``config.yaml``; with ``resume`` an earlier attempt may have left something there to go on with.
     """
 
     settings: TrainSettings
@@ -86,72 +83,46 @@ class Job:
     def meta(self) -> dict[str, Any]:
         """What every card of this run says beside architecture and weights."""
         settings = self.settings
-        own = settings.method == OWN_METHOD
-        return {
-            "size": settings.size,
-            "settings": settings.fingerprint(),
-            **({} if own else {"method": settings.method}),
-        }
+        meta = {"size": settings.size, "settings": settings.fingerprint()}
+        return meta if settings.method == OWN_METHOD else {**meta, "method": settings.method}
 
-
-@dataclass(frozen=True)
-class Fitted:
-    """What one training loop came to; the network is on the CPU."""
-
-    summary: FitSummary
-    network: Any
-    precision: str
-    minutes: float
+    def told(self, stage: str) -> Callable[[int, int, Any], None] | None:
+        """What tells ``progress`` about the steps of a stage."""
+        progress = self.progress
+        return None if progress is None else lambda done, total, _: progress(stage, done, total)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method did; the protector lies in the run folder by then.
+    """What the training loops of a method came to; the protector lies in the run folder by then.
 
-    Attributes:
-        summary: Figures of all its loops together.
-        classifiers: Frozen gender classifiers that it met.
-        precision: Arithmetic of its loops.
-        minutes: Time that they took.
-        matchers: Matchers that it met beside the job's.
-        people: People that it learnt from beside the job's.
+    ``matchers`` and ``people`` are those that it met beside the job's; ``validation`` is by default the last loop's.
     """
 
-    summary: FitSummary
+    loops: Sequence[FitSummary]
     classifiers: Sequence[GenderProbe]
-    precision: str
-    minutes: float
     matchers: Sequence[Matcher] = ()
     people: Sequence[str] = ()
+    validation: Mapping[str, float] | None = None
 
-    @classmethod
-    def of(
-        cls,
-        loops: Sequence[Fitted],
-        classifiers: Sequence[GenderProbe],
-        *,
-        validation: Mapping[str, float] | None = None,
-    ) -> Outcome:
-        """Several loops as one; rates are weighted by steps, validation is by default the last loop's."""
-        steps = np.array([loop.summary.steps for loop in loops], np.float64)
+    @property
+    def summary(self) -> FitSummary:
+        """All loops as one; rates are weighted by steps."""
+        last, steps = self.loops[-1], np.array([loop.steps for loop in self.loops], np.float64)
         rate, wait = (
-            float(np.average([getattr(loop.summary, name) for loop in loops], weights=steps))
+            float(np.average([getattr(loop, name) for loop in self.loops], weights=steps))
             for name in ("images_per_second", "data_wait_share")
         )
-        last = loops[-1].summary.validation if validation is None else validation
-        summary = FitSummary(int(steps.sum()), rate, wait, dict(last))
-        return cls(summary, classifiers, loops[-1].precision, sum(loop.minutes for loop in loops))
+        figures = last.validation if self.validation is None else self.validation
+        minutes = sum(loop.minutes for loop in self.loops)
+        return FitSummary(int(steps.sum()), rate, wait, last.precision, minutes, dict(figures))
 
 
 @dataclass(frozen=True)
 class Method:
     """A way to train a protector, one file each.
 
-    Attributes:
-        name: What ``method`` in a configuration names.
-        train: Trains with settings of the class ``options`` and leaves a protector in the run folder.
-        options: Class of ``method_options``.
-        needs_genders: Whether the protector asks for the true gender of every photo.
+    ``train`` takes settings of the class ``options`` and leaves a protector in the run folder.
     """
 
     name: str
@@ -177,26 +148,24 @@ def fit_network(  # many arguments: each is something in which methods differ
     whole: Callable[[Any], Any] | None = None,
     embeddings: Sequence[Tensor] | None = None,
     labels: NDArray[np.int64] | None = None,
-) -> Fitted:
-    """Run the training loop of ``job`` on one network; what is not given is the job's.
+) -> tuple[FitSummary, Any]:
+    """Run the training loop of ``job`` on one network, and give that on the CPU; what is not given is the job's.
 
     Validation asks ``classifiers``, progress reports show ``stage``, ``meta`` goes to ``model.yaml``. The rest is as for
     :class:`~privface.training.SemiAdversarialTrainer` and its ``fit``.
     """
-    settings, progress = job.settings, job.progress
-    folder = job.run if run is None else run
+    settings, folder = job.settings, run or job.run
     loop = settings.loop.model_dump() | ({} if epochs is None else {"epochs": epochs})
     trainer = SemiAdversarialTrainer(
         step,
         settings=LoopSettings(**loop, seed=settings.seed if seed is None else seed),
-        progress=None if progress is None else lambda done, total, _: progress(stage, done, total),
+        progress=job.told(stage),
         validate=None if job.held is None else Validation(job.held, job.matchers, list(classifiers)),
-        on_epoch=SheetWriter(folder, job.held or job.learn) if job.save_images else None,
+        on_epoch=sheet_writer(folder, job.held or job.learn) if job.save_images else None,
         tensorboard=settings.tensorboard,
         protector=protector,
         whole=whole,
     )
-    began = time.monotonic()
     summary = trainer.fit(
         ArraySource(job.learn.pixels),
         job.learn.table.genders,
@@ -208,7 +177,7 @@ def fit_network(  # many arguments: each is something in which methods differ
         embeddings=embeddings,
         labels=labels,
     )
-    return Fitted(summary, trainer.averaged(), trainer.precision, (time.monotonic() - began) / 60)
+    return summary, trainer.averaged()
 
 
 def perturbation(settings: TrainSettings) -> Single:
@@ -246,20 +215,13 @@ def semi_adversarial_step(
     classifiers: Sequence[GenderProbe],
     *,
     network: Callable[[], Single | FlowSan] | None = None,
-    objective: Objective | None = None,
-    adversary: float | None = None,
 ) -> SemiAdversarialStep:
-    """The step that the settings describe, or with another network, objective or weight of the adversaries on pixels.
-
-    Networks draw their weights from torch's global generator.
-    """
+    """The step that the settings describe, or with another network; weights are drawn from torch's global generator."""
     losses = job.settings.losses
-    if adversary is not None:
-        losses = losses.model_copy(update={"adversary": adversary})
     sizes = [matcher.embed(to_unit(job.learn.pixels[:1])).shape[1] for matcher in job.matchers]
     watchers = [EmbeddingAdversary(inputs=n) for n in sizes] if losses.embedding else ()
     chasers = job.settings.adversaries if losses.adversary else ()
-    adversaries = [pixel_adversary(entry, classifiers) for entry in chasers]
+    adversaries = [pixel_adversary(entry, classifiers) for entry in chasers]  # drawn before the network
     return SemiAdversarialStep(
         perturbation(job.settings) if network is None else network(),
         matchers=job.matchers,
@@ -267,8 +229,8 @@ def semi_adversarial_step(
         pixel_adversaries=adversaries,
         embedding_adversaries=watchers,
         alignments=[AlignmentLoss(n) for n in sizes] if losses.alignment else (),
-        attribute=AttributeLoss(losses.objective if objective is None else objective),
-        **loss_terms(job.settings.model_copy(update={"losses": losses})),
+        attribute=AttributeLoss(losses.objective),
+        **loss_terms(job.settings),
     )
 
 
@@ -318,19 +280,25 @@ def frozen_classifiers(
     """
     entries = job.settings.classifiers if entries is None else entries
     own = sum(entry.spec is None for entry in entries)
-    missing = any(not _is_trained(job, k) for k in range(own))
+    missing = any(not _is_trained(_classifier_folder(job, k)) for k in range(own))
     # given ones first: a wrong path should not show after an hour of training
     given = {e.spec: load_gender_probe(e.spec, seen=True) for e in entries if e.spec is not None}
-    faces = _gender_faces(job) if missing else job.learn
+    faces = job.learn
+    if missing:
+        extra = [
+            aligned(job, data, open_data(data).labelled(), "align gender data")
+            for data in job.settings.gender_data
+        ]
+        faces = join([job.learn, *extra])
     probes: list[GenderProbe] = []
-    numbers = itertools.count()
+    number = 0
     for entry in entries:
         if entry.spec is not None:
             probes.append(given[entry.spec])
             continue
-        number = next(numbers)
         chosen = resample(faces, number) if resample is not None and missing else faces
         probes.append(own_classifier(job, entry, chosen.pixels, chosen.table.genders, number))
+        number += 1
     return probes
 
 
@@ -341,17 +309,15 @@ def own_classifier(
 
     It learns codes 0 and 1, ``(N,)``, of aligned faces, uint8 ``(N, H, W, 3)``; ``number`` is added to the seed.
     """
-    folder, progress = _classifier_folder(job, number), job.progress
-    if not _is_trained(job, number):
+    folder = _classifier_folder(job, number)
+    if not _is_trained(folder):
         spec = classifier_spec(size=entry.size, crop=entry.crop)
         network = train_gender_classifier(
             ArraySource(pixels),
             codes,
             spec=spec,
             seed=job.settings.seed + number,
-            progress=None
-            if progress is None
-            else lambda done, total, _: progress(f"train gender classifier {number}", done, total),
+            progress=job.told(f"train gender classifier {number}"),
             **entry.model_dump(exclude={"spec", "size", "crop"}),
         )
         meta = {"input_size": entry.size, "crop": list(spec.crop)}
@@ -365,21 +331,10 @@ def _classifier_folder(job: Job, number: int) -> Path:
     return job.run / "classifiers" / str(number)
 
 
-def _is_trained(job: Job, number: int) -> bool:
-    return (_classifier_folder(job, number) / "model.safetensors").is_file()
+def _is_trained(folder: Path) -> bool:
+    return (folder / "model.safetensors").is_file()
 
 
-def _gender_faces(job: Job) -> LoadedFaces:
-    parts = [job.learn]
-    for extra in job.settings.gender_data:
-        table = open_data(extra).labelled()
-        parts.append(
-            load_aligned(
-                table,
-                mode=extra.faces,
-                size=job.settings.size,
-                progress=job.progress,
-                stage="align gender data",
-            )
-        )
-    return join(parts)
+def aligned(job: Job, data: DataSettings, table: FaceTable, stage: str) -> LoadedFaces:
+    """A further data set as the job's own faces are."""
+    return load_aligned(table, mode=data.faces, size=job.settings.size, progress=job.progress, stage=stage)

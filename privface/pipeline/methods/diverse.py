@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -15,23 +17,22 @@ from privface.errors import ConfigError
 from privface.losses import Objective
 from privface.models import FlowSan, GenderProbe, Single
 from privface.pipeline.methods.base import (
-    Fitted,
     Job,
     fit_network,
     frozen_classifiers,
     seed_weights,
     semi_adversarial_step,
 )
-from privface.training import ArraySource, embed_originals
+from privface.training import ArraySource, FitSummary, embed_originals
 
 
 class DiverseOptions(Settings):
     """What both methods are asked; ``objective`` and ``adversary`` stand in for the losses of that name."""
 
-    networks: int = Field(3, ge=2, le=16, description="Networks, each with a frozen classifier of its own.")
-    resample: bool = Field(True, description="Each classifier learns from people drawn with replacement.")
-    objective: Objective = Field("flip", description="The authors turn the classifier's answer round.")
-    adversary: float = Field(0.0, ge=0, description="The authors have no classifier that keeps learning.")
+    networks: int = Field(3, ge=2, le=16)
+    resample: bool = True
+    objective: Objective = "flip"
+    adversary: float = Field(0.0, ge=0)
 
 
 class Diverse:
@@ -64,7 +65,7 @@ class Diverse:
         network: Callable[[], Single | FlowSan],
         run: Path,
         validate: Sequence[GenderProbe],
-    ) -> Fitted:
+    ) -> tuple[FitSummary, Any]:
         """Train the network of a number from 0 against its classifier; validation asks ``validate``.
 
         ``network`` makes it, with weights drawn from torch's global generator.
@@ -74,13 +75,10 @@ class Diverse:
             matchers = job.matchers if job.settings.losses.matching else []
             self._embeddings = embed_originals(matchers, ArraySource(job.learn.pixels))
         seed_weights(seed, number)
-        step = semi_adversarial_step(
-            job,
-            [self.classifiers[number]],
-            network=network,
-            objective=self._options.objective,
-            adversary=self._options.adversary,
-        )
+        asked = {"objective": self._options.objective, "adversary": self._options.adversary}
+        losses = job.settings.losses.model_copy(update=asked)
+        told = replace(job, settings=job.settings.model_copy(update={"losses": losses}))
+        step = semi_adversarial_step(told, [self.classifiers[number]], network=network)
         return fit_network(
             job,
             step,
@@ -105,11 +103,7 @@ class Diverse:
 
 
 def classifier_of(entries: Sequence[ClassifierSettings], number: int) -> ClassifierSettings:
-    """The classifier that a network, counted from 0, faces: the entries in turn, changed in every further round.
-
-    Raises:
-        ConfigError: If there is no entry.
-    """
+    """The classifier that a network, counted from 0, faces: the entries in turn, changed in every further round."""
     if not entries:
         raise ConfigError(
             "There is no classifier to train against.", hint="Give at least one under classifiers."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from collections.abc import Mapping
 
 from privface.errors import ConfigError
 from privface.models import CompactResNet, EnsembleSan, GenderProbe, Protector, Reader, Rule, save_network
@@ -12,16 +12,16 @@ from privface.pipeline.methods.watching import Validation
 
 
 class EnsembleOptions(DiverseOptions):
-    """What is asked of the method alone."""
+    """What is asked of the method alone; docs/methods.md says what each setting means."""
 
-    rule: Rule = Field("random", description="How an ensemble comes to one output.")
+    rule: Rule = "random"
 
 
 def _train(job: Job, options: EnsembleOptions) -> Outcome:
     """The networks one by one, into ``members/``, then the ensemble (arXiv 1807.11936)."""
     parts = Diverse(job, options)
     readers = [_reader(c) for c in parts.classifiers] if options.rule == "undecided" else []
-    members = [
+    fitted = [
         parts.fit(
             number,
             network=lambda: perturbation(job.settings),
@@ -30,25 +30,18 @@ def _train(job: Job, options: EnsembleOptions) -> Outcome:
         )
         for number, classifier in enumerate(parts.classifiers)
     ]
-    ensemble = EnsembleSan([m.network for m in members], rule=options.rule, readers=readers)
-    validation = (
-        {}
-        if job.held is None
-        else Validation(job.held, job.matchers, parts.classifiers)(
-            Protector(ensemble, size=job.settings.size)
-        )
-    )
+    ensemble = EnsembleSan([network for _, network in fitted], rule=options.rule, readers=readers)
+    validation: Mapping[str, float] = {}
+    if job.held is not None:
+        watch = Validation(job.held, job.matchers, parts.classifiers)
+        validation = watch(Protector(ensemble, size=job.settings.size))
     if rank() == 0:
         save_network(job.run, ensemble, kind=ensemble.kind, meta=job.meta)
-    return Outcome.of(members, parts.classifiers, validation=validation)
+    return Outcome([summary for summary, _ in fitted], parts.classifiers, validation=validation)
 
 
 def _reader(classifier: GenderProbe) -> Reader:
-    """A classifier that the ensemble can carry with it.
-
-    Raises:
-        ConfigError: If it was not trained here.
-    """
+    """A classifier that the ensemble can carry with it."""
     network = classifier.network
     if not isinstance(network, CompactResNet):
         raise ConfigError(

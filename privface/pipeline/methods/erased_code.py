@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -26,8 +26,16 @@ from privface.losses import AttributeLoss
 from privface.models import Matcher, load_matcher
 from privface.models.decoder import FaceDecoder
 from privface.models.erased_code import ErasedCode, FrozenReader
-from privface.pipeline.faces import join, load_aligned, open_data
-from privface.pipeline.methods.base import Job, Method, Outcome, fit_network, loss_terms, seed_weights
+from privface.pipeline.faces import join, open_data
+from privface.pipeline.methods.base import (
+    Job,
+    Method,
+    Outcome,
+    aligned,
+    fit_network,
+    loss_terms,
+    seed_weights,
+)
 from privface.training.erased_code import ErasedCodeStep
 
 _BATCH = 64
@@ -36,44 +44,17 @@ _PER_PERSON = 5
 
 
 class ErasedCodeOptions(Settings):
-    """What is asked of the method alone."""
+    """What is asked of the method alone; docs/methods.md says what each setting means."""
 
-    encoders: tuple[str, ...] = Field(
-        (),
-        description="Matchers, or autoencoders (`autoencoder:FOLDER`), that make the code; by default those of `matchers`.",
-    )
-    code_sizes: tuple[Annotated[int, Field(ge=2)], ...] = Field(
-        (80,),
-        min_length=1,
-        description="Values of the code; `protect --code-size` chooses one. Fewer hide more.",
-    )
-    attributes: tuple[str, ...] = Field(
-        (GENDER,),
-        min_length=1,
-        description="What can be hidden: gender, other columns, or numbers in bands as in age=16,30,45,60. `protect --hide` chooses.",
-    )
-    drop: int = Field(
-        48, ge=0, description="Values more that the code has before those that tell most are dropped."
-    )
-    regions: int = Field(16, ge=1, le=256, description="Groups of people that have a transport of their own.")
-    rounds: int = Field(
-        1,
-        ge=1,
-        le=10,
-        description="How often each attribute is erased; several disturb each other, so 3 is good.",
-    )
-    bits: int = Field(
-        0, ge=0, le=4096, description="Signs that the decoder is told of the code; 0: its values."
-    )
-    more_data: tuple[DataSettings, ...] = Field(
-        (), description="Further labelled sets. Eraser and decoder learn from all sets, each set balanced."
-    )
-    channels: tuple[int, ...] = Field(
-        (256, 192, 112, 48, 16),
-        min_length=5,
-        max_length=5,
-        description="Channels of the decoder, coarse to fine.",
-    )
+    encoders: tuple[str, ...] = ()
+    code_sizes: tuple[Annotated[int, Field(ge=2)], ...] = Field((80,), min_length=1)
+    attributes: tuple[str, ...] = Field((GENDER,), min_length=1)
+    drop: int = Field(48, ge=0)
+    regions: int = Field(16, ge=1, le=256)
+    rounds: int = Field(1, ge=1, le=10)
+    bits: int = Field(0, ge=0, le=4096)
+    more_data: tuple[DataSettings, ...] = ()
+    channels: tuple[int, ...] = Field((256, 192, 112, 48, 16), min_length=5, max_length=5)
 
 
 def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
@@ -83,15 +64,25 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
     attributes, labels = _labels(options, faces, sets)
     readers = [FrozenReader.of(encoder) for encoder in encoders]
     seed_weights(job.settings.seed)
-    network = _network(job, options, readers, attributes)
+    network = ErasedCode(
+        encoders=readers,
+        sizes=options.code_sizes,
+        drop=options.drop,
+        regions=options.regions,
+        bits=options.bits,
+        decoder=lambda values: FaceDecoder(code=values, size=job.settings.size, channels=options.channels),
+        attributes=attributes,
+        rounds=options.rounds,
+    )
     usual = network.hidden
     embedded = {e.fingerprint: _embed(job, e, r, faces) for e, r in zip(encoders, readers, strict=True)}
-    adopt_axes(network, [embedded[encoder.fingerprint] for encoder in encoders])
+    units = [embedded[encoder.fingerprint] for encoder in encoders]
+    adopt_axes(network, units)
     rows = {}
     for name, codes_of in labels.items():  # of who has a label
         labelled = np.flatnonzero(codes_of >= 0)
         rows[name] = labelled[few_of_each(faces.table.identities[labelled], seed=job.settings.seed)]
-    read = torch.from_numpy(np.concatenate([embedded[encoder.fingerprint] for encoder in encoders], axis=1))
+    read = torch.from_numpy(np.concatenate(units, axis=1))
     choices = [(size, hidden) for size in network.sizes for hidden in network.combinations]
     codes, erasers = [], []
     for size, hidden in choices:
@@ -102,16 +93,17 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
             job.progress("fit erasers", len(codes), len(choices))
     told = [eraser.tell(torch.from_numpy(code)).numpy() for eraser, code in zip(erasers, codes, strict=True)]
 
-    def erased(units: NDArray[np.float32]) -> NDArray[np.float32]:
-        return erase_embeddings(units, labels[GENDER], rows[GENDER], sets) if GENDER in rows else units
-
     aims, centres = [], []
     for matcher in job.matchers:
-        units = embedded.get(matcher.fingerprint)
-        if units is None:
-            units = _embed(job, matcher, FrozenReader.of(matcher), faces)
-        centres.append(torch.from_numpy(units.mean(axis=0)))
-        aims.append(_aims(unit_rows(units - units.mean(axis=0)), erased, told, choices))
+        own = embedded.get(matcher.fingerprint)
+        if own is None:
+            own = _embed(job, matcher, FrozenReader.of(matcher), faces)
+        centres.append(torch.from_numpy(own.mean(axis=0)))
+        plain = unit_rows(own - own.mean(axis=0))
+        without = erase_embeddings(plain, labels[GENDER], rows[GENDER], sets) if GENDER in rows else plain
+        wanted = [without if GENDER in hidden else plain for _, hidden in choices]
+        # what it is to see of the code of each choice: rotated to its embeddings
+        aims.append([torch.from_numpy(turn(*pair)) for pair in zip(told, wanted, strict=True)])
     step = ErasedCodeStep(
         network.decoder,
         erasers=erasers,
@@ -128,36 +120,11 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
         return network
 
     inputs = [torch.from_numpy(code) for code in codes]
-    fitted = fit_network(replace(job, learn=faces), step, classifiers=(), whole=assembled, embeddings=inputs)
-    met = [*job.matchers, *(e for e in encoders if e not in job.matchers)]
-    return replace(Outcome.of([fitted], ()), matchers=met, people=tuple(map(str, faces.table.identities)))
-
-
-def _network(
-    job: Job, options: ErasedCodeOptions, readers: Sequence[FrozenReader], attributes: tuple[Attribute, ...]
-) -> ErasedCode:
-    return ErasedCode(
-        encoders=readers,
-        sizes=options.code_sizes,
-        drop=options.drop,
-        regions=options.regions,
-        bits=options.bits,
-        decoder=lambda values: FaceDecoder(code=values, size=job.settings.size, channels=options.channels),
-        attributes=attributes,
-        rounds=options.rounds,
+    summary, _ = fit_network(
+        replace(job, learn=faces), step, classifiers=(), whole=assembled, embeddings=inputs
     )
-
-
-def _aims(
-    plain: NDArray[np.float32],
-    erased: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-    told: Sequence[NDArray[np.float32]],
-    choices: Sequence[tuple[int, Sequence[str]]],
-) -> list[Tensor]:
-    """What a matcher is to see of the code of each choice: rotated to its embeddings, without gender where that is hidden."""
-    without = erased(plain)
-    wanted = [without if GENDER in hidden else plain for _, hidden in choices]
-    return [torch.from_numpy(turn(*pair)) for pair in zip(told, wanted, strict=True)]
+    met = [*job.matchers, *(e for e in encoders if e not in job.matchers)]
+    return Outcome([summary], (), matchers=met, people=tuple(map(str, faces.table.identities)))
 
 
 def _pooled(job: Job, options: ErasedCodeOptions) -> tuple[LoadedFaces, NDArray[np.int64]]:
@@ -174,21 +141,12 @@ def _pooled(job: Job, options: ErasedCodeOptions) -> tuple[LoadedFaces, NDArray[
             require_both_genders(table)
         else:  # the first set decides
             table = replace(table, records=tuple(replace(record, gender=None) for record in table))
-        stage = f"align {settings.labels or settings.source}"
-        parts.append(
-            load_aligned(
-                table, mode=settings.faces, size=job.settings.size, progress=job.progress, stage=stage
-            )
-        )
+        parts.append(aligned(job, settings, table, f"align {settings.labels or settings.source}"))
     return join(parts), np.repeat(np.arange(len(parts)), [len(part) for part in parts])
 
 
 def _embed(job: Job, matcher: Matcher, reader: FrozenReader, faces: LoadedFaces) -> NDArray[np.float32]:
-    """Unit embeddings ``(N, D)`` of all faces.
-
-    Raises:
-        ModelError: If one is not finite, or all are the same.
-    """
+    """Unit embeddings ``(N, D)`` of all faces."""
     reader.device = Device("cpu", Device.choose("cpu").precision)
     parts = []
     with torch.inference_mode():
@@ -217,11 +175,7 @@ def _embed(job: Job, matcher: Matcher, reader: FrozenReader, faces: LoadedFaces)
 
 
 def adopt_axes(network: ErasedCode, parts: Sequence[NDArray[np.float32]]) -> None:
-    """Means and principal components of the encoders' unit embeddings, one array ``(N, D)`` each.
-
-    Raises:
-        DataError: If there are fewer faces than the code has values.
-    """
+    """Means and principal components of the encoders' unit embeddings, one array ``(N, D)`` each."""
     size = network.axes.shape[1]
     if len(parts[0]) < size:
         raise DataError(
@@ -245,13 +199,9 @@ def adopt_axes(network: ErasedCode, parts: Sequence[NDArray[np.float32]]) -> Non
 
 def few_of_each(people: NDArray[np.str_], *, seed: int) -> NDArray[np.int64]:
     """Rows that an eraser is fitted on: at most five photos a person."""
-    taken: Counter[str] = Counter()
-    kept = []
-    for row in np.random.default_rng(seed).permutation(len(people)):
-        taken[people[row]] += 1
-        if taken[people[row]] <= _PER_PERSON:
-            kept.append(row)
-    return np.sort(np.array(kept))
+    order = np.random.default_rng(seed).permutation(len(people))
+    number = pd.Series(order).groupby(people[order]).cumcount()
+    return np.sort(order[number < _PER_PERSON])
 
 
 def erase_embeddings(
@@ -275,11 +225,7 @@ def turn(codes: NDArray[np.float32], embeddings: NDArray[np.float32]) -> NDArray
 def _labels(
     options: ErasedCodeOptions, faces: LoadedFaces, sets: NDArray[np.int64]
 ) -> tuple[tuple[Attribute, ...], dict[str, NDArray[np.int64]]]:
-    """The attributes with their classes, and the code of each face by attribute, -1 where it has no label.
-
-    Raises:
-        LabelError: If a column is missing, a class has too few photos, or a set has labels but none of a class.
-    """
+    """The attributes with their classes, and the code of each face by attribute, -1 where it has no label."""
     attributes, labels = [], {}
     for attribute in parse_attributes(options.attributes):
         known, codes = attribute.read(column(faces.table, attribute.name))

@@ -5,26 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from privface.models import FlowSan, Single
-from privface.pipeline.methods.base import Fitted, Job, Method, Outcome, perturbation
+from privface.pipeline.methods.base import Job, Method, Outcome, perturbation
 from privface.pipeline.methods.diverse import Diverse, DiverseOptions
+from privface.training import FitSummary
 
 
 def _train(job: Job, options: DiverseOptions) -> Outcome:
     """Stage after stage, into ``stages/``; the last one, with all before it, into the run folder (arXiv 1905.01388)."""
     parts = Diverse(job, options)
-    loops: list[Fitted] = []
+    loops: list[FitSummary] = []
+    members: Iterable[Single] = []
     for number in range(options.networks):
-        before = loops[-1].network.members if loops else []
         last = number == options.networks - 1
-        loops.append(
-            parts.fit(
-                number,
-                network=_behind(before, job),
-                run=job.run if last else job.run / "stages" / str(number),
-                validate=parts.classifiers[: number + 1],
-            )
+        summary, network = parts.fit(
+            number,
+            network=_behind(members, job),
+            run=job.run if last else job.run / "stages" / str(number),
+            validate=parts.classifiers[: number + 1],
         )
-    return Outcome.of(loops, parts.classifiers)
+        loops.append(summary)
+        members = network.members
+    return Outcome(loops, parts.classifiers)
 
 
 def _behind(before: Iterable[Single], job: Job) -> Callable[[], FlowSan]:

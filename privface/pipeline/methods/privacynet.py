@@ -27,16 +27,12 @@ from privface.training.privacynet import PrivacyNetStep
 
 
 class PrivacyNetOptions(Settings):
-    """What is asked of the method alone."""
+    """What is asked of the method alone; docs/methods.md says what each setting means."""
 
-    attributes: tuple[str, ...] = Field(
-        (GENDER,), min_length=1, description="gender, and columns of the labels with two values."
-    )
-    hide: tuple[str, ...] = Field(
-        (GENDER,), min_length=1, description="What protect hides if nobody chooses."
-    )
-    objective: Objective = Field("flip", description="What is wanted of classifiers of a hidden attribute.")
-    realism: float = Field(0.1, gt=0, description="Weight of the critic that knows originals.")
+    attributes: tuple[str, ...] = Field((GENDER,), min_length=1)
+    hide: tuple[str, ...] = Field((GENDER,), min_length=1)
+    objective: Objective = "flip"
+    realism: float = Field(0.1, gt=0)
     critic_size: int = Field(80, ge=16, le=448)
     critic_width: int = Field(24, ge=8, le=256)
     critic_stages: int = Field(4, ge=1, le=6)
@@ -70,16 +66,12 @@ def _train(job: Job, options: PrivacyNetOptions) -> Outcome:
         **loss_terms(settings),
     )
     genders = [c for place, c in read_by if options.attributes[place] == GENDER]
-    fitted = fit_network(job, step, classifiers=genders, labels=labels)
-    return Outcome.of([fitted], [classifier for _, classifier in read_by])
+    summary, _ = fit_network(job, step, classifiers=genders, labels=labels)
+    return Outcome([summary], [classifier for _, classifier in read_by])
 
 
 def _codes(table: FaceTable, name: str) -> NDArray[np.int64]:
-    """Labels of an attribute: 0 and 1 in the order of its two values, -1 where there is none.
-
-    Raises:
-        LabelError: If the labels do not have it with two values.
-    """
+    """Labels of an attribute: 0 and 1 in the order of its two values, -1 where there is none."""
     attribute, codes = Attribute.parse(name).read(column(table, name))
     if len(attribute.classes) != 2:
         raise LabelError(
@@ -92,11 +84,7 @@ def _codes(table: FaceTable, name: str) -> NDArray[np.int64]:
 def _classifiers(
     job: Job, attributes: tuple[str, ...], labels: NDArray[np.int64]
 ) -> list[tuple[int, GenderProbe]]:
-    """Frozen classifiers of every attribute, each with the attribute's position; given ones read gender.
-
-    Raises:
-        ConfigError: If an attribute has none.
-    """
+    """Frozen classifiers of every attribute, each with the attribute's position; given ones read gender."""
     own = [entry for entry in job.settings.classifiers if entry.spec is None]
     classifiers: list[tuple[int, GenderProbe]] = []
     number = 0

@@ -13,10 +13,10 @@ from privface.pipeline.methods.base import (
 )
 
 
-def _train(job: Job, _: NoOptions) -> Outcome:
+def _train(job: Job, options: NoOptions) -> Outcome:
     classifiers = frozen_classifiers(job) if job.settings.losses.frozen else []
-    fitted = fit_network(job, semi_adversarial_step(job, classifiers), classifiers=classifiers)
-    return Outcome.of([fitted], classifiers)
+    summary, _ = fit_network(job, semi_adversarial_step(job, classifiers), classifiers=classifiers)
+    return Outcome([summary], classifiers)
 
 
 SAN = Method("san", _train)

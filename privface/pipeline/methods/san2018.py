@@ -13,7 +13,6 @@ from privface.losses import AttributeLoss
 from privface.models import Prototypes, San2018, San2018Protector, make_prototypes
 from privface.models.san2018 import PROTOTYPES, Target
 from privface.pipeline.methods.base import (
-    Fitted,
     Job,
     Method,
     Outcome,
@@ -22,19 +21,17 @@ from privface.pipeline.methods.base import (
     loss_terms,
     seed_weights,
 )
-from privface.training import LossWeights
+from privface.training import FitSummary, LossWeights
 from privface.training.san2018 import San2018Step
 
 _CHUNK = 256
 
 
 class San2018Options(Settings):
-    """What is asked of the method alone."""
+    """What is asked of the method alone; docs/methods.md says what each setting means."""
 
-    reconstruction_epochs: int = Field(
-        5, ge=1, description="Epochs of the first stage; the loop's are the second's."
-    )
-    target: Target = Field("opposite", description="Prototype that protected photos get.")
+    reconstruction_epochs: int = Field(5, ge=1)
+    target: Target = "opposite"
 
 
 def _train(job: Job, options: San2018Options) -> Outcome:
@@ -50,7 +47,7 @@ def _train(job: Job, options: San2018Options) -> Outcome:
     prototypes = _prototypes(job)
     classifiers = frozen_classifiers(job)
 
-    def stage(network: San2018, counts: LossWeights, **schedule: Any) -> Fitted:
+    def stage(network: San2018, counts: LossWeights, **schedule: Any) -> tuple[FitSummary, Any]:
         step = San2018Step(
             network,
             prototypes=prototypes,
@@ -72,15 +69,15 @@ def _train(job: Job, options: San2018Options) -> Outcome:
         )
 
     seed_weights(job.settings.seed)
-    first = stage(
+    first, network = stage(
         San2018(),
         weights.model_copy(update={"matching": 0.0, "frozen": 0.0}),
         run=job.run / "reconstruction",
         stage="train 1/2: reconstruction",
         epochs=options.reconstruction_epochs,
     )
-    second = stage(first.network, weights, stage="train 2/2: all terms")
-    return Outcome.of([first, second], classifiers)
+    second, _ = stage(network, weights, stage="train 2/2: all terms")
+    return Outcome([first, second], classifiers)
 
 
 def _prototypes(job: Job) -> Prototypes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -66,20 +66,15 @@ class Validation:
         return leakage(auc(*by_label(probe.scores(embeddings[test]), genders[test])))
 
 
-class SheetWriter:
-    """Writes a contact sheet an epoch, of the first ten faces; only made where images were asked for."""
+def sheet_writer(run: Path, faces: LoadedFaces) -> Callable[[int, AnyProtector], None]:
+    """What writes ``contact_epoch_NNN.jpg`` an epoch, of the first ten faces; only made where images were asked for."""
+    few = faces.take(np.arange(min(len(faces), 10)))
 
-    def __init__(self, run: Path, faces: LoadedFaces) -> None:
-        self._run, self._faces = run, faces.take(np.arange(min(len(faces), 10)))
+    def write(epoch: int, protector: AnyProtector) -> None:
+        sheet = contact_sheet(few.pixels, to_pixels(_protected(protector, few.pixels, few.table.genders)))
+        write_atomic(run / f"contact_epoch_{epoch + 1:03d}.jpg", encode_image(sheet, ".jpg", quality=90))
 
-    def __call__(self, epoch: int, protector: AnyProtector) -> None:
-        """Write ``contact_epoch_NNN.jpg``."""
-        pixels = self._faces.pixels
-        after = _protected(protector, pixels, self._faces.table.genders)
-        sheet = contact_sheet(pixels, to_pixels(after))
-        write_atomic(
-            self._run / f"contact_epoch_{epoch + 1:03d}.jpg", encode_image(sheet, ".jpg", quality=90)
-        )
+    return write
 
 
 def _protected(
