@@ -425,7 +425,7 @@ class _Reader:
             return inside
         names = part.labels["identity"].astype(str)[kept]
         names = names[names != ""]
-        if self._cap:
+        if self._cap and len(names):
             number = names.groupby(names).cumcount() + names.map(lambda name: self._seen[name])
             late = names.index[number >= self._cap]
             inside[late] = False
