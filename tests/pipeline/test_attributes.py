@@ -27,6 +27,8 @@ from privface.pipeline.inspect import require_classes
 from privface.protect import read_manifest
 from privface.records import FaceRecord, FaceTable
 
+pytestmark = pytest.mark.usefixtures("one_registry")
+
 TONES = ("bright", "dark", "middle")
 
 
