@@ -116,6 +116,14 @@ def test_a_run_folder_says_what_it_is(world, runs, method):
     assert parse_settings(written).fingerprint() == settings(world, method).fingerprint() == found["settings"]
 
 
+AT_LENGTH = pytest.mark.parametrize(
+    "method",
+    [pytest.param(name, marks=pytest.mark.long) if name == "san-2018" else name for name in sorted(METHODS)],
+)
+"""The network of 2018 works at 224 pixels; the loops that it learns in are those of the others."""
+
+
+@AT_LENGTH
 def test_same_seed_same_bytes(world, runs, method, tmp_path):
     train(settings(world, method), tmp_path / "again")
     assert model_of(tmp_path / "again") == model_of(runs(method))
@@ -135,6 +143,7 @@ def stages(world: Any, method: str) -> list[str]:
     return several.get(method, ["train 1/2", "train 2/2"])
 
 
+@AT_LENGTH
 def test_resumed_equals_unbroken_wherever_it_was_stopped(world, runs, method, tmp_path):
     """One run, stopped once in each of its loops and at the end of the first, until nothing stops it."""
     loops = stages(world, method)
