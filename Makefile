@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 2
 # processes that tests run in; each computes with one thread
 WORKERS ?= 2
 
-.PHONY: install demo test lint docs clean
+.PHONY: install demo test test-all lint docs clean
 
 install: $(INSTALLED)
 
@@ -24,14 +24,21 @@ demo: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers $(WORKERS)
 	$(BIN)/lint-imports
 
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+# what a change can break; .ci/run calls it
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not long"
+
+# and what takes long: Ray, the browser, jobs killed and taken up again
+test-all: lint
+	$(PYTEST)
 
 clean:
 	rm -rf demo site build dist *.egg-info .coverage htmlcov .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

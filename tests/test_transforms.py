@@ -126,7 +126,9 @@ def test_any_size_goes_in(side: tuple[int, int]) -> None:
     assert Protect(GaussianNoise(0.2, size=SIZE))(images).shape == (2, 3, SIZE, SIZE)
 
 
-def test_a_trained_model_and_its_export_are_taken(tmp_path: Path, faces: np.ndarray) -> None:
+def test_a_trained_model_and_its_export_are_taken(
+    tmp_path: Path, faces: np.ndarray, one_registry: None
+) -> None:
     torch.manual_seed(0)
     network = SemiAdversarialAutoencoder(width=4, depth=2, blocks=1)
     torch.nn.init.normal_(network.head.weight, std=0.3)

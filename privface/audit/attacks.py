@@ -433,6 +433,7 @@ def library_versions() -> dict[str, str]:
     return {name: _version(name) for name in ("privface", *LIBRARIES)}
 
 
+@functools.cache
 def _version(distribution: str) -> str:
     try:
         return metadata.version(distribution)

@@ -6,10 +6,12 @@ import importlib
 import importlib.util
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,6 +23,7 @@ import shellingham
 import typer
 import yaml
 
+from privface.audit import auditor
 from privface.cli.main import app
 from privface.data import generate_faces, write_faces
 from privface.models import CompactResNet, Protector, SemiAdversarialAutoencoder, save_network
@@ -83,7 +86,10 @@ def world(tmp_path_factory: pytest.TempPathFactory, own_photos: Callable[..., No
 @pytest.mark.parametrize(
     "page", [page for page in WITH_PYTHON if name_of(page) not in ELSEWHERE], ids=name_of
 )
-def test_the_python_of_a_page_runs_from_top_to_bottom(page: Path, world: Path, tmp_path: Path) -> None:
+def test_the_python_of_a_page_runs_from_top_to_bottom(
+    page: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
+    """As a script, but in this process: a fresh one would spend most of its time on loading torch."""
     place = tmp_path / "place"
     shutil.copytree(world, place)
     code = []
@@ -96,16 +102,17 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page: Path, world: Path, t
         else:
             code.append(block["code"])
     (place / "page.py").write_text("\n\n".join(code), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-W", "error::DeprecationWarning:__main__", "page.py"],
-        cwd=place,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(place)]), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(place)
+    monkeypatch.setattr(auditor, "SECTIONS", auditor.SECTIONS)  # one page adds to them
+    before = set(sys.modules)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.filterwarnings("error", category=DeprecationWarning, module="__main__")
+        runpy.run_path("page.py", run_name="__main__")
+    for name in set(sys.modules) - before:  # the reader's own files
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(place)):
+            del sys.modules[name]
 
 
 def test_no_more_blocks_are_left_out_than_are_listed() -> None:

@@ -31,7 +31,7 @@ PEOPLE, EACH = 60, 3
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, one_registry: None) -> Path:
     """What the page says it expects."""
     place = tmp_path_factory.mktemp("integrations")
     faces = generate_faces(people=PEOPLE, photos_per_person=EACH, seed=6, gender_cue=2.0)

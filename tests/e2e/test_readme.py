@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +17,8 @@ import yaml
 from pydantic import BaseModel
 
 from privface.audit import AuditResult
-from privface.cli.show import EXIT_BUG, EXIT_GATE, EXIT_SOME_FAILED, EXIT_STOPPED, EXIT_USAGE
+from privface.cli import main as entry
+from privface.cli.show import EXIT_BUG, EXIT_GATE, EXIT_SOME_FAILED, EXIT_STOPPED, EXIT_USAGE, Console
 from privface.config import (
     AutoencoderSettings,
     ClassifierSettings,
@@ -36,8 +39,15 @@ SMALLER = {
     " --set loop.device=cpu"
     " --set loop.warmup_steps=0 --set loop.ema=0 --set loop.learning_rate=0.002 --set validation_share=0"
     " --set 'method_options={code_sizes: [6], drop: 2, regions: 1, channels: [8, 8, 8, 8, 8]}'",
-    "privface audit": "--resamples 20 --cnn-epochs 1",
+    "privface audit": "--resamples 20 --effort quick --seed 9",
 }
+
+# What runs in a process of its own, by the installed program: the first command, and one with a gate.
+BY_THE_SHELL = ("privface protect photos first", "privface audit --original photos")
+
+
+PEOPLE = 48
+"""Sixteen to learn from; the seed of the audits divides the others so that each part of attackers has both genders."""
 
 
 def blocks(language: str) -> list[str]:
@@ -52,7 +62,7 @@ def commands() -> list[str]:
 def place(tmp_path_factory: pytest.TempPathFactory, own_photos: Callable[..., None]) -> Path:
     """What the README asks the reader to have: photos with labels, two matchers, the two YAML files."""
     place = tmp_path_factory.mktemp("readme")
-    own_photos(place, people=84, learners=16)
+    own_photos(place, people=PEOPLE, learners=16)
     side, train = blocks("yaml")
     (place / "models" / "matcher.yaml").write_text(side)
     (place / "train.yaml").write_text(train)
@@ -72,14 +82,34 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.fixture
+def exit_code(
+    place: Path, monkeypatch: pytest.MonkeyPatch, one_registry: None
+) -> Iterator[Callable[[str], int]]:
+    """Runs a line and gives its exit code; most in this process, which loads torch once for all of them."""
+    monkeypatch.chdir(place)
+
+    def call(line: str) -> int:
+        if line.startswith(BY_THE_SHELL):
+            done = run(line, place)
+            sys.stdout.write(done.stdout + done.stderr)
+            return done.returncode
+        monkeypatch.setattr(sys, "argv", shlex.split(line.removesuffix(" || true")))
+        with pytest.raises(SystemExit) as stop:
+            sys.exit(entry.main())
+        return 0 if line.endswith(" || true") else int(stop.value.code or 0)
+
+    yield call
+    Console.start(debug=False, quiet=False)
+
+
 @pytest.mark.slow
-def test_every_command_for_own_photos_runs_in_order(place: Path) -> None:
+def test_every_command_for_own_photos_runs_in_order(place: Path, exit_code: Callable[[str], int]) -> None:
     ours = [line for line in commands() if line.startswith("privface")]
     told = {"train", "protect", "match", "audit", "embed", "erase", "export", "models", "doctor"}
     assert {line.split()[1] for line in ours} >= told
     for line in ours:
         more = next((extra for start, extra in SMALLER.items() if line.startswith(start)), "")
-        done = run(f"{line} {more}" if more else line, place)
         allowed = {0}
         if "--fail-if" in line:
             allowed = {0, EXIT_GATE}
@@ -88,18 +118,18 @@ def test_every_command_for_own_photos_runs_in_order(place: Path) -> None:
         ):
             # a detector need not take every drawing for a face, and what has no embedding stays empty
             allowed = {0, EXIT_SOME_FAILED}
-        assert done.returncode in allowed, f"{line}\n{done.stdout}\n{done.stderr}"
+        assert exit_code(f"{line} {more}".strip()) in allowed, line
     statuses = [row.status for row in read_manifest(place / "protected") if row.face in {None, 1}]
-    assert len(statuses) == 168
+    assert len(statuses) == 2 * PEOPLE
     assert set(statuses) <= {"ok", "no_face"}
-    assert statuses.count("ok") > 158
+    assert statuses.count("ok") > 0.94 * len(statuses)
     audit = AuditResult.load(place / "audit" / "audit.json").to_dict()
     assert {row["matcher"]: row["seen"] for row in audit["matching"]} == {
         "onnx:matcher": True,
         "onnx:other_matcher": False,
         "white-box:code": True,
     }
-    assert len(pd.read_parquet(place / "embeddings.parquet")) == 168
+    assert len(pd.read_parquet(place / "embeddings.parquet")) == 2 * PEOPLE
 
     for code in blocks("python"):  # needs the run that the commands have made
         done = run(
@@ -199,6 +229,13 @@ def test_the_configuration_in_the_documents_is_valid() -> None:
         TrainSettings.model_validate(content)
 
 
+def forget_experiments() -> None:
+    """Experiments name their files alike."""
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", "")).startswith(str(ROOT / "experiments")):
+            del sys.modules[name]
+
+
 @pytest.mark.parametrize(
     ("script", "option", "page", "least"),
     [
@@ -215,8 +252,13 @@ def test_the_configuration_in_the_documents_is_valid() -> None:
         ("family.py", None, "experiments/README.md", 12),
     ],
 )
-def test_tables_are_those_of_the_results(script, option, page, least):
-    command = [sys.executable, str(ROOT / "experiments" / script), *([option] if option else [])]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def test_tables_are_those_of_the_results(script, option, page, least, monkeypatch, capsys):
+    path = ROOT / "experiments" / script
+    monkeypatch.setattr(sys, "argv", [str(path), *([option] if option else [])])
+    monkeypatch.setattr(sys, "path", [str(path.parent), *sys.path])  # the script may add to it
+    forget_experiments()
+    runpy.run_path(str(path), run_name="__main__")
+    forget_experiments()
+    printed = capsys.readouterr().out
     assert printed.count("|\n") >= least
     assert printed.strip() in (ROOT / page).read_text(encoding="utf-8")

@@ -132,7 +132,7 @@ def test_bad_parts_are_refused(tmp_path):
         Protector.load(tmp_path)
 
 
-def test_a_flow_goes_to_onnx_and_a_random_choice_does_not(tmp_path):
+def test_a_flow_goes_to_onnx_and_a_random_choice_does_not(tmp_path, one_registry):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     for name, network in (("flow", FlowSan(MEMBERS[:2])), ("random", EnsembleSan(MEMBERS[:2]))):

@@ -215,7 +215,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_loading_and_refusals(run, tmp_path):
+def test_loading_and_refusals(run, tmp_path, one_registry):
     x = np.random.default_rng(0).random((2, 3, 32, 32), np.float32)
     np.testing.assert_array_equal(load_protector(run, draw=3)(x), Protector.load(run, draw=3)(x))
     export_protector(run, tmp_path / "m.onnx")  # the graph holds the code's mean

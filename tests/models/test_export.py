@@ -26,36 +26,51 @@ from privface.models import (
     save_network,
 )
 from privface.models.erased_code import FrozenReader
-from privface.models.export import export_protector
+from privface.models.export import ExportSummary, export_protector
 from privface.models.onnx_models import OnnxProtector
 from privface.models.protectors import load_protector
 from privface.protect import read_manifest
 
 SIZE = 32
 
+pytestmark = pytest.mark.usefixtures("one_registry")
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder; nobody writes into it."""
+    place = tmp_path_factory.mktemp("export") / "run"
     torch.manual_seed(0)
     network = SemiAdversarialAutoencoder(width=4, depth=2, blocks=1)
     torch.nn.init.normal_(network.head.weight, std=0.3)
-    save_network(tmp_path / "run", network, kind="semi-adversarial-autoencoder", meta={"size": SIZE})
-    return tmp_path / "run"
+    save_network(place, network, kind="semi-adversarial-autoencoder", meta={"size": SIZE})
+    return place
+
+
+@pytest.fixture(scope="module")
+def half(run: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportSummary:
+    """The run exported at half strength; nobody writes to the file."""
+    return export_protector(run, tmp_path_factory.mktemp("half") / "m.onnx", strength=0.5)
+
+
+@pytest.fixture(scope="module")
+def in_runtime(run: Path) -> OnnxProtector:
+    """The run in ONNX Runtime, without a file."""
+    protector = load_protector(run, runtime="onnx")
+    assert isinstance(protector, OnnxProtector)
+    return protector
 
 
 def images(count: int) -> np.ndarray:
     return np.random.default_rng(1).random((count, 3, SIZE, SIZE), np.float32)
 
 
-@pytest.mark.parametrize("strength", [1.0, 0.5])
-def test_plain_onnx_runtime_gives_torch_s_answer_for_any_batch(
-    run: Path, tmp_path: Path, strength: float
-) -> None:
-    found = export_protector(run, tmp_path / "m.onnx", strength=strength)
+def test_plain_onnx_runtime_gives_torch_s_answer_for_any_batch(run: Path, half: ExportSummary) -> None:
+    found = half
     assert found.difference < 1e-5
-    assert [p.name for p in tmp_path.iterdir() if p.name != "run"] == ["m.onnx"]  # no weights beside it
+    assert [p.name for p in found.path.parent.iterdir()] == ["m.onnx"]  # no weights beside it
     session = onnxruntime.InferenceSession(str(found.path))
-    protector = Protector.load(run, strength=strength)
+    protector = Protector.load(run, strength=0.5)
     for count in (1, 2, 7):
         (answer,) = session.run(["protected"], {"images": images(count)})
         np.testing.assert_allclose(answer, protector(images(count)), atol=1e-5)
@@ -90,19 +105,18 @@ def test_a_graph_that_differs_is_not_written(
     assert not (tmp_path / "m.onnx").exists()
 
 
-def test_refusals(run: Path, tmp_path: Path) -> None:
+def test_refusals(run: Path, half: ExportSummary, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"does not end in .onnx"):
         export_protector(run, tmp_path / "m.pt")
     with pytest.raises(CheckpointError):
         export_protector(tmp_path, tmp_path / "m.onnx")
     with pytest.raises(ModelError, match="does not exist"):
         OnnxProtector.load(tmp_path / "m.onnx")
-    export_protector(run, tmp_path / "m.onnx", strength=0.5)
     with pytest.raises(ConfigError, match=r"has strength 0\.5 and all choices built in"):
-        load_protector(tmp_path / "m.onnx", strength=2.0)
+        load_protector(half.path, strength=2.0)
     with pytest.raises(InputRangeError):
-        load_protector(tmp_path / "m.onnx")(images(1) * 255)
-    model = onnx.load(tmp_path / "m.onnx")
+        load_protector(half.path)(images(1) * 255)
+    model = onnx.load(half.path)
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "other.onnx")
     with pytest.raises(ModelError, match="no protector of privface"):
@@ -130,24 +144,24 @@ def test_protect_with_an_exported_file(run: Path, tmp_path: Path) -> None:
         assert np.abs(ours - theirs).max() <= 1
 
 
-def test_a_run_folder_runs_in_onnx_runtime_without_a_file(run: Path, tmp_path: Path) -> None:
-    protector = load_protector(run, runtime="onnx")
-    assert isinstance(protector, OnnxProtector)
+def test_a_run_folder_runs_in_onnx_runtime_without_a_file(
+    run: Path, half: ExportSummary, in_runtime: OnnxProtector
+) -> None:
+    protector = in_runtime
     np.testing.assert_allclose(protector(images(3)), Protector.load(run)(images(3)), atol=1e-5)
     assert (
         load_protector(run, runtime="onnx").fingerprint == protector.fingerprint
     )  # or a rerun would start anew
     assert load_protector(run, runtime="onnx", strength=0.5).fingerprint != protector.fingerprint
     assert isinstance(load_protector(run, runtime="torch"), Protector)
-    export_protector(run, tmp_path / "m.onnx")
-    assert isinstance(load_protector(tmp_path / "m.onnx", runtime="onnx"), OnnxProtector)
+    assert isinstance(load_protector(half.path, runtime="onnx"), OnnxProtector)
     with pytest.raises(ConfigError, match="runs in ONNX Runtime only"):
-        load_protector(tmp_path / "m.onnx", runtime="torch")
+        load_protector(half.path, runtime="torch")
 
 
-def test_a_copy_opens_its_own_session(run: Path) -> None:
+def test_a_copy_opens_its_own_session(in_runtime: OnnxProtector) -> None:
     """Ray copies protectors to its actors."""
-    protector = load_protector(run, runtime="onnx")
+    protector = in_runtime
     again = copy.copy(protector)
     assert again is not protector
     assert again.fingerprint == protector.fingerprint
@@ -156,7 +170,9 @@ def test_a_copy_opens_its_own_session(run: Path) -> None:
 
 @pytest.mark.realdata
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dlib_resnet", "mobilefacenet_b"])  # the two whose graphs compute shapes
+@pytest.mark.parametrize(  # the two whose graphs compute shapes
+    "name", [pytest.param("dlib_resnet", marks=pytest.mark.long), "mobilefacenet_b"]
+)
 def test_real_matchers_can_be_encoders_of_an_exported_protector(name: str, real_models: Path) -> None:
     matcher = load_matcher(f"onnx:{real_models / f'matcher_{name}.onnx'}")
     reader = FrozenReader.of(matcher)

@@ -265,9 +265,16 @@ def real_faces(real_data):
 
 @pytest.mark.realdata
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["mobilefacenet_a", "facefeature", "dlib_resnet", "mobilefacenet_b"]
-)  # as read-only oracles: nothing is trained or chosen here
+@pytest.mark.parametrize(  # as read-only oracles: nothing is trained or chosen here
+    "name",
+    [
+        "mobilefacenet_a",
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in ("facefeature", "dlib_resnet", "mobilefacenet_b")
+        ),
+    ],
+)
 def test_real_matchers(name, real_models, real_faces):
     """The gradient is that of the cosine to the photo, at the photo with some noise added."""
     matcher = load_matcher(f"onnx:{real_models / f'matcher_{name}.onnx'}")

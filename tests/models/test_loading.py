@@ -382,7 +382,9 @@ def test_inventory_lists_forms_and_verifies(matcher_file, tmp_path, monkeypatch)
 @pytest.mark.realdata
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # onnx2torch 1.5.15 slices by a list
-@pytest.mark.parametrize("name", ["matcher_mobilefacenet_a", "matcher_mobilefacenet_b"])
+@pytest.mark.parametrize(
+    "name", ["matcher_mobilefacenet_a", pytest.param("matcher_mobilefacenet_b", marks=pytest.mark.long)]
+)
 def test_real_matchers_agree_after_conversion_and_match_lfw(name, real_models, real_data):
     """200 validation photos of LFW: converted = scored, and photos of a person look alike."""
     from privface.audit import tmr_at_fmr

@@ -15,6 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 from privface.app.methods import model_methods
+from privface.audit import PixelProbe
 from privface.cli.main import app
 from privface.config import parse_settings
 from privface.data import read_embeddings
@@ -22,10 +23,12 @@ from privface.errors import ConfigError, LabelError
 from privface.images import decode_image
 from privface.models import Protector, load_protector
 from privface.models.inventory import list_models
-from privface.pipeline import train
+from privface.pipeline import battery, train
 from privface.pipeline.inspect import require_classes
 from privface.protect import read_manifest
 from privface.records import FaceRecord, FaceTable
+
+pytestmark = pytest.mark.usefixtures("one_registry")
 
 TONES = ("bright", "dark", "middle")
 
@@ -104,7 +107,8 @@ def test_templates_lose_the_column(world, labels, tmp_path):
     assert row["protected"]["value"] < row["original"]["value"]
 
 
-def test_faces_are_protected_and_audited(world, labels, run, tmp_path):
+def test_faces_are_protected_and_audited(world, labels, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(battery, "image_probes", lambda *_, **__: [PixelProbe()])  # the quickest
     out = tmp_path / "protected"
     call("protect", world.audited, out, "--model", run, "--faces", "aligned", "--hide", "tone,gender")
     assert all("+hide:gender,tone+code:6" in row.model for row in read_manifest(out))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from privface.audit import PixelProbe
 from privface.audit.result import check_gate
 from privface.config import DataSettings
 from privface.device import Device
@@ -25,7 +26,7 @@ from privface.errors import (
 from privface.faces import Detection, align_face
 from privface.images import decode_image
 from privface.models import Autoencoder, CompactResNet, Protector, load_matcher, save_network, variant
-from privface.pipeline import AuditOptions, audit, audit_protector, embed, load_aligned, open_data
+from privface.pipeline import AuditOptions, audit, audit_protector, battery, embed, load_aligned, open_data
 from privface.pipeline.battery import image_probes
 from privface.pipeline.inspect import AttackerSet, _code_name, _load_coder, load_protected
 from privface.protect import GaussianBlur, ProtectOptions, protect_folder
@@ -44,6 +45,12 @@ def models(world, tmp_path_factory) -> list[str]:
     meta = {"input_size": 32, "crop": [0.0, 0.0, 112.0, 112.0]}
     save_network(root / "fresh", CompactResNet(outputs=16, width=8, stages=1), kind="matcher", meta=meta)
     return [f"mini:{root / 'copy'}", f"mini:{root / 'fresh'}"]
+
+
+@pytest.fixture
+def one_image_probe(monkeypatch):
+    """Attackers on pictures take most of an audit's time; where they are not the point, the quickest does."""
+    monkeypatch.setattr(battery, "image_probes", lambda *_, **__: [PixelProbe()])
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +97,7 @@ def write_thumbnails(path: Path) -> Path:
     return path
 
 
-def test_a_corrected_sidecar_is_not_answered_from_the_cache(world, protected, tmp_path):
+def test_a_corrected_sidecar_is_not_answered_from_the_cache(world, protected, tmp_path, one_image_probe):
     matcher = f"onnx:{write_thumbnails(tmp_path / 'm.onnx')}"
 
     def audited(name: str, cache: Path | None) -> bytes:
@@ -129,7 +136,9 @@ def test_audit_through_folders_equals_audit_in_memory_and_repeats(world, first, 
     assert result.to_dict() == through_folders
 
 
-def test_draws_of_a_randomised_protector_are_averaged_in_memory_and_from_folders(world, models, tmp_path):
+def test_draws_of_a_randomised_protector_are_averaged_in_memory_and_from_folders(
+    world, models, tmp_path, one_image_probe
+):
     torch.manual_seed(2)
     network = Autoencoder(variant("variational", shape=(3, 32, 32), code=24, width=4, depth=2))
     save_network(tmp_path / "run", network, kind="autoencoder", meta={"size": 32})
@@ -171,7 +180,9 @@ class Coder:
         return code, erased
 
 
-def test_the_code_of_a_model_is_attacked_in_memory_and_from_folders(world, models, tmp_path, monkeypatch):
+def test_the_code_of_a_model_is_attacked_in_memory_and_from_folders(
+    world, models, tmp_path, monkeypatch, one_image_probe
+):
     common = {"matchers": models[1:], "probes": [], "model": None, "options": QUICK}
     faces = load_aligned(open_data(DataSettings(source=str(world.audited))), mode="aligned", size=32)
     in_memory = audit_protector(faces, Coder(), **common)[0].to_dict()

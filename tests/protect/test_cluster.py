@@ -85,7 +85,10 @@ def ancestors(number: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("layout", ["tree", "webdataset"])
+LAYOUTS = ["tree", pytest.param("webdataset", marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_same_bytes_as_the_local_engine_though_an_actor_is_killed(
     cluster, faces, tmp_path, snapshot, make_patch, layout
 ):
@@ -109,6 +112,7 @@ def test_same_bytes_as_the_local_engine_though_an_actor_is_killed(
     assert not list((tmp_path / "ray").rglob("*.privface-tmp"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layout", ["tree", "webdataset"])
 def test_photos_of_several_faces(cluster, groups, crowd, tmp_path, snapshot, layout):
     ray.cloudpickle.register_pickle_by_value(sys.modules[type(crowd).__module__])
