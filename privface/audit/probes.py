@@ -154,7 +154,10 @@ class EmbeddingProbe:
             scores = FittedEmbeddingProbe(model, setting, np.nan).scores(val)
             return FittedEmbeddingProbe(model, setting, auc(*by_label(scores, val_genders)))
 
-        fitted = fit_side_by_side(tried, list(_candidates(self.kind, x, y, seed)))
+        candidates = list(_candidates(self.kind, x, y, seed))
+        most = 2 if self.kind in _KERNELS else len(candidates)  # each kernel of 8,000 rows is half a gigabyte
+        parts = [candidates[start : start + most] for start in range(0, len(candidates), most)]
+        fitted = [probe for part in parts for probe in fit_side_by_side(tried, part)]
         return max(fitted, key=lambda probe: probe.val_auc)
 
 

@@ -48,7 +48,7 @@ Output = Annotated[
     str,
     typer.Argument(
         metavar="OUTPUT",
-        help="Folder for protected photos and manifest.parquet. For one photo: a file; - is standard output.",
+        help="Folder for protected photos and manifest.parquet (.csv without pyarrow). For one photo: a file; - is standard output.",
     ),
 ]
 Model = Annotated[
@@ -62,7 +62,7 @@ Embeddings = Annotated[
     str | None,
     typer.Option(
         rich_help_panel="Output",
-        help="`MATCHER` or `MATCHER:ERASER`. Also write embeddings.parquet, a template of each photo's central face: of the "
+        help="`MATCHER` or `MATCHER:ERASER`. Also write embeddings.parquet (.npz without pyarrow), a template of each photo's central face: of the "
         "protected face, or with the folder of an eraser (`privface erase fit`) of the original one, gender erased.",
     ),
 ]
@@ -260,7 +260,7 @@ def match(
     gallery: Annotated[
         Path,
         typer.Option(
-            help="Templates: embeddings.parquet of `protect --embeddings`, or any table of `erase apply`."
+            help="Templates: embeddings.parquet or .npz of `protect --embeddings`, or any table of `erase apply`."
         ),
     ],
     faces: Annotated[Alignment, typer.Option(help="How probes are aligned.")] = "auto",

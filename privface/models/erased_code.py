@@ -330,7 +330,9 @@ class ErasedCode(Protectable):
         self.register_buffer("middle", torch.zeros(dimensions))
         self.register_buffer("axes", torch.zeros(dimensions, widths[-1] + drop))
         usual = [GENDER] if GENDER in names else names
-        self.choose(code_size=chosen or widths[-1], hide=usual if hidden is None else hidden)
+        self.choose(
+            code_size=widths[-1] if chosen is None else chosen, hide=usual if hidden is None else hidden
+        )
 
     @property
     def config(self) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class PrivacyNet(Protectable):
         mask = images.new_tensor([[float(name in self.hide) for name in self.attributes]])
         return self._run(images, mask, strength)[0]
 
-    def learn(self, images: Tensor, mask: Tensor) -> Pass:
+    def learn_to_hide(self, images: Tensor, mask: Tensor) -> Pass:
         """One pass in training.
 
         Args:

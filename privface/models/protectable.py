@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from privface.device import Device
 from privface.errors import ConfigError
-from privface.models.parts import MAX_DRAW
+from privface.models.parts import MAX_DRAW, Pass
 
 
 class Protectable(nn.Module):
@@ -49,7 +49,7 @@ class Protectable(nn.Module):
 
     @property
     def mark(self) -> str:
-        """What a fingerprint says beside the weights: settings that are none, such as a choice of what to hide."""
+        """What a fingerprint says beside the weights: every setting that changes the output and is no weight."""
         return ""
 
     def choose(self, **choices: Any) -> None:
@@ -101,6 +101,10 @@ class Protectable(nn.Module):
                 f"draw={draw}: this network ({self.kind}) has nothing random, so every draw would be the same.",
                 hint="Leave the draw out, or train a variational or denoising backbone (docs/methods.md).",
             )
+
+    def learn(self, images: Tensor) -> Pass:
+        """One pass in training; a network without a code has nothing to add."""
+        return Pass(self(images), images.new_zeros(len(images), 0), images.new_zeros(()))
 
     def place(self, device: Device) -> None:
         """Move to a device, ready for calls from several threads."""

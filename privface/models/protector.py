@@ -37,7 +37,7 @@ def class_of(saved: SavedNetwork, *, where: Path) -> type[Protectable]:
     if saved.kind not in KINDS:
         raise CheckpointError(
             f"{where} holds a {saved.kind!r}; one of {', '.join(KINDS)} is needed.",
-            hint="Give a run folder made by `privface train`.",
+            hint="Give a run folder made by `privface train`. A new kind of network stands in KINDS (privface/models/protector.py).",
         )
     return KINDS[saved.kind]
 

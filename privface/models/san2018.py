@@ -138,6 +138,8 @@ def _released(path: Path) -> San2018:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch remarks on foreign pickles before it refuses them
         weights = torch.load(path, map_location="cpu", weights_only=True)
+    if odd := {str(weight.dtype) for weight in weights.values()} - {"torch.float32"}:
+        raise ValueError(f"its weights are {min(odd)}, expected torch.float32")
     network = San2018()
     parts = [name.rpartition(".") for name in weights]
     network.load_state_dict(

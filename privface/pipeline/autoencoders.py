@@ -107,11 +107,11 @@ def train_images(
         DataError: If fewer than ten images can be read.
         OutputError: If ``out`` holds another model or cannot be written.
     """
-    if not resume:
-        require_folder(out, empty="Choose a new folder for the model.")
     side = _square(config)
     paths = list(list_images(source))
     held = _held_out([file_key(path, source) for path in paths])
+    if not resume:
+        require_folder(out, empty="Choose a new folder for the model.")
     pixels, bad = _read_all(paths, side, progress)
     good = np.array([path not in bad for path in paths], np.bool_)
     if good.sum() < 10:
@@ -149,10 +149,10 @@ def train_speech(
         CheckpointError: If there is nothing to go on from, or it was made with other settings.
         DataError: If there are fewer than four files of speech, or a file cannot be read.
     """
-    if not resume:
-        require_folder(out, empty="Choose a new folder for the model.")
     config = _speech_config(config)
     files = _wav_files(source, minimum=4)
+    if not resume:
+        require_folder(out, empty="Choose a new folder for the model.")
     held = _held_out([file_key(path, source) for path in files])
     voices = [read_wav(path) for path in files]
     if silent := [path.name for path, voice in zip(files, voices, strict=True) if not np.any(voice)]:

@@ -180,6 +180,8 @@ def _open_journal(output: Output, settings: Mapping[str, object], *, overwrite: 
         journal.start(settings)
         return journal
     before = journal.settings()
+    usual = DEFAULT_OPTIONS.output_settings()  # an option that came later had its default before
+    before |= {name: usual[name] for name in settings.keys() & usual.keys() - before.keys()}
     if overwrite:
         former = _output(root, before.get("layout"), shard_size=1)
         entries = map(journal.read, journal.index().values())

@@ -201,12 +201,17 @@ def _read_csv(file: Path) -> list[dict[str, Any]]:
 
     with file.open(encoding="utf-8", newline="") as lines:
         table = csv.DictReader(lines)
-        if table.fieldnames != list(_KINDS):
-            raise ValueError("it has other columns")
-        return [{name: value(name, row[name]) for name in _KINDS} for row in table]
+        known = [name for name in _KINDS if name in (table.fieldnames or ())]
+        if "input" not in known:
+            raise ValueError("it has no column 'input'")
+        return [{name: value(name, row[name]) for name in known} for row in table]
 
 
 def _csv_lines(rows: Iterable[Iterable[object]]) -> bytes:
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    plain = csv.writer(text, lineterminator="\n")
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:  # Python quotes a carriage return by itself only since 3.13
+        values = list(row)
+        (quoted if any("\r" in str(value) for value in values) else plain).writerow(values)
     return text.getvalue().encode("utf-8")

@@ -42,8 +42,6 @@ class ShardedOutput(Output):
     def __init__(self, root: Path, layout: str, *, size: int) -> None:
         super().__init__(root)
         self._suffix, self._size = SHARD_SUFFIXES[layout], size
-        if layout == "parquet":
-            import pyarrow.parquet  # noqa: F401, PLC0415 - a light install lacks it: said before work begins
         self._order: dict[str, int] = {}
         self._left: list[int] = []
         self._open: dict[int, _Shard] = {}
@@ -51,6 +49,8 @@ class ShardedOutput(Output):
 
     def begin(self, items: Sequence[InputFile]) -> None:
         """See :meth:`Output.begin`."""
+        if self._suffix == ".parquet":
+            import pyarrow.parquet  # noqa: F401, PLC0415 - a light install lacks it: said before work begins
         self._order = {item.key: place for place, item in enumerate(items) if item.fault is None}
         self._left = [0] * (len(items) // self._size + 1)
         for place in self._order.values():

@@ -53,7 +53,7 @@ class PrivacyNetStep(TrainingStep[PrivacyNet]):
         """See :class:`TrainingStep`; here ``genders`` are labels of all attributes, 0 or 1, or -1 where there is none, ``(N, A)``."""
         weights, critic = self.weights, self.pixel_adversaries[0]
         mask = torch.randint(0, 2, tuple(genders.shape), generator=generator).to(images)
-        passed = self.autoencoder.learn(images, mask)
+        passed = self.autoencoder.learn_to_hide(images, mask)
         protected = passed.output
         fake, real = critic(protected)[0], critic(images)[0]
         terms = {"realism": F.softplus(-fake).mean()}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from privface.config import LossWeights
 from privface.errors import TrainingError
 from privface.losses import AlignmentLoss, AttributeLoss, MatchingLoss, ReconstructionLoss
-from privface.models import CompactResNet, FlowSan, GenderProbe, Matcher, Mlp, Single, to_input
+from privface.models import CompactResNet, GenderProbe, Matcher, Mlp, Protectable, to_input
 from privface.records import InputSpec
 from privface.training.source import random_view
 
@@ -146,7 +146,7 @@ class TrainingStep(nn.Module, ABC, Generic[NetworkT]):
         return StepLosses(total, chase, {**logged, "total": total.detach()})
 
 
-class SemiAdversarialStep(TrainingStep[Single | FlowSan]):
+class SemiAdversarialStep(TrainingStep[Protectable]):
     """Losses of one batch for the protector and for the adversaries that chase it.
 
     Both sides use one forward pass: adversaries are run once on the protected images, their own

@@ -64,6 +64,9 @@ def test_the_number_of_threads_changes_nothing(kind, monkeypatch):
     """Candidates are fitted side by side; each computes alone, so nothing depends on how many cores there are."""
     x, y, people = embeddings(300, leak="xor", seed=1)
     val, val_y, _ = embeddings(100, leak="xor", seed=2)
+    monkeypatch.setattr(
+        "privface.threads._loaded_torch", lambda: None
+    )  # its own number of threads stays as it is
     found = []
     for threads in (1, 3):
         monkeypatch.setattr("privface.threads.thread_count", lambda threads=threads: threads)

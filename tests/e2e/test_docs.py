@@ -109,10 +109,12 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         warnings.filterwarnings("error", category=DeprecationWarning, module="__main__")
-        runpy.run_path("page.py", run_name="__main__")
-    for name in set(sys.modules) - before:  # the reader's own files
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(place)):
-            del sys.modules[name]
+        try:
+            runpy.run_path("page.py", run_name="__main__")
+        finally:
+            for name in set(sys.modules) - before:  # the reader's own files
+                if str(getattr(sys.modules[name], "__file__", "")).startswith(str(place)):
+                    del sys.modules[name]
 
 
 def test_no_more_blocks_are_left_out_than_are_listed() -> None:

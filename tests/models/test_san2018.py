@@ -165,6 +165,7 @@ def _with(name: object, value: object) -> Callable[[dict[str, Tensor]], object]:
         _with(7, torch.zeros(1)),
         _with("autoencoder.0.weight", torch.zeros(8, 3, 3, 3)),
         _with("protocombiner.0.bias", torch.full((1,), torch.nan)),
+        _with("protocombiner.0.bias", torch.zeros(1, dtype=torch.float64)),
         _with("protocombiner.0.bias", torch.zeros(1, device="meta")),
         _with("protocombiner.0.bias", [0.0]),
         lambda weights: list(weights.values()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -165,6 +166,19 @@ def test_other_settings_in_the_same_output_are_refused(faces, tmp_path, snapshot
     protect_folder(faces, out, protector, aligned(quality=quality, overwrite=True))
     protect_folder(faces, tmp_path / "fresh", protector, aligned(quality=quality))
     assert snapshot(out) == snapshot(tmp_path / "fresh")
+
+
+def test_an_option_that_came_after_a_job_had_its_default_then(faces, tmp_path):
+    out = tmp_path / "out"
+    protect_folder(faces, out, NOISE, aligned())
+    journal = out / JOURNAL_NAME
+    header, rest = journal.read_bytes().split(b"\n", 1)
+    content = json.loads(header)
+    del content["settings"]["quality"]
+    journal.write_bytes(json.dumps(content).encode() + b"\n" + rest)
+    assert protect_folder(faces, out, NOISE, aligned()).reused
+    with pytest.raises(OutputError, match="quality 95, now 80"):
+        protect_folder(faces, out, NOISE, aligned(quality=80))
 
 
 def test_two_jobs_on_one_output_are_refused(faces, tmp_path):

@@ -15,8 +15,6 @@ from privface.images import to_unit
 from privface.models import Protector
 from privface.training import ArraySource, LoopSettings, LossWeights
 
-STOPPED_AT = 3
-
 
 class StopError(Exception):
     pass

@@ -27,9 +27,9 @@ from privface.losses import AlignmentLoss, AttributeLoss, MatchingLoss, Reconstr
 from privface.models import (
     Autoencoder,
     CompactResNet,
-    FlowSan,
     GenderProbe,
     Matcher,
+    Protectable,
     Protector,
     SemiAdversarialAutoencoder,
     Single,
@@ -214,7 +214,7 @@ def semi_adversarial_step(
     job: Job,
     classifiers: Sequence[GenderProbe],
     *,
-    network: Callable[[], Single | FlowSan] | None = None,
+    network: Callable[[], Protectable] | None = None,
 ) -> SemiAdversarialStep:
     """The step that the settings describe, or with another network; weights are drawn from torch's global generator."""
     losses = job.settings.losses
