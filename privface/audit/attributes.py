@@ -101,14 +101,8 @@ def _readings(context: Context, attribute: Attribute, codes: NDArray[np.int64]) 
     subjects = context.whole
     count = len(attribute.classes)
     attacks = [
-        Attacks(
-            replace(subjects, genders=(codes == code).astype(np.int64)),  # attackers call their two labels so
-            context.people,
-            seed=context.settings.seed,
-            params=context.params,
-            cache=context.settings.cache,
-            progress=context.settings.progress,
-        )
+        # attackers call their two labels genders
+        Attacks(context.settings, replace(subjects, genders=(codes == code).astype(np.int64)), context.people)
         for code in range(1 if count == 2 else 0, count)  # of two classes one is told from the other
     ]
 
@@ -190,10 +184,8 @@ def _balanced_accuracy(
 ) -> Measured:
     """Mean share of each class that is told right."""
     seen = decided.astype(np.float64)
-    ends = probe_interval(seen, codes, people, _mean_recall, params)
-    return Measured(
-        float(_mean_recall(seen, codes, np.ones((1, len(codes))))[0]), ends.low, ends.high, len(codes)
-    )
+    value = float(_mean_recall(seen, codes, np.ones((1, len(codes))))[0])
+    return probe_interval(seen, codes, people, _mean_recall, params).of(value, len(codes))
 
 
 def _mean_recall(
@@ -218,7 +210,7 @@ def _macro_auc(
     ]
     value = _mean_auc(scores, codes)
     ends = rate_interval(value, np.mean(draws, axis=0), len(np.unique(people)), level=params.level)
-    return Measured(value, ends.low, ends.high, len(codes))
+    return ends.of(value, len(codes))
 
 
 def _mean_auc(scores: NDArray[np.float64], codes: NDArray[np.int64]) -> float:

@@ -27,7 +27,7 @@ from scipy.special import stdtrit
 
 from privface.audit.curves import check_scores, crossing
 from privface.errors import ConfigError, ScoreError
-from privface.records import Scores
+from privface.records import Measured, Scores
 
 Statistic: TypeAlias = Callable[[Scores, NDArray[np.int64], NDArray[np.float64]], NDArray[np.float64]]
 """From scores ``(N,)``, labels ``(N,)`` and weights ``(B, N)`` to one value per weighting, ``(B,)``."""
@@ -72,6 +72,10 @@ class Interval:
     low: float
     high: float
 
+    def of(self, value: float, n: int) -> Measured:
+        """The figure of which this is the interval, resting on ``n``."""
+        return Measured(value, self.low, self.high, n)
+
 
 @lru_cache(maxsize=2)
 def people_multiplicities(n_people: int, params: BootstrapParams) -> NDArray[np.int64]:
@@ -88,6 +92,16 @@ def people_multiplicities(n_people: int, params: BootstrapParams) -> NDArray[np.
     draws = rng.multinomial(n_people, np.full(n_people, 1.0 / n_people), size=params.resamples)
     draws.flags.writeable = False
     return np.asarray(draws, np.int64)
+
+
+def drawn_means(
+    values: NDArray[np.float64] | NDArray[np.bool_], people: NDArray[np.int64], draws: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Mean of ``values`` ``(N,)`` of ``people`` ``(N,)`` under each resample ``(R, P)``, shape ``(R,)``."""
+    count = draws.shape[1]
+    with np.errstate(invalid="ignore"):  # a draw without any of them is undefined
+        means = (draws @ np.bincount(people, values, count)) / (draws @ np.bincount(people, minlength=count))
+    return np.asarray(means, np.float64)
 
 
 def percentile_interval(draws: NDArray[np.float64], level: float) -> Interval:
