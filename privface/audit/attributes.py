@@ -142,12 +142,12 @@ def _reading(
 ) -> AttributeReading:
     """Scores ``(N, K)`` of both sides made into figures."""
     figures: list[Measured] = []
-    validation = math.nan
+    people, params = context.people, context.params
     for scores, ok in zip(sides, (view.original_ok, view.protected_ok), strict=True):
         lacking = [
             f"{attribute.classes[code]} {title} photo"
             for code in range(len(attribute.classes))
-            for title, part in context.people.parts().items()
+            for title, part in people.parts().items()
             if not (codes[part & ok] == code).any()
         ]
         if lacking:
@@ -156,12 +156,11 @@ def _reading(
             validation = math.nan
             continue
         known = ~np.isnan(scores).any(axis=1)
-        val, test = known & context.people.val, known & context.people.test
-        decided = _decide(scores, codes, val, test)
+        val, test = known & people.val, known & people.test
+        decided, who = _decide(scores, codes, val, test), context.whole.identities[test]
         validation = _mean_auc(scores[val], codes[val])
-        people = context.whole.identities[test]
-        figures.append(_balanced_accuracy(decided, codes[test], people, context.params))
-        figures.append(_macro_auc(scores[test], codes[test], people, context.params))
+        figures.append(_balanced_accuracy(decided, codes[test], who, params))
+        figures.append(_macro_auc(scores[test], codes[test], who, params))
     original, original_auc, protected, area = figures
     return AttributeReading(attribute, probe, view, original, protected, original_auc, area, validation)
 

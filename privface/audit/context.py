@@ -251,8 +251,8 @@ class Context:
     @cached_property
     def views(self) -> list[View]:
         """What attackers look at."""
-        views = [View.of_embeddings(n, *sides, seen=self.seen(n)) for n, sides in self.templates.items()]
-        views += [View(n, True, a, b, enrolled(a), enrolled(b)) for n, (a, b) in self.codes.items()]
+        views = [View.of_rows(f"embedding:{n}", self.seen(n), *rows) for n, rows in self.templates.items()]
+        views += [View.of_rows(name, True, *rows) for name, rows in self.codes.items()]
         if isinstance(self.whole, AuditData) and self.settings.attackers("image"):
             views.append(self.whole.view)
         return views

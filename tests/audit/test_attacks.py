@@ -47,7 +47,7 @@ def noisy_view(who: Subjects, *, lean: float = 2.0, seed: int = 0) -> View:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(len(who), 6)).astype(np.float32)
     x[:, 0] += lean * (who.genders - 0.5)
-    return View.of_embeddings("m", x, x.copy(), seen=None)
+    return View.of_rows("embedding:m", None, x, x.copy())
 
 
 def attacks(who: Subjects, cache: Cache | None = None) -> Attacks:

@@ -51,7 +51,7 @@ def test_a_damaged_entry_is_made_again(tmp_path):
     (entry,) = tmp_path.glob("*.npz")
     entry.write_bytes(entry.read_bytes()[:50])
     assert len(cache.arrays(("k",), work)["a"]) == 6
-    assert (cache.hits, cache.misses) == (0, 2)
+    assert work.calls == 2
     assert cache.arrays(("k",), work)["a"].size == 6
 
 
