@@ -24,7 +24,7 @@ from privface.audit.readings import (
 )
 from privface.audit.recovery import Recoverer
 from privface.audit.subjects import People, Subjects, View
-from privface.records import Measured, Scores
+from privface.records import Scores
 
 if TYPE_CHECKING:
     from privface.audit.auditor import Auditor
@@ -159,14 +159,15 @@ class Attacks:
             scores, _ = self._attack(
                 probe, view.protected, train | val, target_ok=ok, title=title, start=view.original
             )
-            known = len(np.unique(subjects.identities[train | val]))
+            known, rest = len(np.unique(subjects.identities[train | val])), people.test & ~np.isnan(scores)
+            victims = (scores[rest], subjects.genders[rest], subjects.identities[rest])
             rows.append(
                 {
                     "probe": probe.name,
                     "input": view.source,
                     "people": known,
                     "photos": int((train | val).sum()),
-                    "leakage": self._leakage(scores),
+                    "leakage": measure_leakage(*victims, self._params),
                 }
             )
             curve.append((known, scores))
@@ -185,13 +186,6 @@ class Attacks:
         half = min(count // 2, len(women))
         taken = np.concatenate([women[: max(half, count - len(men))], men[: count - half]])
         return np.asarray(rows & np.isin(self._subjects.identities, names[taken]), np.bool_)
-
-    def _leakage(self, scores: Scores) -> Measured:
-        subjects = self._subjects
-        rows = self._people.test & ~np.isnan(scores)
-        if len(np.unique(subjects.genders[rows])) < 2:
-            return Measured.undefined("a gender is missing among the scored test photos", n=int(rows.sum()))
-        return measure_leakage(scores[rows], subjects.genders[rows], subjects.identities[rows], self._params)
 
     # --- parts for attackers who combine scores by themselves
 
@@ -221,12 +215,6 @@ class Attacks:
         scores = np.full(len(self._subjects), np.nan)
         scores[rest] = fitted.scores(features[rest])
         return scores
-
-    def reading_like(self, plain: Reading, protected: Scores) -> Reading:
-        """The reading of the same probe from other scores of the protected side; undefined where the plain one is."""
-        if not plain.original_scores.size:
-            return plain
-        return self.reading(plain, plain.original_scores, protected)
 
     def _fit(
         self,

@@ -18,11 +18,18 @@ from numpy.typing import NDArray
 from privface.attributes import Attribute
 from privface.audit.attacks import Attacks
 from privface.audit.curves import auc, by_label
-from privface.audit.intervals import BootstrapParams, draw_probe, probe_interval, rate_interval, weighted_auc
+from privface.audit.intervals import (
+    BootstrapParams,
+    draw_probe,
+    mean_recall,
+    probe_interval,
+    rate_interval,
+    weighted_auc,
+)
 from privface.audit.part import Line, Part
 from privface.audit.probes import RetrainedProbe
 from privface.audit.subjects import WHITE_BOX, View
-from privface.records import Measured, Scores
+from privface.records import Measured
 
 if TYPE_CHECKING:
     from privface.audit.context import Context
@@ -183,20 +190,8 @@ def _balanced_accuracy(
 ) -> Measured:
     """Mean share of each class that is told right."""
     seen = decided.astype(np.float64)
-    value = float(_mean_recall(seen, codes, np.ones((1, len(codes))))[0])
-    return probe_interval(seen, codes, people, _mean_recall, params).of(value, len(codes))
-
-
-def _mean_recall(
-    decided: Scores, codes: NDArray[np.int64], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Weighted balanced accuracy of decisions for any number of classes, a :data:`~privface.audit.intervals.Statistic`."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        parts = [
-            (weights @ ((codes == code) & (decided == code))) / (weights @ (codes == code))
-            for code in np.unique(codes)
-        ]
-    return np.asarray(np.mean(parts, axis=0), np.float64)
+    value = float(mean_recall(seen, codes, np.ones((1, len(codes))))[0])
+    return probe_interval(seen, codes, people, mean_recall, params).of(value, len(codes))
 
 
 def _macro_auc(

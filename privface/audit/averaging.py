@@ -187,7 +187,9 @@ def run(context: Context) -> dict[str, Any]:
         if count not in counts:
             continue
         for combined, plain, scores in sums.averages(count):
-            reading = attacks.reading_like(plain, scores)
+            reading = plain  # undefined, so no other scores give figures either
+            if plain.original_scores.size:
+                reading = attacks.reading(plain, plain.original_scores, scores)
             one = first.setdefault((reading.probe, reading.source, combined), reading)
             rows.append(
                 _row(

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -232,20 +232,21 @@ def weighted_eer(
     return np.where(np.isnan(male[-1]) | np.isnan(female[-1]), np.nan, value)
 
 
+def mean_recall(
+    decided: NDArray[Any], labels: NDArray[np.int64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Weighted balanced accuracy of decisions ``(N,)`` for any number of classes, a :data:`Statistic`."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = [
+            (weights @ ((labels == label) & (decided == label))) / (weights @ (labels == label))
+            for label in np.unique(labels)
+        ]
+    return np.asarray(np.mean(parts, axis=0), np.float64)
+
+
 def weighted_balanced_accuracy(threshold: float) -> Statistic:
     """Weighted :func:`~privface.audit.curves.balanced_accuracy` at a fixed threshold, a :data:`Statistic`."""
-
-    def statistic(
-        scores: Scores, labels: NDArray[np.int64], weights: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        right = (scores >= threshold) == (labels == 1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            parts = [
-                (weights @ (right & (labels == label))) / (weights @ (labels == label)) for label in (0, 1)
-            ]
-        return np.asarray((parts[0] + parts[1]) / 2.0, np.float64)
-
-    return statistic
+    return lambda scores, labels, weights: mean_recall(scores >= threshold, labels, weights)
 
 
 @dataclass(frozen=True)

@@ -63,12 +63,10 @@ class Pairs:
     Attributes:
         genuine: Same person, shape ``(G, 2)``.
         impostor: Different people, shape ``(I, 2)``.
-        impostors_possible: How many impostor pairs there are before the cap.
     """
 
     genuine: NDArray[np.int64]
     impostor: NDArray[np.int64]
-    impostors_possible: int
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ def choose_pairs(
     rng = np.random.default_rng([seed, 45])
     _, person = np.unique(identities, return_inverse=True)
     genuine = choose_genuine(person, rng)
-    return Pairs(genuine, *_choose_impostors(person, max_impostors, rng))
+    return Pairs(genuine, _choose_impostors(person, max_impostors, rng))
 
 
 def choose_genuine(person: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -168,9 +166,7 @@ def _pair_count(sizes: NDArray[np.int64]) -> int:
     return int((sizes.sum() ** 2 - np.square(sizes).sum()) // 2)
 
 
-def _choose_impostors(
-    person: NDArray[np.int64], limit: int, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], int]:
+def _choose_impostors(person: NDArray[np.int64], limit: int, rng: np.random.Generator) -> NDArray[np.int64]:
     sizes = np.bincount(person)
     possible = _pair_count(sizes)
     photos = np.arange(person.size)
@@ -184,12 +180,12 @@ def _choose_impostors(
         kept = [np.sort(rng.permutation(members)[:low]) for members in _groups(person)]
         photos = np.sort(np.concatenate(kept))
     if possible > limit and _pair_count(np.bincount(person[photos])) > limit:
-        return _random_pairs(photos, limit, rng), possible
+        return _random_pairs(photos, limit, rng)
     rows = [np.empty((0, 2), np.int64)]
     for k, first in enumerate(photos):
         others = photos[k + 1 :][person[photos[k + 1 :]] != person[first]]
         rows.append(np.stack([np.full(others.size, first), others], axis=1))
-    return np.concatenate(rows), possible
+    return np.concatenate(rows)
 
 
 def _random_pairs(photos: NDArray[np.int64], limit: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -390,7 +386,7 @@ class _Comparison:
         if not self.held:
             rows = Rows.build(gallery, probe, self.person, self.genders)
             return genuine, stream_impostors(rows, genuine, fmrs=FMRS, seed=self.seed, progress=progress)
-        pairs, _ = _choose_impostors(self.person, len(self.person) ** 2, np.random.default_rng(0))
+        pairs = _choose_impostors(self.person, len(self.person) ** 2, np.random.default_rng(0))
         scores = cosine_scores(gallery, probe, pairs)
         made = ~np.isnan(scores)
         scores, people = scores[made], self.person[pairs[made]]

@@ -147,6 +147,10 @@ def take_reading(
     threshold = best_threshold(tuned_on[tuning], genders[tuning])
     accuracy = balanced_accuracy(protected[p_test], genders[p_test], threshold)
     chance = calibrated(protected, protected[p_val], genders[p_val])
+    # a lower bound cut off at 0 is no rate, so its ends are percentiles
+    bits = draw_probe(
+        chance[p_test], genders[p_test], subjects.identities[p_test], information_statistic, params
+    )
     original_threshold = best_threshold(original[scored_o & val], genders[scored_o & val])
     measurable = leakage(original_auc.value) >= MIN_ORIGINAL_AUC  # a probe may name the genders the other way
     return Reading(
@@ -169,7 +173,9 @@ def take_reading(
         original_eer=measure(
             original, o_test, eer(*by_label(original[o_test], genders[o_test])), weighted_eer
         ),
-        bits=_bits(chance[p_test], genders[p_test], subjects.identities[p_test], params),
+        bits=percentile_interval(bits, params.level).of(
+            mutual_information_bits(chance[p_test], genders[p_test]), int(p_test.sum())
+        ),
         setting=setting,
     )
 
@@ -184,16 +190,6 @@ def measure_leakage(
     """Leakage of male scores ``(N,)`` that hold both genders, with an interval over ``people``, ``(N,)``."""
     ends = probe_interval(scores, genders, people, weighted_auc, params)
     return _folded(ends.of(auc(*by_label(scores, genders)), scores.size))
-
-
-def _bits(
-    chance: Scores, genders: NDArray[np.int64], identities: NDArray[np.str_], params: BootstrapParams
-) -> Measured:
-    # a lower bound cut off at 0 is no rate, so its ends are percentiles
-    ends = percentile_interval(
-        draw_probe(chance, genders, identities, information_statistic, params), params.level
-    )
-    return ends.of(mutual_information_bits(chance, genders), chance.size)
 
 
 def worst_by_validation(readings: Sequence[Reading]) -> Reading | None:

@@ -131,19 +131,19 @@ class FittedEmbeddingRecoverer:
         return self.model(protected)
 
 
-def people_folds(people: NDArray[np.str_], *, seed: int, folds: int = FOLDS) -> NDArray[np.int64]:
+def people_folds(people: NDArray[np.str_], *, seed: int) -> NDArray[np.int64]:
     """A fold number for every row, the same for all rows of one person.
 
     Raises:
         AuditError: If there are fewer people than folds.
     """
     names, inverse = np.unique(people, return_inverse=True)
-    if len(names) < folds:
+    if len(names) < FOLDS:
         raise AuditError(
-            f"{len(names)} people cannot be divided into {folds} parts to learn a recovery.",
+            f"{len(names)} people cannot be divided into {FOLDS} parts to learn a recovery.",
             hint="Audit more people.",
         )
-    number = np.random.default_rng([seed, 6]).permutation(len(names)) % folds
+    number = np.random.default_rng([seed, 6]).permutation(len(names)) % FOLDS
     return np.asarray(number[inverse], np.int64)
 
 

@@ -192,7 +192,6 @@ def unlinkability_row(
     matcher: str,
     seen: bool | None = None,
     params: BootstrapParams | None = None,
-    max_non_mated: int = MAX_NON_MATED,
 ) -> dict[str, Any]:
     """D_sys between two protections of the same people, as one matcher sees it.
 
@@ -203,7 +202,6 @@ def unlinkability_row(
         matcher: Name for the row.
         seen: Whether the protector trained against this matcher.
         params: Bootstrap settings.
-        max_non_mated: Non-mated pairs that are compared at most.
 
     Returns:
         ``d_sys`` of two different photos of a person, ``d_sys_same_photo`` of one photo protected twice, how many
@@ -217,7 +215,7 @@ def unlinkability_row(
         )
         return {**row, "d_sys": none, "d_sys_same_photo": none, "mated_pairs": 0, "non_mated_pairs": 0}
     names, person = np.unique(identities, return_inverse=True)
-    pairs = choose_pairs(identities, max_impostors=max_non_mated, seed=params.seed)
+    pairs = choose_pairs(identities, max_impostors=MAX_NON_MATED, seed=params.seed)
     same = np.repeat(np.arange(len(person))[:, None], 2, axis=1)
     mated, non_mated, again = (
         np.nan_to_num(cosine_scores(first, second, chosen), nan=-np.inf)

@@ -118,7 +118,6 @@ def test_genuine_pairs_are_capped_per_person():
 def test_impostor_cap_keeps_people_even(limit):
     identities = np.array([f"p{k}" for k in range(20) for _ in range(1 + 19 * (k == 0))])
     pairs = choose_pairs(identities, max_impostors=limit)
-    assert pairs.impostors_possible == 20 * 19 + 19 * 18 // 2
     assert 0 < len(pairs.impostor) <= limit
     assert len({tuple(p) for p in pairs.impostor.tolist()}) == len(pairs.impostor)
     assert np.all(identities[pairs.impostor[:, 0]] != identities[pairs.impostor[:, 1]])

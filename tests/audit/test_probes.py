@@ -145,10 +145,9 @@ def test_cnn_scores_do_not_depend_on_the_batch(pictures):
 
 def test_cnn_refuses_tiny_images_and_one_gender(pictures):
     images, people, genders, train, val, _ = pictures
-    with pytest.raises(AuditError, match="16 pixels"):
-        CNNProbe().fit(images[train][:, :8], genders[train], people[train], images[val], genders[val], seed=0)
-    with pytest.raises(AuditError, match="both genders"):
-        CNNProbe().fit(images[train], genders[train] * 0, people[train], images[val], genders[val], seed=0)
+    for crop, labels in ((images[:, :8], genders), (images, genders * 0)):
+        with pytest.raises(AuditError):
+            CNNProbe().fit(crop[train], labels[train], people[train], images[val], genders[val], seed=0)
 
 
 @pytest.mark.parametrize("kind", PROBE_KINDS)
