@@ -13,8 +13,6 @@ from privface.audit.curves import (
     d_prime,
     det_curve,
     eer,
-    fnmr_at_fmr,
-    fnmr_at_threshold,
     leakage,
     tmr_at_fmr,
 )
@@ -63,8 +61,6 @@ __all__ = [
     "draw_pairs",
     "eer",
     "evaluate_matching",
-    "fnmr_at_fmr",
-    "fnmr_at_threshold",
     "leakage",
     "people_multiplicities",
     "probe_interval",

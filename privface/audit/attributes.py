@@ -18,11 +18,18 @@ from numpy.typing import NDArray
 from privface.attributes import Attribute
 from privface.audit.attacks import Attacks
 from privface.audit.curves import auc, by_label
-from privface.audit.intervals import BootstrapParams, draw_probe, probe_interval, rate_interval, weighted_auc
+from privface.audit.intervals import (
+    BootstrapParams,
+    draw_probe,
+    mean_recall,
+    probe_interval,
+    rate_interval,
+    weighted_auc,
+)
 from privface.audit.part import Line, Part
 from privface.audit.probes import RetrainedProbe
 from privface.audit.subjects import WHITE_BOX, View
-from privface.records import Measured, Scores
+from privface.records import Measured
 
 if TYPE_CHECKING:
     from privface.audit.context import Context
@@ -101,14 +108,8 @@ def _readings(context: Context, attribute: Attribute, codes: NDArray[np.int64]) 
     subjects = context.whole
     count = len(attribute.classes)
     attacks = [
-        Attacks(
-            replace(subjects, genders=(codes == code).astype(np.int64)),  # attackers call their two labels so
-            context.people,
-            seed=context.settings.seed,
-            params=context.params,
-            cache=context.settings.cache,
-            progress=context.settings.progress,
-        )
+        # attackers call their two labels genders
+        Attacks(context.settings, replace(subjects, genders=(codes == code).astype(np.int64)), context.people)
         for code in range(1 if count == 2 else 0, count)  # of two classes one is told from the other
     ]
 
@@ -148,12 +149,12 @@ def _reading(
 ) -> AttributeReading:
     """Scores ``(N, K)`` of both sides made into figures."""
     figures: list[Measured] = []
-    validation = math.nan
+    people, params = context.people, context.params
     for scores, ok in zip(sides, (view.original_ok, view.protected_ok), strict=True):
         lacking = [
             f"{attribute.classes[code]} {title} photo"
             for code in range(len(attribute.classes))
-            for title, part in context.people.parts().items()
+            for title, part in people.parts().items()
             if not (codes[part & ok] == code).any()
         ]
         if lacking:
@@ -162,12 +163,11 @@ def _reading(
             validation = math.nan
             continue
         known = ~np.isnan(scores).any(axis=1)
-        val, test = known & context.people.val, known & context.people.test
-        decided = _decide(scores, codes, val, test)
+        val, test = known & people.val, known & people.test
+        decided, who = _decide(scores, codes, val, test), context.whole.identities[test]
         validation = _mean_auc(scores[val], codes[val])
-        people = context.whole.identities[test]
-        figures.append(_balanced_accuracy(decided, codes[test], people, context.params))
-        figures.append(_macro_auc(scores[test], codes[test], people, context.params))
+        figures.append(_balanced_accuracy(decided, codes[test], who, params))
+        figures.append(_macro_auc(scores[test], codes[test], who, params))
     original, original_auc, protected, area = figures
     return AttributeReading(attribute, probe, view, original, protected, original_auc, area, validation)
 
@@ -190,22 +190,8 @@ def _balanced_accuracy(
 ) -> Measured:
     """Mean share of each class that is told right."""
     seen = decided.astype(np.float64)
-    ends = probe_interval(seen, codes, people, _mean_recall, params)
-    return Measured(
-        float(_mean_recall(seen, codes, np.ones((1, len(codes))))[0]), ends.low, ends.high, len(codes)
-    )
-
-
-def _mean_recall(
-    decided: Scores, codes: NDArray[np.int64], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Weighted balanced accuracy of decisions for any number of classes, a :data:`~privface.audit.intervals.Statistic`."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        parts = [
-            (weights @ ((codes == code) & (decided == code))) / (weights @ (codes == code))
-            for code in np.unique(codes)
-        ]
-    return np.asarray(np.mean(parts, axis=0), np.float64)
+    value = float(mean_recall(seen, codes, np.ones((1, len(codes))))[0])
+    return probe_interval(seen, codes, people, mean_recall, params).of(value, len(codes))
 
 
 def _macro_auc(
@@ -218,7 +204,7 @@ def _macro_auc(
     ]
     value = _mean_auc(scores, codes)
     ends = rate_interval(value, np.mean(draws, axis=0), len(np.unique(people)), level=params.level)
-    return Measured(value, ends.low, ends.high, len(codes))
+    return ends.of(value, len(codes))
 
 
 def _mean_auc(scores: NDArray[np.float64], codes: NDArray[np.int64]) -> float:

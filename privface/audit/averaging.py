@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privface.audit.probes import FittedProbe
-from privface.audit.readings import Reading
+from privface.audit.readings import Reading, leakage_difference
 from privface.audit.subjects import WHITE_BOX, AuditData
 from privface.errors import AuditError, ConfigError
 from privface.records import Measured, Scores
@@ -183,11 +183,17 @@ def run(context: Context) -> dict[str, Any]:
     rows = []
     for count in range(1, counts[-1] + 1):
         sums.add(data.protected if count == 1 else _checked(draws.images(count - 1), data.protected, count))
-        attacks.report("average draws", count, counts[-1])
+        context.report("average draws", count, counts[-1])
         if count not in counts:
             continue
         for combined, plain, scores in sums.averages(count):
-            reading = attacks.reading_like(plain, scores)
+            reading = plain  # undefined, so no other scores give figures either
+            if plain.original_scores.size:
+                reading = attacks.reading(plain, plain.original_scores, scores)
             one = first.setdefault((reading.probe, reading.source, combined), reading)
-            rows.append(_row(reading, combined, count, attacks.difference(reading, one)))
+            rows.append(
+                _row(
+                    reading, combined, count, leakage_difference(reading, one, context.whole, context.params)
+                )
+            )
     return {"averaging": rows}

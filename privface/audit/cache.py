@@ -44,8 +44,6 @@ class Cache:
                     hint="Choose a folder that you may write to.",
                 ) from error
         self._folder = folder
-        self.hits = 0
-        self.misses = 0
 
     def arrays(
         self, key: tuple[object, ...], compute: Callable[[], Mapping[str, NDArray[Any]]]
@@ -61,11 +59,8 @@ class Cache:
         if self._folder is None:
             return compute()
         path = self._folder / f"{_digest(key)}.npz"
-        found = _read(path)
-        if found is not None:
-            self.hits += 1
+        if (found := _read(path)) is not None:
             return found
-        self.misses += 1
         result = dict(compute())
         buffer = io.BytesIO()
         np.savez(buffer, **result)  # type: ignore[arg-type]  # the stub takes `allow_pickle` for an array

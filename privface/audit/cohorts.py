@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from privface.attributes import GENDER, Attribute
 from privface.audit.intervals import (
     BootstrapParams,
+    drawn_means,
     people_multiplicities,
     percentile_interval,
     rate_interval,
 )
-from privface.audit.matching import MAX_GENUINE, choose_genuine, cosine_scores
+from privface.audit.matching import choose_genuine, cosine_scores
 from privface.audit.readings import leakage_within
 from privface.audit.subjects import Subjects
 from privface.records import GENDERS, Measured
@@ -51,7 +52,7 @@ class _Failures:
         rows = {row.mode: row for row in context.matching if (row.matcher, row.impostors) == (matcher, "all")}
         limits = [rows[mode].thresholds.get(COHORT_FMR) for mode in ("O-O", "P-P")]
         _, person = np.unique(context.data.identities, return_inverse=True)
-        pairs = choose_genuine(person, MAX_GENUINE, np.random.default_rng([context.settings.seed, 45]))
+        pairs = choose_genuine(person, np.random.default_rng([context.settings.seed, 45]))
         missed = [
             ~(cosine_scores(side, side, pairs) >= limit)  # a photo that failed to enrol scores NaN
             for side, limit in zip(context.audited(context.templates)[matcher], limits, strict=True)
@@ -66,13 +67,11 @@ class _Failures:
             return _undefined("no genuine pair in this cohort")
         names, person = np.unique(self.person[kept], return_inverse=True)
         draws = people_multiplicities(len(names), params)
-        total = draws @ np.bincount(person)
-        lost = [draws @ np.bincount(person, side[kept]) for side in (self.before, self.after)]
+        lost = [drawn_means(side[kept], person, draws) for side in (self.before, self.after)]
         n = int(kept.sum())
 
         def rate(value: float, draw: NDArray[np.float64]) -> Measured:
-            interval = rate_interval(value, draw, len(names), level=params.level)
-            return Measured(value, interval.low, interval.high, n)
+            return rate_interval(value, draw, len(names), level=params.level).of(value, n)
 
         before, after = (float(side[kept].mean()) for side in (self.before, self.after))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -80,10 +79,10 @@ class _Failures:
         ratio = Measured.undefined("no false non-match before protection", n=n)
         if before > 0:
             ends = percentile_interval(np.where(np.isfinite(ratios), ratios, np.nan), params.level)
-            ratio = Measured(after / before, ends.low, ends.high, n)
+            ratio = ends.of(after / before, n)
             if math.isnan(ratio.low):
                 ratio = Measured(ratio.value, n=n, reason="too few false non-matches before for an interval")
-        found = (rate(before, lost[0] / total), rate(after, lost[1] / total), ratio)
+        found = (rate(before, lost[0]), rate(after, lost[1]), ratio)
         return dict(zip(_FIGURES, found, strict=True))
 
 

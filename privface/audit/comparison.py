@@ -7,14 +7,12 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-from privface.audit.result import AuditResult, figure_data
+from privface.audit.result import AuditResult, figure_data, match_rates
 from privface.errors import AuditError
 from privface.records import Measured
 
 _MORE_IS_BETTER: Final = re.compile(r"tmr.*|auc_.*|d_prime_.*")
 _NO_DIRECTION: Final = frozenset({"psnr", "ssim", "unlinkability"})
-
-TRADE_OFF_TMR: Final = "0.01"
 
 
 def changes(old: AuditResult, new: AuditResult) -> list[dict[str, Any]]:
@@ -196,13 +194,11 @@ def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 def _kept_matches(
     document: Mapping[str, Any], matchers: Collection[str] | None
 ) -> tuple[str | None, Any, Any]:
-    rows = [row for row in document["matching"] if row["impostors"] == "all" and not row.get("white_box")]
-    if matchers is not None:
-        rows = [{**row, "seen": False} for row in rows if row["matcher"] in matchers]
-    rates = {(row["matcher"], row["mode"]): row["tmr"][TRADE_OFF_TMR] for row in rows}
-    names = list(dict.fromkeys(row["matcher"] for row in rows if row["seen"] is False)) or list(
-        dict.fromkeys(row["matcher"] for row in rows)
-    )
+    rates = match_rates(document["matching"])
+    names = [name for name, mode in rates if mode == "P-P" and (matchers is None or name in matchers)]
+    if matchers is None:
+        unseen = {row["matcher"] for row in document["matching"] if row["seen"] is False}
+        names = [name for name in names if name in unseen] or names
     missing = figure_data(Measured.undefined("no matcher was audited"))
     if not names:
         return None, missing, missing

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from privface.audit.attacks import Attacks, library_versions
 from privface.audit.matching import MatchingResult, enrolled, evaluate_matching
 from privface.audit.probes import RetrainedProbe
-from privface.audit.readings import Reading, worst_by_validation
+from privface.audit.readings import Attacker, Reading, worst_by_validation
 from privface.audit.recovery import Recoverer
 from privface.audit.subjects import WHITE_BOX, AuditData, EmbeddingData, People, View
 from privface.data.splits import person_key
@@ -90,14 +90,7 @@ class Context:
         self._refuse_overlap()
         self.people = People.split(self.whole, settings.shares, seed=settings.seed, audited=len(data))
         self._require_classes()
-        self.attacks = Attacks(
-            self.whole,
-            self.people,
-            seed=settings.seed,
-            params=self.params,
-            cache=settings.cache,
-            progress=settings.progress,
-        )
+        self.attacks = Attacks(settings, self.whole, self.people)
 
     def _require_classes(self) -> None:
         for attribute, codes in self.attributes:
@@ -258,8 +251,8 @@ class Context:
     @cached_property
     def views(self) -> list[View]:
         """What attackers look at."""
-        views = [View.of_embeddings(n, *sides, seen=self.seen(n)) for n, sides in self.templates.items()]
-        views += [View(n, True, a, b, enrolled(a), enrolled(b)) for n, (a, b) in self.codes.items()]
+        views = [View.of_rows(f"embedding:{n}", self.seen(n), *rows) for n, rows in self.templates.items()]
+        views += [View.of_rows(name, True, *rows) for name, rows in self.codes.items()]
         if isinstance(self.whole, AuditData) and self.settings.attackers("image"):
             views.append(self.whole.view)
         return views
@@ -284,12 +277,9 @@ class Context:
             return []
         return [
             self.attacks.reading(
-                probe=probe.name,
-                kind="frozen",
-                source="image",
-                seen=probe.seen,
-                original=self.frozen_scores(probe, whole.original, whole.enrolled_original & rest),
-                protected=self.frozen_scores(probe, whole.protected, whole.enrolled_protected & rest),
+                Attacker(probe.name, "frozen", "image", probe.seen),
+                self.frozen_scores(probe, whole.original, whole.enrolled_original & rest),
+                self.frozen_scores(probe, whole.protected, whole.enrolled_protected & rest),
             )
             for probe in self.settings.frozen_probes
         ]
@@ -315,8 +305,8 @@ class Context:
         found = []
         for view, recoverer, back in self.backs:
             if view.source in worst:
-                probe, fixed = worst[view.source][1], frozen if view.medium == "image" else []
-                readings = self.attacks.recovered(view, back, probe, recoverer.name, fixed)
+                fixed = frozen if view.medium == "image" else []
+                readings = self.attacks.recovered(*worst[view.source], back, recoverer.name, fixed)
                 found.append((worst[view.source], recoverer, readings))
         return found
 

@@ -41,7 +41,7 @@ class OperatingPoint:
 
     @property
     def fnmr(self) -> float:
-        """False non-match rate, ``1 - tmr``."""
+        """False non-match rate, ``1 - tmr``; at FMR 1e-2 and 1e-3 the fingerprint field's FMR100 and FMR1000."""
         return 1.0 - self.tmr
 
 
@@ -82,11 +82,6 @@ def check_scores(scores: NDArray[np.floating], *, name: str = "scores") -> Score
     return array
 
 
-def _check_fmr(fmr: float) -> None:
-    if not 0.0 < fmr < 1.0:
-        raise ConfigError(f"fmr is {fmr}; it must lie in (0, 1).", hint="Use 0.01, 0.001 or 0.0001.")
-
-
 def tmr_at_fmr(
     genuine: Scores,
     impostor: Scores,
@@ -111,7 +106,8 @@ def tmr_at_fmr(
         ConfigError: If ``fmr`` is not in (0, 1).
     """
     genuine, impostor = check_scores(genuine, name="genuine"), check_scores(impostor, name="impostor")
-    _check_fmr(fmr)
+    if not 0.0 < fmr < 1.0:
+        raise ConfigError(f"fmr is {fmr}; it must lie in (0, 1).", hint="Use 0.01, 0.001 or 0.0001.")
     if impostor.size * fmr < MIN_FALSE_MATCHES - _ROUNDING:
         raise TooFewPairsError(
             f"{impostor.size} impostor scores at fmr {fmr:g} leave {impostor.size * fmr:.2g} expected false"
@@ -125,27 +121,6 @@ def tmr_at_fmr(
         fmr=float(np.count_nonzero(impostor > kept_out) / impostor.size),
         tmr=float(np.count_nonzero(genuine > kept_out) / genuine.size),
     )
-
-
-def fnmr_at_fmr(genuine: Scores, impostor: Scores, *, fmr: float) -> float:
-    """False non-match rate at the lowest threshold that keeps ``fmr``: ``1 - tmr_at_fmr(...).tmr``.
-
-    FNMR at FMR 1e-2 and 1e-3 is what the fingerprint field calls FMR100 and FMR1000.
-
-    Raises:
-        ScoreError: If an array is empty, not 1-D or has NaN.
-        TooFewPairsError: If there are too few impostor scores.
-    """
-    return tmr_at_fmr(genuine, impostor, fmr=fmr).fnmr
-
-
-def fnmr_at_threshold(genuine: Scores, threshold: float) -> float:
-    """Share of genuine scores below a fixed threshold.
-
-    Raises:
-        ScoreError: If the array is empty, not 1-D or has NaN.
-    """
-    return float(np.mean(check_scores(genuine, name="genuine") < threshold))
 
 
 def _shares(genuine: Scores, impostor: Scores) -> tuple[Scores, NDArray[np.float64], NDArray[np.float64]]:

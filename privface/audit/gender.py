@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from privface.audit.context import white_box_mark
@@ -20,25 +20,28 @@ def run(context: Context) -> dict[str, Any]:
     """``leakage`` rows, the worst of each kind, and the illusion gaps; undefined where the set has no gender labels."""
     if not context.whole.gendered:
         nobody = _nobody(NO_GENDER)
-        worst_of = (
+        worst_of = [
             "worst_retrained",
             "worst_upper",
             "worst_frozen",
-            *(["worst_white_box"] if context.codes else []),
-        )
+            *["worst_white_box"] * bool(context.codes),
+        ]
         gaps = {"illusion_gap": nobody["leakage"], "frozen_gaps": {"seen": None, "unseen": None}}
         return {"leakage": [], **dict.fromkeys(worst_of, nobody), **gaps}
     adaptive, frozen = context.adaptive, context.frozen
     worst, worst_frozen = context.worst, worst_by_validation(frozen)
-    return {
+    found = {
         "leakage": [_row(reading, context.matching) for reading in (*frozen, *adaptive)],
         "worst_retrained": _worst_row(worst, "retrained"),
-        **_worst_white_box(adaptive, context.codes),
         "worst_upper": _upper_row(adaptive),
         "worst_frozen": _worst_row(worst_frozen, "frozen"),
         "illusion_gap": _gap(context, worst, worst_frozen),
         "frozen_gaps": _frozen_gaps(context, worst),
     }
+    if context.codes:  # the worst retrained probe may be the same
+        on_code = worst_by_validation([r for r in adaptive if r.source in context.codes])
+        found["worst_white_box"] = _worst_row(on_code, "white-box")
+    return found
 
 
 def _gap(context: Context, worst: Reading | None, frozen: Reading | None) -> Measured:
@@ -97,12 +100,6 @@ def _worst_row(reading: Reading | None, kind: str) -> dict[str, Any]:
 
 def _nobody(reason: str) -> dict[str, Any]:
     return {"probe": None, "input": None, "seen": None, "leakage": Measured.undefined(reason)}
-
-
-def _worst_white_box(readings: Sequence[Reading], codes: Collection[str]) -> dict[str, Any]:
-    """Who reads most of what read a code, where there is one; the worst retrained probe may be the same."""
-    worst = worst_by_validation([reading for reading in readings if reading.source in codes])
-    return {"worst_white_box": _worst_row(worst, "white-box")} if codes else {}
 
 
 def _upper_row(readings: Sequence[Reading]) -> dict[str, Any]:

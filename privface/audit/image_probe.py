@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-BACKBONES = ("mobilenet_v3_small", "resnet18", "efficientnet_b0")
-"""torchvision networks that :class:`BackboneProbe` knows how to fit with a new last layer."""
+BACKBONE = "mobilenet_v3_small"
+"""torchvision network of :class:`BackboneProbe`."""
 
 Images = NDArray[np.uint8]
 
@@ -196,50 +196,31 @@ class FineTunedProbe(_NetworkProbe):
 
 @dataclass(frozen=True)
 class BackboneProbe(_NetworkProbe):
-    """A torchvision network with a new last layer, fine-tuned on protected photos.
+    """torchvision's MobileNetV3 (Howard et al., ICCV 2019) with a new last layer, fine-tuned on protected photos.
 
-    It starts from ImageNet weights where the user names their file, or where they lie in torch's own cache.
-    Nothing is downloaded. Elsewhere it first learns from the originals of the attacker's people, whose
-    gender the attacker knows, and then from their protected photos. It has the other settings of :class:`CNNProbe`.
-
-    Attributes:
-        architecture: One of :data:`BACKBONES`.
-        weights: A ``.safetensors`` file, or a ``.pth`` file of tensors, of the torchvision network.
-
-    Raises:
-        ConfigError: If the architecture is unknown.
+    It starts from ImageNet weights where they lie in torch's own cache; nothing is downloaded. Elsewhere it first learns from the
+    originals of the attacker's people, whose gender the attacker knows, and then from their protected photos. It has the other
+    settings of :class:`CNNProbe`.
     """
 
-    architecture: str = "mobilenet_v3_small"
-    weights: Path | None = None
     epochs: int = field(default=6, kw_only=True)
     learning_rate: float = field(default=1e-3, kw_only=True)
 
     wants_originals = True
-
-    def __post_init__(self) -> None:
-        if self.architecture not in BACKBONES:
-            raise ConfigError(
-                f"{self.architecture!r} is no backbone of this probe.",
-                hint=f"Choose among {', '.join(BACKBONES)}.",
-            )
 
     @property
     def name(self) -> str:
         """Name in the report."""
         return "backbone"
 
-    def _file(self) -> Path | None:
-        return self.weights or _cached_weights(self.architecture)
-
     def _network(self, side: int) -> nn.Module:
-        return _backbone(self.architecture, self._file())
+        return _backbone(_cached_weights())
 
     def _start(self, originals: Images | None) -> tuple[list[Images], str]:
-        path = self._file()
+        path = _cached_weights()
         before = [originals] if path is None and originals is not None else []
         start = path.name if path is not None else "originals" if before else "scratch"
-        return before, f"{self.architecture} from {start}"
+        return before, f"{BACKBONE} from {start}"
 
 
 @dataclass(frozen=True)
@@ -358,40 +339,29 @@ def _with_head(network: nn.Module, *, side: int) -> nn.Module:
     return network if width == 1 else nn.Sequential(network, nn.BatchNorm1d(width), nn.Linear(width, 1))
 
 
-def _cached_weights(architecture: str) -> Path | None:
+def _cached_weights() -> Path | None:
     """ImageNet weights that torch has downloaded at some time for somebody."""
     import torch  # noqa: PLC0415
 
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    return next(iter(sorted(folder.glob(f"{architecture}-*.pth"))), None) if folder.is_dir() else None
+    return next(iter(sorted(folder.glob(f"{BACKBONE}-*.pth"))), None)
 
 
-def _backbone(architecture: str, weights: Path | None) -> nn.Module:
+def _backbone(weights: Path | None) -> nn.Module:
     import torch  # noqa: PLC0415
     import torchvision  # noqa: PLC0415
     from torch import nn  # noqa: PLC0415
 
-    network: Any = torchvision.models.get_model(architecture, weights=None)
+    network = torchvision.models.get_model(BACKBONE, weights=None)
     if weights is not None:
         try:
-            if weights.suffix == ".safetensors":
-                from safetensors.torch import load_file  # noqa: PLC0415
-
-                state = load_file(weights)
-            else:
-                state = torch.load(weights, weights_only=True, map_location="cpu")
-            network.load_state_dict(state)
-        except Exception as error:  # torch, safetensors and zip raise many kinds
+            network.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
+        except Exception as error:  # torch and zip raise many kinds
             raise ConfigError(
-                f"{weights.name} does not hold the weights of torchvision's {architecture} ({str(error).splitlines()[0]}).",
-                hint="Give a file of tensors that torchvision published, or leave it out.",
+                f"{weights} does not hold the weights of torchvision's {BACKBONE} ({str(error).splitlines()[0]}).",
+                hint="Delete it.",
             ) from error
-    head = "fc" if hasattr(network, "fc") else "classifier"
-    last = getattr(network, head)
-    if isinstance(last, nn.Linear):
-        setattr(network, head, nn.Linear(last.in_features, 1))
-    else:
-        last[-1] = nn.Linear(last[-1].in_features, 1)
+    network.classifier[-1] = nn.Linear(network.classifier[-1].in_features, 1)
     result: nn.Module = network
     return result
 

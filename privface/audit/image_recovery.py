@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from privface.audit.image_probe import keep_best
-from privface.audit.recovery import people_folds
 from privface.device import Device
 from privface.errors import AuditError
 
@@ -24,16 +23,14 @@ class ImageRecoverer:
     """A denoising autoencoder from protected to original photos of other people.
 
     By default a small U-Net (Ronneberger et al., MICCAI 2015) on half resolution that adds a correction to its input,
-    trained with the mean absolute error. The epoch with the smallest error on validation people is kept. Rows of
-    training people are recovered by networks that have not seen them (two halves of the people), at the price
-    of networks that know fewer people.
+    trained with the mean absolute error. The epoch with the smallest error on validation people is kept.
+    Rows of training people are recovered by this network, too.
 
     Attributes:
         epochs: Passes over the training pairs.
         width: Channels of the finest level.
         batch_size: Pairs per optimiser step.
         learning_rate: Peak of the one-cycle schedule.
-        cross_fit: Recover training people by networks that have not seen them; else by the one network.
         make: Gives a fresh network for images of a side: from images ``(N, 3, H, W)`` in [0, 1] to such images, whose
             ``penalty`` attribute, where it has one, is added to the loss after each pass.
         title: What ``make`` gives, for the report.
@@ -45,7 +42,6 @@ class ImageRecoverer:
     width: int = 8
     batch_size: int = 8
     learning_rate: float = 3e-3
-    cross_fit: bool = False
     progress: Callable[[int, int], None] | None = None
     make: Callable[[int], nn.Module] | None = field(default=None, repr=False)
     title: str = "denoiser"
@@ -77,44 +73,15 @@ class ImageRecoverer:
                 f" {original_train.shape}.",
                 hint="Audit aligned face crops, 112 x 112 pixels for example.",
             )
-        parts = [np.ones(len(train_people), np.bool_)]
-        if self.cross_fit:
-            fold = people_folds(train_people, seed=seed, folds=2)
-            parts += [fold == 1, fold == 0]
-        networks = [
-            self._train(
-                protected_train[rows],
-                original_train[rows],
-                protected_val,
-                original_val,
-                seed,
-                (k, len(parts)),
-            )
-            for k, rows in enumerate(parts)
-        ]
-        training = _apply(networks[0], protected_train)
-        for network, rows in zip(networks[1:], parts[1:], strict=True):
-            training[~rows] = _apply(network, protected_train[~rows])
-        return FittedImageRecoverer(networks[0], training)
-
-    def _train(
-        self,
-        protected: Images,
-        original: Images,
-        protected_val: Images,
-        original_val: Images,
-        seed: int,
-        turn: tuple[int, int],
-    ) -> nn.Module:
         here = self.device or Device()
-        steps = max(1, len(protected) // self.batch_size)
+        steps = max(1, len(protected_train) // self.batch_size)
         rng = np.random.default_rng([seed, 8])
 
         def losses() -> Iterator[torch.Tensor]:
-            order = rng.permutation(len(protected))
+            order = rng.permutation(len(protected_train))
             for step in range(steps):
                 rows = order[step * self.batch_size : (step + 1) * self.batch_size]
-                x, y = (_tensor(images[rows]).to(here.name) for images in (protected, original))
+                x, y = (_tensor(images[rows]).to(here.name) for images in (protected_train, original_train))
                 if rng.random() < 0.5:
                     x, y = x.flip(-1), y.flip(-1)
                 with here.autocast():
@@ -124,19 +91,20 @@ class ImageRecoverer:
         def judge() -> float:
             return -float(np.abs(_apply(network, protected_val).astype(np.int16) - original_val).mean())
 
-        def told(done: int, epochs: int) -> None:
-            if self.progress is not None:
-                self.progress(turn[0] * epochs + done, turn[1] * epochs)
-
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = _UNet(self.width) if self.make is None else self.make(protected.shape[1])
+            network = _UNet(self.width) if self.make is None else self.make(protected_train.shape[1])
             network = network.to(here.name)
-            rate = self.learning_rate
             keep_best(
-                network, losses, judge, epochs=self.epochs, steps=steps, learning_rate=rate, progress=told
+                network,
+                losses,
+                judge,
+                epochs=self.epochs,
+                steps=steps,
+                learning_rate=self.learning_rate,
+                progress=self.progress,
             )
-        return network
+        return FittedImageRecoverer(network, _apply(network, protected_train))
 
 
 @dataclass(frozen=True)

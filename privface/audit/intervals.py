@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from scipy.special import stdtrit
 
 from privface.audit.curves import check_scores, crossing
 from privface.errors import ConfigError, ScoreError
-from privface.records import Scores
+from privface.records import Measured, Scores
 
 Statistic: TypeAlias = Callable[[Scores, NDArray[np.int64], NDArray[np.float64]], NDArray[np.float64]]
 """From scores ``(N,)``, labels ``(N,)`` and weights ``(B, N)`` to one value per weighting, ``(B,)``."""
@@ -72,6 +72,10 @@ class Interval:
     low: float
     high: float
 
+    def of(self, value: float, n: int) -> Measured:
+        """The figure of which this is the interval, resting on ``n``."""
+        return Measured(value, self.low, self.high, n)
+
 
 @lru_cache(maxsize=2)
 def people_multiplicities(n_people: int, params: BootstrapParams) -> NDArray[np.int64]:
@@ -88,6 +92,16 @@ def people_multiplicities(n_people: int, params: BootstrapParams) -> NDArray[np.
     draws = rng.multinomial(n_people, np.full(n_people, 1.0 / n_people), size=params.resamples)
     draws.flags.writeable = False
     return np.asarray(draws, np.int64)
+
+
+def drawn_means(
+    values: NDArray[np.float64] | NDArray[np.bool_], people: NDArray[np.int64], draws: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Mean of ``values`` ``(N,)`` of ``people`` ``(N,)`` under each resample ``(R, P)``, shape ``(R,)``."""
+    count = draws.shape[1]
+    with np.errstate(invalid="ignore"):  # a draw without any of them is undefined
+        means = (draws @ np.bincount(people, values, count)) / (draws @ np.bincount(people, minlength=count))
+    return np.asarray(means, np.float64)
 
 
 def percentile_interval(draws: NDArray[np.float64], level: float) -> Interval:
@@ -218,20 +232,21 @@ def weighted_eer(
     return np.where(np.isnan(male[-1]) | np.isnan(female[-1]), np.nan, value)
 
 
+def mean_recall(
+    decided: NDArray[Any], labels: NDArray[np.int64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Weighted balanced accuracy of decisions ``(N,)`` for any number of classes, a :data:`Statistic`."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = [
+            (weights @ ((labels == label) & (decided == label))) / (weights @ (labels == label))
+            for label in np.unique(labels)
+        ]
+    return np.asarray(np.mean(parts, axis=0), np.float64)
+
+
 def weighted_balanced_accuracy(threshold: float) -> Statistic:
     """Weighted :func:`~privface.audit.curves.balanced_accuracy` at a fixed threshold, a :data:`Statistic`."""
-
-    def statistic(
-        scores: Scores, labels: NDArray[np.int64], weights: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        right = (scores >= threshold) == (labels == 1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            parts = [
-                (weights @ (right & (labels == label))) / (weights @ (labels == label)) for label in (0, 1)
-            ]
-        return np.asarray((parts[0] + parts[1]) / 2.0, np.float64)
-
-    return statistic
+    return lambda scores, labels, weights: mean_recall(scores >= threshold, labels, weights)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from privface.audit.curves import auc, by_label, leakage
 from privface.audit.intervals import BootstrapParams, draw_probe, percentile_interval, weighted_auc
 from privface.audit.part import Line, Part
+from privface.audit.readings import Reading, measure_leakage
 from privface.audit.subjects import WHITE_BOX, Subjects
 from privface.records import Measured, Scores
 
@@ -22,6 +23,10 @@ FACTOR: Final = 10
 
 _LEAST: Final = 0.005
 """Leakage above chance that counts as this much: a logarithm needs more than nothing."""
+
+
+MIN_SET_PEOPLE = 5
+"""People of each gender below which a set attack is not reported."""
 
 
 def learning_curve(
@@ -54,10 +59,9 @@ def learning_curve(
         drawn = draw_probe(scores[rows], genders, subjects.identities[rows], weighted_auc, params)
         draws.append(np.maximum(drawn, 1 - drawn))
     value, spread = _fit(counts, np.array(values)), _fit(counts, np.array(draws))
-    ends = [percentile_interval(part, params.level) for part in spread]
     exponent, later = (
-        Measured(float(part[0]), end.low, end.high, int(test.sum()))
-        for part, end in zip(value, ends, strict=True)
+        percentile_interval(drawn, params.level).of(float(part[0]), int(test.sum()))
+        for part, drawn in zip(value, spread, strict=True)
     )
     return exponent, later
 
@@ -71,6 +75,44 @@ def _fit(
     slope = np.maximum(x @ y / (x @ x), 0.0)
     end = y.mean(axis=0) + slope * (x[-1] + np.log(FACTOR))
     return slope, np.minimum(0.5 + np.exp(end), 1.0)
+
+
+def set_attack(
+    reading: Reading, subjects: Subjects, sizes: Sequence[int], *, seed: int, params: BootstrapParams
+) -> list[dict[str, Any]]:
+    """Leakage when scores are averaged over several protected photos of one person.
+
+    One set of photos (``sizes`` says of how many) is drawn for each test person who has enough of them; beside the leakage of
+    sets stands that of the first photo of each set, so that the same people are compared.
+    """
+    rows = []
+    scored = np.flatnonzero(~np.isnan(reading.scores))
+    names, person = np.unique(subjects.identities[scored], return_inverse=True)
+    groups = [scored[person == k] for k in range(len(names))]
+    for size in sizes:
+        rng = np.random.default_rng([seed, size])
+        sets = [rng.permutation(group)[:size] for group in groups if group.size >= size]
+        genders = np.array([subjects.genders[photos[0]] for photos in sets], np.int64)
+        row: dict[str, Any] = {
+            "probe": reading.probe,
+            "input": reading.source,
+            "photos": size,
+            "people": len(sets),
+        }
+        counts = np.bincount(genders, minlength=2)
+        if counts.min() < MIN_SET_PEOPLE:
+            none = Measured.undefined(
+                f"{counts[0]} women and {counts[1]} men among test people have {size} photos, fewer than {MIN_SET_PEOPLE}",
+                n=len(sets),
+            )
+            rows.append({**row, "leakage": none, "single": none})
+            continue
+        pooled = np.array([reading.scores[photos].mean() for photos in sets])
+        single = np.array([reading.scores[photos[0]] for photos in sets])
+        people = np.arange(len(sets))
+        together, alone = (measure_leakage(scores, genders, people, params) for scores in (pooled, single))
+        rows.append({**row, "leakage": together, "single": alone})
+    return rows
 
 
 def _line(row: Mapping[str, Any]) -> Line:
@@ -115,7 +157,9 @@ def run(context: Context) -> dict[str, Any]:
         if mine:
             reading, probe, view = max(mine, key=lambda item: item[0].val_leakage)
             settings, attacks = context.settings, context.attacks
-            found["set_attack"] += attacks.sets(reading, settings.set_sizes)
+            found["set_attack"] += set_attack(
+                reading, context.whole, settings.set_sizes, seed=settings.seed, params=context.params
+            )
             budget, curve = attacks.label_budget(probe, view, settings.label_budgets)
             found["label_budget"] += budget
             found["learning_curve"] += curve

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from privface.audit.intervals import (
     BootstrapParams,
     PairSample,
     draw_pairs,
+    drawn_means,
     people_multiplicities,
     percentile_interval,
     rate_interval,
@@ -49,7 +50,7 @@ FMRS: tuple[float, ...] = (1e-2, 1e-3, 1e-4)
 HISTOGRAM_BINS = 60
 
 MAX_GENUINE = 45
-"""Genuine pairs of one person that count, unless told otherwise: all of ten photos."""
+"""Genuine pairs of one person that count: all of ten photos."""
 
 RULE_OF_30 = 30
 """Expected false matches below which a rate counts as not measurable (Doddington's rule of 30)."""
@@ -62,12 +63,10 @@ class Pairs:
     Attributes:
         genuine: Same person, shape ``(G, 2)``.
         impostor: Different people, shape ``(I, 2)``.
-        impostors_possible: How many impostor pairs there are before the cap.
     """
 
     genuine: NDArray[np.int64]
     impostor: NDArray[np.int64]
-    impostors_possible: int
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,6 @@ class MatchingResult:
 def choose_pairs(
     identities: NDArray[np.str_],
     *,
-    max_genuine_per_person: int = MAX_GENUINE,
     max_impostors: int = 2_000_000,
     seed: int = 0,
 ) -> Pairs:
@@ -139,23 +137,22 @@ def choose_pairs(
 
     Args:
         identities: Who is on each photo, shape ``(N,)``.
-        max_genuine_per_person: Largest number of genuine pairs of one person.
         max_impostors: Largest number of impostor pairs.
         seed: Seed of the draws.
     """
     rng = np.random.default_rng([seed, 45])
     _, person = np.unique(identities, return_inverse=True)
-    genuine = choose_genuine(person, max_genuine_per_person, rng)
-    return Pairs(genuine, *_choose_impostors(person, max_impostors, rng))
+    genuine = choose_genuine(person, rng)
+    return Pairs(genuine, _choose_impostors(person, max_impostors, rng))
 
 
-def choose_genuine(person: NDArray[np.int64], cap: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Pairs of photos of one person, ``(G, 2)``, at most ``cap`` of each, from person numbers ``(N,)``."""
+def choose_genuine(person: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Pairs of photos of one person, ``(G, 2)``, at most :data:`MAX_GENUINE` of each, from person numbers ``(N,)``."""
     genuine = [np.empty((0, 2), np.int64)]
     for members in _groups(person):
         pairs = np.stack(np.triu_indices(members.size, 1), axis=1)
-        if len(pairs) > cap:
-            pairs = pairs[np.sort(rng.choice(len(pairs), cap, replace=False))]
+        if len(pairs) > MAX_GENUINE:
+            pairs = pairs[np.sort(rng.choice(len(pairs), MAX_GENUINE, replace=False))]
         genuine.append(members[pairs])
     return np.concatenate(genuine)
 
@@ -169,9 +166,7 @@ def _pair_count(sizes: NDArray[np.int64]) -> int:
     return int((sizes.sum() ** 2 - np.square(sizes).sum()) // 2)
 
 
-def _choose_impostors(
-    person: NDArray[np.int64], limit: int, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], int]:
+def _choose_impostors(person: NDArray[np.int64], limit: int, rng: np.random.Generator) -> NDArray[np.int64]:
     sizes = np.bincount(person)
     possible = _pair_count(sizes)
     photos = np.arange(person.size)
@@ -185,13 +180,12 @@ def _choose_impostors(
         kept = [np.sort(rng.permutation(members)[:low]) for members in _groups(person)]
         photos = np.sort(np.concatenate(kept))
     if possible > limit and _pair_count(np.bincount(person[photos])) > limit:
-        return _random_pairs(photos, limit, rng), possible
-    rows = [
-        np.stack([np.full(others.size, first), others], axis=1)
-        for k, first in enumerate(photos)
-        if (others := photos[k + 1 :][person[photos[k + 1 :]] != person[first]]).size
-    ]
-    return (np.concatenate(rows) if rows else np.empty((0, 2))).astype(np.int64), possible
+        return _random_pairs(photos, limit, rng)
+    rows = [np.empty((0, 2), np.int64)]
+    for k, first in enumerate(photos):
+        others = photos[k + 1 :][person[photos[k + 1 :]] != person[first]]
+        rows.append(np.stack([np.full(others.size, first), others], axis=1))
+    return np.concatenate(rows)
 
 
 def _random_pairs(photos: NDArray[np.int64], limit: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -302,11 +296,12 @@ def evaluate_matching(
     order = np.argsort(genders, kind="stable")
     sides = {"O": original[order], "P": protected[order]}
     genders, (_, person) = genders[order], np.unique(identities[order], return_inverse=True)
-    genuine = choose_genuine(person, MAX_GENUINE, np.random.default_rng([params.seed, 45]))
+    genuine = choose_genuine(person, np.random.default_rng([params.seed, 45]))
     possible = _pair_count(np.bincount(person)) if count else 0
     comparison = _Comparison(person, genders, genuine, possible <= max_impostors, params.seed)
     results: list[MatchingResult] = []
     kinds: tuple[_Impostors | None, _Impostors | None]
+    reason: str | None
     for number, mode in enumerate(modes):
         gallery, probe = sides[mode[0]], sides[mode[2]]
         fte = _failure_rate(enrolled(gallery), person, params)
@@ -315,25 +310,19 @@ def evaluate_matching(
             if progress is not None:
                 progress(number * 100 + 90 * done // max(total, 1), 100 * len(modes))
 
-        if gallery.shape[1] != probe.shape[1]:
-            scores, kinds, reason = (
-                np.empty(0),
-                (None, None),
-                "protected templates have a dimension of their own",
-            )
+        scores, kinds, reason = np.empty(0), (None, None), None
+        if gallery.shape[1] == probe.shape[1]:
+            scores, kinds = comparison.run(gallery, probe, tell)
         else:
-            (scores, kinds), reason = comparison.run(gallery, probe, tell), None
+            reason = "protected templates have a dimension of their own"
         for kind in impostors:
             impostor = kinds[IMPOSTORS.index(kind)]
             if kind == "same-gender" and count and genders.max() < 0:
                 impostor, reason = None, reason or NO_GENDER  # all rows have the same label, which is none
             figures = _measure(scores, person[genuine[:, 0]], impostor, comparison.people, params, reason)
             size = 0 if impostor is None else impostor.size
-            results.append(
-                MatchingResult(
-                    matcher, seen, mode, kind, len(genuine), size, possible, *figures[:4], fte, *figures[4:]
-                )
-            )
+            counts = (len(genuine), size, possible)
+            results.append(MatchingResult(matcher, seen, mode, kind, *counts, fte=fte, **figures))
         tell(100, 90)
     return results
 
@@ -348,6 +337,9 @@ class _HeldScores:
     @property
     def size(self) -> int:
         return self.scores.size
+
+    def thinned(self) -> tuple[Scores, NDArray[np.int64], None]:
+        return self.scores, self.people, None
 
     def tmr_at_fmr(self, genuine: Scores, *, fmr: float) -> OperatingPoint:
         return tmr_at_fmr(genuine, self.scores, fmr=fmr)
@@ -384,10 +376,7 @@ class _Comparison:
         return int(self.person.max()) + 1 if self.person.size else 0
 
     def run(
-        self,
-        gallery: Embeddings,
-        probe: Embeddings,
-        progress: Callable[[int, int], None],
+        self, gallery: Embeddings, probe: Embeddings, progress: Callable[[int, int], None]
     ) -> tuple[Scores, tuple[_Impostors | None, _Impostors | None]]:
         """Genuine scores, and impostor scores of all and of same-gender pairs."""
         genuine = cosine_scores(gallery, probe, self.genuine)
@@ -397,24 +386,13 @@ class _Comparison:
         if not self.held:
             rows = Rows.build(gallery, probe, self.person, self.genders)
             return genuine, stream_impostors(rows, genuine, fmrs=FMRS, seed=self.seed, progress=progress)
-        pairs, _ = _choose_impostors(self.person, len(self.person) ** 2, np.random.default_rng(0))
+        pairs = _choose_impostors(self.person, len(self.person) ** 2, np.random.default_rng(0))
         scores = cosine_scores(gallery, probe, pairs)
         made = ~np.isnan(scores)
         scores, people = scores[made], self.person[pairs[made]]
         same = self.genders[pairs[made, 0]] == self.genders[pairs[made, 1]]
         kinds = (_HeldScores(scores, people), _HeldScores(scores[same], people[same]))
         return genuine, (kinds[0] if kinds[0].size else None, kinds[1] if kinds[1].size else None)
-
-
-_Figures: TypeAlias = tuple[
-    Measured,
-    Measured,
-    Measured,
-    Mapping[float, Measured],
-    DetCurve | None,
-    ScoreHistogram | None,
-    Mapping[float, float],
-]
 
 
 def _measure(
@@ -424,47 +402,39 @@ def _measure(
     people: int,
     params: BootstrapParams,
     reason: str | None,
-) -> _Figures:
+) -> dict[str, Any]:
+    """The fields of a :class:`MatchingResult` that come from its scores."""
     if reason is None and not genuine.size:
         reason = "no person has two photos, so there is no genuine pair"
     if reason is not None or impostor is None:
         none = Measured.undefined(reason or "no impostor pair between enrolled photos")
-        return none, none, none, dict.fromkeys(FMRS, none), None, None, {}
+        return {"eer": none, "auc": none, "d_prime": none, "tmr": dict.fromkeys(FMRS, none), "det": None}
     measurable = tuple(fmr for fmr in FMRS if impostor.size * fmr >= RULE_OF_30 - 1e-9)
-    if isinstance(impostor, ImpostorScores):
-        sample = PairSample(genuine, genuine_people, *impostor.thinned()[:2], people, impostor.thinned()[2])
-    else:
-        sample = PairSample(genuine, genuine_people, impostor.scores, impostor.people, people)
+    scores, pair_people, weights = impostor.thinned()
+    sample = PairSample(genuine, genuine_people, scores, pair_people, people, weights)
     draws = draw_pairs(sample, params, fmrs=measurable)
 
     def measured(value: float, draw: NDArray[np.float64]) -> Measured:
-        interval = rate_interval(value, draw, people, level=params.level)
-        return Measured(value, interval.low, interval.high, genuine.size)
+        return rate_interval(value, draw, people, level=params.level).of(value, genuine.size)
 
     points = {fmr: impostor.tmr_at_fmr(genuine, fmr=fmr) for fmr in measurable}
-    tmr = {}
-    for fmr in FMRS:
-        if fmr in points:
-            tmr[fmr] = measured(points[fmr].tmr, draws.tmr[fmr])
-        else:
-            few = (
-                f"{impostor.size} impostor pairs leave {impostor.size * fmr:.2g} expected false matches,"
-                f" fewer than {RULE_OF_30}"
-            )
-            tmr[fmr] = Measured.undefined(few, n=genuine.size)
+    tmr = {fmr: measured(point.tmr, draws.tmr[fmr]) for fmr, point in points.items()}
+    for fmr in FMRS[len(points) :]:  # they fall, so the last ones lack pairs
+        few = f"{impostor.size} impostor pairs leave {impostor.size * fmr:.2g} expected false matches, fewer than {RULE_OF_30}"
+        tmr[fmr] = Measured.undefined(few, n=genuine.size)
     separation = impostor.d_prime(genuine)
-    ends = percentile_interval(draws.d_prime, params.level)
-    return (
-        measured(impostor.eer(genuine), draws.eer),
-        measured(impostor.auc(genuine), draws.auc),
-        Measured(separation, ends.low, ends.high, genuine.size)
-        if not math.isnan(separation)
-        else Measured.undefined("the scores do not vary, or fewer than two comparisons could be made"),
-        tmr,
-        impostor.det(genuine),
-        _histogram(genuine, impostor),
-        {fmr: point.threshold for fmr, point in points.items()},
-    )
+    apart = percentile_interval(draws.d_prime, params.level).of(separation, genuine.size)
+    if math.isnan(separation):
+        apart = Measured.undefined("the scores do not vary, or fewer than two comparisons could be made")
+    return {
+        "eer": measured(impostor.eer(genuine), draws.eer),
+        "auc": measured(impostor.auc(genuine), draws.auc),
+        "d_prime": apart,
+        "tmr": tmr,
+        "det": impostor.det(genuine),
+        "histogram": _histogram(genuine, impostor),
+        "thresholds": {fmr: point.threshold for fmr, point in points.items()},
+    }
 
 
 def _histogram(genuine: Scores, impostor: _Impostors) -> ScoreHistogram:
@@ -485,11 +455,9 @@ def _histogram(genuine: Scores, impostor: _Impostors) -> ScoreHistogram:
 def _failure_rate(ok: NDArray[np.bool_], person: NDArray[np.int64], params: BootstrapParams) -> Measured:
     if not ok.size:
         return Measured.undefined("no photos")
-    failed = np.bincount(person, ~ok)
-    draws = people_multiplicities(failed.size, params)
-    rates = (draws @ failed) / (draws @ np.bincount(person))
-    interval = rate_interval(float(np.mean(~ok)), rates, failed.size, level=params.level)
-    return Measured(float(np.mean(~ok)), interval.low, interval.high, int(ok.size))
+    people, value = int(person.max()) + 1, float(np.mean(~ok))
+    rates = drawn_means(~ok, person, people_multiplicities(people, params))
+    return rate_interval(value, rates, people, level=params.level).of(value, ok.size)
 
 
 def fold_accuracy(scores: Scores, same: NDArray[np.bool_], folds: NDArray[np.int64]) -> Measured:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from privface.audit.curves import auc, by_label
-from privface.audit.kernels import KernelSVM, RBFKernel, SimilarityClassifier
+from privface.audit.kernels import KernelSVM, SimilarityClassifier
 from privface.errors import AuditError, ConfigError
 from privface.records import Embeddings, Scores
 from privface.threads import PartT, ResultT, map_parts
@@ -20,17 +20,7 @@ ProbeKind: TypeAlias = Literal[
     "logistic", "linear-svm", "rbf-svm", "quadratic", "knn", "mlp", "boosted-trees", "similarity"
 ]
 
-PROBE_KINDS: tuple[ProbeKind, ...] = (
-    "logistic",
-    "linear-svm",
-    "rbf-svm",
-    "quadratic",
-    "knn",
-    "mlp",
-    "boosted-trees",
-    "similarity",
-)
-
+PROBE_KINDS: tuple[ProbeKind, ...] = get_args(ProbeKind)
 
 MAX_KERNEL_ROWS = 8_000
 """Training rows of the attackers that compare every row with every other."""
@@ -239,9 +229,8 @@ def _candidates(
 
     if kind == "rbf-svm":
         for factor in (0.25, 1.0, 4.0):
-            kernel = RBFKernel(factor / x.shape[1])
             for c in (1.0, 10.0):
-                yield f"C={c:g},gamma={factor:g}/D", KernelSVM(kernel, c)
+                yield f"C={c:g},gamma={factor:g}/D", KernelSVM(factor / x.shape[1], c)
     elif kind == "similarity":
         for k in (1, 5, 20, 60):
             yield f"k={k}", SimilarityClassifier(k)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privface.audit.intervals import BootstrapParams, people_multiplicities, percentile_interval
+from privface.audit.intervals import BootstrapParams, drawn_means, people_multiplicities, percentile_interval
 from privface.audit.subjects import AuditData
 from privface.errors import AuditError
 from privface.records import Measured
@@ -127,8 +127,6 @@ def _mean(
 ) -> Measured:
     if not values.size:
         return Measured.undefined(reason)
-    _, person = np.unique(people, return_inverse=True)
-    draws = people_multiplicities(int(person.max()) + 1, params)
-    means = (draws @ np.bincount(person, values)) / (draws @ np.bincount(person))
-    interval = percentile_interval(means, params.level)
-    return Measured(float(values.mean()), interval.low, interval.high, int(values.size))
+    names, person = np.unique(people, return_inverse=True)
+    means = drawn_means(values, person, people_multiplicities(len(names), params))
+    return percentile_interval(means, params.level).of(float(values.mean()), values.size)

@@ -34,8 +34,8 @@ ReadingKind: TypeAlias = Literal["frozen", "retrained", "recovered"]
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One probe's figures on test people.
+class Attacker:
+    """Who reads what.
 
     Attributes:
         probe: Name of the probe.
@@ -43,69 +43,71 @@ class Reading:
             learned inversion of the protection gives back.
         source: ``"image"``, ``"embedding:MATCHER"`` or ``"white-box:CODE"``.
         seen: Whether the protector trained against it (against its matcher, for embeddings).
-        original_auc: AUC on originals.
-        auc: AUC on protected photos.
-        leakage: ``max(auc, 1 - auc)``.
-        balanced_accuracy: At the threshold that is best on validation people.
-        eer: Equal error rate on protected photos; above 0.60 the probe is flipped.
-        val_leakage: Leakage on validation people, by which the worst probe is chosen.
-        measurable: Whether it reads originals well enough to count.
-        reason: Why it does not count, else ``None``.
-        scores: Male scores of protected photos, shape ``(N,)``; NaN where not scored or no test person.
-        original_scores: Male scores of originals, shape ``(N,)``; NaN where not scored.
-        original_accuracy: Balanced accuracy on originals.
-        original_eer: Equal error rate on originals.
-        bits: Lower bound of the information between score and gender, in bits (0 to 1).
-        setting: Hyper-parameters that won on validation people; empty where there were none to choose.
     """
 
     probe: str
     kind: ReadingKind
     source: str
     seen: bool | None
+
+
+@dataclass(frozen=True)
+class Reading(Attacker):
+    """An attacker's figures on test people.
+
+    Attributes:
+        original_auc: AUC on originals.
+        auc: AUC on protected photos.
+        leakage: ``max(auc, 1 - auc)``.
+        balanced_accuracy: At the threshold that is best on validation people.
+        eer: Equal error rate on protected photos; above 0.60 the probe is flipped.
+        original_accuracy: Balanced accuracy on originals.
+        original_eer: Equal error rate on originals.
+        bits: Lower bound of the information between score and gender, in bits (0 to 1).
+        val_leakage: Leakage on validation people, by which the worst probe is chosen.
+        measurable: Whether it reads originals well enough to count.
+        reason: Why it does not count, else ``None``.
+        scores: Male scores of protected photos, shape ``(N,)``; NaN where not scored or no test person.
+        original_scores: Male scores of originals, shape ``(N,)``; NaN where not scored.
+        setting: Hyper-parameters that won on validation people; empty where there were none to choose.
+    """
+
     original_auc: Measured
     auc: Measured
     leakage: Measured
     balanced_accuracy: Measured
     eer: Measured
+    original_accuracy: Measured
+    original_eer: Measured
+    bits: Measured
     val_leakage: float
     measurable: bool
     reason: str | None
     scores: Scores
     original_scores: Scores
-    original_accuracy: Measured
-    original_eer: Measured
-    bits: Measured
     setting: str = ""
 
     def row(self) -> dict[str, Any]:
         """The row of the audit document."""
+        same = ("probe", "kind", "seen", "original_auc", "auc", "leakage", "balanced_accuracy", "eer", "bits")
         return {
-            "probe": self.probe,
-            "kind": self.kind,
+            **{name: getattr(self, name) for name in (*same, "measurable", "reason", "setting")},
             "input": self.source,
-            "seen": self.seen,
-            "original_auc": self.original_auc,
-            "auc": self.auc,
-            "leakage": self.leakage,
-            "balanced_accuracy": self.balanced_accuracy,
-            "eer": self.eer,
             "validation_leakage": self.val_leakage,
-            "measurable": self.measurable,
-            "reason": self.reason,
-            "setting": self.setting,
-            "bits": self.bits,
         }
 
 
-def undefined_reading(
-    probe: str, kind: ReadingKind, source: str, seen: bool | None, *, reason: str
-) -> Reading:
+def undefined_reading(who: Attacker, reason: str) -> Reading:
     """A reading that could not be taken."""
     none, empty = Measured.undefined(reason), np.empty(0, np.float64)
     return Reading(
-        *(probe, kind, source, seen, none, none, none, none, none, math.nan, False, reason, empty, empty),
-        *(none, none, none),
+        *(who.probe, who.kind, who.source, who.seen),
+        *(none,) * 8,
+        val_leakage=math.nan,
+        measurable=False,
+        reason=reason,
+        scores=empty,
+        original_scores=empty,
     )
 
 
@@ -113,18 +115,14 @@ def take_reading(
     subjects: Subjects,
     people: People,
     params: BootstrapParams,
-    *,
-    probe: str,
-    kind: ReadingKind,
-    source: str,
-    seen: bool | None,
+    who: Attacker,
     original: Scores,
     protected: Scores,
     setting: str = "",
 ) -> Reading:
     """Figures of a probe from its male scores of originals and of protected photos, ``(N,)``; NaN where there are none.
 
-    A frozen probe keeps the threshold that suits originals, a retrained one adapts it. The rest is as for :class:`Reading`.
+    A frozen probe keeps the threshold that suits originals, a retrained one adapts it.
     """
     genders, val, test = subjects.genders, people.val, people.test
     scored_o, scored_p = ~np.isnan(original), ~np.isnan(protected)
@@ -135,28 +133,28 @@ def take_reading(
         (scored_p & val, "protected validation"),
     ):
         if len(np.unique(genders[rows])) < 2:
-            reason = f"a gender is missing among the scored {name} photos"
-            return undefined_reading(probe, kind, source, seen, reason=reason)
+            return undefined_reading(who, f"a gender is missing among the scored {name} photos")
 
     def measure(scores: Scores, rows: NDArray[np.bool_], value: float, statistic: Statistic) -> Measured:
-        interval = probe_interval(scores[rows], genders[rows], subjects.identities[rows], statistic, params)
-        return Measured(value, interval.low, interval.high, int(rows.sum()))
+        ends = probe_interval(scores[rows], genders[rows], subjects.identities[rows], statistic, params)
+        return ends.of(value, int(rows.sum()))
 
     o_test, p_test, p_val = scored_o & test, scored_p & test, scored_p & val
     men, women = by_label(protected[p_test], genders[p_test])
     original_auc = measure(original, o_test, auc(*by_label(original[o_test], genders[o_test])), weighted_auc)
     protected_auc = measure(protected, p_test, auc(men, women), weighted_auc)
-    tuned_on, tuning = (original, scored_o & val) if kind == "frozen" else (protected, p_val)
+    tuned_on, tuning = (original, scored_o & val) if who.kind == "frozen" else (protected, p_val)
     threshold = best_threshold(tuned_on[tuning], genders[tuning])
     accuracy = balanced_accuracy(protected[p_test], genders[p_test], threshold)
     chance = calibrated(protected, protected[p_val], genders[p_val])
+    # a lower bound cut off at 0 is no rate, so its ends are percentiles
+    bits = draw_probe(
+        chance[p_test], genders[p_test], subjects.identities[p_test], information_statistic, params
+    )
     original_threshold = best_threshold(original[scored_o & val], genders[scored_o & val])
     measurable = leakage(original_auc.value) >= MIN_ORIGINAL_AUC  # a probe may name the genders the other way
     return Reading(
-        probe=probe,
-        kind=kind,
-        source=source,
-        seen=seen,
+        *(who.probe, who.kind, who.source, who.seen),
         original_auc=original_auc,
         auc=protected_auc,
         leakage=_folded(protected_auc),
@@ -175,14 +173,15 @@ def take_reading(
         original_eer=measure(
             original, o_test, eer(*by_label(original[o_test], genders[o_test])), weighted_eer
         ),
-        bits=_bits(chance[p_test], genders[p_test], subjects.identities[p_test], params),
+        bits=percentile_interval(bits, params.level).of(
+            mutual_information_bits(chance[p_test], genders[p_test]), int(p_test.sum())
+        ),
         setting=setting,
     )
 
 
 def _folded(area: Measured) -> Measured:
-    fold = leakage_interval(Interval(area.low, area.high))
-    return Measured(leakage(area.value), fold.low, fold.high, area.n)
+    return leakage_interval(Interval(area.low, area.high)).of(leakage(area.value), area.n)
 
 
 def measure_leakage(
@@ -190,17 +189,7 @@ def measure_leakage(
 ) -> Measured:
     """Leakage of male scores ``(N,)`` that hold both genders, with an interval over ``people``, ``(N,)``."""
     ends = probe_interval(scores, genders, people, weighted_auc, params)
-    return _folded(Measured(auc(*by_label(scores, genders)), ends.low, ends.high, scores.size))
-
-
-def _bits(
-    chance: Scores, genders: NDArray[np.int64], identities: NDArray[np.str_], params: BootstrapParams
-) -> Measured:
-    # a lower bound cut off at 0 is no rate, so its ends are percentiles
-    ends = percentile_interval(
-        draw_probe(chance, genders, identities, information_statistic, params), params.level
-    )
-    return Measured(mutual_information_bits(chance, genders), ends.low, ends.high, chance.size)
+    return _folded(ends.of(auc(*by_label(scores, genders)), scores.size))
 
 
 def worst_by_validation(readings: Sequence[Reading]) -> Reading | None:
@@ -238,8 +227,7 @@ def leakage_difference(one: Reading, other: Reading, subjects: Subjects, params:
         people = subjects.identities[both]
         draw = draw_probe(reading.scores[both], genders[both], people, weighted_auc, params)
         draws.append(draw if reading.auc.value >= 0.5 else 1.0 - draw)
-    interval = percentile_interval(draws[0] - draws[1], params.level)
-    return Measured(value, interval.low, interval.high, int(both.sum()))
+    return percentile_interval(draws[0] - draws[1], params.level).of(value, int(both.sum()))
 
 
 def leakage_within(

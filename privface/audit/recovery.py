@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -102,8 +103,7 @@ class EmbeddingRecoverer:
         def fit(part: tuple[int, int | None]) -> _Regression:
             kind, left_out = part
             rows = np.ones(len(fold), np.bool_) if left_out is None else fold != left_out
-            setting, make = kinds[kind]
-            return _Regression.fit(make(), protected_train[rows], original_train[rows], setting)
+            return _Regression.fit(kinds[kind](), protected_train[rows], original_train[rows])
 
         models = fit_side_by_side(fit, [(kind, None) for kind in range(len(kinds))])
         errors = [float(np.square(model(protected_val) - original_val).mean()) for model in models]
@@ -126,29 +126,24 @@ class FittedEmbeddingRecoverer:
     model: _Regression
     training: Embeddings
 
-    @property
-    def setting(self) -> str:
-        """Which regression won."""
-        return self.model.setting
-
     def recover(self, protected: Embeddings) -> Embeddings:
         """Estimates of the original embeddings, float32 ``(N, E)``."""
         return self.model(protected)
 
 
-def people_folds(people: NDArray[np.str_], *, seed: int, folds: int = FOLDS) -> NDArray[np.int64]:
+def people_folds(people: NDArray[np.str_], *, seed: int) -> NDArray[np.int64]:
     """A fold number for every row, the same for all rows of one person.
 
     Raises:
         AuditError: If there are fewer people than folds.
     """
     names, inverse = np.unique(people, return_inverse=True)
-    if len(names) < folds:
+    if len(names) < FOLDS:
         raise AuditError(
-            f"{len(names)} people cannot be divided into {folds} parts to learn a recovery.",
+            f"{len(names)} people cannot be divided into {FOLDS} parts to learn a recovery.",
             hint="Audit more people.",
         )
-    number = np.random.default_rng([seed, 6]).permutation(len(names)) % folds
+    number = np.random.default_rng([seed, 6]).permutation(len(names)) % FOLDS
     return np.asarray(number[inverse], np.int64)
 
 
@@ -158,27 +153,25 @@ class _Regression:
     centre: NDArray[np.float64]
     scale: float
     offset: NDArray[np.float64]
-    setting: str
+    spread: float
 
     @classmethod
-    def fit(cls, model: Any, x: Embeddings, y: Embeddings, setting: str) -> _Regression:
+    def fit(cls, model: Any, x: Embeddings, y: Embeddings) -> _Regression:
         """Centre both sides and bring the inputs to unit variance on average, which is what settings refer to."""
         wide = x.astype(np.float64)
         centre, offset = wide.mean(axis=0), y.mean(axis=0, dtype=np.float64)
         scale = float(np.sqrt(np.square(wide - centre).mean())) or 1.0
+        spread = float(np.sqrt(np.square(y - offset).mean())) or 1.0
         kind = _dtype(model)
-        model.fit(((wide - centre) / scale).astype(kind), ((y - offset) / _spread(y, offset)).astype(kind))
-        return cls(model, centre, scale, np.concatenate([offset, [_spread(y, offset)]]), setting)
+        model.fit(((wide - centre) / scale).astype(kind), ((y - offset) / spread).astype(kind))
+        return cls(model, centre, scale, offset, spread)
 
     def __call__(self, x: Embeddings) -> Embeddings:
         rows = (x.astype(np.float64) - self.centre) / self.scale
         found = self.model.predict(rows.astype(_dtype(self.model)))
-        found = np.reshape(found, (len(x), -1))
-        return np.asarray(found * self.offset[-1] + self.offset[:-1], np.float32)
-
-
-def _spread(y: Embeddings, offset: NDArray[np.float64]) -> float:
-    return float(np.sqrt(np.square(y - offset).mean())) or 1.0
+        return np.asarray(
+            np.reshape(found, (len(x), -1)).astype(np.float64) * self.spread + self.offset, np.float32
+        )
 
 
 def _dtype(model: Any) -> type[np.floating[Any]]:
@@ -186,31 +179,21 @@ def _dtype(model: Any) -> type[np.floating[Any]]:
     return np.float32 if hasattr(model, "hidden_layer_sizes") else np.float64
 
 
-def _regressions(seed: int) -> list[tuple[str, Callable[[], Any]]]:
+def _regressions(seed: int) -> list[Callable[[], Any]]:
     from sklearn.linear_model import Ridge  # noqa: PLC0415
     from sklearn.neural_network import MLPRegressor  # noqa: PLC0415
 
-    def ridge(alpha: float) -> Callable[[], Any]:
-        return lambda: Ridge(alpha=alpha)
-
-    found: list[tuple[str, Callable[[], Any]]] = [
-        (f"ridge,alpha={alpha:g}", ridge(alpha)) for alpha in (1.0, 30.0, 1000.0)
-    ]
-    found.append(
-        (
-            "mlp",
-            lambda: MLPRegressor(
-                hidden_layer_sizes=(512,),
-                alpha=0.01,
-                max_iter=30,
-                batch_size=64,
-                random_state=seed,
-                tol=0.0,
-                n_iter_no_change=30,
-            ),
-        )
+    network = partial(
+        MLPRegressor,
+        hidden_layer_sizes=(512,),
+        alpha=0.01,
+        max_iter=30,
+        batch_size=64,
+        random_state=seed,
+        tol=0.0,
+        n_iter_no_change=30,
     )
-    return found
+    return [*(partial(Ridge, alpha=alpha) for alpha in (1.0, 30.0, 1000.0)), network]
 
 
 def run(context: Context) -> dict[str, Any]:

@@ -323,6 +323,15 @@ def _matching_figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Measured]:
     return found
 
 
+def match_rates(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Any]:
+    """TMR at FMR 1e-2, all impostors, by matcher and mode; people are recognised by faces, so no code counts."""
+    return {
+        (row["matcher"], row["mode"]): row["tmr"]["0.01"]
+        for row in rows
+        if row["impostors"] == "all" and not row.get("white_box")
+    }
+
+
 def read_figure(data: Mapping[str, Any] | None) -> Measured:
     """A figure from its JSON form; a missing one is undefined."""
     if data is None:

@@ -30,7 +30,6 @@ TOLERANCE = 0.02
 ALARM = 0.60
 """Lower end of leakage above which an audit says that gender can be read."""
 
-_FROZEN = {"flip": 0, "image-flip": 0}
 SCHEMA: Final = "privface.selftest/1"
 
 Progress = Callable[[str, int, int], None]
@@ -124,7 +123,7 @@ def _find(leak: str, medium: str, probes: Sequence[RetrainedProbe], size: Size, 
         threshold = best_threshold(fitted.scores(val.data), val.genders)
         reached[probe.name] = balanced_accuracy(fitted.scores(test.data), test.genders, threshold)
         validation[probe.name] = fitted.val_auc
-    if leak in _FROZEN:
+    if leak in ("flip", "image-flip"):
         reached["frozen, folded"] = _frozen_reading(test.data, test.genders)
     best = max(validation, key=lambda name: validation[name])
     return {
@@ -151,8 +150,7 @@ def _stay_silent(
     image = medium == "image"
     leak, extent = ("none-image", size.null_side) if image else ("none", size.null_dimensions)
     counts = size.null_image_people if image else size.null_people
-    alarms = {probe.name: 0 for probe in probes}
-    battery = 0
+    alarms = dict.fromkeys([*(probe.name for probe in probes), "battery"], 0)
     for number in range(size.nulls):
         params = BootstrapParams(resamples=size.resamples, seed=number)
         train, val, test = (
@@ -167,7 +165,7 @@ def _stay_silent(
             upwards = auc(*by_label(fitted.scores(val.data), val.genders)) >= 0.5
             alarms[probe.name] += int(ends.low > 0.5 if upwards else ends.high < 0.5)
             loud |= ends.low > ALARM or ends.high < 1.0 - ALARM
-        battery += int(loud)
+        alarms["battery"] += int(loud)
         tell(f"{medium} sets without a leak", number + 1, size.nulls)
     return [
         {
@@ -177,7 +175,7 @@ def _stay_silent(
             "alarms": count,
             "rate": count / max(size.nulls, 1),
         }
-        for name, count in {**alarms, "battery": battery}.items()
+        for name, count in alarms.items()
     ]
 
 

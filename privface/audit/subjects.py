@@ -241,31 +241,19 @@ class AuditData(Subjects):
         others = self.attackers
         if others is None:
             return self
-        stacked = (
-            "original",
-            "protected",
-            "enrolled_original",
-            "enrolled_protected",
-            "identities",
-            "genders",
-        )
-        joined: dict[str, Any] = {
-            name: np.concatenate([getattr(self, name), getattr(others, name)]) for name in stacked
-        }
-        codes = {
-            name: (
-                np.concatenate([mine[0], others.codes[name][0]]),
-                np.concatenate([mine[1], others.codes[name][1]]),
-            )
+        joined: dict[str, Any] = {"name": self.name, "files": (*self.files, *others.files)}
+        sides = ("original", "protected", "enrolled_original", "enrolled_protected")
+        for name in (*sides, "identities", "genders"):
+            joined[name] = np.concatenate([getattr(self, name), getattr(others, name)])
+        joined["codes"] = {
+            name: tuple(np.concatenate(rows) for rows in zip(mine, others.codes[name], strict=True))
             for name, mine in self.codes.items()
         }
-        cohorts = {
+        joined["cohorts"] = {
             name: np.concatenate([mine, others.cohorts.get(name, np.full(len(others), ""))])
             for name, mine in self.cohorts.items()
         }
-        return AuditData(
-            **joined, codes=codes, cohorts=cohorts, files=(*self.files, *others.files), name=self.name
-        )
+        return AuditData(**joined)
 
     def _columns(self) -> Iterator[tuple[str, NDArray[Any]]]:
         yield "enrolled_original", self.enrolled_original
@@ -279,14 +267,8 @@ class AuditData(Subjects):
     @property
     def view(self) -> View:
         """What an attacker on images sees."""
-        return View(
-            source="image",
-            seen=False,
-            original=self.original,
-            protected=self.protected,
-            original_ok=self.enrolled_original,
-            protected_ok=self.enrolled_protected,
-        )
+        ok = (self.enrolled_original, self.enrolled_protected)
+        return View("image", False, self.original, self.protected, *ok)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -364,11 +346,9 @@ class View:
     protected_ok: NDArray[np.bool_]
 
     @classmethod
-    def of_embeddings(
-        cls, name: str, original: Embeddings, protected: Embeddings, *, seen: bool | None
-    ) -> View:
-        """The view of an attacker on a matcher's embeddings."""
-        return cls(f"embedding:{name}", seen, original, protected, enrolled(original), enrolled(protected))
+    def of_rows(cls, source: str, seen: bool | None, original: Embeddings, protected: Embeddings) -> View:
+        """The view of an attacker on embeddings or codes; rows that hold none are left out."""
+        return cls(source, seen, original, protected, enrolled(original), enrolled(protected))
 
     @property
     def medium(self) -> str:
@@ -437,10 +417,10 @@ class People:
 
     def lacking(self, genders: NDArray[np.int64], ok: NDArray[np.bool_]) -> str | None:
         """The first gender, where there are genders, and part of which no row is left among ``ok``, in words."""
-        for title, part in (("training", self.train), ("validation", self.val), ("test", self.test)):
+        for title, part in self.parts().items():
             for label, gender in _kinds(genders):
                 if not (ok & part & (genders == label)).any():
-                    return f"{gender}{title} photo"
+                    return f"{gender}{'training' if title == 'train' else title} photo"
         return None
 
 

@@ -38,6 +38,7 @@ from privface.audit.curves import check_scores
 from privface.audit.intervals import (
     BootstrapParams,
     PairSample,
+    drawn_means,
     people_multiplicities,
     percentile_interval,
     rate_interval,
@@ -143,7 +144,7 @@ def measure_d_sys(pairs: PairSample, params: BootstrapParams) -> Measured:
         A figure in [0, 1] that rests on ``n`` mated pairs, or why there is none.
     """
     half = np.random.default_rng([params.seed, 9]).permutation(pairs.n_people) % 2
-    draws = people_multiplicities(pairs.n_people, params).astype(np.float64)
+    draws = people_multiplicities(pairs.n_people, params)
     kept_m, kept_n = np.isfinite(pairs.genuine), np.isfinite(pairs.impostor)
     mated_in = [kept_m & (half[pairs.genuine_people] == k) for k in (0, 1)]
     non_mated_in = [kept_n & (half[pairs.impostor_people] == k).all(axis=1) for k in (0, 1)]
@@ -159,8 +160,8 @@ def measure_d_sys(pairs: PairSample, params: BootstrapParams) -> Measured:
         gain, loss = local.bound(pairs.genuine[rows], pairs.impostor[others])
         values.append(float(gain.mean() - loss.mean()))
         spread.append(
-            _weighted_mean(gain, pairs.genuine_people[rows], draws)
-            - _weighted_mean(loss, pairs.impostor_people[others], draws)
+            drawn_means(gain, pairs.genuine_people[rows], draws)
+            - _pair_means(loss, pairs.impostor_people[others], draws)
         )
     value = float(np.clip(np.mean(values), 0.0, 1.0))
     drawn = np.clip(np.mean(spread, axis=0), 0.0, 1.0)
@@ -170,18 +171,15 @@ def measure_d_sys(pairs: PairSample, params: BootstrapParams) -> Measured:
     return Measured(value, min(ends.low, value), max(ends.high, value), count)
 
 
-def _weighted_mean(
-    values: NDArray[np.float64], people: NDArray[np.int64], draws: NDArray[np.float64]
+def _pair_means(
+    values: NDArray[np.float64], people: NDArray[np.int64], draws: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Mean of the values of people ``(K,)``, or pairs of people ``(K, 2)``, under each draw ``(R, P)``; shape ``(R,)``."""
-    if people.ndim == 1:
-        sums = [draws @ np.bincount(people, v, draws.shape[1]) for v in (values, np.ones(values.size))]
-    else:
-        shape = (draws.shape[1], draws.shape[1])
-        sums = [
-            np.asarray((draws * (coo_matrix((v, people.T), shape).tocsr() @ draws.T).T).sum(axis=1))
-            for v in (values, np.ones(values.size))
-        ]
+    """As :func:`drawn_means`, of values of pairs of people ``(K, 2)``."""
+    shape = (draws.shape[1], draws.shape[1])
+    sums = [
+        np.asarray((draws * (coo_matrix((v, people.T), shape).tocsr() @ draws.T).T).sum(axis=1))
+        for v in (values, np.ones(values.size))
+    ]
     with np.errstate(invalid="ignore"):  # a draw without any of them is undefined
         return np.asarray(sums[0] / sums[1], np.float64)
 
@@ -194,7 +192,6 @@ def unlinkability_row(
     matcher: str,
     seen: bool | None = None,
     params: BootstrapParams | None = None,
-    max_non_mated: int = MAX_NON_MATED,
 ) -> dict[str, Any]:
     """D_sys between two protections of the same people, as one matcher sees it.
 
@@ -205,7 +202,6 @@ def unlinkability_row(
         matcher: Name for the row.
         seen: Whether the protector trained against this matcher.
         params: Bootstrap settings.
-        max_non_mated: Non-mated pairs that are compared at most.
 
     Returns:
         ``d_sys`` of two different photos of a person, ``d_sys_same_photo`` of one photo protected twice, how many
@@ -219,7 +215,7 @@ def unlinkability_row(
         )
         return {**row, "d_sys": none, "d_sys_same_photo": none, "mated_pairs": 0, "non_mated_pairs": 0}
     names, person = np.unique(identities, return_inverse=True)
-    pairs = choose_pairs(identities, max_impostors=max_non_mated, seed=params.seed)
+    pairs = choose_pairs(identities, max_impostors=MAX_NON_MATED, seed=params.seed)
     same = np.repeat(np.arange(len(person))[:, None], 2, axis=1)
     mated, non_mated, again = (
         np.nan_to_num(cosine_scores(first, second, chosen), nan=-np.inf)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
+from privface.audit.result import match_rates
 from privface.audit.subjects import WHITE_BOX
 from privface.records import NO_GENDER, Measured
 
@@ -44,14 +45,13 @@ def write_verdict(document: Mapping[str, Any], *, max_leakage: float, max_tmr_lo
     chosen = [_name(row) for row in (document["worst_retrained"], *document.get("attributes", ()))]
     worst = max(leaking, key=lambda row: (_name(row) in chosen, row["leakage"].value), default=None)
     headline = _headline(status, document, rows, worst, losses)
-    return {"status": status, "headline": headline, "sentences": _sentences(document, losses)}
+    return {"status": status, "headline": headline, "sentences": [*_sentences(document, losses)]}
 
 
 def _readings(document: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """What attackers read of gender; of a set without gender labels, their macro AUC of each attribute as ``leakage``."""
     if document["leakage"]:
-        found: Sequence[Mapping[str, Any]] = document["leakage"]
-        return found
+        return list(document["leakage"])
     return [
         {
             **row,
@@ -100,17 +100,11 @@ def _status(
 
 
 def _matching_losses(rows: Sequence[Mapping[str, Any]]) -> dict[str, Measured]:
-    """TMR at FMR 1e-2 lost between O-O and P-P, all impostors, by matcher."""
-    rates: dict[tuple[str, str], Measured] = {
-        (row["matcher"], row["mode"]): row["tmr"]["0.01"]
-        for row in rows
-        if row["impostors"] == "all" and not row.get("white_box")  # people are recognised by faces
-    }
-    losses = {}
-    for matcher, mode in rates:
-        if mode == "O-O":
-            before, after = rates[matcher, "O-O"], rates[matcher, "P-P"]
-            losses[matcher] = Measured(before.value - after.value, reason=before.reason or after.reason)
+    """TMR lost between O-O and P-P, by matcher."""
+    rates, losses = match_rates(rows), {}
+    for matcher in dict.fromkeys(matcher for matcher, _ in rates):
+        before, after = rates[matcher, "O-O"], rates[matcher, "P-P"]
+        losses[matcher] = Measured(before.value - after.value, reason=before.reason or after.reason)
     return losses
 
 
@@ -123,11 +117,9 @@ def _headline(
 ) -> str:
     what = " or ".join(dict.fromkeys(row.get("attribute", "gender") for row in rows)) or "gender"
     if status == "leaks" and worst is not None:
-        at = (
-            f"The attribute {worst['attribute']} can be read at a macro AUC of"
-            if "attribute" in worst
-            else "Gender can be read at"
-        )
+        at = "Gender can be read at"
+        if "attribute" in worst:
+            at = f"The attribute {worst['attribute']} can be read at a macro AUC of"
         return (
             f"{at} {_range(worst['leakage'])}, where 0.5 is chance, by"
             f" {_ATTACKERS['white-box' if worst.get('white_box') else worst['kind']]}."
@@ -154,107 +146,84 @@ def _headline(
     )
 
 
-def _sentences(document: Mapping[str, Any], losses: Mapping[str, Measured]) -> list[str]:
-    out = []
+def _sentences(document: Mapping[str, Any], losses: Mapping[str, Measured]) -> Iterator[str]:
     worst, frozen = document["worst_retrained"], document["worst_frozen"]
     gap: Measured = document["illusion_gap"]
+    gendered = bool(document["leakage"] or not document.get("attributes"))
     if worst["probe"] is not None:
-        out.append(
+        yield (
             f"The worst retrained probe is {worst['probe']} on {_source(worst['input'])}: leakage"
             f" {_range(worst['leakage'])}; it was chosen on validation people."
         )
     if frozen["probe"] is not None:
-        out.append(f"The worst frozen probe is {frozen['probe']}: leakage {_range(frozen['leakage'])}.")
+        yield f"The worst frozen probe is {frozen['probe']}: leakage {_range(frozen['leakage'])}."
     if not math.isnan(gap.value):
-        out.append(
-            f"The illusion gap, what a test with fixed classifiers alone would have missed, is {_range(gap)}."
+        yield f"The illusion gap, what a test with fixed classifiers alone would have missed, is {_range(gap)}."
+    if not gendered:
+        yield from _attribute_sentences(document)
+    elif "worst_white_box" in document:
+        yield _white_box_sentence(document["worst_white_box"])
+    for row in document["leakage"]:
+        if row["kind"] == "frozen" and row["eer"].value > FLIP_EER:
+            yield (
+                f"The frozen probe {row['probe']} on {_source(row['input'])} is flipped (EER {row['eer'].value:.3f}): it"
+                " calls women men and men women, and who inverts its answer reads gender."
+            )
+    yield from _averaging_sentences(document.get("averaging", ()))
+    yield from _matching_sentences(document["matching"], losses)
+    yield from _cohort_sentences(document["cohorts"])
+    if silent := [row for row in document["leakage"] if not row["measurable"]]:
+        names = sorted({row["probe"] for row in silent})
+        yield (
+            f"{len(silent)} of {len(document['leakage'])} probes do not count, mostly because they read the originals too poorly"
+            f" to prove anything ({', '.join(names)}); the table gives each one's reason and what it read."
         )
-    gendered = bool(document["leakage"] or not document.get("attributes"))
-    out += (
-        _white_box_sentences(document.get("worst_white_box")) if gendered else _attribute_sentences(document)
-    )
-    out += [
-        f"The frozen probe {row['probe']} on {_source(row['input'])} is flipped (EER {row['eer'].value:.3f}): it"
-        " calls women men and men women, and who inverts its answer reads gender."
-        for row in document["leakage"]
-        if row["kind"] == "frozen" and row["eer"].value > FLIP_EER
-    ]
-    out += _averaging_sentences(document.get("averaging", ()))
-    out += _matching_sentences(document["matching"], losses)
-    out += _cohort_sentences(document["cohorts"])
-    out += _probe_sentences(document["leakage"])
-    out.append(_battery_sentence(document["battery"]))
-    identical = document["quality"]["identical_images"]
-    if identical:
-        out.append(f"{identical} protected images are identical to their originals.")
+    yield _battery_sentence(document["battery"])
+    if identical := document["quality"]["identical_images"]:
+        yield f"{identical} protected images are identical to their originals."
+    yield "The figures hold for these photos, probes and people; another attacker may read more."
+    yield f"Labels are perceived{' and binary' if gendered else ''}."
     what = "gender" if gendered else "attribute"
-    return [
-        *out,
-        "The figures hold for these photos, probes and people; another attacker may read more.",
-        f"Labels are perceived{' and binary' if gendered else ''}.",
-        f"Whoever holds a labelled photo of the same person learns the {what} by matching.",
-    ]
+    yield f"Whoever holds a labelled photo of the same person learns the {what} by matching."
 
 
-def _attribute_sentences(document: Mapping[str, Any]) -> list[str]:
+def _attribute_sentences(document: Mapping[str, Any]) -> Iterator[str]:
     """Who reads most of each attribute, for a set without gender labels."""
-    out = [f"Gender is not measurable: {NO_GENDER}."]
+    yield f"Gender is not measurable: {NO_GENDER}."
     for row in document["attributes"]:
         if row["medium"] == "any" and row["probe"] == "none":
-            out.append(f"The attribute {row['attribute']} is not measurable: {row['protected'].reason}.")
+            yield f"The attribute {row['attribute']} is not measurable: {row['protected'].reason}."
         elif row["medium"] == "any":
-            out.append(
+            yield (
                 f"The worst attacker on {row['attribute']} is {row['probe']} on {_source(row['input'])}: balanced accuracy"
                 f" {_range(row['protected'])}, {_range(row['original'])} on originals, where a guess has {row['chance']:.3f};"
                 " it was chosen on validation people."
             )
-    return out
 
 
-def _probe_sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One sentence on all probes that do not count."""
-    silent = [row for row in rows if not row["measurable"]]
-    if not silent:
-        return []
-    names = sorted({row["probe"] for row in silent})
-    return [
-        (
-            f"{len(silent)} of {len(rows)} probes do not count, mostly because they read the originals too poorly"
-            f" to prove anything ({', '.join(names)}); the table gives each one's reason and what it read."
-        )
-    ]
-
-
-def _white_box_sentences(worst: Mapping[str, Any] | None) -> list[str]:
-    """What the code tells from which faces are drawn, where the model has one."""
-    if worst is None:
-        return []
+def _white_box_sentence(worst: Mapping[str, Any]) -> str:
+    """What the code tells from which faces are drawn."""
     if worst["probe"] is None:
-        return ["White box: no probe reads the code before its eraser, so nobody knows what is left in it."]
-    return [
-        (
-            f"White box: who holds the model and could turn each drawn face back into its code without loss reads"
-            f" {_range(worst['leakage'])} with {worst['probe']}. A face is drawn from this code alone and tells no more than it."
-        )
-    ]
+        return "White box: no probe reads the code before its eraser, so nobody knows what is left in it."
+    return (
+        f"White box: who holds the model and could turn each drawn face back into its code without loss reads"
+        f" {_range(worst['leakage'])} with {worst['probe']}. A face is drawn from this code alone and tells no more than it."
+    )
 
 
-def _averaging_sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _averaging_sentences(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """What the attacker with the most draws reads who reads most on validation people."""
     most = max((row["draws"] for row in rows), default=1)
     known = [row for row in rows if row["draws"] == most and row["measurable"]]
-    if most == 1:
-        return []
-    if not known:
-        return [f"No probe that counts could be sent against the average of {most} draws."]
-    worst = max(known, key=lambda row: row["validation_leakage"])
-    return [
-        (
+    if most > 1 and not known:
+        yield f"No probe that counts could be sent against the average of {most} draws."
+    elif most > 1:
+        worst = max(known, key=lambda row: row["validation_leakage"])
+        yield (
             f"The protection is randomised: whoever holds {most} draws of each photo and averages their {worst['combined']}"
             f" reads {_range(worst['leakage'])} with {worst['probe']} on {_source(worst['input'])},"
             f" {worst['gain'].value:+.3f} over one draw."
         )
-    ]
 
 
 def _battery_sentence(battery: Mapping[str, Any] | None) -> str:
@@ -262,59 +231,46 @@ def _battery_sentence(battery: Mapping[str, Any] | None) -> str:
         return "The battery was not self-tested on planted leaks, so nobody knows what it could have found."
     missed = [row["leak"] for row in battery["leaks"] if not row["found"]]
     found = [row["leak"] for row in battery["leaks"] if row["found"]]
-    alarms = max((row["rate"] for row in battery["nulls"] if row["probe"] == "battery"), default=math.nan)
+    alarms = [row["rate"] for row in battery["nulls"] if row["probe"] == "battery"]
+    said = f"Self-test: of {len(battery['leaks'])} planted leaks the battery found {len(found)}"
+    said += f", not {', '.join(missed)}" if missed else f" ({', '.join(found)})"
     return (
-        f"Self-test: of {len(battery['leaks'])} planted leaks the battery found {len(found)}"
-        + (f", not {', '.join(missed)}" if missed else f" ({', '.join(found)})")
-        + (
-            "."
-            if math.isnan(alarms)
-            else f", and raised a false alarm on {alarms:.1%} of the sets without any."
-        )
+        f"{said}, and raised a false alarm on {max(alarms):.1%} of the sets without any."
+        if alarms
+        else f"{said}."
     )
 
 
-def _cohort_sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _cohort_sentences(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Whom the protection costs most, of the cohorts whose growth in FNMR has an interval."""
     measured = [row for row in rows if not math.isnan(row["ratio"].low)]
-    if not measured:
-        return []
-    hardest = max(measured, key=lambda row: row["ratio"].value)
-    if hardest["ratio"].value <= FNMR_GROWTH:
-        return [f"No cohort's FNMR at FMR 1e-2 grows by more than a factor of {FNMR_GROWTH}."]
-    return [
-        (
+    hardest = max(measured, key=lambda row: row["ratio"].value, default=None)
+    if hardest is not None and hardest["ratio"].value <= FNMR_GROWTH:
+        yield f"No cohort's FNMR at FMR 1e-2 grows by more than a factor of {FNMR_GROWTH}."
+    elif hardest is not None:
+        yield (
             f"Hit hardest is the cohort {hardest['cohort']} {hardest['value']}: with {hardest['matcher']} its FNMR at"
             f" FMR 1e-2 goes from {hardest['fnmr_before'].value:.1%} to {hardest['fnmr_after'].value:.1%}, a factor"
             f" of {hardest['ratio'].value:.1f} ({hardest['ratio'].low:.1f} to {hardest['ratio'].high:.1f}); more than"
             f" {FNMR_GROWTH} counts as unfair."
         )
-    ]
 
 
-def _matching_sentences(rows: Sequence[Mapping[str, Any]], losses: Mapping[str, Measured]) -> list[str]:
+def _matching_sentences(rows: Sequence[Mapping[str, Any]], losses: Mapping[str, Measured]) -> Iterator[str]:
     if not losses:
-        return ["Matching was not audited: no matcher was given."]
-    out = []
+        yield "Matching was not audited: no matcher was given."
+        return
     seen = {row["matcher"]: row["seen"] for row in rows}
+    known = {True: "seen in training", False: "not seen in training", None: "unknown if seen in training"}
     for matcher, loss in losses.items():
-        known = {True: "seen in training", False: "not seen in training", None: "unknown if seen in training"}
         title = f"{matcher} ({known[seen[matcher]]})"
         if math.isnan(loss.value):
-            out.append(f"TMR at FMR 1e-2 with {title} is not measurable: {loss.reason}.")
+            yield f"TMR at FMR 1e-2 with {title} is not measurable: {loss.reason}."
             continue
-        rate = {
-            row["mode"]: row["tmr"]["0.01"]
-            for row in rows
-            if row["matcher"] == matcher and row["impostors"] == "all"
-        }
-        out.append(
-            f"With {title}, {rate['P-P'].value:.1%} of genuine pairs match at FMR 1e-2 once protected,"
-            f" {rate['O-O'].value:.1%} before."
-        )
+        before, after = (match_rates(rows)[matcher, mode].value for mode in ("O-O", "P-P"))
+        yield f"With {title}, {after:.1%} of genuine pairs match at FMR 1e-2 once protected, {before:.1%} before."
     if all(value is not False for value in seen.values()):
-        out.append("No matcher is known to be unseen in training, so matching may be flattered.")
-    return out
+        yield "No matcher is known to be unseen in training, so matching may be flattered."
 
 
 def _source(source: str) -> str:

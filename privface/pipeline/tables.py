@@ -105,15 +105,15 @@ def pair_tables(
         for name in names
     }
     first = parts[names[0]][0]
-    names_asked = {attribute.name for attribute in attributes}
+    gender_asked = not attributes or GENDER in {attribute.name for attribute in attributes}
     genders = np.full(len(first), -1)
-    if GENDER in first.labels or not names_asked or GENDER in names_asked:
+    if GENDER in first.labels or gender_asked:
         genders = gender_codes(first.labels, labels or original.path)
     chosen = np.ones(len(first), bool)
     if split is not None:
         chosen = _of_split(first.labels, split, labels or original.path)
     labelled = chosen & (genders >= 0)
-    if labelled.any() or not names_asked or GENDER in names_asked:
+    if labelled.any() or gender_asked:
         chosen = labelled
     kept = first.labels[chosen].reset_index(drop=True)
     if kept.empty:
@@ -151,16 +151,15 @@ def _of_split(labels: pd.DataFrame, split: str, path: Path) -> NDArray[np.bool_]
 
 def _rows(table: EmbeddingTable, files: pd.Series[str], *, required: bool = False) -> Embeddings:
     """Vectors in the order of ``files``; NaN where the table has none."""
-    position = pd.Series(np.arange(len(table)), index=table.labels["file"])
-    rows = files.map(position)
-    if required and not rows.notna().any():
+    rows = pd.Index(table.labels["file"]).get_indexer(files)
+    known = rows >= 0
+    if required and not known.any():
         raise DataError(
             f"None of the {len(files)} files of the originals is in {table.path}; looked for {files.iloc[0]!r}.",
             hint="Use the same keys in both tables.",
         )
     out = np.full((len(files), table.vectors.shape[1]), np.nan, np.float32)
-    known = rows.notna().to_numpy()
-    out[known] = table.vectors[rows[known].to_numpy(np.int64)]
+    out[known] = table.vectors[rows[known]]
     return out
 
 

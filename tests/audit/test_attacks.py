@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from privface.audit import BootstrapParams, Cache
-from privface.audit.attacks import Attacks, set_attack
+from privface.audit import Auditor, BootstrapParams, Cache
+from privface.audit.attacks import Attacks
+from privface.audit.learning_curve import set_attack
 from privface.audit.probes import EmbeddingProbe
-from privface.audit.readings import take_reading
+from privface.audit.readings import Attacker, take_reading
 from privface.audit.subjects import People, Subjects, View
 
 PARAMS = BootstrapParams(resamples=50)
@@ -27,17 +28,7 @@ def subjects(people: int, photos: int) -> Subjects:
 def reading_of(who: Subjects, scores: np.ndarray, *, test: np.ndarray | None = None):
     every = np.ones(len(who), bool)
     people = People(~every, every, every if test is None else test)
-    return take_reading(
-        who,
-        people,
-        PARAMS,
-        probe="p",
-        kind="retrained",
-        source="image",
-        seen=False,
-        original=scores,
-        protected=scores,
-    )
+    return take_reading(who, people, PARAMS, Attacker("p", "retrained", "image", False), scores, scores)
 
 
 @dataclasses.dataclass
@@ -56,12 +47,12 @@ def noisy_view(who: Subjects, *, lean: float = 2.0, seed: int = 0) -> View:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(len(who), 6)).astype(np.float32)
     x[:, 0] += lean * (who.genders - 0.5)
-    return View.of_embeddings("m", x, x.copy(), seen=None)
+    return View.of_rows("embedding:m", None, x, x.copy())
 
 
 def attacks(who: Subjects, cache: Cache | None = None) -> Attacks:
     people = People.split(who, (0.5, 0.15, 0.35), seed=0)
-    return Attacks(who, people, seed=0, params=PARAMS, cache=cache or Cache())
+    return Attacks(Auditor(resamples=50, cache=cache or Cache()), who, people)
 
 
 def test_a_set_of_photos_pools_independent_noise():
@@ -166,7 +157,7 @@ def test_recovery_turns_a_rotation_back():
     probe = Counted([])
     plain = attacks(who).retrained(probe, hidden)
     back = attacks(who).recover(Undo(rotation), hidden)
-    retrained, original = attacks(who).recovered(hidden, back, probe, "undo")
+    retrained, original = attacks(who).recovered(plain, probe, hidden, back, "undo")
     np.testing.assert_allclose(back, hidden.original, atol=1e-4)
     assert (retrained.probe, original.probe) == ("recover+counted", "recover+original-counted")
     assert {retrained.kind, original.kind} == {"recovered"}

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-import copy
-
 import pytest
 
 from privface.audit import AuditResult
 from privface.audit.comparison import changes, standing, trade_off
 from privface.audit.result import SCHEMA
 from privface.errors import AuditError
+
+UNKNOWN = {"value": None, "low": None, "high": None, "n": 0, "reason": "no probe"}
 
 
 def figure(value: float, half: float = 0.02) -> dict:
@@ -26,14 +26,7 @@ def audit(leak: float, match: float, *, mode: str = "images", originals: str = "
     return {
         "schema": SCHEMA,
         "mode": mode,
-        "data": {
-            "original_fingerprint": originals,
-            "images": 10,
-            "people": 5,
-            "female": 5,
-            "male": 5,
-            "attacker_people": {},
-        },
+        "data": {"original_fingerprint": originals, "images": 10, "people": 5},
         "provenance": {"seed": 0, "settings": {"resamples": 1000}, "libraries": {}},
         "matching": rows,
         "worst_retrained": {"probe": "p", "leakage": figure(leak)},
@@ -52,29 +45,14 @@ def test_the_axis_is_the_unseen_matcher_that_suffers_most():
 
 
 def test_a_method_is_beaten_where_another_leaks_no_more_and_keeps_no_less():
-    named = [
-        ("raw", audit(0.99, 0.99)),
-        ("good", audit(0.7, 0.95)),
-        ("bad", audit(0.8, 0.95)),
-        ("same", audit(0.7, 0.95)),
-    ]
-    assert {p["name"]: p["dominated_by"] for p in trade_off(named)} == {
-        "raw": None,
-        "good": None,
-        "bad": "good",
-        "same": None,
-    }
+    figures = {"raw": (0.99, 0.99), "good": (0.7, 0.95), "bad": (0.8, 0.95), "same": (0.7, 0.95)}
+    points = trade_off([(name, audit(*pair)) for name, pair in figures.items()])
+    assert [p["dominated_by"] for p in points] == [None, None, "good", None]
 
 
 def test_an_unmeasured_point_neither_beats_nor_is_beaten():
     blind = audit(0.7, 0.95)
-    blind["worst_retrained"]["leakage"] = {
-        "value": None,
-        "low": None,
-        "high": None,
-        "n": 0,
-        "reason": "no probe",
-    }
+    blind["worst_retrained"]["leakage"] = UNKNOWN
     assert [p["dominated_by"] for p in trade_off([("a", audit(0.9, 0.9)), ("b", blind)])] == [None, None]
 
 
@@ -100,14 +78,10 @@ def test_changes_have_a_direction_and_respect_the_intervals():
 
 
 def test_what_can_no_longer_be_measured_is_bad_news():
-    gone = copy.deepcopy(audit(0.7, 0.95))
+    gone = audit(0.7, 0.95)
     gone["worst_retrained"]["leakage"] = None
-    (row,) = [
-        r
-        for r in changes(AuditResult(audit(0.7, 0.95)), AuditResult(gone))
-        if r["figure"] == "worst_retrained"
-    ]
-    assert row["verdict"] == "no longer measurable"
+    rows = {row["figure"]: row for row in changes(AuditResult(audit(0.7, 0.95)), AuditResult(gone))}
+    assert rows["worst_retrained"]["verdict"] == "no longer measurable"
 
 
 def test_matchers_that_count_can_be_named_for_all_audits_alike():
@@ -124,7 +98,7 @@ def test_matchers_that_count_can_be_named_for_all_audits_alike():
 
 def test_standing_counts_dominated_tied_and_unmeasured_points_apart():
     nothing = audit(0.9, 0.9)
-    nothing["worst_retrained"]["leakage"] = {"value": None, "low": None, "high": None, "n": 0, "reason": "x"}
+    nothing["worst_retrained"]["leakage"] = UNKNOWN
     named = [
         ("ours-1", audit(0.70, 0.90)),
         ("ours-2", audit(0.80, 0.95)),

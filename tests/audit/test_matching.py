@@ -93,23 +93,13 @@ def test_failures_to_enrol_are_counted_and_do_not_match():
     assert row.tmr[1e-2].value == pytest.approx(1 / 3)
 
 
-def test_nobody_enrolled_is_undefined():
+@pytest.mark.parametrize("blank", [np.nan, 0.0], ids=["NaN", "null vectors"])
+def test_nobody_enrolled_is_undefined(blank):
     original, identities, genders = world()
-    lost = np.full_like(original, np.nan)
-    row = by_mode(evaluate_matching(original, lost, identities, genders, matcher="m", params=PARAMS))[
-        "P-P", "all"
-    ]
-    assert row.fte.value == 1.0
-    assert row.eer.reason == "no impostor pair between enrolled photos"
-
-
-def test_null_vectors_fail_to_enrol():
-    original, identities, genders = world()
-    blank = np.zeros_like(original)
-    row = by_mode(evaluate_matching(original, blank, identities, genders, matcher="m", params=PARAMS))[
-        "P-P", "all"
-    ]
-    assert row.fte.value == 1.0
+    lost = np.full_like(original, blank)
+    found = by_mode(evaluate_matching(original, lost, identities, genders, matcher="m", params=PARAMS))
+    assert found["P-P", "all"].fte.value == 1.0
+    assert found["P-P", "all"].eer.reason == "no impostor pair between enrolled photos"
 
 
 def test_genuine_pairs_are_capped_per_person():
@@ -128,7 +118,6 @@ def test_genuine_pairs_are_capped_per_person():
 def test_impostor_cap_keeps_people_even(limit):
     identities = np.array([f"p{k}" for k in range(20) for _ in range(1 + 19 * (k == 0))])
     pairs = choose_pairs(identities, max_impostors=limit)
-    assert pairs.impostors_possible == 20 * 19 + 19 * 18 // 2
     assert 0 < len(pairs.impostor) <= limit
     assert len({tuple(p) for p in pairs.impostor.tolist()}) == len(pairs.impostor)
     assert np.all(identities[pairs.impostor[:, 0]] != identities[pairs.impostor[:, 1]])

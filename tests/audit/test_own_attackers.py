@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from privface.audit import AuditData, Auditor, Draws, EmbeddingProbe
 from privface.audit.intervals import BootstrapParams
@@ -133,7 +134,7 @@ def test_a_power_law_is_found_again() -> None:
     for people in (50, 200, 800, 3200):
         aim = 0.5 + 0.02 * people**0.3
         scores = rng.normal(size=40_000)
-        scores[1::2] += np.sqrt(2) * _quantile(aim)
+        scores[1::2] += np.sqrt(2) * norm.ppf(aim)
         found.append((people, scores))
     exponent, later = learning_curve(found, who, np.ones(40_000, bool), BootstrapParams(resamples=20))
     assert exponent.value == pytest.approx(0.3, abs=0.05)
@@ -151,9 +152,3 @@ def test_where_labels_do_not_help_the_curve_is_flat_and_two_points_are_none() ->
     exponent, later = learning_curve([(50, scores), (200, scores)], who, test, PARAMS)
     assert np.isnan(exponent.value)
     assert "needs 3" in str(later.reason)
-
-
-def _quantile(probability: float) -> float:
-    from scipy.stats import norm
-
-    return float(norm.ppf(probability))

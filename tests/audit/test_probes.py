@@ -148,10 +148,9 @@ def test_cnn_scores_do_not_depend_on_the_batch(pictures):
 
 def test_cnn_refuses_tiny_images_and_one_gender(pictures):
     images, people, genders, train, val, _ = pictures
-    with pytest.raises(AuditError, match="16 pixels"):
-        CNNProbe().fit(images[train][:, :8], genders[train], people[train], images[val], genders[val], seed=0)
-    with pytest.raises(AuditError, match="both genders"):
-        CNNProbe().fit(images[train], genders[train] * 0, people[train], images[val], genders[val], seed=0)
+    for crop, labels in ((images[:, :8], genders), (images, genders * 0)):
+        with pytest.raises(AuditError):
+            CNNProbe().fit(crop[train], labels[train], people[train], images[val], genders[val], seed=0)
 
 
 @pytest.mark.parametrize("kind", PROBE_KINDS)
@@ -170,11 +169,11 @@ def test_the_kernel_machine_equals_scikit_learn_s():
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
-    from privface.audit.kernels import KernelSVM, RBFKernel
+    from privface.audit.kernels import KernelSVM
 
     x, y, _ = embeddings(200, leak="norm", seed=1)
     theirs = make_pipeline(StandardScaler(), SVC(C=10.0, gamma=0.05, class_weight="balanced")).fit(x, y)
-    mine = KernelSVM(RBFKernel(0.05), 10.0).fit(x.astype(np.float64), y)
+    mine = KernelSVM(0.05, 10.0).fit(x.astype(np.float64), y)
     np.testing.assert_allclose(mine.decision_function(x), theirs.decision_function(x), atol=1e-4)
 
 

@@ -29,7 +29,6 @@ def test_embeddings_come_back_on_strangers_and_by_folds(curved):
     assert np.square(fitted.training - original).mean() < (0.3 if curved else 0.01) * worst
     again = EmbeddingRecoverer().fit(protected, original, people, val, val_original, seed=0)
     np.testing.assert_array_equal(fitted.recover(test), again.recover(test))
-    assert fitted.setting.startswith("ridge" if not curved else ("mlp", "ridge"))
 
 
 def test_noise_gives_back_nothing_but_the_mean():
@@ -56,12 +55,11 @@ def pictures(count: int, *, seed: int) -> np.ndarray:
     return np.kron(coarse, np.ones((1, 6, 6, 1))).astype(np.uint8)
 
 
-@pytest.mark.parametrize("cross_fit", [False, True])
-def test_a_colour_permutation_is_undone(cross_fit):
+def test_a_colour_permutation_is_undone():
     hide = lambda images: 255 - images[..., ::-1]  # noqa: E731
     train, val, test = pictures(160, seed=0), pictures(30, seed=1), pictures(30, seed=2)
     people = np.array([f"p{k // 2}" for k in range(160)])
-    recoverer = ImageRecoverer(epochs=8, width=4, batch_size=8, cross_fit=cross_fit)
+    recoverer = ImageRecoverer(epochs=8, width=4, batch_size=8)
     fitted = recoverer.fit(hide(train), train, people, hide(val), val, seed=0)
     before = np.abs(hide(test).astype(float) - test).mean()
     assert np.abs(fitted.recover(hide(test)).astype(float) - test).mean() < 0.35 * before

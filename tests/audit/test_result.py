@@ -23,11 +23,7 @@ def matching_row(matcher: str, mode: str, impostors: str, tmr: Measured) -> dict
         "auc": rest,
         "d_prime": rest,
         "fte": rest,
-        "tmr": {
-            "0.01": tmr,
-            "0.001": Measured.undefined("7 impostor pairs"),
-            "0.0001": Measured.undefined("few"),
-        },
+        "tmr": {"0.01": tmr, "0.001": Measured.undefined("few"), "0.0001": Measured.undefined("few")},
     }
 
 
@@ -126,13 +122,8 @@ def test_save_and_load(result, tmp_path):
     assert AuditResult.load(path) == result
     assert path.read_bytes() == result.to_bytes()
     text = json.loads(path.read_text())
-    assert text["illusion_gap"] == {
-        "value": None,
-        "low": None,
-        "high": None,
-        "n": 0,
-        "reason": "no frozen probe",
-    }
+    none = {"value": None, "low": None, "high": None, "n": 0}
+    assert text["illusion_gap"] == {**none, "reason": "no frozen probe"}
     assert text["quality"]["psnr"]["value"] == 30.1235
     assert list(text) == sorted(text)
     with pytest.raises(OutputError):
@@ -160,12 +151,8 @@ def test_bad_files_are_refused(tmp_path, document):
 
 
 def test_json_data():
-    assert to_json_data(
-        {"a": (np.float32(0.5), np.int64(3), np.bool_(True)), "b": np.array([np.inf, -0.0])}
-    ) == {
-        "a": [0.5, 3, True],
-        "b": [None, 0.0],
-    }
+    data = {"a": (np.float32(0.5), np.int64(3), np.bool_(True)), "b": np.array([np.inf, -0.0])}
+    assert to_json_data(data) == {"a": [0.5, 3, True], "b": [None, 0.0]}
     assert str(to_json_data(-0.0)) == "0.0"
     assert to_json_data(1234567.89) == 1234570.0
     with pytest.raises(AuditError, match="set has no JSON form"):
