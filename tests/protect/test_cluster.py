@@ -77,10 +77,11 @@ def ancestors(number: int) -> list[int]:
     """The processes above one, nearest first."""
     found = []
     while number > 1:
-        status = Path(f"/proc/{number}/status")
-        if not status.exists():
+        try:
+            status = Path(f"/proc/{number}/status").read_text(encoding="utf-8")
+        except (FileNotFoundError, ProcessLookupError):  # it has just ended
             break
-        number = int(next(line.split()[1] for line in status.read_text().splitlines() if "PPid" in line))
+        number = int(next(line.split()[1] for line in status.splitlines() if "PPid" in line))
         found.append(number)
     return found
 
