@@ -112,7 +112,7 @@ def illusion() -> Figure:
 
     figure = Figure(figsize=(9.4, 3.5), layout="constrained")
     panels = (
-        ("originals,\nfinished classifier", originals, frozen),
+        ("originals,\npretrained classifier", originals, frozen),
         ("protected,\nthe same classifier", protected, frozen),
         ("protected,\nretrained classifier", protected, retrained),
     )

@@ -179,7 +179,7 @@ def _protect_tab(service: Service) -> None:
     if service.desk.probes:
         gr.HTML(
             markup.hint(
-                "Gender probes here are finished classifiers. One that is wrong after protection proves nothing: an attacker "
+                "Gender probes here are pretrained classifiers. One that is wrong after protection proves nothing: an attacker "
                 "trains a new one on protected photos. The Audit tab does."
             )
         )

@@ -163,7 +163,7 @@ class CNNProbe(_NetworkProbe):
 
 @dataclass(frozen=True)
 class FineTunedProbe(_NetworkProbe):
-    """A finished network that is taught anew on protected photos: the strongest attacker one can download.
+    """A pretrained network that is taught anew on protected photos: the strongest attacker one can download.
 
     A gender classifier keeps what it knows and adapts; a matcher, or any other network, gets a linear layer on
     its output. All weights learn, as those of :class:`CNNProbe` do, whose other settings it has.
@@ -172,7 +172,7 @@ class FineTunedProbe(_NetworkProbe):
         base: Name of the network.
         make: Gives a fresh trainable module from float32 RGB ``(N, 3, H, W)`` in [0, 1] to ``(N, K)``, where
             ``K`` is 1 for a male logit.
-        fingerprint: Changes whenever the answers of the finished network change: weights, input, which output.
+        fingerprint: Changes whenever the answers of the pretrained network change: weights, input, which output.
     """
 
     base: str

@@ -19,7 +19,7 @@ FNMR_GROWTH = 1.25
 """No cohort's FNMR should grow by more than this factor (after ISO/IEC 19795-10)."""
 
 _ATTACKERS: Final = {
-    "frozen": "a ready-made classifier",
+    "frozen": "a pretrained classifier",
     "retrained": "an attacker trained on protected data of other people",
     "recovered": "an attacker who first turns the protection back",
     "white-box": "an attacker who holds the model and turns its faces back into their code without loss",

@@ -18,8 +18,8 @@ from privface.report.words import Glossary
 Named = tuple[str, Mapping[str, Any]]
 
 COLUMNS: tuple[tuple[str, str, str], ...] = (
-    ("worst_frozen_seen", "Frozen, seen", "ready-made classifier the method was built against"),
-    ("worst_frozen_unseen", "Frozen, unseen", "ready-made classifier it never met"),
+    ("worst_frozen_seen", "Frozen, seen", "pretrained classifier the method was built against"),
+    ("worst_frozen_unseen", "Frozen, unseen", "pretrained classifier it never met"),
     ("worst_image", "Retrained on images", "attacker who learns from protected photos of other people"),
     ("worst_embedding", "Retrained on embeddings", "the same on a matcher's embeddings"),
     ("illusion_gap_unseen", "Illusion gap", "worst retrained minus worst unseen frozen"),

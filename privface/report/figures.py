@@ -41,7 +41,7 @@ _MODE_DASHES: dict[str, Any] = {"O-O": "-", "P-P": "-", "P-O": (0, (5, 2))}
 _GROUPS = {
     "retrained": "Attackers trained on protected photos",
     "recovered": "Attackers who first turn the protection back",
-    "frozen": "Ready-made classifiers (frozen)",
+    "frozen": "Pretrained classifiers (frozen)",
 }
 
 _WIDTH = 4.9  # inches; 353 units, so that a phone shows the text at its set size

@@ -25,7 +25,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "frozen": (
         "Frozen",
-        "a ready-made classifier, trained on originals and used as it is. Papers usually report this one.",
+        "a pretrained classifier, trained on originals and used as it is. Papers usually report this one.",
     ),
     "unseen": (
         "Unseen",
@@ -33,7 +33,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "gap": (
         "Illusion gap",
-        "worst retrained leakage minus worst frozen leakage: what a test with ready-made classifiers alone would have missed.",
+        "worst retrained leakage minus worst frozen leakage: what a test with pretrained classifiers alone would have missed.",
     ),
     "draw": (
         "Draw",

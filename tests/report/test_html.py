@@ -389,5 +389,5 @@ def test_draws_of_a_randomised_protection_have_a_table_of_their_own(
     table = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html.split('id="averaging"')[1].split("</table>")[0]))
     assert "1 draw 2 draws 4 draws Gain" in table
     assert "rbf-svm on embeddings of net-b, embeddings averaged" in table
-    assert "stock on photos, scores averaged, ready-made, does not count" in table
+    assert "stock on photos, scores averaged, pretrained, does not count" in table
     assert re.search(r"pixel-svm on photos, pixels averaged 0.63 .* 0.66 .* 0.72 .* \+0.09", table)
