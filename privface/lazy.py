@@ -40,5 +40,5 @@ def on_demand(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[
 
 
 def has_parquet() -> bool:
-    """Whether Parquet can be read and written; a light install has no pyarrow, which is as large as all the rest of it."""
+    """Whether Parquet can be read and written; a light install has no pyarrow."""
     return find_spec("pyarrow") is not None
