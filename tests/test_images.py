@@ -89,12 +89,9 @@ def test_every_truncation_is_an_image_error(photo):
                 decode_image(whole[: int(len(whole) * share)])
 
 
-def test_pixel_limit_is_checked_before_decoding(photo):
+def test_pixel_limit_is_checked_before_decoding_and_a_missing_file_is_named(photo, tmp_path):
     with pytest.raises(ImageTooLargeError, match=r"24 x 24 = 576 pixels, above the limit of 500"):
         decode_image(encode_image(photo, ".png")[:60], max_pixels=500)
-
-
-def test_missing_file_is_named(tmp_path):
     with pytest.raises(ImageError, match=r"none\.png: cannot be read \(No such file"):
         decode_image(tmp_path / "none.png")
 
@@ -133,7 +130,7 @@ def test_list_is_sorted_and_leaves_hidden_files_out(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["EPS", "PPM", "TGA", "PCX", "ICO", "JPEG2000", "PDF"])
-def test_formats_that_nobody_asked_for_are_not_decoded(form: str) -> None:
+def test_formats_that_nobody_asked_for_are_not_decoded(form):
     """A file named .png may be anything; Pillow would run Ghostscript on PostScript."""
     buffer = io.BytesIO()
     Image.new("RGB", (32, 32), (200, 30, 60)).save(buffer, form)

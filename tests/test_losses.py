@@ -158,10 +158,15 @@ def _aligned_after(kind: str, batches: int = 300) -> tuple[AlignmentLoss, float]
     return loss, last
 
 
-def test_alignment_sees_means_and_spreads_and_little_where_nothing_differs():
-    figures = {kind: _aligned_after(kind)[1] for kind in ("nothing", "mean", "spread")}
-    assert 0 <= figures["nothing"] < 0.01
-    assert min(figures["mean"], figures["spread"]) > 10 * figures["nothing"]
+def test_alignment_sees_means_and_spreads_and_leads_wide_rows_inwards_and_narrow_ones_outwards():
+    (_, nothing), (_, mean), (loss, spread) = map(_aligned_after, ("nothing", "mean", "spread"))
+    assert 0 <= nothing < 0.01
+    assert min(mean, spread) > 10 * nothing
+    rows, genders = _embeddings("spread", seed=999)
+    rows.requires_grad_()
+    loss(rows, genders).backward()
+    outwards = (rows.grad * rows.detach().sign())[:, 0]  # what descent takes away from |x|
+    assert float(outwards[genders == 1].mean()) > 0 > float(outwards[genders == 0].mean())
 
 
 def test_alignment_of_spreads_alone_is_the_formula():
@@ -174,15 +179,6 @@ def test_alignment_of_spreads_alone_is_the_formula():
         value = float(loss(rows, genders))
     # covariances diag(1/4 x 4) and diag(1/2, 1/2, 0, 0): pooled diag(3/8, 3/8, 1/8, 1/8), whitened difference 2/3, 2/3, -2, -2
     assert value == pytest.approx((2 * (2 / 3) ** 2 + 2 * 2**2) / 4 / 4, rel=1e-4)
-
-
-def test_alignment_leads_wide_rows_inwards_and_narrow_ones_outwards():
-    loss, _ = _aligned_after("spread")
-    rows, genders = _embeddings("spread", seed=999)
-    rows.requires_grad_()
-    loss(rows, genders).backward()
-    outwards = (rows.grad * rows.detach().sign())[:, 0]  # what descent takes away from |x|
-    assert float(outwards[genders == 1].mean()) > 0 > float(outwards[genders == 0].mean())
 
 
 def test_alignment_says_nothing_until_it_has_seen_enough_of_both():

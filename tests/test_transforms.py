@@ -17,9 +17,6 @@ from privface.data import generate_faces
 from privface.errors import ConfigError, ImageError, InputRangeError, ModelError, ProtectError
 from privface.faces import as_aligned
 from privface.images import encode_image, to_pixels, to_unit
-from privface.models import Protector, SemiAdversarialAutoencoder, save_network
-from privface.models.export import export_protector
-from privface.models.onnx_models import OnnxProtector
 from privface.protect import GaussianBlur, GaussianNoise, Pixelate
 from privface.transforms import Protect
 
@@ -116,19 +113,6 @@ def test_any_size_goes_in(side: tuple[int, int]) -> None:
         0, 256, (2, 3, *side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     assert Protect(GaussianNoise(0.2, size=SIZE))(images).shape == (2, 3, SIZE, SIZE)
-
-
-def test_a_trained_model_and_its_export_are_taken(tmp_path, faces, one_registry):
-    torch.manual_seed(0)
-    network = SemiAdversarialAutoencoder(width=4, depth=2, blocks=1)
-    torch.nn.init.normal_(network.head.weight, std=0.3)
-    save_network(tmp_path / "run", network, kind="semi-adversarial-autoencoder", meta={"size": SIZE})
-    export_protector(tmp_path / "run", tmp_path / "m.onnx")
-    ours = Protect(Protector.load(tmp_path / "run"))(tensor(faces))
-    theirs = Protect(OnnxProtector.load(tmp_path / "m.onnx"))(tensor(faces))
-    assert (ours.int() - theirs.int()).abs().max() <= 1
-    with pytest.raises(ProtectError, match="returned the original"):
-        Protect(Protector.load(tmp_path / "run", strength=0.0))(tensor(faces))
 
 
 def test_samples_keep_their_form_and_what_is_no_image(faces: np.ndarray, expected: np.ndarray) -> None:

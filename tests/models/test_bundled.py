@@ -38,28 +38,6 @@ def copy(tmp_path, monkeypatch) -> Path:
     return root
 
 
-def test_there_are_three_and_each_runs_as_what_it_is(make_images):
-    protector = Protector.load("bundled:erased")
-    assert protector.size == 112
-    faces = make_images(2, size=112)
-    protected = protector(faces)
-    assert protected.shape == faces.shape
-    assert np.abs(protected - faces).max() > 0.01, "it must change photos"
-    matcher, probe = load_matcher("bundled:matcher"), load_gender_probe("bundled:gender")
-    assert (matcher.name, probe.name) == ("bundled:matcher", "bundled:gender")
-    assert np.isfinite(matcher.embed(faces)).all()
-    assert probe.male_scores(faces).shape == (2,)
-
-
-def test_a_path_and_text_name_the_same_model_as_its_folder():
-    folder = bundled_folder("bundled:erased")
-    fingerprints = {
-        load_protector(run).fingerprint for run in ("bundled:erased", Path("bundled:erased"), folder)
-    }
-    assert len(fingerprints) == 1
-    assert read_provenance(Path("bundled:erased")) == read_provenance(folder)
-
-
 @pytest.mark.parametrize(
     "use", [*LOADERS.values(), Protector.load, model_card, verify_model, read_provenance]
 )

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 import torch
 
@@ -15,40 +17,33 @@ from privface.models.inventory import list_models, verify_model
 from privface.models.specs import FACENET_FILES, ONNX_SPEC
 from privface.records import InputSpec
 
-onnx = pytest.importorskip("onnx")
 SIDE = 16
 
 
 def write_onnx(path: Path, *, outputs: int, softmax: bool = False, seed: int = 0) -> Path:
     """Convolution, ReLU, global average, linear layer; RGB in 0..255 scaled inside, N is free."""
-    from onnx import TensorProto, helper, numpy_helper
-
     rng = np.random.default_rng(seed)
     values = {
-        "scale": np.array(1 / 255, np.float32),
-        "kernel": rng.normal(0, 0.3, (8, 3, 3, 3)).astype(np.float32),
-        "bias": rng.normal(0, 0.1, 8).astype(np.float32),
-        "matrix": rng.normal(0, 0.5, (outputs, 8)).astype(np.float32),
-        "offset": rng.normal(0, 0.1, outputs).astype(np.float32),
+        "scale": np.array(1 / 255),
+        "kernel": rng.normal(0, 0.3, (8, 3, 3, 3)),
+        "bias": rng.normal(0, 0.1, 8),
+        "matrix": rng.normal(0, 0.5, (outputs, 8)),
+        "offset": rng.normal(0, 0.1, outputs),
     }
-    nodes = [
-        helper.make_node("Mul", ["rgb", "scale"], ["unit"]),
-        helper.make_node("Conv", ["unit", "kernel", "bias"], ["c"], strides=[2, 2], pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["c"], ["r"]),
-        helper.make_node("GlobalAveragePool", ["r"], ["p"]),
-        helper.make_node("Flatten", ["p"], ["f"]),
-        helper.make_node("Gemm", ["f", "matrix", "offset"], ["g" if softmax else "out"], transB=1),
-    ]
-    if softmax:
-        nodes.append(helper.make_node("Softmax", ["g"], ["out"], axis=1))
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info("rgb", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", outputs])],
-        [numpy_helper.from_array(value, name) for name, value in values.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    text = f"""
+        <ir_version: 9, opset_import: ["": 17]>
+        tiny (float[N, 3, {SIDE}, {SIDE}] rgb) => (float[N, {outputs}] out) {{
+            unit = Mul(rgb, scale)
+            c = Conv <strides=[2, 2], pads=[1, 1, 1, 1]> (unit, kernel, bias)
+            r = Relu(c)
+            p = GlobalAveragePool(r)
+            f = Flatten(p)
+            g = Gemm <transB=1> (f, matrix, offset)
+            out = {"Softmax <axis=1>" if softmax else "Identity"} (g)
+        }}"""
+    model = onnx.parser.parse_model(text)
+    weights = (onnx.numpy_helper.from_array(v.astype(np.float32), name) for name, v in values.items())
+    model.graph.initializer.extend(weights)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
     path.with_suffix(".yaml").write_text(f"size: [{SIDE}, {SIDE}]\n")
@@ -164,24 +159,17 @@ def test_sidecar_fields_become_the_spec_and_without_one_it_eats_0_to_255(matcher
         ("colour: 3\n", "colour"),
         ("- 1\n", "dictionary"),
         ("size: [\n", "no readable YAML"),
-        ("size: 112\n", "size"),
-        ("size: [112, 112, 3]\n", "size"),
-        ("mean: [a, b, c]\n", "mean.0"),
         ("mean: [.nan, 0, 0]\n", "mean.0"),
-        ("channels: HSV\n", "channels"),
         ("size: [0, 112]\n", "size.0"),
         ("std: [1, 0, 1]\n", "std must not be zero"),
         ("crop: [100, 0, 10, 112]\n", "x1 < x2"),
-        ("output: sigmoid\n", "output"),
         ("male: 2\n", "male"),
     ],
 )
 def test_faulty_sidecar_is_named(matcher_file, tmp_path, text, fragment):
     (tmp_path / "s.yaml").write_text(text)
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(ModelError, match=fragment):
         load_gender_probe(f"onnx:{matcher_file}@{tmp_path / 's.yaml'}")
-    assert fragment in caught.value.message
-    assert caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -206,7 +194,6 @@ def test_faulty_specification_is_named(load, spec, fragment):
     with pytest.raises(PrivfaceError) as caught:
         load(spec)
     assert fragment in caught.value.message
-    assert caught.value.hint
 
 
 def test_facenet_is_never_fetched_unasked_and_a_damaged_file_is_named(tmp_path, monkeypatch):
