@@ -1,4 +1,4 @@
-"""Real photos, for what is checked on real matchers."""
+"""A small network, and real photos for what is checked on real matchers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+from privface.models import SemiAdversarialAutoencoder
+
+
+def san(seed: int = 0, **changes: object) -> SemiAdversarialAutoencoder:
+    """A small network with a head that does something."""
+    torch.manual_seed(seed)
+    made = SemiAdversarialAutoencoder(**{"width": 4, "depth": 2, "blocks": 1, **changes})  # type: ignore[arg-type]
+    torch.nn.init.normal_(made.head.weight, std=0.3)
+    return made.eval()
 
 
 @pytest.fixture(scope="session")

@@ -7,26 +7,12 @@ import pytest
 import torch
 
 from privface.errors import CheckpointError, ModelError
-from privface.models import (
-    EnsembleSan,
-    FlowSan,
-    Protector,
-    Reader,
-    SemiAdversarialAutoencoder,
-    save_network,
-    variant,
-)
+from privface.models import EnsembleSan, FlowSan, Protector, Reader, save_network, variant
 from privface.models.export import export_protector
 from privface.models.family import Autoencoder
+from tests.models.conftest import san
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def member(seed: int) -> SemiAdversarialAutoencoder:
-    torch.manual_seed(seed)
-    network = SemiAdversarialAutoencoder(width=4, depth=2, blocks=1)
-    torch.nn.init.normal_(network.head.weight, std=0.3)
-    return network
 
 
 def reader(seed: int) -> Reader:
@@ -35,7 +21,7 @@ def reader(seed: int) -> Reader:
     return Reader(config=config, size=16, crop=(8.0, 8.0, 104.0, 104.0))
 
 
-MEMBERS = [member(k) for k in range(3)]
+MEMBERS = [san(k) for k in range(3)]
 UNDECIDED = EnsembleSan(MEMBERS, rule="undecided", readers=[reader(7), reader(8)])
 
 
@@ -82,7 +68,7 @@ def test_a_flow_is_one_network_behind_the_other(make_images):
 
 
 def test_only_the_last_network_of_a_flow_learns(make_images):
-    flow = FlowSan([member(0), member(1)])
+    flow = FlowSan([san(0), san(1)])
     passed = flow.learn(torch.from_numpy(make_images(2)))
     passed.output.mean().backward()
     early, late = (list(m.parameters()) for m in flow.members)

@@ -13,20 +13,12 @@ from typer.testing import CliRunner
 from privface.cli.main import app
 from privface.data import generate_faces, write_faces
 from privface.errors import ConfigError
-from privface.models import (
-    Autoencoder,
-    EnsembleSan,
-    FlowSan,
-    PrivacyNet,
-    Protector,
-    SemiAdversarialAutoencoder,
-    save_network,
-    variant,
-)
+from privface.models import Autoencoder, EnsembleSan, FlowSan, PrivacyNet, Protector, save_network, variant
 from privface.models.export import export_protector
 from privface.models.parts import MAX_DRAW, GaussianCode, ImageNoise
 from privface.models.protectors import load_protector
 from privface.protect import read_manifest
+from tests.models.conftest import san
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -44,13 +36,6 @@ def network(name: str, **changes: Any) -> Autoencoder:
     with torch.no_grad():  # fresh weights hardly react to their input, trained ones do
         for weight in made.parameters():
             weight.mul_(1.8)
-    return made
-
-
-def san() -> SemiAdversarialAutoencoder:
-    torch.manual_seed(6)
-    made = SemiAdversarialAutoencoder(width=4, depth=1, blocks=1)
-    torch.nn.init.normal_(made.head.weight, std=0.3)
     return made
 
 

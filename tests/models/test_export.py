@@ -9,19 +9,19 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from privface.cli.main import app
 from privface.data import generate_faces, write_faces
 from privface.errors import CheckpointError, ConfigError, InputRangeError, ModelError
 from privface.images import decode_image
-from privface.models import Protector, SemiAdversarialAutoencoder, export, load_matcher, save_network
+from privface.models import Protector, export, load_matcher, save_network
 from privface.models.erased_code import FrozenReader
 from privface.models.export import ExportSummary, export_protector
 from privface.models.onnx_models import OnnxProtector
 from privface.models.protectors import load_protector
 from privface.protect import read_manifest
+from tests.models.conftest import san
 
 SIZE = 32
 
@@ -32,10 +32,7 @@ pytestmark = pytest.mark.usefixtures("one_registry")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder; nobody writes into it."""
     place = tmp_path_factory.mktemp("export") / "run"
-    torch.manual_seed(0)
-    network = SemiAdversarialAutoencoder(width=4, depth=2, blocks=1)
-    torch.nn.init.normal_(network.head.weight, std=0.3)
-    save_network(place, network, kind="semi-adversarial-autoencoder", meta={"size": SIZE})
+    save_network(place, san(), kind="semi-adversarial-autoencoder", meta={"size": SIZE})
     return place
 
 
