@@ -210,6 +210,7 @@ def test_a_mask_is_a_share_of_what_is_seen_and_a_bypass_carries_what_the_code_ca
         {"bypass": True}, {"output": "mask", "grey": True}, {"output": "share"},
         {"bypass": True, "architecture": "fully-connected"}, {"code": 0}, {"dropout": 1.0}, {"kind": "dense"}, {"upsampling": "magic"}, {"shape": (3, 10, 16), "depth": 2},
         {"grey": True, "shape": (1, 16, 16)}, {"hidden": (0,)}, {"corruption": "blur"}, {"level": -0.1},
+        {"corruption": "dropout", "level": 0.99},
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(wrong):
