@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -27,6 +27,20 @@ class Settings(BaseModel):
     """Frozen settings that refuse unknown keys and numbers that are not finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class MadeSettings(Settings):
+    """Settings that are made in Python and not read from a file: a fault is an error of ours at once."""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise refused(error, where=type(self).__name__) from error
+
+    def changed(self, **changes: Any) -> Self:
+        """The same with some of them changed."""
+        return type(self)(**{**dict(self), **changes})
 
 
 class DataSettings(Settings):
@@ -182,9 +196,6 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> TrainSettings:
     Args:
         path: YAML file.
         overrides: Such as ``loop.epochs=3``; the value is read as YAML, and ``1e-3`` as the number it is.
-
-    Raises:
-        ConfigError: If the file is missing or malformed, a key unknown, a value out of range or a variable unset.
     """
     content = read_mapping(path, page="docs/training.md", least="`data` and `matchers`")
     for override in overrides:
@@ -231,11 +242,7 @@ def parse_settings(content: dict[str, Any], *, where: str = "settings") -> Train
 
 
 def check_settings(kind: type[SettingsT], content: dict[str, Any], *, where: str) -> SettingsT:
-    """Check plain values against one class of settings.
-
-    Raises:
-        ConfigError: If a key is unknown or a value out of range; every faulty key is named.
-    """
+    """Check plain values against one class of settings."""
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -285,11 +292,7 @@ def put_value(content: dict[str, Any], key: str, value: Any, *, shown: str) -> N
 
 
 def parse_values(texts: Sequence[str]) -> dict[str, Any]:
-    """``key=value`` texts of ``--set`` as a mapping; values are read as YAML, and as :func:`expand` reads them.
-
-    Raises:
-        ConfigError: If a text has no ``=`` or no key, a value is no YAML, or a variable is not set.
-    """
+    """``key=value`` texts of ``--set`` as a mapping; values are read as YAML, and as :func:`expand` reads them."""
     return {name: expand(value) for name, value in (_assignment(text, example="code=128") for text in texts)}
 
 

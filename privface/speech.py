@@ -34,11 +34,7 @@ Samples = NDArray[np.float32]
 
 
 def read_wav(path: Path) -> Samples:
-    """One channel of a WAV file at :data:`RATE`, in [-1, 1].
-
-    Raises:
-        DataError: If the file is no WAV, empty, or of a sample type that is not read.
-    """
+    """One channel of a WAV file at :data:`RATE`, in [-1, 1]."""
     from scipy.io import wavfile  # noqa: PLC0415
     from scipy.signal import resample_poly  # noqa: PLC0415
 
@@ -72,11 +68,7 @@ def read_wav(path: Path) -> Samples:
 
 
 def write_wav(path: Path, samples: Samples) -> None:
-    """Write 16-bit mono at :data:`RATE`, atomically; what lies outside [-1, 1] is clipped.
-
-    Raises:
-        OutputError: If the file cannot be written.
-    """
+    """Write 16-bit mono at :data:`RATE`, atomically; what lies outside [-1, 1] is clipped."""
     from scipy.io import wavfile  # noqa: PLC0415
 
     buffer = io.BytesIO()

@@ -29,24 +29,15 @@ def test_numbers_are_cut_where_the_user_says():
     assert found.chance == pytest.approx(1 / 3)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "=3,4",
-        "age=30",
-        "age=30,16",
-        "age=30,30",
-        "age=old,young",
-        "age=",
-        "age=nan,3",
-        "skin+tone",
-        "a,b",
-    ],
-)
-def test_what_names_no_attribute_is_refused(text):
-    with pytest.raises(ConfigError):
-        Attribute.parse(text)
+def test_what_names_no_attribute_is_refused():
+    for text in (
+        "", "=3,4", "age=30", "age=30,16", "age=30,30", "age=old,young", "age=", "age=nan,3", "skin+tone", "a,b",
+    ):  # fmt: skip
+        with pytest.raises(ConfigError):
+            Attribute.parse(text)
+    for texts in (["race", "age=16,30", "race"], list("abcdef")):
+        with pytest.raises(ConfigError):
+            parse_attributes(texts)
 
 
 @pytest.mark.parametrize(
@@ -78,16 +69,7 @@ def test_a_column_is_found_or_the_others_are_named():
     assert "plan" in str(error.value.hint)
 
 
-def test_an_attribute_is_named_once():
-    with pytest.raises(ConfigError):
-        parse_attributes(["race", "age=16,30", "race"])
-    with pytest.raises(ConfigError):
-        parse_attributes(list("abcdef"))
-
-
-@pytest.mark.parametrize(
-    "content", [{}, {"name": "a"}, "gender", {"name": "a", "bands": ["x"], "classes": []}]
-)
-def test_a_card_of_a_stranger_is_no_attribute(content):
-    with pytest.raises(ValueError, match="no attribute"):
-        Attribute.from_dict(content)
+def test_a_card_of_a_stranger_is_no_attribute():
+    for content in ({}, {"name": "a"}, "gender", {"name": "a", "bands": ["x"], "classes": []}):
+        with pytest.raises(ValueError, match="no attribute"):
+            Attribute.from_dict(content)

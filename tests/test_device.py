@@ -20,7 +20,6 @@ from privface.cli.main import app
 from privface.device import Device
 from privface.errors import ConfigError, OutputError
 from privface.models import Protector, load_matcher
-from privface.models.protectors import load_protector
 from privface.options import AuditOptions
 from privface.pipeline import build_auditor
 from privface.protect.manifest import read_manifest
@@ -33,29 +32,16 @@ BF16 = Device("cpu", "bf16")
 def gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is sent to a GPU is noted and stays where it is."""
     sent: list[str] = []
+    for kind, name in ((Tensor, "tensor"), (nn.Module, "network")):
 
-    def noting(kind: type, name: str) -> None:
-        true = kind.to
-
-        def to(self: Any, *args: Any, **options: Any) -> Any:
+        def to(self: Any, *args: Any, true: Any = kind.to, name: str = name, **options: Any) -> Any:
             if args and str(args[0]).startswith("cuda"):
                 sent.append(name)
                 return self
             return true(self, *args, **options)
 
         monkeypatch.setattr(kind, "to", to)
-
-    noting(Tensor, "tensor")
-    noting(nn.Module, "network")
     return sent
-
-
-@pytest.fixture
-def visible(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Torch says that it sees one GPU."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
 
 
 @pytest.mark.parametrize("units", [True, False])
@@ -66,28 +52,22 @@ def test_a_cpu_computes_in_bf16_where_it_has_units_for_it(units: bool, monkeypat
     assert Device.choose("auto", "fp32").is_plain
 
 
-@pytest.mark.usefixtures("visible")
-def test_a_gpu_is_taken_where_there_is_one() -> None:
+def test_a_gpu_is_taken_where_there_is_one_and_what_there_is_not_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     assert Device.choose() == Device("cuda", "bf16")
     assert str(Device.choose("cuda:0", "fp16")) == "cuda:0-fp16"
-
-
-@pytest.mark.parametrize(
-    ("name", "precision", "told"),
-    [
+    for name, precision, told in (
         ("gpu", "auto", "device is 'gpu'"),
         ("cpu:1", "auto", "device is 'cpu:1'"),
         ("cuda:x", "auto", "device is 'cuda:x'"),
         ("cuda:1", "auto", "torch sees 1 GPUs"),
         ("cpu", "fp16", "CPUs compute slowly"),
         ("cpu", "int8", "precision is 'int8'"),
-    ],
-)
-@pytest.mark.usefixtures("visible")
-def test_what_there_is_not_is_refused(name: str, precision: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=told) as caught:
-        Device.choose(name, precision)
-    assert caught.value.hint
+    ):
+        with pytest.raises(ConfigError, match=told):
+            Device.choose(name, precision)
 
 
 def test_a_protector_in_bf16_gives_nearly_the_same_faces_and_says_what_it_is(world: World) -> None:
@@ -154,11 +134,6 @@ def test_attackers_learn_on_the_gpu(gpu: list[str]) -> None:
     recoverer = ImageRecoverer(epochs=1, device=Device("cuda"))
     recoverer.fit(images, images, people, images, images, seed=0)
     assert gpu == ["network", *["tensor"] * 4], "two batches of pairs"
-
-
-def test_an_exported_file_computes_on_the_cpu_alone(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="computes on the CPU in fp32"):
-        load_protector(tmp_path / "model.onnx", device="cpu", precision="bf16")
 
 
 def test_the_command_line_protects_in_bf16(world: World, tmp_path: Path) -> None:

@@ -33,18 +33,11 @@ def encoded(image: Image.Image, form: str, **options) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".PNG"])
-def test_lossless_formats_keep_every_pixel(photo, suffix):
-    np.testing.assert_array_equal(decode_image(encode_image(photo, suffix)), photo)
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
-def test_lossy_formats_stay_near(photo, suffix):
-    # WebP stores chroma at half resolution
-    assert np.abs(decode_image(encode_image(photo, suffix)).astype(int) - photo).mean() < 4
-
-
-def test_unknown_suffix_is_refused(photo):
+def test_lossless_formats_keep_every_pixel_and_lossy_ones_stay_near(photo):
+    for suffix in (".png", ".bmp", ".tif", ".PNG"):
+        np.testing.assert_array_equal(decode_image(encode_image(photo, suffix)), photo)
+    for suffix in (".jpg", ".webp"):  # WebP stores chroma at half resolution
+        assert np.abs(decode_image(encode_image(photo, suffix)).astype(int) - photo).mean() < 4
     with pytest.raises(ImageError, match=r"Cannot write '\.gif' images"):
         encode_image(photo, ".gif")
 
@@ -84,17 +77,11 @@ def test_nothing_of_the_file_but_pixels_is_written(photo, suffix):
         assert not {"exif", "xmp", "comment", "icc_profile", "Author"} & set(image.info)
 
 
-@pytest.mark.parametrize(
-    ("data", "fragment"),
-    [(b"", "empty"), (b"hello", "not an image"), (b"\x89PNG\r\n\x1a\n", "a"), (b"\xff\xd8\xff\xe0\x00", "a")],
-)
-def test_bytes_that_are_no_image_are_refused(data, fragment):
-    with pytest.raises(ImageError, match=fragment):
-        decode_image(data)
-
-
 def test_every_truncation_is_an_image_error(photo):
     """A decoder may leak any exception on damaged input; none may pass."""
+    for data in (b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0\x00"):
+        with pytest.raises(ImageError):
+            decode_image(data)
     for suffix in (".jpg", ".png", ".webp", ".bmp", ".tif"):
         whole = encode_image(photo, suffix)
         for share in (0.1, 0.4, 0.7):
@@ -102,12 +89,9 @@ def test_every_truncation_is_an_image_error(photo):
                 decode_image(whole[: int(len(whole) * share)])
 
 
-def test_pixel_limit_is_checked_before_decoding(photo):
+def test_pixel_limit_is_checked_before_decoding_and_a_missing_file_is_named(photo, tmp_path):
     with pytest.raises(ImageTooLargeError, match=r"24 x 24 = 576 pixels, above the limit of 500"):
-        decode_image(encode_image(photo, ".png"), max_pixels=500)
-
-
-def test_missing_file_is_named(tmp_path):
+        decode_image(encode_image(photo, ".png")[:60], max_pixels=500)
     with pytest.raises(ImageError, match=r"none\.png: cannot be read \(No such file"):
         decode_image(tmp_path / "none.png")
 
@@ -146,7 +130,7 @@ def test_list_is_sorted_and_leaves_hidden_files_out(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["EPS", "PPM", "TGA", "PCX", "ICO", "JPEG2000", "PDF"])
-def test_formats_that_nobody_asked_for_are_not_decoded(form: str) -> None:
+def test_formats_that_nobody_asked_for_are_not_decoded(form):
     """A file named .png may be anything; Pillow would run Ghostscript on PostScript."""
     buffer = io.BytesIO()
     Image.new("RGB", (32, 32), (200, 30, 60)).save(buffer, form)

@@ -30,6 +30,7 @@ def test_ssim_is_scikit_image_s(pair):
         for x, y in zip(a.numpy(), b.numpy(), strict=True)
     ]
     assert float(ssim(a, b)) == pytest.approx(np.mean(expected), abs=1e-9)
+    assert float(ssim(a, a)) == pytest.approx(1.0)
 
 
 def test_ssim_agrees_with_the_audit_on_grey_photos():
@@ -40,13 +41,6 @@ def test_ssim_agrees_with_the_audit_on_grey_photos():
     before, after = (np.repeat(x, 3, axis=3) for x in (grey, noisy))
     unit = [torch.from_numpy(x.transpose(0, 3, 1, 2) / 255.0) for x in (before, after)]
     assert float(ssim(*unit)) == pytest.approx(float(np.mean(audited_ssim(before, after))), abs=2e-3)
-
-
-def test_ssim_is_one_for_equal_and_symmetric(pair):
-    a, b = pair
-    assert float(ssim(a, a)) == pytest.approx(1.0)
-    assert float(ssim(a, b)) == pytest.approx(float(ssim(b, a)))
-    assert float(ssim(a, b)) < 0.99
 
 
 def test_reconstruction_is_the_weighted_sum_of_its_terms(pair):
@@ -65,18 +59,20 @@ def test_tone_sees_regions_and_not_detail():
     assert float(loss(grey + 0.1, grey)) == pytest.approx(0.2, rel=1e-5)
 
 
-def test_reconstruction_gradient_leads_towards_the_original(pair):
-    a, b = pair
-    moved = b.clone().requires_grad_()
-    loss = ReconstructionLoss(l1=0.0, l2=1.0, ssim=0.2)
-    loss(moved, a).backward()
-    assert float(loss(b - 1.0 * moved.grad, a)) < float(loss(b, a))
-
-
-@pytest.mark.parametrize("weights", [{"l1": 0.0}, {"l1": -1.0, "l2": 2.0}, {"ssim": -0.1}])
-def test_reconstruction_refuses_senseless_weights(weights):
-    with pytest.raises(ConfigError, match="none may be negative"):
-        ReconstructionLoss(**weights)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ReconstructionLoss(l1=0.0),
+        lambda: ReconstructionLoss(l1=-1.0, l2=2.0),
+        lambda: ReconstructionLoss(ssim=-0.1),
+        lambda: MatchingLoss(margin=-1.0),
+        lambda: MatchingLoss(margin=1.5),
+        lambda: AttributeLoss("confuse"),  # type: ignore[arg-type]
+    ],
+)
+def test_senseless_settings_are_refused(make):
+    with pytest.raises(ConfigError):
+        make()
 
 
 @given(angle=st.floats(0, math.pi), scale=st.floats(0.1, 10), margin=st.floats(-0.9, 1.0))
@@ -96,12 +92,6 @@ def test_matching_pulls_the_protected_side_only():
     assert protected.grad[0, 0] < 0  # a descent step moves it towards the original
 
 
-@pytest.mark.parametrize("margin", [-1.0, 1.5])
-def test_matching_refuses_a_margin_that_is_no_cosine(margin):
-    with pytest.raises(ConfigError, match="no cosine"):
-        MatchingLoss(margin=margin)
-
-
 def test_uninformative_is_zero_at_a_fair_coin_and_symmetric():
     loss, genders = AttributeLoss("uninformative"), torch.tensor([0, 1])
     assert float(loss(torch.zeros(2), genders)) == pytest.approx(0.0, abs=1e-7)
@@ -109,34 +99,27 @@ def test_uninformative_is_zero_at_a_fair_coin_and_symmetric():
     expected = (math.log1p(math.exp(z)) + math.log1p(math.exp(-z))) / 2 - math.log(2)
     assert float(loss(torch.tensor([z, -z]), genders)) == pytest.approx(expected, abs=1e-6)
     assert float(loss(torch.tensor([-z, z]), genders)) == pytest.approx(expected, abs=1e-6)
-
-
-def test_uninformative_gradient_leads_to_zero():
     logits = torch.tensor([2.0, -0.5], requires_grad=True)
-    AttributeLoss("uninformative")(logits, torch.tensor([0, 1])).backward()
+    loss(logits, genders).backward()
     assert torch.equal(logits.grad.sign(), logits.detach().sign())
 
 
 def test_flip_wants_the_opposite_gender():
     loss, genders = AttributeLoss("flip"), torch.tensor([0, 1])
     for z in (-2.0, 0.0, 3.0):
-        expected = (math.log1p(math.exp(-z)) + math.log1p(math.exp(-z))) / 2
+        expected = math.log1p(math.exp(-z))
         assert float(loss(torch.tensor([z, -z]), genders)) == pytest.approx(expected, rel=1e-5)
     logits = torch.zeros(2, requires_grad=True)
     loss(logits, genders).backward()
     assert logits.grad[0] < 0 < logits.grad[1]  # descent makes the woman look male and the man female
 
 
-def test_align_is_zero_for_equal_distributions_only():
+def test_align_is_zero_for_equal_distributions_only_and_ignores_the_scale_of_features():
     loss, genders = AttributeLoss("align"), torch.tensor([0, 0, 0, 1, 1, 1])
     same = torch.tensor([1.0, 2.0, 3.0, 3.0, 1.0, 2.0])
     assert float(loss(same, genders)) == pytest.approx(0.0, abs=1e-9)
     assert float(loss(same + genders, genders)) > 0.1  # another mean
     assert float(loss(torch.where(genders == 1, 2 + 3 * (same - 2), same), genders)) > 0.1  # another spread
-
-
-def test_align_adds_features_and_ignores_their_scale():
-    loss, genders = AttributeLoss("align"), torch.tensor([0, 0, 0, 1, 1, 1])
     features = torch.from_numpy(np.random.default_rng(2).normal(size=(6, 5))).float()
     logits = features[:, 0]
     alone, both = float(loss(logits, genders)), float(loss(logits, genders, features))
@@ -175,10 +158,15 @@ def _aligned_after(kind: str, batches: int = 300) -> tuple[AlignmentLoss, float]
     return loss, last
 
 
-def test_alignment_sees_means_and_spreads_and_little_where_nothing_differs():
-    figures = {kind: _aligned_after(kind)[1] for kind in ("nothing", "mean", "spread")}
-    assert 0 <= figures["nothing"] < 0.01
-    assert min(figures["mean"], figures["spread"]) > 10 * figures["nothing"]
+def test_alignment_sees_means_and_spreads_and_leads_wide_rows_inwards_and_narrow_ones_outwards():
+    (_, nothing), (_, mean), (loss, spread) = map(_aligned_after, ("nothing", "mean", "spread"))
+    assert 0 <= nothing < 0.01
+    assert min(mean, spread) > 10 * nothing
+    rows, genders = _embeddings("spread", seed=999)
+    rows.requires_grad_()
+    loss(rows, genders).backward()
+    outwards = (rows.grad * rows.detach().sign())[:, 0]  # what descent takes away from |x|
+    assert float(outwards[genders == 1].mean()) > 0 > float(outwards[genders == 0].mean())
 
 
 def test_alignment_of_spreads_alone_is_the_formula():
@@ -193,15 +181,6 @@ def test_alignment_of_spreads_alone_is_the_formula():
     assert value == pytest.approx((2 * (2 / 3) ** 2 + 2 * 2**2) / 4 / 4, rel=1e-4)
 
 
-def test_alignment_leads_wide_rows_inwards_and_narrow_ones_outwards():
-    loss, _ = _aligned_after("spread")
-    rows, genders = _embeddings("spread", seed=999)
-    rows.requires_grad_()
-    loss(rows, genders).backward()
-    outwards = (rows.grad * rows.detach().sign())[:, 0]  # what descent takes away from |x|
-    assert float(outwards[genders == 1].mean()) > 0 > float(outwards[genders == 0].mean())
-
-
 def test_alignment_says_nothing_until_it_has_seen_enough_of_both():
     loss = AlignmentLoss(12)
     rows, genders = _embeddings("mean")
@@ -214,8 +193,3 @@ def test_alignment_says_nothing_until_it_has_seen_enough_of_both():
     assert float(value.detach()) > 0
     value.backward()
     assert torch.isfinite(rows.grad).all()
-
-
-def test_unknown_objective_is_refused():
-    with pytest.raises(ConfigError, match="'confuse' does not exist"):
-        AttributeLoss("confuse")  # type: ignore[arg-type]

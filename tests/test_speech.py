@@ -109,12 +109,9 @@ def test_wav_files_of_any_type_and_rate_are_read(kind, tmp_path):
     assert ratio(found[500:-500], tone()[500:-500]) > 25
 
 
-def test_written_files_are_read_back(tmp_path):
+def test_written_files_are_read_back_and_what_is_no_speech_is_refused(tmp_path):
     write_wav(tmp_path / "deep" / "b.wav", tone())
     np.testing.assert_allclose(read_wav(tmp_path / "deep" / "b.wav"), tone(), atol=1e-4)
-
-
-def test_what_is_no_speech_is_refused(tmp_path):
     with pytest.raises(DataError, match="No such file"):
         read_wav(tmp_path / "none.wav")
     (tmp_path / "text.wav").write_text("no sound")

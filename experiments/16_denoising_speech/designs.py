@@ -11,7 +11,6 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +104,7 @@ def main() -> None:
             start = time.perf_counter()
             design = {"network": {}, "batch": 8, "power": POWER, "floor": True, **DESIGNS[name]}
             change_what_is_seen(design["power"], floor=design["floor"])
-            settings = replace(run.SETTINGS, epochs=EPOCHS, batch_size=design["batch"])
+            settings = run.SETTINGS.changed(epochs=EPOCHS, batch_size=design["batch"])
             config = variant("denoising", **{**DESIGN, **design["network"]})
             trained = train_speech(root / "clean", root / str(number), config, settings, pieces=PIECES)
             seconds = time.perf_counter() - start

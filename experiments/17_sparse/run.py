@@ -9,7 +9,6 @@ above that of the same network with a dense code.
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ def work(folder: Path) -> dict[str, Any]:
         network = family.fit(
             variant("fully-connected", shape=(1, 8, 8), code=CODE, hidden=(256,), kind="sparse"),
             parts,
-            replace(settings, penalty=penalty),
+            settings.changed(penalty=penalty),
         )
         code = family.codes(network, parts.test)
         found = family.mse(family.reproduce(network, parts.test), parts.test)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -79,7 +79,7 @@ class Learning:
         """The schedule; the penalty is that of the network's code where none is asked for."""
         from privface.training import FitSettings  # noqa: PLC0415
 
-        own = {one.name: getattr(self, one.name) for one in fields(FitSettings) if hasattr(self, one.name)}
+        own = {name: getattr(self, name) for name in FitSettings.model_fields if hasattr(self, name)}
         return FitSettings(**{**own, "penalty": penalty if self.penalty is None else self.penalty})
 
 

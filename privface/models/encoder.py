@@ -5,34 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from privface.models.networks import ResidualBlock
 
 KIND = "encoder"
 """What :func:`~privface.models.checkpoint.save_network` writes on the card."""
-
-
-class _Block(nn.Module):
-    """Two 3x3 convolutions with a shortcut (He et al., CVPR 2016)."""
-
-    def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.AvgPool2d(stride) if stride > 1 else nn.Identity(),
-                nn.Conv2d(inputs, outputs, 1, bias=False),
-                nn.BatchNorm2d(outputs),
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = F.relu(self.norm1(self.conv1(x)))
-        result: Tensor = F.relu(self.norm2(self.conv2(inner)) + self.shortcut(x))
-        return result
 
 
 class FaceEncoder(nn.Module):
@@ -61,7 +39,8 @@ class FaceEncoder(nn.Module):
         size = channels[0]
         for stage, (width, count) in enumerate(zip(channels, blocks, strict=True)):
             for number in range(count):
-                layers.append(_Block(size, width, stride=2 if stage and not number else 1))
+                stride = 2 if stage and not number else 1
+                layers.append(ResidualBlock(size, width, stride=stride, batch_norm=True))
                 size = width
         self.blocks = nn.Sequential(*layers)
         side = 28 // 2 ** (len(channels) - 1)

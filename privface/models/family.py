@@ -8,27 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from typing import Any, ClassVar, Final, Literal, Self, get_args
+from typing import Any, ClassVar, Final, Literal, Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from privface.errors import ModelError
+from privface.config import MadeSettings
+from privface.errors import ConfigError, ModelError
 from privface.models.inputs import luminance
 from privface.models.parts import CODES, CodeKind, Corruption, CorruptionKind, GaussianCode, Noise, Pass
 from privface.models.protectable import Protectable
 from privface.records import InputSpec
 
-Architecture = Literal["fully-connected", "convolutional"]
 Upsampling = Literal["transposed", "nearest", "bilinear"]
-Output = Literal["sigmoid", "linear", "mask"]
 
 
-@dataclass(frozen=True)
-class AutoencoderConfig:
+class AutoencoderConfig(MadeSettings):
     """Everything that decides an autoencoder's shape and what it does while it learns.
 
     Attributes:
@@ -54,65 +52,49 @@ class AutoencoderConfig:
             MICCAI 2015); for convolutional networks whose code is a map. Then the code alone does not hold the image.
     """
 
-    architecture: Architecture = "convolutional"
-    shape: tuple[int, int, int] = (3, 64, 64)
-    code: int = 64
-    hidden: tuple[int, ...] = (256,)
-    width: int = 16
-    depth: int = 3
-    blocks: int = 1
+    architecture: Literal["fully-connected", "convolutional"] = "convolutional"
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt] = (3, 64, 64)
+    code: PositiveInt = 64
+    hidden: tuple[PositiveInt, ...] = (256,)
+    width: PositiveInt = 16
+    depth: PositiveInt = 3
+    blocks: PositiveInt = 1
     upsampling: Upsampling = "nearest"
     flat: bool = False
-    dropout: float = 0.0
-    code_dropout: float = 0.0
+    dropout: float = Field(0.0, ge=0, lt=1)
+    code_dropout: float = Field(0.0, ge=0, lt=1)
     kind: CodeKind = "plain"
     corruption: CorruptionKind = "none"
-    level: float = 0.0
-    spread: float = 0.0
+    level: float = Field(0.0, ge=0, le=1)
+    spread: float = Field(0.0, ge=0, le=1)
     grey: bool = False
-    output: Output = "sigmoid"
+    output: Literal["sigmoid", "linear", "mask"] = "sigmoid"
     bypass: bool = False
 
-    def __post_init__(self) -> None:
-        # YAML gives lists; the record is hashable and compares equal after a round trip
-        object.__setattr__(self, "shape", tuple(int(x) for x in self.shape))
-        object.__setattr__(self, "hidden", tuple(int(x) for x in self.hidden))
-        counts = {name: getattr(self, name) for name in ("code", "width", "depth", "blocks")}
-        counts |= {"shape": min(self.shape, default=0), "hidden": min(self.hidden, default=1)}
-        problems = [f"{name}={value!r}" for name, value in counts.items() if value < 1]
-        shares = {"dropout": self.dropout, "code_dropout": self.code_dropout}
-        problems += [f"{name}={value:g}" for name, value in shares.items() if not 0.0 <= value < 1.0]
-        choices = {"architecture": Architecture, "upsampling": Upsampling, "kind": CodeKind, "output": Output}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in get_args(allowed):
-                problems.append(f"{name}={getattr(self, name)!r}")
-        if len(self.shape) != 3:
-            problems.append(f"shape={self.shape}")
-        if self.grey and self.shape[0] != 3:
-            problems.append(f"grey with {self.shape[0]} channels")
-        if self.grey and self.output == "mask":
-            problems.append("grey with output='mask'")
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ConfigError as error:
+            hint = f"Settings: {', '.join(type(self).model_fields)}; docs/autoencoders.md lists the choices."
+            raise ModelError(error.message, hint=hint) from error
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.grey and (self.shape[0] != 3 or self.output == "mask"):
+            raise ValueError("grey is for three channels, and not for a mask")
         if self.bypass and (self.architecture != "convolutional" or self.flat):
-            problems.append("bypass without a code that is a map")
-        if problems:
-            raise ModelError(
-                f"An autoencoder cannot have {', '.join(problems)}.",
-                hint="Counts start at 1, shares lie in [0, 1); docs/autoencoders.md lists the choices.",
-            )
-        if (
-            self.architecture == "convolutional"
-            and self.flat
-            and any(s % 2**self.depth for s in self.shape[1:])
-        ):
-            raise ModelError(
-                f"{self.shape[1]} x {self.shape[2]} pixels cannot be halved {self.depth} times.",
-                hint=f"Use sides divisible by {2**self.depth}, or fewer halvings.",
-            )
+            raise ValueError("bypass needs a code that is a map")
+        if self.level > 0.95 and self.corruption != "gaussian":
+            raise ValueError(f"level {self.level:g} of {self.corruption} leaves less than a twentieth")
+        halved = self.architecture == "convolutional" and self.flat
+        if halved and any(side % 2**self.depth for side in self.shape[1:]):
+            raise ValueError(f"{self.shape[1]} x {self.shape[2]} pixels cannot be halved {self.depth} times")
+        return self
 
 
 VARIANTS: Final[Mapping[str, AutoencoderConfig]] = {
-    "linear": AutoencoderConfig("fully-connected", hidden=(), output="linear"),
-    "fully-connected": AutoencoderConfig("fully-connected"),
+    "linear": AutoencoderConfig(architecture="fully-connected", hidden=(), output="linear"),
+    "fully-connected": AutoencoderConfig(architecture="fully-connected"),
     "convolutional": AutoencoderConfig(flat=True),
     "deconvolutional": AutoencoderConfig(flat=True, upsampling="transposed"),
     "dropout": AutoencoderConfig(flat=True, dropout=0.1, code_dropout=0.3),
@@ -134,13 +116,7 @@ def variant(name: str, **changes: Any) -> AutoencoderConfig:
     """
     if name not in VARIANTS:
         raise ModelError(f"There is no autoencoder {name!r}.", hint=f"Choose among {', '.join(VARIANTS)}.")
-    try:
-        return replace(VARIANTS[name], **changes)
-    except TypeError as error:
-        raise ModelError(
-            f"An autoencoder has no setting {str(error).rsplit(' ', 1)[-1]}.",
-            hint=f"Settings: {', '.join(asdict(VARIANTS[name]))}.",
-        ) from error
+    return VARIANTS[name].changed(**changes)
 
 
 class Autoencoder(Protectable):
@@ -158,12 +134,7 @@ class Autoencoder(Protectable):
     def __init__(self, config: AutoencoderConfig | Mapping[str, Any]) -> None:
         super().__init__()
         if not isinstance(config, AutoencoderConfig):
-            try:
-                config = AutoencoderConfig(**config)
-            except TypeError as error:
-                raise ModelError(
-                    f"These are no settings of an autoencoder: {error}.", hint="Start from variant()."
-                ) from error
+            config = AutoencoderConfig(**config)
         self.settings = config
         self.corruption = Corruption(config.corruption, level=config.level, spread=config.spread)
         self.code = CODES[config.kind]()
@@ -175,8 +146,7 @@ class Autoencoder(Protectable):
     @property
     def config(self) -> dict[str, Any]:
         """Constructor arguments as plain values, for the card beside the weights."""
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.settings).items()}
-        return {"config": plain}
+        return {"config": self.settings.model_dump(mode="json")}
 
     @property
     def multiple(self) -> int:

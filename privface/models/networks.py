@@ -11,32 +11,45 @@ from torch import Tensor, nn
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with a shortcut (He et al., CVPR 2016), optionally halving the resolution.
 
-    GroupNorm instead of BatchNorm: an adversary sees batches of protected images whose statistics drift
-    while the protector learns, and running averages would lag behind them. Separable convolutions filter each
+    GroupNorm instead of BatchNorm, but for ``batch_norm``: an adversary sees batches of protected images whose statistics
+    drift while the protector learns, and running averages would lag behind them. Separable convolutions filter each
     channel by itself and then mix the channels of each pixel (Chollet, CVPR 2017).
     """
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, separable: bool = False) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        stride: int = 1,
+        separable: bool = False,
+        batch_norm: bool = False,
+    ) -> None:
         super().__init__()
         convolution = _separable if separable else _full
+        norm = nn.BatchNorm2d if batch_norm else _group_norm
         self.conv1 = convolution(inputs, outputs, stride)
-        self.norm1 = nn.GroupNorm(max(1, outputs // 8), outputs)
+        self.norm1 = norm(outputs)
         self.conv2 = convolution(outputs, outputs, 1)
-        self.norm2 = nn.GroupNorm(max(1, outputs // 8), outputs)
+        self.norm2 = norm(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
+            pool = nn.AvgPool2d(stride, ceil_mode=not batch_norm, count_include_pad=False)
             self.shortcut = nn.Sequential(
-                nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False)
-                if stride > 1
-                else nn.Identity(),
-                nn.Conv2d(inputs, outputs, 1, bias=False),
+                pool if stride > 1 else nn.Identity(), nn.Conv2d(inputs, outputs, 1, bias=False)
             )
+            if batch_norm:
+                self.shortcut.append(nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, inputs, H, W)`` to ``(N, outputs, H / stride, W / stride)``."""
         out = F.relu(self.norm1(self.conv1(x)))
         result: Tensor = F.relu(self.norm2(self.conv2(out)) + self.shortcut(x))
         return result
+
+
+def _group_norm(channels: int) -> nn.Module:
+    return nn.GroupNorm(max(1, channels // 8), channels)
 
 
 def _full(inputs: int, outputs: int, stride: int) -> nn.Module:

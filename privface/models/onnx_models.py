@@ -45,9 +45,6 @@ class OnnxProtector:
         size: Side of the aligned faces it takes and gives, in pixels.
         strength: Scale of the change, built in.
         metadata: What the file says of itself.
-
-    Raises:
-        ModelError: If it is no ONNX model, or none of privface's.
     """
 
     def __init__(
@@ -70,12 +67,7 @@ class OnnxProtector:
 
     @classmethod
     def load(cls, model: Path | str) -> OnnxProtector:
-        """Read a file of :func:`~privface.models.export.export_protector`, or ``bundled:erased``.
-
-        Raises:
-            ModelError: If it is missing, no ONNX file, or none of privface's.
-            CheckpointError: If a model of the package is not what was shipped.
-        """
+        """Read a file of :func:`~privface.models.export.export_protector`, or ``bundled:erased``."""
         if is_bundled(model):
             folder = model_folder(model)
             return cls((folder / GRAPH).read_bytes(), str(model), _weights(folder))
@@ -89,11 +81,7 @@ class OnnxProtector:
         return OnnxProtector, (self._content, self._name, self._weights)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Protect aligned RGB images ``(N, 3, size, size)`` in [0, 1]; same shape and range out.
-
-        Raises:
-            InputRangeError: If shape, type or range break the contract.
-        """
+        """Protect aligned RGB images ``(N, 3, size, size)`` in [0, 1]; same shape and range out."""
         require_unit_images(images, what="images to protect")
         return session_outputs(self._session, images, name=self._name)
 
@@ -107,12 +95,7 @@ class OnnxMatcher:
 
     @classmethod
     def load(cls, spec: str) -> OnnxMatcher:
-        """The matcher of the package, or ``onnx:FILE[@SIDECAR.yaml]``; others need torch.
-
-        Raises:
-            ModelError: If it cannot be loaded.
-            CheckpointError: If the matcher of the package is not what was shipped.
-        """
+        """The matcher of the package, or ``onnx:FILE[@SIDECAR.yaml]``; others need torch."""
         kind, _, rest = spec.partition(":")
         if spec == DEFAULT_MATCHER:
             folder = bundled_folder(spec)
@@ -132,12 +115,7 @@ class OnnxMatcher:
         return cls(open_session(found["onnx_path"]), **{name: found[name] for name in names})
 
     def embed(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Embeddings ``(N, D)``, not normalised, for ``(N, 3, H, W)`` in [0, 1].
-
-        Raises:
-            InputRangeError: If shape or range break the contract.
-            ModelError: If the network refuses the input its InputSpec describes.
-        """
+        """Embeddings ``(N, D)``, not normalised, for ``(N, 3, H, W)`` in [0, 1]."""
         require_unit_images(images, what=f"images for {self.name}")
         return session_outputs(self._session, array_input(images, self.spec), name=self.name)
 

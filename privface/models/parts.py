@@ -17,8 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from privface.errors import ModelError
-
 CorruptionKind: TypeAlias = Literal["none", "dropout", "gaussian", "salt-and-pepper"]
 CodeKind: TypeAlias = Literal["plain", "sparse", "variational"]
 
@@ -87,24 +85,10 @@ class Corruption(nn.Module):
         level: Share of the values, or the noise's standard deviation in units of the [0, 1] range.
         spread: Each image's level is drawn from ``level * (1 - spread)`` to ``level * (1 + spread)``, so that
             one network serves more than one level; in [0, 1].
-
-    Raises:
-        ModelError: If the kind is unknown or a number out of range.
     """
 
     def __init__(self, kind: CorruptionKind = "gaussian", *, level: float = 0.1, spread: float = 0.0) -> None:
         super().__init__()
-        limit = 1.0 if kind == "gaussian" else 0.95
-        if kind not in ("none", "dropout", "gaussian", "salt-and-pepper"):
-            raise ModelError(
-                f"corruption={kind!r} does not exist.",
-                hint="Choose none, dropout, gaussian or salt-and-pepper.",
-            )
-        if not 0.0 <= level <= limit or not 0.0 <= spread <= 1.0:
-            raise ModelError(
-                f"corruption level {level:g}, spread {spread:g}: level must lie in [0, {limit:g}], spread in [0, 1].",
-                hint="0.1 to 0.3 are usual levels.",
-            )
         self.kind, self.level, self.spread = kind, level, spread
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -308,7 +308,7 @@ def _speech_config(config: AutoencoderConfig) -> AutoencoderConfig:
             "Speech of any length needs a convolutional network whose code is a map.",
             hint="Use --variant denoising.",
         )
-    return replace(config, shape=(2, BANDS, FRAMES), corruption="none", level=0.0, spread=0.0, output="mask")
+    return config.changed(shape=(2, BANDS, FRAMES), corruption="none", level=0.0, spread=0.0, output="mask")
 
 
 def _held_out(keys: Sequence[str]) -> NDArray[np.bool_]:

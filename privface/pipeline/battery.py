@@ -124,7 +124,7 @@ class _FamilyRecoverer(nn.Module):
         super().__init__()
         multiple = 2**config.depth if config.architecture == "convolutional" else 1
         self._side = side + -side % multiple
-        self.network = Autoencoder(replace(config, shape=(3, self._side, self._side), output="sigmoid"))
+        self.network = Autoencoder(config.changed(shape=(3, self._side, self._side), output="sigmoid"))
         self.penalty: torch.Tensor | float = 0.0
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

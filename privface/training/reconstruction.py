@@ -12,9 +12,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
-from privface.errors import ConfigError, TrainingError
+from privface.config import MadeSettings
+from privface.errors import TrainingError
 from privface.models import Autoencoder
 from privface.training.checkpoint import read_checkpoint, write_checkpoint
 from privface.training.loop import Progress, descend
@@ -43,8 +45,7 @@ class UnitSource:
         return self._images[index]
 
 
-@dataclass(frozen=True)
-class FitSettings:
+class FitSettings(MadeSettings):
     """How an autoencoder learns.
 
     Attributes:
@@ -62,24 +63,13 @@ class FitSettings:
         ConfigError: If a number is out of range or the loss unknown.
     """
 
-    epochs: int = 20
-    batch_size: int = 32
-    learning_rate: float = 2e-3
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = 0.0
     loss: Loss = "mse"
-    penalty: float = 1.0
+    penalty: float = Field(1.0, ge=0)
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.loss not in _LOSSES:
-            raise ConfigError(
-                f"loss={self.loss!r} does not exist.", hint=f"Choose among {', '.join(_LOSSES)}."
-            )
-        if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0 or self.penalty < 0:
-            raise ConfigError(
-                f"epochs {self.epochs}, batch_size {self.batch_size}, learning_rate {self.learning_rate:g},"
-                f" penalty {self.penalty:g}: the first two start at 1, the rate above 0, the penalty at 0."
-            )
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,9 @@ import lightning_fabric as lf
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from torch import Tensor, nn
 
-from privface.config import LoopOptions, refused
+from privface.config import LoopOptions, MadeSettings
 from privface.data.sampling import balanced_indices
 from privface.descent import moving_average, set_rate
 from privface.device import Device
@@ -28,7 +27,7 @@ from privface.training.source import ImageSource, Prefetcher, step_generator
 from privface.training.step import StepLosses, TrainingStep
 
 
-class LoopSettings(LoopOptions):
+class LoopSettings(MadeSettings, LoopOptions):
     """The schedule, and the seed of order, views and initial weights.
 
     Raises:
@@ -36,12 +35,6 @@ class LoopSettings(LoopOptions):
     """
 
     seed: int = 0
-
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise refused(error, where="loop") from error
 
 
 @dataclass(frozen=True)

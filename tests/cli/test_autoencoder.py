@@ -143,7 +143,7 @@ def test_wrong_use_is_refused(photos, tmp_path):
         (("train", photos, "--out", tmp_path / "full"), OutputError, "is not an empty folder"),
         (("train", tmp_path / "few", "--out", tmp_path / "m"), DataError, "10 are needed"),
         (("train", photos, "--out", tmp_path / "m", "--variant", "quantum"), ModelError, "no autoencoder"),
-        (("train", photos, "--out", tmp_path / "m", "--set", "bredth=3"), ModelError, "no setting"),
+        (("train", photos, "--out", tmp_path / "m", "--set", "bredth=3"), ModelError, "bredth"),
         (("train", photos, "--out", tmp_path / "m", "--set", "code"), ConfigError, "key=value"),
         (("train", photos, "--out", tmp_path / "m", "--size", 30), ModelError, "cannot be halved"),
         (("train", photos, "--out", tmp_path / "m", "--resume"), CheckpointError, "to resume from"),

@@ -40,55 +40,34 @@ def test_the_embedding_is_the_code_of_any_of_the_family(name, tmp_path, make_ima
     assert not any("decoder" in weight for weight in reader.state_dict()), "what decodes is not kept"
 
 
-def test_a_grey_one_is_shown_grey(tmp_path, make_images):
-    saved(tmp_path / "a", shape=(1, 16, 16))
-    assert load_matcher(f"autoencoder:{tmp_path / 'a'}").embed(make_images(2, size=16)).shape == (2, 5)
-
-
-def test_other_weights_have_another_fingerprint(tmp_path):
-    saved(tmp_path / "a")
+def test_a_grey_one_is_shown_grey_and_the_fingerprint_is_that_of_the_weights(tmp_path, make_images):
+    network = saved(tmp_path / "a", shape=(1, 16, 16))
     first = load_matcher(f"autoencoder:{tmp_path / 'a'}")
-    network = saved(tmp_path / "b")
-    assert load_matcher(f"autoencoder:{tmp_path / 'b'}").fingerprint == first.fingerprint
-    with torch.no_grad():
-        network.encoder[0].bias += 1  # type: ignore[operator]
-    save_network(tmp_path / "b", network, kind=Autoencoder.kind)
-    assert load_matcher(f"autoencoder:{tmp_path / 'b'}").fingerprint != first.fingerprint
+    assert first.embed(make_images(2, size=16)).shape == (2, 5)
+    for change in (0, 1):
+        with torch.no_grad():
+            network.encoder[0].bias += change  # type: ignore[operator]
+        save_network(tmp_path / "b", network, kind=Autoencoder.kind)
+        other = load_matcher(f"autoencoder:{tmp_path / 'b'}")
+        assert (other.fingerprint == first.fingerprint) == (change == 0)
 
 
 @pytest.mark.parametrize(
     ("what", "error", "words"),
     [
         ("nowhere", ModelError, "there is no such folder"),
-        ("empty", CheckpointError, r"has no model\.safetensors"),
-        ("a pickle", CheckpointError, "never loaded"),
         ("speech", CheckpointError, "'autoencoder' is needed"),
         ("two channels", ModelError, "reads 2 channels"),
         ("a long code", ModelError, f"8192 values .*at most {LONGEST}.*"),
-        ("not finite", CheckpointError, "not finite"),
     ],
 )
 def test_what_does_not_fit_is_refused(what, error, words, tmp_path):
     folder = tmp_path / "a"
-    if what == "empty":
-        folder.mkdir()
-    elif what == "a pickle":
-        folder.write_bytes(b"\x80\x04")
-    elif what == "speech":
+    if what == "speech":
         saved(folder, kind=SPEECH)
     elif what == "two channels":
         saved(folder, shape=(2, 16, 16))
     elif what == "a long code":
         saved(folder, "denoising", code=32, shape=(3, 64, 64))
-    elif what == "not finite":
-        network = saved(folder)
-        with torch.no_grad():
-            network.encoder[0].bias += float("nan")  # type: ignore[operator]
-        save_network(folder, network, kind=Autoencoder.kind)
     with pytest.raises(error, match=words):
         load_matcher(f"autoencoder:{folder}")
-
-
-def test_it_needs_a_folder():
-    with pytest.raises(ModelError, match="is not a model specification"):
-        load_matcher("autoencoder:")

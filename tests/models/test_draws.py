@@ -13,21 +13,12 @@ from typer.testing import CliRunner
 from privface.cli.main import app
 from privface.data import generate_faces, write_faces
 from privface.errors import ConfigError
-from privface.models import (
-    Autoencoder,
-    EnsembleSan,
-    FlowSan,
-    PrivacyNet,
-    Protector,
-    SemiAdversarialAutoencoder,
-    save_network,
-    variant,
-)
+from privface.models import Autoencoder, EnsembleSan, FlowSan, PrivacyNet, Protector, save_network, variant
 from privface.models.export import export_protector
-from privface.models.family import VARIANTS
-from privface.models.parts import MAX_DRAW, Corruption, GaussianCode, ImageNoise
+from privface.models.parts import MAX_DRAW, GaussianCode, ImageNoise
 from privface.models.protectors import load_protector
-from privface.protect import protect_folder, read_manifest
+from privface.protect import read_manifest
+from tests.models.conftest import san
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -45,13 +36,6 @@ def network(name: str, **changes: Any) -> Autoencoder:
     with torch.no_grad():  # fresh weights hardly react to their input, trained ones do
         for weight in made.parameters():
             weight.mul_(1.8)
-    return made
-
-
-def san() -> SemiAdversarialAutoencoder:
-    torch.manual_seed(6)
-    made = SemiAdversarialAutoencoder(width=4, depth=1, blocks=1)
-    torch.nn.init.normal_(made.head.weight, std=0.3)
     return made
 
 
@@ -83,12 +67,11 @@ def test_same_bytes_whatever_the_batch_the_order_and_the_threads(made):
         np.testing.assert_array_equal(protector(x), found)
     finally:
         torch.set_num_threads(1)
-    before = torch.get_rng_state()
-    torch.manual_seed(99)  # torch's global generator has no say, and is not asked
-    state = torch.get_rng_state()
-    np.testing.assert_array_equal(protector(x), found)
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.set_rng_state(before)
+    with torch.random.fork_rng():
+        torch.manual_seed(99)  # torch's global generator has no say, and is not asked
+        state = torch.get_rng_state()
+        np.testing.assert_array_equal(protector(x), found)
+        assert torch.equal(torch.get_rng_state(), state)
     assert found.shape == x.shape
     assert found.dtype == np.float32
 
@@ -111,14 +94,10 @@ def test_another_seed_another_number_and_another_photo_differ(made):
     np.testing.assert_array_equal(first.redrawn(0)(x), found["7"])
     np.testing.assert_array_equal(first.redrawn(1).redrawn(0)(x), found["7"])
     np.testing.assert_array_equal(plain(x), found["plain"])  # drawing leaves no trace in the network
-
-
-def test_the_fingerprint_says_that_it_is_randomised_and_with_which_seed():
-    made = network("variational")
-    plain = Protector(made, size=SIZE).fingerprint
-    assert Protector(made, size=SIZE, draw=7).fingerprint == f"{plain}+draw:7"
-    assert Protector(made, size=SIZE, draw=7).redrawn(3).fingerprint == f"{plain}+draw:7.3"
-    assert Protector(made, size=SIZE, draw=0, strength=0.5).fingerprint == f"{plain}+draw:0@0.5"
+    assert first.fingerprint == f"{plain.fingerprint}+draw:7"
+    assert first.redrawn(3).fingerprint == f"{plain.fingerprint}+draw:7.3"
+    weak = Protector(made, size=SIZE, draw=0, strength=0.5)
+    assert weak.fingerprint == f"{plain.fingerprint}+draw:0@0.5"
 
 
 def test_strength_0_gives_the_original_and_1_the_draw(made):
@@ -141,21 +120,6 @@ def test_a_code_is_drawn_from_its_own_gaussian():
     assert torch.equal(code(features)[0], features[:, :2])  # without a source of noise, the mean
 
 
-@pytest.mark.parametrize(
-    ("kind", "level", "expected"),
-    [("gaussian", 0.1, (0.5, 0.1)), ("dropout", 0.3, (0.35, None)), ("salt-and-pepper", 0.4, (0.5, None))],
-)
-def test_an_input_is_corrupted_by_its_level(kind, level, expected):
-    grey, corruption = torch.full((1, 3, 100, 100), 0.5), Corruption(kind, level=level).eval()
-    assert corruption(grey) is grey
-    spoilt = corruption(grey, ImageNoise(grey, seed=1))
-    assert float(spoilt.mean()) == pytest.approx(expected[0], abs=0.01)
-    if expected[1] is not None:
-        assert float(spoilt.std()) == pytest.approx(expected[1], rel=0.03)
-    else:
-        assert float((spoilt != 0.5).float().mean()) == pytest.approx(level, abs=0.02)
-
-
 def test_numbers_are_a_function_of_image_seed_and_number_alone():
     one = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
     like = torch.empty(50)
@@ -172,12 +136,6 @@ def test_numbers_are_a_function_of_image_seed_and_number_alone():
         assert abs(np.corrcoef(other.normal(like), first)[0, 1]) < 0.5
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_who_can_draw(name):
-    made = network(name) if name != "linear" else network(name, hidden=())
-    assert made.is_random == (name in ("variational", "denoising"))
-
-
 @pytest.mark.parametrize(
     "made",
     [
@@ -192,7 +150,7 @@ def test_who_can_draw(name):
     ids=lambda made: made.kind,
 )
 def test_a_network_with_nothing_random_is_refused(made):
-    with pytest.raises(ConfigError, match=rf"draw=7: this network \({made.kind}\) has nothing random"):
+    with pytest.raises(ConfigError, match="has nothing random"):
         Protector(made, size=SIZE, draw=7)
 
 
@@ -200,7 +158,7 @@ def test_seeds_have_64_bits():
     made = network("variational")
     assert Protector(made, size=SIZE, draw=MAX_DRAW)(images(1)).shape == (1, 3, SIZE, SIZE)
     for wrong in (-1, MAX_DRAW + 1):
-        with pytest.raises(ConfigError, match=r"must lie in 0\.\."):
+        with pytest.raises(ConfigError):
             Protector(made, size=SIZE, draw=wrong)
     with pytest.raises(ConfigError, match="draws nothing"):
         Protector(made, size=SIZE).redrawn(1)
@@ -230,40 +188,26 @@ def test_loading_and_refusals(run, tmp_path, one_registry):
 
 
 def test_the_command_draws_resumes_and_keeps_draws_apart(run, tmp_path):
-    faces = write_faces(generate_faces(people=2, photos_per_person=2, seed=1), tmp_path / "in")
+    write_faces(generate_faces(people=2, photos_per_person=2, seed=1), tmp_path / "in")
 
-    def protect(out: str, *more: object) -> tuple[int, str]:
+    def protect(out: str, *more: object) -> bool:
         arguments = ["protect", tmp_path / "in", tmp_path / out, "--model", run, "--faces", "aligned"]
-        found = CliRunner().invoke(app, [str(a) for a in (*arguments, *more)])
-        return found.exit_code, found.output
+        return CliRunner().invoke(app, [str(a) for a in (*arguments, *more)]).exit_code == 0
 
     def photos(out: str) -> dict[str, bytes]:
         return {p.name: p.read_bytes() for p in (tmp_path / out).rglob("*.png")}
 
-    for out, more in (
-        ("plain", ()),
-        ("a", ("--draw", 1)),
-        ("b", ("--draw", 2)),
-        ("c", ("--draw", 1, "--batch-size", 1, "--workers", 1)),
-    ):
-        code, text = protect(out, *more)
-        assert code == 0, text
-    assert len(photos("a")) == len(faces) == 4
+    assert protect("plain")
+    assert protect("a", "--draw", 1)
+    assert protect("b", "--draw", 2)
+    assert protect("c", "--draw", 1, "--batch-size", 1, "--workers", 1)
+    assert len(photos("a")) == 4
     assert photos("a") == photos("c")
     for one, other in (("plain", "a"), ("a", "b"), ("plain", "b")):
         assert not set(photos(one).values()) & set(photos(other).values())
     (model,) = {row.model for row in read_manifest(tmp_path / "a")}
     assert model == f"{Protector.load(run).fingerprint}+draw:1"
-    code, text = protect("a", "--draw", 1)  # nothing to do
-    assert code == 0, text
-    code, text = protect("a", "--draw", 2)  # one folder holds one draw
-    assert code != 0
-    assert protect("a", "--draw", 2, "--overwrite")[0] == 0
+    assert protect("a", "--draw", 1), "nothing to do"
+    assert not protect("a", "--draw", 2), "one folder holds one draw"
+    assert protect("a", "--draw", 2, "--overwrite")
     assert photos("a") == photos("b")
-
-
-def test_a_folder_in_memory_is_the_folder_on_disk(run, tmp_path):
-    generated = generate_faces(people=2, photos_per_person=1, seed=1)
-    write_faces(generated, tmp_path / "in")
-    summary = protect_folder(tmp_path / "in", tmp_path / "out", Protector.load(run, draw=9))
-    assert summary.counts["ok"] == 2

@@ -9,27 +9,19 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from privface.cli.main import app
 from privface.data import generate_faces, write_faces
 from privface.errors import CheckpointError, ConfigError, InputRangeError, ModelError
 from privface.images import decode_image
-from privface.models import (
-    Autoencoder,
-    AutoencoderConfig,
-    Protector,
-    SemiAdversarialAutoencoder,
-    export,
-    load_matcher,
-    save_network,
-)
+from privface.models import Protector, export, load_matcher, save_network
 from privface.models.erased_code import FrozenReader
 from privface.models.export import ExportSummary, export_protector
 from privface.models.onnx_models import OnnxProtector
 from privface.models.protectors import load_protector
 from privface.protect import read_manifest
+from tests.models.conftest import san
 
 SIZE = 32
 
@@ -40,10 +32,7 @@ pytestmark = pytest.mark.usefixtures("one_registry")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder; nobody writes into it."""
     place = tmp_path_factory.mktemp("export") / "run"
-    torch.manual_seed(0)
-    network = SemiAdversarialAutoencoder(width=4, depth=2, blocks=1)
-    torch.nn.init.normal_(network.head.weight, std=0.3)
-    save_network(place, network, kind="semi-adversarial-autoencoder", meta={"size": SIZE})
+    save_network(place, san(), kind="semi-adversarial-autoencoder", meta={"size": SIZE})
     return place
 
 
@@ -51,14 +40,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def half(run: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportSummary:
     """The run exported at half strength; nobody writes to the file."""
     return export_protector(run, tmp_path_factory.mktemp("half") / "m.onnx", strength=0.5)
-
-
-@pytest.fixture(scope="module")
-def in_runtime(run: Path) -> OnnxProtector:
-    """The run in ONNX Runtime, without a file."""
-    protector = load_protector(run, runtime="onnx")
-    assert isinstance(protector, OnnxProtector)
-    return protector
 
 
 def images(count: int) -> np.ndarray:
@@ -81,23 +62,7 @@ def test_plain_onnx_runtime_gives_torch_s_answer_for_any_batch(run: Path, half: 
     assert b"autoencoders.py" not in found.path.read_bytes()  # nor where this machine keeps its code
 
 
-def test_the_family_exports_too(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = Autoencoder(
-        AutoencoderConfig(shape=(3, SIZE, SIZE), architecture="convolutional", depth=2, width=4)
-    )
-    save_network(tmp_path / "run", network, kind="autoencoder", meta={"size": SIZE})
-    export_protector(tmp_path / "run", tmp_path / "m.onnx")
-    np.testing.assert_allclose(
-        OnnxProtector.load(tmp_path / "m.onnx")(images(3)),
-        Protector.load(tmp_path / "run")(images(3)),
-        atol=1e-5,
-    )
-
-
-def test_a_graph_that_differs_is_not_written(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_graph_that_differs_is_not_written(run, tmp_path, monkeypatch):
     honest = export.session_outputs
     monkeypatch.setattr(export, "session_outputs", lambda *a, **k: honest(*a, **k) + np.float32(2e-4))
     with pytest.raises(ModelError, match=r"differs from torch by 0.0002"):
@@ -129,7 +94,7 @@ def test_refusals(run: Path, half: ExportSummary, tmp_path: Path) -> None:
 def test_protect_with_an_exported_file(run: Path, tmp_path: Path) -> None:
     write_faces(generate_faces(people=3, photos_per_person=2, seed=1), tmp_path / "in")
 
-    def call(*parts: object):
+    def call(*parts: object) -> str:
         done = CliRunner().invoke(app, [str(part) for part in parts])
         assert done.exit_code == 0, done.output
         return done.output
@@ -144,28 +109,21 @@ def test_protect_with_an_exported_file(run: Path, tmp_path: Path) -> None:
         assert np.abs(ours - theirs).max() <= 1
 
 
-def test_a_run_folder_runs_in_onnx_runtime_without_a_file(
-    run: Path, half: ExportSummary, in_runtime: OnnxProtector
-) -> None:
-    protector = in_runtime
+def test_a_run_folder_runs_in_onnx_runtime_without_a_file(run: Path, half: ExportSummary) -> None:
+    protector = load_protector(run, runtime="onnx")
+    assert isinstance(protector, OnnxProtector)
     np.testing.assert_allclose(protector(images(3)), Protector.load(run)(images(3)), atol=1e-5)
-    assert (
-        load_protector(run, runtime="onnx").fingerprint == protector.fingerprint
-    )  # or a rerun would start anew
+    again = load_protector(run, runtime="onnx")
+    assert again.fingerprint == protector.fingerprint, "or a rerun would start anew"
     assert load_protector(run, runtime="onnx", strength=0.5).fingerprint != protector.fingerprint
     assert isinstance(load_protector(run, runtime="torch"), Protector)
     assert isinstance(load_protector(half.path, runtime="onnx"), OnnxProtector)
     with pytest.raises(ConfigError, match="runs in ONNX Runtime only"):
         load_protector(half.path, runtime="torch")
-
-
-def test_a_copy_opens_its_own_session(in_runtime: OnnxProtector) -> None:
-    """Ray copies protectors to its actors."""
-    protector = in_runtime
-    again = copy.copy(protector)
-    assert again is not protector
-    assert again.fingerprint == protector.fingerprint
-    np.testing.assert_array_equal(again(images(2)), protector(images(2)))
+    copied = copy.copy(protector)  # as Ray does for its actors; a session cannot be copied
+    assert copied is not protector
+    assert copied.fingerprint == protector.fingerprint
+    np.testing.assert_array_equal(copied(images(2)), protector(images(2)))
 
 
 @pytest.mark.realdata

@@ -117,15 +117,10 @@ def test_other_convolutions_are_left_to_autograd(options, precision, limit):
 
 
 @pytest.mark.parametrize("slopes", [1, 6])
-def test_prelu(slopes):
-    network = randomised(nn.Sequential(nn.Conv2d(3, 6, 3), nn.PReLU(slopes), nn.Flatten(), nn.Linear(216, 5)))
-    fast = assert_same(network, pixels(4, 3, 8, 8))
+@pytest.mark.parametrize("shape", [(4, 6, 8, 8), (3, 6), (3, 6, 5)])
+def test_prelu(slopes, shape):
+    fast = assert_same(randomised(nn.Sequential(nn.PReLU(slopes))), pixels(*shape))
     assert "PReLU" not in classes(fast)
-
-
-@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 5)])
-def test_prelu_of_vectors(shape):
-    assert_same(randomised(nn.Sequential(nn.PReLU(4))), pixels(*shape))
 
 
 class Residual(nn.Module):
@@ -246,38 +241,18 @@ def test_model_of_a_folder(world):
     assert (fast.name, fast.fingerprint) == (matcher.name, matcher.fingerprint)
 
 
-# --- real models --------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def real_faces(real_data):
-    """16 aligned validation photos of LFW, in [0, 1], each of another person."""
-    from privface.config import DataSettings
-    from privface.images import to_unit
-    from privface.pipeline import load_aligned, open_data
-
-    table = open_data(
-        DataSettings(source=f"table:{real_data}", labels=str(real_data / "lfw.csv"), split="val")
-    )
-    _, firsts = np.unique(table.identities, return_index=True)
-    return torch.from_numpy(to_unit(load_aligned(table.take(np.sort(firsts)[:16]), size=112).pixels))
+LONG = [pytest.param(n, marks=pytest.mark.long) for n in ("facefeature", "dlib_resnet", "mobilefacenet_b")]
 
 
 @pytest.mark.realdata
 @pytest.mark.slow
-@pytest.mark.parametrize(  # as read-only oracles: nothing is trained or chosen here
-    "name",
-    [
-        "mobilefacenet_a",
-        *(
-            pytest.param(name, marks=pytest.mark.long)
-            for name in ("facefeature", "dlib_resnet", "mobilefacenet_b")
-        ),
-    ],
-)
-def test_real_matchers(name, real_models, real_faces):
+@pytest.mark.parametrize("name", ["mobilefacenet_a", *LONG])  # read-only oracles: nothing is trained here
+def test_real_matchers(name, real_models, lfw):
     """The gradient is that of the cosine to the photo, at the photo with some noise added."""
     matcher = load_matcher(f"onnx:{real_models / f'matcher_{name}.onnx'}")
+    images, people = lfw
+    _, firsts = np.unique(people, return_index=True)
+    real_faces = torch.from_numpy(images[firsts[:16]])
     noise = torch.randn(16, 3, 28, 28, generator=torch.Generator().manual_seed(0))
     changed = (real_faces + 0.05 * F.interpolate(noise, scale_factor=4)).clamp(0, 1)
     with torch.no_grad():

@@ -12,13 +12,9 @@ from privface.models.inputs import array_input
 from privface.records import InputSpec
 
 
-def test_same_size_passes_untouched(make_images):
-    images = torch.from_numpy(make_images(2, size=32))
-    assert to_input(images, InputSpec(size=(32, 32))) is images
-
-
-def test_whole_frame_is_resized_with_a_filter(make_images):
+def test_same_size_passes_untouched_and_a_whole_frame_is_resized_with_a_filter(make_images):
     images = torch.from_numpy(make_images(2, size=48))
+    assert to_input(images, InputSpec(size=(48, 48))) is images
     expected = F.interpolate(images, size=(20, 24), mode="bilinear", antialias=True)
     torch.testing.assert_close(to_input(images, InputSpec(size=(20, 24))), expected)
 
@@ -99,10 +95,8 @@ def test_grey_is_bt601_luma_in_one_plane_even_when_normalised(make_images):
     ],
 )
 def test_usual_mistakes_are_named(images, fragment):
-    with pytest.raises(InputRangeError, match=fragment) as caught:
+    with pytest.raises(InputRangeError, match=f"^faces .*{fragment}"):
         require_unit_images(images, what="faces")
-    assert caught.value.hint
-    assert str(caught.value).startswith("faces ")
 
 
 def test_rounding_error_and_empty_batches_are_no_mistake():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import pickle
 import re
 import runpy
@@ -19,16 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from privface.errors import CheckpointError, ConfigError, DataError, InputRangeError, LabelError
-from privface.models import (
-    Prototypes,
-    San2018,
-    San2018Protector,
-    load_network,
-    load_released,
-    make_prototypes,
-    save_network,
-)
-from privface.models.checkpoint import build
+from privface.models import Prototypes, San2018, San2018Protector, load_released, make_prototypes
 
 RELEASED_SHAPES = {
     "autoencoder.0": (8, 4, 3, 3),
@@ -100,17 +90,6 @@ def prototypes() -> Prototypes:
     return make_prototypes([(np.concatenate([women, men]), np.array([0, 0, 0, 1, 1]))])
 
 
-# --- the network --------------------------------------------------------------------------------------
-
-
-def test_parameters_are_those_of_the_released_network():
-    network = San2018()
-    assert sum(p.numel() for p in network.parameters()) == 324_248
-    assert sum(tensor.numel() for tensor in network.state_dict().values()) == 324_248
-    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
-    assert [tuple(conv.weight.shape) for conv in convolutions] == list(RELEASED_SHAPES.values())
-
-
 def test_forward_equals_the_functions_written_by_hand(network):
     grey, same, other = (tensors(2, channels=c, seed=s) for c, s in ((1, 2), (3, 3), (3, 4)))
     with torch.no_grad():
@@ -131,22 +110,13 @@ def test_gradients_reach_every_weight_and_the_face(released):
     assert bool(grey.grad.abs().sum() > 0)
 
 
-def test_a_loaded_network_is_kept_without_a_pickle(network, tmp_path):
-    save_network(tmp_path, network, kind="san-2018")
-    again = build(San2018, load_network(tmp_path, kind="san-2018"), where=tmp_path)
-    for name, tensor in network.state_dict().items():
-        assert torch.equal(again.state_dict()[name], tensor)
-
-
-# --- the released weights -----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("zipped", [False, True])
 def test_released_weights_arrive_in_their_layers(tmp_path, zipped):
     weights = released_weights(seed=7)
     torch.save(weights, tmp_path / "san.pkl", _use_new_zipfile_serialization=zipped)
     network = load_released(tmp_path / "san.pkl")
     assert not network.training
+    assert sum(tensor.numel() for tensor in network.state_dict().values()) == 324_248
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     for name, conv in zip(RELEASED_SHAPES, convolutions, strict=True):
         assert torch.equal(conv.weight, weights[f"{name}.weight"])
@@ -175,31 +145,24 @@ def _with(name: object, value: object) -> Callable[[dict[str, Tensor]], object]:
 def test_other_state_dicts_are_refused(tmp_path, spoil):
     path = tmp_path / "san.pkl"
     torch.save(spoil(released_weights()), path)
-    with pytest.raises(CheckpointError) as caught:
-        load_released(path)
-    assert "fetched from them" in str(caught.value.hint)
-
-
-@pytest.mark.parametrize("zipped", [False, True])
-@pytest.mark.parametrize("share", [0.0, 1e-3, 0.99])
-def test_truncated_weights_are_refused(tmp_path, zipped, share):
-    path = tmp_path / "san.pkl"
-    torch.save(released_weights(), path, _use_new_zipfile_serialization=zipped)
-    data = path.read_bytes()
-    path.write_bytes(data[: int(share * len(data))])
     with pytest.raises(CheckpointError):
         load_released(path)
 
 
-def test_damaged_weights_give_one_kind_of_error(released, tmp_path):
+@pytest.mark.parametrize("zipped", [False, True])
+def test_truncated_or_damaged_weights_give_one_kind_of_error(tmp_path, zipped):
     """Whatever torch's reader stumbles over, the caller meets a CheckpointError or a whole network."""
-    data, path = released.read_bytes(), tmp_path / "san.pkl"
-    generator = np.random.default_rng(0)
+    path = tmp_path / "san.pkl"
+    torch.save(released_weights(), path, _use_new_zipfile_serialization=zipped)
+    data, generator = path.read_bytes(), np.random.default_rng(0)
+    for share in (0.0, 1e-3, 0.99):
+        path.write_bytes(data[: int(share * len(data))])
+        with pytest.raises(CheckpointError):
+            load_released(path)
     for _ in range(60):
         spoilt = bytearray(data)
-        spoilt[generator.integers(0, 1500)] ^= 1 << int(
-            generator.integers(0, 8)
-        )  # the pickles, not the numbers
+        # the pickles, not the numbers
+        spoilt[generator.integers(0, 1500)] ^= 1 << int(generator.integers(0, 8))
         path.write_bytes(spoilt)
         with contextlib.suppress(CheckpointError):
             assert isinstance(load_released(path), San2018)
@@ -234,10 +197,7 @@ def test_missing_and_huge_files_and_folders_are_refused(tmp_path):
         load_released(tmp_path / "huge.pkl")
 
 
-# --- prototypes ---------------------------------------------------------------------------------------
-
-
-def test_prototypes_are_means_of_the_genders_in_any_batches():
+def test_prototypes_are_means_of_the_genders_in_any_batches_and_go_to_disk_and_back(tmp_path):
     images, genders = faces(5, side=224), np.array([0, 1, 0, 0, 1])
     made = make_prototypes([(images, genders)])
     np.testing.assert_allclose(made.female, images[[0, 2, 3]].mean(0), atol=1e-6)
@@ -247,6 +207,11 @@ def test_prototypes_are_means_of_the_genders_in_any_batches():
     split = make_prototypes((images[i : i + 1], genders[i : i + 1]) for i in range(5))
     np.testing.assert_allclose(split.male, made.male, atol=1e-6)
     np.testing.assert_allclose(split.female, made.female, atol=1e-6)
+    made.save(tmp_path / "made" / "prototypes.safetensors")
+    again = Prototypes.load(tmp_path / "made" / "prototypes.safetensors")
+    for name in ("male", "female", "neutral"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(made, name))
+    assert again.fingerprint == made.fingerprint
 
 
 def test_prototypes_of_112_pixels_are_enlarged_about_the_same_points():
@@ -271,26 +236,18 @@ def test_prototypes_of_112_pixels_are_enlarged_about_the_same_points():
     ],
 )
 def test_wrong_faces_for_prototypes_are_refused(images, genders, error, told):
-    with pytest.raises(error, match=told) as caught:
+    with pytest.raises(error, match=told):
         make_prototypes([(images, np.array(genders))])
-    assert caught.value.hint
 
 
-def test_faces_of_several_sizes_or_none_give_no_prototypes():
+def test_faces_of_several_sizes_or_none_and_pixels_of_bytes_give_no_prototypes():
+    blank = np.zeros((3, 224, 224), np.float32)
+    with pytest.raises(InputRangeError, match="uint8"):
+        Prototypes(blank.astype(np.uint8), blank, blank)
     with pytest.raises(InputRangeError, match="8 x 8 pixels after faces of 16 x 16"):
         make_prototypes((faces(2, side=side), np.array([0, 1])) for side in (16, 8))
     with pytest.raises(DataError, match="0 female and 0 male"):
         make_prototypes([])
-
-
-def test_prototypes_to_disk_and_back(prototypes, tmp_path):
-    prototypes.save(tmp_path / "made" / "prototypes.safetensors")
-    again = Prototypes.load(tmp_path / "made" / "prototypes.safetensors")
-    for name in ("male", "female", "neutral"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(prototypes, name))
-    assert again.fingerprint == prototypes.fingerprint
-    swapped = Prototypes(prototypes.female, prototypes.male, prototypes.neutral)
-    assert swapped.fingerprint != prototypes.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -307,12 +264,11 @@ def test_prototypes_to_disk_and_back(prototypes, tmp_path):
 def test_files_that_hold_no_prototypes_are_refused(tmp_path, change, told):
     path = tmp_path / "prototypes.safetensors"
     save_file({name: torch.zeros(3, 224, 224) for name in ("male", "female", "neutral")} | change, path)
-    with pytest.raises(CheckpointError, match=told) as caught:
+    with pytest.raises(CheckpointError, match=told):
         Prototypes.load(path)
-    assert caught.value.hint
 
 
-def test_missing_damaged_and_pickled_prototypes_are_refused(prototypes, tmp_path):
+def test_missing_damaged_pickled_and_foreign_prototypes_are_refused(prototypes, tmp_path):
     path = tmp_path / "prototypes.safetensors"
     with pytest.raises(CheckpointError, match="No such file"):
         Prototypes.load(path)
@@ -323,24 +279,11 @@ def test_missing_damaged_and_pickled_prototypes_are_refused(prototypes, tmp_path
     torch.save({"male": torch.zeros(3, 224, 224)}, path)
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         Prototypes.load(path)
-
-
-def test_prototypes_of_a_number_type_that_torch_lacks_are_refused(tmp_path):
-    entry = {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}
-    header = json.dumps({"male": entry}).encode()
-    path = tmp_path / "prototypes.safetensors"
+    # a number type that torch lacks
+    header = b'{"male": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}'
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(1))
     with pytest.raises(CheckpointError, match="F4"):
         Prototypes.load(path)
-
-
-def test_pixels_of_bytes_are_no_prototypes():
-    blank = np.zeros((3, 224, 224), np.float32)
-    with pytest.raises(InputRangeError, match="uint8"):
-        Prototypes(blank.astype(np.uint8), blank, blank)
-
-
-# --- the protector ------------------------------------------------------------------------------------
 
 
 def test_same_image_same_bytes_in_any_batch(network, prototypes):
@@ -375,13 +318,6 @@ def test_the_prototypes_of_a_target(network, prototypes, target, gender):
     np.testing.assert_allclose(protector(images, np.array([gender]))[:, :1], expected.numpy(), atol=1e-6)
 
 
-@pytest.mark.parametrize("target", ["same", "neutral", "opposite"])
-def test_the_output_depends_on_the_label_with_every_target(network, prototypes, target):
-    image, protector = faces(1), San2018Protector(network, prototypes, target=target)
-    outputs = [protector(image, np.array([gender])) for gender in (0, 1)]
-    assert float(np.abs(outputs[0] - outputs[1]).max()) > 1e-3
-
-
 @pytest.mark.parametrize("size", [64, 224, 300])
 def test_other_sizes_come_back_in_their_size(network, prototypes, size):
     protector = San2018Protector(network, prototypes, target="same", size=size)
@@ -397,12 +333,11 @@ def test_the_fingerprint_covers_weights_prototypes_target_and_size(network, prot
 
     torch.manual_seed(3)
     swapped = Prototypes(prototypes.female, prototypes.male, prototypes.neutral)
-    all_of_them = [
-        fingerprint(), fingerprint(San2018()), fingerprint(means=swapped), fingerprint(target="neutral"),
-        fingerprint(target="opposite"), fingerprint(size=224),
+    others = [
+        fingerprint(San2018()), fingerprint(means=swapped), fingerprint(target="neutral"), fingerprint(size=224),
     ]  # fmt: skip
-    assert len(set(all_of_them)) == len(all_of_them)
-    assert fingerprint() == all_of_them[0]
+    assert len({fingerprint(), *others}) == 5
+    assert fingerprint() == fingerprint()
 
 
 def test_wrong_images_labels_and_settings_are_refused(network, prototypes):
@@ -414,8 +349,8 @@ def test_wrong_images_labels_and_settings_are_refused(network, prototypes):
         protector((faces(1) * 255).astype(np.uint8), one)
     with pytest.raises(InputRangeError, match="64 x 64 pixels; expected 112 x 112"):
         protector(faces(1, side=64), one)
-    for answer, told in (([0, 1], r"int64 \(2,\)"), ([-1], "the first is -1"), ([0.5], "float64")):
-        with pytest.raises(LabelError, match=told):
+    for answer in ([0, 1], [-1], [0.5]):
+        with pytest.raises(LabelError):
             protector(faces(1), np.array(answer))
     with pytest.raises(ConfigError, match="target='female' does not exist"):
         San2018Protector(network, prototypes, target="female")
@@ -432,9 +367,6 @@ def test_the_python_of_the_page_on_methods_runs(released, tmp_path, monkeypatch)
     left = runpy.run_path("block.py", init_globals=given)
     assert left["protected"].shape == images.shape
     assert Prototypes.load(tmp_path / "prototypes.safetensors").fingerprint == left["prototypes"].fingerprint
-
-
-# --- the authors' own weights -------------------------------------------------------------------------
 
 
 @pytest.mark.realdata

@@ -79,17 +79,8 @@ def make_step(
 def make_trainer(
     step: SemiAdversarialStep | None = None, *, progress: Callable[..., None] | None = None, **changes: Any
 ) -> SemiAdversarialTrainer:
-    settings = LoopSettings(
-        **{
-            "epochs": 3,
-            "batch_size": 8,
-            "epoch_images": 16,
-            "device": "cpu",
-            "precision": "32-true",
-            "warmup_steps": 0,
-            **changes,
-        }
-    )
+    short = {"epochs": 3, "batch_size": 8, "epoch_images": 16, "warmup_steps": 0}
+    settings = LoopSettings(**{**short, "device": "cpu", "precision": "32-true", **changes})
     return SemiAdversarialTrainer(step or make_step(), settings=settings, progress=progress)
 
 

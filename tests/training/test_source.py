@@ -69,27 +69,26 @@ def test_step_generator_depends_on_its_arguments_alone():
     assert draw[0] == float(torch.rand(1, generator=step_generator(seed=0, epoch=0, step=0)))
 
 
-def test_random_view_is_differentiable_bounded_and_moves_the_picture():
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda images, generator: random_view(images, generator=generator),
+        views,
+        lambda images, generator: views(images, generator, gentle=True),
+    ],
+    ids=["random_view", "views", "gentle views"],
+)
+def test_views_move_the_picture_stay_images_and_have_a_gradient(look):
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    views = [random_view(images, generator=step_generator(seed=0, epoch=0, step=k)) for k in range(20)]
-    for view in views:
-        assert view.shape == images.shape
-        assert float(view.detach().min()) >= 0
-        assert float(view.detach().max()) <= 1
-    assert len({float(view.detach()[0, 0, 8, 8]) for view in views}) > 15
-    views[0].sum().backward()
-    assert float(images.grad.abs().sum()) > 0
-
-
-def test_views_stay_images_and_have_a_gradient():
-    photos = torch.rand(6, 3, 32, 32, requires_grad=True)
-    seen = views(photos, torch.Generator().manual_seed(0), gentle=True)
-    assert seen.shape == photos.shape
-    assert float(seen.detach().min()) >= 0
-    assert float(seen.detach().max()) <= 1
-    seen.sum().backward()
-    assert torch.isfinite(photos.grad).all()
-    assert float(photos.grad.abs().max()) > 0
+    seen = torch.stack([look(images, step_generator(seed=0, epoch=0, step=k)) for k in range(20)])
+    seen[0].sum().backward()
+    seen = seen.detach()
+    assert seen.shape == (20, *images.shape)
+    assert float(seen.min()) >= 0
+    assert float(seen.max()) <= 1
+    assert len(seen[:, 0, 0, 8, 8].unique()) > 15
+    assert torch.isfinite(images.grad).all()
+    assert float(images.grad.abs().max()) > 0
 
 
 def test_half_of_a_batch_is_mixed_and_aims_with_it():

@@ -7,6 +7,7 @@ import torch
 from privface.audit import auc
 from privface.errors import TrainingError
 from privface.images import to_unit
+from privface.models import to_input
 from privface.records import InputSpec
 from privface.training import ArraySource, train_gender_classifier, train_matcher
 
@@ -14,11 +15,9 @@ SPEC = InputSpec(size=(16, 16), value_range=(-1.0, 1.0))
 SMALL = {"spec": SPEC, "batch_size": 16, "width": 8, "stages": 1}
 
 
-def logits(network, pixels: np.ndarray) -> np.ndarray:
-    from privface.models import to_input
-
+def outputs(network, pixels: np.ndarray) -> np.ndarray:
     with torch.no_grad():
-        return network(to_input(torch.from_numpy(to_unit(pixels)), SPEC))[:, 0].numpy()
+        return network(to_input(torch.from_numpy(to_unit(pixels)), SPEC)).double().numpy()
 
 
 def test_classifier_learns_a_planted_cue_from_an_unbalanced_set(toy):
@@ -26,7 +25,7 @@ def test_classifier_learns_a_planted_cue_from_an_unbalanced_set(toy):
     keep = np.flatnonzero((genders == 1) | (np.arange(120) % 6 == 0))
     network = train_gender_classifier(ArraySource(pixels[keep]), genders[keep], epochs=6, **SMALL)
     fresh, labels = toy.people(60, seed=4)
-    scores = logits(network, fresh).astype(np.float64)
+    scores = outputs(network, fresh)[:, 0]
     assert auc(scores[labels == 1], scores[labels == 0]) > 0.95
     assert not network.training
 
@@ -40,8 +39,8 @@ def test_seed_decides_and_the_callers_generator_is_left_alone(toy):
         train_gender_classifier(ArraySource(pixels), genders, epochs=1, seed=s, **SMALL) for s in (0, 0, 1)
     )
     assert torch.equal(torch.rand(1), expected)
-    np.testing.assert_array_equal(logits(a, pixels), logits(b, pixels))
-    assert np.abs(logits(a, pixels) - logits(c, pixels)).max() > 1e-3
+    np.testing.assert_array_equal(outputs(a, pixels), outputs(b, pixels))
+    assert np.abs(outputs(a, pixels) - outputs(c, pixels)).max() > 1e-3
 
 
 def test_matcher_brings_photos_of_a_person_together():
@@ -59,18 +58,12 @@ def test_matcher_brings_photos_of_a_person_together():
         progress=lambda done, total, _: calls.append((done, total)),
         **SMALL,
     )
-    from privface.models import to_input
-
-    with torch.no_grad():
-        out = torch.nn.functional.normalize(network(to_input(torch.from_numpy(to_unit(pixels)), SPEC)))
-    cosines = (out @ out.T).numpy()
+    out = outputs(network, pixels)
+    out /= np.linalg.norm(out, axis=1, keepdims=True)
+    cosines = out @ out.T
     same = people[:, None] == people[None, :]
     off = ~np.eye(48, dtype=bool)
-    assert auc(cosines[same & off].astype(np.float64), cosines[~same].astype(np.float64)) > 0.95
+    assert auc(cosines[same & off], cosines[~same]) > 0.95
     assert calls[-1] == (24, 24)
-
-
-def test_one_person_cannot_train_a_matcher(toy):
-    pixels, _ = toy.people(4)
     with pytest.raises(TrainingError, match="1 person cannot train a matcher"):
-        train_matcher(ArraySource(pixels), np.zeros(4, np.int64), **SMALL)
+        train_matcher(ArraySource(pixels), np.zeros(48, np.int64), **SMALL)

@@ -13,7 +13,7 @@ import torch
 from privface.errors import CheckpointError, ConfigError, TrainingError
 from privface.images import to_unit
 from privface.models import Protector
-from privface.training import ArraySource, LoopSettings, LossWeights
+from privface.training import ArraySource, LoopSettings, LossWeights, SemiAdversarialTrainer
 
 
 class StopError(Exception):
@@ -51,14 +51,6 @@ def unbroken(toy, tmp_path_factory) -> Path:
     return run
 
 
-def test_same_seed_gives_same_bytes_and_another_seed_others(toy, tmp_path, unbroken):
-    fit(toy, tmp_path / "again", refresh_epochs=1)
-    fit(toy, tmp_path / "other", refresh_epochs=1, seed=1)
-    assert weights_of(tmp_path / "again") == weights_of(unbroken)
-    assert weights_of(tmp_path / "other") != weights_of(unbroken)
-    assert rows(tmp_path / "again") == rows(unbroken)
-
-
 @pytest.mark.parametrize(("stop", "minutes"), [(3, 5.0), (3, 1e-9), (4, 5.0), (5, 1e-9), (6, 5.0)])
 def test_stopped_and_resumed_equals_unbroken(toy, tmp_path, unbroken, stop, minutes):
     """Stops inside and at the end of an epoch, with checkpoints an epoch and (nearly) every step."""
@@ -66,6 +58,8 @@ def test_stopped_and_resumed_equals_unbroken(toy, tmp_path, unbroken, stop, minu
     with pytest.raises(StopError):
         fit(toy, tmp_path, progress=stop_after(stop), **options)
     assert not (tmp_path / "model.safetensors").exists()
+    with (tmp_path / "log.csv").open("a") as file:
+        file.write("7,total,99\n5,tot")  # what a killed process may leave behind
     seen: list[int] = []
     fit(toy, tmp_path, resume=True, progress=lambda done, *_: seen.append(done), **options)
     assert seen[0] > 1, "it must go on, not begin again"
@@ -85,24 +79,14 @@ def test_moments_of_past_batches_survive_a_stop(toy, tmp_path):
     assert [row for row in rows(tmp_path / "whole") if row[1] == "alignment" and float(row[2]) > 0]
 
 
-def test_log_is_cut_back_to_the_checkpoint(toy, tmp_path, unbroken):
-    with pytest.raises(StopError):
-        fit(toy, tmp_path, progress=stop_after(4), refresh_epochs=1)
-    with (tmp_path / "log.csv").open("a") as file:
-        file.write("3,total,99\n4,total,99\n5,tot")  # what a killed process may leave behind
-    fit(toy, tmp_path, resume=True, refresh_epochs=1)
-    assert rows(tmp_path) == rows(unbroken)
-
-
 def test_resume_needs_a_checkpoint_of_the_same_settings(toy, tmp_path):
     with pytest.raises(CheckpointError, match=r"no resume\.ckpt"):
         fit(toy, tmp_path, resume=True)
     fit(toy, tmp_path, epochs=1)
-    for changes in ({"epochs": 2}, {"epochs": 1, "learning_rate": 0.5}, {"epochs": 1, "seed": 9}):
+    other = toy.step(weights=LossWeights(matching=0.5))
+    for changes in ({"epochs": 2}, {"learning_rate": 0.5}, {"seed": 9}, {"step": other}):
         with pytest.raises(CheckpointError, match="made with other settings"):
-            fit(toy, tmp_path, resume=True, **changes)
-    with pytest.raises(CheckpointError, match="made with other settings"):
-        fit(toy, tmp_path, resume=True, epochs=1, step=toy.step(weights=LossWeights(matching=0.5)))
+            fit(toy, tmp_path, resume=True, **{"epochs": 1, **changes})
     (tmp_path / "resume.ckpt").write_bytes(b"half")
     with pytest.raises(CheckpointError, match="is damaged"):
         fit(toy, tmp_path, resume=True, epochs=1)
@@ -117,9 +101,8 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(toy, tmp_pa
         return forward(protected, original) * (float("nan") if len(calls) == 4 else 1.0)
 
     step.reconstruction.forward = broken
-    with pytest.raises(TrainingError, match=r"The loss is nan in epoch 2, step 2") as caught:
+    with pytest.raises(TrainingError, match=r"The loss is nan in epoch 2, step 2"):
         fit(toy, tmp_path, step=step)
-    assert "learning_rate" in str(caught.value.hint)
     state = torch.load(tmp_path / "resume.ckpt", weights_only=True)
     assert state["done"] == 2
     assert all(torch.isfinite(v).all() for v in state["autoencoder"].values())
@@ -174,8 +157,6 @@ def test_average_of_weights_becomes_the_protector(toy, tmp_path):
 
 
 def test_validation_and_sheets_see_a_protector_an_epoch_and_reach_the_log(toy, tmp_path):
-    from privface.training import SemiAdversarialTrainer
-
     pixels, genders = toy.people()
     epochs: list[int] = []
     trainer = SemiAdversarialTrainer(
@@ -190,21 +171,9 @@ def test_validation_and_sheets_see_a_protector_an_epoch_and_reach_the_log(toy, t
     assert [r[0] for r in rows(tmp_path) if r[1] == "validation_spread"] == ["2", "4"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "fragment"),
-    [
-        ({"batch_size": 7}, "batch_size: .*got '7'"),
-        ({"epochs": 0}, "epochs: .*got '0'"),
-        ({"precision": "8-bit"}, "precision: .*got '8-bit'"),
-        ({"ema": 1.0}, "ema: .*got '1.0'"),
-    ],
-)
-def test_schedule_out_of_range_is_refused(changes, fragment):
-    with pytest.raises(ConfigError, match=fragment):
-        LoopSettings(**changes)
-
-
-def test_too_few_images_for_a_batch_are_refused(toy, tmp_path):
+def test_schedule_out_of_range_is_refused(toy, tmp_path):
+    with pytest.raises(ConfigError, match=r"batch_size: .*got '7'"):
+        LoopSettings(batch_size=7)
     with pytest.raises(ConfigError, match="48 images an epoch do not fill one batch of 100"):
         fit(toy, tmp_path, batch_size=100, epoch_images=None)
 
