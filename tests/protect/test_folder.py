@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -78,46 +77,31 @@ def test_the_job_leaves_no_lock_and_no_temporary_file(faces, tmp_path, protect):
     assert (out / "manifest.csv").read_text().count("\n") == 12
 
 
-def jpeg_with_secrets(pixels: NDArray[np.uint8]) -> bytes:
-    image = Image.fromarray(pixels)
+def with_secrets(pixels: NDArray[np.uint8], form: str) -> bytes:
+    """A photo with secrets in every place that its format has for them."""
     exif = Image.Exif()
     exif[0x010E] = "SECRET-caption"
-    exif.get_ifd(0x8825)[1] = "N"
-    exif.get_ifd(0x8825)[2] = (52.0, 31.0, 12.0)
-    exif.get_ifd(0x8825)[29] = "SECRET-gps-date"
-    buffer = io.BytesIO()
-    image.save(
-        buffer,
-        "JPEG",
-        exif=exif,
-        comment=b"SECRET-comment",
-        xmp=b"<x:xmpmeta>SECRET-xmp</x:xmpmeta>",
-        icc_profile=b"SECRET-icc" * 20,
-    )
-    thumbnail = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(thumbnail, "JPEG", comment=b"SECRET-thumbnail")
-    app = b"SECRET-app13" + thumbnail.getvalue()
-    data = buffer.getvalue()
-    return data[:2] + b"\xff\xed" + struct.pack(">H", len(app) + 2) + app + data[2:] + b"SECRET-trailer"
-
-
-def png_with_secrets(pixels: NDArray[np.uint8]) -> bytes:
+    exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 31.0, 12.0), 29: "SECRET-gps-date"})
     info = PngImagePlugin.PngInfo()
     info.add_text("Comment", "SECRET-text")
     info.add_itxt("XML:com.adobe.xmp", "SECRET-xmp")
-    exif = Image.Exif()
-    exif[0x010E] = "SECRET-caption"
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", pnginfo=info, exif=exif, icc_profile=b"SECRET-icc")
-    return buffer.getvalue() + b"SECRET-trailer"
+    buffer, thumbnail = io.BytesIO(), io.BytesIO()
+    more = {"comment": b"SECRET-comment", "xmp": b"<x:xmpmeta>SECRET-xmp</x:xmpmeta>", "pnginfo": info}
+    Image.fromarray(pixels).save(buffer, form, exif=exif, icc_profile=b"SECRET-icc" * 20, **more)
+    data = buffer.getvalue()
+    if form == "JPEG":
+        Image.new("RGB", (8, 8)).save(thumbnail, "JPEG", comment=b"SECRET-thumbnail")
+        app = b"SECRET-app13" + thumbnail.getvalue()
+        data = data[:2] + b"\xff\xed" + struct.pack(">H", len(app) + 2) + app + data[2:]
+    return data + b"SECRET-trailer"
 
 
-@pytest.mark.parametrize(("name", "build"), [("a.jpg", jpeg_with_secrets), ("a.png", png_with_secrets)])
-def test_no_metadata_gets_through(tmp_path, protect, make_patch, name, build):
+@pytest.mark.parametrize(("name", "form"), [("a.jpg", "JPEG"), ("a.png", "PNG")])
+def test_no_metadata_gets_through(tmp_path, protect, make_patch, name, form):
     (tmp_path / "in").mkdir()
-    planted = build(make_patch(0))
+    planted = with_secrets(make_patch(0), form)
     (tmp_path / "in" / name).write_bytes(planted)
-    assert planted.count(b"SECRET") >= 3
+    assert planted.count(b"SECRET") >= 5
     assert protect(tmp_path / "in").counts["ok"] == 1
     written = (tmp_path / "out" / name).read_bytes()
     assert b"SECRET" not in written
@@ -133,61 +117,38 @@ def test_no_metadata_gets_through(tmp_path, protect, make_patch, name, build):
         assert chunks == {b"IHDR", b"IDAT", b"IEND"}
 
 
-def png_bomb(width: int, height: int) -> bytes:
-    """A few bytes that announce a huge image."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    data = b"\x89PNG\r\n\x1a\n"
-    for chunk in (header, b"IDAT" + zlib.compress(bytes(1000)), b"IEND"):
-        data += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    return data
-
-
 def write_bad_inputs(root: Path, patch: NDArray[np.uint8]) -> dict[str, str]:
     """One file of every kind; returns the status each must get."""
     root.mkdir()
-    image = Image.fromarray(patch)
+    image, png = Image.fromarray(patch), encode_image(patch, ".png")
     (root / "empty.jpg").write_bytes(b"")
     (root / "text.jpg").write_bytes(b"no image at all")
-    whole = encode_image(patch, ".jpg")
-    (root / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
-    png = encode_image(patch, ".png")
     (root / "truncated.png").write_bytes(png[: len(png) // 2])
-    (root / "bomb.png").write_bytes(png_bomb(60_000, 60_000))
     (root / "large.png").write_bytes(encode_image(np.zeros((300, 300, 3), np.uint8), ".png"))
     image.resize((1, 1)).save(root / "one.png")
     image.resize((64, 20)).save(root / "wide.png")
     image.convert("CMYK").save(root / "cmyk.jpg")
-    image.convert("P").save(root / "palette.png")
     image.convert("L").save(root / "grey.png")
-    image.convert("1").save(root / "bits.png")
-    image.convert("RGBA").save(root / "alpha.png")
-    Image.fromarray(patch[..., 0].astype(np.uint16) * 257).save(root / "sixteen.png")
-    image.save(root / "photo.webp")
     image.save(root / "photo.BMP")
-    image.save(root / "photo.tiff")
     image.save(root / "still.gif")
-    image.save(root / "moving.gif", save_all=True, append_images=[image.rotate(90)])
     image.save(root / "moving.webp", save_all=True, append_images=[image.rotate(90)])
     Image.new("RGB", (48, 48), (90, 120, 50)).save(root / "flat.png")  # a blur leaves it as it is
     (root / os.fsdecode(b"caf\xe9.png")).write_bytes(png)
-    (root / "loop.jpg").symlink_to("loop.jpg")
     (root.parent / "outside.png").write_bytes(png)
-    (root / "leads-out.png").symlink_to(root.parent / "outside.png")
-    (root / "within.png").symlink_to("grey.png")
-    (root / "dangling.png").symlink_to("nowhere.png")
-    (root / "up").symlink_to("..")
+    for name, target in {
+        "loop.jpg": "loop.jpg", "leads-out.png": "../outside.png", "within.png": "grey.png",
+        "dangling.png": "nowhere.png", "up": "..",
+    }.items():  # fmt: skip
+        (root / name).symlink_to(target)
     (root / "notes.txt").write_text("not an image")
     os.mkfifo(root / "pipe.jpg")
-    good = "cmyk.jpg palette.png grey.png bits.png alpha.png sixteen.png photo.webp photo.BMP photo.tiff"
-    unreadable = (
-        "empty.jpg text.jpg truncated.jpg truncated.png moving.webp loop.jpg leads-out.png dangling.png"
-    )
-    return {
-        **dict.fromkeys([*good.split(), "caf\\xe9.png", "within.png"], "ok"),
-        **dict.fromkeys([*unreadable.split(), "up", "pipe.jpg"], "unreadable"),
-        **dict.fromkeys(["bomb.png", "large.png"], "too_large"),
-        **dict.fromkeys(["one.png", "wide.png", "still.gif", "moving.gif", "flat.png"], "failed"),
+    statuses = {
+        "ok": r"cmyk.jpg grey.png photo.BMP within.png caf\xe9.png",
+        "unreadable": "empty.jpg text.jpg truncated.png moving.webp loop.jpg leads-out.png dangling.png up pipe.jpg",
+        "too_large": "large.png",
+        "failed": "one.png wide.png still.gif flat.png",
     }
+    return {name: status for status, names in statuses.items() for name in names.split()}
 
 
 def test_every_bad_input_gets_its_row_and_no_output(tmp_path, protect, rows, make_patch, snapshot):
