@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import cv2
@@ -34,31 +33,15 @@ def iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return width * height / union
 
 
-# --- choose_face ----------------------------------------------------------------------------------------
-
-
-def test_central_before_large() -> None:
-    big_corner, small_centre = face(0, 0, 60, 60), face(100, 100, 150, 150)
-    assert choose_face([big_corner, small_centre], (250, 250, 3)) is small_centre
-    huge_off_centre = face(0, 0, 200, 200)
-    assert choose_face([huge_off_centre, small_centre], (250, 250)) is huge_off_centre
-
-
-def test_central_closed_form() -> None:
+def test_the_central_face_is_chosen_before_a_large_one() -> None:
     # In a 101 x 101 photo with its centre at (50, 50): 20^2 - 0 = 400 against 30^2 - 2 * 16^2 = 388.
     centred, off = face(40, 40, 60, 60), face(51, 35, 81, 65)
     assert choose_face([off, centred], (101, 101)) is centred
     nearer = face(50, 35, 80, 65)  # 900 - 2 * 15^2 = 450
-    assert choose_face([nearer, centred], (101, 101)) is nearer
-
-
-def test_ties_and_none() -> None:
+    assert choose_face([nearer, centred], (101, 101, 3)) is nearer
     weak, strong = face(20, 20, 30, 30, 0.8), face(20, 20, 30, 30, 0.95)
     assert choose_face([weak, strong], (99, 99)) is strong
     assert choose_face([], (99, 99)) is None
-
-
-# --- the detector without faces -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -92,15 +75,9 @@ def test_bad_arguments_raise(detector: MTCNNDetector) -> None:
         MTCNNDetector(min_face=5)
 
 
-# --- real photos ----------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
-def lfw() -> FaceTable:
-    root = os.environ.get("PRIVFACE_DATA")
-    if root is None:
-        pytest.skip("PRIVFACE_DATA is not set")
-    return from_table(Path(root), Path(root) / "lfw.csv").take(range(7, 10_349, 259)[:40])
+def lfw(real_data: Path) -> FaceTable:
+    return from_table(real_data, real_data / "lfw.csv").take(range(7, 10_349, 259)[:40])
 
 
 @pytest.fixture(scope="module")
@@ -172,13 +149,7 @@ def test_agrees_with_facenet_pytorchs_own_driver(
         if boxes is None:
             assert faces == []
             continue
-        theirs = np.concatenate(
-            [
-                np.asarray(boxes, float),
-                np.asarray(scores, float)[:, None],
-                np.asarray(points, float).reshape(-1, 10),
-            ],
-            axis=1,
-        )
+        parts = [np.asarray(part, float).reshape(len(boxes), -1) for part in (boxes, scores, points)]
+        theirs = np.concatenate(parts, axis=1)
         theirs = theirs[np.argsort(-theirs[:, 4], kind="stable")]
         assert np.allclose(rows(faces), theirs, atol=1e-2)
