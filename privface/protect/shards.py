@@ -98,7 +98,6 @@ class ShardedOutput(Output):
 
     def clear(self, paths: Iterable[str]) -> None:
         """See :meth:`Output.clear`; shards hold all of the job's outputs."""
-        del paths
         for path in sorted(self.root.glob(f"{_STEM}*{self._suffix}")):
             unlink(path)
 

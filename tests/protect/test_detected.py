@@ -175,16 +175,6 @@ def test_one_face_that_is_not_protected_holds_its_photo_back(
     assert not list((tmp_path / "out").glob("two*"))
 
 
-def test_pasted_photos_and_faces_alone_do_not_mix_in_one_folder(photos, tmp_path, protect, bright):
-    protect(photos, detector=bright)
-    with pytest.raises(OutputError, match="paste False, now True"):
-        protect(photos, detector=bright, paste=True)
-    protect(photos, detector=bright, paste=True, overwrite=True)
-    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["one.png", "two.png"]
-    with pytest.raises(ConfigError, match="Pasting and a limit of faces need a detector"):
-        protect(photos, paste=True)
-
-
 def test_photos_with_too_many_faces_are_refused(faces, tmp_path, protect, finder, face):
     seen = count()
     crowd = finder(lambda _: [face] * next(seen))  # as many faces as the photo's place in the list
@@ -197,8 +187,9 @@ def test_photos_with_too_many_faces_are_refused(faces, tmp_path, protect, finder
     assert protect(faces, detector=crowd, max_faces=2).reused == 11
     with pytest.raises(OutputError, match="max_faces 2, now None"):
         protect(faces, detector=crowd)
-    with pytest.raises(ConfigError, match="a limit of faces need a detector"):
-        protect(faces, max_faces=2)
+    for asked in ({"max_faces": 2}, {"paste": True}):
+        with pytest.raises(ConfigError, match="Pasting and a limit of faces need a detector"):
+            protect(faces, **asked)
     with pytest.raises(ConfigError, match="max_faces is 0"):
         protect(faces, detector=crowd, max_faces=0)
 
