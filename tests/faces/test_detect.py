@@ -33,7 +33,7 @@ def iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return width * height / union
 
 
-def test_the_central_face_is_chosen_before_a_large_one() -> None:
+def test_the_central_face_is_chosen_before_a_large_one():
     # In a 101 x 101 photo with its centre at (50, 50): 20^2 - 0 = 400 against 30^2 - 2 * 16^2 = 388.
     centred, off = face(40, 40, 60, 60), face(51, 35, 81, 65)
     assert choose_face([off, centred], (101, 101)) is centred
@@ -55,11 +55,11 @@ def test_the_central_face_is_chosen_before_a_large_one() -> None:
         ((10, 30), (10, 30), (200, 600)),
     ],
 )
-def test_working_sizes(shape: tuple[int, int], padded: tuple[int, int], scaled: tuple[int, int]) -> None:
+def test_working_sizes(shape, padded, scaled):
     assert _working_size(shape, max_side=1280) == (padded, scaled)
 
 
-def test_tiny_long_and_mixed_photos_without_a_face(detector: MTCNNDetector) -> None:
+def test_tiny_long_and_mixed_photos_without_a_face(detector):
     rng = np.random.default_rng(0)
     shapes = [(1, 1), (1, 300), (3, 2), (40, 40), (1, 1)]
     photos = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
@@ -68,7 +68,7 @@ def test_tiny_long_and_mixed_photos_without_a_face(detector: MTCNNDetector) -> N
     assert detector.detect([]) == []
 
 
-def test_bad_arguments_raise(detector: MTCNNDetector) -> None:
+def test_bad_arguments_raise(detector):
     with pytest.raises(InputRangeError, match="Expected uint8 RGB"):
         detector.detect([np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9), np.uint8)])
     with pytest.raises(InputRangeError, match="min_face=5"):
@@ -91,9 +91,7 @@ def found(detector: MTCNNDetector, photos: list[np.ndarray]) -> list[list[Detect
 
 
 @pytest.mark.realdata
-def test_finds_the_labelled_faces(
-    lfw: FaceTable, photos: list[np.ndarray], found: list[list[Detection]]
-) -> None:
+def test_finds_the_labelled_faces(lfw, photos, found):
     overlaps = []
     for record, photo, faces in zip(lfw, photos, found, strict=True):
         chosen = choose_face(faces, photo.shape)
@@ -104,9 +102,7 @@ def test_finds_the_labelled_faces(
 
 
 @pytest.mark.realdata
-def test_a_second_look_at_the_aligned_face_meets_the_template(
-    detector: MTCNNDetector, photos: list[np.ndarray], found: list[list[Detection]]
-) -> None:
+def test_a_second_look_at_the_aligned_face_meets_the_template(detector, photos, found):
     pairs = [(p, c) for p, f in zip(photos[:8], found[:8], strict=True) if (c := choose_face(f, p.shape))]
     assert len(pairs) >= 7
     again = detector.detect([align_face(p, c.landmarks, size=224) for p, c in pairs])
@@ -123,9 +119,7 @@ def test_a_second_look_at_the_aligned_face_meets_the_template(
 
 
 @pytest.mark.realdata
-def test_neighbours_order_and_batches_do_not_matter(
-    detector: MTCNNDetector, photos: list[np.ndarray], found: list[list[Detection]]
-) -> None:
+def test_neighbours_order_and_batches_do_not_matter(detector, photos, found):
     small = cv2.resize(photos[1], (90, 90), interpolation=cv2.INTER_AREA)
     mixed = [np.zeros((50, 70, 3), np.uint8), photos[0], small, photos[1]]
     out = detector.detect(mixed)
@@ -140,9 +134,7 @@ def test_neighbours_order_and_batches_do_not_matter(
 
 
 @pytest.mark.realdata
-def test_agrees_with_facenet_pytorchs_own_driver(
-    detector: MTCNNDetector, photos: list[np.ndarray], found: list[list[Detection]]
-) -> None:
+def test_agrees_with_facenet_pytorchs_own_driver(detector, photos, found):
     oracle = MTCNN(keep_all=True, select_largest=False)
     for photo, faces in zip(photos[:8], found[:8], strict=True):
         boxes, scores, points = oracle.detect(photo, landmarks=True)

@@ -130,19 +130,16 @@ def test_a_write_error_stops_the_job_and_names_the_cure(faces, protect, monkeypa
     assert protect(faces, batch_size=2).counts["ok"] == 11
 
 
-def test_a_finished_job_is_not_computed_again(faces, tmp_path, protect, watched, snapshot):
-    first, second = watched(), watched()
+def test_only_changed_inputs_and_damaged_outputs_are_done_again(
+    faces, tmp_path, protect, watched, make_patch, snapshot
+):
+    out, first, second = tmp_path / "out", watched(), watched()
     protect(faces, "out", first, batch_size=4)
-    before = snapshot(tmp_path / "out")
+    before = snapshot(out)
     summary = protect(faces, "out", second, batch_size=4)
     assert (first.calls, second.calls) == (3, 0)
     assert (summary.reused, summary.counts["ok"]) == (11, 11)
-    assert snapshot(tmp_path / "out") == before
-
-
-def test_changed_inputs_and_damaged_outputs_are_done_again(faces, tmp_path, protect, make_patch, snapshot):
-    out = tmp_path / "out"
-    protect(faces)
+    assert snapshot(out) == before
     (faces / "person0" / "face00.png").write_bytes(encode_image(make_patch(99), ".png"))
     (out / "person1" / "face01.jpg").write_bytes(b"damaged")
     (out / "person0" / "face02.jpg").unlink()
