@@ -19,18 +19,16 @@ from privface.protect import GaussianBlur, ProtectOptions, ProtectSummary, prote
 
 SIZE = 32
 BLUR = GaussianBlur(sigma=2.0, size=SIZE)
-POINTS = ((12.0, 20.0), (28.0, 20.0), (20.0, 29.0), (13.0, 37.0), (27.0, 37.0))
+FACE = Detection(
+    (4.0, 8.0, 36.0, 48.0), 0.9, ((12.0, 20.0), (28.0, 20.0), (20.0, 29.0), (13.0, 37.0), (27.0, 37.0))
+)
+"""A face in the upper left of a photo."""
 
 
 def patch(seed: int, size: int = 48) -> NDArray[np.uint8]:
     coarse = np.random.default_rng(seed).random((6, 6, 3))
     smooth = np.clip(zoom(coarse, (size / 6, size / 6, 1), order=1), 0, 1)
     return np.rint(smooth * 255).astype(np.uint8)
-
-
-@pytest.fixture
-def make_patch():
-    return patch
 
 
 @pytest.fixture
@@ -56,17 +54,6 @@ class Finder:
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
         self.batches.append([image.shape for image in images])
         return [self.look(image) for image in images]
-
-
-@pytest.fixture
-def finder():
-    return Finder
-
-
-@pytest.fixture
-def face():
-    """A face in the upper left of a photo."""
-    return Detection((4.0, 8.0, 36.0, 48.0), 0.9, POINTS)
 
 
 def some(image: NDArray[np.uint8]) -> list[Detection]:
@@ -141,11 +128,6 @@ class Watched:
             self.act()
         self.calls += 1
         return BLUR(images)
-
-
-@pytest.fixture
-def watched():
-    return Watched
 
 
 @pytest.fixture

@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 from privface.errors import ConfigError, MissingExtraError, OutputError
 from privface.images import encode_image
 from privface.protect import GaussianBlur, read_manifest
+from tests.protect.conftest import BLUR, SIZE, patch
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:::ray"), pytest.mark.timeout(900)]
-
-SIZE = 32
-BLUR = GaussianBlur(sigma=2.0, size=SIZE)
 
 
 class Dying:
@@ -71,7 +69,7 @@ def engine(cluster):
 
 @pytest.mark.parametrize("layout", ["tree", pytest.param("webdataset", marks=pytest.mark.long)])
 def test_same_bytes_as_the_local_engine_though_an_actor_is_killed(
-    engine, faces, tmp_path, protect, snapshot, make_patch, layout
+    engine, faces, tmp_path, protect, snapshot, layout
 ):
     options = {"layout": layout, "shard_size": 4, "batch_size": 1}
     for out in ("local", "ray"):
@@ -79,7 +77,7 @@ def test_same_bytes_as_the_local_engine_though_an_actor_is_killed(
     (tmp_path / "ray" / "protected-00001.tar").unlink(missing_ok=True)
     for number in (0, 3, 4, 7, 8):
         changed = next(faces.rglob(f"face{number:02d}.*"))
-        changed.write_bytes(encode_image(make_patch(90 + number), changed.suffix))
+        changed.write_bytes(encode_image(patch(90 + number), changed.suffix))
     (faces / "broken.png").write_bytes(b"no image")
     (faces / "link").symlink_to(tmp_path)
     summary = protect(faces, "ray", Dying(tmp_path / "killed"), engine=engine, **options)

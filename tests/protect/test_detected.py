@@ -17,18 +17,16 @@ from privface.faces.align import align_face, paste_back
 from privface.images import decode_image, to_pixels, to_unit, without_colour
 from privface.protect import GaussianBlur, ProtectOptions, protect_folder, read_manifest
 from privface.protect.work import PASTED
-
-SIZE = 32
-BLUR = GaussianBlur(sigma=2.0, size=SIZE)
+from tests.protect.conftest import BLUR, FACE, SIZE, Finder, Watched, patch
 
 
 @pytest.fixture
-def photos(tmp_path, make_patch):
+def photos(tmp_path):
     """One photo with a bright upper left corner, one with two bright upper corners, one with none."""
     root = tmp_path / "photos"
     root.mkdir()
     for seed, (name, corners) in enumerate({"one": [0], "two": [0, -1], "none": []}.items()):
-        photo = np.array(Image.fromarray(make_patch(seed)).resize((60 + 20 * seed, 60)))
+        photo = np.array(Image.fromarray(patch(seed)).resize((60 + 20 * seed, 60)))
         photo[0, 0] = photo[0, -1] = 100
         for corner in corners:
             photo[0, corner] = 255
@@ -36,21 +34,13 @@ def photos(tmp_path, make_patch):
     return root
 
 
-@pytest.fixture
-def left(face):
-    return face
+RIGHT = replace(FACE, box=(70.0, 8.0, 74.0, 13.0), landmarks=tuple((x + 38.0, y) for x, y in FACE.landmarks))
 
 
 @pytest.fixture
-def right(face):
-    shifted = tuple((x + 38.0, y) for x, y in face.landmarks)
-    return replace(face, box=(70.0, 8.0, 74.0, 13.0), landmarks=shifted)
-
-
-@pytest.fixture
-def bright(finder, left, right):
+def bright():
     """Finds a face per bright corner."""
-    return finder(lambda image: [f for f, k in ((left, 0), (right, -1)) if image[0, k].min() == 255])
+    return Finder(lambda image: [f for f, k in ((FACE, 0), (RIGHT, -1)) if image[0, k].min() == 255])
 
 
 def protected(photo: NDArray[np.uint8], points: object) -> NDArray[np.uint8]:
@@ -58,9 +48,9 @@ def protected(photo: NDArray[np.uint8], points: object) -> NDArray[np.uint8]:
 
 
 def test_auto_takes_what_has_the_model_s_size_for_a_face_and_looks_for_faces_elsewhere(
-    photos, tmp_path, protect, rows, bright, make_patch
+    photos, tmp_path, protect, rows, bright
 ):
-    crop = np.array(Image.fromarray(make_patch(5)).resize((SIZE, SIZE)))
+    crop = np.array(Image.fromarray(patch(5)).resize((SIZE, SIZE)))
     crop[0, 0] = 100  # where the detector looks, there is no face in it
     Image.fromarray(crop).save(photos / "crop.png")
     found = rows(protect(photos, "auto", detector=bright, faces="auto"))
@@ -75,7 +65,7 @@ def test_auto_takes_what_has_the_model_s_size_for_a_face_and_looks_for_faces_els
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
-def test_every_face_is_written_alone_with_its_box(photos, tmp_path, protect, bright, left, right, batch_size):
+def test_every_face_is_written_alone_with_its_box(photos, tmp_path, protect, bright, batch_size):
     out = tmp_path / "out"
     summary = protect(photos, detector=bright, batch_size=batch_size)
     assert (summary.counts["ok"], summary.counts["no_face"]) == (2, 1), "counts are of photos"
@@ -87,7 +77,7 @@ def test_every_face_is_written_alone_with_its_box(photos, tmp_path, protect, bri
         ("two.png", "two.face2.png", "ok", 2, 2, None),
     ]
     assert sorted(p.name for p in out.glob("*.png")) == ["one.png", "two.face2.png", "two.png"]
-    for row, face in zip(rows[1:], (left, left, right), strict=True):
+    for row, face in zip(rows[1:], (FACE, FACE, RIGHT), strict=True):
         assert (row.box_x1, row.box_y1, row.box_x2, row.box_y2) == face.box
         assert (row.width, row.height) == (60 if row.input == "one.png" else 80, 60)
         written = out / str(row.output)
@@ -118,11 +108,11 @@ def test_a_name_that_a_further_face_needs_is_refused(photos, tmp_path, protect, 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_every_face_is_pasted_back_and_the_manifest_says_what_that_leaves(
-    photos, tmp_path, protect, rows, bright, left, right, batch_size, caplog
+    photos, tmp_path, protect, rows, bright, batch_size, caplog
 ):
     summary = protect(photos, detector=bright, paste=True, batch_size=batch_size)
     assert (summary.counts["ok"], summary.counts["no_face"]) == (2, 1)
-    for name, all_faces in (("one", [left]), ("two", [left, right])):
+    for name, all_faces in (("one", [FACE]), ("two", [FACE, RIGHT])):
         photo = decode_image(photos / f"{name}.png")
         expected = photo
         for face in all_faces:
@@ -136,8 +126,8 @@ def test_every_face_is_pasted_back_and_the_manifest_says_what_that_leaves(
     assert [record.getMessage() for record in caplog.records] == [f"In pasted photos, {PASTED}."]
 
 
-def test_a_photo_of_grey_faces_is_grey(photos, tmp_path, protect, watched, bright):
-    class Grey(watched):
+def test_a_photo_of_grey_faces_is_grey(photos, tmp_path, protect, bright):
+    class Grey(Watched):
         def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
             return np.repeat(BLUR(images).mean(axis=1, keepdims=True), 3, axis=1)
 
@@ -161,10 +151,8 @@ def test_a_photo_of_grey_faces_is_grey(photos, tmp_path, protect, watched, brigh
         np.testing.assert_array_equal(written[-1], photo[-1])
 
 
-def test_one_face_that_is_not_protected_holds_its_photo_back(
-    photos, tmp_path, protect, rows, watched, bright
-):
-    class Lazy(watched):
+def test_one_face_that_is_not_protected_holds_its_photo_back(photos, tmp_path, protect, rows, bright):
+    class Lazy(Watched):
         def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
             answer = super().__call__(images)
             return images if self.calls == 3 else answer  # the second face of two.png
@@ -175,9 +163,9 @@ def test_one_face_that_is_not_protected_holds_its_photo_back(
     assert not list((tmp_path / "out").glob("two*"))
 
 
-def test_photos_with_too_many_faces_are_refused(faces, tmp_path, protect, finder, face):
+def test_photos_with_too_many_faces_are_refused(faces, tmp_path, protect):
     seen = count()
-    crowd = finder(lambda _: [face] * next(seen))  # as many faces as the photo's place in the list
+    crowd = Finder(lambda _: [FACE] * next(seen))  # as many faces as the photo's place in the list
     summary = protect(faces, detector=crowd, max_faces=2)
     assert (summary.counts["no_face"], summary.counts["ok"], summary.counts["many_faces"]) == (1, 2, 8)
     for row in read_manifest(summary.manifest):
@@ -200,12 +188,12 @@ def test_a_photo_without_a_face_can_stop_the_job(photos, protect, bright):
             protect(photos, detector=bright, on_no_face="fail")
 
 
-def test_landmarks_that_give_no_scale_cost_only_their_photo(photos, protect, finder, bright):
+def test_landmarks_that_give_no_scale_cost_only_their_photo(photos, protect, bright):
     def broken(image: NDArray[np.uint8]) -> list[object]:
         found = bright.look(image)
         return [replace(f, landmarks=((5.0, 5.0),) * 5) for f in found] if len(found) == 2 else found
 
-    counts = protect(photos, detector=finder(broken)).counts
+    counts = protect(photos, detector=Finder(broken)).counts
     assert (counts["ok"], counts["failed"], counts["no_face"]) == (1, 1, 1)
 
 
@@ -253,13 +241,13 @@ def test_every_face_gets_the_label_of_its_own_photo(faces, tmp_path, protect, ro
     assert set(protector.asked) == {min(batch_size, 11)}, "batches have one shape, filling included"
 
 
-def test_one_label_serves_neither_two_faces_nor_a_video(faces, protect, rows, finder, face):
+def test_one_label_serves_neither_two_faces_nor_a_video(faces, protect, rows):
     protector = Shades(dict.fromkeys(keys_of(faces), 0.25))
-    two = protect(faces, "two", protector, detector=finder(lambda _: [face, replace(face)]))
+    two = protect(faces, "two", protector, detector=Finder(lambda _: [FACE, replace(FACE)]))
     assert two.counts["failed"] == 11
     assert "2 faces, and the one label" in str(read_manifest(two.manifest)[0].reason)
     (faces / "clip.mp4").write_bytes(b"never read")
-    one = protect(faces, "one", protector, detector=finder(lambda _: [face]), videos=True, paste=True)
+    one = protect(faces, "one", protector, detector=Finder(lambda _: [FACE]), videos=True, paste=True)
     assert "a video has no label of its own" in str(rows(one)["clip.mp4"].reason)
     assert one.counts["ok"] == 11
 

@@ -18,10 +18,8 @@ from PIL import Image, PngImagePlugin
 from privface.errors import DataError, ModelError, OutputError
 from privface.faces.align import as_aligned
 from privface.images import decode_image, encode_image, to_pixels, to_unit
-from privface.protect import STATUSES, GaussianBlur, GaussianNoise, read_manifest
-
-SIZE = 32
-BLUR = GaussianBlur(sigma=2.0, size=SIZE)
+from privface.protect import STATUSES, GaussianNoise, read_manifest
+from tests.protect.conftest import BLUR, SIZE, patch
 
 
 @dataclass(frozen=True)
@@ -97,9 +95,9 @@ def with_secrets(pixels: NDArray[np.uint8], form: str) -> bytes:
 
 
 @pytest.mark.parametrize(("name", "form"), [("a.jpg", "JPEG"), ("a.png", "PNG")])
-def test_no_metadata_gets_through(tmp_path, protect, make_patch, name, form):
+def test_no_metadata_gets_through(tmp_path, protect, name, form):
     (tmp_path / "in").mkdir()
-    planted = with_secrets(make_patch(0), form)
+    planted = with_secrets(patch(0), form)
     (tmp_path / "in" / name).write_bytes(planted)
     assert planted.count(b"SECRET") >= 5
     assert protect(tmp_path / "in").counts["ok"] == 1
@@ -151,8 +149,8 @@ def write_bad_inputs(root: Path, patch: NDArray[np.uint8]) -> dict[str, str]:
     return {name: status for status, names in statuses.items() for name in names.split()}
 
 
-def test_every_bad_input_gets_its_row_and_no_output(tmp_path, protect, rows, make_patch, snapshot):
-    expected = write_bad_inputs(tmp_path / "in", make_patch(1))
+def test_every_bad_input_gets_its_row_and_no_output(tmp_path, protect, rows, snapshot):
+    expected = write_bad_inputs(tmp_path / "in", patch(1))
     out = tmp_path / "out"
     summary = protect(tmp_path / "in", batch_size=4, max_pixels=80_000)
     found = rows(summary)
@@ -171,10 +169,10 @@ def test_every_bad_input_gets_its_row_and_no_output(tmp_path, protect, rows, mak
     assert snapshot(out) == before
 
 
-def test_two_names_with_one_key_do_not_share_an_output(tmp_path, protect, make_patch):
+def test_two_names_with_one_key_do_not_share_an_output(tmp_path, protect):
     (tmp_path / "in").mkdir()
     for seed, name in enumerate([b"\xff.png", b"\\xff.png"]):
-        (tmp_path / "in" / os.fsdecode(name)).write_bytes(encode_image(make_patch(seed), ".png"))
+        (tmp_path / "in" / os.fsdecode(name)).write_bytes(encode_image(patch(seed), ".png"))
     counts = protect(tmp_path / "in").counts
     assert counts["ok"] == counts["unreadable"] == 1
     assert len(list((tmp_path / "out").glob("*.png"))) == 1

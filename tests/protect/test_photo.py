@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from privface.cli.main import app
 from privface.errors import OutputError, ProtectError
 from privface.protect import GaussianBlur, ProtectOptions, protect_photo
+from tests.protect.conftest import Finder
 
 BLUR = ("--model", "baseline:blur,sigma=3", "--faces", "aligned")
 
@@ -19,7 +20,7 @@ def run(*parts: object):
     return CliRunner().invoke(app, ["protect", *map(str, parts)])
 
 
-def test_a_photo_gives_what_its_folder_gives_or_a_reason(groups, crowd, finder, tmp_path, protect):
+def test_a_photo_gives_what_its_folder_gives_or_a_reason(groups, crowd, tmp_path, protect):
     photo = groups / "day0" / "photo2.png"  # three faces
     data, protector = photo.read_bytes(), GaussianBlur(sigma=3)
     for other in groups.rglob("*.png"):
@@ -31,7 +32,7 @@ def test_a_photo_gives_what_its_folder_gives_or_a_reason(groups, crowd, finder, 
     assert made == [path.read_bytes() for path in wanted]
     assert len(protect_photo(data, protector, ProtectOptions(paste=True), detector=crowd)) == 1
     with pytest.raises(ProtectError, match="no face was found"):
-        protect_photo(data, protector, detector=finder(lambda _: []))
+        protect_photo(data, protector, detector=Finder(lambda _: []))
     with pytest.raises(ProtectError, match="decoded"):
         protect_photo(b"no photo", protector, ProtectOptions(faces="aligned"))
 

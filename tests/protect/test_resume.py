@@ -20,6 +20,7 @@ from privface.protect import GaussianBlur, Pixelate, read_manifest
 from privface.protect.folder import StoppedError
 from privface.protect.journal import JOURNAL_NAME
 from privface.protect.output import locked
+from tests.protect.conftest import Watched, patch
 
 LAYOUTS = ("tree", "webdataset", "parquet")
 
@@ -30,10 +31,10 @@ def out_of_memory() -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("call", [0, 1, 3, 5])
-def test_a_crash_and_a_rerun_equal_one_run(faces, tmp_path, protect, watched, images, snapshot, layout, call):
+def test_a_crash_and_a_rerun_equal_one_run(faces, tmp_path, protect, images, snapshot, layout, call):
     out, protect = tmp_path / "out", partial(protect, faces, layout=layout, shard_size=4, batch_size=2)
     with pytest.raises(MemoryError, match=r"device memory"):
-        protect("out", watched(out_of_memory, before_call=call))
+        protect("out", Watched(out_of_memory, before_call=call))
     assert pq.read_metadata(out / "manifest.parquet").metadata[b"privface.complete"] == b"false"
     listed = [str(row.output) for row in read_manifest(out)]
     assert {name[name.find("person") :] for name in listed} == images(out).keys()
@@ -43,11 +44,9 @@ def test_a_crash_and_a_rerun_equal_one_run(faces, tmp_path, protect, watched, im
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_finishes_the_batch_and_writes_the_manifest(
-    faces, tmp_path, protect, watched, snapshot, number
-):
+def test_a_signal_finishes_the_batch_and_writes_the_manifest(faces, tmp_path, protect, snapshot, number):
     out, handlers = tmp_path / "out", [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-    press = watched(lambda: os.kill(os.getpid(), number), before_call=1)
+    press = Watched(lambda: os.kill(os.getpid(), number), before_call=1)
     with pytest.raises(StoppedError) as stop:
         protect(faces, "out", press, batch_size=2)
     assert stop.value.signal == number
@@ -130,17 +129,15 @@ def test_a_write_error_stops_the_job_and_names_the_cure(faces, protect, monkeypa
     assert protect(faces, batch_size=2).counts["ok"] == 11
 
 
-def test_only_changed_inputs_and_damaged_outputs_are_done_again(
-    faces, tmp_path, protect, watched, make_patch, snapshot
-):
-    out, first, second = tmp_path / "out", watched(), watched()
+def test_only_changed_inputs_and_damaged_outputs_are_done_again(faces, tmp_path, protect, snapshot):
+    out, first, second = tmp_path / "out", Watched(), Watched()
     protect(faces, "out", first, batch_size=4)
     before = snapshot(out)
     summary = protect(faces, "out", second, batch_size=4)
     assert (first.calls, second.calls) == (3, 0)
     assert (summary.reused, summary.counts["ok"]) == (11, 11)
     assert snapshot(out) == before
-    (faces / "person0" / "face00.png").write_bytes(encode_image(make_patch(99), ".png"))
+    (faces / "person0" / "face00.png").write_bytes(encode_image(patch(99), ".png"))
     (out / "person1" / "face01.jpg").write_bytes(b"damaged")
     (out / "person0" / "face02.jpg").unlink()
     linked = out / "person1" / "face03.png"
@@ -153,11 +150,11 @@ def test_only_changed_inputs_and_damaged_outputs_are_done_again(
 
 
 def test_photos_of_several_faces_are_taken_over_whole_or_done_again(
-    groups, crowd, tmp_path, protect, watched, snapshot
+    groups, crowd, tmp_path, protect, snapshot
 ):
     out, protect = tmp_path / "out", partial(protect, groups, detector=crowd, batch_size=2)
     with pytest.raises(MemoryError):
-        protect("out", watched(out_of_memory, before_call=5))
+        protect("out", Watched(out_of_memory, before_call=5))
     protect("one")
     assert 0 < protect("out").reused < 9
     assert len(read_manifest(out)) == 3 * (1 + 2 + 3)

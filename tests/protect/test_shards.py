@@ -12,6 +12,7 @@ import pytest
 from privface.errors import ConfigError, OutputError
 from privface.images import encode_image
 from privface.protect import read_manifest
+from tests.protect.conftest import Watched, patch
 
 LAYOUTS = {"webdataset": ".tar", "parquet": ".parquet"}
 
@@ -62,13 +63,11 @@ def test_shards_hold_the_bytes_of_the_tree_and_the_manifest_says_where(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_stop_in_a_rerun_keeps_what_a_shard_held(
-    faces, tmp_path, shard, watched, images, snapshot, make_patch, layout
-):
+def test_a_stop_in_a_rerun_keeps_what_a_shard_held(faces, tmp_path, shard, images, snapshot, layout):
     shard(faces, layout=layout)
-    (faces / "person0" / "face00.png").write_bytes(encode_image(make_patch(99), ".png"))
+    (faces / "person0" / "face00.png").write_bytes(encode_image(patch(99), ".png"))
     with pytest.raises(KeyboardInterrupt):
-        shard(faces, "out", watched(lambda: os.kill(os.getpid(), signal.SIGTERM)), layout=layout)
+        shard(faces, "out", Watched(lambda: os.kill(os.getpid(), signal.SIGTERM)), layout=layout)
     assert len(images(tmp_path / "out")) == 11
     assert shard(faces, layout=layout).reused == 11
     shard(faces, "fresh", layout=layout)

@@ -15,11 +15,8 @@ from privface.errors import ConfigError, ModelError, OutputError
 from privface.faces.align import as_aligned
 from privface.images import decode_image, to_pixels, to_unit
 from privface.models import CompactResNet, load_matcher, save_network
-from privface.protect import GaussianBlur
 from privface.protect.templates import MatcherTemplates, pack, template_maker, unpack
-
-SIZE = 32
-BLUR = GaussianBlur(sigma=2.0, size=SIZE)
+from tests.protect.conftest import BLUR, SIZE
 
 
 @dataclass(frozen=True)

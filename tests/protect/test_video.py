@@ -16,6 +16,7 @@ from privface.errors import ConfigError, MissingExtraError
 from privface.protect import GaussianBlur, read_manifest
 from privface.protect.video import protect_video, require_av
 from privface.protect.work import PASTED
+from tests.protect.conftest import FACE, Finder
 
 av = pytest.importorskip("av", reason="the extra [video] is not installed")
 
@@ -23,9 +24,9 @@ BOX = (slice(10, 40), slice(5, 35))
 
 
 @pytest.fixture
-def bright(finder, face):
+def bright():
     """Finds a face in every frame that is brighter than dark."""
-    return finder(lambda image: [face] if image.mean() > 60 else [])
+    return Finder(lambda image: [FACE] if image.mean() > 60 else [])
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_same_bytes_again_reused_and_without_sound(tmp_path, film):
     assert read(tmp_path / "silent" / "film.mp4")[1] == 0
 
 
-def test_videos_that_cannot_be_protected(tmp_path, film, rows, finder):
+def test_videos_that_cannot_be_protected(tmp_path, film, rows):
     folder = tmp_path / "in"
     folder.mkdir()
     write(folder / "whole.mp4")
@@ -122,7 +123,7 @@ def test_videos_that_cannot_be_protected(tmp_path, film, rows, finder):
         tone.rate = 48000
         target.mux(heard.encode(tone))
         target.mux(heard.encode(None))
-    found = rows(film(folder, detector=finder(lambda _: [])))
+    found = rows(film(folder, detector=Finder(lambda _: [])))
     assert found["whole.mp4"].status == "no_face"
     assert "in any of 6 frames" in str(found["whole.mp4"].reason)
     assert {found[name].status for name in ("cut.mp4", "text.mkv", "empty.webm", "sound.mkv")} == {
