@@ -1,5 +1,3 @@
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -81,12 +79,3 @@ def test_what_is_no_photos_fault_is_not_swallowed(tmp_path: Path, error: Excepti
 
     with pytest.raises(type(error)):
         load_faces(faces(tmp_path), broken)
-
-
-def test_import_is_light() -> None:
-    code = (
-        "import sys, privface.data, privface.faces; "
-        "print(sorted({'torch', 'pandas', 'sklearn', 'facenet_pytorch'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -15,7 +15,14 @@ from PIL import Image
 from scipy.ndimage import zoom
 
 from privface.faces.detect import Detection
-from privface.protect import GaussianBlur, ProtectOptions, ProtectSummary, protect_folder, read_manifest
+from privface.protect import (
+    GaussianBlur,
+    ManifestRow,
+    ProtectOptions,
+    ProtectSummary,
+    protect_folder,
+    read_manifest,
+)
 
 SIZE = 32
 BLUR = GaussianBlur(sigma=2.0, size=SIZE)
@@ -105,14 +112,9 @@ def protect(tmp_path):
     return run
 
 
-@pytest.fixture
-def rows():
+def rows(summary: ProtectSummary) -> dict[str, ManifestRow]:
     """The manifest of a job, by input; of several faces the last."""
-
-    def read(summary: ProtectSummary):
-        return {row.input: row for row in read_manifest(summary.manifest)}
-
-    return read
+    return {row.input: row for row in read_manifest(summary.manifest)}
 
 
 class Watched:
@@ -130,36 +132,26 @@ class Watched:
         return BLUR(images)
 
 
-@pytest.fixture
-def snapshot():
+def snapshot(root: Path) -> dict[str, str]:
     """Digests of all visible files below a root, by relative path."""
-
-    def take(root: Path) -> dict[str, str]:
-        files = (p for p in sorted(root.rglob("*")) if p.is_file() and not p.name.startswith("."))
-        return {p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-
-    return take
+    files = (p for p in sorted(root.rglob("*")) if p.is_file() and not p.name.startswith("."))
+    return {p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-@pytest.fixture
-def images():
+def images(root: Path) -> dict[str, bytes]:
     """What a job wrote, by the manifest's name without the shard; a name that comes twice fails."""
-
-    def read(root: Path) -> dict[str, bytes]:
-        found: dict[str, bytes] = {}
-        for path in sorted(root.rglob("*")):
-            if path.is_dir() or path.name.startswith((".", "manifest", "embeddings")):
-                continue
-            if path.suffix == ".tar":
-                with tarfile.open(path) as tar:
-                    part = {m.name: tar.extractfile(m).read() for m in tar}
-            elif path.suffix == ".parquet":
-                table = pq.read_table(path)
-                part = dict(zip(table["file"].to_pylist(), table["image"].to_pylist(), strict=True))
-            else:
-                part = {path.relative_to(root).as_posix(): path.read_bytes()}
-            assert not part.keys() & found.keys()
-            found |= part
-        return found
-
-    return read
+    found: dict[str, bytes] = {}
+    for path in sorted(root.rglob("*")):
+        if path.is_dir() or path.name.startswith((".", "manifest", "embeddings")):
+            continue
+        if path.suffix == ".tar":
+            with tarfile.open(path) as tar:
+                part = {m.name: tar.extractfile(m).read() for m in tar}
+        elif path.suffix == ".parquet":
+            table = pq.read_table(path)
+            part = dict(zip(table["file"].to_pylist(), table["image"].to_pylist(), strict=True))
+        else:
+            part = {path.relative_to(root).as_posix(): path.read_bytes()}
+        assert not part.keys() & found.keys()
+        found |= part
+    return found

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from privface.errors import ConfigError, MissingExtraError, OutputError
 from privface.images import encode_image
 from privface.protect import GaussianBlur, read_manifest
-from tests.protect.conftest import BLUR, SIZE, patch
+from tests.protect.conftest import BLUR, SIZE, patch, snapshot
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:::ray"), pytest.mark.timeout(900)]
@@ -68,9 +68,7 @@ def engine(cluster):
 
 
 @pytest.mark.parametrize("layout", ["tree", pytest.param("webdataset", marks=pytest.mark.long)])
-def test_same_bytes_as_the_local_engine_though_an_actor_is_killed(
-    engine, faces, tmp_path, protect, snapshot, layout
-):
+def test_same_bytes_as_the_local_engine_though_an_actor_is_killed(engine, faces, tmp_path, protect, layout):
     options = {"layout": layout, "shard_size": 4, "batch_size": 1}
     for out in ("local", "ray"):
         protect(faces, out, **options)
@@ -91,7 +89,7 @@ def test_same_bytes_as_the_local_engine_though_an_actor_is_killed(
 
 @pytest.mark.long
 @pytest.mark.parametrize("layout", ["tree", "webdataset"])
-def test_photos_of_several_faces(engine, groups, crowd, tmp_path, protect, snapshot, layout):
+def test_photos_of_several_faces(engine, groups, crowd, tmp_path, protect, layout):
     ray.cloudpickle.register_pickle_by_value(sys.modules[type(crowd).__module__])
     options = {"detector": crowd, "layout": layout, "shard_size": 4, "batch_size": 2}
     protect(groups, "ray", engine=engine, **options)

@@ -17,7 +17,7 @@ from privface.faces.align import align_face, paste_back
 from privface.images import decode_image, to_pixels, to_unit, without_colour
 from privface.protect import GaussianBlur, ProtectOptions, protect_folder, read_manifest
 from privface.protect.work import PASTED
-from tests.protect.conftest import BLUR, FACE, SIZE, Finder, Watched, patch
+from tests.protect.conftest import BLUR, FACE, SIZE, Finder, Watched, patch, rows
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def protected(photo: NDArray[np.uint8], points: object) -> NDArray[np.uint8]:
 
 
 def test_auto_takes_what_has_the_model_s_size_for_a_face_and_looks_for_faces_elsewhere(
-    photos, tmp_path, protect, rows, bright
+    photos, tmp_path, protect, bright
 ):
     crop = np.array(Image.fromarray(patch(5)).resize((SIZE, SIZE)))
     crop[0, 0] = 100  # where the detector looks, there is no face in it
@@ -86,7 +86,7 @@ def test_every_face_is_written_alone_with_its_box(photos, tmp_path, protect, bri
         assert row.output_bytes == written.stat().st_size
 
 
-def test_a_name_that_a_further_face_needs_is_refused(photos, tmp_path, protect, rows, bright):
+def test_a_name_that_a_further_face_needs_is_refused(photos, tmp_path, protect, bright):
     for name in ("two.face2.png", "one.face02.png", "three.face2.png", "two.face2.jpg"):
         (photos / name).write_bytes((photos / "one.png").read_bytes())
     reasons = {}
@@ -108,7 +108,7 @@ def test_a_name_that_a_further_face_needs_is_refused(photos, tmp_path, protect, 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_every_face_is_pasted_back_and_the_manifest_says_what_that_leaves(
-    photos, tmp_path, protect, rows, bright, batch_size, caplog
+    photos, tmp_path, protect, bright, batch_size, caplog
 ):
     summary = protect(photos, detector=bright, paste=True, batch_size=batch_size)
     assert (summary.counts["ok"], summary.counts["no_face"]) == (2, 1)
@@ -151,7 +151,7 @@ def test_a_photo_of_grey_faces_is_grey(photos, tmp_path, protect, bright):
         np.testing.assert_array_equal(written[-1], photo[-1])
 
 
-def test_one_face_that_is_not_protected_holds_its_photo_back(photos, tmp_path, protect, rows, bright):
+def test_one_face_that_is_not_protected_holds_its_photo_back(photos, tmp_path, protect, bright):
     class Lazy(Watched):
         def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
             answer = super().__call__(images)
@@ -227,7 +227,7 @@ def keys_of(root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 32])
-def test_every_face_gets_the_label_of_its_own_photo(faces, tmp_path, protect, rows, batch_size):
+def test_every_face_gets_the_label_of_its_own_photo(faces, tmp_path, protect, batch_size):
     keys = keys_of(faces)
     protector = Shades({key: (20 * k + 5) / 255 for k, key in enumerate(keys)})
     del protector.shades[keys[3]]
@@ -241,7 +241,7 @@ def test_every_face_gets_the_label_of_its_own_photo(faces, tmp_path, protect, ro
     assert set(protector.asked) == {min(batch_size, 11)}, "batches have one shape, filling included"
 
 
-def test_one_label_serves_neither_two_faces_nor_a_video(faces, protect, rows):
+def test_one_label_serves_neither_two_faces_nor_a_video(faces, protect):
     protector = Shades(dict.fromkeys(keys_of(faces), 0.25))
     two = protect(faces, "two", protector, detector=Finder(lambda _: [FACE, replace(FACE)]))
     assert two.counts["failed"] == 11

@@ -19,7 +19,7 @@ from privface.errors import DataError, ModelError, OutputError
 from privface.faces.align import as_aligned
 from privface.images import decode_image, encode_image, to_pixels, to_unit
 from privface.protect import STATUSES, GaussianNoise, read_manifest
-from tests.protect.conftest import BLUR, SIZE, patch
+from tests.protect.conftest import BLUR, SIZE, patch, rows, snapshot
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def test_same_tree_exactly_the_protected_pixels_and_their_sizes(faces, tmp_path,
     assert "+00:00" in (out / "manifest.csv").read_text()
 
 
-def test_batch_size_and_workers_leave_no_trace(faces, tmp_path, protect, snapshot):
+def test_batch_size_and_workers_leave_no_trace(faces, tmp_path, protect):
     noise = GaussianNoise(sigma=0.2, size=SIZE)
     protect(faces, "one", noise, batch_size=1, workers=1)
     seen: list[tuple[int, int]] = []
@@ -149,7 +149,7 @@ def write_bad_inputs(root: Path, patch: NDArray[np.uint8]) -> dict[str, str]:
     return {name: status for status, names in statuses.items() for name in names.split()}
 
 
-def test_every_bad_input_gets_its_row_and_no_output(tmp_path, protect, rows, snapshot):
+def test_every_bad_input_gets_its_row_and_no_output(tmp_path, protect):
     expected = write_bad_inputs(tmp_path / "in", patch(1))
     out = tmp_path / "out"
     summary = protect(tmp_path / "in", batch_size=4, max_pixels=80_000)
@@ -221,7 +221,7 @@ def test_an_answer_of_the_wrong_shape_stops_the_job(faces, protect, answer):
 
 
 @pytest.mark.parametrize("output", ["in", "in/sub", ".", "link"])
-def test_overlapping_folders_are_refused(faces, tmp_path, protect, output, snapshot):
+def test_overlapping_folders_are_refused(faces, tmp_path, protect, output):
     (tmp_path / "link").symlink_to(faces)
     before = snapshot(tmp_path)
     with pytest.raises(OutputError, match=r"overlaps the input"):

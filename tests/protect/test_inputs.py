@@ -21,6 +21,7 @@ from privface.images import decode_image
 from privface.protect import GaussianBlur, protect_folder, read_manifest
 from privface.protect.places import is_url, suffix_of
 from privface.protect.sources import open_photos
+from tests.protect.conftest import rows, snapshot
 
 
 def files(root: Path) -> list[tuple[str, bytes]]:
@@ -85,7 +86,7 @@ def bucket(memory, faces):
 @pytest.mark.parametrize(
     ("pack", "remote"), [(as_list, False), *product((as_zip, as_tar, as_table), (False, True))]
 )
-def test_every_source_gives_the_folder_s_output(faces, tmp_path, protect, snapshot, memory, pack, remote):
+def test_every_source_gives_the_folder_s_output(faces, tmp_path, protect, memory, pack, remote):
     protect(faces, "folder", batch_size=4)
     source = local = pack(faces, tmp_path)
     before = local.read_bytes()
@@ -99,7 +100,7 @@ def test_every_source_gives_the_folder_s_output(faces, tmp_path, protect, snapsh
 
 
 def test_a_bucket_gives_the_folder_s_output_and_a_file_that_vanishes_costs_only_itself(
-    faces, tmp_path, protect, rows, snapshot, memory, bucket, monkeypatch
+    faces, tmp_path, protect, memory, bucket, monkeypatch
 ):
     protect(faces, "folder")
     assert protect(bucket).counts["ok"] == 11
@@ -139,7 +140,7 @@ def test_archives_open_again_in_another_process(faces, tmp_path, pack):
     again.close()
 
 
-def test_one_format_for_all(faces, tmp_path, protect, rows):
+def test_one_format_for_all(faces, tmp_path, protect):
     Image.open(faces / "person0" / "face00.png").save(faces / "person0" / "face02.png")  # beside face02.jpg
     Image.open(faces / "person0" / "face00.png").save(faces / "person0" / "still.gif")
     summary = protect(faces, image_format="webp")
@@ -169,7 +170,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "parquet", "bucket"])
-def test_names_that_lead_out_are_refused_and_nothing_is_written(faces, tmp_path, protect, rows, memory, kind):
+def test_names_that_lead_out_are_refused_and_nothing_is_written(faces, tmp_path, protect, memory, kind):
     good, names = (faces / "person0" / "face00.png").read_bytes(), dict(NAMES)
     source = tmp_path / f"bad.{kind}"
     if kind == "zip":

@@ -20,7 +20,7 @@ from privface.protect import GaussianBlur, Pixelate, read_manifest
 from privface.protect.folder import StoppedError
 from privface.protect.journal import JOURNAL_NAME
 from privface.protect.output import locked
-from tests.protect.conftest import Watched, patch
+from tests.protect.conftest import Watched, images, patch, snapshot
 
 LAYOUTS = ("tree", "webdataset", "parquet")
 
@@ -31,7 +31,7 @@ def out_of_memory() -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("call", [0, 1, 3, 5])
-def test_a_crash_and_a_rerun_equal_one_run(faces, tmp_path, protect, images, snapshot, layout, call):
+def test_a_crash_and_a_rerun_equal_one_run(faces, tmp_path, protect, layout, call):
     out, protect = tmp_path / "out", partial(protect, faces, layout=layout, shard_size=4, batch_size=2)
     with pytest.raises(MemoryError, match=r"device memory"):
         protect("out", Watched(out_of_memory, before_call=call))
@@ -44,7 +44,7 @@ def test_a_crash_and_a_rerun_equal_one_run(faces, tmp_path, protect, images, sna
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_finishes_the_batch_and_writes_the_manifest(faces, tmp_path, protect, snapshot, number):
+def test_a_signal_finishes_the_batch_and_writes_the_manifest(faces, tmp_path, protect, number):
     out, handlers = tmp_path / "out", [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     press = Watched(lambda: os.kill(os.getpid(), number), before_call=1)
     with pytest.raises(StoppedError) as stop:
@@ -85,7 +85,7 @@ except OutputError as error:
 """
 
 
-def test_a_disk_that_takes_no_more_is_reported_with_what_is_finished(faces, tmp_path, protect, snapshot):
+def test_a_disk_that_takes_no_more_is_reported_with_what_is_finished(faces, tmp_path, protect):
     """A limit on file sizes stops the journal after some files, as a full disk would."""
     out = tmp_path / "out"
     command = [sys.executable, "-c", JOB, str(faces), str(out), "3000", "0"]
@@ -98,7 +98,7 @@ def test_a_disk_that_takes_no_more_is_reported_with_what_is_finished(faces, tmp_
     assert snapshot(out) == snapshot(tmp_path / "one")
 
 
-def test_a_killed_process_and_a_rerun_equal_one_run(faces, tmp_path, protect, snapshot):
+def test_a_killed_process_and_a_rerun_equal_one_run(faces, tmp_path, protect):
     out = tmp_path / "out"
     journal = out / JOURNAL_NAME
     process = subprocess.Popen([sys.executable, "-c", JOB, str(faces), str(out), "0", "0.3"])
@@ -129,7 +129,7 @@ def test_a_write_error_stops_the_job_and_names_the_cure(faces, protect, monkeypa
     assert protect(faces, batch_size=2).counts["ok"] == 11
 
 
-def test_only_changed_inputs_and_damaged_outputs_are_done_again(faces, tmp_path, protect, snapshot):
+def test_only_changed_inputs_and_damaged_outputs_are_done_again(faces, tmp_path, protect):
     out, first, second = tmp_path / "out", Watched(), Watched()
     protect(faces, "out", first, batch_size=4)
     before = snapshot(out)
@@ -149,9 +149,7 @@ def test_only_changed_inputs_and_damaged_outputs_are_done_again(faces, tmp_path,
     assert snapshot(out) == snapshot(tmp_path / "fresh")
 
 
-def test_photos_of_several_faces_are_taken_over_whole_or_done_again(
-    groups, crowd, tmp_path, protect, snapshot
-):
+def test_photos_of_several_faces_are_taken_over_whole_or_done_again(groups, crowd, tmp_path, protect):
     out, protect = tmp_path / "out", partial(protect, groups, detector=crowd, batch_size=2)
     with pytest.raises(MemoryError):
         protect("out", Watched(out_of_memory, before_call=5))
@@ -168,7 +166,7 @@ def test_photos_of_several_faces_are_taken_over_whole_or_done_again(
 
 
 @pytest.mark.parametrize("layout", ["tree", "parquet"])
-def test_no_face_outlives_its_photo(groups, crowd, tmp_path, protect, snapshot, layout):
+def test_no_face_outlives_its_photo(groups, crowd, tmp_path, protect, layout):
     out, protect = tmp_path / "out", partial(protect, groups, detector=crowd, layout=layout, shard_size=4)
     protect("out")
     one_face = (groups / "day0" / "photo0.png").read_bytes()
@@ -191,9 +189,7 @@ def test_no_face_outlives_its_photo(groups, crowd, tmp_path, protect, snapshot, 
         ("quality", GaussianBlur(sigma=2.0, size=32), 80),
     ],
 )
-def test_other_settings_in_the_same_output_are_refused(
-    faces, tmp_path, protect, snapshot, word, protector, quality
-):
+def test_other_settings_in_the_same_output_are_refused(faces, tmp_path, protect, word, protector, quality):
     out = tmp_path / "out"
     protect(faces)
     before = snapshot(out)

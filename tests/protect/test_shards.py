@@ -12,7 +12,7 @@ import pytest
 from privface.errors import ConfigError, OutputError
 from privface.images import encode_image
 from privface.protect import read_manifest
-from tests.protect.conftest import Watched, patch
+from tests.protect.conftest import Watched, images, patch, snapshot
 
 LAYOUTS = {"webdataset": ".tar", "parquet": ".parquet"}
 
@@ -28,7 +28,7 @@ def shard(protect):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("several", [False, True])
 def test_shards_hold_the_bytes_of_the_tree_and_the_manifest_says_where(
-    request, tmp_path, protect, shard, images, layout, several
+    request, tmp_path, protect, shard, layout, several
 ):
     source = request.getfixturevalue("groups" if several else "faces")
     detector = request.getfixturevalue("crowd") if several else None
@@ -63,7 +63,7 @@ def test_shards_hold_the_bytes_of_the_tree_and_the_manifest_says_where(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_stop_in_a_rerun_keeps_what_a_shard_held(faces, tmp_path, shard, images, snapshot, layout):
+def test_a_stop_in_a_rerun_keeps_what_a_shard_held(faces, tmp_path, shard, layout):
     shard(faces, layout=layout)
     (faces / "person0" / "face00.png").write_bytes(encode_image(patch(99), ".png"))
     with pytest.raises(KeyboardInterrupt):
@@ -75,7 +75,7 @@ def test_a_stop_in_a_rerun_keeps_what_a_shard_held(faces, tmp_path, shard, image
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_changed_lost_and_damaged_parts_are_done_again(faces, tmp_path, shard, images, snapshot, layout):
+def test_changed_lost_and_damaged_parts_are_done_again(faces, tmp_path, shard, layout):
     out = tmp_path / "out"
     shard(faces, layout=layout)
     shards = sorted(out.glob("protected-*"))

@@ -16,7 +16,7 @@ from privface.faces.align import as_aligned
 from privface.images import decode_image, to_pixels, to_unit
 from privface.models import CompactResNet, load_matcher, save_network
 from privface.protect.templates import MatcherTemplates, pack, template_maker, unpack
-from tests.protect.conftest import BLUR, SIZE
+from tests.protect.conftest import BLUR, SIZE, snapshot
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def test_each_output_has_its_template_under_the_manifest_s_key(faces, tmp_path, 
     assert written.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_rerun_takes_templates_over_and_other_templates_do_not_mix(faces, tmp_path, protect, snapshot):
+def test_a_rerun_takes_templates_over_and_other_templates_do_not_mix(faces, tmp_path, protect):
     out = tmp_path / "out"
     protect(faces, batch_size=4, templates=Means())
     before = snapshot(out)

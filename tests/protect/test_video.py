@@ -16,7 +16,7 @@ from privface.errors import ConfigError, MissingExtraError
 from privface.protect import GaussianBlur, read_manifest
 from privface.protect.video import protect_video, require_av
 from privface.protect.work import PASTED
-from tests.protect.conftest import FACE, Finder
+from tests.protect.conftest import FACE, Finder, rows
 
 av = pytest.importorskip("av", reason="the extra [video] is not installed")
 
@@ -109,7 +109,7 @@ def test_same_bytes_again_reused_and_without_sound(tmp_path, film):
     assert read(tmp_path / "silent" / "film.mp4")[1] == 0
 
 
-def test_videos_that_cannot_be_protected(tmp_path, film, rows):
+def test_videos_that_cannot_be_protected(tmp_path, film):
     folder = tmp_path / "in"
     folder.mkdir()
     write(folder / "whole.mp4")
