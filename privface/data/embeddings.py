@@ -234,30 +234,24 @@ def _stream_parquet(path: Path, rows: int | None) -> _Parts:
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     lists = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
+    size: int | None = None
     try:
         # a buffer ahead would hold every row group of the file until the last is read
-        file = pq.ParquetFile(path, memory_map=False, pre_buffer=False)
+        with pq.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
+            for part in file.iter_batches(batch_size=rows or max(file.metadata.num_rows, 1)):
+                names = [str(name).strip() for name in part.schema.names]
+                name = next((n for n in _VECTOR_NAMES if n in names), None)
+                column = None if name is None else part.column(names.index(name))
+                if column is None or not isinstance(column.type, lists):
+                    yield _from_frame(part.to_pandas(), path)
+                    continue
+                vectors = _from_lists(column, path, size)
+                size = vectors.shape[1]
+                yield vectors, part.remove_column(names.index(str(name))).to_pandas()
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file.", hint="Write it again.") from error
-    size: int | None = None
-    with file:
-        parts = file.iter_batches(batch_size=rows or max(file.metadata.num_rows, 1))
-        while True:
-            try:
-                part = next(parts, None)
-            except (pa.ArrowException, OSError) as error:
-                raise DataError(f"{path} is damaged ({error}).", hint="Write it again.") from error
-            if part is None:
-                return
-            names = [str(name).strip() for name in part.schema.names]
-            name = next((n for n in _VECTOR_NAMES if n in names), None)
-            column = None if name is None else part.column(names.index(name))
-            if column is None or not isinstance(column.type, lists):
-                yield _from_frame(part.to_pandas(), path)
-                continue
-            vectors = _from_lists(column, path, size)
-            size = vectors.shape[1]
-            yield vectors, part.remove_column(names.index(str(name))).to_pandas()
+        raise DataError(
+            f"{path} is not a readable Parquet file ({error}).", hint="Write it again."
+        ) from error
 
 
 def _from_lists(column: Any, path: Path, size: int | None) -> Embeddings:

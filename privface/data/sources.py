@@ -205,8 +205,7 @@ def open_source(spec: str | Path, *, labels: Path | str | None = None) -> FaceTa
         LabelError: If the labels cannot be read or do not belong to this kind of set.
     """
     kind, path = _parse_spec(spec)
-    if kind is None:
-        kind = _detect_kind(path, labels)
+    kind = kind or _detect_kind(path, labels)
     if kind in {"utkface", "celeba"}:
         if labels is not None:
             raise LabelError(

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 from privface.errors import DataError, ImageError, ImageTooLargeError
 from privface.protect.inputs import InputFile, Source, is_photo, within
@@ -26,8 +26,10 @@ class Archive(Source):
     A copy for another process opens the files itself.
     """
 
-    cure: str
+    cure: ClassVar[str]
     """What to do where a file is damaged."""
+    in_order: ClassVar[bool] = False
+    """Whether photos come as they lie in the file; else they are sorted by key."""
 
     def __init__(self, pattern: str | Path) -> None:
         self._pattern = pattern
@@ -56,7 +58,7 @@ class Archive(Source):
                 raise DataError(
                     f"{place} is not a readable {kind} file ({error}).", hint=self.cure
                 ) from error
-        return found
+        return found if self.in_order else sorted(found, key=lambda item: item.key)
 
     def close(self) -> None:
         """See :meth:`Source.close`."""
@@ -89,12 +91,7 @@ class ZipSource(Archive):
 
     cure = "Copy it again."
 
-    def items(self) -> list[InputFile]:
-        """See :meth:`Source.items`."""
-        return sorted(super().items(), key=lambda item: item.key)
-
     def _listed(self, file: IO[bytes], place: str) -> Iterator[tuple[str, str | None, Any]]:
-        del place
         archive = zipfile.ZipFile(file)
         for member in archive.infolist():
             if not member.is_dir() and is_photo(member.filename):
@@ -117,12 +114,7 @@ class TarSource(Archive):
 
     cure = "Compressed shards cannot be read in place; decompress them first."
 
-    def items(self) -> list[InputFile]:
-        """See :meth:`Source.items`."""
-        return sorted(super().items(), key=lambda item: item.key)
-
     def _listed(self, file: IO[bytes], place: str) -> Iterator[tuple[str, str | None, Any]]:
-        del place
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 if not member.isdir() and is_photo(member.name):
@@ -153,6 +145,7 @@ class TableSource(Archive):
     """
 
     cure = "Write it again."
+    in_order = True
 
     def __init__(self, pattern: str | Path) -> None:
         super().__init__(pattern)

@@ -59,16 +59,10 @@ class Engine(Protocol):
 
 
 class Ledger:
-    """What is finished: the journal while the job runs, the manifest at its end.
+    """What is finished of ``total`` files: the journal while the job runs, the manifest at its end.
 
-    Few rows are in memory: they are read back from the journal when the manifest is written.
-
-    Args:
-        journal: Journal of the output root.
-        output: Where images go.
-        options: Whether to stop at a photo without a face, and what the manifest is to hold.
-        total: Files of the job.
-        progress: Told (finished, total) after each batch.
+    Few rows are in memory: they are read back from the journal when the manifest is written. ``progress`` is told
+    (finished, total) after each batch. An output that cannot be written is an ``OutputError`` in every method.
 
     Attributes:
         stopped: The signal that asked the job to stop, if any.
@@ -116,9 +110,6 @@ class Ledger:
         """While the items are worked on: whatever stops that, the manifest says what is finished.
 
         What an earlier run said of the output is deleted first: beside images that it does not describe it would mislead.
-
-        Raises:
-            OutputError: If the output cannot be written; says how many files are finished.
         """
         gone = len(self._known.keys() - {item.key for item in items})
         if gone:
@@ -145,10 +136,7 @@ class Ledger:
         self.write_results(templates)
 
     def commit(self, finished: Iterable[Finished]) -> bool:
-        """Wait for a batch's writes, clear outdated outputs, then note the batch in the journal.
-
-        Returns:
-            Whether the job is to stop.
+        """Wait for a batch's writes, clear outdated outputs, note the batch in the journal; gives whether the job is to stop.
 
         Raises:
             OutputError: If a write failed; the others of the batch are noted first.
@@ -192,11 +180,7 @@ class Ledger:
         return self.stopped is not None
 
     def write_results(self, templates: MatcherTemplates | None) -> Path:
-        """Write manifest and templates.
-
-        Raises:
-            OutputError: If they cannot be written.
-        """
+        """Write manifest and templates; gives the manifest's path."""
         rows = heapq.merge(
             (row for entry in self._entries() for row in entry.rows),
             sorted(self._refused, key=manifest_order),

@@ -50,10 +50,10 @@ class Entry:
 
 
 class Journal:
-    """Append-only record of finished files in an output root.
+    """Append-only record of finished files in an output root, which must exist and be locked by the caller.
 
-    Args:
-        root: Output root; must exist and be locked by the caller.
+    Raises:
+        OutputError: In every method, if it cannot be written, is not one of privface's or was changed by somebody else.
     """
 
     def __init__(self, root: Path) -> None:
@@ -66,21 +66,13 @@ class Journal:
         return self.path.is_file() and not self.path.is_symlink()
 
     def start(self, settings: Mapping[str, object]) -> None:
-        """Begin an empty journal under ``settings``.
-
-        Raises:
-            OutputError: If it cannot be written.
-        """
+        """Begin an empty journal under ``settings``."""
         self.close()
         header = {"format": FORMAT, "settings": dict(settings)}
         write_atomic(self.path, (json.dumps(header, sort_keys=True) + "\n").encode("ascii"))
 
     def settings(self) -> dict[str, object]:
-        """Settings of the job that wrote here.
-
-        Raises:
-            OutputError: If the journal is not one of privface's.
-        """
+        """Settings of the job that wrote here."""
         with suppress(ValueError, KeyError, TypeError), self.path.open("rb") as file:
             header = json.loads(file.readline())
             if header["format"] == FORMAT:
@@ -103,11 +95,7 @@ class Journal:
         return found
 
     def read(self, place: int) -> Entry:
-        """The entry whose line begins at ``place``, as :meth:`index` and :meth:`append` tell; from any thread.
-
-        Raises:
-            OutputError: If somebody else has changed the journal.
-        """
+        """The entry whose line begins at ``place``, as :meth:`index` and :meth:`append` tell; from any thread."""
         with self._lock:
             if self._file is None:
                 self._file = self.path.open("rb")
@@ -119,27 +107,12 @@ class Journal:
         return entry
 
     def append(self, entries: Iterable[Entry]) -> list[int]:
-        """Add finished files and wait until they are on disk.
-
-        Returns:
-            Where each entry's line begins, for :meth:`read`.
-
-        Raises:
-            OutputError: If they cannot be written.
-        """
-        # ensure_ascii keeps surrogate escapes (names that are not UTF-8) intact through JSON.
-        lines = [
-            json.dumps(
-                {
-                    "path": e.path,
-                    "template": e.template,
-                    "further": list(map(asdict, e.further)),
-                    **asdict(e.row),
-                },
-                sort_keys=True,
-            )
-            for e in entries
-        ]
+        """Add finished files and wait until they are on disk; gives where each entry's line begins, for :meth:`read`."""
+        lines = []
+        for e in entries:
+            own = {"path": e.path, "template": e.template, "further": list(map(asdict, e.further))}
+            # ensure_ascii keeps surrogate escapes (names that are not UTF-8) intact through JSON
+            lines.append(json.dumps(own | asdict(e.row), sort_keys=True))
         if not lines:
             return []
         # The leading newline seals off a line that a crash may have torn; empty lines are skipped.

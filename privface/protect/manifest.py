@@ -12,14 +12,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import IO, Any, Literal, TypeAlias, get_args
 
 from privface.errors import DataError
 from privface.images import atomic_file
 from privface.lazy import has_parquet
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Status: TypeAlias = Literal["ok", "no_face", "many_faces", "unreadable", "too_large", "failed"]
 """What became of an input file; only ``ok`` has an output."""
@@ -127,26 +124,17 @@ def _parquet_sink(file: IO[bytes], *, complete: bool) -> Iterator[Callable[[list
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
+    numbers = {"int | None": pa.int32(), "float | None": pa.float64()}
+    columns = []
+    for name, kind in _KINDS.items():
+        stored = pa.int64() if name.endswith("_bytes") else numbers.get(kind, pa.string())
+        columns.append(pa.field(name, stored, nullable="None" in kind))
     metadata = {"privface.format": FORMAT, "privface.complete": str(complete).lower()}
-    schema = _schema().with_metadata(metadata)
+    schema = pa.schema(columns, metadata=metadata)
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         yield lambda part: writer.write_table(
             pa.table({name: [getattr(row, name) for row in part] for name in _KINDS}, schema=schema)
         )
-
-
-def _schema() -> pa.Schema:
-    import pyarrow as pa  # noqa: PLC0415
-
-    numbers = {"int | None": pa.int32(), "float | None": pa.float64()}
-    return pa.schema(
-        pa.field(
-            name,
-            pa.int64() if name.endswith("_bytes") else numbers.get(kind, pa.string()),
-            nullable="None" in kind,
-        )
-        for name, kind in _KINDS.items()
-    )
 
 
 def read_manifest(path: Path) -> tuple[ManifestRow, ...]:

@@ -23,11 +23,7 @@ _TEMPORARY = re.compile(r"^\.[0-9a-f]{16}\.privface-tmp$")
 
 
 def require_apart(source: Path, output: Path) -> None:
-    """Refuse an output root that equals, holds or lies in the input, links resolved.
-
-    Raises:
-        OutputError: If the two overlap.
-    """
+    """Refuse an output root that equals, holds or lies in the input, links resolved."""
     inner, outer = source.resolve(), output.resolve()
     if inner == outer or inner in outer.parents or outer in inner.parents:
         raise OutputError(
@@ -83,10 +79,10 @@ def remove_leftovers(root: Path) -> None:
 
 
 class Output(ABC):
-    """Where a job's protected images go.
+    """Where a job's protected images go: below a root that exists.
 
-    Args:
-        root: Output root; must exist.
+    Raises:
+        OutputError: In every method, if something cannot be written or removed.
     """
 
     def __init__(self, root: Path) -> None:
@@ -108,11 +104,7 @@ class Output(ABC):
 
     @abstractmethod
     def write(self, item: InputFile, data: bytes) -> None:
-        """Take an item's protected image; called from several threads.
-
-        Raises:
-            OutputError: If it cannot be written.
-        """
+        """Take an item's protected image; called from several threads."""
 
     @abstractmethod
     def digest(self, item: InputFile) -> str | None:
@@ -126,25 +118,14 @@ class Output(ABC):
             item: The photo.
             written: How many outputs it has, new or of an earlier run, each named by :meth:`InputFile.face`.
             before: How many an earlier run noted; what is too many of them is removed.
-
-        Raises:
-            OutputError: If an outdated output cannot be removed, or a shard not be written.
         """
 
     @abstractmethod
     def clear(self, paths: Iterable[str]) -> None:
-        """Remove all that an earlier job wrote; ``paths`` are its outputs' paths.
-
-        Raises:
-            OutputError: If something cannot be deleted.
-        """
+        """Remove all that an earlier job wrote; ``paths`` are its outputs' paths."""
 
     def close(self) -> None:  # noqa: B027  # most have nothing open
-        """The job ends, whatever the reason.
-
-        Raises:
-            OutputError: If what was still to be written cannot be.
-        """
+        """The job ends, whatever the reason."""
 
 
 class OutputTree(Output):
@@ -181,11 +162,7 @@ class OutputTree(Output):
             unlink(self.target(path))
 
     def target(self, relative: str) -> Path:
-        """Where the output of ``relative`` (POSIX, below the root) lies.
-
-        Raises:
-            OutputError: If a link in the output root would lead the write outside of it.
-        """
+        """Where the output of ``relative`` (POSIX, below the root) lies; refused where a link leads out of the root."""
         path = self.root / relative
         if path.parent not in self._safe:
             parent = path.parent.resolve()
@@ -199,11 +176,7 @@ class OutputTree(Output):
 
 
 def unlink(path: Path) -> None:
-    """Delete a file if it is there.
-
-    Raises:
-        OutputError: If it cannot be deleted.
-    """
+    """Delete a file if it is there."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

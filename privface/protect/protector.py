@@ -26,16 +26,13 @@ class ImageProtector(Protocol):
     @property
     def fingerprint(self) -> str:
         """Names the model and all of its settings; two protectors with equal fingerprints act alike."""
-        ...
 
     @property
     def size(self) -> int:
         """Side in pixels of the aligned faces it takes and gives."""
-        ...
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Protect a batch, float32 ``(N, 3, size, size)`` in [0, 1]."""
-        ...
 
 
 @runtime_checkable
@@ -49,15 +46,12 @@ class KeyedProtector(ImageProtector, Protocol):
     @property
     def needs_keys(self) -> bool:
         """True."""
-        ...
 
     def lacks(self, key: str) -> str | None:
         """Why the photo of this key cannot be protected; ``None`` where it can."""
-        ...
 
     def __call__(self, images: NDArray[np.float32], keys: Sequence[str] | None = None) -> NDArray[np.float32]:
         """Protect a batch, float32 ``(N, 3, size, size)`` in [0, 1], of the photos of these keys, ``N``."""
-        ...
 
 
 def check_images(images: NDArray[Any], *, size: int) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from privface.errors import ProtectError
 from privface.images import atomic_file
 from privface.protect.inputs import InputFile
 from privface.protect.output import Output, unlink
@@ -98,7 +97,6 @@ class ShardedOutput(Output):
 
     def clear(self, paths: Iterable[str]) -> None:
         """See :meth:`Output.clear`; shards hold all of the job's outputs."""
-        del paths
         for path in sorted(self.root.glob(f"{_STEM}*{self._suffix}")):
             unlink(path)
 
@@ -128,12 +126,8 @@ class ShardedOutput(Output):
         if not names:
             unlink(path)
             return
-        images = {}
-        for name in names:
-            data = shard.new.get(name, shard.old.get(name))
-            if data is None:
-                raise ProtectError(f"{name} was to be in {path.name} and is not there.")
-            images[name] = data
+        held = shard.old | shard.new
+        images = {name: held[name] for name in names}
         write = _write_tar if self._suffix == ".tar" else _write_table
         with atomic_file(path) as file:
             write(file, images)

@@ -293,37 +293,32 @@ class Worker:
         """The faces of each photo, aligned, the central one first; a final row where there is none."""
         images = [one.pixels for one in photos if one.pixels is not None]
         found = detector.detect(images) if images else []
-        loaded = []
-        for one, pixels, detections in zip(photos, images, found, strict=True):
-            row = replace(one.row, faces=len(detections))
-            central: Detection | None = choose_face(detections, pixels.shape)
-            if central is None:
-                reason = "no face was found"
-                loaded.append(Loaded(one.item, replace(row, status="no_face", reason=reason)))
-                continue
-            row = _boxed(row, central)
-            limit = self.options.max_faces
-            if limit is not None and len(detections) > limit:
-                reason = f"{len(detections)} faces, the limit is {limit}"
-                loaded.append(Loaded(one.item, replace(row, status="many_faces", reason=reason)))
-                continue
-            # from left to right, so that a face keeps its number if the detector's confidence changes a little
-            chosen = [central, *sorted((f for f in detections if f is not central), key=lambda f: f.box)]
-            refused = self._too_many(one.item, len(chosen))
-            if refused is not None:
-                loaded.append(Loaded(one.item, replace(row, reason=refused)))
-                continue
-            points = tuple(face.landmarks for face in chosen)
-            try:
-                faces = tuple(align_face(pixels, p, size=self.protector.size) for p in points)
-            except ImageError as error:  # one face that cannot be protected, and the photo is not written
-                loaded.append(Loaded(one.item, replace(row, reason=error.message)))
-                continue
-            rows = [replace(row, reason=PASTED)]
-            if not self.options.paste:
-                rows = [_boxed(replace(row, face=k), face) for k, face in enumerate(chosen, 1)]
-            loaded.append(replace(one, row=rows[0], further=tuple(rows[1:]), faces=faces, landmarks=points))
-        return loaded
+        return [self._with_faces(*each) for each in zip(photos, images, found, strict=True)]
+
+    def _with_faces(self, one: Loaded, pixels: NDArray[np.uint8], detections: Sequence[Detection]) -> Loaded:
+        row = replace(one.row, faces=len(detections))
+        central = choose_face(detections, pixels.shape)
+        if central is None:
+            return Loaded(one.item, replace(row, status="no_face", reason="no face was found"))
+        row = _boxed(row, central)
+        limit = self.options.max_faces
+        if limit is not None and len(detections) > limit:
+            reason = f"{len(detections)} faces, the limit is {limit}"
+            return Loaded(one.item, replace(row, status="many_faces", reason=reason))
+        # from left to right, so that a face keeps its number if the detector's confidence changes a little
+        chosen = [central, *sorted((f for f in detections if f is not central), key=lambda f: f.box)]
+        refused = self._too_many(one.item, len(chosen))
+        if refused is not None:
+            return Loaded(one.item, replace(row, reason=refused))
+        points = tuple(face.landmarks for face in chosen)
+        try:
+            faces = tuple(align_face(pixels, p, size=self.protector.size) for p in points)
+        except ImageError as error:  # one face that cannot be protected, and the photo is not written
+            return Loaded(one.item, replace(row, reason=error.message))
+        rows = [replace(row, reason=PASTED)]
+        if not self.options.paste:
+            rows = [_boxed(replace(row, face=k), face) for k, face in enumerate(chosen, 1)]
+        return replace(one, row=rows[0], further=tuple(rows[1:]), faces=faces, landmarks=points)
 
     def _too_many(self, item: InputFile, faces: int) -> str | None:
         """Why a photo with so many faces cannot be protected; ``None`` where it can."""

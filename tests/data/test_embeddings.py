@@ -93,42 +93,10 @@ def test_labels_are_joined_by_file(tmp_path):
     np.testing.assert_array_equal(joined.vectors, VECTORS)
 
 
-@pytest.mark.parametrize(
-    ("write", "message"),
-    [
-        (lambda p: None, "does not exist"),
-        (lambda p: p.with_suffix(".parquet").write_bytes(b"PAR1"), "not a readable Parquet"),
-        (lambda p: LABELS.to_parquet(p.with_suffix(".parquet")), "no embeddings; its columns are file"),
-        (
-            lambda p: LABELS.assign(embedding=[[1.0], [1.0, 2.0], [1.0], [1.0]]).to_parquet(
-                p.with_suffix(".parquet")
-            ),
-            r"lengths \[1, 2\]",
-        ),
-        (
-            lambda p: (
-                pd.concat([LABELS, LABELS]).assign(e0=1.0, e1=2.0).to_parquet(p.with_suffix(".parquet"))
-            ),
-            "4 rows whose file occurs before",
-        ),
-    ],
-)
-def test_a_bad_table_is_refused(tmp_path, write, message):
-    path = tmp_path / "t.parquet"
-    write(path)
-    with pytest.raises(DataError, match=message):
-        read_embeddings(path)
-
-
-def test_pickles_and_other_files_are_refused(tmp_path):
-    np.savez(tmp_path / "p.npz", embeddings=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(DataError, match="plain arrays"):
-        read_embeddings(tmp_path / "p.npz")
+def test_bad_tables_and_labels_are_refused(tmp_path):
+    """More of them are in the table of tests/e2e/bad_inputs.py."""
     with pytest.raises(DataError, match="suffix"):
         read_embeddings(tmp_path / "x.pkl")
-
-
-def test_bad_labels_are_refused(tmp_path):
     as_lists(tmp_path / "t.parquet")
     table = read_embeddings(tmp_path / "t.parquet")
     pd.DataFrame({"name": ["x"]}).to_csv(tmp_path / "n.csv", index=False)
@@ -137,5 +105,3 @@ def test_bad_labels_are_refused(tmp_path):
     pd.DataFrame({"file": ["x"], "gender": ["male"]}).to_csv(tmp_path / "o.csv", index=False)
     with pytest.raises(LabelError, match="None of the 4 files"):
         LabelFile(tmp_path / "o.csv").join(table)
-    with pytest.raises(LabelError, match="gender 'divers'"):
-        gender_codes(pd.DataFrame({"gender": ["divers"]}), tmp_path)

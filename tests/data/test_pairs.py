@@ -6,8 +6,6 @@ from privface.data import read_pairs_file
 from privface.errors import DataError
 from privface.records import FaceRecord, FaceTable
 
-# --- pairs files ----------------------------------------------------------------------------------------
-
 PAIRS = "2\t1\nAnn_Lee\t1\t2\nAnn_Lee\t1\tBen\t3\nBen\t3\t12\nBen\t12\tAnn_Lee\t2\n"
 
 
@@ -22,11 +20,8 @@ def test_pairs_file(tmp_path: Path) -> None:
     assert pairs.tolist() == [[0, 2], [0, 3], [3, 1], [1, 2]]
     assert same.tolist() == [True, False, True, False]
     assert folds.tolist() == [0, 0, 1, 1]
-
-
-def test_pairs_file_with_one_fold(tmp_path: Path) -> None:
-    (tmp_path / "pairsDev.txt").write_text("1\nAnn_Lee 1 2\nBen 3 Ann_Lee 2\n")
-    pairs, same, folds = read_pairs_file(tmp_path / "pairsDev.txt", lfw())
+    (tmp_path / "one.txt").write_text("1\nAnn_Lee 1 2\nBen 3 Ann_Lee 2\n")
+    pairs, same, folds = read_pairs_file(tmp_path / "one.txt", lfw())
     assert (pairs.tolist(), same.tolist(), folds.tolist()) == ([[0, 2], [3, 2]], [True, False], [0, 0])
 
 

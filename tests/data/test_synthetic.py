@@ -9,11 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
-from torch import nn
-from torch.nn import functional
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import SVC
 
 from privface.data.synthetic import GeneratedFaces, generate_faces, write_faces
 from privface.errors import DataError, OutputError
@@ -29,22 +30,14 @@ def faces() -> GeneratedFaces:
 # --- reproducible ---
 
 
-def test_shapes_and_types(faces: GeneratedFaces) -> None:
+def test_same_seed_gives_the_same_bytes_whatever_the_workers(faces: GeneratedFaces) -> None:
     assert faces.pixels.shape == (18, 112, 112, 3)
     assert faces.pixels.dtype == np.uint8
     assert faces.identities.tolist() == [k for k in range(6) for _ in range(3)]
-    assert faces.genders.dtype == np.int64
-    assert len(faces) == 18
-
-
-def test_same_seed_gives_the_same_bytes_whatever_the_workers(faces: GeneratedFaces) -> None:
     for workers in (1, 3):
         again = generate_faces(people=6, photos_per_person=3, seed=11, workers=workers)
         np.testing.assert_array_equal(again.pixels, faces.pixels)
         np.testing.assert_array_equal(again.genders, faces.genders)
-
-
-def test_another_seed_gives_other_people(faces: GeneratedFaces) -> None:
     other = generate_faces(people=6, photos_per_person=3, seed=12)
     assert np.abs(other.pixels.astype(int) - faces.pixels).mean() > 10
 
@@ -71,27 +64,22 @@ def test_photos_of_a_person_differ_less_than_photos_of_two_people() -> None:
 # --- gender ---
 
 
-@pytest.mark.parametrize(("people", "first"), [(40, 0), (40, 7), (41, 0)])
-def test_half_of_the_people_are_women(people: int, first: int) -> None:
-    faces = generate_faces(people=people, photos_per_person=1, seed=1, first_person=first)
+@pytest.mark.parametrize(("people", "first"), [(400, 0), (40, 7), (41, 0)])
+def test_half_of_the_people_are_women_and_their_numbers_tell_nothing(people: int, first: int) -> None:
+    faces = generate_faces(people=people, photos_per_person=1, seed=3, first_person=first)
     assert abs(faces.genders.sum() - people / 2) <= 1
-
-
-def test_gender_cannot_be_told_from_the_number_of_the_person() -> None:
-    faces = generate_faces(people=400, photos_per_person=1, seed=3)
-    odd = faces.identities % 2
-    assert abs((odd == faces.genders).mean() - 0.5) < 0.1  # standard error of 200 coin flips: 0.035
+    if people == 400:  # standard error of 200 coin flips: 0.035
+        assert abs((faces.identities % 2 == faces.genders).mean() - 0.5) < 0.1
 
 
 def test_the_cue_changes_faces_and_zero_takes_it_out() -> None:
-    one = generate_faces(people=4, photos_per_person=1, seed=9)
-    none = generate_faces(people=4, photos_per_person=1, seed=9, gender_cue=0.0)
-    strong = generate_faces(people=4, photos_per_person=1, seed=9, gender_cue=2.0)
+    one, none, strong = (
+        generate_faces(people=4, photos_per_person=1, seed=9, gender_cue=cue) for cue in (1.0, 0.0, 2.0)
+    )
     np.testing.assert_array_equal(one.genders, none.genders)  # the labels stay, only the pixels move
-    moved = np.abs(one.pixels.astype(int) - none.pixels).mean(axis=(1, 2, 3))
-    moved_more = np.abs(strong.pixels.astype(int) - none.pixels).mean(axis=(1, 2, 3))
+    moved, more = (np.abs(f.pixels.astype(int) - none.pixels).mean(axis=(1, 2, 3)) for f in (one, strong))
     assert (moved > 0.5).all()
-    assert moved_more.mean() > moved.mean()
+    assert more.mean() > moved.mean()
 
 
 def test_mean_faces_of_the_genders_differ_with_the_cue_only() -> None:
@@ -137,19 +125,13 @@ def test_faces_are_smooth_drawings_not_noise(faces: GeneratedFaces) -> None:
 # --- on disk ---
 
 
-def test_table_has_keys_identities_and_genders(faces: GeneratedFaces) -> None:
-    table = faces.table()
-    assert table[4].file == "p00001/p00001_0001.png"
-    assert table[4].path == Path("p00001/p00001_0001.png")
-    assert table[4].identity == "p00001"
-    np.testing.assert_array_equal(table.genders, faces.genders)
-    assert len(set(table.files)) == len(faces)
-
-
-def test_written_faces_come_back_bit_by_bit(faces: GeneratedFaces, tmp_path: Path) -> None:
-    root = tmp_path / "set"
+def test_written_faces_come_back_bit_by_bit_with_their_labels(faces: GeneratedFaces, tmp_path: Path) -> None:
+    root, unwritten = tmp_path / "set", faces.table()
+    assert (unwritten[4].file, unwritten[4].identity) == ("p00001/p00001_0001.png", "p00001")
+    assert unwritten[4].path == Path(unwritten[4].file)
     table = write_faces(faces, root)
-    assert table.files == faces.table().files
+    assert table.files == unwritten.files
+    np.testing.assert_array_equal(table.genders, faces.genders)
     for record, pixels in zip(table, faces.pixels, strict=True):
         assert record.path == root / record.file
         np.testing.assert_array_equal(decode_image(record.path), pixels)
@@ -160,12 +142,8 @@ def test_written_faces_come_back_bit_by_bit(faces: GeneratedFaces, tmp_path: Pat
     assert [GENDERS.index(row["gender"]) for row in rows] == faces.genders.tolist()  # type: ignore[arg-type]
     written = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
     assert written == sorted([*table.files, "labels.csv"])
-
-
-def test_writing_below_a_file_fails(faces: GeneratedFaces, tmp_path: Path) -> None:
-    (tmp_path / "taken").write_text("a file")
     with pytest.raises(OutputError):
-        write_faces(faces, tmp_path / "taken")
+        write_faces(faces, root / "labels.csv")
 
 
 # --- refused ---
@@ -191,116 +169,38 @@ def test_arguments_out_of_range_are_named(changed: str, value: float) -> None:
     assert caught.value.hint
 
 
-# --- learnable, on people that the network never saw ---
-
-SIDE = 40
+# --- learnable, on people that the probe never saw ---
 
 
-def _batch(pixels: NDArray[np.uint8]) -> torch.Tensor:
-    small = np.stack([cv2.resize(p, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for p in pixels])
-    images = torch.from_numpy(small).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return images.contiguous(memory_format=torch.channels_last)
-
-
-def _network(outputs: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for inside, outside in ((3, 16), (16, 32), (32, 64)):
-        layers += [nn.Conv2d(inside, outside, 3, 2, 1, bias=False), nn.BatchNorm2d(outside), nn.ReLU()]
-    layers += [nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * (SIDE // 8) ** 2, outputs)]
-    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
-
-
-class _CosFaceHead(nn.Module):
-    """Scaled cosine logits with a margin on the true class (CosFace, Wang et al., CVPR 2018)."""
-
-    def __init__(self, network: nn.Sequential, *, classes: int, width: int, margin: float = 0.1) -> None:
-        super().__init__()
-        self.network, self.margin = network, margin
-        self.centres = nn.Parameter(0.1 * torch.randn(classes, width))
-
-    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        cosine = functional.normalize(self.network(images)) @ functional.normalize(self.centres).T
-        return 24 * (cosine - self.margin * functional.one_hot(labels, len(self.centres)))
-
-
-class _PlainHead(nn.Module):
-    def __init__(self, network: nn.Sequential) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return self.network(images)
-
-
-def _train(head: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, epochs: int, decay: float) -> None:
-    steps = epochs * (len(images) // 64)
-    optimiser = torch.optim.AdamW(head.parameters(), lr=3e-3, weight_decay=decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(images), generator=generator).split(64):
-            if len(rows) < 64:
-                continue
-            loss = functional.cross_entropy(head(images[rows], labels[rows]), labels[rows])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-    head.eval()
+def _flat(faces: GeneratedFaces) -> NDArray[np.float32]:
+    small = [cv2.resize(p, (40, 40), interpolation=cv2.INTER_AREA) for p in faces.pixels]
+    return np.stack(small).reshape(len(faces), -1).astype(np.float32)
 
 
 def _gender_auc(train: GeneratedFaces, test: GeneratedFaces) -> float:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = _network(2)
-        _train(
-            _PlainHead(network), _batch(train.pixels), torch.from_numpy(train.genders), epochs=8, decay=5e-2
-        )
-    with torch.no_grad():
-        logits = network(_batch(test.pixels))
-    return float(roc_auc_score(test.genders, (logits[:, 1] - logits[:, 0]).numpy()))
-
-
-@pytest.fixture(scope="module")
-def seen() -> GeneratedFaces:
-    return generate_faces(people=400, photos_per_person=5, seed=7)
-
-
-@pytest.fixture(scope="module")
-def unseen() -> GeneratedFaces:
-    return generate_faces(people=150, photos_per_person=4, seed=7, first_person=1000)
+    probe = make_pipeline(PCA(150, whiten=True, random_state=0), SVC()).fit(_flat(train), train.genders)
+    return float(roc_auc_score(test.genders, probe.decision_function(_flat(test))))
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_thread")
-def test_a_small_network_reads_gender_from_unseen_people(
-    seen: GeneratedFaces, unseen: GeneratedFaces
-) -> None:
+def test_gender_and_identity_are_read_from_unseen_people() -> None:
+    seen = generate_faces(people=400, photos_per_person=5, seed=7)
+    unseen = generate_faces(people=150, photos_per_person=4, seed=7, first_person=1000)
     assert _gender_auc(seen, unseen) >= 0.95
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("one_thread")
-def test_without_the_cue_the_same_network_reads_nothing() -> None:
-    train = generate_faces(people=400, photos_per_person=2, seed=7, gender_cue=0.0)
-    test = generate_faces(people=300, photos_per_person=1, seed=7, gender_cue=0.0, first_person=1000)
-    assert 0.4 <= _gender_auc(train, test) <= 0.6  # standard error of the AUC on 300 people: 0.033
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("one_thread")
-def test_a_small_matcher_recognises_unseen_people(seen: GeneratedFaces, unseen: GeneratedFaces) -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = _network(64)
-        head = _CosFaceHead(network, classes=400, width=64)
-        _train(head, _batch(seen.pixels), torch.from_numpy(seen.identities), epochs=10, decay=1e-3)
-    with torch.no_grad():
-        codes = functional.normalize(network(_batch(unseen.pixels))).numpy()
+    matcher = make_pipeline(PCA(300, random_state=0), LinearDiscriminantAnalysis(n_components=60))
+    codes = matcher.fit(_flat(seen), seen.identities).transform(_flat(unseen))
+    codes /= np.linalg.norm(codes, axis=1, keepdims=True)
     first, second = np.triu_indices(len(codes), 1)
     scores = (codes @ codes.T)[first, second]
     same = unseen.identities[first] == unseen.identities[second]
     same_gender = unseen.genders[first] == unseen.genders[second]
     for impostors in (~same, ~same & same_gender):
         threshold = np.quantile(scores[impostors], 0.99)
-        assert (scores[same] > threshold).mean() >= 0.8
+        assert (scores[same] > threshold).mean() >= 0.95
+
+
+@pytest.mark.slow
+def test_without_the_cue_the_same_probe_reads_nothing() -> None:
+    train = generate_faces(people=400, photos_per_person=2, seed=7, gender_cue=0.0)
+    test = generate_faces(people=300, photos_per_person=1, seed=7, gender_cue=0.0, first_person=1000)
+    assert 0.4 <= _gender_auc(train, test) <= 0.6  # standard error of the AUC on 300 people: 0.033

@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import cv2
@@ -36,11 +35,11 @@ def umeyama_svd(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 def smooth_photo(height: int, width: int, period: float = 40.0) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
-    waves = [
+    waves = (
         np.sin(2 * np.pi * x / period),
         np.cos(2 * np.pi * y / period),
         np.sin(2 * np.pi * (x + y) / period),
-    ]
+    )
     return np.rint(128 + 100 * np.stack(waves, axis=2)).astype(np.uint8)
 
 
@@ -65,16 +64,12 @@ def test_least_squares_equals_umeyamas_svd(noise: list[float]) -> None:
     assert np.allclose(similarity_transform(source), umeyama_svd(source, TEMPLATE), atol=1e-8)
 
 
-def test_a_mirrored_face_is_not_reflected() -> None:
+def test_a_mirrored_face_is_not_reflected_and_the_frame_scales_about_pixel_edges() -> None:
     mirrored = TEMPLATE * (-1, 1) + (112, 0)
     matrix = similarity_transform(mirrored)
     assert np.linalg.det(matrix[:, :2]) > 0
     assert np.allclose(matrix, umeyama_svd(mirrored, TEMPLATE))
-
-
-def test_the_frame_scales_about_pixel_edges() -> None:
-    matrix = similarity_transform(TEMPLATE, size=224)
-    assert np.allclose(matrix, [[2, 0, 0.5], [0, 2, 0.5]])
+    assert np.allclose(similarity_transform(TEMPLATE, size=224), [[2, 0, 0.5], [0, 2, 0.5]])
 
 
 @pytest.mark.parametrize(
@@ -124,13 +119,10 @@ def test_shrinking_does_not_alias() -> None:
     assert np.abs(plain.astype(int) - 127).max() > 100
 
 
-def test_outside_the_photo_the_border_repeats() -> None:
+def test_outside_the_photo_the_border_repeats_and_very_wide_photos_align() -> None:
     photo = np.full((60, 60, 3), 200, np.uint8)
     assert (align_face(photo, face_at(1.0, -30, -30)) == 200).all()
     assert (align_face(photo, face_at(1.0, 900, -900)) == 200).all()
-
-
-def test_very_wide_photos_align() -> None:
     photo = np.zeros((60, 40_000, 3), np.uint8)  # OpenCV warps no side above 32,767
     photo[:, 39_900:] = 250
     assert align_face(photo, TEMPLATE * 0.5 + (39_930, 0)).mean() > 240
@@ -164,12 +156,8 @@ def test_pasting_covers_the_face_and_leaves_the_rest() -> None:
     assert ramp.max() < 220
     jumps = np.abs(np.diff(result[..., 0].astype(int), axis=1)).max()
     assert jumps < 40  # a hard edge would jump by 180
-
-
-def test_pasting_a_face_that_lies_outside_changes_nothing() -> None:
-    photo = smooth_photo(50, 50)
-    face = np.zeros((112, 112, 3), np.uint8)
-    assert (paste_back(photo, face, face_at(1.0, 500, 500)) == photo).all()
+    outside = paste_back(photo, np.zeros((112, 112, 3), np.uint8), face_at(1.0, 500, 500))
+    assert (outside == photo).all()
 
 
 def test_as_aligned() -> None:
@@ -184,12 +172,9 @@ def test_as_aligned() -> None:
 
 
 @pytest.mark.realdata
-def test_real_landmarks_land_on_the_template() -> None:
+def test_real_landmarks_land_on_the_template(real_data: Path) -> None:
     """A dot drawn at each landmark of a photo is found again where the least-squares fit says."""
-    root = os.environ.get("PRIVFACE_DATA")
-    if root is None:
-        pytest.skip("PRIVFACE_DATA is not set")
-    table = from_table(Path(root), Path(root) / "lfw.csv").take(range(0, 10_349, 260))
+    table = from_table(real_data, real_data / "lfw.csv").take(range(0, 10_349, 260))
     residuals = []
     for record in table:
         assert record.landmarks is not None

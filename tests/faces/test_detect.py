@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import cv2
@@ -34,31 +33,15 @@ def iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return width * height / union
 
 
-# --- choose_face ----------------------------------------------------------------------------------------
-
-
-def test_central_before_large() -> None:
-    big_corner, small_centre = face(0, 0, 60, 60), face(100, 100, 150, 150)
-    assert choose_face([big_corner, small_centre], (250, 250, 3)) is small_centre
-    huge_off_centre = face(0, 0, 200, 200)
-    assert choose_face([huge_off_centre, small_centre], (250, 250)) is huge_off_centre
-
-
-def test_central_closed_form() -> None:
+def test_the_central_face_is_chosen_before_a_large_one():
     # In a 101 x 101 photo with its centre at (50, 50): 20^2 - 0 = 400 against 30^2 - 2 * 16^2 = 388.
     centred, off = face(40, 40, 60, 60), face(51, 35, 81, 65)
     assert choose_face([off, centred], (101, 101)) is centred
     nearer = face(50, 35, 80, 65)  # 900 - 2 * 15^2 = 450
-    assert choose_face([nearer, centred], (101, 101)) is nearer
-
-
-def test_ties_and_none() -> None:
+    assert choose_face([nearer, centred], (101, 101, 3)) is nearer
     weak, strong = face(20, 20, 30, 30, 0.8), face(20, 20, 30, 30, 0.95)
     assert choose_face([weak, strong], (99, 99)) is strong
     assert choose_face([], (99, 99)) is None
-
-
-# --- the detector without faces -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -72,11 +55,11 @@ def test_ties_and_none() -> None:
         ((10, 30), (10, 30), (200, 600)),
     ],
 )
-def test_working_sizes(shape: tuple[int, int], padded: tuple[int, int], scaled: tuple[int, int]) -> None:
+def test_working_sizes(shape, padded, scaled):
     assert _working_size(shape, max_side=1280) == (padded, scaled)
 
 
-def test_tiny_long_and_mixed_photos_without_a_face(detector: MTCNNDetector) -> None:
+def test_tiny_long_and_mixed_photos_without_a_face(detector):
     rng = np.random.default_rng(0)
     shapes = [(1, 1), (1, 300), (3, 2), (40, 40), (1, 1)]
     photos = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
@@ -85,22 +68,16 @@ def test_tiny_long_and_mixed_photos_without_a_face(detector: MTCNNDetector) -> N
     assert detector.detect([]) == []
 
 
-def test_bad_arguments_raise(detector: MTCNNDetector) -> None:
+def test_bad_arguments_raise(detector):
     with pytest.raises(InputRangeError, match="Expected uint8 RGB"):
         detector.detect([np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9), np.uint8)])
     with pytest.raises(InputRangeError, match="min_face=5"):
         MTCNNDetector(min_face=5)
 
 
-# --- real photos ----------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
-def lfw() -> FaceTable:
-    root = os.environ.get("PRIVFACE_DATA")
-    if root is None:
-        pytest.skip("PRIVFACE_DATA is not set")
-    return from_table(Path(root), Path(root) / "lfw.csv").take(range(7, 10_349, 259)[:40])
+def lfw(real_data: Path) -> FaceTable:
+    return from_table(real_data, real_data / "lfw.csv").take(range(7, 10_349, 259)[:40])
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +91,7 @@ def found(detector: MTCNNDetector, photos: list[np.ndarray]) -> list[list[Detect
 
 
 @pytest.mark.realdata
-def test_finds_the_labelled_faces(
-    lfw: FaceTable, photos: list[np.ndarray], found: list[list[Detection]]
-) -> None:
+def test_finds_the_labelled_faces(lfw, photos, found):
     overlaps = []
     for record, photo, faces in zip(lfw, photos, found, strict=True):
         chosen = choose_face(faces, photo.shape)
@@ -127,9 +102,7 @@ def test_finds_the_labelled_faces(
 
 
 @pytest.mark.realdata
-def test_a_second_look_at_the_aligned_face_meets_the_template(
-    detector: MTCNNDetector, photos: list[np.ndarray], found: list[list[Detection]]
-) -> None:
+def test_a_second_look_at_the_aligned_face_meets_the_template(detector, photos, found):
     pairs = [(p, c) for p, f in zip(photos[:8], found[:8], strict=True) if (c := choose_face(f, p.shape))]
     assert len(pairs) >= 7
     again = detector.detect([align_face(p, c.landmarks, size=224) for p, c in pairs])
@@ -146,9 +119,7 @@ def test_a_second_look_at_the_aligned_face_meets_the_template(
 
 
 @pytest.mark.realdata
-def test_neighbours_order_and_batches_do_not_matter(
-    detector: MTCNNDetector, photos: list[np.ndarray], found: list[list[Detection]]
-) -> None:
+def test_neighbours_order_and_batches_do_not_matter(detector, photos, found):
     small = cv2.resize(photos[1], (90, 90), interpolation=cv2.INTER_AREA)
     mixed = [np.zeros((50, 70, 3), np.uint8), photos[0], small, photos[1]]
     out = detector.detect(mixed)
@@ -163,22 +134,14 @@ def test_neighbours_order_and_batches_do_not_matter(
 
 
 @pytest.mark.realdata
-def test_agrees_with_facenet_pytorchs_own_driver(
-    detector: MTCNNDetector, photos: list[np.ndarray], found: list[list[Detection]]
-) -> None:
+def test_agrees_with_facenet_pytorchs_own_driver(detector, photos, found):
     oracle = MTCNN(keep_all=True, select_largest=False)
     for photo, faces in zip(photos[:8], found[:8], strict=True):
         boxes, scores, points = oracle.detect(photo, landmarks=True)
         if boxes is None:
             assert faces == []
             continue
-        theirs = np.concatenate(
-            [
-                np.asarray(boxes, float),
-                np.asarray(scores, float)[:, None],
-                np.asarray(points, float).reshape(-1, 10),
-            ],
-            axis=1,
-        )
+        parts = [np.asarray(part, float).reshape(len(boxes), -1) for part in (boxes, scores, points)]
+        theirs = np.concatenate(parts, axis=1)
         theirs = theirs[np.argsort(-theirs[:, 4], kind="stable")]
         assert np.allclose(rows(faces), theirs, atol=1e-2)

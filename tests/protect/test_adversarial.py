@@ -28,11 +28,10 @@ def images():
 
 
 def test_the_classifier_cannot_tell_and_the_eye_hardly_sees(images):
-    protector = ProjectedGradient(Brightness(), epsilon=0.1, steps=20, size=16)
-    after = protector(images)
-    read = [Brightness().logit(torch.from_numpy(side)).abs().numpy() for side in (images, after)]
-    assert np.median(read[0]) > 0.1
-    assert np.all(read[1] < 0.4 * read[0] + 0.1)
+    after = ProjectedGradient(Brightness(), epsilon=0.1, steps=20, size=16)(images)
+    before, now = (Brightness().logit(torch.from_numpy(side)).abs().numpy() for side in (images, after))
+    assert np.median(before) > 0.1
+    assert np.all(now < 0.4 * before + 0.1)
     np.testing.assert_array_equal(after[:, :, :8], images[:, :, :8])  # nothing to gain in the upper half
 
 
@@ -72,14 +71,6 @@ def test_an_undecided_answer_counts_as_male(images):
     assert float(classifier.logit(torch.from_numpy(grey))) == 0.0
     after = FastGradientSign(classifier, epsilon=0.1, size=16)(grey)
     assert float(classifier.logit(torch.from_numpy(after))) < -0.1
-
-
-def test_one_step_turns_every_answer_round(images):
-    read = [
-        Brightness().logit(torch.from_numpy(side)).numpy()
-        for side in (images, FastGradientSign(Brightness(), epsilon=0.1, size=16)(images))
-    ]
-    assert np.all(np.sign(read[1]) == -np.sign(read[0]))
 
 
 @pytest.mark.parametrize("kind", [ProjectedGradient, FastGradientSign])

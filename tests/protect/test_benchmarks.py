@@ -9,20 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from privface.protect import ManifestRow
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "benchmarks"
-
-
-def script(name: str):  # type: ignore[no-untyped-def]
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -44,9 +36,9 @@ def test_mutated_images_crash_nothing_and_let_nothing_through(tmp_path):
 
 
 def test_the_search_for_original_bytes_finds_them(tmp_path):
-    fuzz = script("fuzz")
-    import numpy as np
-
+    spec = importlib.util.spec_from_file_location("fuzz", FOLDER / "fuzz.py")
+    fuzz = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fuzz)
     photo = fuzz.encode(fuzz.photo(np.random.default_rng(1)), ".jpg")
     clean = fuzz.encode(fuzz.photo(np.random.default_rng(2)), ".jpg").replace(
         fuzz.MARKER, b"x" * len(fuzz.MARKER)

@@ -1,27 +1,27 @@
-"""Photos from lists, archives and tables: the same outputs as from a folder, and hostile names and members refused."""
+"""Photos from lists, archives, tables and URLs: the outputs of a folder, hostile names and members refused."""
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import stat
 import tarfile
 import zipfile
-from functools import partial
+from itertools import product
 from pathlib import Path
 
+import fsspec
 import pandas as pd
 import pytest
 from PIL import Image
 
 from privface.errors import ConfigError, DataError, OutputError
 from privface.images import decode_image
-from privface.protect import GaussianBlur, ProtectOptions, protect_folder, read_manifest
-
-aligned = partial(ProtectOptions, faces="aligned")  # the patches are, at any size
-
-SIZE = 32
-BLUR = GaussianBlur(sigma=2.0, size=SIZE)
+from privface.protect import GaussianBlur, protect_folder, read_manifest
+from privface.protect.places import is_url, suffix_of
+from privface.protect.sources import open_photos
+from tests.protect.conftest import rows, snapshot
 
 
 def files(root: Path) -> list[tuple[str, bytes]]:
@@ -64,46 +64,99 @@ def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     archive.addfile(member, io.BytesIO(data))
 
 
-@pytest.mark.parametrize("pack", [as_list, as_zip, as_tar, as_table])
-def test_every_source_gives_the_folder_s_output(faces, tmp_path, snapshot, pack):
-    protect_folder(faces, tmp_path / "folder", BLUR, aligned(batch_size=4))
-    source = pack(faces, tmp_path)
-    before = source.read_bytes()
-    summary = protect_folder(source, tmp_path / "out", BLUR, aligned(batch_size=4, workers=3))
-    assert summary.counts["ok"] == 11
+@pytest.fixture
+def memory():
+    """The file system behind ``memory://``, empty."""
+    system = fsspec.filesystem("memory")
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
+    yield system
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture
+def bucket(memory, faces):
+    """The faces in a bucket, with files that are no photos to show."""
+    for name, data in [*files(faces), (".hidden/x.png", b""), ("notes.txt", b"")]:
+        memory.pipe_file(f"/bucket/photos/{name}", data)
+    return "memory://bucket/photos"
+
+
+@pytest.mark.parametrize(
+    ("pack", "remote"), [(as_list, False), *product((as_zip, as_tar, as_table), (False, True))]
+)
+def test_every_source_gives_the_folder_s_output(faces, tmp_path, protect, memory, pack, remote):
+    protect(faces, "folder", batch_size=4)
+    source = local = pack(faces, tmp_path)
+    before = local.read_bytes()
+    if remote:
+        memory.pipe_file(f"/data/{local.name}", before)
+        source = f"memory://data/{local.name}"
+    assert protect(source, batch_size=4, workers=3).counts["ok"] == 11
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "folder")
-    assert source.read_bytes() == before
-    assert protect_folder(source, tmp_path / "out", BLUR, aligned(batch_size=4)).reused == 11
+    assert local.read_bytes() == before
+    assert protect(source, batch_size=4).reused == 11
 
 
-def test_shards_are_named_apart(faces, tmp_path):
-    (tmp_path / "one").mkdir()
-    as_tar(faces, tmp_path / "one").rename(tmp_path / "train-000.tar")
-    as_tar(faces, tmp_path / "one").rename(tmp_path / "train-001.tar")
+def test_a_bucket_gives_the_folder_s_output_and_a_file_that_vanishes_costs_only_itself(
+    faces, tmp_path, protect, memory, bucket, monkeypatch
+):
+    protect(faces, "folder")
+    assert protect(bucket).counts["ok"] == 11
+    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "folder")
+    assert protect(f"{bucket}/").reused == 11
+    cat = type(memory).cat_file
+
+    def cat_file(self, path, **more):
+        if path.endswith("face03.png"):
+            raise ConnectionResetError("the network is gone")
+        return cat(self, path, **more)
+
+    monkeypatch.setattr(type(memory), "cat_file", cat_file)
+    summary = protect(bucket, "again")
+    assert (summary.counts["ok"], summary.counts["unreadable"]) == (10, 1)
+    row = rows(summary)["person1/face03.png"]
+    assert "ConnectionResetError: the network is gone" in str(row.reason)
+
+
+def test_shards_are_named_apart(faces, tmp_path, protect):
+    for name in ("train-000.tar", "train-001.tar"):
+        as_tar(faces, tmp_path).rename(tmp_path / name)
     as_zip(faces, tmp_path).rename(tmp_path / "photos[1].zip")
-    assert protect_folder(tmp_path / "photos[1].zip", tmp_path / "zip", BLUR, aligned()).counts["ok"] == 11
-    summary = protect_folder(tmp_path / "train-*.tar", tmp_path / "out", BLUR, aligned())
+    assert protect(tmp_path / "photos[1].zip", "zip").counts["ok"] == 11
+    summary = protect(tmp_path / "train-*.tar")
     assert summary.counts["ok"] == 22
     assert {row.input.split("/")[0] for row in read_manifest(summary.manifest)} == {"train-000", "train-001"}
 
 
-def test_one_format_for_all(faces, tmp_path):
+@pytest.mark.parametrize("pack", [as_zip, as_tar, as_table])
+def test_archives_open_again_in_another_process(faces, tmp_path, pack):
+    source = open_photos(pack(faces, tmp_path))
+    again = copy.copy(source)  # what Ray does, without the bytes between
+    for item in source.items():
+        assert again.read(item, limit=10**6) == source.read(item, limit=10**6)
+    source.close()
+    again.close()
+
+
+def test_one_format_for_all(faces, tmp_path, protect):
     Image.open(faces / "person0" / "face00.png").save(faces / "person0" / "face02.png")  # beside face02.jpg
     Image.open(faces / "person0" / "face00.png").save(faces / "person0" / "still.gif")
-    summary = protect_folder(faces, tmp_path / "out", BLUR, aligned(image_format="webp"))
-    rows = {row.input: row for row in read_manifest(summary.manifest)}
+    summary = protect(faces, image_format="webp")
+    found = rows(summary)
     assert summary.counts["ok"] == 12
-    assert rows["person0/still.gif"].output == "person0/still.webp"
-    assert "another photo would be written to the same .webp" in str(rows["person0/face02.png"].reason)
-    for row in rows.values():
+    assert found["person0/still.gif"].output == "person0/still.webp"
+    assert "another photo would be written to the same .webp" in str(found["person0/face02.png"].reason)
+    for row in found.values():
         if row.output is not None:
             data = (tmp_path / "out" / row.output).read_bytes()
             assert data[8:12] == b"WEBP"
-            assert decode_image(data).shape == (SIZE, SIZE, 3)
+            assert decode_image(data).shape == (32, 32, 3)
     with pytest.raises(ConfigError, match="'heic' is not written"):
-        protect_folder(faces, tmp_path / "x", BLUR, aligned(image_format="heic"))
+        protect(faces, "x", image_format="heic")
     with pytest.raises(OutputError, match="format 'webp', now None"):
-        protect_folder(faces, tmp_path / "out", BLUR, aligned())
+        protect(faces)
 
 
 NAMES = {
@@ -116,34 +169,36 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar", "parquet"])
-def test_names_that_lead_out_are_refused_and_nothing_is_written(faces, tmp_path, kind):
-    good = (faces / "person0" / "face00.png").read_bytes()
+@pytest.mark.parametrize("kind", ["zip", "tar", "parquet", "bucket"])
+def test_names_that_lead_out_are_refused_and_nothing_is_written(faces, tmp_path, protect, memory, kind):
+    good, names = (faces / "person0" / "face00.png").read_bytes(), dict(NAMES)
     source = tmp_path / f"bad.{kind}"
     if kind == "zip":
         with zipfile.ZipFile(source, "w") as archive:
-            for name in (*NAMES, "good.png"):
+            for name in (*names, "good.png"):
                 archive.writestr(name, good)
     elif kind == "tar":
         with tarfile.open(source, "w") as archive:
-            for name in (*NAMES, "good.png"):
+            for name in (*names, "good.png"):
                 add(archive, name, good)
+    elif kind == "parquet":
+        pd.DataFrame({"key": [*names, "good.png"], "bytes": [good] * 7}).to_parquet(source)
     else:
-        names = [*NAMES, "good.png"]
-        pd.DataFrame({"key": names, "bytes": [good] * len(names)}).to_parquet(source)
-    summary = protect_folder(source, tmp_path / "deep" / "out", BLUR, aligned())
-    rows = {row.input: row for row in read_manifest(summary.manifest)}
-    assert rows["good.png"].status == "ok"
-    assert len(rows) == len(NAMES) + 1
-    for name, why in NAMES.items():
-        assert rows[name].status == "unreadable", name
-        assert why in str(rows[name].reason)
+        source, names = "memory://b", dict.fromkeys(("a//b.png", "a/../../b.png"), "leads out")
+        for name in (*names, "good.png"):
+            memory.store[f"/b/{name}"] = fsspec.implementations.memory.MemoryFile(memory, f"/b/{name}", good)
+    found = rows(protect(source, "deep/out"))
+    assert found["good.png"].status == "ok"
+    assert len(found) == len(names) + 1
+    for name, why in names.items():
+        assert found[name].status == "unreadable", name
+        assert why in str(found[name].reason)
     written = [p for p in tmp_path.rglob("*.png") if faces not in p.parents]
     assert written == [tmp_path / "deep" / "out" / "good.png"]
     assert not Path("/etc/abs.png").exists()
 
 
-def test_members_that_are_no_plain_photos_are_refused(faces, tmp_path):
+def test_members_that_are_no_plain_photos_are_refused(faces, tmp_path, protect):
     good = (faces / "person0" / "face00.png").read_bytes()
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
         link = zipfile.ZipInfo("link.png")
@@ -153,66 +208,73 @@ def test_members_that_are_no_plain_photos_are_refused(faces, tmp_path):
         with pytest.warns(UserWarning, match="Duplicate"):
             archive.writestr("twice.png", good)
         archive.writestr("bomb.png", b"\0" * 40_000_000, zipfile.ZIP_DEFLATED)
-    found = {}
-    for row in read_manifest(
-        protect_folder(tmp_path / "z.zip", tmp_path / "z", BLUR, aligned(max_pixels=10_000)).manifest
-    ):
-        found.setdefault(row.input, []).append((row.status, row.reason))
-    assert found["link.png"] == [("unreadable", "symbolic link; links are not followed")]
-    assert [status for status, _ in found["twice.png"]] == ["ok", "unreadable"]
-    assert found["bomb.png"][0][0] == "too_large"
+    found = read_manifest(protect(tmp_path / "z.zip", "z", max_pixels=10_000).manifest)
+    assert [(row.input, row.status) for row in found] == [
+        ("bomb.png", "too_large"), ("link.png", "unreadable"), ("twice.png", "ok"), ("twice.png", "unreadable"),
+    ]  # fmt: skip
+    assert found[1].reason == "symbolic link; links are not followed"
     with tarfile.open(tmp_path / "t.tar", "w") as archive:
         member = tarfile.TarInfo("link.png")
         member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(member)
         add(archive, "ok.png", good)
-    rows = read_manifest(protect_folder(tmp_path / "t.tar", tmp_path / "t", BLUR, aligned()).manifest)
-    assert [row.status for row in rows] == ["unreadable", "ok"]
+    found = read_manifest(protect(tmp_path / "t.tar", "t").manifest)
+    assert [row.status for row in found] == ["unreadable", "ok"]
     pd.DataFrame({"image": [good, b"", None]}).to_parquet(tmp_path / "p.parquet")
-    rows = read_manifest(protect_folder(tmp_path / "p.parquet", tmp_path / "p", BLUR, aligned()).manifest)
-    assert [(row.input, row.status) for row in rows] == [
+    found = read_manifest(protect(tmp_path / "p.parquet", "p").manifest)
+    assert [(row.input, row.status) for row in found] == [
         ("row-000000000.png", "ok"), ("row-000000001.png", "unreadable"), ("row-000000002.png", "unreadable"),
     ]  # fmt: skip
 
 
-def test_damage_costs_one_member_or_names_the_archive(faces, tmp_path):
+def test_damage_costs_one_member_or_names_the_archive(faces, tmp_path, protect):
     source = as_zip(faces, tmp_path)
     data = bytearray(source.read_bytes())
     data[120:400] = os.urandom(280)
     source.write_bytes(data)
-    counts = protect_folder(source, tmp_path / "out", BLUR, aligned()).counts
+    counts = protect(source).counts
     assert counts["ok"] >= 9
     assert counts["ok"] + counts["unreadable"] == 11
-    tar = as_tar(faces, tmp_path)
-    (tmp_path / "cut.tar").write_bytes(tar.read_bytes()[:3000])
     for name, content in (("broken.zip", b"PK"), ("broken.tar", b"x" * 600), ("broken.parquet", b"PAR1")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match="is not a readable"):
-            protect_folder(tmp_path / name, tmp_path / "never", BLUR, aligned())
+            protect(tmp_path / name, "never")
 
 
-def test_a_list_names_what_is_missing(faces, tmp_path):
+def test_a_list_names_what_is_missing(faces, tmp_path, protect):
     (tmp_path / "l.txt").write_text("in/person0/face00.png\nin/person0/none.png\nin/person0/face00.png\n")
-    found = [
-        (row.input, row.status, row.reason)
-        for row in read_manifest(protect_folder(tmp_path / "l.txt", tmp_path / "o", BLUR, aligned()).manifest)
-    ]
-    assert sorted(status for _, status, _ in found) == ["ok", "unreadable", "unreadable"]
-    assert any("No such file" in str(reason) for _, _, reason in found)
-    assert any("more than once" in str(reason) for _, _, reason in found)
+    found = read_manifest(protect(tmp_path / "l.txt").manifest)
+    assert sorted(row.status for row in found) == ["ok", "unreadable", "unreadable"]
+    assert any("No such file" in str(row.reason) for row in found)
+    assert any("more than once" in str(row.reason) for row in found)
 
 
-@pytest.mark.parametrize(("name", "message"), [("none.zip", "does not exist"), ("l.docx", "is not a folder")])
-def test_other_inputs_are_refused(tmp_path, name, message):
-    if name.endswith("docx"):
-        (tmp_path / name).write_text("x")
-    with pytest.raises(DataError, match=message):
-        protect_folder(tmp_path / name, tmp_path / "o", BLUR, aligned())
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("none.zip", "does not exist"),
+        ("l.docx", "is not a folder"),
+        ("t.parquet", "has no image column; it has a"),
+        ("memory://none/here", "does not exist"),
+        ("memory://none/*.tar", "does not exist"),
+        ("nosuch://bucket/photos", "cannot be opened"),
+        ("simplecache::memory://bucket", "chains file systems"),
+    ],
+)
+def test_other_inputs_are_refused(tmp_path, protect, memory, place, message):
+    (tmp_path / "l.docx").write_text("x")
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "t.parquet")
-    with pytest.raises(DataError, match="has no image column; it has a"):
-        protect_folder(tmp_path / "t.parquet", tmp_path / "o", BLUR, aligned())
+    with pytest.raises(DataError, match=message):
+        protect(place if is_url(place) else tmp_path / place)
+    assert not (tmp_path / "out").exists()
 
 
-def test_an_output_around_the_archive_is_refused(faces, tmp_path):
+def test_an_output_around_the_archive_or_at_a_url_is_refused(faces, tmp_path, protect):
     with pytest.raises(OutputError, match="overlaps"):
-        protect_folder(as_zip(faces, tmp_path), tmp_path, BLUR, aligned())
+        protect(as_zip(faces, tmp_path), ".")
+    with pytest.raises(ConfigError, match="is a URL; outputs are local folders"):
+        protect_folder(faces, "s3://bucket/out", GaussianBlur(sigma=2.0))
+
+
+def test_the_suffix_of_a_url_is_that_before_its_query():
+    assert suffix_of("https://h/a/b.ZIP?sig=a.b") == ".zip"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tracemalloc
 from functools import partial
 
 import pandas as pd
@@ -12,8 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from privface.errors import DataError, OutputError
-from privface.protect import ManifestRow, read_manifest, write_manifest
-from privface.protect.journal import JOURNAL_NAME, Entry, Journal
+from privface.protect import ManifestRow, ProtectOptions, read_manifest, write_manifest
+from privface.protect.inputs import InputFile
+from privface.protect.job import Ledger
+from privface.protect.journal import Entry, Journal
+from privface.protect.output import OutputTree
+from privface.protect.work import Loaded
 
 row = partial(ManifestRow, status="ok", model="m")
 ROWS = (
@@ -26,10 +31,16 @@ ROWS = (
 )  # fmt: skip
 
 
-def test_parquet_round_trip(tmp_path):
+def test_parquet_round_trip_gives_the_same_bytes_and_an_unfinished_one_says_so(tmp_path):
     path = write_manifest(tmp_path, ROWS)
     assert read_manifest(path) == read_manifest(tmp_path) == ROWS
     assert not list(tmp_path.glob("*.csv"))
+    whole = path.read_bytes()
+    assert write_manifest(tmp_path, iter(ROWS)).read_bytes() == whole
+    metadata = pq.read_metadata(path).metadata
+    assert (metadata[b"privface.format"], metadata[b"privface.complete"]) == (b"privface.manifest/3", b"true")
+    assert read_manifest(write_manifest(tmp_path, [], complete=False)) == ()
+    assert pq.read_metadata(path).metadata[b"privface.complete"] == b"false"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
@@ -61,25 +72,10 @@ def test_without_pyarrow_the_csv_file_says_it_all(tmp_path, monkeypatch):
     assert read_manifest(path) == read_manifest(tmp_path) == ROWS
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"file,identity\na,b\n"])
-def test_a_foreign_csv_file_is_refused(tmp_path, content):
-    (tmp_path / "manifest.csv").write_bytes(content)
-    with pytest.raises(DataError, match="cannot be read as a privface manifest"):
-        read_manifest(tmp_path)
-
-
-def test_same_rows_same_bytes_and_an_unfinished_manifest_says_so(tmp_path):
-    whole = write_manifest(tmp_path, iter(ROWS)).read_bytes()
-    assert write_manifest(tmp_path, ROWS).read_bytes() == whole
-    metadata = pq.read_metadata(tmp_path / "manifest.parquet").metadata
-    assert (metadata[b"privface.format"], metadata[b"privface.complete"]) == (b"privface.manifest/3", b"true")
-    assert read_manifest(write_manifest(tmp_path, [], complete=False)) == ()
-    assert pq.read_metadata(tmp_path / "manifest.parquet").metadata[b"privface.complete"] == b"false"
-
-
-@pytest.mark.parametrize("content", [None, b"", b"not parquet", "foreign"])
-def test_a_damaged_or_foreign_manifest_is_refused(tmp_path, content):
-    path = tmp_path / "manifest.parquet"
+@pytest.mark.parametrize("name", ["manifest.parquet", "manifest.csv"])
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", b"file,identity\na,b\n", "foreign"])
+def test_a_damaged_or_foreign_manifest_is_refused(tmp_path, name, content):
+    path = tmp_path / name
     if content == "foreign":
         pd.DataFrame({"input": ["a"]}).to_parquet(path)
     elif content is not None:
@@ -92,59 +88,80 @@ def entry(name: str, status: str = "ok") -> Entry:
     return Entry(name, row(input=name.encode("utf-8", "backslashreplace").decode(), status=status))
 
 
-def test_journal_keeps_names_that_are_not_utf8_and_the_last_word(tmp_path):
-    journal = Journal(tmp_path)
-    assert not journal.exists()
-    journal.start({"model": "m", "size": 32})
+@pytest.fixture
+def journal(tmp_path):
+    made = Journal(tmp_path)
+    assert not made.exists()
+    made.start({"model": "m", "size": 32})
+    yield made
+    made.close()
+
+
+def test_journal_keeps_names_that_are_not_utf8_and_the_last_word(journal):
     journal.append([entry("a.jpg", "failed"), entry("d/\udcff.jpg")])
     journal.append([])
     journal.append([entry("a.jpg")])
     assert journal.settings() == {"model": "m", "size": 32}
     entries = {key: journal.read(place) for key, place in journal.index().items()}
-    journal.close()
     assert entries["a.jpg"].row.status == "ok"
     assert entries["d/\\udcff.jpg"].path == "d/\udcff.jpg"
     assert len(entries) == 2
 
 
-def test_journal_drops_a_torn_line_and_keeps_what_is_appended_after_it(tmp_path):
-    journal = Journal(tmp_path)
-    journal.start({})
+def test_journal_drops_a_torn_line_and_keeps_what_is_appended_after_it(journal):
     journal.append([entry("a.jpg"), entry("b.jpg")])
-    whole = journal.path.read_bytes()
-    journal.path.write_bytes(whole[:-20])
+    journal.path.write_bytes(journal.path.read_bytes()[:-20])
     assert set(journal.index()) == {"a.jpg"}
     journal.append([entry("c.jpg")])
     assert set(journal.index()) == {"a.jpg", "c.jpg"}
 
 
-@pytest.mark.parametrize("path", ["../a.jpg", "/etc/a.jpg", "d/../../a.jpg", 7])
-def test_journal_ignores_paths_that_leave_the_output(tmp_path, path):
-    journal = Journal(tmp_path)
-    journal.start({})
-    journal.append([entry("a.jpg")])
-    record = json.loads(journal.path.read_text().splitlines()[-1])
-    with journal.path.open("a") as file:
-        file.write(json.dumps({**record, "input": "evil", "path": path}) + "\n")
-    assert set(journal.index()) == {"a.jpg"}
-
-
-def test_journal_keeps_the_rows_of_further_faces(tmp_path):
-    journal = Journal(tmp_path)
-    journal.start({})
+def test_journal_keeps_the_rows_of_further_faces(journal):
     one = entry("a.jpg")
     further = tuple(row(input="a.jpg", face=number) for number in (2, 3))
     (place,) = journal.append([Entry("a.jpg", one.row, None, further)])
     assert journal.read(place).rows == (one.row, *further)
-    journal.close()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *({"path": path} for path in ("../a.jpg", "/etc/a.jpg", "d/../../a.jpg", 7)),
+        *({"further": value} for value in (7, [7], [{}])),
+    ],
+)
+def test_journal_ignores_lines_that_are_damaged_or_lead_out_of_the_output(journal, odd):
+    journal.append([entry("a.jpg")])
     record = json.loads(journal.path.read_text().splitlines()[-1])
-    for odd in ({"further": 7}, {"further": [7]}, {"further": [{}]}):
-        with journal.path.open("a") as file:
-            file.write(json.dumps({**record, "input": "odd", **odd}) + "\n")
-    assert journal.index().keys() == {"a.jpg"}
+    with journal.path.open("a") as file:
+        file.write(json.dumps({**record, "input": "odd", **odd}) + "\n")
+    assert set(journal.index()) == {"a.jpg"}
 
 
-def test_a_foreign_journal_is_refused(tmp_path):
-    (tmp_path / JOURNAL_NAME).write_text("hello\n")
+def test_a_foreign_or_changed_journal_is_refused(journal):
+    with pytest.raises(OutputError, match="has been changed by another program"):
+        journal.read(5)
+    journal.path.write_text("hello\n")
     with pytest.raises(OutputError, match=r"is not a privface.journal/2 journal"):
-        Journal(tmp_path).settings()
+        journal.settings()
+
+
+def test_a_finished_file_costs_little_memory(journal, tmp_path):
+    """Rows wait in the journal; twenty thousand more of them must not cost what they would as objects (about 1 kB)."""
+    ledger = Ledger(journal, OutputTree(tmp_path), options=ProtectOptions(), total=30_000, progress=None)
+
+    def note(first: int, last: int) -> None:
+        for start in range(first, last, 100):
+            items = [InputFile(f"p/{k:08d}.jpg", f"p/{k:08d}.jpg", "x") for k in range(start, start + 100)]
+            ledger.commit(
+                Loaded(i, ManifestRow(input=i.key, status="ok", model="m" * 64, output=i.key)) for i in items
+            )
+
+    note(0, 10_000)
+    tracemalloc.start()
+    note(10_000, 30_000)
+    used = tracemalloc.get_traced_memory()[0] / 20_000
+    tracemalloc.stop()
+    assert used < 300
+    table = pq.read_table(ledger.write_results(None))
+    assert table["input"].to_pylist() == [f"p/{k:08d}.jpg" for k in range(30_000)]

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from privface.cli.main import app
 from privface.errors import OutputError, ProtectError
-from privface.protect import GaussianBlur, ProtectOptions, protect_folder, protect_photo
+from privface.protect import GaussianBlur, ProtectOptions, protect_photo
+from tests.protect.conftest import Finder
 
 BLUR = ("--model", "baseline:blur,sigma=3", "--faces", "aligned")
 
@@ -19,30 +20,21 @@ def run(*parts: object):
     return CliRunner().invoke(app, ["protect", *map(str, parts)])
 
 
-def test_a_photo_gives_what_its_folder_gives(groups, crowd, tmp_path):
+def test_a_photo_gives_what_its_folder_gives_or_a_reason(groups, crowd, tmp_path, protect):
     photo = groups / "day0" / "photo2.png"  # three faces
-    protector = GaussianBlur(sigma=3)
+    data, protector = photo.read_bytes(), GaussianBlur(sigma=3)
     for other in groups.rglob("*.png"):
         if other != photo:
             other.unlink()
-    protect_folder(groups, tmp_path / "out", protector, detector=crowd)
+    protect(groups, "out", protector, detector=crowd, faces="auto")
     wanted = [tmp_path / "out" / "day0" / f"photo2{face}.png" for face in ("", ".face2", ".face3")]
-    made = protect_photo(photo.read_bytes(), protector, detector=crowd)
+    made = protect_photo(data, protector, detector=crowd)
     assert made == [path.read_bytes() for path in wanted]
-    pasted = protect_photo(photo.read_bytes(), protector, ProtectOptions(paste=True), detector=crowd)
-    assert len(pasted) == 1
-
-
-def test_a_photo_without_a_face_or_that_is_none_gives_a_reason(faces):
-    class Nobody:
-        def detect(self, images):
-            return [[] for _ in images]
-
-    data = next(faces.rglob("*.png")).read_bytes()
+    assert len(protect_photo(data, protector, ProtectOptions(paste=True), detector=crowd)) == 1
     with pytest.raises(ProtectError, match="no face was found"):
-        protect_photo(data, GaussianBlur(sigma=3), detector=Nobody())
+        protect_photo(data, protector, detector=Finder(lambda _: []))
     with pytest.raises(ProtectError, match="decoded"):
-        protect_photo(b"no photo", GaussianBlur(sigma=3), ProtectOptions(faces="aligned"))
+        protect_photo(b"no photo", protector, ProtectOptions(faces="aligned"))
 
 
 def test_the_command_writes_one_file_and_replaces_none_by_accident(faces, tmp_path):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,13 +15,8 @@ from privface.errors import ConfigError, ModelError, OutputError
 from privface.faces.align import as_aligned
 from privface.images import decode_image, to_pixels, to_unit
 from privface.models import CompactResNet, load_matcher, save_network
-from privface.protect import GaussianBlur, ProtectOptions, protect_folder
 from privface.protect.templates import MatcherTemplates, pack, template_maker, unpack
-
-aligned = partial(ProtectOptions, faces="aligned")  # the patches are, at any size
-
-SIZE = 32
-BLUR = GaussianBlur(sigma=2.0, size=SIZE)
+from tests.protect.conftest import BLUR, SIZE, snapshot
 
 
 @dataclass(frozen=True)
@@ -37,73 +30,61 @@ class Means:
         return np.asarray(faces.mean(axis=(2, 3)) * [1, 2, 4], np.float32)
 
 
-def expected(faces: Path, out: Path, *, of_original: bool) -> dict[str, NDArray[np.float32]]:
-    found = {}
-    for path in sorted(out.rglob("face*")):
-        key = path.relative_to(out).as_posix()
-        pixels = as_aligned(decode_image(faces / key), size=SIZE)
-        found[key] = Means()(to_unit(pixels if of_original else blurred(pixels))[None])[0]
-    return found
-
-
-def blurred(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return to_pixels(BLUR(to_unit(pixels[None])))[0]
-
-
 @pytest.mark.parametrize("of_original", [False, True])
-def test_each_output_has_its_template_under_the_manifest_s_key(faces, tmp_path, of_original):
+def test_each_output_has_its_template_under_the_manifest_s_key(faces, tmp_path, protect, of_original):
     (faces / "broken.png").write_bytes(b"no image")
-    out = tmp_path / "out"
-    protect_folder(faces, out, BLUR, aligned(batch_size=4), templates=Means(of_original))
-    table = read_embeddings(out / "embeddings.parquet")
-    wanted = expected(faces, out, of_original=of_original)
-    assert table.labels["file"].tolist() == sorted(wanted)  # the broken one has none
-    np.testing.assert_allclose(table.vectors, [wanted[key] for key in sorted(wanted)], atol=1e-6)
-    assert (out / "embeddings.parquet").stat().st_mode & 0o777 == 0o600
+    protect(faces, batch_size=4, templates=Means(of_original))
+    written = tmp_path / "out" / "embeddings.parquet"
+    table = read_embeddings(written)
+    files = sorted(path.relative_to(faces).as_posix() for path in faces.rglob("face*"))
+    assert table.labels["file"].tolist() == files  # the broken one has none
+    seen = to_unit(np.stack([as_aligned(decode_image(faces / file), size=SIZE) for file in files]))
+    if not of_original:
+        seen = to_unit(to_pixels(BLUR(seen)))
+    np.testing.assert_allclose(table.vectors, Means()(seen), atol=1e-6)
+    assert written.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_rerun_takes_templates_over_and_other_templates_do_not_mix(faces, tmp_path, snapshot):
+def test_a_rerun_takes_templates_over_and_other_templates_do_not_mix(faces, tmp_path, protect):
     out = tmp_path / "out"
-    protect_folder(faces, out, BLUR, aligned(batch_size=4), templates=Means())
+    protect(faces, batch_size=4, templates=Means())
     before = snapshot(out)
     next(out.rglob("face03*")).unlink()
-    again = protect_folder(faces, out, BLUR, aligned(batch_size=4), templates=Means())
-    assert again.reused == 10
+    assert protect(faces, batch_size=4, templates=Means()).reused == 10
     assert snapshot(out) == before
     with pytest.raises(OutputError, match="templates 'means', now 'others'"):
-        protect_folder(faces, out, BLUR, aligned(), templates=Means(fingerprint="others"))
+        protect(faces, templates=Means(fingerprint="others"))
     with pytest.raises(OutputError, match="templates 'means', now None"):
-        protect_folder(faces, out, BLUR, aligned())
+        protect(faces)
 
 
-def test_a_photo_of_several_faces_has_the_template_of_its_central_one(groups, crowd, tmp_path):
+def test_a_photo_of_several_faces_has_the_template_of_its_central_one(groups, crowd, tmp_path, protect):
     out = tmp_path / "out"
-    protect_folder(groups, out, BLUR, detector=crowd, templates=Means())
+    protect(groups, detector=crowd, templates=Means())
     table = read_embeddings(out / "embeddings.parquet")
     files = table.labels["file"].tolist()
     assert files == sorted(p.relative_to(groups).as_posix() for p in groups.rglob("*.png"))
-    shown = [Means()(to_unit(decode_image(out / file))[None])[0] for file in files]
-    np.testing.assert_allclose(table.vectors, shown, atol=1e-6)
+    shown = to_unit(np.stack([decode_image(out / file) for file in files]))
+    np.testing.assert_allclose(table.vectors, Means()(shown), atol=1e-6)
 
 
-def test_a_matcher_that_answers_nonsense_stops_the_job(faces, tmp_path):
-    class Short(Means):
-        def __call__(self, faces: NDArray[np.float32]) -> NDArray[np.float32]:
-            return super().__call__(faces)[:2]
-
-    with pytest.raises(ModelError, match="for 11 faces"):
-        protect_folder(faces, tmp_path / "out", BLUR, aligned(), templates=Short())
-
-
-def test_a_template_that_is_not_finite_is_an_empty_row(faces, tmp_path):
+def test_an_answer_that_is_not_finite_is_an_empty_row_and_one_of_another_shape_stops_the_job(
+    faces, tmp_path, protect
+):
     class Silent(Means):
         def __call__(self, faces: NDArray[np.float32]) -> NDArray[np.float32]:
             rows = super().__call__(faces)
             rows[0] = np.nan
             return rows
 
-    protect_folder(faces, tmp_path / "out", BLUR, aligned(), templates=Silent())
+    class Short(Means):
+        def __call__(self, faces: NDArray[np.float32]) -> NDArray[np.float32]:
+            return super().__call__(faces)[:2]
+
+    protect(faces, templates=Silent())
     assert pd.read_parquet(tmp_path / "out" / "embeddings.parquet")["embedding"].isna().sum() == 1
+    with pytest.raises(ModelError, match="for 11 faces"):
+        protect(faces, "short", templates=Short())
 
 
 def test_packing_is_exact():
@@ -124,15 +105,14 @@ def fitted(size: int = 4) -> LEACE:
     return LEACE().fit(rng.normal(size=(50, size)), np.arange(50) % 2)
 
 
-def test_an_eraser_is_given_originals_and_its_answer_is_stored(faces, tmp_path, matcher):
+def test_an_eraser_is_given_originals_and_its_answer_is_stored(faces, tmp_path, protect, matcher):
     name = load_matcher(matcher).name
     save_eraser(tmp_path / "eraser", fitted(), meta={"matcher": name})
     maker = template_maker(f"{matcher}:{tmp_path / 'eraser'}")
     assert maker.of_original
     assert not template_maker(matcher).of_original
-    out = tmp_path / "out"
-    protect_folder(faces, out, BLUR, aligned(batch_size=11), templates=maker)
-    table = read_embeddings(out / "embeddings.parquet")
+    protect(faces, batch_size=11, templates=maker)
+    table = read_embeddings(tmp_path / "out" / "embeddings.parquet")
     batch = np.stack([as_aligned(decode_image(faces / f), size=SIZE) for f in table.labels["file"]])
     plain = load_matcher(matcher).embed(to_unit(batch))
     np.testing.assert_allclose(table.vectors, fitted().transform(plain), atol=1e-5)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,24 +13,27 @@ import pytest
 from numpy.typing import NDArray
 
 from privface.errors import ConfigError, MissingExtraError
-from privface.faces.detect import Detection, FaceDetector
-from privface.protect import GaussianBlur, ProtectOptions, ProtectSummary, protect_folder, read_manifest
+from privface.protect import GaussianBlur, read_manifest
 from privface.protect.video import protect_video, require_av
 from privface.protect.work import PASTED
+from tests.protect.conftest import FACE, Finder, rows
 
 av = pytest.importorskip("av", reason="the extra [video] is not installed")
 
-BLUR = GaussianBlur(sigma=6.0, size=32)
-POINTS = ((12.0, 20.0), (28.0, 20.0), (20.0, 29.0), (13.0, 37.0), (27.0, 37.0))
 BOX = (slice(10, 40), slice(5, 35))
 
 
-class BrightFrames:
-    """A face at POINTS in every frame that is brighter than dark."""
+@pytest.fixture
+def bright():
+    """Finds a face in every frame that is brighter than dark."""
+    return Finder(lambda image: [FACE] if image.mean() > 60 else [])
 
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
-        face = Detection((4.0, 8.0, 36.0, 48.0), 0.9, POINTS)
-        return [[face] if image.mean() > 60 else [] for image in images]
+
+@pytest.fixture
+def film(protect, bright):
+    """A job over videos."""
+    blur = GaussianBlur(sigma=6.0, size=32)
+    return partial(protect, protector=blur, detector=bright, videos=True, paste=True)
 
 
 def frame(number: int) -> NDArray[np.uint8]:
@@ -71,19 +76,12 @@ def read(path: Path) -> tuple[list[NDArray[np.uint8]], int]:
     return frames, packets
 
 
-def protect(
-    source: Path, out: Path, *, detector: FaceDetector | None = None, **more: object
-) -> ProtectSummary:
-    options = ProtectOptions(faces="detect", videos=True, paste=True, **more)  # type: ignore[arg-type]
-    return protect_folder(source, out, BLUR, options, detector=detector or BrightFrames())
-
-
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".webm", ".avi"])
-def test_faces_are_blurred_gaps_are_black_and_the_rest_stays(tmp_path, suffix):
+def test_faces_are_blurred_gaps_are_black_and_the_rest_stays(tmp_path, film, suffix):
     (tmp_path / "in").mkdir()
     source = tmp_path / "in" / f"film{suffix}"
     write(source)
-    row = read_manifest(protect(tmp_path / "in", tmp_path / "out").manifest)[0]
+    row = read_manifest(film(tmp_path / "in").manifest)[0]
     assert (row.status, row.faces, row.width, row.height) == ("ok", 5, 96, 64)
     assert row.reason == f"1 of 6 frames have no protected face and are black; {PASTED}"
     before, sound_before = read(source)
@@ -99,24 +97,19 @@ def test_faces_are_blurred_gaps_are_black_and_the_rest_stays(tmp_path, suffix):
     assert b"SECRET" not in (tmp_path / "out" / f"film{suffix}").read_bytes()
 
 
-def test_same_bytes_again_and_reused(tmp_path):
+def test_same_bytes_again_reused_and_without_sound(tmp_path, film):
     (tmp_path / "in").mkdir()
     write(tmp_path / "in" / "film.mp4")
     for out in ("one", "two"):
-        protect(tmp_path / "in", tmp_path / out)
+        film(tmp_path / "in", out)
     one, two = ((tmp_path / out / "film.mp4").read_bytes() for out in ("one", "two"))
     assert one == two
-    assert protect(tmp_path / "in", tmp_path / "one").reused == 1
+    assert film(tmp_path / "in", "one").reused == 1
+    film(tmp_path / "in", "silent", sound=False)
+    assert read(tmp_path / "silent" / "film.mp4")[1] == 0
 
 
-def test_without_sound(tmp_path):
-    (tmp_path / "in").mkdir()
-    write(tmp_path / "in" / "film.mp4")
-    protect(tmp_path / "in", tmp_path / "out", sound=False)
-    assert read(tmp_path / "out" / "film.mp4")[1] == 0
-
-
-def test_videos_that_cannot_be_protected(tmp_path):
+def test_videos_that_cannot_be_protected(tmp_path, film):
     folder = tmp_path / "in"
     folder.mkdir()
     write(folder / "whole.mp4")
@@ -130,27 +123,18 @@ def test_videos_that_cannot_be_protected(tmp_path):
         tone.rate = 48000
         target.mux(heard.encode(tone))
         target.mux(heard.encode(None))
-    summary = protect(folder, tmp_path / "out", detector=Blind())
-    rows = {row.input: row for row in read_manifest(summary.manifest)}
-    assert rows["whole.mp4"].status == "no_face"
-    assert "in any of 6 frames" in str(rows["whole.mp4"].reason)
-    assert {rows[name].status for name in ("cut.mp4", "text.mkv", "empty.webm", "sound.mkv")} == {
+    found = rows(film(folder, detector=Finder(lambda _: [])))
+    assert found["whole.mp4"].status == "no_face"
+    assert "in any of 6 frames" in str(found["whole.mp4"].reason)
+    assert {found[name].status for name in ("cut.mp4", "text.mkv", "empty.webm", "sound.mkv")} == {
         "unreadable"
     }
-    assert "no picture" in str(rows["sound.mkv"].reason)
+    assert "no picture" in str(found["sound.mkv"].reason)
     assert not [p for p in (tmp_path / "out").iterdir() if p.suffix in {".mp4", ".mkv", ".webm"}]
-    small = protect(folder, tmp_path / "small", max_pixels=1000)
-    assert {r.input: r.status for r in read_manifest(small.manifest)}["whole.mp4"] == "too_large"
+    assert rows(film(folder, "small", max_pixels=1000))["whole.mp4"].status == "too_large"
 
 
-class Blind:
-    """Finds nothing."""
-
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
-        return [[] for _ in images]
-
-
-def test_a_film_held_upright_is_seen_upright(tmp_path):
+def test_a_film_held_upright_is_seen_upright(tmp_path, film, bright):
     """Phones store a film sideways with a note to turn it; the note goes, so the frames must be turned."""
     (tmp_path / "in").mkdir()
     write(tmp_path / "plain.mp4", sound=False)
@@ -170,29 +154,20 @@ def test_a_film_held_upright_is_seen_upright(tmp_path):
     quarter = [0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000]
     data[header : header + 36] = b"".join(v.to_bytes(4, "big", signed=True) for v in quarter)
     (tmp_path / "in" / "turned.mp4").write_bytes(data)
-    seen: list[tuple[int, ...]] = []
-
-    class Looking(BrightFrames):
-        def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
-            seen.extend(image.shape for image in images)
-            return super().detect(images)
-
-    row = read_manifest(protect(tmp_path / "in", tmp_path / "out", detector=Looking()).manifest)[0]
+    row = read_manifest(film(tmp_path / "in").manifest)[0]
     assert (row.status, row.width, row.height) == ("ok", 64, 96)
-    assert set(seen) == {(96, 64, 3)}
+    assert {shape for batch in bright.batches for shape in batch} == {(96, 64, 3)}
 
 
-def test_videos_need_pasting_a_detector_and_the_extra(tmp_path, monkeypatch):
+def test_videos_need_pasting_a_detector_and_the_extra(tmp_path, film, monkeypatch):
     (tmp_path / "in").mkdir()
     write(tmp_path / "in" / "film.mp4")
     with pytest.raises(ConfigError, match="A video is written whole") as caught:
-        protect_folder(tmp_path / "in", tmp_path / "out", BLUR, ProtectOptions(videos=True))
+        film(tmp_path / "in", paste=False)
     assert "--paste" in str(caught.value.hint)
     with pytest.raises(ConfigError, match="need a detector"):
-        protect_folder(
-            tmp_path / "in", tmp_path / "out", BLUR, ProtectOptions(faces="aligned", videos=True, paste=True)
-        )
-    monkeypatch.setitem(__import__("sys").modules, "av", None)
+        film(tmp_path / "in", detector=None)
+    monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(MissingExtraError, match="PyAV"):
         require_av()
 
