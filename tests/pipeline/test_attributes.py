@@ -121,10 +121,7 @@ def test_the_page_and_the_list_of_models_offer_each_choice(run):
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"attributes": ["race"]}, LabelError),
-        ({"attributes": ["tone=16,30"]}, LabelError),
         ({"attributes": ["identity"]}, LabelError),
-        ({"attributes": ["tone=30,16"]}, ConfigError),
         ({"bits": 8}, ConfigError),
     ],
 )

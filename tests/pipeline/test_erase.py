@@ -109,7 +109,8 @@ def test_a_long_table_is_sampled_for_methods_that_need_memory(source, tmp_path, 
     seen = []
     monkeypatch.setattr(METHODS["mean-projection"], "fit", lambda _, x, y: seen.append((x, y)))
     monkeypatch.setattr(room, "save_eraser", lambda *_, **__: None)
-    fit_eraser(source, tmp_path / "out", method="mean-projection", max_rows=120)
+    monkeypatch.setattr(room, "NEEDS_MEMORY_ROWS", 120)
+    fit_eraser(source, tmp_path / "out", method="mean-projection")
     ((rows, labels),) = seen
     assert rows.shape == (120, 8)
     whole = vectors(source.table)

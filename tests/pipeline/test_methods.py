@@ -444,14 +444,11 @@ def test_an_undecided_ensemble_carries_its_classifiers(world, tmp_path, make_ima
     assert protector(make_images(2, size=32)).shape == (2, 3, 32, 32)
 
 
-def test_a_stage_sees_what_the_one_before_made(runs, make_images):
-    run, images = runs("flow-san"), make_images(3, size=32)
-    first, whole = Protector.load(run / "stages" / "0"), Protector.load(run)
-    stages = whole.network.members
-    assert torch.equal(stages[0].head.weight, first.network.members[0].head.weight), "it learned no more"
-    with torch.no_grad():
-        by_hand = stages[1](torch.from_numpy(first(images))).numpy()
-    np.testing.assert_allclose(whole(images), by_hand, atol=1e-6)
+def test_a_stage_learns_no_more_once_there_is_another_behind_it(runs):
+    run = runs("flow-san")
+    first, whole = (Protector.load(folder).network.members for folder in (run / "stages" / "0", run))
+    assert (len(first), len(whole)) == (1, 2)
+    assert torch.equal(first[0].head.weight, whole[0].head.weight)
 
 
 @pytest.mark.parametrize("name", ["ensemble-san", "flow-san"])
