@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -55,7 +54,12 @@ def train(
     before = None if settings.start is None else read_provenance(Path(settings.start))
     torch.manual_seed(settings.seed)  # the run owns the process: initial weights follow from the seed
     asked = [Attribute.parse(text) for text in getattr(options, "attributes", ())]
-    faces = _load(settings, asked, progress)
+    table = labelled(open_data(settings.data), asked)
+    if table.gendered or not len(table):
+        require_both_genders(table)
+    faces = load_aligned(
+        table, mode=settings.data.faces, size=settings.size, progress=progress, stage="align photos"
+    )
     learn, held = _split(faces, settings.validation_share)
     matchers = [load_matcher(spec, seen=True) for spec in settings.matchers]
     for matcher in matchers:  # a file that cannot be opened should show before classifiers are trained
@@ -108,15 +112,6 @@ def _leaves(content: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in pairs:
         leaves |= _leaves(value, f"{prefix}.{key}" if prefix else str(key))
     return leaves
-
-
-def _load(settings: TrainSettings, asked: Sequence[Attribute], progress: Progress | None) -> LoadedFaces:
-    table = labelled(open_data(settings.data), asked)
-    if table.gendered or not len(table):
-        require_both_genders(table)
-    return load_aligned(
-        table, mode=settings.data.faces, size=settings.size, progress=progress, stage="align photos"
-    )
 
 
 def _split(faces: LoadedFaces, share: float) -> tuple[LoadedFaces, LoadedFaces | None]:
