@@ -87,11 +87,11 @@ class AdversarialEraser(OneToOneFeatureMixin, NetworkEraser):  # type: ignore[mi
             first = data.sets == 0
             transport = GaussianTransport().fit(data.units[first], data.codes[first])
             network.adopt(transport)
-            sides = self._crossed(data, transport)
-            moved = transport.move(data.units, sides)
+            sides = self._crossed(data, transport.fitted)
+            moved = transport.fitted.move(data.units, sides)
         return _AdversarialGame(self, network, data, moved, sides)
 
-    def _crossed(self, data: FittingSets, whole: GaussianTransport) -> NDArray[np.int64]:
+    def _crossed(self, data: FittingSets, whole: GaussianMap) -> NDArray[np.int64]:
         """The side of each row; rows that fitted the gate are judged by a gate of other rows."""
         sides = whole.judge(data.units)
         first = np.flatnonzero(data.sets == 0)
@@ -100,7 +100,7 @@ class AdversarialEraser(OneToOneFeatureMixin, NetworkEraser):  # type: ignore[mi
             held, others = first[fold == number], first[fold != number]
             if min(np.bincount(data.codes[others], minlength=2)) > 0:
                 gate = GaussianTransport().fit(data.units[others], data.codes[others])
-                sides[held] = gate.judge(data.units[held])
+                sides[held] = gate.fitted.judge(data.units[held])
         return sides
 
 

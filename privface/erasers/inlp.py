@@ -22,8 +22,7 @@ class INLP(LinearEraser):
     """Iterative nullspace projection.
 
     Each round fits a class-balanced logistic regression on what is left and projects its direction out, until
-    it reads the fitting data no better than ``stop``. Promise: empirical. Every direction that a probe found is gone; a new
-    linear probe may find another one, curved probes are not considered, and each round costs a dimension.
+    it reads the fitting data no better than ``stop``; each costs a dimension. Promise: see :attr:`promise`.
 
     Args:
         rounds: Largest number of directions, 1 or more.

@@ -19,12 +19,8 @@ from privface.erasers.linear import LinearEraser
 class LEACE(StreamingEraser, LinearEraser):
     """Least-squares concept erasure with a linear guarantee on the data it was fitted on, for two labels or more (``C``).
 
-    Promise: on the fitting data, the erased embeddings have zero covariance with the label, so every linear
-    classifier with a convex loss does no better than a constant. Nothing is promised about curved probes (an
-    RBF-SVM retrained on the output reads gender nearly as well as before), and re-normalising the output breaks
-    the linear guarantee too.
-
-    Streams: :meth:`partial_fit` gives the same eraser as :meth:`fit`, up to rounding.
+    Promise: see :attr:`promise`. The erased embeddings have zero covariance with the label, so every linear classifier with
+    a convex loss does no better than a constant. Streams: :meth:`partial_fit` gives the same eraser as :meth:`fit`, up to rounding.
 
     Args:
         tolerance: Directions whose variance is below this share of the largest count as constant.

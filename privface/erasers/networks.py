@@ -135,7 +135,7 @@ class NetworkEraser(Eraser):
         require_range("steps", self.steps, 1, 10_000_000)
         require_range("batch_size", self.batch_size, 4, 1_000_000)
         require_range("learning_rate", self.learning_rate, 1e-9, 10.0)
-        data = self._sets([validate_data(self, X, y, dtype=np.float64)], more)
+        data = self._sets(X, y, more)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.random_state)
             game = self._game(data)
@@ -143,12 +143,9 @@ class NetworkEraser(Eraser):
         self.network_ = game.kept.double().eval()
         return self
 
-    def _sets(
-        self,
-        parts: list[tuple[NDArray[np.float64], NDArray[Any]]],
-        more: Sequence[tuple[ArrayLike, ArrayLike]],
-    ) -> FittingSets:
-        parts = [*parts, *(validate_data(self, a, b, dtype=np.float64, reset=False) for a, b in more)]
+    def _sets(self, X: ArrayLike, y: ArrayLike, more: Sequence[tuple[ArrayLike, ArrayLike]]) -> FittingSets:
+        parts = [validate_data(self, X, y, dtype=np.float64)]
+        parts += [validate_data(self, a, b, dtype=np.float64, reset=False) for a, b in more]
         self.classes_, _ = two_labels(parts[0][1])
         codes = [known_codes(labels, self.classes_) for _, labels in parts]
         for number, part in enumerate(codes):

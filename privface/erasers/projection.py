@@ -16,9 +16,8 @@ from privface.erasers.linear import LinearEraser
 class MeanProjection(LinearEraser):
     """Projects embeddings onto the complement of the difference of the class means.
 
-    The simplest of the erasers (Bolukbasi et al., NeurIPS 2016, for words). Promise: on the fitting data both
-    labels have the same mean, so a linear classifier with a convex loss does no better than a constant, as with
-    LEACE; the embeddings are moved further than need be. Nothing is promised about curved probes.
+    The simplest of the erasers (Bolukbasi et al., NeurIPS 2016, for words). Promise: see :attr:`promise`; embeddings are moved
+    further than need be.
 
     Args:
         normalize: Bring erased rows back to unit length; this breaks the linear guarantee.

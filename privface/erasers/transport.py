@@ -56,12 +56,9 @@ class GaussianTransport(OneToOneFeatureMixin, StreamingEraser):  # type: ignore[
     def _add(self, rows: NDArray[np.float64], codes: NDArray[np.int64]) -> None:
         self._moments.add(unit_rows(rows), codes)
 
-    def judge(self, X: NDArray[Any]) -> NDArray[np.int64]:
-        """Which label the gate sees in unit rows ``(N, D)``: places in ``classes_``, shape ``(N,)``."""
-        return self._fitted.judge(np.asarray(X, np.float64))
-
     @property
-    def _fitted(self) -> GaussianMap:
+    def fitted(self) -> GaussianMap:
+        """The gate and the maps, as one."""
         return GaussianMap(*(getattr(self, name) for name in self.arrays))
 
     def _solve(self) -> None:
@@ -74,12 +71,8 @@ class GaussianTransport(OneToOneFeatureMixin, StreamingEraser):  # type: ignore[
         for name in self.arrays:
             setattr(self, name, getattr(solved, name.rstrip("_")))
 
-    def move(self, units: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Transport unit rows ``(N, D)`` of labels ``(N,)``, as places in ``classes_``; unit rows again."""
-        return self._fitted.move(units, labels)
-
     def _erase(self, rows: NDArray[Any]) -> NDArray[Any]:
-        return self._fitted.move(unit_rows(rows.astype(np.float64))).astype(rows.dtype)
+        return self.fitted.move(unit_rows(rows.astype(np.float64))).astype(rows.dtype)
 
 
 class ClassMoments:

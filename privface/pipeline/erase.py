@@ -77,7 +77,7 @@ class ApplySummary:
     rows_per_second: float
 
 
-def fit_eraser(  # many arguments: those of the command, and a limit for tests
+def fit_eraser(  # many arguments: those of the command
     source: EraserSource,
     out: Path,
     *,
@@ -86,13 +86,12 @@ def fit_eraser(  # many arguments: those of the command, and a limit for tests
     settings: Mapping[str, Any] | None = None,
     more: Sequence[EraserSource] = (),
     max_per_person: int = 5,
-    max_rows: int = NEEDS_MEMORY_ROWS,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> FitSummary:
     """Fit an eraser on a labelled table and write its folder ``out``.
 
-    Methods with ``partial_fit`` stream; others hold at most ``max_rows`` rows, a random choice of longer tables. The classes of
+    Methods with ``partial_fit`` stream; others hold at most :data:`NEEDS_MEMORY_ROWS` rows, a random choice of longer tables. The classes of
     ``attributes`` (none means gender) are found in the labels; more than two of them, and ``more`` sets of the same matcher, are
     for methods that can use them. Several attributes are erased jointly: each combination of their classes that occurs is a
     class. Of each person the first ``max_per_person`` embeddings count (0: all); few people with hundreds of photos would else
@@ -112,7 +111,7 @@ def fit_eraser(  # many arguments: those of the command, and a limit for tests
     reader = _Reader(labels, max_per_person, progress)
     tell = None if progress is None else partial(progress, f"fit {method}")
     try:
-        _learn(eraser, reader, [source, *more], max_rows, tell)
+        _learn(eraser, reader, [source, *more], tell)
     except ValueError as error:
         raise DataError(f"{source.table}: {error}", hint="See `privface erase methods`.") from error
     save_eraser(
@@ -137,7 +136,6 @@ def _learn(
     eraser: Eraser,
     reader: _Reader,
     sources: Sequence[EraserSource],
-    max_rows: int,
     tell: Callable[[int, int], None] | None,
 ) -> None:
     """Fit on the rows of one set, and on further ones where the method takes them."""
@@ -147,14 +145,14 @@ def _learn(
             eraser.partial_fit(rows, labels, classes=range(len(attribute.classes)))
         reader.require()
         return
-    own, *further = (_sample(reader.parts(source), max_rows) for source in sources)
+    own, *further = (_sample(reader.parts(source), NEEDS_MEMORY_ROWS) for source in sources)
     keywords: dict[str, Any] = {"more": further} if further else {}
     if tell is not None and "progress" in inspect.signature(eraser.fit).parameters:
         keywords["progress"] = tell
     reader.require()
     if len(np.unique(own[1])) < len(attribute.classes):
         raise DataError(
-            f"A class of {attribute.name!r} is so rare that none of {max_rows} chosen rows has it.",
+            f"A class of {attribute.name!r} is so rare that none of {NEEDS_MEMORY_ROWS} chosen rows has it.",
             hint="Choose a method that streams (`privface erase methods`), or put small classes together.",
         )
     eraser.fit(*own, **keywords)
@@ -309,16 +307,22 @@ class _Labels:
 
 def _all_labels(source: EraserSource, attributes: Sequence[Attribute]) -> pd.DataFrame:
     """Columns of the labels of all rows that are learnt from."""
-    labels, reader = None if source.labels is None else LabelFile(source.labels), _Reader(_Labels(), 0, None)
-    parts = []
-    for part in stream_embeddings(source.table, rows=FIT_PART):
-        chosen = reader.chosen(part if labels is None else labels.join(part, required=False), source).labels
+    reader, parts = _Reader(_Labels(), 0, None), []
+    for part in _labelled(source):
+        chosen = reader.chosen(part, source).labels
         if BY_GENDER in attributes:
             gender_codes(chosen, source.labels or source.table)  # its error names the cure
         parts.append(pd.DataFrame({a.name: _column(chosen, a.name, source) for a in attributes}))
     if not parts:
         raise _without_rows(source.table)
     return pd.concat(parts, ignore_index=True)
+
+
+def _labelled(source: EraserSource) -> Iterator[EmbeddingTable]:
+    """The table part by part, with the columns of its labels."""
+    labels = None if source.labels is None else LabelFile(source.labels)
+    for part in stream_embeddings(source.table, rows=FIT_PART):
+        yield part if labels is None else labels.join(part, required=False)
 
 
 def _without_rows(table: Path) -> DataError:
@@ -346,21 +350,16 @@ class _Reader:
         if max_per_person < 0:
             raise ConfigError(f"max_per_person={max_per_person} is negative.", hint="0 takes all.")
         self._cap, self._progress = max_per_person, progress
-        self._seen: Counter[str] = Counter()
+        self.people: Counter[str] = Counter()
         self._classes: set[int] = set()
         self.matcher: str | None = None
         self.rows = self.skipped = self.unlabelled = self.capped = 0
 
-    @property
-    def people(self) -> list[str]:
-        return list(self._seen)
-
     def parts(self, source: EraserSource) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        labels = None if source.labels is None else LabelFile(source.labels)
         total, done, before = count_rows(source.table), 0, self.rows
-        for whole in ahead(stream_embeddings(source.table, rows=FIT_PART)):
+        for whole in ahead(_labelled(source)):
             done += len(whole)
-            part = self.chosen(whole if labels is None else labels.join(whole, required=False), source)
+            part = self.chosen(whole, source)
             codes = self.labels.codes(part.labels, source)
             kept = has_embedding(part.vectors)
             self.skipped += int((~kept).sum())
@@ -426,11 +425,11 @@ class _Reader:
         names = part.labels["identity"].astype(str)[kept]
         names = names[names != ""]
         if self._cap and len(names):
-            number = names.groupby(names).cumcount() + names.map(lambda name: self._seen[name])
+            number = names.groupby(names).cumcount() + names.map(lambda name: self.people[name])
             late = names.index[number >= self._cap]
             inside[late] = False
             self.capped += len(late)
-        self._seen.update(names)
+        self.people.update(names)
         return inside
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -55,9 +54,13 @@ def train(
     before = None if settings.start is None else read_provenance(Path(settings.start))
     torch.manual_seed(settings.seed)  # the run owns the process: initial weights follow from the seed
     asked = [Attribute.parse(text) for text in getattr(options, "attributes", ())]
-    faces = _load(settings, asked, progress)
-    parts = _split(faces, settings.validation_share)
-    learn, held = parts["train"], parts["validation"]
+    table = labelled(open_data(settings.data), asked)
+    if table.gendered or not len(table):
+        require_both_genders(table)
+    faces = load_aligned(
+        table, mode=settings.data.faces, size=settings.size, progress=progress, stage="align photos"
+    )
+    learn, held = _split(faces, settings.validation_share)
     matchers = [load_matcher(spec, seen=True) for spec in settings.matchers]
     for matcher in matchers:  # a file that cannot be opened should show before classifiers are trained
         matcher.embed(to_unit(learn.pixels[:1]))
@@ -111,26 +114,13 @@ def _leaves(content: Any, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _load(settings: TrainSettings, asked: Sequence[Attribute], progress: Progress | None) -> LoadedFaces:
-    table = labelled(open_data(settings.data), asked)
-    if table.gendered or not len(table):
-        require_both_genders(table)
-    return load_aligned(
-        table, mode=settings.data.faces, size=settings.size, progress=progress, stage="align photos"
-    )
-
-
-def _split(faces: LoadedFaces, share: float) -> dict[str, Any]:
+def _split(faces: LoadedFaces, share: float) -> tuple[LoadedFaces, LoadedFaces | None]:
     if not share:
-        return {"train": faces, "validation": None}
+        return faces, None
     split = split_people(faces.table, shares={"train": 1 - share, "validation": share})
     require_disjoint(split["train"], split["validation"], names=("train", "validation"))
-    position = {file: i for i, file in enumerate(faces.table.files)}
-    pick = {
-        name: faces.take(np.array([position[f] for f in table.files], np.int64))
-        for name, table in split.items()
-    }
-    for name, part in pick.items() if faces.table.gendered else ():
+    learn, held = (faces.take(np.isin(faces.table.files, part.files)) for part in split.values())
+    for name, part in (("train", learn), ("validation", held)) if faces.table.gendered else ():
         try:
             require_both_genders(part.table)
         except LabelError as error:
@@ -138,7 +128,7 @@ def _split(faces: LoadedFaces, share: float) -> dict[str, Any]:
                 f"With validation_share {share:g}, the {name} part is too small: {error.message}",
                 hint="Give photos of more people, change validation_share, or set it to 0.",
             ) from error
-    return dict(pick)
+    return learn, held
 
 
 def _provenance(job: Job, outcome: Outcome, before: dict[str, Any] | None) -> dict[str, Any]:

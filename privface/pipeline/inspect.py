@@ -429,7 +429,6 @@ def embed(
     matcher: str,
     labels: Path | None = None,
     faces: Alignment = "auto",
-    size: int = FRAME,
     device: Device = Device(),  # noqa: B008 - frozen
     progress: Progress | None = None,
 ) -> pd.DataFrame:
@@ -443,9 +442,8 @@ def embed(
     """
     require_folder(out.parent)
     model = load_matcher(matcher).on(device)
-    loaded = load_aligned(
-        open_source(str(images), labels=labels), mode=faces, size=size, progress=progress, stage="align"
-    )
+    table = open_source(str(images), labels=labels)
+    loaded = load_aligned(table, mode=faces, size=FRAME, progress=progress)
     vectors = np.concatenate(_in_parts(model.embed, loaded.pixels, progress, "embed"))
     rows_out: list[dict[str, Any]] = []
     for r, vector in zip(loaded.table, vectors, strict=True):

@@ -97,13 +97,17 @@ def search(
         )
     vectors, files = _read_gallery(gallery, ours=bool(made))
     probes, names, failed = _enrol(probe, maker, faces, progress)
-    lists = _rank_all(probes, vectors, files, top=top)
-    found = [
-        Candidate(name, rank, file, similarity)
-        for name, ranked in zip(names, lists, strict=True)
-        for rank, (file, similarity) in enumerate(ranked, 1)
-        if threshold is None or similarity >= threshold
-    ]
+    if len(probes) and probes.shape[1] != vectors.shape[1]:
+        raise DataError(
+            f"The gallery's templates have {vectors.shape[1]} values, the probe's {probes.shape[1]}.",
+            hint="Give the matcher and the eraser that made the gallery.",
+        )
+    there, found = _unit(vectors), []
+    for name, row in zip(names, _unit(probes), strict=True):
+        scores = np.clip(np.round(there @ row, 10), -1.0, 1.0)  # equal templates must tie
+        for rank, place in enumerate(np.argsort(-scores, kind="stable")[:top], 1):
+            if threshold is None or scores[place] >= threshold:
+                found.append(Candidate(name, rank, str(files[place]), float(scores[place])))
     return SearchResult(tuple(found), len(vectors), failed)
 
 
@@ -117,28 +121,6 @@ def _read_gallery(gallery: Path, *, ours: bool) -> tuple[NDArray[np.float32], ND
     if not kept.any():
         raise DataError(f"{gallery} holds no template.", hint="Every row is empty.")
     return vectors[kept], np.array(files, str)[kept]
-
-
-def _rank_all(
-    probes: NDArray[np.float32],
-    vectors: NDArray[np.float32],
-    files: NDArray[np.str_],
-    *,
-    top: int,
-) -> list[list[tuple[str, float]]]:
-    """For each probe the most similar templates, best first."""
-    if len(probes) and probes.shape[1] != vectors.shape[1]:
-        raise DataError(
-            f"The gallery's templates have {vectors.shape[1]} values, the probe's {probes.shape[1]}.",
-            hint="Give the matcher and the eraser that made the gallery.",
-        )
-    there = _unit(vectors)
-    lists = []
-    for row in _unit(probes):
-        scores = np.clip(np.round(there @ row, 10), -1.0, 1.0)  # equal templates must tie
-        best = np.argsort(-scores, kind="stable")[:top]
-        lists.append([(str(files[place]), float(scores[place])) for place in best])
-    return lists
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -171,15 +153,10 @@ def _enrol(
             raise DataError(error.message, hint=error.hint) from error
     loaded = load_aligned(table, mode=faces, size=FRAME, progress=progress)
     failed = {reject.file: reject.reason for reject in loaded.table.rejects}
-    rows = np.concatenate(
-        [
-            maker(to_unit(loaded.pixels[start : start + _AT_ONCE]))
-            for start in range(0, len(loaded.pixels), _AT_ONCE)
-        ]
-    )
+    starts = range(0, len(loaded), _AT_ONCE)
+    rows = np.concatenate([maker(to_unit(loaded.pixels[k : k + _AT_ONCE])) for k in starts])
     good = has_embedding(rows)
     names = [record.file for record in loaded.table]
-    failed.update(
-        {name: "the matcher gave no template" for name, ok in zip(names, good, strict=True) if not ok}
-    )
-    return rows[good], [name for name, ok in zip(names, good, strict=True) if ok], failed
+    for place in np.flatnonzero(~good):
+        failed[names[place]] = "the matcher gave no template"
+    return rows[good], [names[place] for place in np.flatnonzero(good)], failed

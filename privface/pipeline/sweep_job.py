@@ -57,7 +57,9 @@ def run_job(point: Point, split: str | None) -> bool:
             protected = None
             if point.method != ORIGINALS and point.settings.protect.store == "files":
                 begin("protect")
-                protected = _protect(point, split)
+                protected = point.place("protected", split)
+                photos = _TablePhotos(open_audited(point.settings.audit, split))
+                protect_folder(photos, protected, _protector(point), point.settings.protect.options)
             begin("audit")
             _audit(point, split, protected)
     except Exception as error:  # whatever it is, it must not end the other points
@@ -66,13 +68,6 @@ def run_job(point: Point, split: str | None) -> bool:
         point.fail(stage, reason)
         return False
     return True
-
-
-def _protect(point: Point, split: str | None) -> Path:
-    chosen, out = point.settings.audit, point.place("protected", split)
-    table = open_audited(chosen, split)
-    protect_folder(_TablePhotos(table), out, _protector(point), point.settings.protect.options)
-    return out
 
 
 def open_audited(chosen: SweepAudit, split: str | None) -> FaceTable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def names(folder):
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix in {".png", ".jpg"})
 
 
-def test_train_then_reconstruct(photos, trained, tmp_path):
+def test_train_then_reconstruct_but_never_into_the_input(photos, trained, tmp_path):
     model = trained("convolutional")
     assert sorted(p.name for p in model.iterdir()) == ["model.safetensors", "model.yaml"]
     done = run("reconstruct", photos, tmp_path / "out", "--model", model, "--json")
@@ -63,6 +64,9 @@ def test_train_then_reconstruct(photos, trained, tmp_path):
     }
     assert names(tmp_path / "out") == names(photos)
     assert decode_image(tmp_path / "out" / names(photos)[0]).shape == (32, 32, 3)
+    refused = run("reconstruct", photos, photos / "out", "--model", model)
+    assert isinstance(refused.exception, ConfigError)
+    assert not (photos / "out").exists()
 
 
 def test_denoise_keeps_each_size_and_a_broken_file_is_reported(photos, trained, tmp_path):
@@ -70,17 +74,13 @@ def test_denoise_keeps_each_size_and_a_broken_file_is_reported(photos, trained, 
     data = (photos / names(photos)[0]).read_bytes()
     (tmp_path / "in" / "a.png").write_bytes(data)
     (tmp_path / "in" / "b.png").write_bytes(data[:200])
-    model = trained("denoising")
-    done = run("denoise", tmp_path / "in", tmp_path / "out", "--model", model)
-    told = run("denoise", tmp_path / "in", tmp_path / "again", "--model", model, "--json")
-    document = json.loads(told.stdout)
-    assert (told.exit_code, document["command"], document["written"]) == (1, "autoencoder denoise", 1)
+    done = run("denoise", tmp_path / "in", tmp_path / "out", "--model", trained("denoising"), "--json")
+    document = json.loads(done.stdout)
+    assert (done.exit_code, document["command"], document["written"]) == (1, "autoencoder denoise", 1)
     assert document["failed"].keys() == {"b.png"}
-    assert done.exit_code == 1
-    assert "1 images written, 1 failed" in done.output
-    assert "b.png" in done.output
+    assert "1 images written, 1 failed" in done.stderr
+    assert names(tmp_path / "out") == ["a.png"]
     assert decode_image(tmp_path / "out" / "a.png").shape == decode_image(tmp_path / "in" / "a.png").shape
-    assert not (tmp_path / "out" / "b.png").exists()
 
 
 def test_colorize_needs_a_colouriser(photos, trained, tmp_path):
@@ -89,7 +89,6 @@ def test_colorize_needs_a_colouriser(photos, trained, tmp_path):
     assert json.loads(done.stdout)["written"] == len(names(photos))
     refused = run("colorize", photos, tmp_path / "out2", "--model", trained("denoising"))
     assert isinstance(refused.exception, ConfigError)
-    assert "not trained to add colour" in str(refused.exception)
 
 
 def test_sample_draws_the_same_images_again(trained, tmp_path):
@@ -120,13 +119,10 @@ def test_speech_is_learnt_and_denoised(tmp_path):
     assert json.loads(done.stdout)["seconds"] == 1.5
     assert len(read_wav(tmp_path / "out.wav")) == 24_000
     done = run("train", tmp_path / "clean", "--out", tmp_path / "again", "--speech", *SPEECH)
-    assert (tmp_path / "again/model.safetensors").read_bytes() == (
-        tmp_path / "m/model.safetensors"
-    ).read_bytes()
-    network = Autoencoder(
-        variant("denoising", shape=(1, 256, 128), width=4, code=4)
-    )  # its values are no mask
-    save_network(tmp_path / "old", network, kind="speech-denoiser", meta={})
+    first, again = (tmp_path / name / "model.safetensors" for name in ("m", "again"))
+    assert first.read_bytes() == again.read_bytes()
+    no_mask = Autoencoder(variant("denoising", shape=(1, 256, 128), width=4, code=4))
+    save_network(tmp_path / "old", no_mask, kind="speech-denoiser", meta={})
     refused = run("denoise", "--speech", *files, "--model", tmp_path / "old")
     assert isinstance(refused.exception, CheckpointError)
     write_wav(tmp_path / "clean" / "silent.wav", np.zeros(24_000, np.float32))
@@ -135,33 +131,28 @@ def test_speech_is_learnt_and_denoised(tmp_path):
     assert "silent.wav holds only silence" in str(refused.exception)
 
 
-def test_wrong_use_is_refused(photos, tmp_path):
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "x").write_text("mine")
-    (tmp_path / "few").mkdir()
-    for parts, kind, words in (
-        (("train", photos, "--out", tmp_path / "full"), OutputError, "is not an empty folder"),
-        (("train", tmp_path / "few", "--out", tmp_path / "m"), DataError, "10 are needed"),
-        (("train", photos, "--out", tmp_path / "m", "--variant", "quantum"), ModelError, "no autoencoder"),
-        (("train", photos, "--out", tmp_path / "m", "--set", "bredth=3"), ModelError, "bredth"),
-        (("train", photos, "--out", tmp_path / "m", "--set", "code"), ConfigError, "key=value"),
-        (("train", photos, "--out", tmp_path / "m", "--size", 30), ModelError, "cannot be halved"),
-        (("train", photos, "--out", tmp_path / "m", "--resume"), CheckpointError, "to resume from"),
-        (("train", photos, "--out", tmp_path / "m", "--speech"), DataError, "4 are needed"),
-        (
-            ("train", photos, "--out", tmp_path / "m", "--speech", "--variant", "sparse"),
-            ConfigError,
-            "whose code is a map",
-        ),
-    ):
-        found = run(*parts)
-        assert isinstance(found.exception, kind), (parts, found.exception)
-        assert words in str(found.exception)
-    assert run("train", photos, "--out", tmp_path / "m", "--noise", photos).exit_code == 2
-    assert (tmp_path / "full" / "x").read_text() == "mine"
-
-
-def test_results_never_go_into_the_input(photos, trained):
-    refused = run("reconstruct", photos, photos / "out", "--model", trained("convolutional"))
-    assert isinstance(refused.exception, ConfigError)
-    assert not (photos / "out").exists()
+@pytest.mark.parametrize(
+    ("line", "error", "words"),
+    [
+        ("photos --out full", OutputError, "is not an empty folder"),
+        ("few --out m", DataError, "10 are needed"),
+        ("photos --out m --variant quantum", ModelError, "no autoencoder"),
+        ("photos --out m --set bredth=3", ModelError, "bredth"),
+        ("photos --out m --set code", ConfigError, "key=value"),
+        ("photos --out m --size 30", ModelError, "cannot be halved"),
+        ("photos --out m --resume", CheckpointError, "to resume from"),
+        ("photos --out m --speech", DataError, "4 are needed"),
+        ("photos --out m --speech --variant sparse", ConfigError, "whose code is a map"),
+        ("photos --out m --noise photos", SystemExit, "2"),
+    ],
+)
+def test_wrong_use_is_refused(photos, tmp_path, monkeypatch, line, error, words):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").symlink_to(photos)
+    Path("few").mkdir()
+    Path("full").mkdir()
+    Path("full/x").write_text("mine")
+    found = run("train", *line.split())
+    assert isinstance(found.exception, error), found.exception
+    assert words in str(found.exception)
+    assert Path("full/x").read_text() == "mine"

@@ -71,17 +71,6 @@ def test_json_stands_alone_on_standard_output():
     assert "a library that prints" in done.stderr
     assert "a message" in done.stderr
     assert "cell" in done.stderr
-    plain = CliRunner().invoke(app, [])
-    Console.start(debug=False, quiet=False)
-    assert "a message" in plain.stdout
-    assert "schema" not in plain.stdout
-
-
-def test_quiet_silences_messages_and_not_the_document():
-    Console.start(debug=False, quiet=True)
-    done = CliRunner().invoke(app, ["--json"])
-    assert json.loads(done.stdout)["command"] == "some"
-    assert "a message" not in done.stderr
 
 
 class Terminal(io.StringIO):

@@ -14,9 +14,8 @@ def leaky(count: int = 600, size: int = 12, *, rank: int | None = None, seed: in
     rng = np.random.default_rng(seed)
     y = (rng.random(count) < 0.3).astype(int)
     x = rng.normal(size=(count, rank or size)) @ rng.normal(size=(rank or size, size))
-    return x + y[:, None] * (
-        rng.normal(size=rank or size) @ rng.normal(size=(rank or size, size)) if rank is None else x[0]
-    ), y
+    lean = rng.normal(size=size) @ rng.normal(size=(size, size)) if rank is None else x[0]
+    return x + y[:, None] * lean, y
 
 
 @pytest.mark.parametrize("rank", [None, 5])
@@ -45,12 +44,9 @@ def test_agrees_with_the_authors_package(seed):
     rank = int(rng.integers(1, size)) if seed % 3 == 0 else None
     count = int(rng.integers(3 * size, 12 * size))
     x, y = leaky(count, size, rank=rank, seed=seed)
-    fitter = concept_erasure().LeaceFitter(
-        size, 1, dtype=torch.float64, shrinkage=False, constrain_cov_trace=False, svd_tol=1e-12
-    )
-    theirs = (
-        fitter.update(torch.from_numpy(x), torch.from_numpy(y)[:, None]).eraser(torch.from_numpy(x)).numpy()
-    )
+    exact = {"dtype": torch.float64, "shrinkage": False, "constrain_cov_trace": False, "svd_tol": 1e-12}
+    rows, labels = torch.from_numpy(x), torch.from_numpy(y)[:, None]
+    theirs = concept_erasure().LeaceFitter(size, 1, **exact).update(rows, labels).eraser(rows).numpy()
     ours = LEACE().fit(x, y).transform(x)
     np.testing.assert_allclose(ours, theirs, atol=1e-6 * max(1.0, float(np.abs(x).max())))
 

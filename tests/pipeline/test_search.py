@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from privface.cli.main import app
-from privface.data import generate_faces, read_embeddings, write_faces
+from privface.data import generate_faces, write_faces
 from privface.erasers import GaussianTransport, save_eraser
 from privface.errors import ConfigError, DataError
 from privface.images import decode_image, to_unit
@@ -27,9 +27,8 @@ def place(tmp_path_factory):
     crop = {"input_size": 32, "crop": [0.0, 0.0, 112.0, 112.0]}
     save_network(place / "matcher", CompactResNet(outputs=16, width=8, stages=2), kind="matcher", meta=crop)
     matcher = load_matcher(f"mini:{place / 'matcher'}")
-    rows = matcher.embed(
-        to_unit(np.stack([decode_image(p) for p in sorted((place / "faces").rglob("*.png"))]))
-    )
+    photos = sorted((place / "faces").rglob("*.png"))
+    rows = matcher.embed(to_unit(np.stack([decode_image(photo) for photo in photos])))
     spread = np.random.default_rng(0).normal(size=(300, 16)) * rows.std(axis=0) + rows.mean(axis=0)
     eraser = GaussianTransport().fit(spread, np.arange(300) % 2)
     save_eraser(place / "transport", eraser, meta={"matcher": matcher.name})
@@ -41,17 +40,21 @@ def spec(place):
     return f"mini:{place / 'matcher'}"
 
 
+def enrolled(place, spec, out):
+    """The gallery of a protected folder."""
+    protect_folder(place / "faces", out, BLUR, templates=template_maker(spec))
+    return out / "embeddings.parquet"
+
+
 @pytest.fixture
 def gallery(place, spec, tmp_path):
-    protect_folder(place / "faces", tmp_path / "out", BLUR, templates=template_maker(spec))
-    return tmp_path / "out" / "embeddings.parquet"
+    return enrolled(place, spec, tmp_path / "out")
 
 
 @pytest.mark.parametrize("eraser", [None, "transport"])
 def test_everybody_finds_the_own_template(place, tmp_path, eraser):
     spec = f"mini:{place / 'matcher'}" + (f":{place / eraser}" if eraser else "")
-    protect_folder(place / "faces", tmp_path / "out", BLUR, templates=template_maker(spec))
-    gallery = tmp_path / "out" / "embeddings.parquet"
+    gallery = enrolled(place, spec, tmp_path / "out")
     found = search(place / "faces", gallery, templates=spec, faces="aligned", top=3)
     assert found.searched == 6
     assert not found.failed
@@ -88,13 +91,10 @@ def test_other_models_and_bad_galleries_are_refused(place, spec, gallery, tmp_pa
         search(place / "faces", gallery, templates=spec, top=0)
     with pytest.raises(DataError, match="does not exist"):
         search(place / "faces", tmp_path / "none.parquet", templates=spec)
-    rows = read_embeddings(gallery)
-    short = pd.DataFrame({"file": rows.labels["file"], "embedding": list(rows.vectors[:, :5])})
-    short.to_parquet(tmp_path / "short.parquet")
+    table = tmp_path / "short.parquet"
+    pd.DataFrame({"file": ["a.png"], "embedding": [[1.0] * 5]}).to_parquet(table)
     with pytest.raises(DataError, match="have 5 values, the probe's 16"):
-        search(place / "faces", tmp_path / "short.parquet", templates=spec, faces="aligned")
-    short.assign(embedding=[None] * len(short)).astype({"embedding": object}).to_parquet(
-        tmp_path / "no.parquet"
-    )
-    with pytest.raises(DataError):
-        search(place / "faces", tmp_path / "no.parquet", templates=spec)
+        search(place / "faces", table, templates=spec, faces="aligned")
+    pd.DataFrame({"file": ["a.png"], "embedding": [[0.0] * 16]}).to_parquet(table)
+    with pytest.raises(DataError, match="holds no template"):
+        search(place / "faces", table, templates=spec)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from privface.errors import ConfigError, OutputError, PrivfaceError, SplitOverla
 from privface.models import CompactResNet, save_network
 from privface.pipeline import battery
 from privface.pipeline import sweep as room
-from privface.pipeline.sweep import choose, failed_points, plan_sweep, run_sweep, sentences
+from privface.pipeline.sweep import choose, failed_points, run_sweep, sentences
 from privface.pipeline.sweep_job import run_job
 from privface.pipeline.sweep_plan import (
     ChooseSettings,
@@ -109,11 +110,6 @@ def cheaply(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(battery, "image_probes", lambda *_, **__: [PixelProbe()])
 
 
-@pytest.fixture
-def here(monkeypatch, one_thread) -> None:
-    cheaply(monkeypatch)
-
-
 @pytest.fixture(scope="module")
 def done(place, one_thread, tmp_path_factory) -> Path:
     """A finished sweep; nobody writes into it."""
@@ -122,6 +118,14 @@ def done(place, one_thread, tmp_path_factory) -> Path:
         cheaply(patch)
         run_sweep(place.settings(tmp_path_factory.mktemp("c")), out)
     return out
+
+
+@pytest.fixture
+def again(place, done, tmp_path, monkeypatch) -> Callable[..., dict[str, Any]]:
+    """Goes on with a copy of the finished sweep, some settings changed; gives the document."""
+    cheaply(monkeypatch)
+    shutil.copytree(done, tmp_path / "out")
+    return lambda **changes: run_sweep(place.settings(tmp_path, **changes), tmp_path / "out")
 
 
 def read(out: Path) -> dict[str, Any]:
@@ -151,13 +155,11 @@ def test_points_and_baselines_stand_in_one_document_picture_and_page(done):
     assert originals["figures"]["ssim"]["value"] == pytest.approx(1.0)
     assert set(document["front"]) == {r["name"] for r in document["points"] if r["dominated_by"] is None}
     assert [row["method"] for row in document["against"]] == ["originals", "blur", "pixelation"]
-    page, picture = (done / "sweep.html").read_text(), (done / "tradeoff.svg").read_text()
-    for name in NAMES:
-        assert name in page
-        assert name in picture
+    for file in ("sweep.html", "tradeoff.svg"):
+        assert all(name in (done / file).read_text() for name in NAMES)
     with Image.open(done / "tradeoff.png") as drawn:
         assert drawn.size[0] > 1000
-    assert "report-split.html" in {path.name for path in done.iterdir()}
+    assert (done / "report-split.html").is_file()
 
 
 def test_winner_is_chosen_on_one_split_and_reported_on_the_other(done):
@@ -175,63 +177,58 @@ def test_winner_is_chosen_on_one_split_and_reported_on_the_other(done):
 
 
 def test_done_points_are_not_done_again_and_the_bytes_are_the_same(done, place, tmp_path, monkeypatch):
-    shutil.copytree(done, tmp_path / "out")
-    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "points").rglob("*") if p.is_file()}
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+
+    def times() -> dict[Path, int]:
+        return {p: p.stat().st_mtime_ns for p in (out / "points").rglob("*") if p.is_file()}
+
+    before = times()
     monkeypatch.setattr(room, "_start", lambda *_, **__: pytest.fail("nothing is left to do"))
-    command = ["sweep", str(place.config(tmp_path)), "--out", str(tmp_path / "out"), "--jobs", "2", "--json"]
+    command = ["sweep", str(place.config(tmp_path)), "--out", str(out), "--jobs", "2", "--json"]
     said = CliRunner().invoke(app, command)
     assert said.exit_code == 0, said.output
     printed, document = json.loads(said.stdout), read(done)
-    assert {key: printed[key] for key in ("points", "front", "report")} == {
-        key: document[key] for key in ("points", "front", "report")
-    }
-    assert {
-        p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "points").rglob("*") if p.is_file()
-    } == before
+    for key in ("points", "front", "report"):
+        assert printed[key] == document[key]
+    assert times() == before
     for name in ("sweep.json", "tradeoff.svg", "tradeoff.png", "sweep.html"):
-        assert (tmp_path / "out" / name).read_bytes() == (done / name).read_bytes()
+        assert (out / name).read_bytes() == (done / name).read_bytes()
 
 
-def test_selection_never_looks_at_the_report_split(done, place, here, tmp_path):
+def test_selection_never_looks_at_the_report_split(done, place, again, tmp_path):
     """Other photos of the report people: the same choice, and not a readable file of theirs was needed."""
     shutil.copytree(place.root / "audited", tmp_path / "audited")
     labels = pd.read_csv(tmp_path / "audited" / "labels.csv")
     for file in labels["file"][labels["split"] == "test"]:
         (tmp_path / "audited" / file).write_bytes(b"no photo")
-    out = tmp_path / "out"
-    shutil.copytree(done, out, ignore=lambda _, names: [n for n in names if n.startswith("audit-")])
-    settings = place.settings(tmp_path, audit__original=str(tmp_path / "audited"))
-    document = run_sweep(settings, out)
-    first = read(done)
+    for audit in (tmp_path / "out").glob("points/*/audit-*"):
+        shutil.rmtree(audit)
+    document, first = again(audit__original=str(tmp_path / "audited")), read(done)
     assert document["selection"] == first["selection"]
-    strip = [{k: v for k, v in row.items() if k != "figures"} for row in document["points"]]
-    assert strip == [{k: v for k, v in row.items() if k != "figures"} for row in first["points"]]
+    for row in (*document["points"], *first["points"]):
+        del row["figures"]  # file sizes among them
+    assert document["points"] == first["points"]
     assert [row["status"] for row in document["report"]["points"]] == ["failed"] * 4
 
 
-def test_without_a_report_split_there_is_no_winner(done, place, here, tmp_path):
+def test_without_a_report_split_there_is_no_winner(done, again):
     """The audits of `val` serve again: they do not depend on what they are for."""
-    shutil.copytree(done, tmp_path / "out")
-    settings = place.settings(tmp_path, select=None, report=None, audit__split="val")
-    document = run_sweep(settings, tmp_path / "out")
+    document = again(select=None, report=None, audit__split="val")
     assert document["selection"] is None
     assert document["report"] is None
     assert document["points"] == read(done)["points"]
 
 
-def test_a_later_winner_is_told_that_the_report_people_were_looked_at_before(done, place, here, tmp_path):
-    shutil.copytree(done, tmp_path / "out")
+def test_a_later_winner_is_told_that_the_report_people_were_looked_at_before(done, again):
     winner = read(done)["selection"]["winner"]
-    value = 4.0 if winner == "matching=1.0" else 1.0
-    document = run_sweep(place.settings(tmp_path, grid={"losses.matching": [value]}), tmp_path / "out")
+    document = again(grid={"losses.matching": [4.0 if winner == "matching=1.0" else 1.0]})
     assert document["report"]["winner"] != winner
     assert len(document["report"]["earlier_looks"]) == 1
 
 
-def test_a_point_that_fails_is_recorded_and_stops_no_other(done, place, here, tmp_path):
-    shutil.copytree(done, tmp_path / "out")
-    points = [{"name": "torn", "settings": {"classifiers.0.spec": "mini:none"}}]
-    document = run_sweep(place.settings(tmp_path, points=points), tmp_path / "out")
+def test_a_point_that_fails_is_recorded_and_stops_no_other(again):
+    document = again(points=[{"name": "torn", "settings": {"classifiers.0.spec": "mini:none"}}])
     (row,) = failed_points(document)
     assert (row["name"], row["stage"]) == ("torn", "train")
     assert row["reason"]
@@ -243,30 +240,22 @@ def test_a_point_that_fails_is_recorded_and_stops_no_other(done, place, here, tm
 # processes --------------------------------------------------------------------------------------------------
 
 
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
 def command(config: Path, out: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "privface", "sweep", str(config), "--out", str(out), *more]
-
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
 @pytest.mark.long  # test_fit.py kills one training and takes it up again
 def test_killed_and_resumed_equals_uninterrupted(place, one_thread, tmp_path, monkeypatch):
     """SIGKILL of the sweep in the middle of a training; its jobs die with it, and what they had is taken up."""
-    few = {
-        "grid": {"losses.matching": [1.0]},
-        "baselines": None,
-        "base": copy.deepcopy(place.content["base"]),
-    }
-    few["base"]["loop"]["epochs"] = 20
-    config = place.config(tmp_path, **few)
+    base = copy.deepcopy(place.content["base"])
+    base["loop"]["epochs"] = 20
+    config = place.config(tmp_path, base=base, grid={"losses.matching": [1.0]}, baselines=None)
     out = tmp_path / "killed"
-    process = subprocess.Popen(
-        command(config, out, "--jobs", "2"),
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+    words = command(config, out, "--jobs", "2")
+    process = subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 400
     while not list(out.glob("points/trained-*/run/resume.ckpt")) and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[1]
@@ -277,9 +266,7 @@ def test_killed_and_resumed_equals_uninterrupted(place, one_thread, tmp_path, mo
     (point,) = out.glob("points/trained-*")
     with locked(point, patience=60):  # else a job outlived its sweep
         assert not (point / "run" / "provenance.json").exists(), "it was killed while it trained"
-    done = subprocess.run(
-        command(config, out, "--jobs", "2"), env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "matching=1.0" in done.stdout
     monkeypatch.setattr(room, "_work", work_here)
@@ -302,9 +289,7 @@ def test_a_job_that_is_killed_is_a_failed_point_and_the_exit_code_is_1(done, pla
     while not (new / "run" / "config.yaml").exists() and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.05)
-    with pytest.raises(
-        OutputError, match="Another job is writing"
-    ):  # two sweeps on one folder are locked out
+    with pytest.raises(OutputError, match="Another job is writing"):
         run_sweep(load_sweep(config), out)
     listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(listed[0]), signal.SIGKILL)
@@ -319,23 +304,22 @@ def test_a_job_that_is_killed_is_a_failed_point_and_the_exit_code_is_1(done, pla
 
 
 def test_a_dry_run_says_what_is_done_and_writes_nothing(done, place, tmp_path):
-    before = sorted(done.rglob("*"))
-    points = [{"settings": {"loop.epochs": 3}}]
-    found = plan_sweep(place.settings(tmp_path, points=points), done)
-    assert [row["state"] for row in found] == ["done"] * 5 + ["new"]
-    assert sorted(done.rglob("*")) == before
-    (tmp_path / "out" / "points" / found[-1]["folder"]).mkdir(parents=True)
-    fresh = plan_sweep(place.settings(tmp_path, points=points), tmp_path / "out")
-    assert [row["state"] for row in fresh] == ["new"] * 5 + ["begun"]
+    config = place.config(tmp_path, points=[{"settings": {"loop.epochs": 3}}])
 
+    def states(out: Path) -> list[str]:
+        before = sorted(out.rglob("*"))
+        said = CliRunner().invoke(app, ["sweep", str(config), "--out", str(out), "--dry-run", "--json"])
+        assert sorted(out.rglob("*")) == before
+        printed = json.loads(said.stdout)
+        assert (printed["schema"], printed["command"]) == ("privface.command/1", "sweep")
+        assert [row["name"] for row in printed["plan"]] == [*NAMES, "epochs=3"]
+        return [row["state"] for row in printed["plan"]]
 
-def test_dry_run_on_the_command_line(place, tmp_path):
-    config, out = place.config(tmp_path), tmp_path / "none"
-    said = CliRunner().invoke(app, ["sweep", str(config), "--out", str(out), "--dry-run", "--json"])
-    printed = json.loads(said.stdout)
-    assert (printed["schema"], printed["command"]) == ("privface.command/1", "sweep")
-    assert [(row["name"], row["state"]) for row in printed["plan"]] == [(name, "new") for name in NAMES]
-    assert not out.exists()
+    assert states(done) == ["done"] * 5 + ["new"]
+    new = plan(load_sweep(config), tmp_path / "out")[-1].path
+    assert states(tmp_path / "out") == ["new"] * 6
+    new.mkdir(parents=True)
+    assert states(tmp_path / "out") == ["new"] * 5 + ["begun"]
 
 
 def test_folders_follow_from_what_a_point_is_not_from_its_name_or_device(place, tmp_path):
@@ -418,30 +402,24 @@ def test_matchers_that_are_all_trained_against_are_refused(place, world, tmp_pat
         run_sweep(settings, tmp_path / "out")
 
 
-def test_a_set_without_genders_is_refused(place, tmp_path):
-    labels = pd.read_csv(place.root / "audited" / "labels.csv").rename(columns={"gender": "species"})
-    labels.to_csv(tmp_path / "l.csv", index=False)
-    source = f"table:{place.root / 'audited'}"
-    changes = {
-        "audit__original": source,
-        "audit__labels": str(tmp_path / "l.csv"),
-        "audit__attributes": ["species"],
-    }
-    with pytest.raises(ConfigError, match="has a gender label, and a sweep ranks points"):
-        run_sweep(place.settings(tmp_path, **changes), tmp_path / "out")
-
-
-def test_people_on_two_sides_are_refused(place, world, tmp_path):
+def test_a_set_without_genders_and_people_on_two_sides_are_refused(place, world, tmp_path):
     labels = pd.read_csv(place.root / "audited" / "labels.csv")
+
+    def relabelled(table: pd.DataFrame, **changes: Any) -> SweepSettings:
+        table.to_csv(tmp_path / "l.csv", index=False)
+        source = f"table:{place.root / 'audited'}"
+        changes |= {"audit__original": source, "audit__labels": str(tmp_path / "l.csv")}
+        return place.settings(tmp_path, **changes)
+
+    species = relabelled(labels.rename(columns={"gender": "species"}), audit__attributes=["species"])
+    with pytest.raises(ConfigError, match="has a gender label, and a sweep ranks points"):
+        run_sweep(species, tmp_path / "out")
     labels.loc[labels.index[:1], "split"] = "test"
-    labels.to_csv(tmp_path / "l.csv", index=False)
-    source = f"table:{place.root / 'audited'}"
-    settings = place.settings(tmp_path, audit__original=source, audit__labels=str(tmp_path / "l.csv"))
     with pytest.raises(SplitOverlapError, match="select: val and report: test share 1 people"):
-        run_sweep(settings, tmp_path / "out")
-    plain = {"select": None, "report": None, "audit__original": str(world.learners)}
+        run_sweep(relabelled(labels), tmp_path / "out")
+    learners = place.settings(tmp_path, select=None, report=None, audit__original=str(world.learners))
     with pytest.raises(SplitOverlapError, match=r"training data .* share 24 people"):
-        run_sweep(place.settings(tmp_path, **plain), tmp_path / "out")
+        run_sweep(learners, tmp_path / "out")
 
 
 def test_a_folder_that_holds_something_else_is_refused(place, tmp_path):
@@ -476,12 +454,8 @@ def test_threads_and_gpus_are_shared_out(monkeypatch):
 
 def point(name: str, leakage: float | None, tmr: float | None, before: float = 1.0) -> dict[str, Any]:
     values = {"leakage": leakage, "tmr": tmr, "tmr_before": before}
-    return {
-        "name": name,
-        "method": "trained",
-        "status": "done",
-        **{k: {"value": v, "low": v, "high": v} for k, v in values.items()},
-    }
+    row = {"name": name, "method": "trained", "status": "done"}
+    return {**row, **{key: {"value": value} for key, value in values.items()}}
 
 
 def test_choice_is_the_least_leakage_that_keeps_matching_and_ties_are_stated():
