@@ -196,6 +196,9 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> TrainSettings:
     Args:
         path: YAML file.
         overrides: Such as ``loop.epochs=3``; the value is read as YAML, and ``1e-3`` as the number it is.
+
+    Raises:
+        ConfigError: If the file is missing or malformed, a key unknown, a value out of range or a variable unset.
     """
     content = read_mapping(path, page="docs/training.md", least="`data` and `matchers`")
     for override in overrides:
@@ -242,7 +245,11 @@ def parse_settings(content: dict[str, Any], *, where: str = "settings") -> Train
 
 
 def check_settings(kind: type[SettingsT], content: dict[str, Any], *, where: str) -> SettingsT:
-    """Check plain values against one class of settings."""
+    """Check plain values against one class of settings.
+
+    Raises:
+        ConfigError: If a key is unknown or a value out of range; every faulty key is named.
+    """
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -292,7 +299,11 @@ def put_value(content: dict[str, Any], key: str, value: Any, *, shown: str) -> N
 
 
 def parse_values(texts: Sequence[str]) -> dict[str, Any]:
-    """``key=value`` texts of ``--set`` as a mapping; values are read as YAML, and as :func:`expand` reads them."""
+    """``key=value`` texts of ``--set`` as a mapping; values are read as YAML, and as :func:`expand` reads them.
+
+    Raises:
+        ConfigError: If a text has no ``=`` or no key, a value is no YAML, or a variable is not set.
+    """
     return {name: expand(value) for name, value in (_assignment(text, example="code=128") for text in texts)}
 
 

@@ -34,7 +34,11 @@ Samples = NDArray[np.float32]
 
 
 def read_wav(path: Path) -> Samples:
-    """One channel of a WAV file at :data:`RATE`, in [-1, 1]."""
+    """One channel of a WAV file at :data:`RATE`, in [-1, 1].
+
+    Raises:
+        DataError: If the file is no WAV, empty, or of a sample type that is not read.
+    """
     from scipy.io import wavfile  # noqa: PLC0415
     from scipy.signal import resample_poly  # noqa: PLC0415
 
@@ -68,7 +72,11 @@ def read_wav(path: Path) -> Samples:
 
 
 def write_wav(path: Path, samples: Samples) -> None:
-    """Write 16-bit mono at :data:`RATE`, atomically; what lies outside [-1, 1] is clipped."""
+    """Write 16-bit mono at :data:`RATE`, atomically; what lies outside [-1, 1] is clipped.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
     from scipy.io import wavfile  # noqa: PLC0415
 
     buffer = io.BytesIO()

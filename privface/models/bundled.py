@@ -80,7 +80,12 @@ def bundled_models() -> tuple[BundledModel, ...]:
 
 
 def find_bundled(spec: str | Path) -> BundledModel:
-    """A model of the package by its name, ``bundled:NAME``."""
+    """A model of the package by its name, ``bundled:NAME``.
+
+    Raises:
+        ModelError: If there is no such model; lists those there are.
+        CheckpointError: If the manifest is missing or damaged.
+    """
     models = {model.spec: model for model in bundled_models()}
     if str(spec) in models:
         return models[str(spec)]
@@ -92,7 +97,12 @@ def find_bundled(spec: str | Path) -> BundledModel:
 
 
 def bundled_folder(spec: str | Path) -> Path:
-    """Folder of a model of the package, its files found to be those that were shipped."""
+    """Folder of a model of the package, its files found to be those that were shipped.
+
+    Raises:
+        ModelError: If there is no such model.
+        CheckpointError: If one of its files is missing or differs from what was shipped.
+    """
     model = find_bundled(spec)
     for name, expected in model.files.items():
         file = model.folder / name
@@ -108,7 +118,11 @@ def bundled_folder(spec: str | Path) -> Path:
 
 
 def model_folder(spec: str | Path) -> Path:
-    """The folder of a protector: that of one of the package, or the path itself."""
+    """The folder of a protector: that of one of the package, or the path itself.
+
+    Raises:
+        PrivfaceError: As for :func:`bundled_folder`, or if that model is no protector.
+    """
     if not is_bundled(spec):
         return Path(spec)
     if (role := find_bundled(spec).role) != "protector":
@@ -119,7 +133,12 @@ def model_folder(spec: str | Path) -> Path:
 
 
 def model_card(spec: str | Path) -> str:
-    """The model card, Markdown."""
+    """The model card, Markdown.
+
+    Raises:
+        ModelError: If there is no such model.
+        CheckpointError: If the card is missing.
+    """
     model = find_bundled(spec)
     try:
         return model.card.read_text(encoding="utf-8")

@@ -39,6 +39,9 @@ class FaceDecoder(nn.Module):
         size: Side of the faces in pixels; divisible by 16.
         channels: Channels at sides ``size / 16``, ``/ 8``, ``/ 4``, ``/ 2`` and ``size``.
         blocks: Residual blocks at each side but the last.
+
+    Raises:
+        ConfigError: If a number is out of range.
     """
 
     soft: Tensor

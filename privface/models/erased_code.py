@@ -90,7 +90,11 @@ class FrozenReader(nn.Module):
 
     @classmethod
     def of(cls, matcher: FaceModel) -> FrozenReader:
-        """Take over a loaded matcher; one that is neither ONNX nor ours is turned into ONNX."""
+        """Take over a loaded matcher; one that is neither ONNX nor ours is turned into ONNX.
+
+        Raises:
+            ModelError: If it cannot be.
+        """
         outputs = matcher(torch.full((1, 3, FRAME, FRAME), 0.5)).shape[1]
         spec = {
             k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(matcher.spec).items()
@@ -269,6 +273,9 @@ class ErasedCode(Protectable):
         rounds: How often each attribute is erased.
         chosen: Size in use; by default the largest.
         hidden: Attributes in use; by default gender, or all where it is none of them.
+
+    Raises:
+        ConfigError: If a size is out of range, or signs are asked of a chain of erasers.
     """
 
     kind: ClassVar[str] = "erased-code"
@@ -384,7 +391,11 @@ class ErasedCode(Protectable):
     def choose(
         self, *, code_size: int | None = None, hide: Sequence[str] | None = None, **choices: Any
     ) -> None:
-        """Use a code of ``code_size`` values, and hide these attributes."""
+        """Use a code of ``code_size`` values, and hide these attributes.
+
+        Raises:
+            ConfigError: If the model has no such code or attribute; lists those it has.
+        """
         super().choose(**choices)
         if code_size is not None:
             if code_size not in self.sizes:

@@ -128,6 +128,9 @@ def verify_model(spec: str, *, probe: bool = False) -> tuple[str, str, str, str]
 
     Returns:
         Name; SHA-256 of the weights, or a protector's fingerprint; input and output in words.
+
+    Raises:
+        PrivfaceError: If it does not load, refuses its input, or is not what the package shipped.
     """
     role = find_bundled(spec).role if is_bundled(spec) else None
     if role == "protector" or (role is None and (":" not in spec or Path(spec).is_dir())):

@@ -45,6 +45,9 @@ class OnnxProtector:
         size: Side of the aligned faces it takes and gives, in pixels.
         strength: Scale of the change, built in.
         metadata: What the file says of itself.
+
+    Raises:
+        ModelError: If it is no ONNX model, or none of privface's.
     """
 
     def __init__(
@@ -67,7 +70,12 @@ class OnnxProtector:
 
     @classmethod
     def load(cls, model: Path | str) -> OnnxProtector:
-        """Read a file of :func:`~privface.models.export.export_protector`, or ``bundled:erased``."""
+        """Read a file of :func:`~privface.models.export.export_protector`, or ``bundled:erased``.
+
+        Raises:
+            ModelError: If it is missing, no ONNX file, or none of privface's.
+            CheckpointError: If a model of the package is not what was shipped.
+        """
         if is_bundled(model):
             folder = model_folder(model)
             return cls((folder / GRAPH).read_bytes(), str(model), _weights(folder))
@@ -95,7 +103,12 @@ class OnnxMatcher:
 
     @classmethod
     def load(cls, spec: str) -> OnnxMatcher:
-        """The matcher of the package, or ``onnx:FILE[@SIDECAR.yaml]``; others need torch."""
+        """The matcher of the package, or ``onnx:FILE[@SIDECAR.yaml]``; others need torch.
+
+        Raises:
+            ModelError: If it cannot be loaded.
+            CheckpointError: If the matcher of the package is not what was shipped.
+        """
         kind, _, rest = spec.partition(":")
         if spec == DEFAULT_MATCHER:
             folder = bundled_folder(spec)
@@ -115,7 +128,12 @@ class OnnxMatcher:
         return cls(open_session(found["onnx_path"]), **{name: found[name] for name in names})
 
     def embed(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Embeddings ``(N, D)``, not normalised, for ``(N, 3, H, W)`` in [0, 1]."""
+        """Embeddings ``(N, D)``, not normalised, for ``(N, 3, H, W)`` in [0, 1].
+
+        Raises:
+            InputRangeError: If shape or range break the contract.
+            ModelError: If the network refuses the input its InputSpec describes.
+        """
         require_unit_images(images, what=f"images for {self.name}")
         return session_outputs(self._session, array_input(images, self.spec), name=self.name)
 
