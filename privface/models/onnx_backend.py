@@ -161,7 +161,7 @@ def graph_bytes(model: Path | nn.Module, size: tuple[int, int]) -> bytes:
             warnings.simplefilter("ignore")
             if isinstance(model, Path):
                 return bytes(onnx.load(str(model)).SerializeToString())
-            example = torch.rand(2, 3, *size)
+            example = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
             dynamic = ({0: torch.export.Dim("n", min=1)},)
             program: Any = torch.onnx.export(
                 model, (example,), dynamo=True, dynamic_shapes=dynamic, verbose=False
