@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import uuid
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +61,27 @@ def kit(tmp_path_factory, one_thread):
     return Kit(root / "run", root / "matcher", root / "probe", root / "faces")
 
 
+def zipped(*entries: tuple[str | zipfile.ZipInfo, bytes]) -> bytes:
+    """An archive of files by name."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries:
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def archives(kit, tmp_path_factory):
+    """Originals with their labels in a folder, and what the kit's model made of them, as zips."""
+    from privface.models import Protector
+    from privface.protect import protect_folder
+
+    root = tmp_path_factory.mktemp("archives")
+    protect_folder(kit.faces, root / "out", Protector.load(kit.run))
+    originals = shutil.make_archive(str(root / "originals"), "zip", kit.faces.parent, kit.faces.name)
+    return Path(originals), Path(shutil.make_archive(str(root / "protected"), "zip", root / "out"))
+
+
 class Client:
     """One visitor of the page, by HTTP."""
 
@@ -98,15 +122,8 @@ class Client:
                     return str(message["output"]["data"][0]) if message["output"]["data"] else shown
         return shown
 
-    def protect(
-        self,
-        paths: Sequence[str],
-        *,
-        method: str = "Blur (baseline)",
-        strength: float = 1.0,
-        faces: str = "aligned",
-    ) -> str:
-        return self.ask("protect", [[_file(path) for path in paths], None, method, strength, faces])
+    def protect(self, paths: Sequence[str], *, method: str = "Blur (baseline)", strength: float = 1.0) -> str:
+        return self.ask("protect", [[_file(path) for path in paths], None, method, strength, "aligned"])
 
     def audit(self, original: str, protected: str, labels: str | None = None) -> str:
         files = [None if path is None else _file(path) for path in (original, protected, labels)]
@@ -122,17 +139,11 @@ def _file(path: str) -> dict[str, Any]:
 
 @dataclass
 class Running:
-    """A server in a process of its own.
-
-    Attributes:
-        address: Of the page.
-        process: The server.
-        temporary: Its folder for temporary files; nobody else's.
-    """
+    """A server in a process of its own."""
 
     address: str
     process: subprocess.Popen[str]
-    temporary: Path
+    temporary: Path  # its folder for temporary files; nobody else's
 
     def client(self) -> Client:
         return Client(self.address)
@@ -200,16 +211,13 @@ def client(server):
     made.http.close()
 
 
-def _png(seed: int, side: int = 64) -> bytes:
-    from privface.images import encode_image
-
-    coarse = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
-    return encode_image(
-        np.kron(coarse, np.ones((side // 8, side // 8, 1), np.uint8)).astype(np.uint8), ".png"
-    )
-
-
 @pytest.fixture(scope="session")
 def make_png():
     """A small picture that its number tells from all others."""
-    return _png
+    from privface.images import encode_image
+
+    def made(seed: int) -> bytes:
+        coarse = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
+        return encode_image(coarse.repeat(8, 0).repeat(8, 1), ".png")
+
+    return made
