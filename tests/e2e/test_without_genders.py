@@ -36,7 +36,7 @@ def type_in(line: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_set_without_genders_goes_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_without_genders_goes_through(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(battery, "image_probes", lambda *_, **__: [PixelProbe()])  # the quickest
     # near enough here; the fixed point takes half a minute in 512 dimensions, and tests/erasers holds it to its definition
