@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from privface.audit import Auditor, EmbeddingData
-from privface.report.card import card, write_card
+from privface.report.card import write_card
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,8 @@ def document() -> dict:
     return Auditor(embedding_probes=["logistic"], label_budgets=(16, 40), resamples=40).run(data).to_dict()
 
 
-def test_the_figures_are_those_of_the_audit(document):
-    text = card(document, model="ours")
+def test_the_figures_are_those_of_the_audit(document, tmp_path):
+    text = write_card(document, tmp_path / "card.md", model="ours").read_text()
     assert text.startswith("# Model card: ours\n")
     assert document["verdict"]["headline"] in text
     worst = document["worst_retrained"]["leakage"]

@@ -44,7 +44,7 @@ def test_names_are_escaped_and_the_figures_are_in_the_page_for_programs(audit, t
     assert found["schema"] == "privface.comparison/1"
     assert [row["name"] for row in found["methods"]] == ["</script><b>", "first"]
     assert found["methods"][0]["worst_retrained"]["value"] == 0.7
-    assert {key for key, _, _ in COLUMNS} <= set(found["methods"][0])
+    assert {key for key, *_ in COLUMNS} <= set(found["methods"][0])
     ids = re.findall(r' id="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'href="#(word-[^"]+)"', page)) <= set(ids)
