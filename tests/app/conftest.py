@@ -33,10 +33,6 @@ class Kit:
     probe: Path
     faces: Path
 
-    @property
-    def options(self) -> list[str]:
-        return f"--model {self.run} --matcher mini:{self.matcher} --probe mini:{self.probe}".split()
-
 
 @pytest.fixture(scope="session")
 def kit(tmp_path_factory, one_thread):
@@ -102,39 +98,32 @@ class Client:
 
     def ask(self, name: str, data: Sequence[Any]) -> str:
         """Run a function of the page to its end: the HTML that it shows last, or its error in words."""
-        joined = self.http.post(
-            "/gradio_api/queue/join",
-            json={"data": data, "fn_index": self._functions[name], "session_hash": self.session},
-        )
+        session = {"session_hash": self.session}
+        asked = {"data": data, "fn_index": self._functions[name], **session}
+        joined = self.http.post("/gradio_api/queue/join", json=asked)
         if joined.status_code != 200:
             return str(joined.text)
-        shown = ""
-        with self.http.stream(
-            "GET", "/gradio_api/queue/data", params={"session_hash": self.session}
-        ) as stream:
+        with self.http.stream("GET", "/gradio_api/queue/data", params=session) as stream:
             for line in stream.iter_lines():
-                if not line.startswith("data:"):
-                    continue
-                message = json.loads(line[5:])
-                if message["msg"] == "process_completed":
-                    if not message["success"]:
-                        return str(message["output"].get("error"))
-                    return str(message["output"]["data"][0]) if message["output"]["data"] else shown
-        return shown
+                message = json.loads(line[5:]) if line.startswith("data:") else {}
+                if message.get("msg") == "process_completed":
+                    output = message["output"]
+                    return str(output["data"][0] if message["success"] else output.get("error"))
+        raise AssertionError("no answer")
 
     def protect(self, paths: Sequence[str], *, method: str = "Blur (baseline)", strength: float = 1.0) -> str:
-        return self.ask("protect", [[_file(path) for path in paths], None, method, strength, "aligned"])
+        return self.ask("protect", [_files(*paths), None, method, strength, "aligned"])
 
     def audit(self, original: str, protected: str, labels: str | None = None) -> str:
-        files = [None if path is None else _file(path) for path in (original, protected, labels)]
+        files = _files(original, protected) + (_files(labels) if labels else [None])
         return self.ask("audit", [*files, "quick", "aligned", True])
 
     def trade_off(self, *paths: str) -> str:
-        return self.ask("trade_off", [[_file(path) for path in paths]])
+        return self.ask("trade_off", [_files(*paths)])
 
 
-def _file(path: str) -> dict[str, Any]:
-    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+def _files(*paths: str) -> list[Any]:
+    return [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
 
 
 @dataclass
@@ -167,13 +156,13 @@ def start(tmp_path_factory):
     """Starts ``privface app`` with options."""
     running: list[Running] = []
 
-    def begin(*options: str) -> Running:
+    def begin(*options: object) -> Running:
         temporary = tmp_path_factory.mktemp("server-tmp")
         environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"}
         environment.pop("PYTHONWARNINGS", None)
         with (temporary.parent / f"{temporary.name}.log").open("w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "privface", "app", "--port", "0", *options],
+                [sys.executable, "-m", "privface", "app", "--port", "0", *map(str, options)],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -201,7 +190,7 @@ def start(tmp_path_factory):
 @pytest.fixture(scope="session")
 def server(start, kit):
     """A server with the kit's models."""
-    return start(*kit.options)
+    return start("--model", kit.run, "--matcher", f"mini:{kit.matcher}", "--probe", f"mini:{kit.probe}")
 
 
 @pytest.fixture
