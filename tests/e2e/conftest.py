@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,6 +42,19 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., dict[s
     forget()
     yield load
     forget()
+
+
+def started(*words: object, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    """How a command ended in a process of its own."""
+    return subprocess.run(
+        list(map(str, words)),
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -26,6 +25,7 @@ from privface.models.checkpoint import load_network
 from privface.models.inventory import verify_model
 from privface.pipeline import train
 from privface.protect import read_manifest
+from tests.e2e.conftest import started
 
 ROOT = Path(__file__).parents[2]
 AUDIT = ROOT / "experiments" / "01_san_on_lfw" / "results" / "audit.json"
@@ -53,20 +53,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--faces", "detect", "--paste"]], ids=["aligned", "detect"])
-def test_protecting_works_offline_from_an_empty_home(photos, tmp_path, options):
+def test_protecting_works_offline_from_an_empty_home(photos, tmp_path, options, monkeypatch):
     home = tmp_path / "home"
     home.mkdir()
-    hidden = ("PRIVFACE_", "XDG_", "TORCH_")
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE, "protect", str(photos), str(tmp_path / "out"), *options],
-        cwd=tmp_path,
-        env={**kept, "HOME": str(home), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-    )
+    for name in [name for name in os.environ if name.startswith(("PRIVFACE_", "XDG_", "TORCH_"))]:
+        monkeypatch.delenv(name)
+    arguments = ("protect", photos, tmp_path / "out", *options)
+    done = started(sys.executable, "-c", ALONE, *arguments, cwd=tmp_path, HOME=str(home))
     rows = read_manifest(tmp_path / "out")
     assert len(rows) == 6, done.stderr
     protected = [row for row in rows if row.status == "ok"]
@@ -149,9 +142,7 @@ def test_the_wheel_holds_them(tmp_path):
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copyfile(ROOT / name, source / name)
     build = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
-    done = subprocess.run(
-        [sys.executable, "-c", build, str(tmp_path)], cwd=source, capture_output=True, text=True, check=False
-    )
+    done = started(sys.executable, "-c", build, tmp_path, cwd=source)
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import runpy
 import shlex
 import shutil
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -25,6 +23,7 @@ from privface.cli.main import app
 from privface.data import generate_faces, write_faces
 from privface.models import CompactResNet, Protector, SemiAdversarialAutoencoder, save_network
 from privface.protect import protect_folder
+from tests.e2e.conftest import started
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -184,15 +183,9 @@ class _Fetched(HTMLParser):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(place)],
-        cwd=ROOT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-    )
+    build = ("mkdocs", "build", "--strict", "--site-dir", place)
+    variables = {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
+    done = started(sys.executable, "-m", *build, cwd=ROOT, **variables)
     assert done.returncode == 0, done.stderr
     return place
 

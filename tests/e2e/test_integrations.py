@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from privface.data import generate_faces, write_faces
 from privface.images import decode_image, to_pixels, to_unit
 from privface.models import Protector, SemiAdversarialAutoencoder, save_network
 from privface.models.export import export_protector
+from tests.e2e.conftest import started
 
 PAGE = (Path(__file__).parents[2] / "docs" / "integrations.md").read_text(encoding="utf-8")
 EXAMPLES = {
@@ -57,15 +56,8 @@ def run(name: str, place: Path, *, then: str = "") -> str:
     """Run an example as a script, and lines that print what came of it."""
     (code,) = EXAMPLES[name]
     (place / "example.py").write_text(f"{code}\n{then}\n", encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "example.py"],
-        cwd=place,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HOME": str(place / "hf"), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    offline = {"HF_HOME": str(place / "hf"), "HF_HUB_OFFLINE": "1"}
+    done = started(sys.executable, "example.py", cwd=place, **offline)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -18,6 +18,7 @@ from privface.models import Protector, load_matcher
 from privface.models.onnx_models import OnnxMatcher, OnnxProtector
 from privface.protect import protect_photo, read_manifest
 from tests.conftest import unit_faces
+from tests.e2e.conftest import started
 
 HEAVY = [
     "torch",
@@ -42,10 +43,7 @@ PathFinder.find_spec = lambda name, *where: None if name.partition(".")[0] in {H
 
 def privface(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """The command line in a process where none of them is installed."""
-    program = [sys.executable, "-c", f"{ABSENT}from privface.cli.main import main; main()"]
-    return subprocess.run(
-        [*program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=300
-    )
+    return started(sys.executable, "-c", f"{ABSENT}from privface.cli.main import main; main()", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -125,10 +123,7 @@ def test_where_torch_is_installed_it_is_not_loaded_for_nothing():
     rooms = "cli.main, protect, faces, images, sessions, models.bundled, models.inventory, models.onnx_models, cli.doctor, pipeline.search"
     imports = "; ".join(f"import privface.{room}" for room in rooms.split(", "))
     code = f"import sys; {imports}; print([name for name in {[*HEAVY, 'facenet_pytorch']} if name in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
-    )
-    assert done.stdout == "[]\n"
+    assert started(sys.executable, "-c", code).stdout == "[]\n"
 
 
 def test_the_graphs_give_what_torch_gives():

@@ -6,7 +6,6 @@ import os
 import re
 import runpy
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from privface.config import (
 )
 from privface.erasers import METHODS
 from privface.protect import read_manifest
+from tests.e2e.conftest import started
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -69,19 +69,6 @@ def place(tmp_path_factory: pytest.TempPathFactory, own_photos: Callable[..., No
     return place
 
 
-def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.run(
-        ["bash", "-c", command],
-        cwd=folder,
-        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-    )
-
-
 @pytest.fixture
 def exit_code(place: Path, monkeypatch: pytest.MonkeyPatch, one_registry: None, command: Any) -> Any:
     """Runs a line and gives its exit code; most in this process, which loads torch once for all of them."""
@@ -89,7 +76,8 @@ def exit_code(place: Path, monkeypatch: pytest.MonkeyPatch, one_registry: None, 
 
     def call(line: str) -> int:
         if line.startswith(BY_THE_SHELL):
-            done = run(line, place)
+            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+            done = started("bash", "-c", line, cwd=place, PATH=path)
             code, said = done.returncode, done.stdout + done.stderr
         else:
             code, *parts = command(*shlex.split(line.removesuffix(" || true"))[1:])
@@ -110,9 +98,7 @@ def test_every_command_for_own_photos_runs_in_order(place, exit_code):
         allowed = {0}
         if "--fail-if" in line:
             allowed = {0, EXIT_GATE}
-        elif line.startswith(
-            tuple(f"privface {word}" for word in ("protect", "embed", "erase apply", "match"))
-        ):
+        elif re.match("privface (protect|embed|erase apply|match)", line):
             # a detector need not take every drawing for a face, and what has no embedding stays empty
             allowed = {0, EXIT_SOME_FAILED}
         assert exit_code(f"{line} {more}".strip()) in allowed, line
@@ -129,9 +115,7 @@ def test_every_command_for_own_photos_runs_in_order(place, exit_code):
     assert len(pd.read_parquet(place / "embeddings.parquet")) == 2 * PEOPLE
 
     for code in blocks("python"):  # needs the run that the commands have made
-        done = run(
-            f"cat <<'END' > block.py\n{code}\nprint(protected.shape)\nEND\n{sys.executable} block.py", place
-        )
+        done = started(sys.executable, "-c", f"{code}\nprint(protected.shape)", cwd=place)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("(1, 3, ")
 
