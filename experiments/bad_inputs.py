@@ -6,7 +6,6 @@ Run: python experiments/bad_inputs.py [--out docs/bad-inputs.md]
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import re
 import sys
@@ -26,15 +25,6 @@ Every row is a test (`tests/e2e/test_bad_inputs.py`); this page is written by `p
 """
 
 
-def load_table():
-    """The module that holds the table; `tests` is no package."""
-    spec = importlib.util.spec_from_file_location("tests_bad_inputs", ROOT / "tests/e2e/bad_inputs.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["tests_bad_inputs"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def row(name: str, code: int, said: str) -> str:
     said = re.sub(r"[\d.,]+ (images|rows)/s", r"N \1/s", said)
     said = re.sub(r"[╭╮╰╯│─]+", " ", said)
@@ -47,7 +37,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "docs/bad-inputs.md")
     out = parser.parse_args().out
     os.environ["COLUMNS"] = "300"
-    table = load_table()
+    sys.path.insert(0, str(ROOT))  # `tests` is no part of the package
+    from tests.e2e import bad_inputs as table
+
     lines, wrong = [], 0
     with tempfile.TemporaryDirectory() as folder:
         kit = Path(folder) / "kit"

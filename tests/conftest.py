@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,35 @@ def _folder(name: str) -> Path:
     if not value:
         pytest.skip(f"{name} is not set")
     return Path(value)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Callable[..., Any]:
+    """Starts headless Chromium, which whoever asks for it quits."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("chromium or chromedriver is not installed (Debian: apt-get install chromium-driver)")
+
+    def started(
+        *arguments: str, preferences: dict[str, str] | None = None, logs: tuple[str, ...] = ()
+    ) -> Any:
+        options = webdriver.ChromeOptions()
+        options.binary_location = program
+        fixed = (
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-dev-shm-usage",
+            "--disable-gpu",
+            "--hide-scrollbars",
+        )
+        for argument in (*fixed, *arguments):
+            options.add_argument(argument)
+        options.add_experimental_option("prefs", preferences or {})
+        options.set_capability("goog:loggingPrefs", dict.fromkeys(("browser", *logs), "ALL"))
+        return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+
+    return started
 
 
 @pytest.fixture(scope="session")

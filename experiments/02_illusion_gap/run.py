@@ -24,10 +24,14 @@ from methods import METHODS, lfw_faces, load_models, own_classifiers, protected_
 from numpy.typing import NDArray
 
 from privface.audit import AuditResult, Cache, EmbeddingData
+from privface.audit.comparison import trade_off
+from privface.audit.result import match_rates
 from privface.data import LoadedFaces
 from privface.images import to_unit
 from privface.models import GenderProbe, Matcher
 from privface.pipeline import AuditOptions, audit_data, build_auditor
+from privface.report.card import markdown_table
+from privface.report.compare import COLUMNS, compared, write_comparison
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -66,17 +70,12 @@ def main() -> None:
         print(summary())
         return
     if arguments.table or arguments.report:
-        from privface.report.compare import comparison_markdown, write_comparison
-
-        documents = [
-            (name, json.loads((RESULTS / f"{name}.json").read_text()))
-            for name in ALL
-            if result(name).is_file()
-        ]
+        paths = {name: result(name) for name in ALL if result(name).is_file()}
+        documents = [(name, json.loads(path.read_text())) for name, path in paths.items()]
         if arguments.report:
             write_comparison(documents, arguments.report)
         else:
-            print(comparison_markdown(documents))
+            print(table(documents))
         return
 
     from privface.cli.show import progress_bars
@@ -112,26 +111,39 @@ WORDS = {
 }
 
 
+def table(documents: list[tuple[str, dict[str, Any]]]) -> str:
+    """The figures of the comparison page, as Markdown."""
+    lines = [
+        [row["name"], *(row["figures"][key].text for key, *_ in COLUMNS), row["dominated_by"] or ""]
+        for row in compared(documents, trade_off(documents))
+    ]
+    return markdown_table(["method", *(heading for _, heading, *_ in COLUMNS), "beaten by"], lines)
+
+
 def summary() -> str:
     """Leakage to frozen and to retrained attackers, and matching, in one line a method."""
-    lines = [
-        "| protection | frozen classifier it was built against | frozen classifier it never met | attackers that adapt | people still matched |",
-        "| --- | --- | --- | --- | --- |",
+    heads = [
+        "protection",
+        "frozen classifier it was built against",
+        "frozen classifier it never met",
+        "attackers that adapt",
+        "people still matched",
     ]
+    lines = []
     for name, words in WORDS.items():
-        figures = AuditResult(json.loads(result(name).read_text())).figures
-        cells = [
-            "-" if math.isnan(figures[key].value) else f"{figures[key].value:.2f}"
+        audit = AuditResult.load(result(name))
+        frozen_seen, frozen_unseen, adapts = (
+            "-" if math.isnan(audit.figures[key].value) else f"{audit.figures[key].value:.2f}"
             for key in ("worst_frozen_seen", "worst_frozen_unseen", "worst_retrained")
-        ]
-        document = json.loads(result(name).read_text())
-        matched = min(
-            row["tmr"]["0.01"]["value"]
-            for row in document["matching"]
-            if row["mode"] == "P-P" and row["impostors"] == "all" and row["matcher"].endswith("_b")
         )
-        lines.append(f"| {words} | {cells[0]} | {cells[1]} | **{cells[2]}** | {matched:.0%} |")
-    return "\n".join(lines)
+        rates = match_rates(audit.document["matching"])
+        matched = min(
+            rate["value"]
+            for (matcher, mode), rate in rates.items()
+            if mode == "P-P" and matcher.endswith("_b")
+        )
+        lines.append([words, frozen_seen, frozen_unseen, f"**{adapts}**", f"{matched:.0%}"])
+    return markdown_table(heads, lines)
 
 
 def result(name: str) -> Path:

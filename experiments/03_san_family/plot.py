@@ -14,8 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from rows import all_rows
-from tables import Audit, Plane, points
+from tables import Audit, Plane, all_audits, points
 
 from privface.images import write_atomic
 from privface.report.labels import place_labels
@@ -36,9 +35,9 @@ _STEP = 12
 _LIMITS: dict[Plane, float] = {"image": 0.70, "all": 0.80}
 
 
-def draw(path: Path, audits: Sequence[Audit] | None = None) -> None:
+def draw(path: Path) -> None:
     """Write the PNG: a panel for attackers on images, one for all; shaded is what issue 8 aims at."""
-    everything = [Audit.of(row) for row in all_rows()] if audits is None else audits
+    everything = all_audits()
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(13.5, 7.0))
         FigureCanvasAgg(figure)

@@ -13,6 +13,7 @@ from privface.audit import AuditResult
 from privface.audit.comparison import standing, trade_off
 from privface.audit.result import read_figure
 from privface.records import Measured
+from privface.report.card import markdown_table
 
 MATCHER = "onnx:matcher_mobilefacenet_b"
 """The matcher that no row's training has met."""
@@ -101,6 +102,11 @@ class Audit:
         return "standard" if "cnn" in settings["image_probes"] else "quick"
 
 
+def all_audits() -> list[Audit]:
+    """Every row's audit, in the order of the tables."""
+    return [Audit.of(row) for row in all_rows()]
+
+
 def of_reading(reading: Mapping[str, Any] | None, key: str) -> Measured:
     """A figure of a reading, undefined where there is no reading."""
     return _NONE if reading is None else read_figure(reading[key])
@@ -182,9 +188,9 @@ TABLES: tuple[tuple[str, tuple[Column, ...]], ...] = (
 )
 
 
-def tables(audits: Sequence[Audit] | None = None) -> str:
+def tables() -> str:
     """All tables of the rows that have a result, as Markdown, and what is missing."""
-    audits = [Audit.of(row) for row in all_rows()] if audits is None else audits
+    audits = all_audits()
     there = [audit for audit in audits if audit.document is not None]
     parts = [f"{title}\n\n{_table(columns, there)}" for title, columns in TABLES]
     missing = [f"{a.row.name} (`{a.row.command()}`)" for a in audits if a.document is None]
@@ -200,34 +206,22 @@ def averaging(documents: Mapping[str, Mapping[str, Any]]) -> str:
     found: dict[tuple[str, str, str], dict[int, Mapping[str, Any]]] = {}
     for name, row in rows:
         found.setdefault((name, _name(row), row["combined"]), {})[row["draws"]] = row
-    lines = [
-        _line(
-            [
-                "method",
-                "attacker",
-                "averaged",
-                *(f"leakage, {count}" for count in counts),
-                f"gain of {counts[-1]}",
-            ]
-        ),
-        _line(["---"] * (len(counts) + 4)),
-    ]
+    heads = ["method", "attacker", "averaged", *(f"leakage, {count}" for count in counts)]
+    lines = []
     for (name, attacker, combined), by_count in found.items():
         figures = [
             cell(read_figure(by_count[count]["leakage"])) if count in by_count else MISSING
             for count in counts
         ]
-        lines.append(
-            _line([name, attacker, combined, *figures, cell(read_figure(by_count[counts[-1]]["gain"]))])
-        )
+        gain = cell(read_figure(by_count[counts[-1]]["gain"]))
+        lines.append([name, attacker, combined, *figures, gain])
     title = "Draws of a randomised protection, and the attackers who average so many of them:"
-    return "\n".join([title, "", *lines])
+    return f"{title}\n\n{markdown_table([*heads, f'gain of {counts[-1]}'], lines)}"
 
 
 def alike(audits: Sequence[Audit]) -> str:
     """Whether the attackers of all audits are the same: each was trained on the same originals first, and should read them alike."""
-    known = [audit for audit in audits if audit.document is not None]
-    found = {audit.row.name: _on_originals(audit) for audit in known}
+    found = {audit.row.name: _on_originals(audit) for audit in audits}
     first = found.get("none", next(iter(found.values()), {}))
     gaps = {}
     for name, mine in found.items():
@@ -237,7 +231,7 @@ def alike(audits: Sequence[Audit]) -> str:
                 f"{name} by {max(shared, default=0.0):.4f}, {len(mine.keys() ^ first.keys())} attackers not shared"
             )
     if not gaps:
-        return f"All attackers of all {len(known)} audits read the originals alike."
+        return f"All attackers of all {len(audits)} audits read the originals alike."
     return f"Attackers read the originals otherwise than those of the first audit, in AUC at most: {'; '.join(gaps.values())}."
 
 
@@ -252,21 +246,16 @@ def _on_originals(audit: Audit) -> dict[tuple[str, str], float]:
 
 
 def _table(columns: Sequence[Column], audits: Sequence[Audit]) -> str:
-    lines = [_line([heading for heading, _ in columns]), _line(["---"] * len(columns))]
-    return "\n".join([*lines, *(_line([read(audit) for _, read in columns]) for audit in audits)])
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(text.replace('|', '/') for text in cells)} |"
+    rows = [[read(audit).replace("|", "/") for _, read in columns] for audit in audits]
+    return markdown_table([heading for heading, _ in columns], rows)
 
 
 def commands() -> str:
     """Each row's command, those first that need nothing else."""
-    return "\n".join(f"{row.name}: {row.command(effort=_effort(Audit.of(row)))}" for row in all_rows())
-
-
-def _effort(audit: Audit) -> str:
-    return "full" if audit.document is None else audit.effort
+    return "\n".join(
+        f"{a.row.name}: {a.row.command(effort='full' if a.document is None else a.effort)}"
+        for a in all_audits()
+    )
 
 
 # targets --------------------------------------------------------------------------------------------------
@@ -286,8 +275,6 @@ class Target:
     limits: tuple[float | None, float | None]
     read: Callable[[Audit], Measured]
 
-
-_ALL: Sequence[str] = ("retrained", "recovered")
 
 TARGETS: tuple[Target, ...] = (
     Target(
@@ -336,33 +323,21 @@ def verdict(figure: Measured, limits: tuple[float | None, float | None]) -> str:
     return (f"**missed** by {gap:.3f}" if gap > 0 else "reached") + doubt
 
 
-def targets(name: str = LAST, audits: Sequence[Audit] | None = None) -> str:
+def targets(name: str = LAST) -> str:
     """Every aim of issue 8 against what a row reached, as Markdown."""
-    everything = [Audit.of(row) for row in all_rows()] if audits is None else audits
-    audit = next((a for a in everything if a.row.name == name), None) or Audit.of(find_row(name))
-    lines = [_line([f"aim for `{name}`", "limit", "figure", "verdict"]), _line(["---"] * 4)]
+    audit, lines = Audit.of(find_row(name)), []
     for target in TARGETS:
         figure = target.read(audit)
-        lines.append(
-            _line([target.words, _limit(target.limits), cell(figure), verdict(figure, target.limits)])
-        )
-    lines.append(
-        _line(
-            [
-                "worst age cohort's FNMR, after over before",
-                "at most 1.25",
-                f"{MISSING}: LFW's labels have no age",
-                MISSING,
-            ]
-        )
-    )
-    for plane, found in dominance(everything).items():
+        lines.append([target.words, _limit(target.limits), cell(figure), verdict(figure, target.limits)])
+    words = "worst age cohort's FNMR, after over before"
+    lines.append([words, "at most 1.25", f"{MISSING}: LFW's labels have no age", MISSING])
+    for plane, found in dominance(all_audits()).items():
         share = Measured(found.dominated / found.points) if found.points else _NONE
         words = f"`san` dominates the other methods, {plane}"
         figure_words = f"{found.dominated} of {found.points} points" if found.points else MISSING
-        lines.append(_line([words, "at least 80 %", figure_words, verdict(share, (0.80, None))]))
-    lines.append(_line(["no visible artefact at 112 px", "", "contact sheets are looked at", "see NOTES.md"]))
-    return "\n".join(lines)
+        lines.append([words, "at least 80 %", figure_words, verdict(share, (0.80, None))])
+    lines.append(["no visible artefact at 112 px", "", "contact sheets are looked at", "see NOTES.md"])
+    return markdown_table([f"aim for `{name}`", "limit", "figure", "verdict"], lines)
 
 
 def _limit(limits: tuple[float | None, float | None]) -> str:
@@ -446,41 +421,17 @@ def dominance(audits: Sequence[Audit]) -> dict[str, Dominance]:
     return found
 
 
-def dominates(audits: Sequence[Audit] | None = None) -> str:
+def dominates() -> str:
     """:func:`dominance` as Markdown, with what it means."""
-    everything = [Audit.of(row) for row in all_rows()] if audits is None else audits
-    lines = [
-        "A point of `san` dominates another method's point if it leaks no more and matches no less, and one of the two strictly. One point a row; the originals are no",
-        "method and are left out. `clearly`: the 95 % intervals of one of the two figures do not overlap either. `above`: methods with a point that dominates one of `san`.",
-        "",
-        _line(
-            [
-                "against P-P TMR@1e-2 of *b*",
-                "points",
-                "dominated",
-                "share",
-                "clearly",
-                "tied",
-                "above",
-                "dominated are",
-            ]
-        ),
-        _line(["---"] * 8),
-    ]
-    for words, d in dominance(everything).items():
+    heads = ["points", "dominated", "share", "clearly", "tied", "above", "dominated are"]
+    lines = []
+    for words, d in dominance(all_audits()).items():
         share = f"{d.dominated / d.points:.0%}" if d.points else MISSING
-        counts = [str(n) for n in (d.points, d.dominated)]
-        lines.append(
-            _line(
-                [
-                    words,
-                    *counts,
-                    share,
-                    str(d.clearly),
-                    str(d.tied),
-                    str(d.above),
-                    ", ".join(d.names) or "none",
-                ]
-            )
-        )
-    return "\n".join(lines)
+        counts = [str(number) for number in (d.clearly, d.tied, d.above)]
+        names = ", ".join(d.names) or "none"
+        lines.append([words, str(d.points), str(d.dominated), share, *counts, names])
+    return (
+        "A point of `san` dominates another method's point if it leaks no more and matches no less, and one of the two strictly. One point a row; the originals are no\n"
+        "method and are left out. `clearly`: the 95 % intervals of one of the two figures do not overlap either. `above`: methods with a point that dominates one of `san`.\n\n"
+        + markdown_table(["against P-P TMR@1e-2 of *b*", *heads], lines)
+    )

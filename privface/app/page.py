@@ -125,7 +125,7 @@ def _session(request: gr.Request) -> str:
 
 def _note(service: Service, name: str) -> str:
     method = service.method(name)
-    return markup.warning(method.note) if method.baseline else markup.hint(method.note)
+    return markup.part("warning" if method.baseline else "hint", method.note)
 
 
 def _protect_tab(service: Service) -> None:
@@ -149,7 +149,9 @@ def _protect_tab(service: Service) -> None:
             with gr.Row():
                 go = gr.Button("Protect", variant="primary", elem_id="pf-go")
                 clear = gr.Button("Clear all", elem_id="pf-clear")
-    result = gr.HTML(markup.hint("Drop photos above, or take one with the camera."), elem_id="pf-result")
+    result = gr.HTML(
+        markup.part("hint", "Drop photos above, or take one with the camera."), elem_id="pf-result"
+    )
 
     def run(
         photos: list[str], taken: list[str], chosen: str, amount: float, shown: Any, request: gr.Request
@@ -162,7 +164,7 @@ def _protect_tab(service: Service) -> None:
 
     def forget(request: gr.Request) -> tuple[None, None, str]:
         service.clear(_session(request))
-        return None, None, markup.hint("Nothing of yours is held any more.")
+        return None, None, markup.part("hint", "Nothing of yours is held any more.")
 
     settings = [files, camera, method, strength, faces]
     gr.on(
@@ -178,9 +180,10 @@ def _protect_tab(service: Service) -> None:
     clear.click(forget, None, [files, camera, result], show_progress="hidden", api_visibility="private")
     if service.desk.probes:
         gr.HTML(
-            markup.hint(
+            markup.part(
+                "hint",
                 "Gender probes here are pretrained classifiers. One that is wrong after protection proves nothing: an attacker "
-                "trains a new one on protected photos. The Audit tab does."
+                "trains a new one on protected photos. The Audit tab does.",
             )
         )
 
@@ -192,9 +195,10 @@ def _audit_tab(service: Service) -> None:
         protected = _file(label=f"Protected: zip, up to {size}", elem_id="pf-protected")
         labels = _file(label="Labels: CSV table", elem_id="pf-labels")
     gr.HTML(
-        markup.hint(
+        markup.part(
+            "hint",
             "Originals lie in a folder a person, protected photos under the same paths, from any tool. The table has the column "
-            "gender, and file or identity."
+            "gender, and file or identity.",
         )
     )
     with gr.Row(elem_classes="pf-columns"):
@@ -209,7 +213,7 @@ def _audit_tab(service: Service) -> None:
     told = "Photos of at least some dozens of people are needed, and labels of their gender; an hour is not unusual."
     if not service.bench.matchers:
         told = "This server was started without --matcher, so it cannot audit."
-    result = gr.HTML(markup.hint(told), elem_id="pf-audit-result")
+    result = gr.HTML(markup.part("hint", told), elem_id="pf-audit-result")
 
     def run(
         first: list[str],

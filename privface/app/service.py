@@ -54,7 +54,7 @@ class Service:
         """Protect photos; yields how far it is, then the photos or what is wrong."""
         self.shelf.drop(session, "protected")
         if not paths:
-            yield markup.hint("Drop photos above, or take one with the camera.")
+            yield markup.part("hint", "Drop photos above, or take one with the camera.")
             return
 
         def work(tell: Progress) -> str:
@@ -101,7 +101,7 @@ class Service:
         """The comparison of the audits that a user opened, or what is wrong with them."""
         self.shelf.drop(session, "compared")
         if not paths:
-            return markup.hint("Open one or more audit.json files of audits of the same photos.")
+            return markup.part("hint", "Open one or more audit.json files of audits of the same photos.")
         try:
             page = self.bench.compare(self._uploads(session, "audits", paths))
             headline = f"Comparison of {len(paths)} {'audit' if len(paths) == 1 else 'audits'}"
@@ -158,7 +158,7 @@ class Service:
                 answer.append(markup.trouble(error))
             except Exception:  # a stranger's upload may raise anything
                 logger.exception("A request failed.")
-                answer.append(markup.notice(_BROKEN))
+                answer.append(markup.part("notice", _BROKEN, None))
 
         thread = threading.Thread(target=run, daemon=True)
         started = time.monotonic()
@@ -171,7 +171,7 @@ class Service:
                     break
                 while not stages.empty():
                     told = stages.get()
-                yield markup.progress(*told, seconds=time.monotonic() - started)
+                yield markup.part("progress", *told, int(time.monotonic() - started))
         finally:
             stop.set()
             if self._stops.get(session) is stop:
@@ -192,7 +192,7 @@ class Service:
         shown = self._link(session, part, name, page, "text/html; charset=utf-8", saved=False)
         media = "application/octet-stream"
         saved = {n: self._link(session, part, n, data, media, saved=True) for n, data in files.items()}
-        return markup.framed(headline, shown, saved)
+        return markup.part("framed", headline, shown, saved)
 
     def _link(self, session: str, part: str, name: str, data: bytes, media: str, *, saved: bool) -> str:
         """Put a result on the shelf; gives its address, relative to the page's."""

@@ -19,41 +19,33 @@ def write_card(document: Mapping[str, Any], out: Path, *, model: str | None = No
     Terms are those of ISO/IEC 19795-1 and 19795-10 (matching), 24745 and 30136 (protection); FNMR is 1 - TMR. ``model`` is
     what was audited, as its maker names it.
     """
-    write_atomic(out, (card(document, model=model) + "\n").encode())
-    return out
-
-
-def card(document: Mapping[str, Any], *, model: str | None = None) -> str:
-    """The text of :func:`write_card`."""
     data, leakage = part_of(document, "data"), rows_of(document, "leakage")
     people = part_of(data, "attacker_people")
     cohorts = rows_of(document, "cohorts")
     faces = [row for row in rows_of(document, "matching") if row.get("impostors") == "all"]
-    return (
-        environment(text=_markdown)
-        .get_template("card.md.j2")
-        .render(
-            model=model,
-            verdict=part_of(document, "verdict"),
-            data=data,
-            leakage=leakage,
-            leaks=list(_leakage(document)),
-            attackers=leakage or rows_of(document, "attribute_readings"),
-            learnt_from=sum(n for part in ("train", "val") if isinstance(n := people.get(part), int)),
-            attacked=people.get("test"),
-            matching=list(_matching([row for row in faces if not row.get("white_box")])),
-            attributes=[row for row in rows_of(document, "attributes") if row.get("medium") == "any"],
-            cohorts=[{**row, "group": f"{row.get('cohort')} {row.get('value')}"} for row in cohorts],
-            irreversibility=[
-                row
-                | {side: part_of(row, side).get("0.01") for side in ("recovered", "protected", "original")}
-                for row in map(dict, rows_of(document, "irreversibility"))
-            ],
-            unlinkability=rows_of(document, "unlinkability"),
-            table=lambda heads, lines: Markup(markdown_table(heads, lines)),  # noqa: S704 - cells are escaped
-            lines=_lines,
-        )
+    template = environment(text=_markdown).get_template("card.md.j2")
+    text = template.render(
+        model=model,
+        verdict=part_of(document, "verdict"),
+        data=data,
+        leakage=leakage,
+        leaks=list(_leakage(document)),
+        attackers=leakage or rows_of(document, "attribute_readings"),
+        learnt_from=sum(n for part in ("train", "val") if isinstance(n := people.get(part), int)),
+        attacked=people.get("test"),
+        matching=list(_matching([row for row in faces if not row.get("white_box")])),
+        attributes=[row for row in rows_of(document, "attributes") if row.get("medium") == "any"],
+        cohorts=[{**row, "group": f"{row.get('cohort')} {row.get('value')}"} for row in cohorts],
+        irreversibility=[
+            row | {side: part_of(row, side).get("0.01") for side in ("recovered", "protected", "original")}
+            for row in map(dict, rows_of(document, "irreversibility"))
+        ],
+        unlinkability=rows_of(document, "unlinkability"),
+        table=lambda heads, lines: Markup(markdown_table(heads, lines)),  # noqa: S704 - cells are escaped
+        lines=_lines,
     )
+    write_atomic(out, (text + "\n").encode())
+    return out
 
 
 def _matching(rows: Sequence[Mapping[str, Any]]) -> Iterable[Sequence[str]]:

@@ -1,4 +1,4 @@
-"""Writes a comparison of several audits: one HTML file, or a Markdown table."""
+"""Writes a comparison of several audits: one HTML file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 from privface.audit.comparison import trade_off
 from privface.audit.result import AuditResult
 from privface.images import write_atomic
-from privface.report.card import markdown_table
 from privface.report.figures import sweep_figure
 from privface.report.html import environment, inline_svg, script_json
 from privface.report.reading import Reading
@@ -17,28 +16,23 @@ from privface.report.words import Glossary
 
 Named = tuple[str, Mapping[str, Any]]
 
-COLUMNS: tuple[tuple[str, str, str], ...] = (
-    ("worst_frozen_seen", "Frozen, seen", "pretrained classifier the method was built against"),
-    ("worst_frozen_unseen", "Frozen, unseen", "pretrained classifier it never met"),
-    ("worst_image", "Retrained on images", "attacker who learns from protected photos of other people"),
-    ("worst_embedding", "Retrained on embeddings", "the same on a matcher's embeddings"),
-    ("illusion_gap_unseen", "Illusion gap", "worst retrained minus worst unseen frozen"),
-    ("tmr_p_p", "TMR, P-P", "protected with protected, FMR 1 %, all strangers"),
-    ("tmr_p_p_same", "TMR, same gender", "the same, strangers of the same gender"),
-    ("tmr_p_o", "TMR, P-O", "protected gallery, live original"),
-    ("ssim", "SSIM", "likeness to the original; no measure of privacy"),
+COLUMNS: tuple[tuple[str, str, str, str | None], ...] = (
+    ("worst_frozen_seen", "Frozen, seen", "pretrained classifier the method was built against", "frozen"),
+    ("worst_frozen_unseen", "Frozen, unseen", "pretrained classifier it never met", None),
+    (
+        "worst_image",
+        "Retrained on images",
+        "attacker who learns from protected photos of other people",
+        "retrained",
+    ),
+    ("worst_embedding", "Retrained on embeddings", "the same on a matcher's embeddings", None),
+    ("illusion_gap_unseen", "Illusion gap", "worst retrained minus worst unseen frozen", "gap"),
+    ("tmr_p_p", "TMR, P-P", "protected with protected, FMR 1 %, all strangers", "tmr"),
+    ("tmr_p_p_same", "TMR, same gender", "the same, strangers of the same gender", None),
+    ("tmr_p_o", "TMR, P-O", "protected gallery, live original", "modes"),
+    ("ssim", "SSIM", "likeness to the original; no measure of privacy", "ssim"),
 )
-"""Columns of the tables: figure, heading, meaning. Matching is that of the unseen matcher that suffers most."""
-
-_LINKED = {
-    "worst_frozen_seen": "frozen",
-    "worst_image": "retrained",
-    "illusion_gap_unseen": "gap",
-    "tmr_p_p": "tmr",
-    "tmr_p_o": "modes",
-    "ssim": "ssim",
-}
-"""Columns whose heading leads to a term's meaning."""
+"""Columns of the tables: figure, heading, meaning, and the term that explains it. Matching is that of the unseen matcher that suffers most."""
 
 
 def write_comparison(
@@ -67,14 +61,13 @@ def write_comparison(
     """
     points = trade_off(named, matchers=matchers)
     title = "Recognition against gender leakage, by method"
-    rows = _rows(named, points)
+    rows = compared(named, points)
     page = (
         environment()
         .get_template("compare.html.j2")
         .render(
             rows=rows,
             columns=COLUMNS,
-            linked=_LINKED,
             words=Glossary(),
             embedded=script_json(_document(rows)),
             figure=inline_svg(figure or sweep_figure(points, title=title)),
@@ -84,16 +77,6 @@ def write_comparison(
     )
     write_atomic(out, page.encode("utf-8"))
     return out
-
-
-def comparison_markdown(named: Sequence[Named]) -> str:
-    """The comparison as a Markdown table, lowest leakage of a retrained attacker first."""
-    lines = []
-    for row in _rows(named, trade_off(named)):
-        figures = (row["figures"][key].text for key, _, _ in COLUMNS)
-        cells = [row["name"], *figures, row["dominated_by"] or ""]
-        lines.append([cell.replace("|", "/") for cell in cells])
-    return markdown_table(["method", *(heading for _, heading, _ in COLUMNS), "beaten by"], lines)
 
 
 def _document(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -109,14 +92,15 @@ def _document(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             {
                 **{key: row[key] for key in ("name", "probe", "input", "dominated_by", "differs")},
                 "worst_retrained": figure(row["worst"]),
-                **{key: figure(row["figures"][key]) for key, _, _ in COLUMNS},
+                **{key: figure(row["figures"][key]) for key, *_ in COLUMNS},
             }
             for row in rows
         ],
     }
 
 
-def _rows(named: Sequence[Named], points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def compared(named: Sequence[Named], points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of :data:`COLUMNS`, lowest leakage of a retrained attacker first."""
     rows = []
     for (name, document), point in zip(named, points, strict=True):
         found = {key: Reading.of(vars(figure)) for key, figure in AuditResult(document).figures.items()}

@@ -148,8 +148,8 @@ def leakage_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
         lines.insert(named + 1, ("", None))  # room for the names of the two marks that lie furthest apart
     with mpl.rc_context(_STYLE):
         figure, axes = _canvas(height=0.75 + 0.40 * max(len(lines), 1))
-        axes.set(xlim=(0.48, 1.02), ylim=(len(lines) - 0.15, -0.75))
-        axes.axvline(0.5, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.set(ylim=(len(lines) - 0.15, -0.75))
+        _leakage_axis(axes, "1.0\nalways right")
         for place, (label, row) in enumerate(lines):
             shift, weight = (0.2, "bold") if row is None else (-0.2, "normal")
             axes.text(0.508, place + shift, label, ha="left", va="center", fontweight=weight, fontsize=10)
@@ -159,9 +159,6 @@ def leakage_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
                     _name_marks(axes, place + 0.62, row)
         axes.set_yticks([])
         axes.spines[["left", "right"]].set_visible(False)
-        axes.set_xticks(
-            [0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["0.5\nguessing", "0.6", "0.7", "0.8", "0.9", "1.0\nalways right"]
-        )
         axes.grid(visible=True, axis="x")
         return _svg(figure, title=title)
 
@@ -231,8 +228,8 @@ def tradeoff_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
         figure, axes = _canvas(height=3.6)
         least = min(float(p[key]) for p in points for key in ("tmr_before", "tmr_after"))
         lowest = max(math.floor((least - 0.1) * 10) / 10, 0.0)
-        axes.set(xlim=(0.48, 1.02), ylim=(lowest, 1.03 + 0.06 * (1.03 - lowest)))
-        axes.axvline(0.5, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.set(ylim=(lowest, 1.03 + 0.06 * (1.03 - lowest)))
+        _leakage_axis(axes)
         for point in points:
             start = (float(point["leakage_before"]), float(point["tmr_before"]))
             end = (float(point["leakage_after"]), float(point["tmr_after"]))
@@ -273,13 +270,19 @@ def _note(
     )
 
 
+def _leakage_axis(axes: Axes, most: str = "1.0") -> None:
+    """From left to right what is read, with a line at guessing."""
+    axes.set(xlim=(0.48, 1.02))
+    axes.set_xticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["0.5\nguessing", "0.6", "0.7", "0.8", "0.9", most])
+    axes.axvline(0.5, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
+
+
 def _leakage_and_tmr(axes: Axes, better: str) -> None:
     """Axes on which up keeps more matches and left leaks less."""
     axes.annotate(
         better, (0.505, 0.985), xycoords=("data", "axes fraction"), va="top", fontsize=10, fontstyle="italic"
     )
     axes.spines["right"].set_visible(False)
-    axes.set_xticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["0.5\nguessing", "0.6", "0.7", "0.8", "0.9", "1.0"])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate * 100:.0f} %"))
     axes.grid(visible=True)
 
@@ -341,9 +344,7 @@ def growth_figure(rows: Sequence[Mapping[str, Any]], *, title: str, single: bool
 
     With ``single``, by the number of photos of one person (``set_attack``): a dot for the set, a ring for one photo.
     """
-    key, xlabel = "people", "people whose gender the attacker knows"
-    if single:
-        key, xlabel = "photos", "photos of one person"
+    key = "photos" if single else "people"
     with mpl.rc_context(_STYLE):
         figure, axes = _canvas(height=3.2)
         ticks: set[float] = set()
@@ -384,7 +385,7 @@ def growth_figure(rows: Sequence[Mapping[str, Any]], *, title: str, single: bool
         axes.set_yticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["0.5", "0.6", "0.7", "0.8", "0.9", "1.0"])
         axes.grid(visible=True, axis="y")
         axes.spines["right"].set_visible(False)
-        axes.set_xlabel(xlabel)
+        axes.set_xlabel("photos of one person" if single else "people whose gender the attacker knows")
         axes.set_ylabel("leakage")
         return _svg(figure, title=title)
 
@@ -438,8 +439,8 @@ def _sweep(points: Sequence[Mapping[str, Any]]) -> Figure:
     known = [(Reading.of(p.get("leakage")), Reading.of(p.get("tmr")), p) for p in points]
     known = [entry for entry in known if entry[0].known and entry[1].known]
     low = min([match.value for _, match, _ in known], default=0.9)
-    axes.set(xlim=(0.48, 1.02), ylim=(max(math.floor((low - 0.08) * 10) / 10, -0.05), 1.04))
-    axes.axvline(0.5, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
+    axes.set(ylim=(max(math.floor((low - 0.08) * 10) / 10, -0.05), 1.04))
+    _leakage_axis(axes)
     front = sorted((leak.value, match.value) for leak, match, p in known if p.get("dominated_by") is None)
     if front:
         axes.step(*zip(*front, strict=True), where="post", color=_MIXED, linewidth=1.8, zorder=3)

@@ -7,17 +7,11 @@ from markupsafe import Markup
 WORDS: dict[str, tuple[str, str]] = {
     "leakage": (
         "Leakage",
-        (
-            "how well gender can still be read: the chance to tell a random woman\u2019s photo from a random man\u2019s (AUC). 0.5 is"
-            " guessing, 1 is always right; a classifier that is surely wrong counts as surely right."
-        ),
+        "how well gender can still be read: the chance to tell a random woman\u2019s photo from a random man\u2019s (AUC). 0.5 is guessing, 1 is always right; a classifier that is surely wrong counts as surely right.",
     ),
     "probe": (
         "Probe",
-        (
-            "a gender classifier used to test. One that cannot read originals (below 0.90) proves nothing and is marked not"
-            " measurable."
-        ),
+        "a gender classifier used to test. One that cannot read originals (below 0.90) proves nothing and is marked not measurable.",
     ),
     "retrained": (
         "Retrained",
@@ -41,10 +35,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "interval": (
         "95 % interval",
-        (
-            "a range that holds the true figure in about 95 of 100 audits, had other people been drawn; a wide one means too little"
-            " data."
-        ),
+        "a range that holds the true figure in about 95 of 100 audits, had other people been drawn; a wide one means too little data.",
     ),
     "accuracy": (
         "Balanced accuracy",
@@ -56,17 +47,11 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "modes": (
         "O-O, P-P, P-O",
-        (
-            "two originals (the baseline); two stored protected photos; a protected photo in the gallery and a live original"
-            " before the camera."
-        ),
+        "two originals (the baseline); two stored protected photos; a protected photo in the gallery and a live original before the camera.",
     ),
     "tmr": (
         "TMR at FMR 1 %",
-        (
-            "true match rate: share of same-person pairs recognised when 1 % of strangers are wrongly accepted (false match"
-            " rate). Higher is better."
-        ),
+        "true match rate: share of same-person pairs recognised when 1 % of strangers are wrongly accepted (false match rate). Higher is better.",
     ),
     "fnmr": (
         "FNMR",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import uuid
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +32,6 @@ class Kit:
     matcher: Path
     probe: Path
     faces: Path
-
-    @property
-    def options(self) -> list[str]:
-        return f"--model {self.run} --matcher mini:{self.matcher} --probe mini:{self.probe}".split()
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +57,27 @@ def kit(tmp_path_factory, one_thread):
     return Kit(root / "run", root / "matcher", root / "probe", root / "faces")
 
 
+def zipped(*entries: tuple[str | zipfile.ZipInfo, bytes]) -> bytes:
+    """An archive of files by name."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries:
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def archives(kit, tmp_path_factory):
+    """Originals with their labels in a folder, and what the kit's model made of them, as zips."""
+    from privface.models import Protector
+    from privface.protect import protect_folder
+
+    root = tmp_path_factory.mktemp("archives")
+    protect_folder(kit.faces, root / "out", Protector.load(kit.run))
+    originals = shutil.make_archive(str(root / "originals"), "zip", kit.faces.parent, kit.faces.name)
+    return Path(originals), Path(shutil.make_archive(str(root / "protected"), "zip", root / "out"))
+
+
 class Client:
     """One visitor of the page, by HTTP."""
 
@@ -78,61 +98,41 @@ class Client:
 
     def ask(self, name: str, data: Sequence[Any]) -> str:
         """Run a function of the page to its end: the HTML that it shows last, or its error in words."""
-        joined = self.http.post(
-            "/gradio_api/queue/join",
-            json={"data": data, "fn_index": self._functions[name], "session_hash": self.session},
-        )
+        session = {"session_hash": self.session}
+        asked = {"data": data, "fn_index": self._functions[name], **session}
+        joined = self.http.post("/gradio_api/queue/join", json=asked)
         if joined.status_code != 200:
             return str(joined.text)
-        shown = ""
-        with self.http.stream(
-            "GET", "/gradio_api/queue/data", params={"session_hash": self.session}
-        ) as stream:
+        with self.http.stream("GET", "/gradio_api/queue/data", params=session) as stream:
             for line in stream.iter_lines():
-                if not line.startswith("data:"):
-                    continue
-                message = json.loads(line[5:])
-                if message["msg"] == "process_completed":
-                    if not message["success"]:
-                        return str(message["output"].get("error"))
-                    return str(message["output"]["data"][0]) if message["output"]["data"] else shown
-        return shown
+                message = json.loads(line[5:]) if line.startswith("data:") else {}
+                if message.get("msg") == "process_completed":
+                    output = message["output"]
+                    return str(output["data"][0] if message["success"] else output.get("error"))
+        raise AssertionError("no answer")
 
-    def protect(
-        self,
-        paths: Sequence[str],
-        *,
-        method: str = "Blur (baseline)",
-        strength: float = 1.0,
-        faces: str = "aligned",
-    ) -> str:
-        return self.ask("protect", [[_file(path) for path in paths], None, method, strength, faces])
+    def protect(self, paths: Sequence[str], *, method: str = "Blur (baseline)", strength: float = 1.0) -> str:
+        return self.ask("protect", [_files(*paths), None, method, strength, "aligned"])
 
     def audit(self, original: str, protected: str, labels: str | None = None) -> str:
-        files = [None if path is None else _file(path) for path in (original, protected, labels)]
+        files = _files(original, protected) + (_files(labels) if labels else [None])
         return self.ask("audit", [*files, "quick", "aligned", True])
 
     def trade_off(self, *paths: str) -> str:
-        return self.ask("trade_off", [[_file(path) for path in paths]])
+        return self.ask("trade_off", [_files(*paths)])
 
 
-def _file(path: str) -> dict[str, Any]:
-    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+def _files(*paths: str) -> list[Any]:
+    return [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
 
 
 @dataclass
 class Running:
-    """A server in a process of its own.
-
-    Attributes:
-        address: Of the page.
-        process: The server.
-        temporary: Its folder for temporary files; nobody else's.
-    """
+    """A server in a process of its own."""
 
     address: str
     process: subprocess.Popen[str]
-    temporary: Path
+    temporary: Path  # its folder for temporary files; nobody else's
 
     def client(self) -> Client:
         return Client(self.address)
@@ -156,13 +156,13 @@ def start(tmp_path_factory):
     """Starts ``privface app`` with options."""
     running: list[Running] = []
 
-    def begin(*options: str) -> Running:
+    def begin(*options: object) -> Running:
         temporary = tmp_path_factory.mktemp("server-tmp")
         environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"}
         environment.pop("PYTHONWARNINGS", None)
         with (temporary.parent / f"{temporary.name}.log").open("w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "privface", "app", "--port", "0", *options],
+                [sys.executable, "-m", "privface", "app", "--port", "0", *map(str, options)],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -190,7 +190,7 @@ def start(tmp_path_factory):
 @pytest.fixture(scope="session")
 def server(start, kit):
     """A server with the kit's models."""
-    return start(*kit.options)
+    return start("--model", kit.run, "--matcher", f"mini:{kit.matcher}", "--probe", f"mini:{kit.probe}")
 
 
 @pytest.fixture
@@ -200,16 +200,13 @@ def client(server):
     made.http.close()
 
 
-def _png(seed: int, side: int = 64) -> bytes:
-    from privface.images import encode_image
-
-    coarse = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
-    return encode_image(
-        np.kron(coarse, np.ones((side // 8, side // 8, 1), np.uint8)).astype(np.uint8), ".png"
-    )
-
-
 @pytest.fixture(scope="session")
 def make_png():
     """A small picture that its number tells from all others."""
-    return _png
+    from privface.images import encode_image
+
+    def made(seed: int) -> bytes:
+        coarse = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
+        return encode_image(coarse.repeat(8, 0).repeat(8, 1), ".png")
+
+    return made

@@ -1,31 +1,19 @@
-"""The page in a real browser: protect, audit, trade-off, download; keyboard, narrow screens; nothing stays on disk.
-
-PRIVFACE_SHOTS names a folder for screenshots.
-"""
+"""The page in a real browser: protect, audit, trade-off, download; keyboard, narrow screens; nothing stays on disk."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.long,
-    pytest.mark.skipif(
-        CHROMIUM is None or DRIVER is None, reason="chromium or chromedriver is not installed"
-    ),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 SCRIPT_NAME = "<img src=x onerror=document.title='run'>${document.title='run'}{{x}}.png"
 
@@ -41,24 +29,15 @@ if (next) next.click();
 class Browser:
     """Headless Chromium on the page."""
 
-    def __init__(self, address: str, downloads: Path, *, width: int, dark: bool = False) -> None:
-        options = webdriver.ChromeOptions()
-        options.binary_location = str(CHROMIUM)
-        for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-            options.add_argument(argument)
-        options.add_argument("--use-fake-device-for-media-stream")
-        options.add_argument("--use-fake-ui-for-media-stream")
-        options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
-        command = self.driver.execute_cdp_cmd
+    def __init__(self, driver: Any, address: str, downloads: Path, *, width: int, dark: bool = False) -> None:
+        self.driver = driver
+        command = driver.execute_cdp_cmd
         command("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads)})
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
         command("Emulation.setDeviceMetricsOverride", size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         command("Emulation.setEmulatedMedia", {"features": [scheme]})
-        self.width, self.dark = width, dark
-        self.driver.get(address)
+        driver.get(address)
         self.wait("#pf-go")
         self.wait("#pf-photos input[type=file]")
 
@@ -66,13 +45,12 @@ class Browser:
         return list(self.driver.find_elements("css selector", selector))
 
     def wait(self, selector: str, text: str = "", *, seconds: float = 60) -> Any:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            for element in self.all(selector):
-                if text in (element.text or ""):
-                    return element
-            time.sleep(0.2)
-        raise AssertionError(f"{selector} {text!r}: {[e.text for e in self.all(selector)]}")
+        """The first element that holds a text, as soon as there is one."""
+
+        def found() -> Any:
+            return next((element for element in self.all(selector) if text in (element.text or "")), None)
+
+        return until(found, seconds, lambda: f"{selector} {text!r}: {[e.text for e in self.all(selector)]}")
 
     def give(self, selector: str, *paths: Path) -> None:
         """Choose files; the input is hidden, as drop zones have it."""
@@ -91,18 +69,13 @@ class Browser:
     def tab(self, name: str) -> None:
         self.click(next(b for b in self.all("button[role=tab]") if b.text == name and b.is_displayed()))
 
-    def shot(self, name: str) -> None:
-        if folder := os.environ.get("PRIVFACE_SHOTS"):
-            time.sleep(0.5)
-            height = int(self.driver.execute_script("return document.documentElement.scrollHeight"))
-            whole = {"x": 0, "y": 0, "width": self.width, "height": min(height, 4000), "scale": 1}
-            answer = self.driver.execute_cdp_cmd(
-                "Page.captureScreenshot", {"captureBeyondViewport": True, "clip": whole}
-            )
-            import base64
-
-            path = Path(folder) / f"{name}_{self.width}{'_dark' if self.dark else ''}.png"
-            path.write_bytes(base64.b64decode(answer["data"]))
+    def framed(self, selector: str, text: str = "") -> None:
+        """A page stands in a frame that runs no script, and an element of it holds a text."""
+        frame = self.wait(f"{selector} iframe")
+        assert frame.get_attribute("sandbox") is not None
+        self.driver.switch_to.frame(frame)
+        self.wait("h1, th", text)
+        self.driver.switch_to.default_content()
 
     def strangers(self) -> list[str]:
         """Addresses other than ours that the page asked for."""
@@ -113,46 +86,47 @@ class Browser:
         ]
 
 
+def until(look: Callable[[], Any], seconds: float, said: Callable[[], str]) -> Any:
+    """What a look gives as soon as it gives anything."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := look():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(said())
+
+
 @pytest.fixture
-def browse(server, tmp_path):
-    opened: list[Browser] = []
+def browse(chromium, server, tmp_path):
+    drivers: list[Any] = []
 
     def begin(**options: Any) -> Browser:
-        opened.append(Browser(server.address, tmp_path, **options))
-        return opened[-1]
+        camera = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+        preferences = {"download.default_directory": str(tmp_path)}
+        drivers.append(chromium(*camera, preferences=preferences, logs=("performance",)))
+        return Browser(drivers[-1], server.address, tmp_path, **options)
 
     yield begin
-    for one in opened:
-        one.driver.quit()
-
-
-@pytest.fixture(scope="session")
-def archives(kit, tmp_path_factory):
-    """Originals with their labels, and what the kit's model made of them, as zips."""
-    from privface.models import Protector
-    from privface.protect import protect_folder
-
-    root = tmp_path_factory.mktemp("archives")
-    protect_folder(kit.faces, root / "out", Protector.load(kit.run))
-    for name, folder in (("originals", kit.faces), ("protected", root / "out")):
-        shutil.make_archive(str(root / name), "zip", folder)
-    return root / "originals.zip", root / "protected.zip"
+    for driver in drivers:
+        driver.quit()
 
 
 def arrived(folder: Path, name: str) -> Path:
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        found = [p for p in folder.glob(name) if p.stat().st_size and p.suffix != ".crdownload"]
-        if found:
-            return found[0]
-        time.sleep(0.2)
-    raise AssertionError(f"{name} was not downloaded: {list(folder.iterdir())}")
+    def found() -> Any:
+        there = (p for p in folder.glob(name) if p.stat().st_size and p.suffix != ".crdownload")
+        return next(there, None)
+
+    return until(found, 30, lambda: f"{name} was not downloaded: {list(folder.iterdir())}")
+
+
+def kept(server: Any) -> list[Path]:
+    """Files of users on the server's disk."""
+    return [p for p in server.files() if p.suffix in {".png", ".jpg", ".zip", ".html", ".json"}]
 
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_protect_show_download_clear(server, kit, browse, tmp_path, width):
     page = browse(width=width)
-    page.shot("start")
     photos = sorted(kit.faces.rglob("*.png"))[:2]
     odd = tmp_path / "in" / SCRIPT_NAME
     odd.parent.mkdir()
@@ -165,13 +139,9 @@ def test_protect_show_download_clear(server, kit, browse, tmp_path, width):
     loaded = (
         "return [...document.querySelectorAll('.pf-card img')].every(i => i.complete && i.naturalWidth > 0)"
     )
-    until = time.monotonic() + 20
-    while not page.driver.execute_script(loaded) and time.monotonic() < until:
-        time.sleep(0.2)
-    assert page.driver.execute_script(loaded)
+    until(lambda: page.driver.execute_script(loaded), 20, lambda: "pictures are missing")
     assert "similarity" in cards[0].text
     assert "male" in cards[0].text
-    page.shot("protected")
     overflow = page.driver.execute_script(
         "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )
@@ -186,62 +156,38 @@ def test_protect_show_download_clear(server, kit, browse, tmp_path, width):
     page.click(page.wait("#pf-result .pf-card a[aria-label^='Download p0']"))
     single = arrived(tmp_path, "p0*.png").read_bytes()
     assert single not in [p.read_bytes() for p in photos]
-    assert [p for p in server.files() if p.suffix in {".png", ".jpg", ".zip"}] == []
+    assert kept(server) == []
 
     page.click(page.wait("#pf-clear"))
     page.wait("#pf-result", "Nothing of yours is held any more.")
 
 
-def test_audit_report_and_trade_off(server, browse, archives, tmp_path):
+def test_audit_stop_report_and_trade_off(server, browse, archives, tmp_path):
     page = browse(width=1280)
     page.tab("Audit")
-    page.give("#pf-originals", archives[0])
-    page.give("#pf-protected", archives[1])
-    page.wait("#pf-originals", ".zip")
-    page.wait("#pf-protected", ".zip")
-    page.choose("#pf-audit-faces", "Face crops")
-    page.click(page.wait("#pf-audit"))
-    page.wait("#pf-audit-result .pf-progress")
-    page.shot("audit-running")
-    page.wait("#pf-audit-result .pf-summary", "report.html", seconds=300)
-    frame = page.wait("#pf-audit-result iframe")
-    assert frame.get_attribute("sandbox") is not None
-    page.shot("audit")
-    page.driver.switch_to.frame(frame)
-    page.wait("h1")
-    page.driver.switch_to.default_content()
-    for name in ("report.html", "audit.json"):
-        page.click(page.wait("#pf-audit-result a", name))
-        arrived(tmp_path, name)
-    assert [p for p in server.files() if p.suffix in {".png", ".zip", ".html", ".json"}] == []
-
-    for width, dark in ((1280, False), (390, True)):
-        page = browse(width=width, dark=dark)
-        page.tab("Trade-off")
-        page.give("#pf-audits", tmp_path / "audit.json")
-        frame = page.wait("#pf-trade-off iframe")
-        assert frame.get_attribute("sandbox") is not None
-        page.shot("trade-off")
-        page.driver.switch_to.frame(frame)
-        page.wait("th", "audit")
-        page.driver.switch_to.default_content()
-
-
-def test_an_audit_is_stopped(server, browse, archives):
-    page = browse(width=390)
-    page.tab("Audit")
-    page.shot("audit-start")
-    page.give("#pf-originals", archives[0])
-    page.give("#pf-protected", archives[1])
-    page.wait("#pf-originals", ".zip")
-    page.wait("#pf-protected", ".zip")
+    for selector, archive in zip(("#pf-originals", "#pf-protected"), archives, strict=True):
+        page.give(selector, archive)
+        page.wait(selector, ".zip")
     page.choose("#pf-audit-faces", "Face crops")
     page.click(page.wait("#pf-audit"))
     page.wait("#pf-audit-result .pf-progress")
     page.click(page.wait("#pf-stop"))
     page.wait("#pf-audit-result .pf-notice", "Stopped.")
-    page.shot("audit-stopped")
-    assert [p for p in server.files() if p.suffix in {".png", ".zip", ".html", ".json"}] == []
+    assert kept(server) == []
+
+    page.click(page.wait("#pf-audit"))
+    page.wait("#pf-audit-result .pf-summary", "report.html", seconds=300)
+    page.framed("#pf-audit-result")
+    for name in ("report.html", "audit.json"):
+        page.click(page.wait("#pf-audit-result a", name))
+        arrived(tmp_path, name)
+    assert kept(server) == []
+
+    for width, dark in ((1280, False), (390, True)):
+        page = browse(width=width, dark=dark)
+        page.tab("Trade-off")
+        page.give("#pf-audits", tmp_path / "audit.json")
+        page.framed("#pf-trade-off", "audit")
 
 
 def test_refused_uploads_say_why_on_the_page(browse, tmp_path):
@@ -250,11 +196,8 @@ def test_refused_uploads_say_why_on_the_page(browse, tmp_path):
     large.write_bytes(b"\0" * 60_000_000)
     page.give("#pf-photos", large)
     told = page.wait("[data-testid=toast-text]", "60 MB; the limit is 50 MB a file")
-    until = time.monotonic() + 5
-    while "HTTP" in told.text and time.monotonic() < until:
-        time.sleep(0.1)
+    until(lambda: "HTTP" not in told.text, 5, lambda: told.text)
     assert told.text.startswith("<b>large.png: 60 MB"), "words alone, no status, no markup"
-    page.shot("refused")
 
 
 def test_keyboard_reaches_everything(kit, browse):
@@ -265,14 +208,12 @@ def test_keyboard_reaches_everything(kit, browse):
     page.give("#pf-photos", min(kit.faces.rglob("*.png")))
     page.wait("#pf-result .pf-summary", "1 face protected.")
     page.driver.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
-    reached: list[str] = []
+    reached: list[str | None] = []
     for _ in range(60):
         page.driver.switch_to.active_element.send_keys(Keys.TAB)
         active = page.driver.switch_to.active_element
-        reached.append(
-            f"{active.tag_name} {active.get_attribute('role')} {active.text} {active.get_attribute('type')} {active.get_attribute('aria-label')}"
-        )
-    told = "\n".join(reached)
+        reached += [active.text, *map(active.get_attribute, ("type", "aria-label"))]
+    told = "\n".join(map(str, reached))
     for part in ("Protect", "Clear all", "radio", "range", "Download p0"):
         assert part in told, told
 
@@ -280,8 +221,11 @@ def test_keyboard_reaches_everything(kit, browse):
 def test_camera_picture_is_protected(browse):
     page = browse(width=1280)
     page.click(page.wait("button", "Take one with the camera"))
-    until = time.monotonic() + 60
-    while not page.all("#pf-result .pf-card") and time.monotonic() < until:
+
+    def shown() -> Any:
         page.driver.execute_script(PRESS_CAMERA)  # asks for the camera first, then takes the picture
         time.sleep(2)
-    assert "no face was found" in page.wait("#pf-result .pf-card").text, "Chromium's test picture shows none"
+        return page.all("#pf-result .pf-card")
+
+    card, *_ = until(shown, 60, lambda: "no picture")
+    assert "no face was found" in card.text, "Chromium's test picture shows none"

@@ -13,7 +13,6 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,19 +22,12 @@ from PIL import Image
 from privface.app.methods import baselines
 from privface.app.protecting import PhotoDesk
 from privface.app.uploads import File
+from tests.app.conftest import zipped
 
 pytestmark = pytest.mark.slow
 
 LARGEST_MEMORY = 3_000_000_000
 """Of the server over all bad uploads: libraries and models take 0.7 GB, one photo of 98 megapixels the rest."""
-
-
-def zipped(*entries: tuple[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, data in entries:
-            archive.writestr(name, data)
-    return buffer.getvalue()
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -93,8 +85,7 @@ def photos(*files: tuple[str, bytes], **options: Any) -> Case:
     """Upload and protect; the first refusal, or what the page shows."""
 
     def run(client: Any, good: bytes) -> str:
-        sent = [(name, data or good) for name, data in files]
-        response = client.upload(*sent)
+        response = client.upload(*((name, data or good) for name, data in files))
         if response.status_code != 200:
             assert response.status_code in {400, 413}
             return str(response.text)
@@ -103,14 +94,12 @@ def photos(*files: tuple[str, bytes], **options: Any) -> Case:
     return run
 
 
-def archives(original: bytes, labels: bytes | None = None, protected: bytes | None = None) -> Case:
+def audited(original: bytes, labels: bytes | None = None) -> Case:
     def run(client: Any, good: bytes) -> str:
-        second = protected or zipped(("p1/a.png", good))
-        files = [("originals.zip", original), ("protected.zip", second)]
+        files = [("originals.zip", original), ("protected.zip", zipped(("p1/a.png", good)))]
         if labels is not None:
             files.append(("labels.csv", labels))
-        paths = client.paths(*files)
-        return str(client.audit(*paths))
+        return str(client.audit(*client.paths(*files)))
 
     return run
 
@@ -121,9 +110,8 @@ def audits(*files: tuple[str, bytes]) -> Case:
 
 def raw(body: bytes, content_type: str) -> Case:
     def run(client: Any, _good: bytes) -> str:
-        response = client.http.post(
-            "/gradio_api/upload", content=body, headers={"content-type": content_type}
-        )
+        headers = {"content-type": content_type}
+        response = client.http.post("/gradio_api/upload", content=body, headers=headers)
         assert response.status_code == 400
         return str(response.text)
 
@@ -150,24 +138,17 @@ MB = 1_000_000
 
 CASES: dict[str, tuple[Case, str]] = {
     "text": (photos(("a.jpg", b"hello")), "not an image that can be read"),
-    "empty file": (photos(("a.jpg", b" ")), "not an image that can be read"),
-    "markup that calls itself png": (photos(("a.png", b"<html><script>1</script>")), "not an image"),
-    "svg with a script": (photos(("a.svg", b"<svg onload='alert(1)'/>")), "not an image that can be read"),
     "PostScript": (photos(("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n(x) run\n")), "not an image that can be read"),
     "damaged jpeg": (photos(("a.jpg", b"\xff\xd8\xff\xe0" + b"\0" * 500)), "not an image that can be decoded"),
     "30,000 x 30,000, real": (photos(("a.png", plain_png(30_000))), "(900000000 pixels) exceeds limit"),
-    "60,000 x 60,000, announced": (photos(("a.png", png_header(60_000, 60_000))), "exceeds limit"),
     "12,000 x 9,000": (photos(("a.png", png_header(12_000, 9_000))), "108,000,000 pixels, above the limit of 100,000,000. Scale"),
     "nothing behind a header": (photos(("a.png", png_header(64, 64))), "damaged image"),
     "animation": (photos(("a.gif", animation())), "an animation or stack of 3 frames"),
     "four pixels": (photos(("a.png", plain_png(4))), "below the shortest side of 16"),
-    "60 MB": (photos(("a.png", b"\0" * (60 * MB))), "a.png: 60 MB; the limit is 50 MB a file"),
     "200 MB": (photos(("a.png", b"\0" * (200 * MB))), "200 MB at once; the limit is 100 MB"),
-    "three times 40 MB": (photos(*[(f"{k}.png", b"\0" * (40 * MB)) for k in range(3)]), "the limit is 100 MB"),
-    "500 files": (photos(*[(f"{k}.png", b"x") for k in range(500)]), "Too many files; the limit is 100"),
     "101 files": (photos(*[(f"{k}.png", b"x") for k in range(101)]), "Too many files; the limit is 100"),
     "markup as a name": (photos((SCRIPT, GOOD)), "&lt;img src=x onerror=alert(1)&gt;.png"),
-    "markup as a name of what is refused": (photos((SCRIPT, b"\0" * (60 * MB))), "&lt;img src=x onerror=alert(1)&gt;.png: 60 MB"),
+    "markup as a name of what is refused": (photos((SCRIPT, b"\0" * (60 * MB))), "&lt;img src=x onerror=alert(1)&gt;.png: 60 MB; the limit is 50 MB a file"),
     "template as a name": (photos(("${alert(1)}{{constructor}}.png", GOOD)), "1 face protected"),
     "name that leads elsewhere": (photos(("../../../etc/passwd.png", GOOD)), "<h3>passwd.png</h3>"),
     "name of 5,000 letters": (photos(("a" * 5000 + ".png", GOOD)), "The upload cannot be read"),
@@ -183,20 +164,18 @@ CASES: dict[str, tuple[Case, str]] = {
     "strength of a thousand": (photos(("a.png", GOOD), strength=1000.0), "1000"),
     "message of 2 MB": (long_message, "is not taken"),
     "another host's name": (strange_host, "on this machine only"),
-    "no zip": (archives(b"hello"), "is not a zip archive that can be read"),
-    "half a zip": (archives(zipped(("p1/a.png", b"x" * 5000))[:100]), "is not a zip archive that can be read"),
-    "zip bomb, announced": (archives(zipped(*[(f"p1/{k}.png", b"\0" * (45 * MB)) for k in range(12)])), "unpacks to 540 MB"),
-    "zip bomb, one member": (archives(zipped(("p1/a.png", b"\0" * (60 * MB)))), "unpacks to more than 50 MB"),
-    "zip bomb, lying": (archives(lying(zipped(("p1/a.png", b"\0" * (60 * MB))), real=60 * MB, said=100)), "is not a zip archive that can be read"),
-    "zip with ../": (archives(zipped(("../a.png", b"x"))), "leads out of the folder"),
-    "zip with an absolute name": (archives(zipped(("/etc/a.png", b"x"))), "is an absolute path"),
-    "zip with a link": (archives(zipped((link_entry(), b"/etc/passwd"))), "symbolic link"),
-    "zip with a password": (archives(encrypted(zipped(("p1/a.png", b"x")))), "encrypted; unpack it yourself"),
-    "zip of 20,000 files": (archives(zipped(*[(f"{k}", b"") for k in range(20_000)])), "20,000 entries; the limit is 10,000"),
-    "zip in a zip": (archives(zipped(("a.zip", zipped(("p1/a.png", b"x"))))), "holds no photo"),
-    "zip that names a file twice as a folder": (archives(zipped(("p1/a.png", b"x"), ("p1/a.png/b.png", b"x"))), "cannot be unpacked"),
-    "labels that are no table": (archives(zipped(("p1/a.png", b"x"), ("p2/a.png", b"x")), labels=b"\0\xff\0"), "labels.csv"),
-    "no labels": (archives(zipped(("p1/a.png", b"x"), ("p2/a.png", b"x"))), "no photo with a gender label"),
+    "no zip": (audited(b"hello"), "is not a zip archive that can be read"),
+    "half a zip": (audited(zipped(("p1/a.png", b"x" * 5000))[:100]), "is not a zip archive that can be read"),
+    "zip bomb, announced": (audited(zipped(*[(f"p1/{k}.png", b"\0" * (45 * MB)) for k in range(12)])), "unpacks to 540 MB"),
+    "zip bomb, one member": (audited(zipped(("p1/a.png", b"\0" * (60 * MB)))), "unpacks to more than 50 MB"),
+    "zip bomb, lying": (audited(lying(zipped(("p1/a.png", b"\0" * (60 * MB))), real=60 * MB, said=100)), "is not a zip archive that can be read"),
+    "zip with a link": (audited(zipped((link_entry(), b"/etc/passwd"))), "symbolic link"),
+    "zip with a password": (audited(encrypted(zipped(("p1/a.png", b"x")))), "encrypted; unpack it yourself"),
+    "zip of 20,000 files": (audited(zipped(*[(f"{k}", b"") for k in range(20_000)])), "20,000 entries; the limit is 10,000"),
+    "zip in a zip": (audited(zipped(("a.zip", zipped(("p1/a.png", b"x"))))), "holds no photo"),
+    "zip that names a file twice as a folder": (audited(zipped(("p1/a.png", b"x"), ("p1/a.png/b.png", b"x"))), "cannot be unpacked"),
+    "labels that are no table": (audited(zipped(("p1/a.png", b"x"), ("p2/a.png", b"x")), labels=b"\0\xff\0"), "labels.csv"),
+    "no labels": (audited(zipped(("p1/a.png", b"x"), ("p2/a.png", b"x"))), "no photo with a gender label"),
     "no audit": (audits(("a.json", b"hello")), "cannot be read as an audit"),
     "audit of another kind": (audits(("a.json", b'{"schema": "x"}')), "schema"),
     "audit with nothing in it": (audits(("a.json", b'{"schema": "privface.audit/2"}')), "incomplete"),
@@ -263,14 +242,8 @@ def test_what_is_served_is_not_kept_by_browsers_and_runs_nothing(client, make_pn
     assert not re.search(r"(src|href)=\"https?://", page.text), "the page loads nothing from elsewhere"
 
 
-def test_audit_of_two_archives_gives_a_report(server, client, kit):
-    from privface.models import Protector
-    from privface.protect import protect_folder
-
-    out = server.temporary.parent / "audited-by-client"
-    protect_folder(kit.faces, out, Protector.load(kit.run))
-    first, second = (zip_folder(folder, lead) for folder, lead in ((kit.faces, "photos/"), (out, "")))
-    paths = client.paths(("originals.zip", first), ("protected.zip", second))
+def test_audit_of_two_archives_gives_a_report(server, client, archives):
+    paths = client.paths(*((path.name, path.read_bytes()) for path in archives))
     shown = client.audit(*paths)
     found = {a.rsplit("/", 1)[1]: client.http.get("/" + a) for a in re.findall(r'href="(kept/[^"]+)"', shown)}
     assert b"<html" in found["report.html"].content
@@ -281,16 +254,6 @@ def test_audit_of_two_archives_gives_a_report(server, client, kit):
     page = client.http.get("/" + re.findall(r'src="(kept/[^"]+)"', shown)[0])
     assert "sandbox" in page.headers["content-security-policy"]
     assert {"one", "one-2"} <= set(re.findall(r'<th scope="row">([^<]+?) *<', page.text))
-
-
-def zip_folder(folder: Path, lead: str) -> bytes:
-    return zipped(
-        *[
-            (f"{lead}{p.relative_to(folder)}", p.read_bytes())
-            for p in sorted(folder.rglob("*"))
-            if p.is_file()
-        ]
-    )
 
 
 def test_sigterm_ends_it_and_wipes_its_folder(start, make_png):

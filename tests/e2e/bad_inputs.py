@@ -33,19 +33,14 @@ SIZE = 32
 
 @dataclass(frozen=True)
 class Case:
-    """One row.
+    """One row."""
 
-    Attributes:
-        name: The input in words.
-        make: Prepares files in a private copy of the kit and returns the command line after ``privface``.
-        code: Expected exit code.
-        says: Fragment of what is printed or written into the manifest.
-    """
-
-    name: str
-    make: Callable[[Path], Sequence[object]]
-    code: int
-    says: str
+    name: str  # the input in words
+    make: Callable[
+        [Path], Sequence[object]
+    ]  # prepares files in a private folder with the kit; the command line after `privface`
+    code: int  # with which it ends
+    says: str  # a part of what is printed or written into the manifest
 
 
 @dataclass(frozen=True)
@@ -66,6 +61,7 @@ class NaNMatcher(torch.nn.Module):
 def build_kit(root: Path) -> None:
     """Good inputs, made once; a case copies or spoils what it needs in its own folder."""
     torch.manual_seed(0)
+    (root / "empty").mkdir(parents=True)
     write_faces(generate_faces(people=12, photos_per_person=2, seed=1), root / "faces")
     network = SemiAdversarialAutoencoder(width=4, depth=1, blocks=1)
     torch.nn.init.normal_(network.head.weight, std=0.3)
@@ -123,8 +119,15 @@ def _tidy(text: str, kit: Path, work: Path) -> str:
 def _protect(
     work: Path, *more: object, source: Path | None = None, out: Path | None = None, model: Path | None = None
 ) -> list[object]:
-    place = source or work / "in", out or work / "out"
-    return ["protect", *place, "--model", model or work / "kit/run", *more]
+    """Protect a folder, by default one with a good photo."""
+    return [
+        "protect",
+        source or _good(work),
+        out or work / "out",
+        "--model",
+        model or work / "kit/run",
+        *more,
+    ]
 
 
 def _audit(
@@ -149,22 +152,18 @@ def _text(path: Path, content: str | bytes) -> Path:
 
 def _photo(work: Path, name: str, data: bytes) -> list[object]:
     """Protect a folder that holds one file."""
-    _text(work / "in" / name, data)
-    return _protect(work)
+    return _protect(work, source=_text(work / "in" / name, data).parent)
 
 
 def _pixels(side: int = 112) -> np.ndarray:
     ramp = np.linspace(40, 200, side)
-    grid = np.stack(
-        [np.add.outer(ramp, ramp) / 2, np.add.outer(ramp, -ramp) / 2 + 128, np.full((side, side), 90)], 2
-    )
-    return grid.astype(np.uint8)
+    colours = np.add.outer(ramp, ramp) / 2, np.add.outer(ramp, -ramp) / 2 + 128, np.full((side, side), 90)
+    return np.stack(colours, 2).astype(np.uint8)
 
 
 def _encoded(form: str, mode: str = "RGB", side: int = 112, **options: Any) -> bytes:
-    image = Image.fromarray(_pixels(side))
     buffer = io.BytesIO()
-    (image if mode == "RGB" else image.convert(mode)).save(buffer, form, **options)
+    Image.fromarray(_pixels(side)).convert(mode).save(buffer, form, **options)
     return buffer.getvalue()
 
 
@@ -184,10 +183,7 @@ def _png_header(width: int, height: int) -> bytes:
 
 
 def _animation(form: str) -> bytes:
-    frames = [Image.fromarray(_pixels()), Image.fromarray(255 - _pixels())]
-    buffer = io.BytesIO()
-    frames[0].save(buffer, form, save_all=True, append_images=frames[1:])
-    return buffer.getvalue()
+    return _encoded(form, save_all=True, append_images=[Image.fromarray(255 - _pixels())])
 
 
 def _labels(work: Path, change: Callable[[list[str]], list[str]]) -> list[object]:
@@ -198,12 +194,13 @@ def _labels(work: Path, change: Callable[[list[str]], list[str]]) -> list[object
 def _onnx(work: Path, sidecar: str) -> str:
     from onnx import TensorProto, helper, save
 
-    node = helper.make_node("GlobalAveragePool", ["rgb"], ["p"])
-    flat = helper.make_node("Flatten", ["p"], ["out"])
-    shape = ["N", 3, 16, 16]
-    ends = [helper.make_tensor_value_info("rgb", TensorProto.FLOAT, shape)]
-    ends.append(helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", 3]))
-    graph = helper.make_graph([node, flat], "tiny", ends[:1], ends[1:])
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["rgb"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["out"]),
+    ]
+    rgb = helper.make_tensor_value_info("rgb", TensorProto.FLOAT, ["N", 3, 16, 16])
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", 3])
+    graph = helper.make_graph(nodes, "tiny", [rgb], [out])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     save(model, str(work / "m.onnx"))
     _text(work / "m.yaml", sidecar)
@@ -215,7 +212,6 @@ def _spoiled_run(work: Path, change: Callable[[Path], object]) -> list[object]:
     for name in ("model.safetensors", "model.yaml"):
         _text(run / name, (work / "kit/run" / name).read_bytes())
     change(run)
-    _text(work / "in/a.png", _encoded("PNG"))
     return _protect(work, model=run)
 
 
@@ -232,33 +228,7 @@ def _provenance(work: Path) -> list[object]:
 
 
 def _used(work: Path) -> Path:
-    _text(work / "out/notes.txt", "mine")
-    return work / "out"
-
-
-def _good_then(work: Path, *more: object, **places: Path) -> list[object]:
-    _good(work)
-    return _protect(work, *more, **places)
-
-
-def _match(work: Path, *more: object) -> list[object]:
-    return ["match", _good(work), "--templates", f"mini:{work / 'kit/matcher'}", "--faces", "aligned", *more]
-
-
-def _matched(work: Path, spec: str) -> list[object]:
-    return _audit(work, matcher=spec)
-
-
-def _config(work: Path, text: str) -> list[object]:
-    return _train(work, config=_text(work / "c.yaml", text))
-
-
-def _other_names(work: Path) -> Path:
-    return _text(work / "other/x/y.png", _encoded("PNG")).parent.parent
-
-
-def _few(work: Path) -> list[object]:
-    return _audit(work, *_labels(work, lambda rows: rows[:7]))
+    return _text(work / "out/notes.txt", "mine").parent
 
 
 def _not_utf8(work: Path) -> list[object]:
@@ -266,7 +236,7 @@ def _not_utf8(work: Path) -> list[object]:
     os.mkdir(folder)  # noqa: PTH102 - pathlib takes no bytes
     with open(folder + b"/caf\xe9.png", "wb") as file:  # noqa: PTH123
         file.write(_encoded("PNG"))
-    return _protect(work)
+    return _protect(work, source=work / "in")
 
 
 def _table(path: Path, columns: dict[str, Any] | None = None, *, people: int = 40) -> Path:
@@ -327,20 +297,16 @@ def _tables(
     return [*parts, "--out", work / "audit", *more]
 
 
-def _pickled(path: Path) -> Path:
-    np.savez(path, embeddings=np.array([{"a": 1}], dtype=object))
-    return path
+def _pickled() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, embeddings=np.array([{"a": 1}], dtype=object))
+    return buffer.getvalue()
 
 
 def _audited(work: Path, **changes: Any) -> Path:
     data = {"original_fingerprint": "x", "fingerprint": "y"}
     content = {"schema": "privface.audit/2", "data": data, **changes}
     return _text(work / f"{len(changes)}.json", json.dumps(content))
-
-
-def _mkdir(path: Path) -> Path:
-    path.mkdir(parents=True)
-    return path
 
 
 CASES: tuple[Case, ...] = (
@@ -354,12 +320,12 @@ CASES: tuple[Case, ...] = (
     Case("label table that does not exist", lambda w: _audit(w, "--labels", w / "none.csv"), 2, "none.csv"),
     Case("audited people who trained the protector", lambda w: _audit(w, *_provenance(w)), 2, "3 audited people trained the protector"),
     Case("too few people to hold some out for validation", lambda w: _train(w, "--set", "validation_share=0.1"), 2, "validation part is too small"),
-    Case("too few people to audit", _few, 2, "needs two of each gender"),
+    Case("too few people to audit", lambda w: _audit(w, *_labels(w, lambda rows: rows[:7])), 2, "needs two of each gender"),
     Case("split that no row has", lambda w: _audit(w, "--split", "test"), 2, "is in the split 'test'; the labels have no split column"),
     # tables of embeddings
     Case("table of embeddings that does not exist", lambda w: _tables(w, protected=w / "none.parquet"), 2, "does not exist"),
     Case("Parquet file that is text", lambda w: _tables(w, original=_text(w / "t.parquet", "hello")), 2, "not a readable Parquet file"),
-    Case("NPZ file that holds pickled objects", lambda w: _tables(w, original=_pickled(w / "t.npz")), 2, "plain arrays"),
+    Case("NPZ file that holds pickled objects", lambda w: _tables(w, original=_text(w / "t.npz", _pickled())), 2, "plain arrays"),
     Case("table without embeddings", lambda w: _tables(w, original={"embedding": None}), 2, "has no embeddings; its columns are file, identity, gender"),
     Case("embeddings of two lengths", lambda w: _tables(w, original={"embedding": [[1.0, 2.0], [1.0, 2.0, 3.0]] * 40}), 2, "lengths [2, 3]"),
     Case("table without genders", lambda w: _tables(w, original={"gender": None}), 2, "no 'gender' column"),
@@ -413,15 +379,15 @@ CASES: tuple[Case, ...] = (
     Case("audit of nothing", lambda w: ["audit"], 2, "--self-test"),
     # folders
     Case("folder that does not exist", lambda w: _protect(w, source=w / "nowhere"), 2, "nowhere does not exist"),
-    Case("empty folder", lambda w: _protect(w, source=_mkdir(w / "in")), 2, "holds no image"),
-    Case("output inside the input", lambda w: _good_then(w, out=w / "in/out"), 2, "overlaps the input"),
-    Case("output that is a file", lambda w: _good_then(w, out=_text(w / "file", "x")), 2, "Cannot write to"),
-    Case("output below a regular file", lambda w: _good_then(w, out=_text(w / "file", "x") / "out"), 2, "Cannot write to"),
-    Case("output folder that holds something else", lambda w: _good_then(w, out=_used(w)), 2, "not written by privface"),
+    Case("empty folder", lambda w: _protect(w, source=w / "kit/empty"), 2, "holds no image"),
+    Case("output inside the input", lambda w: _protect(w, out=w / "in/out"), 2, "overlaps the input"),
+    Case("output that is a file", lambda w: _protect(w, out=_text(w / "file", "x")), 2, "Cannot write to"),
+    Case("output below a regular file", lambda w: _protect(w, out=_text(w / "file", "x") / "out"), 2, "Cannot write to"),
+    Case("output folder that holds something else", lambda w: _protect(w, out=_used(w)), 2, "not written by privface"),
     Case("audit output that is a file", lambda w: _audit(w, "--out", _text(w / "file", "x")), 2, "Cannot write to"),
     Case("training output that is not empty", lambda w: _train(w, out=_used(w)), 2, "is not an empty folder"),
     Case("training output below a regular file", lambda w: _train(w, out=_text(w / "file", "x") / "run"), 2, "Cannot write to"),
-    Case("protected folder with no matching file", lambda w: _audit(w, protected=_other_names(w)), 2, "has a protected photo of the same relative path"),
+    Case("protected folder with no matching file", lambda w: _audit(w, protected=_text(w / "other/x/y.png", _encoded("PNG")).parents[1]), 2, "has a protected photo of the same relative path"),
     # images: a bad file is a row in the manifest, not the end of the job
     Case("JPEG cut in half", lambda w: _photo(w, "a.jpg", _encoded("JPEG")[:400]), 1, "damaged image"),
     Case("file of zero bytes", lambda w: _photo(w, "a.jpg", b""), 1, "the file is empty (0 bytes)"),
@@ -436,7 +402,7 @@ CASES: tuple[Case, ...] = (
     Case("palette PNG", lambda w: _photo(w, "a.png", _encoded("PNG", "P")), 0, "1 ok"),
     Case("file name that is not UTF-8", _not_utf8, 0, "1 ok"),
     # models
-    Case("model that is a pickle", lambda w: _good_then(w, model=_text(w / "model.pkl", b"\x80\x04")), 2, "never loaded"),
+    Case("model that is a pickle", lambda w: _protect(w, model=_text(w / "model.pkl", b"\x80\x04")), 2, "never loaded"),
     Case("baseline that does not exist", lambda w: _protect(w, model=Path("baseline:smear")), 2, "There is no baseline 'smear'"),
     Case("baseline without its setting", lambda w: _protect(w, model=Path("baseline:blur")), 2, "lacks sigma"),
     Case("baseline with a strength", lambda w: _protect(w, "--strength", 2, model=Path("baseline:blur,sigma=3")), 2, "is no trained model"),
@@ -444,16 +410,16 @@ CASES: tuple[Case, ...] = (
     Case("damaged safetensors", lambda w: _spoiled_run(w, lambda run: _text(run / "model.safetensors", b"12345678")), 2, "not a safetensors file"),
     Case("damaged model.yaml", lambda w: _spoiled_run(w, lambda run: _text(run / "model.yaml", "kind: [")), 2, "is damaged"),
     Case("weights of another architecture", lambda w: _spoiled_run(w, lambda run: _text(run / "model.yaml", (run / "model.yaml").read_text().replace("width: 4", "width: 8"))), 2, "do not fit the architecture"),
-    Case("a matcher's folder given as the protector", lambda w: _good_then(w, model=w / "kit/matcher"), 2, "holds a 'matcher'"),
-    Case("the protector's folder given as a matcher", lambda w: _matched(w, f"mini:{w / 'kit/run'}"), 2, "a 'matcher' is needed"),
-    Case("ONNX file that does not exist", lambda w: _matched(w, "onnx:none.onnx"), 2, "there is no such file"),
-    Case("ONNX file that is text", lambda w: _matched(w, f"onnx:{_text(w / 'm.onnx', 'hello')}"), 2, "cannot be opened as an ONNX model"),
-    Case("pickle given as ONNX", lambda w: _matched(w, f"onnx:{_text(w / 'm.pt', 'hello')}"), 2, "m.pt is not an .onnx file"),
-    Case("sidecar with an unknown field", lambda w: _matched(w, _onnx(w, "colour: red\n")), 2, "colour: Extra inputs"),
-    Case("sidecar with a size that the graph refuses", lambda w: _matched(w, _onnx(w, "size: [20, 20]\n")), 2, "refused a batch of shape"),
-    Case("model form that does not exist", lambda w: _matched(w, "vgg:face"), 2, "'vgg:face' is not a model specification"),
-    Case("matcher whose embeddings are NaN", lambda w: _matched(w, "module:tests_bad_inputs.NaNMatcher"), 2, "no finite embedding"),
-    Case("own matcher that cannot be imported", lambda w: _matched(w, "module:no.such.place"), 2, "cannot be imported"),
+    Case("a matcher's folder given as the protector", lambda w: _protect(w, model=w / "kit/matcher"), 2, "holds a 'matcher'"),
+    Case("the protector's folder given as a matcher", lambda w: _audit(w, matcher=f"mini:{w / 'kit/run'}"), 2, "a 'matcher' is needed"),
+    Case("ONNX file that does not exist", lambda w: _audit(w, matcher="onnx:none.onnx"), 2, "there is no such file"),
+    Case("ONNX file that is text", lambda w: _audit(w, matcher=f"onnx:{_text(w / 'm.onnx', 'hello')}"), 2, "cannot be opened as an ONNX model"),
+    Case("pickle given as ONNX", lambda w: _audit(w, matcher=f"onnx:{_text(w / 'm.pt', 'hello')}"), 2, "m.pt is not an .onnx file"),
+    Case("sidecar with an unknown field", lambda w: _audit(w, matcher=_onnx(w, "colour: red\n")), 2, "colour: Extra inputs"),
+    Case("sidecar with a size that the graph refuses", lambda w: _audit(w, matcher=_onnx(w, "size: [20, 20]\n")), 2, "refused a batch of shape"),
+    Case("model form that does not exist", lambda w: _audit(w, matcher="vgg:face"), 2, "'vgg:face' is not a model specification"),
+    Case("matcher whose embeddings are NaN", lambda w: _audit(w, matcher="module:tests.e2e.bad_inputs.NaNMatcher"), 2, "no finite embedding"),
+    Case("own matcher that cannot be imported", lambda w: _audit(w, matcher="module:no.such.place"), 2, "cannot be imported"),
     Case("audit without a matcher", lambda w: [a for a in _audit(w) if a != "--matcher" and not str(a).startswith("mini:")], 2, "Give at least one --matcher"),
     # settings
     Case("--set with an unknown key", lambda w: _train(w, "--set", "loop.epoch=3"), 2, "loop.epoch: Extra inputs are not permitted"),
@@ -461,27 +427,27 @@ CASES: tuple[Case, ...] = (
     Case("--set without a value", lambda w: _train(w, "--set", "loop.epochs"), 2, "no key=value form"),
     Case("odd batch size", lambda w: _train(w, "--set", "loop.batch_size=7"), 2, "multiple of 2 (got '7')"),
     Case("batch size larger than the set", lambda w: _train(w, "--set", "loop.batch_size=1000"), 2, "do not fill one batch of 1000"),
-    Case("settings that are no YAML", lambda w: _config(w, "data: ["), 2, "is not readable YAML"),
-    Case("settings without matchers", lambda w: _config(w, "data: {source: x}\n"), 2, "matchers: Field required"),
-    Case("settings with an unset variable", lambda w: _config(w, "data: {source: '${PRIVFACE_NOT_SET}'}\nmatchers: [mini:m]\n"), 2, "PRIVFACE_NOT_SET, which is not set"),
+    Case("settings that are no YAML", lambda w: _train(w, config=_text(w / "c.yaml", "data: [")), 2, "is not readable YAML"),
+    Case("settings without matchers", lambda w: _train(w, config=_text(w / "c.yaml", "data: {source: x}\n")), 2, "matchers: Field required"),
+    Case("settings with an unset variable", lambda w: _train(w, config=_text(w / "c.yaml", "data: {source: '${PRIVFACE_NOT_SET}'}\nmatchers: [mini:m]\n")), 2, "PRIVFACE_NOT_SET, which is not set"),
     Case("settings file that does not exist", lambda w: _train(w, config=w / "none.yaml"), 2, "No such file"),
     Case("--resume without a run", lambda w: _train(w, "--resume"), 2, "no config.yaml to resume"),
-    Case("strength 5", lambda w: _good_then(w, "--strength", "5"), 2, "strength=5.0 is outside 0..2"),
-    Case("draw of a model with nothing random", lambda w: _good_then(w, "--draw", "1"), 2, "draw=1: this network (semi-adversarial-autoencoder) has nothing random"),
-    Case("JPEG quality 500", lambda w: _good_then(w, "--quality", "500"), 2, "quality is 500; it must be from 1 to 100"),
-    Case("no worker", lambda w: _good_then(w, "--workers", "0"), 2, "workers is 0"),
-    Case("no room in a shard", lambda w: _good_then(w, "--to", "parquet", "--shard-size", "0"), 2, "shard_size is 0; it must be at least 1"),
-    Case("a limit of faces for aligned faces", lambda w: _good_then(w, "--faces", "aligned", "--max-faces", "1"), 2, "need a detector"),
-    Case("videos without --paste", lambda w: _good_then(w, "--video"), 2, "A video is written whole"),
-    Case("search of nothing", _match, 2, "Missing option '--gallery'"),
+    Case("strength 5", lambda w: _protect(w, "--strength", "5"), 2, "strength=5.0 is outside 0..2"),
+    Case("draw of a model with nothing random", lambda w: _protect(w, "--draw", "1"), 2, "draw=1: this network (semi-adversarial-autoencoder) has nothing random"),
+    Case("JPEG quality 500", lambda w: _protect(w, "--quality", "500"), 2, "quality is 500; it must be from 1 to 100"),
+    Case("no worker", lambda w: _protect(w, "--workers", "0"), 2, "workers is 0"),
+    Case("no room in a shard", lambda w: _protect(w, "--to", "parquet", "--shard-size", "0"), 2, "shard_size is 0; it must be at least 1"),
+    Case("a limit of faces for aligned faces", lambda w: _protect(w, "--faces", "aligned", "--max-faces", "1"), 2, "need a detector"),
+    Case("videos without --paste", lambda w: _protect(w, "--video"), 2, "A video is written whole"),
+    Case("search of nothing", lambda w: ["match", _good(w), "--templates", f"mini:{w / 'kit/matcher'}"], 2, "Missing option '--gallery'"),
     Case("input at a URL of no known kind", lambda w: ["protect", "nosuch://b/x", str(w / "out"), "--model", str(w / "kit/run")], 2, "nosuch://b/x cannot be opened"),
     Case("input through a cache on this disk", lambda w: ["protect", "simplecache::memory://b", str(w / "out"), "--model", str(w / "kit/run")], 2, "chains file systems"),
     Case("output at a URL", lambda w: ["protect", str(_good(w)), "s3://b/out", "--model", str(w / "kit/run")], 2, "outputs are local folders"),
-    Case("a cluster of no actors", lambda w: _good_then(w, "--engine", "ray", "--actors", "0"), 2, "actors is 0; it must be at least 1"),
-    Case("torch asked to run an ONNX file", lambda w: _good_then(w, "--runtime", "torch", model=w / "m.onnx"), 2, "runs in ONNX Runtime only"),
-    Case("a device that does not exist", lambda w: _good_then(w, "--device", "gpu"), 2, "device is 'gpu'"),
-    Case("fp16 on a CPU", lambda w: _good_then(w, "--device", "cpu", "--precision", "fp16"), 2, "which CPUs compute slowly"),
-    Case("bf16 asked of an ONNX file", lambda w: _good_then(w, "--precision", "bf16", model=w / "m.onnx"), 2, "computes on the CPU in fp32"),
+    Case("a cluster of no actors", lambda w: _protect(w, "--engine", "ray", "--actors", "0"), 2, "actors is 0; it must be at least 1"),
+    Case("torch asked to run an ONNX file", lambda w: _protect(w, "--runtime", "torch", model=w / "m.onnx"), 2, "runs in ONNX Runtime only"),
+    Case("a device that does not exist", lambda w: _protect(w, "--device", "gpu"), 2, "device is 'gpu'"),
+    Case("fp16 on a CPU", lambda w: _protect(w, "--device", "cpu", "--precision", "fp16"), 2, "which CPUs compute slowly"),
+    Case("bf16 asked of an ONNX file", lambda w: _protect(w, "--precision", "bf16", model=w / "m.onnx"), 2, "computes on the CPU in fp32"),
     Case("attackers whose photos have no protected version", lambda w: _audit(w, "--attackers", str(w / "kit/faces")), 2, "no protected version"),
     Case("labels of attackers who are not given", lambda w: _audit(w, "--attackers-split", "train"), 2, "give that, too"),
     Case("gate on a figure that does not exist", lambda w: _audit(w, "--fail-if", "privacy>1"), 2, "no figure 'privacy'"),

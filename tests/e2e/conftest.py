@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,8 +17,60 @@ import pandas as pd
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from privface.cli import main as entry
+from privface.cli.show import Console
 from privface.data import generate_faces, write_faces
 from privface.images import decode_image, encode_image
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+@pytest.fixture
+def experiment(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., dict[str, ModuleType]]]:
+    """Imports files of a folder of experiments/, as its script does; forgotten afterwards, as experiments name files alike."""
+
+    def load(folder: str, *names: str) -> dict[str, ModuleType]:
+        monkeypatch.syspath_prepend(str(EXPERIMENTS / folder))
+        return {name: importlib.import_module(name) for name in names}
+
+    def forget() -> None:
+        for name, module in list(sys.modules.items()):
+            if str(getattr(module, "__file__", "")).startswith(str(EXPERIMENTS)):
+                del sys.modules[name]
+
+    monkeypatch.setattr(sys, "path", list(sys.path))  # a file may add to it
+    forget()
+    yield load
+    forget()
+
+
+def started(*words: object, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    """How a command ended in a process of its own."""
+    return subprocess.run(
+        list(map(str, words)),
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
+    """Runs privface with arguments, in this process: exit code, what was printed, and what was said of errors."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["privface", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            sys.exit(entry.main())
+        said = capsys.readouterr()
+        return int(stop.value.code or 0), said.out, said.err
+
+    yield call
+    Console.start(debug=False, quiet=False)
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -17,8 +15,6 @@ import numpy as np
 import pytest
 import torch
 
-from privface.cli import main as entry
-from privface.cli.show import Console
 from privface.config import parse_settings
 from privface.data import generate_faces, write_faces
 from privface.errors import CheckpointError
@@ -29,6 +25,7 @@ from privface.models.checkpoint import load_network
 from privface.models.inventory import verify_model
 from privface.pipeline import train
 from privface.protect import read_manifest
+from tests.e2e.conftest import started
 
 ROOT = Path(__file__).parents[2]
 AUDIT = ROOT / "experiments" / "01_san_on_lfw" / "results" / "audit.json"
@@ -54,39 +51,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["privface", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            sys.exit(entry.main())
-        said = capsys.readouterr()
-        return int(stop.value.code or 0), said.out, said.err
-
-    yield call
-    Console.start(debug=False, quiet=False)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--faces", "detect", "--paste"]], ids=["aligned", "detect"])
-def test_protecting_works_offline_from_an_empty_home(
-    photos: Path, tmp_path: Path, options: list[str]
-) -> None:
+def test_protecting_works_offline_from_an_empty_home(photos, tmp_path, options, monkeypatch):
     home = tmp_path / "home"
     home.mkdir()
-    hidden = ("PRIVFACE_", "XDG_", "TORCH_")
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE, "protect", str(photos), str(tmp_path / "out"), *options],
-        cwd=tmp_path,
-        env={**kept, "HOME": str(home), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-    )
+    for name in [name for name in os.environ if name.startswith(("PRIVFACE_", "XDG_", "TORCH_"))]:
+        monkeypatch.delenv(name)
+    arguments = ("protect", photos, tmp_path / "out", *options)
+    done = started(sys.executable, "-c", ALONE, *arguments, cwd=tmp_path, HOME=str(home))
     rows = read_manifest(tmp_path / "out")
     assert len(rows) == 6, done.stderr
     protected = [row for row in rows if row.status == "ok"]
@@ -102,82 +75,74 @@ def test_protecting_works_offline_from_an_empty_home(
 
 
 def test_a_job_of_the_default_model_goes_on_under_its_folder_s_name_and_no_other_model_s(
-    run: Any, photos: Path, world: Any, tmp_path: Path
-) -> None:
-    code, out, err = run("protect", photos, tmp_path / "out", "--json")
+    command, photos, world, tmp_path
+):
+    code, out, err = command("protect", photos, tmp_path / "out", "--json")
     first = json.loads(out)
     assert (code, first["model"], first["reused"]) == (0, DEFAULT_PROTECTOR, 0), err
     assert first["fingerprint"] == Protector.load(DEFAULT_PROTECTOR).fingerprint
     again = ("protect", photos, tmp_path / "out", "--json", "--model")
-    assert json.loads(run(*again, bundled_folder(DEFAULT_PROTECTOR))[1])["reused"] == 6
-    code, _, err = run(*again, world.run)
+    assert json.loads(command(*again, bundled_folder(DEFAULT_PROTECTOR))[1])["reused"] == 6
+    code, _, err = command(*again, world.run)
     assert code == 2
     assert "overwrite this one" in err
 
 
-def test_wrong_names_and_labels_that_are_not_needed_are_refused(
-    run: Any, photos: Path, tmp_path: Path
-) -> None:
-    code, _, err = run("protect", photos, tmp_path / "out", "--model", "bundled:sun")
+def test_wrong_names_and_labels_that_are_not_needed_are_refused(command, photos, tmp_path):
+    code, _, err = command("protect", photos, tmp_path / "out", "--model", "bundled:sun")
     assert code == 2
     assert "'bundled:sun' does not come with privface" in err
     (tmp_path / "genders.csv").write_text("file,gender\na.png,female\n")
-    code, _, err = run("protect", photos, tmp_path / "out", "--genders", tmp_path / "genders.csv")
+    code, _, err = command("protect", photos, tmp_path / "out", "--genders", tmp_path / "genders.csv")
     assert code == 2
     assert "bundled:erased asks for no gender" in err
-    code, _, err = run("protect", photos, tmp_path / "out", "--hide", "race")
-    assert code == 2
     assert not (tmp_path / "out").exists()
 
 
-def test_list_verify_card_and_doctor_know_them(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_verify_card_and_doctor_know_them(command, monkeypatch):
     for name in ("PRIVFACE_DATA", "PRIVFACE_MODELS"):
         monkeypatch.delenv(name, raising=False)
     specs = ["bundled:erased", "bundled:gender", "bundled:matcher"]
-    models = json.loads(run("models", "list", "--json")[1])["models"]
+    models = json.loads(command("models", "list", "--json")[1])["models"]
     assert [model["name"] for model in models][:3] == specs
-    code, out, _ = run("models", "verify", *specs, "--json")
+    code, out, _ = command("models", "verify", *specs, "--json")
     rows = json.loads(out)["models"]
     assert (code, [row["model"] for row in rows]) == (0, specs)
-    code, out, _ = run("models", "card", "bundled:erased")
+    code, out, _ = command("models", "card", "bundled:erased")
     assert (code, out.startswith("# Model card: bundled:erased\n")) == (0, True)
-    checks = {row["name"]: row for row in json.loads(run("doctor", "--json")[1])["checks"]}
+    checks = {row["name"]: row for row in json.loads(command("doctor", "--json")[1])["checks"]}
     assert [checks[spec]["state"] for spec in specs] == ["ok"] * 3
 
 
-def test_doctor_and_protect_say_that_a_file_is_damaged(
-    run: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_and_protect_say_that_a_file_is_damaged(command, photos, tmp_path, monkeypatch):
     shutil.copytree(bundled._ROOT, tmp_path / "weights")
     monkeypatch.setattr(bundled, "_ROOT", tmp_path / "weights")
     with (tmp_path / "weights" / "erased" / "model.safetensors").open("ab") as file:
         file.write(b"\0")
-    code, out, _ = run("doctor", "--json")
+    code, out, _ = command("doctor", "--json")
     checks = {row["name"]: row for row in json.loads(out)["checks"]}
     assert code == 1
     assert checks["bundled:erased"]["state"] == "problem"
     assert "Install privface again" in checks["bundled:erased"]["cure"]
     assert checks["bundled:gender"]["state"] == "ok"
-    code, _, err = run("protect", photos, tmp_path / "out")
+    code, _, err = command("protect", photos, tmp_path / "out")
     assert code == 2
     assert "is not what was shipped" in err
     assert not (tmp_path / "out").exists()
     (tmp_path / "weights" / MANIFEST).unlink()
-    checks = {row["name"]: row for row in json.loads(run("doctor", "--json")[1])["checks"]}
+    checks = {row["name"]: row for row in json.loads(command("doctor", "--json")[1])["checks"]}
     assert checks["bundled models"]["state"] == "problem"
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_them(tmp_path: Path) -> None:
+def test_the_wheel_holds_them(tmp_path):
     pytest.importorskip("setuptools", minversion="77", reason="builds the package")
     source = tmp_path / "source"
     shutil.copytree(ROOT / "privface", source / "privface", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copyfile(ROOT / name, source / name)
     build = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
-    done = subprocess.run(
-        [sys.executable, "-c", build, str(tmp_path)], cwd=source, capture_output=True, text=True, check=False
-    )
+    done = started(sys.executable, "-c", build, tmp_path, cwd=source)
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -190,14 +155,9 @@ def test_the_wheel_holds_them(tmp_path: Path) -> None:
 # the command that puts them there -------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bundle", ROOT / "experiments" / "bundle.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def script(experiment: Any) -> ModuleType:
+    return experiment("", "bundle")["bundle"]
 
 
 @pytest.fixture
@@ -228,9 +188,7 @@ def coded(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_one_command_refreshes_weights_hashes_and_cards(
-    script: ModuleType, coded: Path, world: Any, target: Path
-) -> None:
+def test_one_command_refreshes_weights_hashes_and_cards(script, coded, world, target):
     asked = [str(coded), str(world.run / "classifiers" / "0"), "--to", str(target), "--data=erased=drawn"]
     asked += ["--audit", str(AUDIT), "--trained-by", "erased=privface train --out RUN"]
     script.main(asked)
@@ -264,7 +222,7 @@ def test_one_command_refreshes_weights_hashes_and_cards(
     assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
 
 
-def test_sets_and_teachers_are_read_from_the_run(script: ModuleType, coded: Path, tmp_path: Path) -> None:
+def test_sets_and_teachers_are_read_from_the_run(script, coded, tmp_path):
     assert script._learnt_from(coded) == ["learners", "mobilefacenet_a"]
     more = [{"source": "table:faces", "labels": f"faces/{name}.csv"} for name in ("utkface", "extra")]
     config = {"data": {"source": "faces", "labels": "lfw.csv"}, "method_options": {"more_data": more}}
@@ -274,9 +232,7 @@ def test_sets_and_teachers_are_read_from_the_run(script: ModuleType, coded: Path
     assert script._learnt_from(tmp_path) == ["lfw", "utkface", "extra", "dlib_resnet"]
 
 
-def test_paths_unknown_data_and_an_audit_of_another_run_are_refused(
-    script: ModuleType, coded: Path, target: Path, world: Any, tmp_path: Path
-) -> None:
+def test_paths_unknown_data_and_an_audit_of_another_run_are_refused(script, coded, target, world, tmp_path):
     gender, options = str(world.run / "classifiers" / "0"), ["--to", str(target), "--data=erased=drawn"]
     with pytest.raises(SystemExit, match="names a place on a machine: 'privface train --out /somewhere'"):
         script.main([str(coded), gender, *options, "--trained-by", "erased=privface train --out /somewhere"])

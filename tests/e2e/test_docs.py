@@ -3,49 +3,38 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import os
 import re
 import runpy
 import shlex
 import shutil
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
 from xml.etree import ElementTree as ET
 
 import pytest
 import shellingham
 import typer
-import yaml
 
 from privface.audit import auditor
 from privface.cli.main import app
 from privface.data import generate_faces, write_faces
 from privface.models import CompactResNet, Protector, SemiAdversarialAutoencoder, save_network
 from privface.protect import protect_folder
+from tests.e2e.conftest import started
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 ELSEWHERE = {
-    "erasers.md": "tests/e2e/test_readme.py",
     "integrations.md": "tests/e2e/test_integrations.py",
     "methods.md": "tests/models/test_san2018.py",
 }
 """Pages whose Python another test runs."""
 
-NOT_RUN: dict[str, int] = {}
-"""Blocks that cannot run, by page; each is marked there by ``<!-- not run: REASON -->`` in the line above it."""
-
-BLOCK = re.compile(
-    r"^(?:<!-- not run: (?P<reason>.+) -->\n)?```(?P<language>\w*)(?P<info>[^\n]*)\n(?P<code>.*?)^```",
-    re.MULTILINE | re.DOTALL,
-)
+BLOCK = re.compile(r"^```(?P<language>\w*)(?P<info>[^\n]*)\n(?P<code>.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def name_of(page: Path) -> str:
@@ -86,15 +75,13 @@ def world(tmp_path_factory: pytest.TempPathFactory, own_photos: Callable[..., No
 @pytest.mark.parametrize(
     "page", [page for page in WITH_PYTHON if name_of(page) not in ELSEWHERE], ids=name_of
 )
-def test_the_python_of_a_page_runs_from_top_to_bottom(
-    page: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
-) -> None:
+def test_the_python_of_a_page_runs_from_top_to_bottom(page, world, tmp_path, monkeypatch, one_thread):
     """As a script, but in this process: a fresh one would spend most of its time on loading torch."""
     place = tmp_path / "place"
     shutil.copytree(world, place)
     code = []
     for block in blocks(page):
-        if block["language"] != "python" or block["reason"]:
+        if block["language"] != "python":
             continue
         title = re.fullmatch(r'\s*title="([\w.]+)"', block["info"])
         if title:  # a file that the reader is to write
@@ -117,13 +104,7 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(
                     del sys.modules[name]
 
 
-def test_no_more_blocks_are_left_out_than_are_listed() -> None:
-    marked = {
-        name_of(page): sum(block["reason"] is not None for block in blocks(page))
-        for page in PAGES
-        if any(block["reason"] for block in blocks(page))
-    }
-    assert marked == NOT_RUN
+def test_what_is_run_elsewhere_is_run_there():
     assert set(ELSEWHERE) <= {name_of(page) for page in WITH_PYTHON}
     for page, test in ELSEWHERE.items():
         assert page in (ROOT / test).read_text(encoding="utf-8"), f"{test} no longer runs {page}"
@@ -159,9 +140,7 @@ WITH_COMMANDS = [page for page in PAGES if commands(page)]
 
 
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=name_of)
-def test_every_command_of_a_page_is_understood(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_command_of_a_page_is_understood(page, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))  # --install-completion writes there
     shell = ("bash", "/bin/bash")  # whatever started the tests
     monkeypatch.setattr(shellingham, "detect_shell", lambda *_: shell)
@@ -175,7 +154,7 @@ def test_every_command_of_a_page_is_understood(
             pytest.fail(f"{name_of(page)}: {line}\n{getattr(error, 'message', error)}")
 
 
-def test_a_command_that_does_not_exist_is_not_understood() -> None:
+def test_a_command_that_does_not_exist_is_not_understood():
     assert len(WITH_COMMANDS) > 8
     parse("privface audit --original a --protected b --fail-if 'leakage>0.60'")
     for line in ("privface protect a b --modell c", "privface erase fit", "privface unmask a"):
@@ -204,21 +183,15 @@ class _Fetched(HTMLParser):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(place)],
-        cwd=ROOT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-    )
+    build = ("mkdocs", "build", "--strict", "--site-dir", place)
+    variables = {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
+    done = started(sys.executable, "-m", *build, cwd=ROOT, **variables)
     assert done.returncode == 0, done.stderr
     return place
 
 
 @pytest.mark.slow
-def test_the_site_builds_and_fetches_nothing_from_elsewhere(site: Path) -> None:
+def test_the_site_builds_and_fetches_nothing_from_elsewhere(site):
     pages = list(site.rglob("*.html"))
     assert len(pages) > 35
     for page in pages:
@@ -251,7 +224,7 @@ ROOMS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("room", ROOMS)
-def test_the_reference_holds_every_public_name_and_no_other(site: Path, room: str) -> None:
+def test_the_reference_holds_every_public_name_and_no_other(site, room):
     page = (site / "api" / f"{room}.html").read_text(encoding="utf-8")
     names = set(re.findall(rf'id="privface\.{room}\.(\w+)"', page))
     module = importlib.import_module(f"privface.{room}")
@@ -262,28 +235,13 @@ def test_the_reference_holds_every_public_name_and_no_other(site: Path, room: st
     assert not re.search(r":(class|func|meth|data|attr):`", page)
 
 
-def test_the_table_on_the_first_page_is_the_readme_s() -> None:
+def test_the_table_on_the_first_page_is_the_readme_s():
     table = re.search(r"^\| protection \|.*?(?=\n\n)", (DOCS / "index.md").read_text("utf-8"), re.M | re.S)
     assert table is not None
     assert table.group() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_every_page_has_a_place_in_the_navigation() -> None:
-    text = re.sub(r"!!python\S+", "", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
-
-    def files(entry: object) -> list[str]:
-        if isinstance(entry, str):
-            return [entry]
-        parts = entry.values() if isinstance(entry, dict) else entry
-        return [file for part in parts for file in files(part)]
-
-    named = files(yaml.safe_load(text)["nav"])
-    assert len(named) == len(set(named))
-    outside = {page for page in named if page.startswith("project/")}
-    assert set(named) - outside == {name_of(page) for page in PAGES}
-
-
-def test_links_of_pages_lead_somewhere_on_a_code_host_too() -> None:
+def test_links_of_pages_lead_somewhere_on_a_code_host_too():
     for page in [*PAGES, *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY"))]:
         text = BLOCK.sub("", page.read_text(encoding="utf-8"))
         for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", text):
@@ -298,18 +256,9 @@ def test_links_of_pages_lead_somewhere_on_a_code_host_too() -> None:
 # figures --------------------------------------------------------------------------------------------------
 
 
-def load_drawing() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_figures_draw", DOCS / "figures" / "draw.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.slow
-def test_the_figures_can_be_drawn_again(tmp_path: Path) -> None:
-    load_drawing().main(tmp_path)
+def test_the_figures_can_be_drawn_again(tmp_path):
+    runpy.run_path(str(DOCS / "figures" / "draw.py"))["main"](tmp_path)
     drawn = {file.name for file in tmp_path.iterdir()}
     kept = {file.name for file in (DOCS / "figures").glob("*.svg")}
     assert drawn == kept

@@ -1,11 +1,9 @@
-"""Experiment 03: its rows can be trained, and its tables say what the audits say, no more."""
+"""Experiment 03: its rows can be trained, and its worst attackers are the right ones; test_readme.py holds its tables to its audits."""
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,116 +11,16 @@ from typing import Any
 import pytest
 import yaml
 
-from privface.audit.result import SCHEMA
 from privface.config import check_settings
 from privface.errors import ConfigError
 from privface.models import variant
 from privface.pipeline.methods import find_method
 from privface.records import Measured
 
-FOLDER = Path(__file__).parents[2] / "experiments" / "03_san_family"
-NAMES = ("rows", "tables", "plot", "making", "methods")
-
 
 @pytest.fixture
-def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
-    """The experiment's files, imported as its script does."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    monkeypatch.setattr(sys, "path", list(sys.path))  # one of them adds the folder of experiment 02
-    yield {name: importlib.import_module(name) for name in NAMES}
-    for name in NAMES:
-        sys.modules.pop(name, None)
-
-
-# made-up audits -------------------------------------------------------------------------------------------
-
-
-def figure(value: float | None, half: float = 0.02) -> dict[str, Any]:
-    if value is None:
-        return {"value": None, "low": None, "high": None, "n": 0, "reason": "no reason given"}
-    ends = (float(f"{end:.6g}") for end in (value - half, value + half))  # as an audit writes them
-    return {"value": value, **dict(zip(("low", "high"), ends, strict=True)), "n": 100}
-
-
-def reading(probe: str, kind: str, where: str, auc: float, accuracy: float, **other: Any) -> dict[str, Any]:
-    row = {
-        "probe": probe,
-        "kind": kind,
-        "input": where,
-        "seen": False,
-        "original_auc": figure(0.95),
-        "auc": figure(auc),
-        "leakage": figure(max(auc, 1 - auc)),
-        "balanced_accuracy": figure(accuracy),
-        "eer": figure(1 - auc),
-        "bits": figure(0.1),
-        "measurable": True,
-        "validation_leakage": max(auc, 1 - auc),
-    }
-    return {**row, **other}
-
-
-def audit(
-    *,
-    image: float = 0.68,
-    embedding: float = 0.78,
-    tmr: float = 0.95,
-    leakage: float = 0.80,
-    readings: list[dict[str, Any]] | None = None,
-    image_recoverers: tuple[str, ...] = ("denoiser",),
-) -> dict[str, Any]:
-    """A small audit in the form of ``audit.json``: O-O 0.98, P-O as P-P, unseen frozen probe near chance."""
-    matching = [
-        {
-            "matcher": f"onnx:matcher_mobilefacenet_{letter}",
-            "seen": letter == "a",
-            "mode": mode,
-            "impostors": impostors,
-            "tmr": {"0.01": figure(value if letter == "b" else 0.5), "0.001": figure(0.1)},
-            **{key: figure(0.5) for key in ("eer", "auc", "d_prime", "fte")},
-        }
-        for letter in "ab"
-        for mode, value in (("O-O", 0.98), ("P-P", tmr), ("P-O", tmr))
-        for impostors in ("all", "same-gender")
-    ]
-    rows = readings or [
-        reading("onnx:gender_tinyxception", "frozen", "image", 0.52, 0.5),
-        reading("cnn", "retrained", "image", image + 0.05, image),
-        reading("recover+cnn", "recovered", "image", image + 0.06, image + 0.01),
-        reading("quadratic", "retrained", "embedding:onnx:matcher_mobilefacenet_b", embedding, embedding),
-    ]
-    worst = {"probe": "cnn", "input": "image", "leakage": figure(leakage)}
-    return {
-        "schema": SCHEMA,
-        "mode": "images",
-        "data": {"original_fingerprint": "same photos"},
-        "provenance": {
-            "seed": 0,
-            "settings": {"image_recoverers": list(image_recoverers), "image_probes": ["pixel-svm", "cnn"]},
-        },
-        "matching": matching,
-        "leakage": rows,
-        "worst_retrained": worst,
-        "worst_upper": worst,
-        "worst_frozen": worst,
-        "illusion_gap": figure(0.05),
-        "frozen_gaps": {"seen": None, "unseen": None},
-        "recovery": [{"gain": figure(0.01)}],
-        "set_attack": [],
-        "cohorts": [{"ratio": figure(1.2)}, {"ratio": {"value": 1.1, "low": None, "high": None, "n": 9}}],
-        "quality": {"psnr": figure(24.0), "ssim": figure(0.8)},
-    }
-
-
-def audits(modules: dict[str, ModuleType], **documents: dict[str, Any] | None) -> list[Any]:
-    make, row = modules["tables"].Audit, modules["rows"].Row
-    return [
-        make(row(name.replace("_", "-"), name, "ready", ours=name.startswith("san"), images="none"), document)
-        for name, document in documents.items()
-    ]
-
-
-# rows and configurations ----------------------------------------------------------------------------------
+def modules(experiment: Callable[..., dict[str, ModuleType]]) -> dict[str, ModuleType]:
+    return experiment("03_san_family", "rows", "tables", "plot", "making")
 
 
 def test_every_configuration_can_be_trained_with_equal_budgets(modules, monkeypatch):
@@ -172,26 +70,32 @@ def test_a_run_with_other_settings_is_not_audited_under_the_row_s_name(modules, 
         making.require_configured(row, places)
 
 
-# tables ---------------------------------------------------------------------------------------------------
+def reading(probe: str, kind: str, accuracy: float, **other: Any) -> dict[str, Any]:
+    figure = {"value": accuracy, "low": None, "high": None}
+    return {
+        "probe": probe,
+        "kind": kind,
+        "input": "image",
+        "balanced_accuracy": figure,
+        "measurable": True,
+        **other,
+    }
 
 
 def test_the_worst_attacker_is_chosen_on_validation_people_among_those_that_count(modules):
     rows = [
-        reading("a", "retrained", "image", 0.9, 0.85, validation_leakage=0.7),
-        reading("b", "retrained", "image", 0.8, 0.75, validation_leakage=0.8),
-        reading("c", "recovered", "image", 0.7, 0.65, validation_leakage=0.9),
-        reading("d", "retrained", "image", 0.99, 0.98, validation_leakage=0.99, measurable=False),
-        reading("e", "retrained", "image", 0.99, 0.98, validation_leakage=None),
-        reading("f", "frozen", "image", 0.99, 0.98, validation_leakage=0.99),
+        reading("a", "retrained", 0.85, validation_leakage=0.7),
+        reading("b", "retrained", 0.75, validation_leakage=0.8),
+        reading("c", "recovered", 0.65, validation_leakage=0.9),
+        reading("d", "retrained", 0.98, validation_leakage=0.99, measurable=False),
+        reading("e", "retrained", 0.98, validation_leakage=None),
+        reading("f", "frozen", 0.99, validation_leakage=0.99),
     ]
-    (found,) = audits(modules, san=audit(readings=rows))
+    found = modules["tables"].Audit(None, {"leakage": rows})
     assert found.worst("image")["probe"] == "c"
     assert found.worst("image", ("retrained",))["probe"] == "b"
     assert found.worst("embedding") is None
     assert found.highest("image").value == 0.98  # with hindsight, e
-
-
-# aims -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -213,47 +117,15 @@ def test_an_aim_is_reached_or_missed_by_so_much(modules, value, low, high, limit
     assert modules["tables"].verdict(Measured(value, low, high), limits) == said
 
 
-# who dominates --------------------------------------------------------------------------------------------
-
-
-def test_dominance_counts_the_points_of_others(modules):
-    found = audits(
-        modules,
-        none=audit(image=0.95, tmr=0.98),
-        worse=audit(image=0.90, embedding=0.5, tmr=0.50),
-        near=audit(image=0.685, tmr=0.95),
-        same=audit(),
-        private=audit(image=0.55, tmr=0.10),
-        better=audit(image=0.60, tmr=0.97),
-        missing=None,
-        san=audit(),
-    )
-    image = modules["tables"].dominance(found)["balanced accuracy of the worst attacker on images"]
-    assert (image.points, image.dominated, image.clearly, image.tied, image.above) == (5, 2, 1, 1, 1)
-    assert image.names == ("worse", "near")
-
-
-def test_all_settings_of_ours_are_one_method(modules):
-    found = audits(modules, a=audit(image=0.9, tmr=0.9), b=audit(image=0.6, tmr=0.5),
-                   san_low=audit(image=0.58, tmr=0.6), san=audit(image=0.8, tmr=0.95))  # fmt: skip
-    image = modules["tables"].dominance(found)["balanced accuracy of the worst attacker on images"]
-    assert (image.points, image.dominated) == (2, 2)  # each by another one of ours
-
-
-# tables and picture ---------------------------------------------------------------------------------------
-
-
-def test_tables_and_picture_show_what_was_audited_and_nothing_else(modules, tmp_path):
-    tables = modules["tables"]
-    found = audits(modules, none=audit(image=0.95, tmr=0.98), san=audit(), fgsm=None)
-    lines = tables.tables(found).splitlines()
-    assert sum(line.startswith("| san |") for line in lines) == 3
-    assert not any(line.startswith("| fgsm |") for line in lines)
-    assert "fgsm" in lines[-1]
-    assert "reached" in tables.targets("san", found)
-    missing = tables.targets("fgsm", found)
+def test_what_was_not_audited_has_no_verdict(modules, monkeypatch):
+    monkeypatch.setattr(modules["rows"].Row, "document", lambda _: None)
+    missing = modules["tables"].targets("fgsm")
     assert "reached" not in missing
     assert "missed" not in missing
-    for name in ("one.png", "two.png"):
-        modules["plot"].draw(tmp_path / name, found)
-    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+def test_the_picture_is_the_same_each_time(modules, tmp_path):
+    one, two = tmp_path / "one.png", tmp_path / "two.png"
+    for path in (one, two):
+        modules["plot"].draw(path)
+    assert one.read_bytes() == two.read_bytes()

@@ -18,6 +18,7 @@ from privface.models import Protector, load_matcher
 from privface.models.onnx_models import OnnxMatcher, OnnxProtector
 from privface.protect import protect_photo, read_manifest
 from tests.conftest import unit_faces
+from tests.e2e.conftest import started
 
 HEAVY = [
     "torch",
@@ -42,13 +43,7 @@ PathFinder.find_spec = lambda name, *where: None if name.partition(".")[0] in {H
 
 def privface(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """The command line in a process where none of them is installed."""
-    command = [
-        sys.executable,
-        "-c",
-        f"{ABSENT}from privface.cli.main import main; main()",
-        *map(str, arguments),
-    ]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    return started(sys.executable, "-c", f"{ABSENT}from privface.cli.main import main; main()", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +54,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_photo_is_protected_as_with_torch(photos: Path, tmp_path: Path) -> None:
+def test_a_photo_is_protected_as_with_torch(photos, tmp_path):
     done = privface("protect", photos / "eileen.png", tmp_path / "face.png", "--hide", "gender")
     assert done.returncode == 0, done.stderr
     (expected,) = protect_photo((photos / "eileen.png").read_bytes(), Protector.load("bundled:erased"))
@@ -69,9 +64,7 @@ def test_a_photo_is_protected_as_with_torch(photos: Path, tmp_path: Path) -> Non
     assert np.abs(found - wanted).max() <= 1
 
 
-def test_a_folder_and_its_gallery_go_together_with_torch_but_not_half_and_half(
-    photos: Path, tmp_path: Path
-) -> None:
+def test_a_folder_and_its_gallery_go_together_with_torch_but_not_half_and_half(photos, tmp_path):
     out, gallery = tmp_path / "out", tmp_path / "out" / "embeddings.npz"
     job = ["protect", str(photos), str(out), "--embeddings", "bundled:matcher"]
     done = privface(*job)
@@ -89,39 +82,35 @@ def test_a_folder_and_its_gallery_go_together_with_torch_but_not_half_and_half(
     assert "other settings: model" in refused.exception.message
 
 
+ALL = "hint: Install all of privface: pip install 'privface[train]'."
+
+
 @pytest.mark.parametrize(
-    "command",
+    ("command", "said", "cure"),
     [
-        ["train", "--config", "train.yaml", "--out", "run"],
-        ["audit", "--original", "a", "--protected", "b"],
-        ["export", "bundled:erased", "model.onnx"],
-        ["models", "verify", "bundled:gender"],
-        ["protect", "a", "b", "--model", "runs/mine"],
+        ("train --config train.yaml --out run", "This needs ", ALL),
+        ("audit --original a --protected b", "This needs ", ALL),
+        ("export bundled:erased model.onnx", "This needs ", ALL),
+        ("models verify bundled:gender", "This needs ", ALL),
+        ("protect a b --model runs/mine", "This needs ", ALL),
+        (
+            "protect {photos}/eileen.png {out} --code-size 64",
+            "code_size=64: ",
+            "pip install 'privface[train]'",
+        ),
+        ("protect {photos} {out} --to parquet", "", "hint: For Parquet tables: pip install pyarrow."),
     ],
 )
-def test_what_needs_torch_says_so_in_a_sentence(command: list[str]) -> None:
-    done = privface(*command)
+def test_what_needs_more_says_so_in_a_sentence_before_work_begins(photos, tmp_path, command, said, cure):
+    done = privface(*command.format(photos=photos, out=tmp_path / "out").split())
     assert done.returncode == EXIT_USAGE
     error, hint = done.stderr.splitlines()
-    assert error.startswith("error: This needs ")
-    assert hint == "hint: Install all of privface: pip install 'privface[train]'."
+    assert error.startswith(f"error: {said}")
+    assert cure in hint
+    assert not [*tmp_path.rglob("protected-*")]
 
 
-def test_parquet_needs_pyarrow_and_says_so_before_work_begins(photos: Path, tmp_path: Path) -> None:
-    done = privface("protect", photos, tmp_path / "out", "--to", "parquet")
-    assert done.returncode == EXIT_USAGE
-    assert done.stderr.splitlines()[-1] == "hint: For Parquet tables: pip install pyarrow."
-    assert not [*(tmp_path / "out").glob("protected-*")]
-
-
-def test_other_choices_of_the_bundled_model_need_torch(photos: Path, tmp_path: Path) -> None:
-    done = privface("protect", photos / "eileen.png", tmp_path / "face.png", "--code-size", "64")
-    assert done.returncode == EXIT_USAGE
-    assert "code_size=64: " in done.stderr
-    assert "pip install 'privface[train]'" in done.stderr
-
-
-def test_what_needs_none_of_it_works() -> None:
+def test_what_needs_none_of_it_works():
     for command in (["--help"], ["models", "list"], ["models", "card", "bundled:erased"], ["doctor"]):
         done = privface(*command)
         assert done.returncode == 0, done.stderr
@@ -130,17 +119,14 @@ def test_what_needs_none_of_it_works() -> None:
     assert verified.returncode == 0, verified.stderr
 
 
-def test_where_torch_is_installed_it_is_not_loaded_for_nothing() -> None:
+def test_where_torch_is_installed_it_is_not_loaded_for_nothing():
     rooms = "cli.main, protect, faces, images, sessions, models.bundled, models.inventory, models.onnx_models, cli.doctor, pipeline.search"
     imports = "; ".join(f"import privface.{room}" for room in rooms.split(", "))
     code = f"import sys; {imports}; print([name for name in {[*HEAVY, 'facenet_pytorch']} if name in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
-    )
-    assert done.stdout == "[]\n"
+    assert started(sys.executable, "-c", code).stdout == "[]\n"
 
 
-def test_the_graphs_give_what_torch_gives() -> None:
+def test_the_graphs_give_what_torch_gives():
     faces = unit_faces(6, size=112)
     ours, theirs = OnnxProtector.load("bundled:erased"), Protector.load("bundled:erased")
     np.testing.assert_allclose(ours(faces), theirs(faces), atol=1e-4)

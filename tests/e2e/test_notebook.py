@@ -21,9 +21,7 @@ SMALLER = {
 
 
 @pytest.mark.slow
-def test_the_notebook_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], one_thread: None
-) -> None:
+def test_the_notebook_runs(tmp_path, monkeypatch, capsys, one_thread):
     """In this process: a kernel of Jupyter's own would prove that Jupyter works, and load torch once more."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(NOTEBOOK.parent)
@@ -43,7 +41,7 @@ def test_the_notebook_runs(
     assert "LEACE" in said
 
 
-def test_no_output_is_kept() -> None:
+def test_no_output_is_kept():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
     for cell in notebook.cells:

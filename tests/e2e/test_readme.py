@@ -6,10 +6,10 @@ import os
 import re
 import runpy
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,8 +17,7 @@ import yaml
 from pydantic import BaseModel
 
 from privface.audit import AuditResult
-from privface.cli import main as entry
-from privface.cli.show import EXIT_BUG, EXIT_GATE, EXIT_SOME_FAILED, EXIT_STOPPED, EXIT_USAGE, Console
+from privface.cli.show import EXIT_BUG, EXIT_GATE, EXIT_SOME_FAILED, EXIT_STOPPED, EXIT_USAGE
 from privface.config import (
     AutoencoderSettings,
     ClassifierSettings,
@@ -28,6 +27,7 @@ from privface.config import (
 )
 from privface.erasers import METHODS
 from privface.protect import read_manifest
+from tests.e2e.conftest import started
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -69,42 +69,27 @@ def place(tmp_path_factory: pytest.TempPathFactory, own_photos: Callable[..., No
     return place
 
 
-def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.run(
-        ["bash", "-c", command],
-        cwd=folder,
-        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-    )
-
-
 @pytest.fixture
-def exit_code(
-    place: Path, monkeypatch: pytest.MonkeyPatch, one_registry: None
-) -> Iterator[Callable[[str], int]]:
+def exit_code(place: Path, monkeypatch: pytest.MonkeyPatch, one_registry: None, command: Any) -> Any:
     """Runs a line and gives its exit code; most in this process, which loads torch once for all of them."""
     monkeypatch.chdir(place)
 
     def call(line: str) -> int:
         if line.startswith(BY_THE_SHELL):
-            done = run(line, place)
-            sys.stdout.write(done.stdout + done.stderr)
-            return done.returncode
-        monkeypatch.setattr(sys, "argv", shlex.split(line.removesuffix(" || true")))
-        with pytest.raises(SystemExit) as stop:
-            sys.exit(entry.main())
-        return 0 if line.endswith(" || true") else int(stop.value.code or 0)
+            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+            done = started("bash", "-c", line, cwd=place, PATH=path)
+            code, said = done.returncode, done.stdout + done.stderr
+        else:
+            code, *parts = command(*shlex.split(line.removesuffix(" || true"))[1:])
+            code, said = 0 if line.endswith(" || true") else code, "".join(parts)
+        sys.stdout.write(said)  # shown where a line fails
+        return code
 
-    yield call
-    Console.start(debug=False, quiet=False)
+    return call
 
 
 @pytest.mark.slow
-def test_every_command_for_own_photos_runs_in_order(place: Path, exit_code: Callable[[str], int]) -> None:
+def test_every_command_for_own_photos_runs_in_order(place, exit_code):
     ours = [line for line in commands() if line.startswith("privface")]
     told = {"train", "protect", "match", "audit", "embed", "erase", "export", "models", "doctor"}
     assert {line.split()[1] for line in ours} >= told
@@ -113,9 +98,7 @@ def test_every_command_for_own_photos_runs_in_order(place: Path, exit_code: Call
         allowed = {0}
         if "--fail-if" in line:
             allowed = {0, EXIT_GATE}
-        elif line.startswith(
-            tuple(f"privface {word}" for word in ("protect", "embed", "erase apply", "match"))
-        ):
+        elif re.match("privface (protect|embed|erase apply|match)", line):
             # a detector need not take every drawing for a face, and what has no embedding stays empty
             allowed = {0, EXIT_SOME_FAILED}
         assert exit_code(f"{line} {more}".strip()) in allowed, line
@@ -132,23 +115,12 @@ def test_every_command_for_own_photos_runs_in_order(place: Path, exit_code: Call
     assert len(pd.read_parquet(place / "embeddings.parquet")) == 2 * PEOPLE
 
     for code in blocks("python"):  # needs the run that the commands have made
-        done = run(
-            f"cat <<'END' > block.py\n{code}\nprint(protected.shape)\nEND\n{sys.executable} block.py", place
-        )
+        done = started(sys.executable, "-c", f"{code}\nprint(protected.shape)", cwd=place)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("(1, 3, ")
 
 
-def test_the_python_of_the_page_on_erasers_runs(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "erasers.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    (tmp_path / "block.py").write_text(f"{code}\nprint(erased.shape)\n", encoding="utf-8")
-    done = run(f"{sys.executable} block.py", tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "(500, 64)\n"
-
-
-def test_the_page_on_erasers_names_every_method_and_its_promise() -> None:
+def test_the_page_on_erasers_names_every_method_and_its_promise():
     page = (ROOT / "docs" / "erasers.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     for name, kind in METHODS.items():
@@ -156,16 +128,16 @@ def test_the_page_on_erasers_names_every_method_and_its_promise() -> None:
         assert kind.promise.kind in row, name
 
 
-def test_no_command_of_the_readme_is_left_out() -> None:
+def test_no_command_of_the_readme_is_left_out():
     assert all(line.startswith(("privface ", "make ")) for line in commands())
 
 
-def test_the_exit_codes_are_the_ones_of_the_command_line() -> None:
+def test_the_exit_codes_are_the_ones_of_the_command_line():
     expected = {0, EXIT_SOME_FAILED, EXIT_USAGE, EXIT_GATE, EXIT_BUG, EXIT_STOPPED}
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", COMMAND_LINE, re.MULTILINE)} == expected
 
 
-def test_every_variable_and_every_command_with_json_is_on_the_page_of_the_command_line() -> None:
+def test_every_variable_and_every_command_with_json_is_on_the_page_of_the_command_line():
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "privface").rglob("*.py")]
     variables = {name for text in sources for name in re.findall(r"PRIVFACE_[A-Z]+", text)}
     variables.discard("PRIVFACE_COMPLETE")
@@ -185,7 +157,7 @@ def leaves(model: type[BaseModel]) -> Iterator[tuple[str, object]]:
                 yield from leaves(kind)
 
 
-def test_every_setting_is_explained() -> None:
+def test_every_setting_is_explained():
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     names = [name for name, _ in leaves(TrainSettings)]
     assert len(names) > 50
@@ -201,7 +173,7 @@ def test_every_setting_is_explained() -> None:
         ("loop", LoopOptions),
     ],
 )
-def test_every_explained_default_is_the_true_one(title: str, settings: type[BaseModel]) -> None:
+def test_every_explained_default_is_the_true_one(title, settings):
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     section = text.split(f"### `{title}`")[1].split("\n#")[0]
     told = dict(re.findall(r"^\| `(\w+)` \| `?([^|`]*)`? \|", section, re.MULTILINE))
@@ -216,7 +188,7 @@ def test_every_explained_default_is_the_true_one(title: str, settings: type[Base
             assert yaml.safe_load(told[name]) == default, name
 
 
-def test_the_configuration_in_the_documents_is_valid() -> None:
+def test_the_configuration_in_the_documents_is_valid():
     pages = ("README.md", "docs/training.md")
     found = [
         content
@@ -229,13 +201,6 @@ def test_the_configuration_in_the_documents_is_valid() -> None:
         TrainSettings.model_validate(content)
 
 
-def forget_experiments() -> None:
-    """Experiments name their files alike."""
-    for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", "")).startswith(str(ROOT / "experiments")):
-            del sys.modules[name]
-
-
 @pytest.mark.parametrize(
     ("script", "option", "page", "least"),
     [
@@ -243,22 +208,22 @@ def forget_experiments() -> None:
         ("02_illusion_gap/run.py", "--table", "experiments/README.md", 12),
         ("03_san_family/run.py", "table", "experiments/README.md", 30),
         ("03_san_family/run.py", "targets", "experiments/README.md", 17),
+        ("03_san_family/run.py", "dominates", "experiments/README.md", 4),
         ("04_erasers/run.py", "--summary", "docs/erasers.md", 8),
         ("04_erasers/run.py", "--table", "experiments/README.md", 8),
         ("04_erasers/run.py", "--transfer", "experiments/README.md", 8),
+        ("06_erased_code/run.py", "table", "experiments/README.md", 56),
         ("07_attributes/run.py", "table", "experiments/07_attributes/NOTES.md", 7),
         ("07_attributes/run.py", "codes", "experiments/07_attributes/NOTES.md", 12),
         ("08_which_code/run.py", "table", "experiments/08_which_code/NOTES.md", 29),
         ("family.py", None, "experiments/README.md", 12),
     ],
 )
-def test_tables_are_those_of_the_results(script, option, page, least, monkeypatch, capsys):
+def test_tables_are_those_of_the_results(script, option, page, least, experiment, monkeypatch, capsys):
     path = ROOT / "experiments" / script
     monkeypatch.setattr(sys, "argv", [str(path), *([option] if option else [])])
-    monkeypatch.setattr(sys, "path", [str(path.parent), *sys.path])  # the script may add to it
-    forget_experiments()
+    experiment(str(path.parent))
     runpy.run_path(str(path), run_name="__main__")
-    forget_experiments()
     printed = capsys.readouterr().out
     assert printed.count("|\n") >= least
     assert printed.strip() in (ROOT / page).read_text(encoding="utf-8")

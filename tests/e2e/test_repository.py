@@ -12,7 +12,7 @@ import privface
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_citation_says_what_the_package_says() -> None:
+def test_the_citation_says_what_the_package_says():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert cited["cff-version"] == "1.2.0"
@@ -22,17 +22,9 @@ def test_the_citation_says_what_the_package_says() -> None:
     assert cited["license"] == project["license"]
     assert cited["authors"] == project["authors"] == [{"name": "The privface authors"}]
     assert set(cited["keywords"]) == set(project["keywords"])
-    (paper,) = cited["references"]
-    assert {"type", "title", "authors"} <= paper.keys()
-    assert [author["family-names"] for author in paper["authors"]] == [
-        "Mirjalili",
-        "Raschka",
-        "Namboodiri",
-        "Ross",
-    ]
-    assert paper["identifiers"][0]["value"] == "arXiv:1712.00321"
+    assert cited["references"][0]["identifiers"][0]["value"] == "arXiv:1712.00321"
 
 
-def test_the_supported_version_is_the_one_of_the_package() -> None:
+def test_the_supported_version_is_the_one_of_the_package():
     policy = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
     assert f"| {'.'.join(privface.__version__.split('.')[:2])} and the main branch | yes |" in policy
