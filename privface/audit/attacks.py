@@ -113,26 +113,14 @@ class Attacks:
         train, val, rest = both & people.train, both & people.val, both & ~people.train
 
         def compute() -> dict[str, NDArray[Any]]:
-            recoverer_ = self._watched(recoverer, f"learn to recover {view.source}")
-            fitted = recoverer_.fit(
-                view.protected[train],
-                view.original[train],
-                names[train],
-                view.protected[val],
-                view.original[val],
-                seed=self._seed,
-            )
+            pairs = (view.protected[train], view.original[train], names[train])
+            judges = (view.protected[val], view.original[val])
+            watched = self._watched(recoverer, f"learn to recover {view.source}")
+            fitted = watched.fit(*pairs, *judges, seed=self._seed)
             return {"train": fitted.training, "rest": fitted.recover(view.protected[rest])}
 
-        key = (
-            *_key(recoverer),
-            self._seed,
-            view.original[train | val],
-            view.protected[both],
-            names[train],
-            train,
-            val,
-        )
+        sides = (view.original[train | val], view.protected[both])
+        key = (*_key(recoverer), self._seed, *sides, names[train], train, val)
         parts = self._cache.arrays(key, compute)
         back = np.zeros_like(view.original)
         back[train], back[rest] = parts["train"], parts["rest"]
@@ -161,18 +149,12 @@ class Attacks:
             )
             known, rest = len(np.unique(subjects.identities[train | val])), people.test & ~np.isnan(scores)
             victims = (scores[rest], subjects.genders[rest], subjects.identities[rest])
-            rows.append(
-                {
-                    "probe": probe.name,
-                    "input": view.source,
-                    "people": known,
-                    "photos": int((train | val).sum()),
-                    "leakage": measure_leakage(*victims, self._params),
-                }
-            )
+            row = {"probe": probe.name, "input": view.source, "people": known}
+            leak = measure_leakage(*victims, self._params)
+            rows.append({**row, "photos": int((train | val).sum()), "leakage": leak})
             curve.append((known, scores))
         exponent, later = learning_curve(curve, subjects, people.test, self._params)
-        last = {key: rows[-1][key] for key in ("probe", "input", "people", "leakage")}
+        last = {key: value for key, value in rows[-1].items() if key != "photos"}
         return rows, [{**last, "ten_times": later, "exponent": exponent}]
 
     def _some_people(self, rows: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
@@ -206,8 +188,9 @@ class Attacks:
     ) -> FittedProbe:
         """The probe trained on ``features`` of the attacker's people, to score more than one set of images."""
         train, val = ok & self._people.train, ok & self._people.val
-        more = _originals(probe, features, view.original, train)
-        return self._fit(probe, features, train, val, title, more)
+        return self._fit(
+            probe, features, train, val, title, _originals(probe, features, view.original, train)
+        )
 
     def scored(self, fitted: FittedProbe, features: NDArray[Any], ok: NDArray[np.bool_]) -> Scores:
         """Scores ``(N,)`` of all but the attacker's own people; NaN where there are none."""
@@ -225,16 +208,9 @@ class Attacks:
         title: str,
         more: Mapping[str, NDArray[Any]],
     ) -> FittedProbe:
-        subjects = self._subjects
-        fitted: FittedProbe = self._watched(probe, title).fit(
-            features[train],
-            subjects.genders[train],
-            subjects.identities[train],
-            features[val],
-            subjects.genders[val],
-            seed=self._seed,
-            **more,
-        )
+        genders, names = self._subjects.genders, self._subjects.identities
+        known = (features[train], genders[train], names[train], features[val], genders[val])
+        fitted: FittedProbe = self._watched(probe, title).fit(*known, seed=self._seed, **more)
         return fitted
 
     def _attack(

@@ -208,9 +208,8 @@ def _macro_auc(
 
 
 def _mean_auc(scores: NDArray[np.float64], codes: NDArray[np.int64]) -> float:
-    return float(
-        np.mean([auc(*by_label(s, (codes == code).astype(np.int64))) for code, s in enumerate(scores.T)])
-    )
+    sides = [by_label(column, (codes == code).astype(np.int64)) for code, column in enumerate(scores.T)]
+    return float(np.mean([auc(*side) for side in sides]))
 
 
 def _normalised(figure: Measured, chance: float) -> Measured:
@@ -245,11 +244,9 @@ def _line(row: Mapping[str, Any]) -> Line:
     chance = row.get("chance")
     guess = f"{chance:.2f}" if isinstance(chance, float) else "unknown"
     figures = [row.get(key) for key in ("original", "protected", "highest", "normalised", "auc")]
-    return (
-        f"{row.get('attribute')}, worst {medium}",
-        f"{row.get('probe')} on {row.get('input')}; {len(row.get('classes') or ())} classes, a guess: {guess}",
-        figures,
-    )
+    name = f"{row.get('attribute')}, worst {medium}"
+    classes = f"{len(row.get('classes') or ())} classes, a guess: {guess}"
+    return name, f"{row.get('probe')} on {row.get('input')}; {classes}", figures
 
 
 PART: Final = Part(

@@ -6,7 +6,7 @@ one draw alone would call the difference privacy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -51,9 +51,8 @@ class Averaging:
 
     def of(self, available: int) -> tuple[int, ...]:
         """The counts that can be taken where so many draws are there; their own number where that is below the largest."""
-        return tuple(
-            sorted({1, min(available, max(self.counts)), *(c for c in self.counts if c <= available)})
-        )
+        within = {count for count in self.counts if count <= available}
+        return tuple(sorted({1, min(available, max(self.counts))} | within))
 
 
 class _Sums:
@@ -94,14 +93,13 @@ class _Sums:
         for matcher in self._context.settings.matchers:
             source = f"embedding:{matcher.name}"
             found = self._context.embed(matcher, images, self._ok, "draw").astype(np.float64)
-            self._embeddings[source] = self._embeddings.get(source, np.zeros_like(found)) + found
-        for name, fitted in self._fitted.items():
-            self._add_scores(("retrained", name), self._attacks.scored(fitted, images, self._ok))
-        for reading, frozen in self._frozen:
-            self._add_scores(("frozen", reading.probe), self._read(frozen, images))
-
-    def _add_scores(self, key: tuple[str, str], scores: Scores) -> None:
-        self._scores[key] = self._scores.get(key, np.zeros_like(scores)) + scores
+            self._embeddings[source] = self._embeddings.get(source, 0.0) + found
+        scored = {
+            ("retrained", n): self._attacks.scored(f, images, self._ok) for n, f in self._fitted.items()
+        }
+        scored |= {("frozen", r.probe): self._read(frozen, images) for r, frozen in self._frozen}
+        for key, scores in scored.items():
+            self._scores[key] = self._scores.get(key, 0.0) + scores
 
     def averages(self, count: int) -> list[tuple[Combined, Reading, Scores]]:
         """Scores of every attacker after ``count`` draws, with the plain reading of the same attacker."""
@@ -115,50 +113,20 @@ class _Sums:
             if view.medium == "embedding":
                 template = (self._embeddings[view.source] / count).astype(np.float32)
                 ok = self._ok & np.isfinite(template).all(axis=1)
-                found.append(
-                    ("embeddings", reading, self._attacks.scores_of(probe, view, template, ok, title=title))
-                )
+                scores = self._attacks.scores_of(probe, view, template, ok, title=title)
+                found.append(("embeddings", reading, scores))
                 continue
-            scores = self._scores["retrained", probe.name] / count
-            # one draw is its own average: the same probe on the same images
-            alone = (
-                scores if count == 1 else self._attacks.scores_of(probe, view, mean, self._ok, title=title)
-            )
-            found.append(("pixels", reading, alone))
-            found.append(("scores", reading, scores))
+            scores = alone = self._scores["retrained", probe.name] / count
+            if count > 1:  # one draw is its own average: the same probe on the same images
+                alone = self._attacks.scores_of(probe, view, mean, self._ok, title=title)
+            found += [("pixels", reading, alone), ("scores", reading, scores)]
         return found
 
 
-def _checked(images: Images, like: Images, number: int) -> Images:
-    if images.shape != like.shape or images.dtype != like.dtype:
-        raise AuditError(
-            f"Draw {number} is {images.dtype} {images.shape}; the first is {like.dtype} {like.shape}.",
-            hint="Give draws of the same photos, aligned to the same size.",
-        )
-    return images
-
-
 def _row(reading: Reading, combined: Combined, draws: int, gain: Measured) -> dict[str, Any]:
-    return {
-        "probe": reading.probe,
-        "kind": reading.kind,
-        "input": reading.source,
-        "combined": combined,
-        "draws": draws,
-        "leakage": reading.leakage,
-        "balanced_accuracy": reading.balanced_accuracy,
-        "validation_leakage": reading.val_leakage,
-        "gain": gain,
-        "measurable": reading.measurable,
-        "reason": reading.reason,
-    }
-
-
-def _undefined(reading: Reading, draws: int, reason: str) -> dict[str, Any]:
-    none = Measured.undefined(reason)
-    combined: Combined = "pixels" if reading.source == "image" else "embeddings"
-    row = _row(reading, combined, draws, none)
-    return {**row, "leakage": none, "balanced_accuracy": none, "measurable": False, "reason": reason}
+    left_out = {"seen", "original_auc", "auc", "eer", "bits", "setting"}
+    row = {key: value for key, value in reading.row().items() if key not in left_out}
+    return {**row, "combined": combined, "draws": draws, "gain": gain}
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -175,14 +143,25 @@ def run(context: Context) -> dict[str, Any]:
         return {}
     draws, counts = data.draws, context.settings.averaging.of(data.draws.count)
     ok = data.enrolled_protected if draws.ok is None else data.enrolled_protected & draws.ok
-    sums, lacking = _Sums(context, data, ok), attacks.lacking(ok)
-    if lacking is not None:
+    rows: list[dict[str, Any]] = []
+    sums = _Sums(context, data, ok)
+    if lacking := attacks.lacking(ok):
         reason = f"too few photos enrolled in every draw: no {lacking}"
-        return {"averaging": [_undefined(plain, counts[-1], reason) for plain in sums.plain]}
+        none = Measured.undefined(reason)
+        for plain in sums.plain:
+            combined: Combined = "pixels" if plain.source == "image" else "embeddings"
+            lost = replace(plain, leakage=none, balanced_accuracy=none, measurable=False, reason=reason)
+            rows.append(_row(lost, combined, counts[-1], none))
+        return {"averaging": rows}
     first: dict[tuple[str, str, Combined], Reading] = {}
-    rows = []
     for count in range(1, counts[-1] + 1):
-        sums.add(data.protected if count == 1 else _checked(draws.images(count - 1), data.protected, count))
+        images = data.protected if count == 1 else draws.images(count - 1)
+        if images.shape != data.protected.shape or images.dtype != np.uint8:
+            raise AuditError(
+                f"Draw {count} is {images.dtype} {images.shape}; the first is uint8 {data.protected.shape}.",
+                hint="Give draws of the same photos, aligned to the same size.",
+            )
+        sums.add(images)
         context.report("average draws", count, counts[-1])
         if count not in counts:
             continue
@@ -191,9 +170,6 @@ def run(context: Context) -> dict[str, Any]:
             if plain.original_scores.size:
                 reading = attacks.reading(plain, plain.original_scores, scores)
             one = first.setdefault((reading.probe, reading.source, combined), reading)
-            rows.append(
-                _row(
-                    reading, combined, count, leakage_difference(reading, one, context.whole, context.params)
-                )
-            )
+            gain = leakage_difference(reading, one, context.whole, context.params)
+            rows.append(_row(reading, combined, count, gain))
     return {"averaging": rows}

@@ -35,19 +35,10 @@ def changes(old: AuditResult, new: AuditResult) -> list[dict[str, Any]]:
         )
         if math.isnan(one.value) and math.isnan(other.value):
             continue
-        rows.append(
-            {
-                "figure": name,
-                "old": figure_data(one),
-                "new": figure_data(other),
-                "difference": other.value - one.value,
-                "verdict": _judge(name, one, other),
-            }
-        )
-    order = ["worse", "no longer measurable", "worse, within the intervals"]
-    return sorted(
-        rows, key=lambda row: order.index(row["verdict"]) if row["verdict"] in order else len(order)
-    )
+        row = {"figure": name, "old": figure_data(one), "new": figure_data(other)}
+        rows.append({**row, "difference": other.value - one.value, "verdict": _judge(name, one, other)})
+    order = {"worse": 0, "no longer measurable": 1, "worse, within the intervals": 2}
+    return sorted(rows, key=lambda row: order.get(row["verdict"], len(order)))
 
 
 def _judge(name: str, old: Measured, new: Measured) -> str:
@@ -95,16 +86,12 @@ def trade_off(
                 hint="Audit both methods on the same originals with the same labels.",
             )
         matcher, before, after = _kept_matches(document, matchers)
-        points.append(
-            {
-                "name": name,
-                "leakage": document["worst_retrained"]["leakage"],
-                "tmr": after,
-                "tmr_before": before,
-                "matcher": matcher,
-                "differs": _differences(first, document),
-            }
-        )
+        point = {
+            "name": name,
+            "leakage": document["worst_retrained"]["leakage"],
+            "differs": _differences(first, document),
+        }
+        points.append({**point, "tmr": after, "tmr_before": before, "matcher": matcher})
     for point in points:
         point["dominated_by"] = next((o["name"] for o in points if _dominates(o, point)), None)
     return points

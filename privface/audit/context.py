@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,8 +95,7 @@ class Context:
     def _require_classes(self) -> None:
         for attribute, codes in self.attributes:
             for title, part in self.people.parts().items():
-                lacking = set(range(len(attribute.classes))) - set(codes[part].tolist())
-                if lacking:
+                if lacking := set(range(len(attribute.classes))) - set(codes[part].tolist()):
                     raise AuditError(
                         f"The attacker's {title} part has no photo of the class {attribute.classes[min(lacking)]!r}"
                         f" ({attribute.name}).",
@@ -121,9 +120,8 @@ class Context:
         """Whether the protection was made with this matcher, or code, at hand."""
         if isinstance(self.data, EmbeddingData):
             return self.data.seen.get(name)
-        return next(
-            (m.seen for m in self.settings.matchers if m.name == name), True
-        )  # a code is the model's own
+        # a code is the model's own
+        return next((m.seen for m in self.settings.matchers if m.name == name), True)
 
     # --- what models say
 
@@ -140,18 +138,8 @@ class Context:
             raise AuditError(
                 f"No {side} photo is enrolled, so there is nothing to match.", hint="Check the faces."
             )
-
-        def embeddings(batch: NDArray[np.float32]) -> Embeddings:
-            part = np.asarray(matcher.embed(batch), np.float32)
-            if part.ndim != 2 or len(part) != len(batch):
-                raise AuditError(
-                    f"Matcher {matcher.name} gave embeddings of shape {part.shape} for {len(batch)} images.",
-                    hint="embed must return one row per image.",
-                )
-            return part
-
         stage = f"embed {side} with {matcher.name}"
-        found = self._answers(("embed", "embeddings"), matcher, embeddings, images[rows], stage)
+        found = self._answers("embeddings", matcher, matcher.embed, images[rows], stage)
         out = np.full((len(images), found.shape[1]), np.nan, np.float32)
         out[rows] = found
         return cleared(out)
@@ -163,43 +151,40 @@ class Context:
             AuditError: If the classifier breaks its contract.
         """
         rows, out = np.flatnonzero(ok), np.full(len(images), np.nan)
-
-        def scores(batch: NDArray[np.float32]) -> Scores:
-            part = np.asarray(probe.male_scores(batch), np.float64)
-            if part.shape != (len(batch),):
-                raise AuditError(
-                    f"Probe {probe.name} gave scores of shape {part.shape} for {len(batch)} images.",
-                    hint="male_scores must return one number per image.",
-                )
-            return part
-
         if rows.size:
             stage = f"read with {probe.name}"
-            out[rows] = self._answers(("read", "scores"), probe, scores, images[rows], stage)
+            out[rows] = self._answers("scores", probe, probe.male_scores, images[rows], stage)
         return out
 
     def _answers(
         self,
-        names: tuple[str, str],
+        kind: Literal["embeddings", "scores"],
         model: Named,
         ask: Callable[[NDArray[np.float32]], NDArray[Any]],
         images: NDArray[np.uint8],
         stage: str,
     ) -> NDArray[Any]:
-        """A model's answers, asked in batches or kept from an earlier audit; ``names`` are those in the cache."""
+        """A model's embeddings, float32 ``(N, D)``, or scores, float64 ``(N,)``: asked in batches or kept from an earlier audit."""
         size = self.settings.batch_size
+        verb, dtype, ndim = ("embed", np.float32, 2) if kind == "embeddings" else ("read", np.float64, 1)
 
         def compute() -> dict[str, NDArray[Any]]:
             parts = []
             for start in range(0, len(images), size):
-                parts.append(ask(to_unit(images[start : start + size])))
-                self.report(stage, min(start + size, len(images)), len(images))
-            return {names[1]: np.concatenate(parts)}
+                batch = images[start : start + size]
+                parts.append(np.asarray(ask(to_unit(batch)), dtype))
+                if parts[-1].ndim != ndim or len(parts[-1]) != len(batch):
+                    raise AuditError(
+                        f"{model.name} gave {kind} of shape {parts[-1].shape} for {len(batch)} images.",
+                        hint="It must give one row, or one score, per image.",
+                    )
+                self.report(stage, start + len(batch), len(images))
+            return {kind: np.concatenate(parts)}
 
         # its answers depend on where it computes, too, if it knows
         answers = f"{model.fingerprint}{getattr(model, 'device', None) or ''}"
-        key = (names[0], answers, size, images, *library_versions().items())
-        return self.settings.cache.arrays(key, compute)[names[1]]
+        key = (verb, answers, size, images, *library_versions().items())
+        return self.settings.cache.arrays(key, compute)[kind]
 
     # --- what is matched
 
@@ -209,13 +194,9 @@ class Context:
         whole = self.whole
         if isinstance(whole, EmbeddingData):
             return {name: (cleared(a), cleared(b)) for name, (a, b) in whole.embeddings.items()}
-        return {
-            m.name: (
-                self.embed(m, whole.original, whole.enrolled_original, "original"),
-                self.embed(m, whole.protected, whole.enrolled_protected, "protected"),
-            )
-            for m in self.settings.matchers
-        }
+        before = (whole.original, whole.enrolled_original, "original")
+        after = (whole.protected, whole.enrolled_protected, "protected")
+        return {m.name: (self.embed(m, *before), self.embed(m, *after)) for m in self.settings.matchers}
 
     @cached_property
     def codes(self) -> Sides:
@@ -232,17 +213,16 @@ class Context:
     def matching(self) -> list[MatchingResult]:
         """How well the audited people are recognised, by matcher and by code."""
         rows: list[MatchingResult] = []
-        for name, (original, protected) in self.audited({**self.templates, **self.codes}).items():
+        labels = (self.data.identities, self.data.genders)
+        for name, sides in self.audited({**self.templates, **self.codes}).items():
             rows += evaluate_matching(
-                original,
-                protected,
-                self.data.identities,
-                self.data.genders,
+                *sides,
+                *labels,
                 matcher=name,
                 seen=self.seen(name),
                 params=self.params,
                 max_impostors=self.settings.max_impostors,
-                progress=lambda done, total, name=name: self.report(f"match with {name}", done, total),  # type: ignore[misc]
+                progress=partial(self.report, f"match with {name}"),
             )
         return rows
 
@@ -301,12 +281,12 @@ class Context:
         worst = {item[2].source: item for item in _worst_by_view(self.plain)}
         if not worst:
             return []
-        frozen = [(r, self._scorer(p)) for r, p in zip(self.frozen, self.settings.frozen_probes, strict=True)]
+        fixed = [(r, self._scorer(p)) for r, p in zip(self.frozen, self.settings.frozen_probes, strict=True)]
         found = []
         for view, recoverer, back in self.backs:
             if view.source in worst:
-                fixed = frozen if view.medium == "image" else []
-                readings = self.attacks.recovered(*worst[view.source], back, recoverer.name, fixed)
+                frozen = fixed if view.medium == "image" else []
+                readings = self.attacks.recovered(*worst[view.source], back, recoverer.name, frozen)
                 found.append((worst[view.source], recoverer, readings))
         return found
 

@@ -82,12 +82,7 @@ def check_scores(scores: NDArray[np.floating], *, name: str = "scores") -> Score
     return array
 
 
-def tmr_at_fmr(
-    genuine: Scores,
-    impostor: Scores,
-    *,
-    fmr: float,
-) -> OperatingPoint:
+def tmr_at_fmr(genuine: Scores, impostor: Scores, *, fmr: float) -> OperatingPoint:
     """True match rate at the lowest threshold that keeps the false match rate.
 
     FMR(t) is the share of impostor scores >= t and TMR(t) the share of genuine scores >= t

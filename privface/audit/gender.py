@@ -20,14 +20,9 @@ def run(context: Context) -> dict[str, Any]:
     """``leakage`` rows, the worst of each kind, and the illusion gaps; undefined where the set has no gender labels."""
     if not context.whole.gendered:
         nobody = _nobody(NO_GENDER)
-        worst_of = [
-            "worst_retrained",
-            "worst_upper",
-            "worst_frozen",
-            *["worst_white_box"] * bool(context.codes),
-        ]
+        kinds = ["retrained", "upper", "frozen", *["white_box"] * bool(context.codes)]
         gaps = {"illusion_gap": nobody["leakage"], "frozen_gaps": {"seen": None, "unseen": None}}
-        return {"leakage": [], **dict.fromkeys(worst_of, nobody), **gaps}
+        return {"leakage": [], **{f"worst_{kind}": nobody for kind in kinds}, **gaps}
     adaptive, frozen = context.adaptive, context.frozen
     worst, worst_frozen = context.worst, worst_by_validation(frozen)
     found = {
@@ -35,7 +30,7 @@ def run(context: Context) -> dict[str, Any]:
         "worst_retrained": _worst_row(worst, "retrained"),
         "worst_upper": _upper_row(adaptive),
         "worst_frozen": _worst_row(worst_frozen, "frozen"),
-        "illusion_gap": _gap(context, worst, worst_frozen),
+        "illusion_gap": illusion_gap(worst, worst_frozen, context.whole, context.params),
         "frozen_gaps": _frozen_gaps(context, worst),
     }
     if context.codes:  # the worst retrained probe may be the same
@@ -44,20 +39,13 @@ def run(context: Context) -> dict[str, Any]:
     return found
 
 
-def _gap(context: Context, worst: Reading | None, frozen: Reading | None) -> Measured:
-    return illusion_gap(worst, frozen, context.whole, context.params)
-
-
 def _frozen_gaps(context: Context, worst: Reading | None) -> dict[str, Any]:
     """The illusion gap against probes that the protector met and against those it did not."""
     gaps: dict[str, Any] = {}
     for title, seen in (("seen", True), ("unseen", False)):
         mine = worst_by_validation([reading for reading in context.frozen if reading.seen is seen])
-        gaps[title] = mine and {
-            "probe": mine.probe,
-            "leakage": mine.leakage,
-            "gap": _gap(context, worst, mine),
-        }
+        gap = illusion_gap(worst, mine, context.whole, context.params)
+        gaps[title] = mine and {"probe": mine.probe, "leakage": mine.leakage, "gap": gap}
     return gaps
 
 

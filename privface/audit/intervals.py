@@ -345,10 +345,11 @@ def draw_pairs(
     ranked = _RankedPairs.build(pairs, tail)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         blocks = _blocks(pairs.n_people, params)
-        columns = _columns(pool.map(lambda block: ranked.statistics(block, fmrs), blocks))
+        columns = _columns(pool.map(lambda block: ranked.statistics_of_people(block, fmrs), blocks))
     if corrected:
+        once = np.ones((ranked.genuine.size, _BATCH), np.float32)
         alone = _columns(
-            ranked.statistics_of_pairs(weights, fmrs) for weights in ranked.pair_blocks(params.seed)
+            ranked.statistics(once, weights, fmrs) for weights in ranked.pair_blocks(params.seed)
         )
         columns = [_without_excess(column, noise) for column, noise in zip(columns, alone, strict=True)]
     return PairDraws(columns[0], columns[1], columns[2], dict(zip(fmrs, columns[3:], strict=True)))
@@ -409,17 +410,12 @@ class _RankedPairs:
             np.searchsorted(-impostor, -values, side="right"),
         )
 
-    def statistics(self, block: NDArray[np.float32], fmrs: tuple[float, ...]) -> list[NDArray[np.float64]]:
-        """EER, AUC, d' and the TMRs for draws of shape ``(P, B)``."""
-        i_weights = block[self.i_people[:, 0]] * block[self.i_people[:, 1]]
-        return self._statistics(block[self.g_people], i_weights * self.i_weights[:, None], fmrs)
-
-    def statistics_of_pairs(
-        self, i_weights: NDArray[np.float32], fmrs: tuple[float, ...]
+    def statistics_of_people(
+        self, block: NDArray[np.float32], fmrs: tuple[float, ...]
     ) -> list[NDArray[np.float64]]:
-        """The same for impostor weights of shape ``(I, B)``, every genuine pair counting once."""
-        g_weights = np.ones((self.genuine.size, i_weights.shape[1]), np.float32)
-        return self._statistics(g_weights, i_weights, fmrs)
+        """EER, AUC, d' and the TMRs for draws of people, shape ``(P, B)``."""
+        i_weights = block[self.i_people[:, 0]] * block[self.i_people[:, 1]]
+        return self.statistics(block[self.g_people], i_weights * self.i_weights[:, None], fmrs)
 
     def pair_blocks(self, seed: int) -> Iterator[NDArray[np.float32]]:
         """Weights of mean and variance 1 for every two people, times what each kept impostor stands for.
@@ -438,7 +434,7 @@ class _RankedPairs:
             weights[~alone] = rng.standard_gamma(others, (others.size, _BATCH), np.float32)
             yield weights
 
-    def _statistics(
+    def statistics(
         self, g_weights: NDArray[np.float32], i_weights: NDArray[np.float32], fmrs: tuple[float, ...]
     ) -> list[NDArray[np.float64]]:
         g_mass, i_mass = _cumulate(g_weights), _cumulate(i_weights)

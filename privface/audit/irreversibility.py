@@ -8,15 +8,16 @@ to a system that stores an original (type-II attack of Mai et al., IEEE TPAMI 20
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from privface.audit.intervals import BootstrapParams
-from privface.audit.matching import MatchingResult, Mode, evaluate_matching
+from privface.audit.matching import evaluate_matching
 from privface.audit.part import Line, Part
-from privface.audit.subjects import Subjects, View
+from privface.audit.subjects import Subjects
 from privface.records import Embeddings
 
 if TYPE_CHECKING:
@@ -60,22 +61,18 @@ def irreversibility_row(
     Raises:
         AuditError: If shapes do not fit.
     """
-    people, genders = subjects.identities[victims], subjects.genders[victims]
-
-    def match(side: Embeddings, *modes: Mode) -> list[MatchingResult]:
-        return evaluate_matching(
-            original[victims],
-            side[victims],
-            people,
-            genders,
-            matcher=str(names.get("matcher")),
-            params=params,
-            max_impostors=max_impostors,
-            modes=modes,
-            impostors=("all",),
-        )
-
-    rows = [*match(protected, "O-O", "P-O"), *match(recovered, "P-O")]
+    people = subjects.identities[victims]
+    match = partial(
+        evaluate_matching,
+        original[victims],
+        identities=people,
+        genders=subjects.genders[victims],
+        matcher=str(names.get("matcher")),
+        params=params,
+        max_impostors=max_impostors,
+        impostors=("all",),
+    )
+    rows = [*match(protected[victims], modes=("O-O", "P-O")), *match(recovered[victims], modes=("P-O",))]
     return {
         **names,
         "people": len(np.unique(people)),
@@ -120,36 +117,36 @@ PART: Final = Part(
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Section: ``irreversibility`` rows, one for each recovery and matcher; nothing where nothing was recovered."""
-    rows: list[dict[str, Any]] = []
+    """Section: ``irreversibility`` rows, one for each recovery and matcher; nothing where nothing was recovered.
+
+    Recovered photos are compared with every matcher, embeddings with their own; a code has no matcher.
+    """
+    rows, victims = [], context.people.test
     for view, recoverer, back in context.backs:
-        if back is not None:
-            rows += _rows(context, recoverer.name, view, back)
+        ok = view.original_ok & view.protected_ok & victims
+        if back is None or not ok.any():
+            continue
+        found: dict[str, Embeddings] = {}
+        if view.medium == "image":
+            found = {m.name: context.embed(m, back, ok, "recovered") for m in context.settings.matchers}
+        elif view.medium == "embedding":
+            found = {view.source.partition(":")[2]: np.where(ok[:, None], back, np.nan)}
+        for number, (name, recovered) in enumerate(found.items()):
+            names = {
+                "input": view.source,
+                "recoverer": recoverer.name,
+                "matcher": name,
+                "seen": context.seen(name),
+            }
+            row = irreversibility_row(
+                *context.templates[name],
+                recovered,
+                context.whole,
+                victims,
+                names=names,
+                params=context.params,
+                max_impostors=context.settings.max_impostors,
+            )
+            rows.append(row)
+            context.report("match what was recovered", number + 1, len(found))
     return {"irreversibility": rows} if rows else {}
-
-
-def _rows(context: Context, recoverer: str, view: View, back: NDArray[Any]) -> list[dict[str, Any]]:
-    """Recovered faces against originals: photos with every matcher, embeddings with their own; a code has no matcher."""
-    ok = view.original_ok & view.protected_ok & context.people.test
-    if not ok.any():
-        return []
-    found: dict[str, Embeddings] = {}
-    if view.medium == "image":
-        found = {m.name: context.embed(m, back, ok, "recovered") for m in context.settings.matchers}
-    elif view.medium == "embedding":
-        found = {view.source.partition(":")[2]: np.where(ok[:, None], back, np.nan)}
-    rows = []
-    for number, (name, recovered) in enumerate(found.items()):
-        names = {"input": view.source, "recoverer": recoverer, "matcher": name, "seen": context.seen(name)}
-        row = irreversibility_row(
-            *context.templates[name],
-            recovered,
-            context.whole,
-            context.people.test,
-            names=names,
-            params=context.params,
-            max_impostors=context.settings.max_impostors,
-        )
-        rows.append(row)
-        context.report("match what was recovered", number + 1, len(found))
-    return rows

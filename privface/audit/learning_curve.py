@@ -93,35 +93,23 @@ def set_attack(
         rng = np.random.default_rng([seed, size])
         sets = [rng.permutation(group)[:size] for group in groups if group.size >= size]
         genders = np.array([subjects.genders[photos[0]] for photos in sets], np.int64)
-        row: dict[str, Any] = {
-            "probe": reading.probe,
-            "input": reading.source,
-            "photos": size,
-            "people": len(sets),
-        }
+        row = {"probe": reading.probe, "input": reading.source, "photos": size, "people": len(sets)}
         counts = np.bincount(genders, minlength=2)
         if counts.min() < MIN_SET_PEOPLE:
-            none = Measured.undefined(
-                f"{counts[0]} women and {counts[1]} men among test people have {size} photos, fewer than {MIN_SET_PEOPLE}",
-                n=len(sets),
-            )
-            rows.append({**row, "leakage": none, "single": none})
-            continue
-        pooled = np.array([reading.scores[photos].mean() for photos in sets])
-        single = np.array([reading.scores[photos[0]] for photos in sets])
-        people = np.arange(len(sets))
-        together, alone = (measure_leakage(scores, genders, people, params) for scores in (pooled, single))
+            reason = f"{counts[0]} women and {counts[1]} men among test people have {size} photos, fewer than {MIN_SET_PEOPLE}"
+            together = alone = Measured.undefined(reason, n=len(sets))
+        else:
+            people = np.arange(len(sets))
+            pooled = np.array([reading.scores[photos].mean() for photos in sets])
+            single = np.array([reading.scores[photos[0]] for photos in sets])
+            together, alone = (measure_leakage(s, genders, people, params) for s in (pooled, single))
         rows.append({**row, "leakage": together, "single": alone})
     return rows
 
 
 def _line(row: Mapping[str, Any]) -> Line:
-    names = f"{row.get('probe')} on {row.get('input')}"
-    return (
-        names,
-        f"{row.get('people')} labelled people",
-        [row.get("leakage"), row.get("ten_times"), row.get("exponent")],
-    )
+    figures = [row.get(key) for key in ("leakage", "ten_times", "exponent")]
+    return f"{row.get('probe')} on {row.get('input')}", f"{row.get('people')} labelled people", figures
 
 
 PART: Final = Part(

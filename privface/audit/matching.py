@@ -123,12 +123,7 @@ class MatchingResult:
     thresholds: Mapping[float, float] = field(default_factory=dict)
 
 
-def choose_pairs(
-    identities: NDArray[np.str_],
-    *,
-    max_impostors: int = 2_000_000,
-    seed: int = 0,
-) -> Pairs:
+def choose_pairs(identities: NDArray[np.str_], *, max_impostors: int = 2_000_000, seed: int = 0) -> Pairs:
     """Genuine pairs, capped per person, and impostor pairs, all of them if they fit.
 
     Above ``max_impostors`` the photos per person are limited first, to the largest number that fits, so
@@ -142,8 +137,7 @@ def choose_pairs(
     """
     rng = np.random.default_rng([seed, 45])
     _, person = np.unique(identities, return_inverse=True)
-    genuine = choose_genuine(person, rng)
-    return Pairs(genuine, _choose_impostors(person, max_impostors, rng))
+    return Pairs(choose_genuine(person, rng), _choose_impostors(person, max_impostors, rng))
 
 
 def choose_genuine(person: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

@@ -8,7 +8,6 @@ so the Bayes accuracy for a stranger's photo is known.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,6 +23,9 @@ CORNER = 1.6
 RADIUS = 1.15
 CORRELATION, CORRELATED_PAIRS = 0.6, 4
 MARKED = 0.9
+
+EMBEDDING_LEAKS: Final = ("linear", "xor", "norm", "covariance", "flip")
+IMAGE_LEAKS: Final = ("watermark", "local-texture", "image-flip")
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,11 @@ def plant(leak: str, *, people: int, photos: int = 2, size: int, seed: int) -> P
     Raises:
         ConfigError: If the leak is unknown or a number is too small.
     """
-    if leak not in _MAKERS:
-        raise ConfigError(f"{leak!r} is no planted leak.", hint=f"Choose among {', '.join(_MAKERS)}.")
-    least = 24 if leak in (*IMAGE_LEAKS, "none-image") else 2 * CORRELATED_PAIRS
+    known = (*EMBEDDING_LEAKS, *IMAGE_LEAKS, "none", "none-image")
+    if leak not in known:
+        raise ConfigError(f"{leak!r} is no planted leak.", hint=f"Choose among {', '.join(known)}.")
+    images = leak in (*IMAGE_LEAKS, "none-image")
+    least = 24 if images else 2 * CORRELATED_PAIRS
     if people < 2 or photos < 1 or size < least:
         raise ConfigError(
             f"people {people}, photos {photos}, size {size}: at least 2, 1 and {least} are needed for {leak}."
@@ -66,12 +70,16 @@ def plant(leak: str, *, people: int, photos: int = 2, size: int, seed: int) -> P
     rng = np.random.default_rng([seed, *leak.encode()])
     person = np.repeat(np.arange(people), photos)
     genders = rng.permutation(np.arange(people) % 2)[person].astype(np.int64)
-    data, bayes = _MAKERS[leak](rng, person, genders, size)
+    data: NDArray[Any]
+    if images:
+        pictures = _pictures(rng, person, size)
+        bayes = _mark_pictures(leak, rng, pictures, person, genders)
+        data = np.clip(np.round(pictures), 0, 255).astype(np.uint8)
+    else:
+        rows = _clustered(rng, person, (size,))
+        bayes = _mark_rows(leak, rng, rows, person, genders)
+        data = rows.astype(np.float32)
     return Planted(data, np.array([f"s{seed}-{k}" for k in person]), genders, bayes)
-
-
-_Made = tuple[NDArray[Any], float]
-_Maker = Callable[[np.random.Generator, NDArray[np.int64], NDArray[np.int64], int], _Made]
 
 
 def _clustered(
@@ -83,64 +91,45 @@ def _clustered(
     return np.asarray(math.sqrt(1 / 3) * own[person] + math.sqrt(2 / 3) * noise, np.float64)
 
 
-def _sign(genders: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.asarray(2.0 * genders - 1.0, np.float64)
-
-
-def _direction(size: int) -> NDArray[np.float64]:
-    """The same in every set: what training people leak, test people leak."""
-    vector = np.random.default_rng(size).standard_normal(size)
-    return np.asarray(vector / np.linalg.norm(vector), np.float64)
-
-
-def _none(rng: np.random.Generator, person: NDArray[np.int64], _g: NDArray[np.int64], size: int) -> _Made:
-    return _clustered(rng, person, (size,)).astype(np.float32), 0.5
-
-
-def _linear(rng: np.random.Generator, person: NDArray[np.int64], g: NDArray[np.int64], size: int) -> _Made:
-    """Means ``+-SHIFT`` along one direction of unit variance: ``Phi(SHIFT)``."""
-    x = _clustered(rng, person, (size,)) + SHIFT * _sign(g)[:, None] * _direction(size)
-    return x.astype(np.float32), float(stats.norm.cdf(SHIFT))
-
-
-def _flip(rng: np.random.Generator, person: NDArray[np.int64], g: NDArray[np.int64], size: int) -> _Made:
-    """The linear leak along the first axis, turned round: what a probe fixed on that axis reads is reversed."""
-    x = _clustered(rng, person, (size,))
-    x[:, 0] -= SHIFT * _sign(g)
-    return x.astype(np.float32), float(stats.norm.cdf(SHIFT))
-
-
-def _xor(rng: np.random.Generator, person: NDArray[np.int64], g: NDArray[np.int64], size: int) -> _Made:
-    """Four corners ``(+-a, +-a)``, opposite ones of one gender: ``Phi(a)^2 + Phi(-a)^2`` by the sign of the product."""
-    x = _clustered(rng, person, (size,))
-    corner = rng.choice([-1.0, 1.0], int(person.max()) + 1)[person]
-    x[:, 0] += CORNER * corner
-    x[:, 1] += CORNER * corner * _sign(g)
-    share = float(stats.norm.cdf(CORNER))
-    return x.astype(np.float32), share**2 + (1.0 - share) ** 2
-
-
-def _norm(rng: np.random.Generator, person: NDArray[np.int64], g: NDArray[np.int64], size: int) -> _Made:
-    """Men's vectors are longer by ``RADIUS``: chi-squared lengths, cut where both densities are equal."""
-    x = _clustered(rng, person, (size,)) * np.where(g == 1, RADIUS, 1.0)[:, None]
-    cut = size * math.log(RADIUS**2) / (1.0 - RADIUS**-2)
-    right = (stats.chi2.cdf(cut, size) + stats.chi2.sf(cut / RADIUS**2, size)) / 2.0
-    return x.astype(np.float32), float(right)
-
-
-def _covariance(
-    rng: np.random.Generator, person: NDArray[np.int64], g: NDArray[np.int64], size: int
-) -> _Made:
-    """Pairs of coordinates, correlated by ``+-rho`` and alike otherwise.
-
-    The likelihood ratio is the sign of the sum of products, which is the difference of two scaled chi-squared
-    variables with as many degrees of freedom as there are pairs: an F distribution.
-    """
-    x = _clustered(rng, person, (size,))
-    a, b = x[:, :CORRELATED_PAIRS], x[:, CORRELATED_PAIRS : 2 * CORRELATED_PAIRS]
-    b[:] = CORRELATION * _sign(g)[:, None] * a + math.sqrt(1.0 - CORRELATION**2) * b
-    ratio = (1.0 - CORRELATION) / (1.0 + CORRELATION)
-    return x.astype(np.float32), float(stats.f.sf(ratio, CORRELATED_PAIRS, CORRELATED_PAIRS))
+def _mark_rows(
+    leak: str,
+    rng: np.random.Generator,
+    x: NDArray[np.float64],
+    person: NDArray[np.int64],
+    genders: NDArray[np.int64],
+) -> float:
+    """Write gender into rows ``(N, D)``, in place; gives the accuracy of the best reader."""
+    size, sign, share = x.shape[1], 2.0 * genders - 1.0, float(stats.norm.cdf(SHIFT))
+    match leak:
+        case "linear":  # means +-SHIFT along one direction, the same in every set: Phi(SHIFT)
+            direction = np.random.default_rng(size).standard_normal(size)
+            x += SHIFT * sign[:, None] * (direction / np.linalg.norm(direction))
+        case (
+            "flip"
+        ):  # the same along the first axis, turned round: a probe fixed on that axis reads the reverse
+            x[:, 0] -= SHIFT * sign
+        case (
+            "xor"
+        ):  # corners (+-a, +-a), opposite ones of one gender: Phi(a)^2 + Phi(-a)^2 by the sign of the product
+            corner = rng.choice([-1.0, 1.0], int(person.max()) + 1)[person]
+            x[:, 0] += CORNER * corner
+            x[:, 1] += CORNER * corner * sign
+            inside = float(stats.norm.cdf(CORNER))
+            share = inside**2 + (1.0 - inside) ** 2
+        case "norm":  # men's vectors are longer: chi-squared lengths, cut where both densities are equal
+            x *= np.where(genders == 1, RADIUS, 1.0)[:, None]
+            cut = size * math.log(RADIUS**2) / (1.0 - RADIUS**-2)
+            share = float((stats.chi2.cdf(cut, size) + stats.chi2.sf(cut / RADIUS**2, size)) / 2.0)
+        case "covariance":  # pairs of coordinates, correlated by +-rho and alike otherwise
+            a, b = x[:, :CORRELATED_PAIRS], x[:, CORRELATED_PAIRS : 2 * CORRELATED_PAIRS]
+            b[:] = CORRELATION * sign[:, None] * a + math.sqrt(1.0 - CORRELATION**2) * b
+            # the likelihood ratio is the sign of the sum of products, the difference of two scaled chi-squared
+            # variables with as many degrees of freedom as there are pairs: an F distribution
+            ratio = (1.0 - CORRELATION) / (1.0 + CORRELATION)
+            share = float(stats.f.sf(ratio, CORRELATED_PAIRS, CORRELATED_PAIRS))
+        case _:
+            share = 0.5
+    return share
 
 
 def _pictures(rng: np.random.Generator, person: NDArray[np.int64], size: int) -> NDArray[np.float64]:
@@ -152,61 +141,35 @@ def _pictures(rng: np.random.Generator, person: NDArray[np.int64], size: int) ->
     return np.asarray(128.0 + 25.0 * smooth + 6.0 * rng.standard_normal(smooth.shape), np.float64)
 
 
-def _to_uint8(pictures: NDArray[np.float64]) -> NDArray[np.uint8]:
-    return np.clip(np.round(pictures), 0, 255).astype(np.uint8)
+def _mark_pictures(
+    leak: str,
+    rng: np.random.Generator,
+    pictures: NDArray[np.float64],
+    person: NDArray[np.int64],
+    genders: NDArray[np.int64],
+) -> float:
+    """The same for pictures ``(N, S, S, 3)``; a mark is on nine tenths of the men's and one tenth of the women's."""
+    size, half = pictures.shape[1], pictures.shape[1] // 2
 
+    def marked() -> NDArray[np.bool_]:
+        return np.asarray(rng.random(genders.size) < np.where(genders == 1, MARKED, 1.0 - MARKED), np.bool_)
 
-def _marked(rng: np.random.Generator, g: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether a photo is marked: nine tenths of the men's are and one tenth of the women's."""
-    return np.asarray(rng.random(g.size) < np.where(g == 1, MARKED, 1.0 - MARKED), np.bool_)
-
-
-def _none_image(
-    rng: np.random.Generator, person: NDArray[np.int64], _g: NDArray[np.int64], size: int
-) -> _Made:
-    return _to_uint8(_pictures(rng, person, size)), 0.5
-
-
-def _watermark(rng: np.random.Generator, person: NDArray[np.int64], g: NDArray[np.int64], size: int) -> _Made:
-    """A fixed pattern of six grey levels that nobody sees, on marked photos only: ``MARKED``."""
-    pattern = np.random.default_rng(2018).choice([-6.0, 6.0], (-(-size // 2), -(-size // 2)))
-    pattern = np.kron(pattern, np.ones((2, 2)))[:size, :size, None]
-    pictures = _pictures(rng, person, size) + _marked(rng, g)[:, None, None, None] * pattern
-    return _to_uint8(pictures), MARKED
-
-
-def _texture(rng: np.random.Generator, person: NDArray[np.int64], g: NDArray[np.int64], size: int) -> _Made:
-    """Fine stripes of either sign in one quarter of marked photos: the mean picture shows nothing. ``MARKED``."""
-    pictures = _pictures(rng, person, size)
-    half = size // 2
-    stripes = np.where(np.arange(half) // 2 % 2 == 0, 14.0, -14.0)[None, :, None]
-    sign = rng.choice([-1.0, 1.0], g.size) * _marked(rng, g)
-    pictures[:, half : 2 * half, :half] += sign[:, None, None, None] * stripes
-    return _to_uint8(pictures), MARKED
-
-
-def _image_flip(
-    rng: np.random.Generator, person: NDArray[np.int64], g: NDArray[np.int64], size: int
-) -> _Made:
-    """The lower half is darker for men, by a shift of overlapping distributions: ``Phi(SHIFT)``."""
-    pictures = _pictures(rng, person, size)
-    lower = pictures[:, size // 2 :]
-    lower -= lower.mean(axis=(1, 2, 3), keepdims=True)
-    lower += 128.0 + 20.0 * (_clustered(rng, person, ()) - SHIFT * _sign(g))[:, None, None, None]
-    return _to_uint8(pictures), float(stats.norm.cdf(SHIFT))
-
-
-_MAKERS: Final[dict[str, _Maker]] = {
-    "linear": _linear,
-    "xor": _xor,
-    "norm": _norm,
-    "covariance": _covariance,
-    "flip": _flip,
-    "watermark": _watermark,
-    "local-texture": _texture,
-    "image-flip": _image_flip,
-    "none": _none,
-    "none-image": _none_image,
-}
-EMBEDDING_LEAKS: Final = ("linear", "xor", "norm", "covariance", "flip")
-IMAGE_LEAKS: Final = ("watermark", "local-texture", "image-flip")
+    match leak:
+        case "watermark":  # a fixed pattern of six grey levels that nobody sees
+            pattern = np.random.default_rng(2018).choice([-6.0, 6.0], (-(-size // 2), -(-size // 2)))
+            pictures += marked()[:, None, None, None] * np.kron(pattern, np.ones((2, 2)))[:size, :size, None]
+        case "local-texture":  # fine stripes of either sign in one quarter: the mean picture shows nothing
+            stripes = np.where(np.arange(half) // 2 % 2 == 0, 14.0, -14.0)[None, :, None]
+            signs = rng.choice([-1.0, 1.0], genders.size) * marked()
+            pictures[:, half : 2 * half, :half] += signs[:, None, None, None] * stripes
+        case (
+            "image-flip"
+        ):  # the lower half is darker for men, by a shift of overlapping distributions: Phi(SHIFT)
+            lower = pictures[:, half:]
+            lower -= lower.mean(axis=(1, 2, 3), keepdims=True)
+            shift = _clustered(rng, person, ()) - SHIFT * (2.0 * genders - 1.0)
+            lower += 128.0 + 20.0 * shift[:, None, None, None]
+            return float(stats.norm.cdf(SHIFT))
+        case _:
+            return 0.5
+    return MARKED

@@ -51,20 +51,15 @@ def _data(context: Context) -> dict[str, Any]:
 
 def _provenance(context: Context) -> dict[str, Any]:
     data, settings, versions = context.data, context.settings, library_versions()
+    numbers = ("resamples", "batch_size", "max_impostors", "max_leakage", "max_tmr_loss")
     said: dict[str, Any] = {
-        "shares": list(settings.shares),
-        "resamples": settings.resamples,
+        **{name: getattr(settings, name) for name in numbers},
+        **{name: list(getattr(settings, name)) for name in ("shares", "set_sizes", "label_budgets")},
         "level": context.params.level,
         "image_probes": [probe.name for probe in settings.attackers("image")],
         "embedding_probes": [probe.name for probe in settings.attackers("embedding")],
-        "image_recoverers": [r.name for r in settings.recoverers("image")],
-        "embedding_recoverers": [r.name for r in settings.recoverers("embedding")],
-        "set_sizes": list(settings.set_sizes),
-        "label_budgets": list(settings.label_budgets),
-        "batch_size": settings.batch_size,
-        "max_impostors": settings.max_impostors,
-        "max_leakage": settings.max_leakage,
-        "max_tmr_loss": settings.max_tmr_loss,
+        "image_recoverers": [r.name for r in settings.image_recoverers],
+        "embedding_recoverers": [r.name for r in settings.embedding_recoverers],
         "excluded_people": len(settings.exclude_people),
     }
     if settings.attributes:
@@ -72,8 +67,8 @@ def _provenance(context: Context) -> dict[str, Any]:
     if isinstance(data, AuditData):
         if data.draws is not None:
             said["averaging"] = {
-                "draws": list(settings.averaging.of(data.draws.count)),
-                "probes": list(settings.averaging.probes),
+                "draws": settings.averaging.of(data.draws.count),
+                "probes": settings.averaging.probes,
             }
         if data.attackers is not None:
             said["attackers"] = {"name": data.attackers.name, "images": len(data.attackers)}

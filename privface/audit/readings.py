@@ -126,11 +126,12 @@ def take_reading(
     """
     genders, val, test = subjects.genders, people.val, people.test
     scored_o, scored_p = ~np.isnan(original), ~np.isnan(protected)
+    o_test, p_test, o_val, p_val = scored_o & test, scored_p & test, scored_o & val, scored_p & val
     for rows, name in (
-        (scored_o & test, "original test"),
-        (scored_p & test, "protected test"),
-        (scored_o & val, "original validation"),
-        (scored_p & val, "protected validation"),
+        (o_test, "original test"),
+        (p_test, "protected test"),
+        (o_val, "original validation"),
+        (p_val, "protected validation"),
     ):
         if len(np.unique(genders[rows])) < 2:
             return undefined_reading(who, f"a gender is missing among the scored {name} photos")
@@ -139,40 +140,34 @@ def take_reading(
         ends = probe_interval(scores[rows], genders[rows], subjects.identities[rows], statistic, params)
         return ends.of(value, int(rows.sum()))
 
-    o_test, p_test, p_val = scored_o & test, scored_p & test, scored_p & val
-    men, women = by_label(protected[p_test], genders[p_test])
-    original_auc = measure(original, o_test, auc(*by_label(original[o_test], genders[o_test])), weighted_auc)
-    protected_auc = measure(protected, p_test, auc(men, women), weighted_auc)
-    tuned_on, tuning = (original, scored_o & val) if who.kind == "frozen" else (protected, p_val)
-    threshold = best_threshold(tuned_on[tuning], genders[tuning])
+    sides = by_label(protected[p_test], genders[p_test])
+    original_sides = by_label(original[o_test], genders[o_test])
+    original_auc = measure(original, o_test, auc(*original_sides), weighted_auc)
+    protected_auc = measure(protected, p_test, auc(*sides), weighted_auc)
+    original_threshold = best_threshold(original[o_val], genders[o_val])
+    original_accuracy = balanced_accuracy(original[o_test], genders[o_test], original_threshold)
+    frozen = who.kind == "frozen"
+    threshold = original_threshold if frozen else best_threshold(protected[p_val], genders[p_val])
     accuracy = balanced_accuracy(protected[p_test], genders[p_test], threshold)
-    chance = calibrated(protected, protected[p_val], genders[p_val])
+    chance, people_seen = calibrated(protected, protected[p_val], genders[p_val]), subjects.identities[p_test]
     # a lower bound cut off at 0 is no rate, so its ends are percentiles
-    bits = draw_probe(
-        chance[p_test], genders[p_test], subjects.identities[p_test], information_statistic, params
-    )
-    original_threshold = best_threshold(original[scored_o & val], genders[scored_o & val])
+    bits = draw_probe(chance[p_test], genders[p_test], people_seen, information_statistic, params)
     measurable = leakage(original_auc.value) >= MIN_ORIGINAL_AUC  # a probe may name the genders the other way
+    poor = f"AUC {original_auc.value:.3f} on originals, below {MIN_ORIGINAL_AUC:.2f}"
     return Reading(
         *(who.probe, who.kind, who.source, who.seen),
         original_auc=original_auc,
         auc=protected_auc,
         leakage=_folded(protected_auc),
         balanced_accuracy=measure(protected, p_test, accuracy, weighted_balanced_accuracy(threshold)),
-        eer=measure(protected, p_test, eer(men, women), weighted_eer),
+        eer=measure(protected, p_test, eer(*sides), weighted_eer),
         val_leakage=leakage(auc(*by_label(protected[p_val], genders[p_val]))),
         measurable=measurable,
-        reason=None
-        if measurable
-        else f"AUC {original_auc.value:.3f} on originals, below {MIN_ORIGINAL_AUC:.2f}",
+        reason=None if measurable else poor,
         scores=np.where(test, protected, np.nan),
         original_scores=original,
-        original_accuracy=Measured(
-            balanced_accuracy(original[o_test], genders[o_test], original_threshold), n=int(o_test.sum())
-        ),
-        original_eer=measure(
-            original, o_test, eer(*by_label(original[o_test], genders[o_test])), weighted_eer
-        ),
+        original_accuracy=Measured(original_accuracy, n=int(o_test.sum())),
+        original_eer=measure(original, o_test, eer(*original_sides), weighted_eer),
         bits=percentile_interval(bits, params.level).of(
             mutual_information_bits(chance[p_test], genders[p_test]), int(p_test.sum())
         ),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from privface.audit.context import white_box_mark
-from privface.audit.matching import MatchingResult, cosine_scores, fold_accuracy
+from privface.audit.matching import MODES, MatchingResult, cosine_scores, fold_accuracy
 
 if TYPE_CHECKING:
     from privface.audit.context import Context
@@ -33,13 +33,11 @@ def _pairs_protocol(context: Context) -> list[dict[str, Any]]:
     if pairs is None:
         return []
     for name, (original, protected) in context.audited(context.templates).items():
-        for mode, sides in (
-            ("O-O", (original, original)),
-            ("P-P", (protected, protected)),
-            ("P-O", (protected, original)),
-        ):
-            if sides[0].shape[1] == sides[1].shape[1]:
-                scores = cosine_scores(*sides, pairs.pairs)
+        sides = {"O": original, "P": protected}
+        for mode in MODES:
+            gallery, probe = sides[mode[0]], sides[mode[2]]
+            if gallery.shape[1] == probe.shape[1]:
+                scores = cosine_scores(gallery, probe, pairs.pairs)
                 accuracy = fold_accuracy(scores, pairs.same, pairs.folds)
                 folds = len(np.unique(pairs.folds))
                 row = {"matcher": name, "mode": mode, "accuracy": accuracy, "folds": folds}

@@ -116,12 +116,7 @@ class EmbeddingRecoverer:
 
 @dataclass(frozen=True)
 class FittedEmbeddingRecoverer:
-    """A trained :class:`EmbeddingRecoverer`.
-
-    Attributes:
-        model: The regression.
-        training: Cross-fitted recoveries of the training rows, shape ``(N, E)``.
-    """
+    """A trained :class:`EmbeddingRecoverer`, a :class:`FittedRecoverer`."""
 
     model: _Regression
     training: Embeddings
@@ -201,18 +196,10 @@ def run(context: Context) -> dict[str, Any]:
     rows = []
     for (reading, _, view), recoverer, found in context.recovered:
         worst = worst_by_validation(found)
-        none = Measured.undefined("no measurable probe after recovery")
-        gain = none
+        recovered = gain = Measured.undefined("no measurable probe after recovery")
         if worst is not None:
+            recovered = worst.leakage
             gain = leakage_difference(worst, reading, context.whole, context.params)
-        rows.append(
-            {
-                "input": view.source,
-                "recoverer": recoverer.name,
-                "probe": None if worst is None else worst.probe,
-                "plain": reading.leakage,
-                "recovered": none if worst is None else worst.leakage,
-                "gain": gain,
-            }
-        )
+        row = {"input": view.source, "recoverer": recoverer.name, "probe": worst and worst.probe}
+        rows.append({**row, "plain": reading.leakage, "recovered": recovered, "gain": gain})
     return {"recovery": rows}

@@ -68,11 +68,7 @@ def check_gate(expression: str, attributes: Collection[str] = ()) -> None:
 
 
 def _parts(expression: str, *, hint: str) -> tuple[str, str, float]:
-    """Figure, comparison and limit of a gate.
-
-    Raises:
-        ConfigError: If it is malformed.
-    """
+    """Figure, comparison and limit of a gate."""
     if match := _GATE.fullmatch(expression):
         with contextlib.suppress(ValueError):
             if math.isfinite(limit := float(match.group(3))):
@@ -250,20 +246,19 @@ class AuditResult:
         Raises:
             ConfigError: If the expression is malformed or names no figure.
         """
-        names = ", ".join(sorted(self.figures))
-        hint = f"For example leakage>0.60. Figures: {names}."
+        figures = self.figures
+        hint = f"For example leakage>0.60. Figures: {', '.join(sorted(figures))}."
         wanted, comparison, limit = _parts(expression, hint=hint)
         name, part = wanted, "value"
-        if name not in {*self.figures, *_SOMETIMES} and name.endswith((".low", ".high", ".value")):
+        if name not in {*figures, *_SOMETIMES} and name.endswith((".low", ".high", ".value")):
             name, _, part = name.rpartition(".")
         figure = self.figure(name)
         value = float(getattr(figure, part))
         if math.isnan(value):
             why = figure.reason or "it has no interval"
             return GateOutcome(expression, True, value, f"{wanted} is not measurable: {why}.")
-        failed = _OPERATORS[comparison](value, limit)
-        relation = f"{wanted} is {value:.4f}; the build fails at {comparison} {limit:g}"
-        return GateOutcome(expression, failed, value, f"{relation}.")
+        reason = f"{wanted} is {value:.4f}; the build fails at {comparison} {limit:g}."
+        return GateOutcome(expression, _OPERATORS[comparison](value, limit), value, reason)
 
 
 def _leakage_figures(document: Mapping[str, Any]) -> dict[str, Measured]:

@@ -114,9 +114,7 @@ def run_selftest(
 def _find(leak: str, medium: str, probes: Sequence[RetrainedProbe], size: Size, seed: int) -> dict[str, Any]:
     counts = size.people if medium == "embedding" else size.image_people
     extent = size.dimensions if medium == "embedding" else size.side
-    train, val, test = (
-        plant(leak, people=n, photos=2, size=extent, seed=3 * seed + k) for k, n in enumerate(counts)
-    )
+    train, val, test = (plant(leak, people=n, size=extent, seed=3 * seed + k) for k, n in enumerate(counts))
     reached, validation = {}, {}
     for probe in probes:
         fitted = probe.fit(train.data, train.genders, train.people, val.data, val.genders, seed=seed)
@@ -153,10 +151,8 @@ def _stay_silent(
     alarms = dict.fromkeys([*(probe.name for probe in probes), "battery"], 0)
     for number in range(size.nulls):
         params = BootstrapParams(resamples=size.resamples, seed=number)
-        train, val, test = (
-            plant(leak, people=n, photos=2, size=extent, seed=10_000 * (seed + 1) + 3 * number + k)
-            for k, n in enumerate(counts)
-        )
+        start = 10_000 * (seed + 1) + 3 * number
+        train, val, test = (plant(leak, people=n, size=extent, seed=start + k) for k, n in enumerate(counts))
         loud = False
         for probe in probes:
             fitted = probe.fit(train.data, train.genders, train.people, val.data, val.genders, seed=number)
@@ -167,23 +163,16 @@ def _stay_silent(
             loud |= ends.low > ALARM or ends.high < 1.0 - ALARM
         alarms["battery"] += int(loud)
         tell(f"{medium} sets without a leak", number + 1, size.nulls)
-    return [
-        {
-            "probe": name,
-            "medium": medium,
-            "sets": size.nulls,
-            "alarms": count,
-            "rate": count / max(size.nulls, 1),
-        }
-        for name, count in alarms.items()
-    ]
+    same = {"medium": medium, "sets": size.nulls}
+    rates = {name: count / max(size.nulls, 1) for name, count in alarms.items()}
+    return [{**same, "probe": name, "alarms": alarms[name], "rate": rate} for name, rate in rates.items()]
 
 
-def load_selftest(path: Path | None = None) -> dict[str, Any] | None:
+def load_selftest(path: Path | None = None) -> dict[str, Any]:
     """The self-test that came with this version, or one from a file, with ``same_libraries`` added.
 
     Args:
-        path: Result of ``privface audit --self-test``; by default the one in the package, if there is one.
+        path: Result of ``privface audit --self-test``; by default the one in the package.
 
     Raises:
         AuditError: If the file is no self-test.
@@ -191,14 +180,10 @@ def load_selftest(path: Path | None = None) -> dict[str, Any] | None:
     try:
         source = path or resources.files("privface.audit").joinpath("selftest.json")
         document = json.loads(source.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if path is None:
-            return None
-        raise AuditError(
-            f"{path} does not exist.", hint="Run privface audit --self-test --out FOLDER."
-        ) from None
     except (OSError, ValueError) as error:
-        raise AuditError(f"{path} cannot be read ({error}).", hint="Give a selftest.json.") from error
+        raise AuditError(
+            f"{path} cannot be read ({error}).", hint="Give the selftest.json of privface audit --self-test."
+        ) from error
     if not isinstance(document, Mapping) or document.get("schema") != SCHEMA:
         raise AuditError(
             f"{path} is no self-test of schema {SCHEMA!r}.", hint="Run privface audit --self-test again."

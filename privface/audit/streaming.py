@@ -197,16 +197,13 @@ class ImpostorScores:
             np.concatenate([np.ones(self.tail.size), weights * (rest / self.sample.size)]),
         )
 
-    def _above(self, bin_: int) -> int:
-        return int(self.counts[bin_ + 1 :].sum())
-
     def _around(self, bin_: int) -> tuple[Scores, NDArray[np.int64], int]:
         """Distinct scores of a bin and its neighbours, ascending, how often each occurs, and how many lie above."""
-        near = range(max(bin_ - _MARGIN, 0), min(bin_ + _MARGIN, BINS - 1) + 1)
+        near = _near(bin_)
         values, place = np.unique(np.concatenate([self.exact[b][0] for b in near]), return_inverse=True)
         counts = np.zeros(values.size, np.int64)
         np.add.at(counts, place, np.concatenate([self.exact[b][1] for b in near]))
-        return values, counts, self._above(near[-1])
+        return values, counts, int(self.counts[near[-1] + 1 :].sum())
 
     def _snapped(self, genuine: Scores) -> Scores:
         """Genuine scores, those in a bin of ties at the value of the tie."""
@@ -226,6 +223,10 @@ def bin_of(scores: Scores) -> NDArray[np.int64]:
 def bin_centres() -> Scores:
     """The middle of each bin, shape ``(BINS,)``."""
     return np.asarray((np.arange(BINS) + 0.5 - _OFFSET) / _SCALE, np.float64)
+
+
+def _near(bin_: int) -> range:
+    return range(max(bin_ - _MARGIN, 0), min(bin_ + _MARGIN, BINS - 1) + 1)
 
 
 def rank_bin(counts: NDArray[np.int64], rank: int) -> int:
@@ -285,19 +286,9 @@ def stream_impostors(
         mine = same if number else np.ones(len(pairs), np.bool_)
         tail = mine & (bins >= plan.tail)
         sample, people = _sample(rows, plan.tail, same_gender=bool(number), seed=seed)
-        found.append(
-            ImpostorScores(
-                counts=kind,
-                exact={
-                    b: plan.values(b, kind, scores[mine & (bins == b)]) for b in sorted(plan.bins | plan.ties)
-                },
-                tail=scores[tail],
-                tail_people=rows.person[pairs[tail]],
-                moments=(float(sums[0]), float(sums[1])),
-                sample=sample,
-                sample_people=people,
-            )
-        )
+        exact = {b: plan.values(b, kind, scores[mine & (bins == b)]) for b in sorted(plan.bins | plan.ties)}
+        tails = (scores[tail], rows.person[pairs[tail]])
+        found.append(ImpostorScores(kind, exact, *tails, (float(sums[0]), float(sums[1])), sample, people))
     return found[0], found[1]
 
 
@@ -314,12 +305,7 @@ class _Plan:
         total = int(counts.sum())
         decisive = {rank_bin(counts, math.floor(fmr * total + 1e-9)) for fmr in fmrs}
         decisive.add(crossing_bin(counts, genuine))
-        wanted = {
-            bin_ + step
-            for bin_ in decisive
-            for step in range(-_MARGIN, _MARGIN + 1)
-            if 0 <= bin_ + step < BINS
-        }
+        wanted = {near for bin_ in decisive for near in _near(bin_)}
         ties = {b for b in wanted if counts[b] > _HEAVY}
         tail = rank_bin(counts, min(TAIL, total - 1)) + 1
         return cls(frozenset(wanted - ties), frozenset(ties), tail)
@@ -328,7 +314,7 @@ class _Plan:
         self, bin_: int, counts: NDArray[np.int64], scores: Scores
     ) -> tuple[Scores, NDArray[np.int64]]:
         if bin_ in self.ties:
-            return np.array([(bin_ + 0.5 - _OFFSET) / _SCALE]), counts[bin_ : bin_ + 1]
+            return bin_centres()[[bin_]], counts[bin_ : bin_ + 1]
         values, found = np.unique(scores, return_counts=True)
         return values, found.astype(np.int64)
 
@@ -404,10 +390,8 @@ class _Stream:
         found = cv2.calcHist([bins.reshape(1, -1)], [0], None, [BINS], [0, BINS]).ravel().astype(np.int64)
         values = scores.ravel()
         values -= np.float32(_OFFSET)
-        sums = np.array(
-            [float(values.sum(dtype=np.float64)) / _SCALE, float(np.vdot(values, values)) / _SCALE**2]
-        )
-        return found, sums
+        total, squares = float(values.sum(dtype=np.float64)), float(np.vdot(values, values))
+        return found, np.array([total / _SCALE, squares / _SCALE**2])
 
     def _pick(
         self, tile: _Tile, tail: int, single: NDArray[np.uint16]

@@ -200,7 +200,6 @@ class AuditData(Subjects):
                     f" ({count}, H, W, 3).",
                     hint="Give one aligned RGB crop per file.",
                 )
-        for title, images in sides[1:]:
             if self.original.shape != images.shape:
                 raise AuditError(
                     f"Original images {self.original.shape} and {title} images {images.shape} differ.",

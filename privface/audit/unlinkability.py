@@ -269,20 +269,18 @@ def run(context: Context) -> dict[str, Any]:
     if isinstance(data, EmbeddingData):
         second = {name: cleared(table) for name, table in data.second.items()}
     elif data.second is not None:
-        second = {
-            m.name: context.embed(m, *data.second, "second protected") for m in context.settings.matchers
-        }
+        matchers = context.settings.matchers
+        second = {m.name: context.embed(m, *data.second, "second protected") for m in matchers}
     rows, first = [], context.audited(context.templates)
     for number, (name, other) in enumerate(second.items()):
-        rows.append(
-            unlinkability_row(
-                first[name][1],
-                other,
-                data.identities,
-                matcher=name,
-                seen=context.seen(name),
-                params=context.params,
-            )
+        row = unlinkability_row(
+            first[name][1],
+            other,
+            data.identities,
+            matcher=name,
+            seen=context.seen(name),
+            params=context.params,
         )
+        rows.append(row)
         context.report("link two protections", number + 1, len(second))
     return {"unlinkability": rows} if rows else {}

@@ -234,11 +234,9 @@ def _battery_sentence(battery: Mapping[str, Any] | None) -> str:
     alarms = [row["rate"] for row in battery["nulls"] if row["probe"] == "battery"]
     said = f"Self-test: of {len(battery['leaks'])} planted leaks the battery found {len(found)}"
     said += f", not {', '.join(missed)}" if missed else f" ({', '.join(found)})"
-    return (
-        f"{said}, and raised a false alarm on {max(alarms):.1%} of the sets without any."
-        if alarms
-        else f"{said}."
-    )
+    if alarms:
+        said += f", and raised a false alarm on {max(alarms):.1%} of the sets without any"
+    return f"{said}."
 
 
 def _cohort_sentences(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

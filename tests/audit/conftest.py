@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from privface.audit import AuditData
+from privface.audit import AuditData, Auditor
+from privface.audit.subjects import Subjects
 
 
 def toy_people(
@@ -43,20 +43,30 @@ def flip_cue(images: np.ndarray) -> np.ndarray:
     return out
 
 
-def toy_data(protect, *, people: int = 60, photos: int = 4, seed: int = 0, **changes: object) -> AuditData:
-    images, identities, genders = toy_people(people, photos, seed=seed)
-    count = len(images)
-    fields: Mapping[str, object] = {
+def toy_data(protect, *, people: int = 60, photos: int = 4, **changes: object) -> AuditData:
+    images, identities, genders = toy_people(people, photos)
+    fields = {
         "original": images,
         "protected": protect(images),
-        "enrolled_original": np.ones(count, bool),
-        "enrolled_protected": np.ones(count, bool),
+        "enrolled_original": np.ones(len(images), bool),
+        "enrolled_protected": np.ones(len(images), bool),
         "files": tuple(f"{name}/{k}.png" for k, name in enumerate(identities)),
         "identities": identities,
         "genders": genders,
         "name": "toy",
     }
-    return AuditData(**{**fields, **changes})  # type: ignore[arg-type]
+    return AuditData(**{**fields, **changes})
+
+
+def toy_subjects(people: int, photos: int = 1, **changes: object) -> Subjects:
+    """Labels alone; every second person is a man."""
+    person = np.repeat(np.arange(people), photos)
+    fields = {
+        "files": tuple(f"{k}.png" for k in range(person.size)),
+        "identities": np.array([f"p{k:03d}" for k in person]),
+        "genders": (person % 2).astype(np.int64),
+    }
+    return Subjects(**{**fields, **changes})
 
 
 class ToyMatcher:
@@ -82,12 +92,32 @@ class ToyClassifier:
         return images[:, :, 16:].mean(axis=(1, 2, 3)).astype(np.float64)
 
 
+def toy_auditor(**settings: object) -> Auditor:
+    """A quick audit: one matcher, and one attacker on its embeddings."""
+    quick = {
+        "matchers": [ToyMatcher()],
+        "embedding_probes": ("logistic",),
+        "image_probes": (),
+        "label_budgets": (),
+        "resamples": 40,
+    }
+    return Auditor(**{**quick, **settings})
+
+
+def rows_of(result, part: str = "leakage", **wanted: object) -> list[dict]:
+    """Rows of a part of an audit, those with the wanted values."""
+    return [row for row in result.document[part] if all(row.get(k) == v for k, v in wanted.items())]
+
+
 @pytest.fixture(scope="session")
 def toy() -> SimpleNamespace:
     """The toy world's parts (importlib mode has no sibling imports)."""
     return SimpleNamespace(
         people=toy_people,
         data=toy_data,
+        subjects=toy_subjects,
+        auditor=toy_auditor,
+        rows=rows_of,
         remove_cue=remove_cue,
         flip_cue=flip_cue,
         identity=lambda images: images.copy(),

@@ -10,21 +10,25 @@ from privface.errors import ConfigError
 
 
 class Counter:
-    def __init__(self) -> None:
-        self.calls = 0
+    calls = 0
 
     def __call__(self) -> dict[str, np.ndarray]:
         self.calls += 1
         return {"a": np.arange(self.calls * 3.0), "name": np.array("C=1")}
 
 
-def test_the_same_key_is_computed_once(tmp_path):
-    cache, work = Cache(tmp_path / "c"), Counter()
-    first = cache.arrays(("embed", 3, np.eye(2)), work)
-    again = Cache(tmp_path / "c").arrays(("embed", 3, np.eye(2)), work)
+KEY = ("embed", 3, np.eye(2))
+
+
+def test_the_same_key_is_computed_once_if_there_is_a_folder(tmp_path):
+    work = Counter()
+    first, again = (Cache(tmp_path / "c").arrays(KEY, work) for _ in range(2))
     assert work.calls == 1
     np.testing.assert_array_equal(first["a"], again["a"])
     assert str(again["name"]) == "C=1"
+    for _ in range(2):
+        Cache().arrays(KEY, work)
+    assert work.calls == 3
 
 
 @pytest.mark.parametrize(
@@ -40,25 +44,17 @@ def test_the_same_key_is_computed_once(tmp_path):
 )
 def test_another_key_is_another_entry(tmp_path, other):
     cache, work = Cache(tmp_path), Counter()
-    cache.arrays(("embed", 3, np.eye(2)), work)
+    cache.arrays(KEY, work)
     cache.arrays(other, work)
     assert work.calls == 2
 
 
 def test_a_damaged_entry_is_made_again(tmp_path):
     cache, work = Cache(tmp_path), Counter()
-    cache.arrays(("k",), work)
+    cache.arrays(KEY, work)
     (entry,) = tmp_path.glob("*.npz")
     entry.write_bytes(entry.read_bytes()[:50])
-    assert len(cache.arrays(("k",), work)["a"]) == 6
-    assert work.calls == 2
-    assert cache.arrays(("k",), work)["a"].size == 6
-
-
-def test_no_folder_keeps_nothing():
-    work, cache = Counter(), Cache()
-    for _ in range(2):
-        cache.arrays(("k",), work)
+    assert [cache.arrays(KEY, work)["a"].size for _ in range(2)] == [6, 6]
     assert work.calls == 2
 
 

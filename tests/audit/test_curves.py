@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu, norm, rankdata
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score, roc_curve
@@ -46,15 +46,6 @@ def test_closed_forms(normal):
         assert tmr_at_fmr(genuine, impostor, fmr=fmr).fnmr == pytest.approx(1 - expected, abs=5e-4)
 
 
-# few distinct values, so that ties are the rule
-ties = st.lists(st.integers(-3, 3), min_size=1, max_size=40).map(lambda v: np.array(v, np.float64))
-many_ties = st.lists(st.integers(-6, 6), min_size=40, max_size=120).map(lambda v: np.array(v, np.float64))
-
-
-def sklearn_input(genuine, impostor):
-    return np.r_[np.ones(len(genuine)), np.zeros(len(impostor))], np.r_[genuine, impostor]
-
-
 def assert_on_polyline(rate, fpr, tpr):
     # on a vertical piece many TMRs share the FMR: take the piece's ends
     touching = np.isclose(fpr, rate, atol=1e-9)
@@ -83,11 +74,12 @@ def score_sets(draw):
 
 
 @settings(max_examples=300)
+@example(("distinct", np.linspace(1, 2, 50), np.linspace(-1, 0, 50)), 0.5)  # perfect separation
 @given(score_sets(), st.sampled_from([0.5, 0.6, 0.9]))
 def test_every_kind_of_set_is_read_as_sklearn_and_scipy_read_it(sets, fmr):
     kind, genuine, impostor = sets
     event(kind)
-    labels, scores = sklearn_input(genuine, impostor)
+    labels, scores = np.repeat([1, 0], [genuine.size, impostor.size]), np.concatenate([genuine, impostor])
     if kind in ("NaN", "empty"):
         for figure in (auc, eer, lambda g, i: tmr_at_fmr(g, i, fmr=fmr)):
             with pytest.raises(ScoreError, match=r"NaN|empty"):
@@ -107,67 +99,20 @@ def test_every_kind_of_set_is_read_as_sklearn_and_scipy_read_it(sets, fmr):
         assert point.tmr == pytest.approx(np.mean(genuine >= point.threshold), abs=1e-12)
 
 
-@settings(max_examples=30)
-@given(ties, ties)
-def test_flip_mirrors_rates_and_keeps_leakage(genuine, impostor):
-    assert eer(-genuine, -impostor) == pytest.approx(1 - eer(genuine, impostor), abs=1e-9)
-    assert auc(impostor, genuine) == pytest.approx(1 - auc(genuine, impostor), abs=1e-12)
-    assert leakage(auc(impostor, genuine)) == pytest.approx(leakage(auc(genuine, impostor)), abs=1e-12)
-
-
-@settings(max_examples=30)
-@given(ties, many_ties)
-def test_monotone_transform_changes_no_rate(genuine, impostor):
-    warped = np.exp(genuine / 2) - 7, np.exp(impostor / 2) - 7
-    assert eer(*warped) == eer(genuine, impostor)
-    assert auc(*warped) == auc(genuine, impostor)
-    assert tmr_at_fmr(*warped, fmr=0.3).tmr == tmr_at_fmr(genuine, impostor, fmr=0.3).tmr
-
-
-def test_ties_at_the_threshold_are_kept_out_together():
-    impostor = np.r_[np.full(50, 0.9), np.zeros(950)]
-    genuine = np.array([0.9, 0.95])
-    point = tmr_at_fmr(genuine, impostor, fmr=0.02)
-    assert (point.tmr, point.fmr) == (0.5, 0.0)
-    assert tmr_at_fmr(genuine, impostor, fmr=0.05).fmr == 0.05
-    assert tmr_at_fmr(genuine, impostor, fmr=0.05).tmr == 1.0
-
-
 def test_rate_that_binary_floats_round_down_is_not_lost():
     impostor = np.arange(100.0)  # 0.29 * 100 == 28.999999999999996
     assert tmr_at_fmr(impostor, impostor, fmr=0.29).fmr == 0.29
 
 
-def test_constant_scores_match_nothing():
-    same = np.full(2000, 1.0)
-    assert tmr_at_fmr(same, same, fmr=0.01).tmr == 0.0
-    assert eer(same, same) == 0.5
-    assert auc(same, same) == 0.5
-    assert math.isnan(d_prime(same, same))
-    assert math.isnan(d_prime(np.array([1.0]), np.arange(3.0)))  # it needs two scores a side
-
-
-def test_perfect_separation():
-    genuine, impostor = np.linspace(1, 2, 50), np.linspace(-1, 0, 2000)
-    assert eer(genuine, impostor) == 0.0
-    assert auc(genuine, impostor) == 1.0
-    assert tmr_at_fmr(genuine, impostor, fmr=0.01).tmr == 1.0
-
-
-def test_failed_comparisons_never_match():
-    genuine = np.r_[np.full(30, -np.inf), np.full(70, 5.0)]
-    impostor = np.random.default_rng(0).normal(size=2000)
-    assert tmr_at_fmr(genuine, impostor, fmr=0.01).tmr == 0.7
-    assert auc(genuine, impostor) == pytest.approx(0.7)
-    assert math.isfinite(d_prime(np.r_[genuine, 4.0], impostor))
+def test_d_prime_leaves_out_failed_comparisons_and_needs_scores_that_vary():
+    genuine, impostor = np.array([4.0, 5.0, -np.inf]), np.arange(3.0)
+    assert d_prime(genuine, impostor) == d_prime(genuine[:2], impostor)
+    assert math.isnan(d_prime(np.ones(9), np.ones(9)))
+    assert math.isnan(d_prime(np.array([1.0]), impostor))
 
 
 def test_undefined_input_is_refused():
     fine = np.arange(2000.0)
-    with pytest.raises(ScoreError, match="empty"):
-        auc(np.array([]), fine)
-    with pytest.raises(ScoreError, match="1 NaN among 2"):
-        eer(np.array([1.0, np.nan]), fine)
     with pytest.raises(ScoreError, match=r"shape \(2, 1\)"):
         auc(np.ones((2, 1)), fine)
     with pytest.raises(ScoreError, match="0 scores of women and 3 of men"):
@@ -175,8 +120,8 @@ def test_undefined_input_is_refused():
     with pytest.raises(TooFewPairsError):
         tmr_at_fmr(fine, fine, fmr=1e-3)
     tmr_at_fmr(fine, np.arange(10_000.0), fmr=1e-3)
-    for fmr in (0.0, 1.0, -1.0, math.nan):
-        with pytest.raises(ConfigError, match="fmr is"):
+    for fmr in (0.0, 1.0, math.nan):
+        with pytest.raises(ConfigError):
             tmr_at_fmr(fine, fine, fmr=fmr)
 
 
@@ -191,7 +136,7 @@ def test_det_points_lie_on_the_step_curves(normal):
         assert fnmr == pytest.approx(np.mean(genuine < threshold), abs=1e-12)
     assert curve.fmr[0] <= 1e-4
     assert curve.fnmr[-1] <= 1e-4
-    with pytest.raises(ConfigError, match="points is 1"):
+    with pytest.raises(ConfigError):
         det_curve(genuine, impostor, points=1)
 
 

@@ -66,25 +66,17 @@ def test_calibration_is_learned_from_validation_people_and_ignores_their_balance
     flipped = calibrated(-scores, -scores[:2000], genders[:2000])
     np.testing.assert_allclose(flipped, chance, atol=1e-6)
     assert np.isnan(calibrated(np.array([np.nan]), scores[:200], genders[:200])).all()
+    np.testing.assert_allclose(calibrated(np.ones(4), np.ones(10), np.arange(10) % 2), 0.5, atol=1e-6)
     with pytest.raises(ScoreError):
         calibrated(scores, scores[:5], np.ones(5, np.int64))
 
 
-def test_constant_scores_are_worth_a_half():
-    chance = calibrated(np.ones(4), np.ones(10), np.arange(10) % 2)
-    np.testing.assert_allclose(chance, 0.5, atol=1e-6)
-
-
-def test_ratios_of_papers_by_hand():
-    before, after = Measured(0.02, n=5), Measured(0.30, n=5)
+def test_ratios_of_papers_by_hand_and_to_nothing():
+    before, after, zero = Measured(0.02, n=5), Measured(0.30, n=5), Measured(0.0)
     assert privacy_gain(before, after).value == pytest.approx(14.0)
     assert pic((before, after), (Measured(0.01), Measured(0.03))).value == pytest.approx(14.0 - 2.0)
     assert suppression_rate(Measured(0.96), Measured(0.60)).value == pytest.approx(0.375)
-
-
-def test_ratios_to_nothing_are_undefined_with_a_reason():
-    zero, some = Measured(0.0), Measured(0.2)
-    assert "no error on originals" in privacy_gain(zero, some).reason
-    assert "matcher makes no error" in pic((some, some), (zero, some)).reason
-    assert math.isnan(suppression_rate(zero, some).value)
-    assert privacy_gain(Measured.undefined("too few"), some).reason == "too few"
+    assert "no error on originals" in privacy_gain(zero, after).reason
+    assert "matcher makes no error" in pic((before, after), (zero, after)).reason
+    assert math.isnan(suppression_rate(zero, after).value)
+    assert privacy_gain(Measured.undefined("too few"), after).reason == "too few"

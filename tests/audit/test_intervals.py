@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -60,23 +61,15 @@ def slow_draws(pairs: PairSample, params: BootstrapParams, fmr: float) -> dict[s
     return out
 
 
-@pytest.mark.parametrize("digits", [None, 1])
-def test_pair_draws_equal_the_slow_loop(digits):
+@pytest.mark.parametrize(("digits", "failed"), [(None, False), (1, False), (None, True)])
+def test_pair_draws_equal_the_slow_loop(digits, failed):
     pairs = pair_world(20, 0, digits=digits)
+    if failed:
+        genuine = np.where(np.arange(pairs.genuine.size) % 4 == 0, -np.inf, pairs.genuine)
+        pairs = dataclasses.replace(pairs, genuine=genuine)
     fast, slow = draw_pairs(pairs, PARAMS, fmrs=(0.05,), corrected=False), slow_draws(pairs, PARAMS, 0.05)
     np.testing.assert_allclose(fast.eer, slow["eer"], atol=1e-9)
     np.testing.assert_allclose(fast.auc, slow["auc"], atol=1e-9)
-    np.testing.assert_allclose(fast.d_prime, slow["d_prime"], rtol=1e-4)
-    np.testing.assert_allclose(fast.tmr[0.05], slow["tmr"], atol=1e-9)
-
-
-def test_failed_genuine_pairs_stay_failed():
-    pairs = pair_world(20, 1)
-    genuine = pairs.genuine.copy()
-    genuine[::4] = -np.inf
-    broken = PairSample(genuine, pairs.genuine_people, pairs.impostor, pairs.impostor_people, 20)
-    fast, slow = draw_pairs(broken, PARAMS, fmrs=(0.05,), corrected=False), slow_draws(broken, PARAMS, 0.05)
-    np.testing.assert_allclose(fast.eer, slow["eer"], atol=1e-9)
     np.testing.assert_allclose(fast.d_prime, slow["d_prime"], rtol=1e-4)
     np.testing.assert_allclose(fast.tmr[0.05], slow["tmr"], atol=1e-9)
 
@@ -173,10 +166,9 @@ def test_mostly_undefined_draws_give_no_interval():
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(ConfigError, match="resamples is 1"):
-        BootstrapParams(resamples=1)
-    with pytest.raises(ConfigError, match="level is 95"):
-        BootstrapParams(level=95)
+    for wrong in ({"resamples": 1}, {"level": 95}):
+        with pytest.raises(ConfigError):
+            BootstrapParams(**wrong)
     with pytest.raises(ScoreError, match="do not fit"):
         draw_probe(np.ones(3), np.ones(2, np.int64), np.arange(3), weighted_auc, PARAMS)
     with pytest.raises(ScoreError, match="3 genuine scores"):
@@ -209,8 +201,6 @@ def test_coverage_of_pair_intervals():
     hits = np.zeros(3, int)
     for seed in range(100):
         draws = draw_pairs(pair_world(40, seed), BootstrapParams(200, seed=seed), fmrs=(0.01,))
-        for k, (values, truth) in enumerate(
-            ((draws.auc, truth_auc), (draws.eer, truth_eer), (draws.tmr[0.01], truth_tmr))
-        ):
-            hits[k] += covered(percentile_interval(values, 0.95), truth)
+        truths = ((draws.auc, truth_auc), (draws.eer, truth_eer), (draws.tmr[0.01], truth_tmr))
+        hits += [covered(percentile_interval(values, 0.95), truth) for values, truth in truths]
     assert np.all((hits >= 87) & (hits <= 100)), hits

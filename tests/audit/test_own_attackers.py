@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from privface.audit import AuditData, Auditor, Draws, EmbeddingProbe
+from privface.audit import AuditData, AuditResult, Draws
 from privface.audit.intervals import BootstrapParams
 from privface.audit.learning_curve import learning_curve
-from privface.audit.subjects import People, Subjects
+from privface.audit.subjects import People
 from privface.errors import AuditError
 
 SIDE = 48
-PARAMS = BootstrapParams(resamples=40)
 
 
 class Pixels:
@@ -27,9 +26,9 @@ class Pixels:
         return images[:, 0, 0].astype(np.float32) - 0.5
 
 
-def faces(people: int, *, first: int = 0, leak: float = 12.0, seed: int = 0) -> AuditData:
+def faces(people: int, *, first: int = 0, leak: float = 12.0) -> AuditData:
     """Two photos a person; the grey levels of the first row each tell a little of gender after protection."""
-    rng = np.random.default_rng([seed, first])
+    rng = np.random.default_rng([0, first])
     person = np.repeat(np.arange(people), 2)
     genders = (person % 2).astype(np.int64)
     own = rng.normal(0, 25, (people, SIDE))[person] + rng.normal(0, 8, (len(person), SIDE))
@@ -53,84 +52,60 @@ def faces(people: int, *, first: int = 0, leak: float = 12.0, seed: int = 0) -> 
     )
 
 
-def audited(data: AuditData) -> dict:
-    auditor = Auditor(
-        matchers=[Pixels()],
-        image_probes=[],
-        embedding_probes=[EmbeddingProbe("logistic")],
-        label_budgets=(20, 60),
-        resamples=40,
-    )
-    return auditor.run(data).to_dict()
+@pytest.fixture(scope="module")
+def auditor(toy):
+    return toy.auditor(matchers=[Pixels()], label_budgets=(20, 60))
 
 
 @pytest.fixture(scope="module")
-def both() -> tuple[dict, dict]:
+def both(auditor) -> tuple[AuditResult, AuditResult]:
     few, many = faces(60, leak=2.5), faces(600, first=1000, leak=2.5)
-    return audited(few), audited(replace(few, attackers=many))
+    return auditor.run(few), auditor.run(replace(few, attackers=many))
 
 
 def test_all_audited_people_are_attacked_and_none_of_them_teaches(both) -> None:
-    alone, own = both
+    alone, own = (result.document for result in both)
     assert alone["data"]["attacker_people"]["test"] < 40
     people = own["data"]["attacker_people"]
     assert people["test"] == 60
     assert people["train"] + people["val"] == 600
     (row,) = own["leakage"]
     assert row["leakage"]["n"] == 120
-
-
-def test_more_people_read_more(both) -> None:
-    alone, own = both
-    assert own["leakage"][0]["leakage"]["value"] > alone["leakage"][0]["leakage"]["value"] + 0.03
-
-
-def test_matching_and_cohorts_are_those_of_the_audited(both) -> None:
-    alone, own = both
-    assert own["matching"] == alone["matching"]
-    assert [(r["value"], r["n"], r["fnmr_after"]) for r in own["cohorts"]] == [
-        (r["value"], r["n"], r["fnmr_after"]) for r in alone["cohorts"]
-    ]
-    groups = [row for row in own["cohorts"] if row["cohort"] == "group"]
-    assert [row["leakage"]["n"] for row in groups] == [60, 60]
-
-
-def test_the_curve_goes_through_all_labels_and_beyond(both) -> None:
-    (curve,) = both[1]["learning_curve"]
+    # more people read more
+    assert row["leakage"]["value"] > alone["leakage"][0]["leakage"]["value"] + 0.03
+    (curve,) = own["learning_curve"]
     assert curve["people"] == 600
-    assert curve["leakage"] == both[1]["label_budget"][-1]["leakage"]
+    assert curve["leakage"] == own["label_budget"][-1]["leakage"]
     assert curve["ten_times"]["value"] >= curve["leakage"]["value"] - 0.02
     assert curve["ten_times"]["low"] <= curve["ten_times"]["value"] <= curve["ten_times"]["high"]
 
 
-def test_a_person_on_both_sides_is_refused() -> None:
-    few = faces(60)
-    with pytest.raises(AuditError, match="60 audited people are among the attackers' people"):
-        audited(replace(few, attackers=few))
+def test_matching_and_cohorts_are_those_of_the_audited(toy, both) -> None:
+    alone, own = both
+    assert own.document["matching"] == alone.document["matching"]
+    rows = [[(r["value"], r["n"], r["fnmr_after"]) for r in result.document["cohorts"]] for result in both]
+    assert rows[0] == rows[1]
+    assert [row["leakage"]["n"] for row in toy.rows(own, "cohorts", cohort="group")] == [60, 60]
 
 
-def test_draws_and_other_sizes_are_refused() -> None:
+def test_attackers_who_do_not_fit_are_refused(auditor) -> None:
     few, others = faces(60), faces(60, first=1000)
-    with pytest.raises(AuditError, match="cannot average draws"):
-        audited(replace(few, attackers=others, draws=Draws.of([few.protected])))
     small = replace(others, original=others.original[:, :8], protected=others.protected[:, :8])
-    with pytest.raises(AuditError, match="attackers' photos are"):
-        audited(replace(few, attackers=small))
-
-
-def test_people_of_both_genders_are_needed_among_the_attackers() -> None:
-    joined = replace(faces(60), attackers=faces(2, first=1000)).with_attackers()
+    draws = Draws.of([few.protected])
+    for changes, message in (
+        ({"attackers": few}, "60 audited people are among the attackers' people"),
+        ({"attackers": others, "draws": draws}, "cannot average draws"),
+        ({"attackers": small}, "attackers' photos are"),
+    ):
+        with pytest.raises(AuditError, match=message):
+            auditor.run(replace(few, **changes))
+    joined = replace(few, attackers=faces(2, first=1000)).with_attackers()
     with pytest.raises(AuditError, match="part has"):
         People.split(joined, seed=0, audited=120)
 
 
-def subjects(count: int) -> Subjects:
-    names = tuple(map(str, range(count)))
-    return Subjects(files=names, identities=np.array(names), genders=np.arange(count) % 2)
-
-
-def test_a_power_law_is_found_again() -> None:
-    who, rng, found = subjects(40_000), np.random.default_rng(0), []
+def test_a_power_law_is_found_again(toy) -> None:
+    who, rng, found = toy.subjects(40_000), np.random.default_rng(0), []
     for people in (50, 200, 800, 3200):
         aim = 0.5 + 0.02 * people**0.3
         scores = rng.normal(size=40_000)
@@ -142,13 +117,14 @@ def test_a_power_law_is_found_again() -> None:
     assert later.low < later.value < later.high
 
 
-def test_where_labels_do_not_help_the_curve_is_flat_and_two_points_are_none() -> None:
-    who, test = subjects(400), np.ones(400, bool)
+def test_where_labels_do_not_help_the_curve_is_flat_and_two_points_are_none(toy) -> None:
+    who, test, params = toy.subjects(400), np.ones(400, bool), BootstrapParams(resamples=40)
     scores = np.random.default_rng(0).normal(size=400)
     scores[1::2] += 1.0
-    exponent, later = learning_curve([(50, scores), (200, scores), (800, scores)], who, test, PARAMS)
+    found = [(people, scores) for people in (50, 200, 800)]
+    exponent, later = learning_curve(found, who, test, params)
     assert exponent.value == 0
     assert later.value == pytest.approx(0.76, abs=0.05)
-    exponent, later = learning_curve([(50, scores), (200, scores)], who, test, PARAMS)
+    exponent, later = learning_curve(found[:2], who, test, params)
     assert np.isnan(exponent.value)
     assert "needs 3" in str(later.reason)

@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from privface.audit.image_probe import CNNProbe
-from privface.audit.picture_probes import PixelProbe
+from privface.audit.kernels import KernelSVM, SimilarityClassifier
+from privface.audit.picture_probes import HOGProbe, PixelProbe
+from privface.audit.planted import plant
 from privface.audit.probes import PROBE_KINDS, EmbeddingProbe
 from privface.errors import AuditError, ConfigError
 
@@ -27,11 +32,14 @@ def embeddings(count: int, *, leak: str, seed: int) -> tuple[np.ndarray, np.ndar
     return x.astype(np.float32), genders, np.array([f"p{seed}-{k // 2}" for k in range(count)])
 
 
+def fitted(probe, leak: str, *, rows: int = 300, seed: int = 0):
+    train, (val, val_genders, _) = embeddings(rows, leak=leak, seed=1), embeddings(150, leak=leak, seed=2)
+    return probe.fit(*train, val, val_genders, seed=seed)
+
+
 def fitted_auc(probe, leak: str) -> float:
-    x, y, people = embeddings(300, leak=leak, seed=1)
-    val, val_y, _ = embeddings(150, leak=leak, seed=2)
-    test, test_y, _ = embeddings(500, leak=leak, seed=3)
-    return roc_auc_score(test_y, probe.fit(x, y, people, val, val_y, seed=0).scores(test))
+    test, genders, _ = embeddings(500, leak=leak, seed=3)
+    return roc_auc_score(genders, fitted(probe, leak).scores(test))
 
 
 @pytest.mark.parametrize("kind", PROBE_KINDS)
@@ -49,12 +57,10 @@ def test_curved_leaks_need_curved_probes(leak):
 
 @pytest.mark.parametrize("kind", PROBE_KINDS)
 def test_same_seed_same_scores_and_global_generators_untouched(kind):
-    x, y, people = embeddings(120, leak="linear", seed=1)
-    val, val_y, _ = embeddings(60, leak="linear", seed=2)
+    test, _, _ = embeddings(60, leak="linear", seed=3)
     before = np.random.get_state()[1].copy()  # noqa: NPY002  # that it stays is the point
-    first = EmbeddingProbe(kind).fit(x, y, people, val, val_y, seed=7)
-    second = EmbeddingProbe(kind).fit(x, y, people, val, val_y, seed=7)
-    assert np.array_equal(first.scores(val), second.scores(val))
+    first, second = (fitted(EmbeddingProbe(kind), "linear", rows=120, seed=7) for _ in range(2))
+    assert np.array_equal(first.scores(test), second.scores(test))
     assert first.setting == second.setting
     assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
 
@@ -62,95 +68,76 @@ def test_same_seed_same_scores_and_global_generators_untouched(kind):
 @pytest.mark.parametrize("kind", ["logistic", "mlp", "quadratic", "rbf-svm"])
 def test_the_number_of_threads_changes_nothing(kind, monkeypatch):
     """Candidates are fitted side by side; each computes alone, so nothing depends on how many cores there are."""
-    x, y, people = embeddings(300, leak="xor", seed=1)
-    val, val_y, _ = embeddings(100, leak="xor", seed=2)
-    monkeypatch.setattr(
-        "privface.threads._loaded_torch", lambda: None
-    )  # its own number of threads stays as it is
-    found = []
+    monkeypatch.setattr("privface.threads._loaded_torch", lambda: None)  # its own threads stay as they are
+    found, (test, _, _) = [], embeddings(100, leak="xor", seed=3)
     for threads in (1, 3):
         monkeypatch.setattr("privface.threads.thread_count", lambda threads=threads: threads)
-        fitted = EmbeddingProbe(kind).fit(x, y, people, val, val_y, seed=0)
-        found.append((fitted.setting, fitted.scores(val).tobytes()))
+        probe = fitted(EmbeddingProbe(kind), "xor")
+        found.append((probe.setting, probe.scores(test).tobytes()))
     assert found[0] == found[1]
 
 
 def test_probes_refuse_what_they_cannot_learn_from():
     x, y, people = embeddings(60, leak="none", seed=1)
-    probe = EmbeddingProbe("logistic")
-    with pytest.raises(AuditError, match="both are needed"):
-        probe.fit(x, np.ones_like(y), people, x, y, seed=0)
-    broken = x.copy()
-    broken[0] = np.nan
-    with pytest.raises(AuditError, match="1 embeddings of the training part"):
-        probe.fit(broken, y, people, x, y, seed=0)
-    with pytest.raises(AuditError, match="at least two training people"):
-        probe.fit(x, y, np.full(60, "one"), x, y, seed=0)
+    broken = np.where(np.arange(60)[:, None] == 0, np.nan, x)
+    for train, message in (
+        ((x, np.ones_like(y), people), "both are needed"),
+        ((broken, y, people), "1 embeddings of the training part"),
+        ((x, y, np.full(60, "one")), "at least two training people"),
+    ):
+        with pytest.raises(AuditError, match=message):
+            EmbeddingProbe("logistic").fit(*train, x, y, seed=0)
     with pytest.raises(ConfigError, match="logistic, linear-svm, rbf-svm"):
         EmbeddingProbe("tree")
 
 
 @pytest.fixture(scope="module")
 def pictures(toy):
+    """Photos, genders and people of those who train, who choose and who are attacked."""
     images, people, genders = toy.people(40, 5)
-    train, val, test = (
-        np.isin(people, np.unique(people)[part]) for part in (slice(0, 20), slice(20, 28), slice(28, 40))
-    )
-    return images, people, genders, train, val, test
+    part = np.digitize(np.unique(people, return_inverse=True)[1], [20, 28])
+    return [(images[part == k], genders[part == k], people[part == k]) for k in range(3)]
 
 
-def image_auc(probe, pictures, protect) -> float:
-    images, people, genders, train, val, test = pictures
-    images = protect(images)
-    fitted = probe.fit(images[train], genders[train], people[train], images[val], genders[val], seed=0)
-    return roc_auc_score(genders[test], fitted.scores(images[test]))
+def fitted_to(probe, pictures, *, protect=lambda images: images, seed: int = 0):
+    (train, *labels), (val, val_genders, _), _ = pictures
+    return probe.fit(protect(train), *labels, protect(val), val_genders, seed=seed)
 
 
 @pytest.mark.parametrize(
     ("probe", "least"), [(CNNProbe(epochs=6, width=8), 0.95), (PixelProbe(), 0.8)], ids=["cnn", "pixel-svm"]
 )
 def test_image_probes_read_the_cue_and_nothing_else(probe, least, pictures, toy):
-    assert image_auc(probe, pictures, toy.identity) > least
-    assert image_auc(probe, pictures, toy.flip_cue) > least
-    assert 0.2 < image_auc(probe, pictures, toy.remove_cue) < 0.8  # 12 people: a wide null
+    def image_auc(protect) -> float:
+        test, genders, _ = pictures[2]
+        return roc_auc_score(genders, fitted_to(probe, pictures, protect=protect).scores(protect(test)))
+
+    assert image_auc(toy.identity) > least
+    assert image_auc(toy.flip_cue) > least
+    assert 0.2 < image_auc(toy.remove_cue) < 0.8  # 12 people: a wide null
 
 
-def test_cnn_is_deterministic_and_leaves_torch_alone(pictures):
-    images, people, genders, train, val, test = pictures
+def test_cnn_is_deterministic_alone_with_its_generator_and_blind_to_the_batch(pictures):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    seen = []
-    probe = CNNProbe(epochs=1, width=4, progress=lambda done, total: seen.append((done, total)))
-    runs = [
-        probe.fit(images[train], genders[train], people[train], images[val], genders[val], seed=s).scores(
-            images[test]
-        )
-        for s in (1, 1, 2)
-    ]
-    assert np.array_equal(runs[0], runs[1])
-    assert not np.array_equal(runs[0], runs[2])
+    seen, test = [], pictures[2][0]
+    probe = CNNProbe(epochs=1, width=4, progress=lambda *step: seen.append(step))
+    first, same, other = (fitted_to(probe, pictures, seed=seed) for seed in (1, 1, 2))
+    assert np.array_equal(first.scores(test), same.scores(test))
+    assert not np.array_equal(first.scores(test), other.scores(test))
     assert seen == [(1, 1)] * 3
     assert torch.equal(torch.rand(3), expected)
-
-
-def test_cnn_scores_do_not_depend_on_the_batch(pictures):
-    images, people, genders, train, val, test = pictures
-    fitted = CNNProbe(epochs=1, width=4).fit(
-        images[train], genders[train], people[train], images[val], genders[val], seed=0
-    )
-    np.testing.assert_allclose(
-        fitted.scores(images[test], batch_size=1), fitted.scores(images[test], batch_size=50), atol=1e-5
-    )
-    mirrored = np.ascontiguousarray(images[test][:, :, ::-1])
-    np.testing.assert_allclose(fitted.scores(mirrored), fitted.scores(images[test]), atol=1e-5)
+    singly, mirrored = first.scores(test, batch_size=1), np.ascontiguousarray(test[:, :, ::-1])
+    np.testing.assert_allclose(singly, first.scores(test, batch_size=50), atol=1e-5)
+    np.testing.assert_allclose(first.scores(mirrored), first.scores(test), atol=1e-5)
 
 
 def test_cnn_refuses_tiny_images_and_one_gender(pictures):
-    images, people, genders, train, val, _ = pictures
+    images, genders, people = pictures[0]
     for crop, labels in ((images[:, :8], genders), (images, genders * 0)):
         with pytest.raises(AuditError):
-            CNNProbe().fit(crop[train], labels[train], people[train], images[val], genders[val], seed=0)
+            CNNProbe().fit(crop, labels, people, *pictures[1][:2], seed=0)
 
 
 @pytest.mark.parametrize("kind", PROBE_KINDS)
@@ -165,12 +152,6 @@ def test_few_people_of_one_gender_are_enough_to_run(kind):
 
 
 def test_the_kernel_machine_equals_scikit_learn_s():
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import SVC
-
-    from privface.audit.kernels import KernelSVM
-
     x, y, _ = embeddings(200, leak="norm", seed=1)
     theirs = make_pipeline(StandardScaler(), SVC(C=10.0, gamma=0.05, class_weight="balanced")).fit(x, y)
     mine = KernelSVM(0.05, 10.0).fit(x.astype(np.float64), y)
@@ -178,8 +159,6 @@ def test_the_kernel_machine_equals_scikit_learn_s():
 
 
 def test_similarity_needs_no_training_and_counts_both_genders_alike():
-    from privface.audit.kernels import SimilarityClassifier
-
     rows = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
     fitted = SimilarityClassifier(2).fit(rows, np.array([1, 1, 0]))
     by_hand = (1 + 1 / np.sqrt(1.01)) / 2 - 0.0  # two men, and the only woman
@@ -187,13 +166,9 @@ def test_similarity_needs_no_training_and_counts_both_genders_alike():
 
 
 def test_gradients_read_what_mean_pictures_do_not_show():
-    from privface.audit.picture_probes import HOGProbe
-    from privface.audit.planted import plant
-
-    parts = [plant("local-texture", people=n, size=32, seed=k) for k, n in enumerate((120, 60, 120))]
-    train, val, test = parts
-    fitted = HOGProbe().fit(train.data, train.genders, train.people, val.data, val.genders, seed=0)
-    assert roc_auc_score(test.genders, fitted.scores(test.data)) > 0.8
+    made = [plant("local-texture", people=n, size=32, seed=k) for k, n in enumerate((120, 60, 120))]
+    parts = [(part.data, part.genders, part.people) for part in made]
+    assert roc_auc_score(parts[2][1], fitted_to(HOGProbe(), parts).scores(parts[2][0])) > 0.8
 
 
 @pytest.mark.parametrize("kind", ["rbf-svm", "knn", "similarity"])

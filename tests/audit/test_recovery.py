@@ -19,25 +19,30 @@ def pairs(count: int, *, curved: bool = False, seed: int = 0):
 
 
 @pytest.mark.parametrize("curved", [False, True])
+def fitted(protected, original, people, *, curved: bool = False):
+    val, val_original, _ = pairs(100, curved=curved, seed=1)
+    return EmbeddingRecoverer().fit(protected, original, people, val, val_original, seed=0)
+
+
+@pytest.mark.parametrize("curved", [False, True])
 def test_embeddings_come_back_on_strangers_and_by_folds(curved):
     protected, original, people = pairs(600, curved=curved)
-    val, val_original, _ = pairs(100, curved=curved, seed=1)
     test, test_original, _ = pairs(100, curved=curved, seed=2)
-    fitted = EmbeddingRecoverer().fit(protected, original, people, val, val_original, seed=0)
+    found, again = (fitted(protected, original, people, curved=curved) for _ in range(2))
     worst = np.square(test_original).mean()
-    assert np.square(fitted.recover(test) - test_original).mean() < (0.2 if curved else 0.01) * worst
-    assert np.square(fitted.training - original).mean() < (0.3 if curved else 0.01) * worst
-    again = EmbeddingRecoverer().fit(protected, original, people, val, val_original, seed=0)
-    np.testing.assert_array_equal(fitted.recover(test), again.recover(test))
+    assert np.square(found.recover(test) - test_original).mean() < (0.2 if curved else 0.01) * worst
+    assert np.square(found.training - original).mean() < (0.3 if curved else 0.01) * worst
+    np.testing.assert_array_equal(found.recover(test), again.recover(test))
 
 
 def test_noise_gives_back_nothing_but_the_mean():
-    _, original, people = pairs(400)
-    rng = np.random.default_rng(4)
-    noise = rng.normal(size=(520, 10)).astype(np.float32)
-    fitted = EmbeddingRecoverer().fit(noise[:400], original, people, noise[400:460], original[:60], seed=0)
+    protected, original, people = pairs(400)
+    noise = np.random.default_rng(4).normal(size=protected.shape).astype(np.float32)
     # cross-fitted, so the training rows are not remembered either
-    assert np.square(fitted.training - original).mean() > 0.9 * np.square(original).mean()
+    assert (
+        np.square(fitted(noise, original, people).training - original).mean()
+        > 0.9 * np.square(original).mean()
+    )
 
 
 def test_no_person_is_in_two_folds():
@@ -45,7 +50,7 @@ def test_no_person_is_in_two_folds():
     fold = people_folds(people, seed=3)
     assert {len(set(fold[people == name])) for name in set(people)} == {1}
     assert set(fold) == {0, 1, 2}
-    with pytest.raises(AuditError, match="2 people cannot be divided into 3"):
+    with pytest.raises(AuditError):
         people_folds(np.array(["a", "b"]), seed=0)
 
 
@@ -79,8 +84,6 @@ def test_an_image_recovery_starts_as_the_identity_and_is_reproducible():
 
 
 def test_pairs_that_do_not_fit_are_refused():
-    people = np.array(["a", "b"])
-    with pytest.raises(AuditError, match="pairs of images of 16 pixels"):
-        ImageRecoverer().fit(
-            *(np.zeros((2, 8, 8, 3), np.uint8),) * 2, people, *(np.zeros((2, 8, 8, 3), np.uint8),) * 2, seed=0
-        )
+    tiny = np.zeros((2, 8, 8, 3), np.uint8)
+    with pytest.raises(AuditError):
+        ImageRecoverer().fit(tiny, tiny, np.array(["a", "b"]), tiny, tiny, seed=0)

@@ -47,26 +47,26 @@ def assert_equal_figures(streamed, genuine, impostor, *, ties: bool = False):
                 streamed.tmr_at_fmr(genuine, fmr=fmr),
                 curves.tmr_at_fmr(genuine, impostor, fmr=fmr),
             )
-            assert mine.tmr == pytest.approx(theirs.tmr, abs=1e-6)
-            assert mine.fmr == pytest.approx(theirs.fmr, abs=1e-6)
-            assert mine.threshold == pytest.approx(theirs.threshold, abs=1e-9)
+            for name, precision in (("tmr", 1e-6), ("fmr", 1e-6), ("threshold", 1e-9)):
+                assert getattr(mine, name) == pytest.approx(getattr(theirs, name), abs=precision)
     assert streamed.eer(genuine) == pytest.approx(curves.eer(genuine, impostor), abs=1e-6)
     if not ties:  # within a bin, scores count as spread evenly: one score may be off
-        assert streamed.auc(genuine) == pytest.approx(
-            curves.auc(genuine, impostor), abs=max(1e-6, 1 / impostor.size)
-        )
-    assert streamed.d_prime(genuine) == pytest.approx(
-        curves.d_prime(genuine, impostor), rel=1e-3, abs=1e-6, nan_ok=True
-    )
+        area = pytest.approx(curves.auc(genuine, impostor), abs=max(1e-6, 1 / impostor.size))
+        assert streamed.auc(genuine) == area
+    apart = pytest.approx(curves.d_prime(genuine, impostor), rel=1e-3, abs=1e-6, nan_ok=True)
+    assert streamed.d_prime(genuine) == apart
 
 
 @pytest.mark.parametrize(("noise", "fail"), [(0.3, 0.0), (1.0, 0.0), (1.0, 0.1), (4.0, 0.0)])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_figures_equal_those_of_the_sorted_scores(noise, fail, threads, monkeypatch):
     monkeypatch.setattr(streaming, "_TILE", 128)  # so that a small set has tiles of every kind
-    gallery, probe, person, gender = world(150, 4, 24, seed=3, noise=noise, fail=fail)
-    genuine, impostor, same = sorted_reference(gallery, probe, person, gender)
-    found = stream_impostors(Rows.build(gallery, probe, person, gender), genuine, fmrs=FMRS, threads=threads)
+    rows, seen = world(150, 4, 24, seed=3, noise=noise, fail=fail), []
+    genuine, impostor, same = sorted_reference(*rows)
+    found = stream_impostors(
+        Rows.build(*rows), genuine, fmrs=FMRS, threads=threads, progress=lambda *step: seen.append(step)
+    )
+    assert seen[-1][0] == seen[-1][1]
     assert_equal_figures(found[0], genuine, impostor)
     assert_equal_figures(found[1], genuine, same)
 
@@ -98,9 +98,8 @@ def test_figures_equal_those_of_the_sorted_scores_on_small_sets(people, photos, 
 
 def test_one_face_for_everybody_is_a_tie(monkeypatch):
     monkeypatch.setattr(streaming, "_HEAVY", 1000)
-    person = np.repeat(np.arange(60), 2)
     constant = np.tile(np.array([0.3, -0.7, 0.2], np.float32), (120, 1))
-    rows = Rows.build(constant, constant, person, np.zeros(120, np.int64))
+    rows = Rows.build(constant, constant, np.repeat(np.arange(60), 2), np.zeros(120, np.int64))
     genuine = np.ones(60)
     found, _ = stream_impostors(rows, genuine, fmrs=FMRS)
     assert found.eer(genuine) == 0.5
@@ -112,9 +111,9 @@ def test_one_face_for_everybody_is_a_tie(monkeypatch):
 def test_weights_stand_for_all_pairs_and_rank_as_they_do(monkeypatch):
     monkeypatch.setattr(streaming, "TAIL", 500)
     monkeypatch.setattr(streaming, "SAMPLE", 20_000)
-    gallery, probe, person, gender = world(200, 3, 16, seed=1)
-    genuine, impostor, _ = sorted_reference(gallery, probe, person, gender)
-    found, _ = stream_impostors(Rows.build(gallery, probe, person, gender), genuine, fmrs=FMRS)
+    rows = world(200, 3, 16, seed=1)
+    genuine, impostor, _ = sorted_reference(*rows)
+    found, _ = stream_impostors(Rows.build(*rows), genuine, fmrs=FMRS)
     scores, people, weights = found.thinned()
     assert weights.sum() == pytest.approx(impostor.size)
     assert (people[:, 0] != people[:, 1]).all()
@@ -126,26 +125,16 @@ def test_weights_stand_for_all_pairs_and_rank_as_they_do(monkeypatch):
 
 
 def test_nobody_and_nothing_to_compare():
-    none = np.empty((0, 4), np.float32)
-    empty = np.empty(0, np.int64)
-    assert stream_impostors(Rows.build(none, none, empty, empty), np.ones(1), fmrs=FMRS) == (None, None)
-    one = np.eye(4, dtype=np.float32)
-    alone = Rows.build(one, one, np.zeros(4, np.int64), np.zeros(4, np.int64))
-    assert stream_impostors(alone, np.ones(1), fmrs=FMRS) == (None, None)
-
-
-def test_progress_reaches_its_end():
-    gallery, probe, person, gender = world(20, 2, 4, seed=0)
-    seen = []
-    stream_impostors(
-        Rows.build(gallery, probe, person, gender), np.ones(3), fmrs=FMRS, progress=lambda *a: seen.append(a)
-    )
-    assert seen[-1][0] == seen[-1][1]
+    for count in (0, 4):  # nobody, and photos of one person
+        side, person = np.eye(count, 4, dtype=np.float32), np.zeros(count, np.int64)
+        rows = Rows.build(side, side, person, person)
+        assert stream_impostors(rows, np.ones(1), fmrs=FMRS) == (None, None)
 
 
 def test_unsorted_genders_are_refused():
-    with pytest.raises(ScoreError, match="sorted by gender"):
-        Rows.build(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32), np.arange(2), np.array([1, 0]))
+    two = np.eye(2, dtype=np.float32)
+    with pytest.raises(ScoreError):
+        Rows.build(two, two, np.arange(2), np.array([1, 0]))
 
 
 def test_bins_by_hand():

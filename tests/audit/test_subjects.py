@@ -1,55 +1,50 @@
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
 from privface.audit import EmbeddingData
-from privface.audit.subjects import People, Subjects
+from privface.audit.subjects import People
 from privface.errors import AuditError
 
 
-def subjects(count: int = 40, **cohorts: list[str]) -> Subjects:
-    return Subjects(
-        files=tuple(f"{k}.png" for k in range(count)),
-        identities=np.array([f"p{k // 2}" for k in range(count)]),
-        genders=np.array([(k // 2) % 2 for k in range(count)], np.int64),
-        cohorts={name: np.array(column) for name, column in cohorts.items()},
+def groups(toy, **columns: list[str]) -> dict[str, dict[str, int]]:
+    """Numbers of photos by cohort and value."""
+    who = toy.subjects(
+        len(next(iter(columns.values()))), cohorts={k: np.array(v) for k, v in columns.items()}
     )
+    found: dict[str, dict[str, int]] = {}
+    for cohort, value, rows in who.groups():
+        found.setdefault(cohort, {})[value] = int(rows.sum())
+    return found
 
 
-def test_ages_are_reported_in_bands():
+def test_ages_are_reported_in_bands(toy):
     ages = ["17", "18", "29.9", "30", "44", "45", "59", "60", "101", "", "nan", "old"]
-    groups = {v: rows.sum() for c, v, rows in subjects(12, age=ages).groups() if c == "age"}
-    assert groups == {"0-17": 1, "18-29": 2, "30-44": 2, "45-59": 2, "60+": 2, "old": 1}
+    bands = {"0-17": 1, "18-29": 2, "30-44": 2, "45-59": 2, "60+": 2, "old": 1}
+    assert groups(toy, age=ages)["age"] == bands
 
 
-def test_a_column_that_tells_photos_apart_is_no_cohort():
+def test_a_column_that_tells_photos_apart_is_no_cohort(toy):
     column = [f"session {k}" for k in range(40)]
-    found = {c for c, _, _ in subjects(40, session=column, site=["x", "y"] * 20).groups()}
-    assert found == {"gender", "site"}
+    assert set(groups(toy, session=column, site=["x", "y"] * 20)) == {"gender", "site"}
 
 
-def test_parts_share_no_person_and_adding_people_moves_nobody():
-    few, many = subjects(80), subjects(400)
-    a, b = (People.split(s, (0.5, 0.15, 0.35), seed=3) for s in (few, many))
-    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
-        mine, theirs = (set(many.identities[getattr(b, part)]) for part in (one, other))
-        assert not mine & theirs
-    np.testing.assert_array_equal(a.train, b.train[:80])
-    np.testing.assert_array_equal(a.test, b.test[:80])
+def test_parts_share_no_person_and_adding_people_moves_nobody(toy):
+    few, many = (People.split(toy.subjects(n, 2), seed=3) for n in (40, 200))
+    people, parts = toy.subjects(200, 2).identities, list(many.parts().values())
+    assert sum(len(set(people[part])) for part in parts) == 200
+    for part, before in zip(parts, few.parts().values(), strict=True):
+        np.testing.assert_array_equal(part[:80], before)
 
 
-def test_too_few_people_are_refused():
+def test_too_few_people_are_refused(toy):
     with pytest.raises(AuditError, match=r"part has \d (fe)?male people, 6 people are in the set"):
-        People.split(subjects(12), (0.5, 0.15, 0.35), seed=0)
+        People.split(toy.subjects(6, 2), seed=0)
 
 
-def test_embedding_tables_are_checked():
-    who = subjects(8)
-    fields = {f.name: getattr(who, f.name) for f in dataclasses.fields(who)}
-    good = np.ones((8, 3), np.float32)
+def test_embedding_tables_are_checked(toy):
+    good, fields = np.ones((8, 3), np.float32), vars(toy.subjects(8))
     EmbeddingData(embeddings={"m": (good, good[:, :2])}, **fields).check()  # another dimension is fine
     for bad, message in (
         ({}, "no embeddings"),

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from privface.audit import Auditor, Averaging, Draws, PixelProbe
+from privface.audit import Averaging, Draws, PixelProbe
 from privface.audit.comparison import trade_off
 from privface.audit.recovery import EmbeddingRecoverer
 from privface.errors import AuditError
@@ -16,16 +16,15 @@ from privface.errors import AuditError
 NAME = "white-box:code"
 
 
-def auditor(toy, **settings):
+def audit(toy, data, **settings):
     fields = {
-        "matchers": [toy.Matcher()],
         "embedding_probes": ("logistic", "rbf-svm"),
         "embedding_recoverers": (EmbeddingRecoverer(),),
         "image_probes": (PixelProbe(),),
         "label_budgets": (40,),
         "resamples": 60,
     }
-    return Auditor(**{**fields, **settings})
+    return toy.auditor(**{**fields, **settings}).run(data)
 
 
 def coded(data, *, kept: float):
@@ -54,12 +53,12 @@ def white(document, part="leakage"):
 
 @pytest.fixture(scope="module")
 def planted(toy):
-    return auditor(toy).run(coded(toy.data(noise, people=100), kept=1.0))
+    return audit(toy, coded(toy.data(noise, people=100), kept=1.0))
 
 
 @pytest.fixture(scope="module")
 def clean(toy):
-    return auditor(toy).run(coded(toy.data(toy.remove_cue, people=160), kept=0.0))
+    return audit(toy, coded(toy.data(toy.remove_cue, people=160), kept=0.0))
 
 
 def test_a_leak_of_the_code_is_found_though_the_pictures_tell_nothing(planted):
@@ -116,13 +115,13 @@ def test_matching_is_that_of_faces_however_well_the_code_does(toy, planted):
     worse = coded(toy.data(toy.identity), kept=1.0)
     blank = np.random.default_rng(1).normal(size=worse.codes["code"][0].shape).astype(np.float32)
     worse = dataclasses.replace(worse, codes={"code": (worse.codes["code"][0], blank)})
-    kept = auditor(toy, max_leakage=1.0).run(worse)  # the code is lost, the faces are not
+    kept = audit(toy, worse, max_leakage=1.0)  # the code is lost, the faces are not
     assert kept.document["verdict"]["status"] != "matching-lost"
     assert kept.figure("tmr").value > 0.9
 
 
 def test_without_a_code_nothing_changes_and_with_one_only_rows_are_added(toy, planted):
-    plain = auditor(toy).run(toy.data(noise, people=100))
+    plain = audit(toy, toy.data(noise, people=100))
     assert "white" not in json.dumps(plain.to_dict())
     assert "worst_white_box" not in plain.figures
     outcome = plain.gate("worst_white_box>0.68")  # silence is no proof
@@ -131,7 +130,7 @@ def test_without_a_code_nothing_changes_and_with_one_only_rows_are_added(toy, pl
     for part in ("leakage", "matching"):
         others = [row for row in planted.document[part] if not row.get("white_box")]
         assert others == plain.to_dict()[part]
-    again = auditor(toy).run(coded(toy.data(noise, people=100), kept=1.0))
+    again = audit(toy, coded(toy.data(noise, people=100), kept=1.0))
     assert again.to_bytes() == planted.to_bytes()
 
 
@@ -142,7 +141,7 @@ def test_draws_are_averaged_over_faces_and_photos_without_a_code_are_left_out(to
     data = dataclasses.replace(
         data, codes={"code": (sides[0], sides[1])}, draws=Draws.of([data.protected.copy()])
     )
-    document = auditor(toy, averaging=Averaging((1, 2)), embedding_recoverers=()).run(data).document
+    document = audit(toy, data, averaging=Averaging((1, 2)), embedding_recoverers=()).document
     assert {row["input"] for row in document["averaging"]} == {"image", "embedding:toy"}
     image = next(row for row in document["leakage"] if row["input"] == "image")
     assert all(0 < row["leakage"]["n"] < image["leakage"]["n"] for row in white(document))
@@ -163,4 +162,4 @@ def test_codes_that_do_not_fit_are_refused(toy, change, message):
     data = coded(toy.data(toy.identity), kept=1.0)
     before, after = data.codes["code"]
     with pytest.raises(AuditError, match=message):
-        auditor(toy).run(dataclasses.replace(data, codes={"code": (before, change(after))}))
+        audit(toy, dataclasses.replace(data, codes={"code": (before, change(after))}))
