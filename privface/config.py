@@ -269,7 +269,8 @@ def _fault(fault: ErrorDetails) -> str:
     # a whole section says nothing about which of its values is wrong
     value = fault["input"]
     got = "" if isinstance(value, dict | BaseModel) else f" (got {str(value)[:60]!r})"
-    return f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}{got}"
+    said = "there is no such setting" if fault["type"] == "extra_forbidden" else fault["msg"]
+    return f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {said.removeprefix('Value error, ')}{got}"
 
 
 def put_value(content: dict[str, Any], key: str, value: Any, *, shown: str) -> None:

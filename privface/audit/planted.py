@@ -101,26 +101,27 @@ def _mark_rows(
     """Write gender into rows ``(N, D)``, in place; gives the accuracy of the best reader."""
     size, sign, share = x.shape[1], 2.0 * genders - 1.0, float(stats.norm.cdf(SHIFT))
     match leak:
-        case "linear":  # means +-SHIFT along one direction, the same in every set: Phi(SHIFT)
+        case "linear":
+            # means +-SHIFT along one direction, the same in every set: Phi(SHIFT)
             direction = np.random.default_rng(size).standard_normal(size)
             x += SHIFT * sign[:, None] * (direction / np.linalg.norm(direction))
-        case (
-            "flip"
-        ):  # the same along the first axis, turned round: a probe fixed on that axis reads the reverse
+        case "flip":
+            # the same along the first axis, turned round: a probe fixed on that axis reads the reverse
             x[:, 0] -= SHIFT * sign
-        case (
-            "xor"
-        ):  # corners (+-a, +-a), opposite ones of one gender: Phi(a)^2 + Phi(-a)^2 by the sign of the product
+        case "xor":
+            # corners (+-a, +-a), opposite ones of one gender: Phi(a)^2 + Phi(-a)^2 by the sign of the product
             corner = rng.choice([-1.0, 1.0], int(person.max()) + 1)[person]
             x[:, 0] += CORNER * corner
             x[:, 1] += CORNER * corner * sign
             inside = float(stats.norm.cdf(CORNER))
             share = inside**2 + (1.0 - inside) ** 2
-        case "norm":  # men's vectors are longer: chi-squared lengths, cut where both densities are equal
+        case "norm":
+            # men's vectors are longer: chi-squared lengths, cut where both densities are equal
             x *= np.where(genders == 1, RADIUS, 1.0)[:, None]
             cut = size * math.log(RADIUS**2) / (1.0 - RADIUS**-2)
             share = float((stats.chi2.cdf(cut, size) + stats.chi2.sf(cut / RADIUS**2, size)) / 2.0)
-        case "covariance":  # pairs of coordinates, correlated by +-rho and alike otherwise
+        case "covariance":
+            # pairs of coordinates, correlated by +-rho and alike otherwise
             a, b = x[:, :CORRELATED_PAIRS], x[:, CORRELATED_PAIRS : 2 * CORRELATED_PAIRS]
             b[:] = CORRELATION * sign[:, None] * a + math.sqrt(1.0 - CORRELATION**2) * b
             # the likelihood ratio is the sign of the sum of products, the difference of two scaled chi-squared
@@ -155,16 +156,17 @@ def _mark_pictures(
         return np.asarray(rng.random(genders.size) < np.where(genders == 1, MARKED, 1.0 - MARKED), np.bool_)
 
     match leak:
-        case "watermark":  # a fixed pattern of six grey levels that nobody sees
+        case "watermark":
+            # a fixed pattern of six grey levels that nobody sees
             pattern = np.random.default_rng(2018).choice([-6.0, 6.0], (-(-size // 2), -(-size // 2)))
             pictures += marked()[:, None, None, None] * np.kron(pattern, np.ones((2, 2)))[:size, :size, None]
-        case "local-texture":  # fine stripes of either sign in one quarter: the mean picture shows nothing
+        case "local-texture":
+            # fine stripes of either sign in one quarter: the mean picture shows nothing
             stripes = np.where(np.arange(half) // 2 % 2 == 0, 14.0, -14.0)[None, :, None]
             signs = rng.choice([-1.0, 1.0], genders.size) * marked()
             pictures[:, half : 2 * half, :half] += signs[:, None, None, None] * stripes
-        case (
-            "image-flip"
-        ):  # the lower half is darker for men, by a shift of overlapping distributions: Phi(SHIFT)
+        case "image-flip":
+            # the lower half is darker for men, by a shift of overlapping distributions: Phi(SHIFT)
             lower = pictures[:, half:]
             lower -= lower.mean(axis=(1, 2, 3), keepdims=True)
             shift = _clustered(rng, person, ()) - SHIFT * (2.0 * genders - 1.0)

@@ -88,7 +88,8 @@ class AutoencoderConfig(MadeSettings):
             raise ValueError(f"level {self.level:g} of {self.corruption} leaves less than a twentieth")
         halved = self.architecture == "convolutional" and self.flat
         if halved and any(side % 2**self.depth for side in self.shape[1:]):
-            raise ValueError(f"{self.shape[1]} x {self.shape[2]} pixels cannot be halved {self.depth} times")
+            sides = f"{self.shape[1]} x {self.shape[2]} pixels cannot be halved {self.depth} times"
+            raise ValueError(f"{sides}; use sides divisible by {2**self.depth}, or fewer halvings")
         return self
 
 
