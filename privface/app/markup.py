@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from privface.app.protecting import DIFFERENCE_GAIN, Outcome
 from privface.errors import PrivfaceError
 from privface.report.html import environment
 
+Macro = Literal["notice", "hint", "warning", "outcomes", "framed", "progress"]
+
 Link = Callable[[str, bytes, str, bool], str]
 """Puts (name, bytes, media type, whether it is to be saved) on the shelf and gives the address."""
 
 
-def part(name: str, *values: Any) -> str:
-    """A macro of the template: ``hint`` (a quiet line), ``warning`` (one not to be overlooked), or what is below."""
+def part(name: Macro, *values: Any) -> str:
+    """What a macro of the template makes: notice, hint, warning, outcomes, framed or progress."""
     return str(getattr(_parts(), name)(*values))
 
 

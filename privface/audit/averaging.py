@@ -124,9 +124,18 @@ class _Sums:
 
 
 def _row(reading: Reading, combined: Combined, draws: int, gain: Measured) -> dict[str, Any]:
-    left_out = {"seen", "original_auc", "auc", "eer", "bits", "setting"}
-    row = {key: value for key, value in reading.row().items() if key not in left_out}
-    return {**row, "combined": combined, "draws": draws, "gain": gain}
+    same = (
+        "probe",
+        "kind",
+        "input",
+        "leakage",
+        "balanced_accuracy",
+        "validation_leakage",
+        "measurable",
+        "reason",
+    )
+    said = reading.row()
+    return {**{name: said[name] for name in same}, "combined": combined, "draws": draws, "gain": gain}
 
 
 def run(context: Context) -> dict[str, Any]:

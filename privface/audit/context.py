@@ -166,7 +166,8 @@ class Context:
     ) -> NDArray[Any]:
         """A model's embeddings, float32 ``(N, D)``, or scores, float64 ``(N,)``: asked in batches or kept from an earlier audit."""
         size = self.settings.batch_size
-        verb, dtype, ndim = ("embed", np.float32, 2) if kind == "embeddings" else ("read", np.float64, 1)
+        rows = kind == "embeddings"
+        verb, dtype, ndim = ("embed", np.float32, 2) if rows else ("read", np.float64, 1)
 
         def compute() -> dict[str, NDArray[Any]]:
             parts = []
@@ -176,7 +177,7 @@ class Context:
                 if parts[-1].ndim != ndim or len(parts[-1]) != len(batch):
                     raise AuditError(
                         f"{model.name} gave {kind} of shape {parts[-1].shape} for {len(batch)} images.",
-                        hint="It must give one row, or one score, per image.",
+                        hint=f"Its {'embed must give one row' if rows else 'male_scores must give one number'} per image.",
                     )
                 self.report(stage, start + len(batch), len(images))
             return {kind: np.concatenate(parts)}

@@ -81,11 +81,13 @@ class AutoencoderConfig(MadeSettings):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.grey and (self.shape[0] != 3 or self.output == "mask"):
-            raise ValueError("grey is for three channels, and not for a mask")
+            raise ValueError(
+                f"grey with {self.shape[0]} channels, output {self.output}; it needs 3 channels, and no mask"
+            )
         if self.bypass and (self.architecture != "convolutional" or self.flat):
-            raise ValueError("bypass needs a code that is a map")
+            raise ValueError("bypass needs a code that is a map: convolutional, and flat=false")
         if self.level > 0.95 and self.corruption != "gaussian":
-            raise ValueError(f"level {self.level:g} of {self.corruption} leaves less than a twentieth")
+            raise ValueError(f"level is {self.level:g}; with corruption {self.corruption} at most 0.95")
         halved = self.architecture == "convolutional" and self.flat
         if halved and any(side % 2**self.depth for side in self.shape[1:]):
             sides = f"{self.shape[1]} x {self.shape[2]} pixels cannot be halved {self.depth} times"

@@ -89,7 +89,11 @@ class OnnxProtector:
         return OnnxProtector, (self._content, self._name, self._weights)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Protect aligned RGB images ``(N, 3, size, size)`` in [0, 1]; same shape and range out."""
+        """Protect aligned RGB images ``(N, 3, size, size)`` in [0, 1]; same shape and range out.
+
+        Raises:
+            InputRangeError: If shape, type or range break the contract.
+        """
         require_unit_images(images, what="images to protect")
         return session_outputs(self._session, images, name=self._name)
 

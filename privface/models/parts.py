@@ -85,6 +85,8 @@ class Corruption(nn.Module):
         level: Share of the values, or the noise's standard deviation in units of the [0, 1] range.
         spread: Each image's level is drawn from ``level * (1 - spread)`` to ``level * (1 + spread)``, so that
             one network serves more than one level; in [0, 1].
+
+    :class:`~privface.models.AutoencoderConfig` checks all three.
     """
 
     def __init__(self, kind: CorruptionKind = "gaussian", *, level: float = 0.1, spread: float = 0.0) -> None:

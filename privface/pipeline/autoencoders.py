@@ -46,11 +46,14 @@ from privface.speech import (
     voice_mask,
     write_wav,
 )
-from privface.training import RESUME_FILE, ArraySource, Epoch, FitSettings, ImageSource
+from privface.training import RESUME_FILE, ArraySource, DecodingSource, Epoch, FitSettings, ImageSource
 from privface.training import train_autoencoder as fit
 
 KIND = "autoencoder"
 VALIDATION_SHARE = 0.1
+IN_MEMORY = 2_000_000_000
+"""Bytes of pixels up to which all images are kept in memory; above it they are decoded on every visit."""
+
 FRAMES = 128
 """Spectrogram columns (two seconds) that a speech denoiser learns from at a time."""
 
@@ -108,14 +111,14 @@ def train_images(
             f"{int(good.sum())} images in {source} can be read, 10 are needed.",
             hint="Give a folder with more photos.",
         )
-    learn, choose = ArraySource(pixels[good & ~held]), ArraySource(pixels[good & held])
+    learn, choose = _source(paths, pixels, good & ~held, side), _source(paths, pixels, good & held, side)
     torch.manual_seed(settings.seed)
     network = Autoencoder(config)
     meta: dict[str, Any] = {"size": side, "images": len(learn), "loss": settings.loss, "seed": settings.seed}
     epochs = _fit(
         network, learn, choose, settings, out, kind=KIND, meta=meta, resume=resume, progress=progress
     )
-    bad = tuple(file_key(paths[k], source) for k in np.flatnonzero(~good))
+    bad = tuple(file_key(path, source) for path, read in zip(paths, good, strict=True) if not read)
     return Trained(len(learn), len(choose), bad, tuple(epochs))
 
 
@@ -328,17 +331,30 @@ def _middle(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 def _read_all(
     paths: Sequence[Path], side: int, progress: Progress | None
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Pixels of all images, ``(N, side, side, 3)``, and which of them could be read."""
-    pixels, good = np.zeros((len(paths), side, side, 3), np.uint8), np.ones(len(paths), np.bool_)
+) -> tuple[NDArray[np.uint8] | None, NDArray[np.bool_]]:
+    """Pixels of all images if they fit into memory, ``(N, side, side, 3)``, and which of them can be read."""
+    fits = len(paths) * side * side * 3 <= IN_MEMORY
+    pixels = np.zeros((len(paths), side, side, 3), np.uint8) if fits else None
+    good = np.ones(len(paths), np.bool_)
     for number, path in enumerate(paths):
         try:
-            pixels[number] = _middle(decode_image(path), side)
+            image = _middle(decode_image(path), side)
+            if pixels is not None:
+                pixels[number] = image
         except ImageError:
             good[number] = False
         if progress is not None:
             progress("read", number + 1, len(paths))
     return pixels, good
+
+
+def _source(
+    paths: Sequence[Path], pixels: NDArray[np.uint8] | None, rows: NDArray[np.bool_], side: int
+) -> ImageSource:
+    if pixels is not None:
+        return ArraySource(pixels[rows])
+    chosen = [path for path, row in zip(paths, rows, strict=True) if row]
+    return DecodingSource(lambda k: _middle(decode_image(chosen[k]), side), count=len(chosen))
 
 
 def _wav_files(folder: Path, *, minimum: int) -> list[Path]:

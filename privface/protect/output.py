@@ -23,7 +23,11 @@ _TEMPORARY = re.compile(r"^\.[0-9a-f]{16}\.privface-tmp$")
 
 
 def require_apart(source: Path, output: Path) -> None:
-    """Refuse an output root that equals, holds or lies in the input, links resolved."""
+    """Refuse an output root that equals, holds or lies in the input, links resolved.
+
+    Raises:
+        OutputError: If the two overlap.
+    """
     inner, outer = source.resolve(), output.resolve()
     if inner == outer or inner in outer.parents or outer in inner.parents:
         raise OutputError(
@@ -176,7 +180,11 @@ class OutputTree(Output):
 
 
 def unlink(path: Path) -> None:
-    """Delete a file if it is there."""
+    """Delete a file if it is there.
+
+    Raises:
+        OutputError: If it cannot be deleted.
+    """
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

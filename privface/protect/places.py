@@ -1,7 +1,4 @@
-"""Where inputs lie: a local path or a URL of any fsspec file system (``s3://``, ``gs://``, ``https://``, ...).
-
-Whatever goes wrong with one is a :class:`~privface.errors.DataError`.
-"""
+"""Where inputs lie: a local path or a URL of any fsspec file system (``s3://``, ``gs://``, ``https://``, ...)."""
 
 from __future__ import annotations
 
@@ -30,7 +27,12 @@ def suffix_of(place: str | Path) -> str:
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and the path in it. Chains are refused: those that cache would lay originals into a temporary folder."""
+    """The fsspec file system of a URL, and the path in it.
+
+    Raises:
+        DataError: If the protocol is unknown, its package missing, or the URL chains file systems: those that
+            cache would lay originals into a temporary folder.
+    """
     import fsspec  # noqa: PLC0415
 
     if "::" in url:
@@ -64,7 +66,11 @@ def reaching(place: str | Path) -> Iterator[None]:
 
 
 def is_folder(place: str | Path) -> bool:
-    """Whether a place is a folder."""
+    """Whether a place is a folder.
+
+    Raises:
+        DataError: If its file system cannot be reached.
+    """
     if not is_url(place):
         return Path(place).is_dir()
     with reaching(place):
@@ -73,7 +79,11 @@ def is_folder(place: str | Path) -> bool:
 
 
 def expand(pattern: str | Path) -> list[str]:
-    """The places that a pattern with ``*`` names, sorted; a plain name gives itself if it is there."""
+    """The places that a pattern with ``*`` names, sorted; a plain name gives itself if it is there.
+
+    Raises:
+        DataError: If its file system cannot be reached.
+    """
     text = str(pattern)
     if not is_url(text):
         return [text] if Path(text).exists() else sorted(glob.glob(text))  # noqa: PTH207  # a pattern with folders
@@ -84,7 +94,11 @@ def expand(pattern: str | Path) -> list[str]:
 
 
 def open_binary(place: str | Path) -> IO[bytes]:
-    """A seekable binary file."""
+    """A seekable binary file.
+
+    Raises:
+        DataError: If it cannot be opened.
+    """
     with reaching(place):
         if not is_url(place):
             return Path(place).open("rb")

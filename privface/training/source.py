@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
@@ -43,6 +43,24 @@ class ArraySource:
     def batch(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
         """As of :class:`ImageSource`."""
         return to_unit(self._pixels[index])
+
+
+class DecodingSource:
+    """Faces decoded and aligned from disk on every visit, for sets that do not fit in memory.
+
+    ``load`` gives one aligned face, uint8 ``(H, W, 3)``, by position; ``workers`` threads call it.
+    """
+
+    def __init__(self, load: Callable[[int], NDArray[np.uint8]], *, count: int, workers: int = 2) -> None:
+        self._load, self._count = load, count
+        self._pool = ThreadPoolExecutor(workers)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def batch(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """As of :class:`ImageSource`."""
+        return to_unit(np.stack(list(self._pool.map(self._load, index.tolist()))))
 
 
 class Prefetcher:

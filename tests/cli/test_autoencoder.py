@@ -69,6 +69,15 @@ def test_train_then_reconstruct_but_never_into_the_input(photos, trained, tmp_pa
     assert not (photos / "out").exists()
 
 
+def test_a_set_too_large_for_memory_gives_the_same_weights(photos, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("privface.pipeline.autoencoders.IN_MEMORY", 1000)
+    assert run("train", photos, "--out", tmp_path / "m", "--variant", "convolutional", *TINY).exit_code == 0
+    found, expected = (
+        (at / "model.safetensors").read_bytes() for at in (tmp_path / "m", trained("convolutional"))
+    )
+    assert found == expected
+
+
 def test_denoise_keeps_each_size_and_a_broken_file_is_reported(photos, trained, tmp_path):
     (tmp_path / "in").mkdir()
     data = (photos / names(photos)[0]).read_bytes()

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from privface.training import ArraySource
+from privface.training import ArraySource, DecodingSource
 from privface.training.source import Prefetcher, mixed, random_view, step_generator, views
 
 
@@ -16,12 +16,12 @@ def pixels() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
 
 
-def test_array_source_gives_pixels_in_order(pixels):
-    held = ArraySource(pixels)
-    assert len(held) == 20
-    np.testing.assert_allclose(
-        held.batch(np.array([5, 0, 19, 5]))[0, :, 2, 3] * 255, pixels[5, 2, 3], atol=1e-4
-    )
+def test_decoding_source_equals_array_source(pixels):
+    index = np.array([5, 0, 19, 5])
+    held, decoded = ArraySource(pixels), DecodingSource(lambda i: pixels[i], count=20, workers=3)
+    assert len(held) == len(decoded) == 20
+    np.testing.assert_array_equal(held.batch(index), decoded.batch(index))
+    np.testing.assert_allclose(held.batch(index)[0, :, 2, 3] * 255, pixels[5, 2, 3], atol=1e-4)
 
 
 def test_prefetcher_keeps_order_and_starts_anywhere(pixels):
