@@ -26,6 +26,8 @@ def test_least_file_gives_defaults_and_survives_a_round_trip(tmp_path):
     again = load_settings(write(tmp_path, settings.model_dump(mode="json")))
     assert again == settings
     assert again.fingerprint() == settings.fingerprint()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.seed = 3  # type: ignore[misc]
 
 
 def test_fingerprint_changes_with_every_value_and_not_with_key_order():
@@ -84,6 +86,7 @@ def test_faulty_override_is_named(tmp_path, override, fragment):
     with pytest.raises(ConfigError) as caught:
         load_settings(path, [override])
     assert fragment in str(caught.value)
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(

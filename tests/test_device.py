@@ -66,8 +66,9 @@ def test_a_gpu_is_taken_where_there_is_one_and_what_there_is_not_is_refused(monk
         ("cpu", "fp16", "CPUs compute slowly"),
         ("cpu", "int8", "precision is 'int8'"),
     ):
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=told) as caught:
             Device.choose(name, precision)
+        assert caught.value.hint
 
 
 def test_a_protector_in_bf16_gives_nearly_the_same_faces_and_says_what_it_is(world: World) -> None:

@@ -79,8 +79,14 @@ def test_nothing_of_the_file_but_pixels_is_written(photo, suffix):
 
 def test_every_truncation_is_an_image_error(photo):
     """A decoder may leak any exception on damaged input; none may pass."""
-    for data in (b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0\x00"):
-        with pytest.raises(ImageError):
+    undecodable = "not an image that can be decoded"
+    for data, told in (
+        (b"", r"empty \(0 bytes\)"),
+        (b"hello", undecodable),
+        (b"\x89PNG\r\n\x1a\n", undecodable),
+        (b"\xff\xd8\xff\xe0\x00", undecodable),
+    ):
+        with pytest.raises(ImageError, match=told):
             decode_image(data)
     for suffix in (".jpg", ".png", ".webp", ".bmp", ".tif"):
         whole = encode_image(photo, suffix)

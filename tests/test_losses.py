@@ -60,18 +60,18 @@ def test_tone_sees_regions_and_not_detail():
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("make", "told"),
     [
-        lambda: ReconstructionLoss(l1=0.0),
-        lambda: ReconstructionLoss(l1=-1.0, l2=2.0),
-        lambda: ReconstructionLoss(ssim=-0.1),
-        lambda: MatchingLoss(margin=-1.0),
-        lambda: MatchingLoss(margin=1.5),
-        lambda: AttributeLoss("confuse"),  # type: ignore[arg-type]
+        (lambda: ReconstructionLoss(l1=0.0), "l1=0.0, .* one must be positive"),
+        (lambda: ReconstructionLoss(l1=-1.0, l2=2.0), "l1=-1.0, .* none may be negative"),
+        (lambda: ReconstructionLoss(ssim=-0.1), "ssim=-0.1, .* none may be negative"),
+        (lambda: MatchingLoss(margin=-1.0), "margin=-1.0 is no cosine"),
+        (lambda: MatchingLoss(margin=1.5), "margin=1.5 is no cosine"),
+        (lambda: AttributeLoss("confuse"), "'confuse' does not exist. Choose one of"),  # type: ignore[arg-type]
     ],
 )
-def test_senseless_settings_are_refused(make):
-    with pytest.raises(ConfigError):
+def test_senseless_settings_are_refused(make, told):
+    with pytest.raises(ConfigError, match=told):
         make()
 
 

@@ -16,8 +16,9 @@ from privface.options import DEFAULT_OPTIONS, AuditOptions, ProtectOptions
     ("values", "told"),
     [
         ({"faces": "all"}, "faces is 'all'. Choose 'auto', 'aligned' or 'detect'."),
-        ({"workers": 0}, "workers is 0; it must be at least 1."),
-        ({"quality": 101}, "quality is 101; it must be from 1 to 100."),
+        ({"on_no_face": "stop"}, "on_no_face is 'stop'. Choose 'skip' or 'fail'."),
+        ({"workers": 0}, "workers is 0; it must be at least 1. Give workers >= 1."),
+        ({"quality": 101}, "quality is 101; it must be from 1 to 100. 95 is a good choice."),
     ],
 )
 def test_a_value_out_of_range_is_named_with_its_limit_and_a_cure(values: dict[str, Any], told: str) -> None:

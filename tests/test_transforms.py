@@ -17,8 +17,12 @@ from privface.data import generate_faces
 from privface.errors import ConfigError, ImageError, InputRangeError, ModelError, ProtectError
 from privface.faces import as_aligned
 from privface.images import encode_image, to_pixels, to_unit
+from privface.models import Protector, save_network
+from privface.models.export import export_protector
+from privface.models.onnx_models import OnnxProtector
 from privface.protect import GaussianBlur, GaussianNoise, Pixelate
 from privface.transforms import Protect
+from tests.models.conftest import san
 
 SIZE = 48
 
@@ -115,6 +119,16 @@ def test_any_size_goes_in(side: tuple[int, int]) -> None:
     assert Protect(GaussianNoise(0.2, size=SIZE))(images).shape == (2, 3, SIZE, SIZE)
 
 
+def test_a_trained_model_and_its_export_are_taken(tmp_path: Path, faces: np.ndarray, one_registry: None):
+    save_network(tmp_path, san(), kind="semi-adversarial-autoencoder", meta={"size": SIZE})
+    export_protector(tmp_path, tmp_path / "m.onnx")
+    ours = Protect(Protector.load(tmp_path))(tensor(faces))
+    theirs = Protect(OnnxProtector.load(tmp_path / "m.onnx"))(tensor(faces))
+    assert (ours.int() - theirs.int()).abs().max() <= 1
+    with pytest.raises(ProtectError, match=r"Face 1 of 4 .* returned the original"):
+        Protect(Protector.load(tmp_path, strength=0.0))(tensor(faces))
+
+
 def test_samples_keep_their_form_and_what_is_no_image(faces: np.ndarray, expected: np.ndarray) -> None:
     compose = v2.Compose([Protect(blur()), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
     left, right = (Image.fromarray(face) for face in faces[:2])
@@ -134,7 +148,7 @@ def test_samples_keep_their_form_and_what_is_no_image(faces: np.ndarray, expecte
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (torch.zeros(112, 112, 3, dtype=torch.uint8), r"\(112, 112, 3\) is no face"),
+        (torch.zeros(112, 112, 3, dtype=torch.uint8), r"\(112, 112, 3\) is no face; expected \(3, H, W\)"),
         (torch.zeros(1, 112, 112), r"\(1, 112, 112\) is no face"),
         (torch.zeros(112, 112), r"\(112, 112\) is no face"),
         (torch.zeros(2, 2, 3, 8, 8), r"\(2, 2, 3, 8, 8\) is no face"),
@@ -148,8 +162,9 @@ def test_samples_keep_their_form_and_what_is_no_image(faces: np.ndarray, expecte
     ],
 )
 def test_what_is_no_face_is_refused(given: object, told: str) -> None:
-    with pytest.raises(InputRangeError, match=told):
+    with pytest.raises(InputRangeError, match=told) as caught:
         Protect(blur())(given)
+    assert caught.value.hint
 
 
 def test_what_is_not_square_or_damaged_is_refused(tmp_path: Path, faces: np.ndarray) -> None:
@@ -205,7 +220,7 @@ def test_one_face_that_fails_fails_its_batch_and_is_named(faces: np.ndarray) -> 
 
 @pytest.mark.parametrize("given", ["runs/mine", Path("runs/mine"), None, np.flip])
 def test_what_is_no_protector_is_refused(given: Any) -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=r"is no protector.*Protector\.load"):
         Protect(given)
 
 

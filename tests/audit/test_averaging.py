@@ -177,9 +177,9 @@ def test_photos_that_lack_a_draw_are_left_out(auditor):
 
 def test_refusals(auditor):
     data = leaking(300)
-    with pytest.raises(AuditError):
+    with pytest.raises(AuditError, match="nothing to average"):
         Draws(data.draws.images, 1)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="must be 1 or more"):
         Averaging((0, 2))
     for draws, message in (
         (Draws.of([data.protected[:, :12]]), "Draw 2 is uint8"),

@@ -121,7 +121,7 @@ def test_undefined_input_is_refused():
         tmr_at_fmr(fine, fine, fmr=1e-3)
     tmr_at_fmr(fine, np.arange(10_000.0), fmr=1e-3)
     for fmr in (0.0, 1.0, math.nan):
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match=f"fmr is {fmr}; it must lie in"):
             tmr_at_fmr(fine, fine, fmr=fmr)
 
 
@@ -136,7 +136,7 @@ def test_det_points_lie_on_the_step_curves(normal):
         assert fnmr == pytest.approx(np.mean(genuine < threshold), abs=1e-12)
     assert curve.fmr[0] <= 1e-4
     assert curve.fnmr[-1] <= 1e-4
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="points is 1; a curve needs 2"):
         det_curve(genuine, impostor, points=1)
 
 

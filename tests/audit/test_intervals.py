@@ -166,9 +166,9 @@ def test_mostly_undefined_draws_give_no_interval():
 
 
 def test_bad_settings_are_refused():
-    for wrong in ({"resamples": 1}, {"level": 95}):
-        with pytest.raises(ConfigError):
-            BootstrapParams(**wrong)
+    for name, value in (("resamples", 1), ("level", 95)):
+        with pytest.raises(ConfigError, match=f"{name} is {value}; it must"):
+            BootstrapParams(**{name: value})
     with pytest.raises(ScoreError, match="do not fit"):
         draw_probe(np.ones(3), np.ones(2, np.int64), np.arange(3), weighted_auc, PARAMS)
     with pytest.raises(ScoreError, match="3 genuine scores"):

@@ -146,7 +146,7 @@ def test_equal_faces_tie():
 
 def test_shapes_that_do_not_fit_are_refused():
     original, identities, genders = world()
-    with pytest.raises(AuditError):
+    with pytest.raises(AuditError, match="do not fit 120 identities"):
         evaluate_matching(original, original[:-1], identities, genders, matcher="m")
 
 

@@ -18,7 +18,6 @@ def pairs(count: int, *, curved: bool = False, seed: int = 0):
     return protected, original, np.array([f"p{seed}-{k // 2}" for k in range(count)])
 
 
-@pytest.mark.parametrize("curved", [False, True])
 def fitted(protected, original, people, *, curved: bool = False):
     val, val_original, _ = pairs(100, curved=curved, seed=1)
     return EmbeddingRecoverer().fit(protected, original, people, val, val_original, seed=0)
@@ -50,7 +49,7 @@ def test_no_person_is_in_two_folds():
     fold = people_folds(people, seed=3)
     assert {len(set(fold[people == name])) for name in set(people)} == {1}
     assert set(fold) == {0, 1, 2}
-    with pytest.raises(AuditError):
+    with pytest.raises(AuditError, match="2 people cannot be divided into 3"):
         people_folds(np.array(["a", "b"]), seed=0)
 
 
@@ -85,5 +84,5 @@ def test_an_image_recovery_starts_as_the_identity_and_is_reproducible():
 
 def test_pairs_that_do_not_fit_are_refused():
     tiny = np.zeros((2, 8, 8, 3), np.uint8)
-    with pytest.raises(AuditError):
+    with pytest.raises(AuditError, match="pairs of images of 16 pixels"):
         ImageRecoverer().fit(tiny, tiny, np.array(["a", "b"]), tiny, tiny, seed=0)

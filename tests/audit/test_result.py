@@ -125,12 +125,21 @@ def test_to_dict_is_a_copy(result):
     assert result.figure("psnr").value == 30.1235
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": "privface.audit/9"}', None])
-def test_bad_files_are_refused(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "cannot be read"),
+        ("{", "cannot be read"),
+        ("[]", "holds a list"),
+        ('{"schema": "privface.audit/9"}', "schema 'privface.audit/9', this version reads"),
+        (None, "cannot be read as an audit .*No such file"),
+    ],
+)
+def test_bad_files_are_refused(tmp_path, content, told):
     path = tmp_path / "audit.json"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(AuditError):
+    with pytest.raises(AuditError, match=told):
         AuditResult.load(path)
 
 
@@ -139,7 +148,7 @@ def test_json_data():
     assert to_json_data(data) == {"a": [0.5, 3, True], "b": [None, 0.0]}
     assert str(to_json_data(-0.0)) == "0.0"
     assert to_json_data(1234567.89) == 1234570.0
-    with pytest.raises(AuditError):
+    with pytest.raises(AuditError, match="set has no JSON form"):
         to_json_data({1})
 
 

@@ -148,12 +148,15 @@ def test_a_result_is_read_back_and_other_files_are_refused(tmp_path):
     path.write_text(json.dumps({**found, "libraries": {**found["libraries"], "numpy": "0.1"}}))
     assert load_selftest(path)["same_libraries"] is False
     path.write_text("{}")
-    for wrong in (path, tmp_path / "none.json"):
-        with pytest.raises(AuditError):
+    for wrong, told in ((path, "no self-test"), (tmp_path / "none.json", "No such file")):
+        with pytest.raises(AuditError, match=told):
             load_selftest(wrong)
 
 
-@pytest.mark.parametrize(("leak", "size"), [("gossip", 12), ("watermark", 8)])
-def test_unknown_leaks_and_tiny_sets_are_refused(leak, size):
-    with pytest.raises(ConfigError):
+@pytest.mark.parametrize(
+    ("leak", "size", "told"),
+    [("gossip", 12, "'gossip' is no planted leak. Choose among"), ("watermark", 8, "at least 2, 1 and 24")],
+)
+def test_unknown_leaks_and_tiny_sets_are_refused(leak, size, told):
+    with pytest.raises(ConfigError, match=told):
         plant(leak, people=10, size=size, seed=0)

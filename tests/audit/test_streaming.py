@@ -133,7 +133,7 @@ def test_nobody_and_nothing_to_compare():
 
 def test_unsorted_genders_are_refused():
     two = np.eye(2, dtype=np.float32)
-    with pytest.raises(ScoreError):
+    with pytest.raises(ScoreError, match="sorted by gender"):
         Rows.build(two, two, np.arange(2), np.array([1, 0]))
 
 

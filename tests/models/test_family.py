@@ -28,6 +28,7 @@ def test_the_contract_holds_here_and_after_the_way_to_disk(name, tmp_path):
     network, x = small(name), images()
     code = network.encode(x)
     assert code.shape == (2, *network.code_shape)
+    assert network.is_random == (name in ("variational", "denoising"))
     torch.testing.assert_close(network(x), network.decode(code))
     assert network(x).shape == x.shape
     torch.testing.assert_close(network(x, strength=0.0), x)
@@ -214,8 +215,10 @@ def test_a_mask_is_a_share_of_what_is_seen_and_a_bypass_carries_what_the_code_ca
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(wrong):
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError) as caught:
         Autoencoder(variant("convolutional", **wrong))
+    assert any(word in caught.value.message for word in (*wrong, "10 x 16"))
+    assert caught.value.hint
 
 
 def test_unknown_variants_settings_and_shapes_are_refused(tmp_path):

@@ -95,8 +95,9 @@ def test_grey_is_bt601_luma_in_one_plane_even_when_normalised(make_images):
     ],
 )
 def test_usual_mistakes_are_named(images, fragment):
-    with pytest.raises(InputRangeError, match=f"^faces .*{fragment}"):
+    with pytest.raises(InputRangeError, match=f"^faces .*{fragment}") as caught:
         require_unit_images(images, what="faces")
+    assert caught.value.hint
 
 
 def test_rounding_error_and_empty_batches_are_no_mistake():

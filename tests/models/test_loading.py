@@ -168,8 +168,9 @@ def test_sidecar_fields_become_the_spec_and_without_one_it_eats_0_to_255(matcher
 )
 def test_faulty_sidecar_is_named(matcher_file, tmp_path, text, fragment):
     (tmp_path / "s.yaml").write_text(text)
-    with pytest.raises(ModelError, match=fragment):
+    with pytest.raises(ModelError, match=fragment) as caught:
         load_gender_probe(f"onnx:{matcher_file}@{tmp_path / 's.yaml'}")
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -194,6 +195,7 @@ def test_faulty_specification_is_named(load, spec, fragment):
     with pytest.raises(PrivfaceError) as caught:
         load(spec)
     assert fragment in caught.value.message
+    assert caught.value.hint
 
 
 def test_facenet_is_never_fetched_unasked_and_a_damaged_file_is_named(tmp_path, monkeypatch):
@@ -209,7 +211,7 @@ def test_facenet_is_never_fetched_unasked_and_a_damaged_file_is_named(tmp_path, 
     place = tmp_path / "checkpoints" / FACENET_FILES["vggface2"]
     place.parent.mkdir()
     place.write_bytes(b"half a download")
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match=r"cannot be loaded.*Delete the file"):
         load_matcher("facenet:vggface2")
 
 

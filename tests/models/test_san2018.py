@@ -145,7 +145,7 @@ def _with(name: object, value: object) -> Callable[[dict[str, Tensor]], object]:
 def test_other_state_dicts_are_refused(tmp_path, spoil):
     path = tmp_path / "san.pkl"
     torch.save(spoil(released_weights()), path)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="fetched from them"):
         load_released(path)
 
 
@@ -236,8 +236,9 @@ def test_prototypes_of_112_pixels_are_enlarged_about_the_same_points():
     ],
 )
 def test_wrong_faces_for_prototypes_are_refused(images, genders, error, told):
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=told) as caught:
         make_prototypes([(images, np.array(genders))])
+    assert caught.value.hint
 
 
 def test_faces_of_several_sizes_or_none_and_pixels_of_bytes_give_no_prototypes():
@@ -264,8 +265,9 @@ def test_faces_of_several_sizes_or_none_and_pixels_of_bytes_give_no_prototypes()
 def test_files_that_hold_no_prototypes_are_refused(tmp_path, change, told):
     path = tmp_path / "prototypes.safetensors"
     save_file({name: torch.zeros(3, 224, 224) for name in ("male", "female", "neutral")} | change, path)
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=told) as caught:
         Prototypes.load(path)
+    assert caught.value.hint
 
 
 def test_missing_damaged_pickled_and_foreign_prototypes_are_refused(prototypes, tmp_path):
@@ -349,8 +351,8 @@ def test_wrong_images_labels_and_settings_are_refused(network, prototypes):
         protector((faces(1) * 255).astype(np.uint8), one)
     with pytest.raises(InputRangeError, match="64 x 64 pixels; expected 112 x 112"):
         protector(faces(1, side=64), one)
-    for answer in ([0, 1], [-1], [0.5]):
-        with pytest.raises(LabelError):
+    for answer, told in (([0, 1], r"int64 \(2,\)"), ([-1], "the first is -1"), ([0.5], "float64")):
+        with pytest.raises(LabelError, match=told):
             protector(faces(1), np.array(answer))
     with pytest.raises(ConfigError, match="target='female' does not exist"):
         San2018Protector(network, prototypes, target="female")

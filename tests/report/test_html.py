@@ -275,13 +275,13 @@ def test_an_audit_with_nothing_but_a_schema_gives_a_report_with_a_sheet_only_whe
         (source,) = render(BARE, contact_sheet=sheet).values("src")
         lead, _, data = source.partition(",")
         assert (lead, base64.b64decode(data)) == (f"data:image/{kind};base64", sheet)
-    with pytest.raises(ImageError):
+    with pytest.raises(ImageError, match="neither PNG nor JPEG"):
         render(BARE, contact_sheet=b"<svg onload=alert(1)>")
 
 
 def test_what_is_no_audit_is_refused_and_nothing_written(tmp_path):
     (tmp_path / "audit.json").write_text('{"schema": "other/1"}', encoding="utf-8")
-    with pytest.raises(AuditError):
+    with pytest.raises(AuditError, match="schema 'other/1'"):
         write_report(tmp_path / "audit.json", tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 

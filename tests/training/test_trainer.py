@@ -67,6 +67,11 @@ def test_stopped_and_resumed_equals_unbroken(toy, tmp_path, unbroken, stop, minu
     assert rows(tmp_path) == rows(unbroken)
 
 
+def test_another_seed_gives_other_weights(toy, tmp_path, unbroken):
+    fit(toy, tmp_path, refresh_epochs=1, seed=1)
+    assert weights_of(tmp_path) != weights_of(unbroken)
+
+
 def test_moments_of_past_batches_survive_a_stop(toy, tmp_path):
     def step():
         return toy.step(align=True, weights=LossWeights(alignment=1.0))
@@ -101,7 +106,7 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(toy, tmp_pa
         return forward(protected, original) * (float("nan") if len(calls) == 4 else 1.0)
 
     step.reconstruction.forward = broken
-    with pytest.raises(TrainingError, match=r"The loss is nan in epoch 2, step 2"):
+    with pytest.raises(TrainingError, match=r"The loss is nan in epoch 2, step 2.*learning_rate"):
         fit(toy, tmp_path, step=step)
     state = torch.load(tmp_path / "resume.ckpt", weights_only=True)
     assert state["done"] == 2
@@ -172,8 +177,9 @@ def test_validation_and_sheets_see_a_protector_an_epoch_and_reach_the_log(toy, t
 
 
 def test_schedule_out_of_range_is_refused(toy, tmp_path):
-    with pytest.raises(ConfigError, match=r"batch_size: .*got '7'"):
-        LoopSettings(batch_size=7)
+    for name, value in (("batch_size", 7), ("epochs", 0), ("precision", "8-bit"), ("ema", 1.0)):
+        with pytest.raises(ConfigError, match=f"{name}.*{value}"):
+            LoopSettings(**{name: value})
     with pytest.raises(ConfigError, match="48 images an epoch do not fill one batch of 100"):
         fit(toy, tmp_path, batch_size=100, epoch_images=None)
 
