@@ -138,6 +138,8 @@ MB = 1_000_000
 
 CASES: dict[str, tuple[Case, str]] = {
     "text": (photos(("a.jpg", b"hello")), "not an image that can be read"),
+    "markup that calls itself png": (photos(("a.png", b"<html><script>1</script>")), "not an image that can be read"),
+    "svg with a script": (photos(("a.svg", b"<svg onload='alert(1)'/>")), "not an image that can be read"),
     "PostScript": (photos(("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n(x) run\n")), "not an image that can be read"),
     "damaged jpeg": (photos(("a.jpg", b"\xff\xd8\xff\xe0" + b"\0" * 500)), "not an image that can be decoded"),
     "30,000 x 30,000, real": (photos(("a.png", plain_png(30_000))), "(900000000 pixels) exceeds limit"),
@@ -146,6 +148,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "animation": (photos(("a.gif", animation())), "an animation or stack of 3 frames"),
     "four pixels": (photos(("a.png", plain_png(4))), "below the shortest side of 16"),
     "200 MB": (photos(("a.png", b"\0" * (200 * MB))), "200 MB at once; the limit is 100 MB"),
+    "three times 40 MB": (photos(*[(f"{k}.png", b"\0" * (40 * MB)) for k in range(3)]), "120 MB at once; the limit is 100 MB"),
     "101 files": (photos(*[(f"{k}.png", b"x") for k in range(101)]), "Too many files; the limit is 100"),
     "markup as a name": (photos((SCRIPT, GOOD)), "&lt;img src=x onerror=alert(1)&gt;.png"),
     "markup as a name of what is refused": (photos((SCRIPT, b"\0" * (60 * MB))), "&lt;img src=x onerror=alert(1)&gt;.png: 60 MB; the limit is 50 MB a file"),

@@ -98,6 +98,7 @@ def test_colorize_needs_a_colouriser(photos, trained, tmp_path):
     assert json.loads(done.stdout)["written"] == len(names(photos))
     refused = run("colorize", photos, tmp_path / "out2", "--model", trained("denoising"))
     assert isinstance(refused.exception, ConfigError)
+    assert "colour" in str(refused.exception)
 
 
 def test_sample_draws_the_same_images_again(trained, tmp_path):

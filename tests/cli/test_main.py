@@ -6,12 +6,16 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from privface.cli import main as entry
 from privface.cli.show import Console
+from privface.errors import OutputError
 
 
 @pytest.fixture
@@ -42,6 +46,28 @@ def test_version(run):
     from importlib.metadata import version
 
     assert run("--version")[:2] == (0, f"privface {version('privface')}\n")
+
+
+def test_help_of_every_command(run):
+    def commands(command: Any, *path: str) -> Iterator[tuple[str, ...]]:
+        yield path
+        for name, one in getattr(command, "commands", {}).items():
+            yield from commands(one, *path, name)
+
+    for path in commands(get_command(entry.app)):
+        code, out, _ = run(*path, "--help")
+        assert (code, f"Usage: privface {' '.join(path)}".strip() in out) == (0, True), path
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "coloured"),
+    [("TERM", "xterm", True), ("NO_COLOR", "1", False), ("TERM", "dumb", False)],
+)
+def test_colours_can_be_turned_off(run, monkeypatch, name, value, coloured):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for key, told in (("FORCE_COLOR", "1"), ("TERM", "xterm"), (name, value)):
+        monkeypatch.setenv(key, told)
+    assert bool(re.search(r"\x1b\[[\d;]*3\dm", run("--help")[1])) == coloured
 
 
 def test_protect_with_a_baseline_says_what_it_is_worth(run, world, tmp_path):
@@ -125,6 +151,7 @@ def test_protect_and_match(run, world, tmp_path):
             2,
             "error: e.parquet: No space left on device.",
         ),
+        (OutputError("That is enough.", hint="Go home."), 2, "error: That is enough."),
         (
             ZeroDivisionError("first line\nsecond line"),
             70,
@@ -146,15 +173,15 @@ def test_what_stops_a_command_is_one_sentence_a_hint_and_an_exit_code(
     first, second = err.strip().splitlines()
     assert (found, out, first) == (code, "", told)
     assert second.startswith("hint: ")
-    if code == 70:
+    assert ("--debug" in second) == (code == 70)
+    if code != 130:
         found, _, err = run("--debug", *arguments)
-        assert found == 70
+        assert found == code
         assert "Traceback" in err
-        assert "second line" in err
+        assert str(error) in err
 
 
 def test_the_demo_says_that_it_began_and_what_it_does(run, monkeypatch, tmp_path):
-    from privface.errors import OutputError
     from privface.pipeline import demo
 
     def short(_out: Path, *, seed: int, progress) -> None:

@@ -218,13 +218,13 @@ def test_wrong_models_and_outputs_show_before_the_work(world, tmp_path):
     calls: list[str] = []
     (tmp_path / "file").write_text("x")
     usual = {"matchers": [f"mini:{world.matcher}"], "out": tmp_path / "a", "options": QUICK}
-    for changes, error in (
-        ({"out": tmp_path / "file"}, OutputError),
-        ({"matchers": []}, AuditError),
-        ({"model": tmp_path}, CheckpointError),
+    for changes, error, words in (
+        ({"out": tmp_path / "file"}, OutputError, "Cannot write to"),
+        ({"matchers": []}, AuditError, "without a matcher"),
+        ({"model": tmp_path}, CheckpointError, r"no readable provenance\.json"),
     ):
         told = {**usual, **changes, "progress": lambda stage, *_: calls.append(stage)}
-        with pytest.raises(error):
+        with pytest.raises(error, match=words):
             audit(world.audited, world.audited, **told)
     assert calls == []
 

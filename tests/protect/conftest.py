@@ -23,6 +23,7 @@ from privface.protect import (
     protect_folder,
     read_manifest,
 )
+from privface.protect.baselines import Baseline
 
 SIZE = 32
 BLUR = GaussianBlur(sigma=2.0, size=SIZE)
@@ -118,18 +119,19 @@ def rows(summary: ProtectSummary) -> dict[str, ManifestRow]:
 
 
 class Watched:
-    """BLUR that counts its calls and does something before one of them."""
+    """A protector that counts its calls and does something before one of them."""
 
-    size, fingerprint = BLUR.size, BLUR.fingerprint
-
-    def __init__(self, act: Callable[[], object] = lambda: None, *, before_call: int = 0) -> None:
-        self.calls, self.act, self.before_call = 0, act, before_call
+    def __init__(
+        self, act: Callable[[], object] = lambda: None, *, before_call: int = 0, protector: Baseline = BLUR
+    ) -> None:
+        self.calls, self.act, self.before_call, self.protector = 0, act, before_call, protector
+        self.size, self.fingerprint = protector.size, protector.fingerprint
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.calls == self.before_call:
             self.act()
         self.calls += 1
-        return BLUR(images)
+        return self.protector(images)
 
 
 def snapshot(root: Path) -> dict[str, str]:

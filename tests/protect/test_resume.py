@@ -16,11 +16,11 @@ import pytest
 
 from privface.errors import OutputError
 from privface.images import encode_image
-from privface.protect import GaussianBlur, Pixelate, read_manifest
+from privface.protect import GaussianBlur, GaussianNoise, Pixelate, read_manifest
 from privface.protect.folder import StoppedError
 from privface.protect.journal import JOURNAL_NAME
 from privface.protect.output import locked
-from tests.protect.conftest import Watched, images, patch, snapshot
+from tests.protect.conftest import BLUR, Watched, images, patch, snapshot
 
 LAYOUTS = ("tree", "webdataset", "parquet")
 
@@ -30,16 +30,18 @@ def out_of_memory() -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("call", [0, 1, 3, 5])
-def test_a_crash_and_a_rerun_equal_one_run(faces, tmp_path, protect, layout, call):
+@pytest.mark.parametrize(
+    ("call", "protector"), [(0, BLUR), (1, BLUR), (3, GaussianNoise(sigma=0.2, size=32)), (5, BLUR)]
+)
+def test_a_crash_and_a_rerun_equal_one_run(faces, tmp_path, protect, layout, call, protector):
     out, protect = tmp_path / "out", partial(protect, faces, layout=layout, shard_size=4, batch_size=2)
     with pytest.raises(MemoryError, match=r"device memory"):
-        protect("out", Watched(out_of_memory, before_call=call))
+        protect("out", Watched(out_of_memory, before_call=call, protector=protector))
     assert pq.read_metadata(out / "manifest.parquet").metadata[b"privface.complete"] == b"false"
     listed = [str(row.output) for row in read_manifest(out)]
     assert {name[name.find("person") :] for name in listed} == images(out).keys()
-    assert len(listed) == protect("out").reused == 2 * call
-    protect("one")
+    assert len(listed) == protect("out", protector).reused == 2 * call
+    protect("one", protector, batch_size=3)  # another place in the batch
     assert snapshot(out) == snapshot(tmp_path / "one")
 
 
@@ -176,6 +178,8 @@ def test_no_face_outlives_its_photo(groups, crowd, tmp_path, protect, layout):
     assert protect("out").reused == 6
     protect("fresh")
     assert snapshot(out) == snapshot(tmp_path / "fresh")
+    with pytest.raises(OutputError, match="paste False, now True"):
+        protect("out", paste=True)
     protect("out", paste=True, overwrite=True)
     protect("pasted", paste=True)
     assert snapshot(out) == snapshot(tmp_path / "pasted")
