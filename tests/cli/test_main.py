@@ -255,8 +255,11 @@ def test_models_and_doctor(run, world, tmp_path, monkeypatch):
     assert {"privface", "torch", "device", "extra [ray]", "facenet:vggface2", "disk"} <= checks.keys()
     assert all(row["state"] == "ok" or row["cure"] for row in checks.values())
     monkeypatch.setenv("PRIVFACE_DATA", str(tmp_path / "none"))
-    code, out, _ = run("doctor")
-    assert (code, "no folder" in out) == (1, True), "a folder that is set and missing is a problem"
+    code, out, _ = run("doctor", "--json")
+    found = {row["name"]: row for row in json.loads(out)["checks"]}["PRIVFACE_DATA"]
+    assert (code, found["state"]) == (1, "problem"), "a folder that is set and missing is a problem"
+    assert "no folder" in found["finding"]
+    assert found["cure"]
 
 
 def test_doctor_says_what_to_install(monkeypatch):
