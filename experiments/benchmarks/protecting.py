@@ -340,6 +340,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    if args.what == "aligned" and args.count < 32:
+        parser.error(
+            f"--count {args.count}: aligned needs 32 or more, as the model's rate is that of whole batches"
+        )
     torch.set_num_threads(args.threads)
     work = {"aligned": aligned, "detect": detect, "memory": memory, "ray": ray}[args.what]
     with tempfile.TemporaryDirectory() as folder:

@@ -412,14 +412,14 @@ class People:
 
     def parts(self) -> dict[str, NDArray[np.bool_]]:
         """The three parts by name."""
-        return {"train": self.train, "validation": self.val, "test": self.test}
+        return {"training": self.train, "validation": self.val, "test": self.test}
 
     def lacking(self, genders: NDArray[np.int64], ok: NDArray[np.bool_]) -> str | None:
         """The first gender, where there are genders, and part of which no row is left among ``ok``, in words."""
         for title, part in self.parts().items():
             for label, gender in _kinds(genders):
                 if not (ok & part & (genders == label)).any():
-                    return f"{gender}{'training' if title == 'train' else title} photo"
+                    return f"{gender}{title} photo"
         return None
 
 
