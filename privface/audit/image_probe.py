@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from privface.audit.curves import auc, by_label
 from privface.errors import AuditError, ConfigError
+from privface.threads import map_parts
 
 if TYPE_CHECKING:
     import torch
@@ -85,6 +86,7 @@ class _NetworkProbe(ABC):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             fitted = FittedNetwork(self._network(train.shape[1]).to(self.place), mean, std)
+            fitted.network.to(memory_format=fitted.layout)
 
             def judge() -> float:
                 return auc(*by_label(fitted.scores(val), val_genders))
@@ -120,8 +122,8 @@ class _NetworkProbe(ABC):
 
         for _ in range(steps):
             index = rng.choice(len(images), self.batch_size, p=weights)
-            x = _augment(fitted.standardise(images[index]), rng, self._brightness)
-            x = (x.clamp(0.0, 1.0) if self._unit else x).to(fitted.place)
+            x = fitted.standardise(_moved(images[index], rng), _light(len(index), rng, self._brightness))
+            x = (x.clamp_(0.0, 1.0) if self._unit else x).to(fitted.place)
             # smoothed targets: labels of faces are sometimes wrong
             target = torch.from_numpy(genders[index].astype(np.float32)).to(x.device) * 0.9 + 0.05
             yield torch.nn.functional.binary_cross_entropy_with_logits(fitted.network(x).squeeze(1), target)
@@ -246,25 +248,48 @@ class FittedNetwork:
         """Where the network is."""
         return next(self.network.parameters()).device
 
-    def scores(self, data: Images, *, batch_size: int = 64) -> NDArray[np.float64]:
+    @property
+    def layout(self) -> torch.memory_format:
+        """Channels last, which is a third faster on CPUs; plain where torch 2.14's backward pass would then write past its memory (AVX2)."""
+        import torch  # noqa: PLC0415
+        from torch import nn  # noqa: PLC0415
+
+        crashes = any(
+            isinstance(part, nn.Conv2d)
+            and part.kernel_size == (1, 1)
+            and max(part.stride) > 1
+            and part.in_channels < 8
+            for part in self.network.modules()
+        )
+        return torch.contiguous_format if crashes else torch.channels_last
+
+    def scores(self, data: Images, *, batch_size: int = 32) -> NDArray[np.float64]:
         """Male scores (logits, higher is more male), shape ``(N,)``, of uint8 RGB ``(N, H, W, 3)``."""
         import torch  # noqa: PLC0415
 
         self.network.eval()
-        out = np.empty(len(data), np.float64)
-        with torch.inference_mode():
-            for start in range(0, len(data), batch_size):
-                x = self.standardise(data[start : start + batch_size]).to(self.place)
-                both = self.network(x) + self.network(x.flip(-1))
-                out[start : start + batch_size] = both.squeeze(1).cpu().numpy().astype(np.float64) / 2
-        return out
 
-    def standardise(self, images: Images) -> torch.Tensor:
-        """The network's input, float32 ``(N, 3, H, W)``."""
+        def score(part: Images) -> NDArray[np.float64]:
+            with torch.inference_mode():
+                x = self.standardise(part).to(self.place)
+                both = self.network(x) + self.network(x.flip(-1))
+                return np.asarray(both.squeeze(1).cpu().numpy().astype(np.float64) / 2)
+
+        parts = [data[start : start + batch_size] for start in range(0, len(data), batch_size)]
+        return np.concatenate(map_parts(score, parts)) if parts else np.empty(0)
+
+    def standardise(
+        self, images: Images, light: tuple[torch.Tensor, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """The network's input, float32 ``(N, 3, H, W)``, under a contrast and a brightness for each image where they are given."""
         import torch  # noqa: PLC0415
 
-        scaled = (images.astype(np.float32) - self.mean) / self.std
-        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(scaled, -1, 1)))
+        scale = torch.from_numpy(1 / self.std).view(1, 3, 1, 1)
+        shift = -torch.from_numpy(self.mean).view(1, 3, 1, 1) * scale
+        if light is not None:
+            scale, shift = scale * light[0], shift * light[0] + light[1]
+        x = torch.from_numpy(images).permute(0, 3, 1, 2).float().mul_(scale).add_(shift)
+        return x.contiguous(memory_format=self.layout)
 
 
 def _check(
@@ -283,9 +308,12 @@ def _check(
 
 
 def _channel_statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    flat = images.reshape(-1, 3).astype(np.float64)
+    grey = np.arange(256)
+    counts = [np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(images, -1, 0)]
+    mean = [np.average(grey, weights=count) for count in counts]
+    spread = [np.sqrt(np.average((grey - m) ** 2, weights=n)) for m, n in zip(mean, counts, strict=True)]
     # a floor of one grey level keeps a constant set of images from dividing by zero
-    return flat.mean(axis=0).astype(np.float32), np.maximum(flat.std(axis=0), 1.0).astype(np.float32)
+    return np.array(mean, np.float32), np.maximum(spread, 1.0).astype(np.float32)
 
 
 def _build(width: int) -> nn.Module:
@@ -430,18 +458,24 @@ def _draw_weights(genders: NDArray[np.int64], people: NDArray[np.str_]) -> NDArr
     return np.asarray(weights / weights.sum(), np.float64)
 
 
-def _augment(x: torch.Tensor, rng: np.random.Generator, brightness: float) -> torch.Tensor:
+def _moved(images: Images, rng: np.random.Generator) -> Images:
+    """Each image shifted by up to a twenty-eighth of its side, edges repeated, and half of them mirrored."""
+    count, height, width, _ = images.shape
+    reach = max(1, round(min(height, width) / 28))
+    padded = np.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
+    shifts = rng.integers(0, 2 * reach + 1, (count, 2))
+    flips = np.less(rng.random(count), 0.5)
+    moved = np.empty_like(images)
+    for row, ((dy, dx), flip) in enumerate(zip(shifts, flips, strict=True)):
+        view = padded[row, dy : dy + height, dx : dx + width]
+        moved[row] = view[:, ::-1] if flip else view
+    return moved
+
+
+def _light(count: int, rng: np.random.Generator, brightness: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Contrast and brightness for each image: what its standardised values are multiplied by, and what is added."""
     import torch  # noqa: PLC0415
 
-    count, _, height, width = x.shape
-    reach = max(1, round(min(height, width) / 28))
-    padded = torch.nn.functional.pad(x, (reach, reach, reach, reach), mode="replicate")
-    shifts = rng.integers(0, 2 * reach + 1, (count, 2))
-    flips = rng.random(count) < 0.5
-    rows = []
-    for image, (dy, dx), flip in zip(padded, shifts, flips, strict=True):
-        view = image[:, dy : dy + height, dx : dx + width]
-        rows.append(view.flip(-1) if flip else view)
-    contrast = torch.from_numpy(rng.uniform(0.8, 1.25, (count, 1, 1, 1)).astype(np.float32))
+    contrast = rng.uniform(0.8, 1.25, (count, 1, 1, 1)).astype(np.float32)
     light = rng.uniform(-brightness, brightness, (count, 1, 1, 1)).astype(np.float32)
-    return torch.stack(rows) * contrast + torch.from_numpy(light)
+    return torch.from_numpy(contrast), torch.from_numpy(light)
