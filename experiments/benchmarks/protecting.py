@@ -30,6 +30,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from privface.data import generate_faces
+from privface.device import has_bf16
 from privface.faces.align import as_aligned
 from privface.faces.detect import MTCNNDetector
 from privface.images import decode_image, encode_image, to_pixels, to_unit, write_atomic
@@ -115,7 +116,8 @@ def aligned(args: argparse.Namespace, place: Path) -> dict[str, Any]:
     with FlopCounterMode(display=False) as counter:
         model.network(torch.zeros(1, 3, 112, 112), strength=1.0)
     flops = counter.get_total_flops()
-    peaks = {kind: peak(kind) for kind in (torch.float32, torch.bfloat16)}
+    kinds = (torch.float32, torch.bfloat16) if has_bf16() else (torch.float32,)  # emulated, it is no peak
+    peaks = {kind: peak(kind) for kind in kinds}
     rate = statistics.median(rates["model"])
     return {
         "images": len(files),

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +99,33 @@ class Subjects:
             return given.read(words)
         except LabelError as error:
             raise AuditError(error.message, hint=error.hint) from error
+
+    def _require_strangers(self, others: Subjects) -> None:
+        """Refuse people for attackers who are among the audited ones, or whose labels are of another kind."""
+        if others.gendered != self.gendered:
+            raise AuditError(
+                "The audited people and the attackers' people do not both have gender labels.",
+                hint="Give both sets a gender column, or neither.",
+            )
+        shared = sorted({*self.identities.tolist()} & {*others.identities.tolist()})
+        if shared:
+            raise AuditError(
+                f"{len(shared)} audited people are among the attackers' people, none may be: {', '.join(shared[:5])}.",
+                hint="Give the attackers other people.",
+            )
+
+    def _labels_with(self, others: Subjects) -> dict[str, Any]:
+        """The labels of these rows, then of the others'."""
+        return {
+            "name": self.name,
+            "files": (*self.files, *others.files),
+            "identities": np.concatenate([self.identities, others.identities]),
+            "genders": np.concatenate([self.genders, others.genders]),
+            "cohorts": {
+                name: np.concatenate([mine, others.cohorts.get(name, np.full(len(others), ""))])
+                for name, mine in self.cohorts.items()
+            },
+        }
 
     def groups(self) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
         """Cohorts as (column, value, rows): genders, labelled groups, and ages in bands."""
@@ -223,36 +250,17 @@ class AuditData(Subjects):
                 "Attackers with people of their own cannot average draws, which they do not have.",
                 hint="Leave out the draws, or the attackers.",
             )
-        if others.gendered != self.gendered:
-            raise AuditError(
-                "The audited people and the attackers' people do not both have gender labels.",
-                hint="Give both sets a gender column, or neither.",
-            )
-        shared = sorted({*self.identities.tolist()} & {*others.identities.tolist()})
-        if shared:
-            raise AuditError(
-                f"{len(shared)} audited people are among the attackers' people, none may be: {', '.join(shared[:5])}.",
-                hint="Give the attackers other people.",
-            )
+        self._require_strangers(others)
 
     def with_attackers(self) -> AuditData:
         """The audited rows, then those of the attackers' people."""
         others = self.attackers
         if others is None:
             return self
-        joined: dict[str, Any] = {"name": self.name, "files": (*self.files, *others.files)}
-        sides = ("original", "protected", "enrolled_original", "enrolled_protected")
-        for name in (*sides, "identities", "genders"):
+        joined = self._labels_with(others)
+        for name in ("original", "protected", "enrolled_original", "enrolled_protected"):
             joined[name] = np.concatenate([getattr(self, name), getattr(others, name)])
-        joined["codes"] = {
-            name: tuple(np.concatenate(rows) for rows in zip(mine, others.codes[name], strict=True))
-            for name, mine in self.codes.items()
-        }
-        joined["cohorts"] = {
-            name: np.concatenate([mine, others.cohorts.get(name, np.full(len(others), ""))])
-            for name, mine in self.cohorts.items()
-        }
-        return AuditData(**joined)
+        return AuditData(**joined, codes=_joined(self.codes, others.codes))
 
     def _columns(self) -> Iterator[tuple[str, NDArray[Any]]]:
         yield "enrolled_original", self.enrolled_original
@@ -279,11 +287,14 @@ class EmbeddingData(Subjects):
             ``D``, then protected are not compared with originals. A row of NaN failed to enrol.
         seen: Whether the protection was fitted on this matcher's embeddings; ``None`` if unknown.
         second: Where linking is asked about, embeddings of a second protection by matcher, each ``(N, D)``.
+        attackers: Other people, whose templates before and after the attackers have with labels; then nobody of the audited
+            people trains an attacker.
     """
 
     embeddings: Mapping[str, tuple[Embeddings, Embeddings]]
     seen: Mapping[str, bool | None] = field(default_factory=dict)
     second: Mapping[str, Embeddings] = field(default_factory=dict)
+    attackers: EmbeddingData | None = None
 
     def check(self) -> None:
         """Refuse tables that do not fit together.
@@ -303,13 +314,48 @@ class EmbeddingData(Subjects):
         second = {f"second {name}": (self.embeddings[name][0], table) for name, table in self.second.items()}
         _check_tables(second, count, what="embedding column of the second protection")
         super().check()
+        if self.attackers is not None:
+            self._check_attackers(self.attackers)
+
+    def _check_attackers(self, others: EmbeddingData) -> None:
+        others.check()
+        mine, theirs = _sizes(self.embeddings), _sizes(others.embeddings)
+        if mine != theirs:
+            raise AuditError(
+                f"The attackers' embeddings have, by matcher, the values before and after {theirs}; audited are {mine}.",
+                hint="Give tables of the same matchers and the same protection.",
+            )
+        self._require_strangers(others)
 
     def with_attackers(self) -> EmbeddingData:
-        """The same: tables have no attackers of their own."""
-        return self
+        """The audited rows, then those of the attackers' people."""
+        others = self.attackers
+        if others is None:
+            return self
+        return EmbeddingData(
+            embeddings=_joined(self.embeddings, others.embeddings),
+            seen=self.seen,
+            **self._labels_with(others),
+        )
 
 
-def _check_tables(tables: Mapping[str, tuple[Embeddings, Embeddings]], count: int, *, what: str) -> None:
+_Tables: TypeAlias = Mapping[str, tuple[Embeddings, Embeddings]]
+
+
+def _sizes(tables: _Tables) -> dict[str, tuple[int, int]]:
+    """Values of a row before and after, by name."""
+    return {name: (before.shape[1], after.shape[1]) for name, (before, after) in sorted(tables.items())}
+
+
+def _joined(mine: _Tables, others: _Tables) -> dict[str, tuple[Embeddings, Embeddings]]:
+    """The rows of both, by name."""
+    return {
+        name: (np.concatenate([a, others[name][0]]), np.concatenate([b, others[name][1]]))
+        for name, (a, b) in mine.items()
+    }
+
+
+def _check_tables(tables: _Tables, count: int, *, what: str) -> None:
     for name, sides in tables.items():
         for title, side in zip(("original", "protected"), sides, strict=True):
             if side.ndim != 2 or len(side) != count or side.shape[1] < 1:

@@ -63,11 +63,11 @@ class Attackers:
     """Other people whom the attackers know.
 
     Attributes:
-        attackers: Labelled photos of other people, as --original: attackers learn from them and all audited people are
-            attacked. They are protected with --model.
+        attackers: Labelled photos, or a table of embeddings, of other people, as --original: attackers learn from them and all
+            audited people are attacked. They are protected with --model, embeddings with --eraser.
         attackers_labels: Their labels, as --labels.
         attackers_split: Take only rows of this split.
-        attackers_protected: Their protected photos, as --protected; for protections of other tools.
+        attackers_protected: Their protected photos or embeddings, as --protected; for protections of other tools.
     """
 
     attackers: Path | None = None
@@ -176,8 +176,8 @@ def _audited(
 
     original, protected = sets.pair()
     common: dict[str, Any] = {
-        "labels": sets.labels, "split": sets.split, "second": sets.second, "out": results.out, "options": options,
-        "baseline": earlier, "progress": progress,
+        "labels": sets.labels, "split": sets.split, "second": sets.second, "attackers": attackers.given(),
+        "out": results.out, "options": options, "baseline": earlier, "progress": progress,
     }  # fmt: skip
     if original.suffix.lower() not in TABLE_SUFFIXES:
         if sets.eraser is not None:
@@ -190,13 +190,11 @@ def _audited(
             model=sets.model,
             pairs=sets.pairs,
             draws=sets.draws,
-            attackers=attackers.given(),
             images=results.images,
             **common,
         )
     unfit = {
         "matcher": sets.matchers, "probe": sets.probes, "model": sets.model, "pairs": sets.pairs, "draws": sets.draws,
-        "attackers": attackers.attackers,
     }  # fmt: skip
     if given := [f"--{name}" for name, value in unfit.items() if value]:
         raise typer.BadParameter(

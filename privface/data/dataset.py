@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from privface.errors import DataError, MissingExtraError, PrivfaceError
 from privface.images import decode_image
 from privface.records import FaceRecord, FaceTable, Reject
+from privface.threads import thread_count
 
 Prepare: TypeAlias = Callable[[NDArray[np.uint8], FaceRecord], NDArray[np.uint8]]
 """Turns one decoded photo (uint8 RGB, ``(H, W, 3)``) into an aligned face (uint8, ``(S, S, 3)``)."""
@@ -49,17 +50,15 @@ def load_faces(
     table: FaceTable,
     prepare: Prepare,
     *,
-    workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> LoadedFaces:
     """Decode and prepare every photo of a set.
 
-    Photos are decoded by a pool of threads; the result does not depend on ``workers``.
+    Photos are decoded by as many threads as networks may use; the result does not depend on their number.
 
     Args:
         table: The set.
         prepare: Aligns one photo, from several threads at once; a :class:`~privface.errors.PrivfaceError` makes it a reject.
-        workers: Threads, at least 1.
         progress: Called with (done, total) after each photo, in the calling thread.
 
     Returns:
@@ -71,7 +70,7 @@ def load_faces(
     pixels: NDArray[np.uint8] | None = None
     kept: list[int] = []
     rejects: list[Reject] = []
-    for index, result in enumerate(_in_order(table, prepare, workers=workers)):
+    for index, result in enumerate(_in_order(table, prepare)):
         if isinstance(result, PrivfaceError):
             rejects.append(Reject(table.records[index].file, result.message))
         else:
@@ -97,9 +96,7 @@ def load_faces(
     return LoadedFaces(pixels[: len(kept)], loaded)
 
 
-def _in_order(
-    table: FaceTable, prepare: Prepare, *, workers: int
-) -> Iterator[NDArray[np.uint8] | PrivfaceError]:
+def _in_order(table: FaceTable, prepare: Prepare) -> Iterator[NDArray[np.uint8] | PrivfaceError]:
     def load(record: FaceRecord) -> NDArray[np.uint8] | PrivfaceError:
         try:
             return prepare(decode_image(record.path), record)
@@ -108,8 +105,7 @@ def _in_order(
         except PrivfaceError as error:
             return error
 
-    if workers < 1:
-        raise DataError(f"workers is {workers}, it must be at least 1.", hint="Use the number of CPU cores.")
+    workers = thread_count()
     waiting: deque[Future[NDArray[np.uint8] | PrivfaceError]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -41,10 +43,23 @@ def onnx_model(rest: str) -> dict[str, Any]:
     settings = read_sidecar(side) if side.is_file() else {"spec": ONNX_SPEC}
     return {
         "name": f"onnx:{path.stem}",
-        "weights_sha256": file_sha256(path),
+        "weights_sha256": _weights_sha256(path),
         "onnx_path": path,
         **settings,
     }
+
+
+def _weights_sha256(path: Path) -> str:
+    """SHA-256 of an ONNX file and of the files beside it that it names as places of weights (ONNX's external data)."""
+    content = path.read_bytes()
+    digest = hashlib.sha256(content)
+    entries = re.finditer(
+        rb"\n\x08location\x12([\x01-\x7f])", content, re.DOTALL
+    )  # a key, and its value's length
+    for name in sorted({content[e.end() : e.end() + e[1][0]].decode(errors="replace") for e in entries}):
+        if (path.parent / name).is_file():
+            digest.update(file_sha256(path.parent / name).encode())
+    return digest.hexdigest()
 
 
 class Sidecar(Settings):

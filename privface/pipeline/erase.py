@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -237,6 +237,20 @@ def apply_eraser(
         if not done:
             raise _without_rows(table)
     return ApplySummary(done - skipped, skipped, done / max(time.perf_counter() - begun, 1e-9))
+
+
+def erased_table(saved: SavedEraser, table: EmbeddingTable) -> EmbeddingTable:
+    """A table at hand erased, with all of its labels; a row without an embedding stays so.
+
+    Raises:
+        DataError: If it has another dimension or belongs to another matcher.
+    """
+    _require_matcher(saved, table)
+    kept = has_embedding(table.vectors)
+    erased = np.asarray(saved.eraser.transform(table.vectors[kept]), np.float32)
+    vectors = np.full((len(table), erased.shape[1]), np.nan, np.float32)
+    vectors[kept] = erased
+    return replace(table, vectors=vectors)
 
 
 def ahead(parts: Iterator[EmbeddingTable]) -> Iterator[EmbeddingTable]:

@@ -42,9 +42,9 @@ ModelT = TypeVar("ModelT", Matcher, GenderProbe)
 
 @dataclass(frozen=True)
 class AttackerSet:
-    """Labelled photos of other people, for attackers to learn from; ``labels`` and ``split`` are as for :func:`audit`.
+    """Labelled photos, or a table of embeddings, of other people, for attackers to learn from.
 
-    Their ``protected`` photos are a folder as that of the audited; by default the model protects them.
+    ``labels``, ``split`` and what is ``protected`` are as for :func:`audit`; by default the model, or the eraser, protects them.
     """
 
     original: Path
@@ -451,7 +451,6 @@ def embed(
         rows_out.append({**known, "embedding": vector, "reason": None})
     rows_out += [{"file": r.file, "embedding": None, "reason": r.reason} for r in loaded.table.rejects]
     frame = pd.DataFrame(rows_out)
-    frame.attrs["matcher"] = model.fingerprint
     write_atomic(out, frame.to_parquet(index=False))
     return frame
 

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from privface.attributes import GENDER, Attribute, parse_attributes
 from privface.audit import AuditResult, EmbeddingData
 from privface.data import EmbeddingTable, LabelFile, gender_codes, read_embeddings
-from privface.erasers import load_eraser
+from privface.erasers import SavedEraser, load_eraser
 from privface.errors import AuditError, DataError
 from privface.options import DEFAULT_AUDIT, AuditOptions
 from privface.pipeline.battery import build_auditor
+from privface.pipeline.erase import erased_table
 from privface.pipeline.faces import Progress, require_folder
-from privface.pipeline.inspect import write_results
+from privface.pipeline.inspect import AttackerSet, write_results
 from privface.pipeline.provenance import person_digest
 from privface.records import Embeddings
 
@@ -30,6 +31,7 @@ def audit_tables(  # many arguments, as audit
     labels: Path | None = None,
     split: str | None = None,
     second: Path | None = None,
+    attackers: AttackerSet | None = None,
     out: Path,
     options: AuditOptions = DEFAULT_AUDIT,
     eraser: Path | None = None,
@@ -44,6 +46,8 @@ def audit_tables(  # many arguments, as audit
         labels: CSV or Parquet with file, identity, gender; by default the original table's own columns.
         split: Take only rows whose label ``split`` has this value.
         second: A second protection of the same keys, a table as ``protected``: can the two be linked?
+        attackers: Tables of other people whom the attackers know, instead of half of the audited; the eraser protects them, or
+            a table of theirs is given.
         out: Folder for the results.
         options: Seeds and effort.
         eraser: Folder of the eraser that protected the table: its people are refused, and its matcher counts as seen.
@@ -60,17 +64,36 @@ def audit_tables(  # many arguments, as audit
     if second is not None:
         other = pair_tables(before, read_embeddings(second), labels=labels, split=split, attributes=asked)
         data = replace(data, second={name: table for name, (_, table) in other.embeddings.items()})
+    if attackers is not None:
+        data = replace(data, attackers=_attackers(attackers, saved, asked, name=next(iter(data.embeddings))))
     met: list[str] = []
     if saved is not None:
         fitted, single = saved.meta.get("matcher"), len(data.embeddings) == 1
         seen = {name: fitted is None or name == fitted or single for name in data.embeddings}
         data = replace(data, seen=seen)
-        people = np.unique(data.identities)
+        people = np.unique(data.with_attackers().identities)
         digests = np.array([int(person_digest(str(name)), 16) for name in people], np.uint64)
         met = people[np.isin(digests, saved.people)].tolist()
     result = build_auditor(options, exclude_people=met, progress=progress).run(data)
     write_results(result, out, baseline=baseline)
     return result
+
+
+def _attackers(
+    given: AttackerSet, saved: SavedEraser | None, asked: Sequence[Attribute], *, name: str
+) -> EmbeddingData:
+    """The attackers' people, their templates before and after."""
+    before = read_embeddings(given.original)
+    if given.protected is not None:
+        after = read_embeddings(given.protected)
+    elif saved is not None:
+        after = erased_table(saved, before)
+    else:
+        raise AuditError(
+            "The attackers' embeddings have no protected version.",
+            hint="Give the table of their protected embeddings (--attackers-protected), or the eraser (--eraser).",
+        )
+    return pair_tables(before, after, labels=given.labels, split=given.split, attributes=asked, name=name)
 
 
 def pair_tables(
@@ -80,11 +103,13 @@ def pair_tables(
     labels: Path | None = None,
     split: str | None = None,
     attributes: Sequence[Attribute] = (),
+    name: str | None = None,
 ) -> EmbeddingData:
     """Lay two tables out row by row, by matcher where they have a column ``matcher``.
 
     Rows without a gender label are left out, unless no row has one and ``attributes`` ask for others alone. Without an identity,
-    a photo counts as a person of its own. With ``split``, only rows whose label of that name has this value count.
+    a photo counts as a person of its own. With ``split``, only rows whose label of that name has this value count. Without a
+    column ``matcher``, the matcher is called ``name``, by default as the file of originals.
 
     Raises:
         AuditError: If the tables share no key, or no row has a gender or is of the split.
@@ -97,12 +122,12 @@ def pair_tables(
             f"{original.path} has the matchers {list(original.matchers)}, {protected.path} {list(protected.matchers)}.",
             hint="Give the same column 'matcher' in both tables, or in neither.",
         )
-    names = original.matchers or (original.path.stem,)
+    names = original.matchers or (name or original.path.stem,)
     parts = {
-        name: (original.of_matcher(name), protected.of_matcher(name))
+        one: (original.of_matcher(one), protected.of_matcher(one))
         if original.matchers
         else (original, protected)
-        for name in names
+        for one in names
     }
     first = parts[names[0]][0]
     gender_asked = not attributes or GENDER in {attribute.name for attribute in attributes}
@@ -124,9 +149,7 @@ def pair_tables(
         )
     files = kept["file"]
     return EmbeddingData(
-        embeddings={
-            name: (_rows(a, files), _rows(b, files, required=True)) for name, (a, b) in parts.items()
-        },
+        embeddings={one: (_rows(a, files), _rows(b, files, required=True)) for one, (a, b) in parts.items()},
         seen=dict.fromkeys(names),
         files=tuple(files),
         identities=_identities(kept),

@@ -335,6 +335,8 @@ CASES: tuple[Case, ...] = (
     Case("table that lists a photo twice", lambda w: _tables(w, original={"file": ["a.png"] * 80}), 2, "79 rows whose file occurs before"),
     Case("protected table of NaN only", lambda w: _tables(w, protected={"embedding": [[np.nan] * 4] * 80}), 2, "no protected row holds an embedding"),
     Case("labels that know none of the table's files", lambda w: _tables(w, "--labels", _text(w / "l.csv", "file,gender\nz,male\n")), 2, "None of the 80 files"),
+    Case("attackers whose table has no protected version", lambda w: _tables(w, "--attackers", _table(w / "more.parquet", {"identity": [f"q{k // 2}" for k in range(80)]})), 2, "no protected version"),
+    Case("attackers' table of the audited people", lambda w: _tables(w, "--attackers", _table(w / "more.parquet"), "--attackers-protected", w / "more.parquet"), 2, "40 audited people are among the attackers' people"),
     Case("a matcher for a table of embeddings", lambda w: _tables(w, "--matcher", "mini:m"), 2, "a table of embeddings holds no images"),
     Case("eraser: table with one gender only", lambda w: _fit(w, {"gender": ["male"] * 80}), 2, "is 'female' (gender); every class is needed"),
     Case("eraser: table without labels", lambda w: _fit(w, {"gender": None}), 2, "no 'gender' column"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,10 +18,11 @@ from privface.attributes import parse_attributes
 from privface.cli.main import app
 from privface.data import read_embeddings, stream_embeddings
 from privface.erasers import LEACE, METHODS, load_eraser
-from privface.errors import DataError, SplitOverlapError
+from privface.errors import AuditError, DataError, SplitOverlapError
 from privface.pipeline import AuditOptions, audit_tables
 from privface.pipeline import erase as room
 from privface.pipeline.erase import EraserSource, apply_eraser, fit_eraser
+from privface.pipeline.inspect import AttackerSet
 from privface.pipeline.tables import pair_tables
 
 
@@ -159,6 +161,43 @@ def test_an_audit_refuses_the_eraser_s_people_and_marks_its_matcher_as_seen(tmp_
         audited("fit", tmp_path / "p")
     assert audited("e", None) == {None}
     assert audited("e", tmp_path / "p") == {True}
+
+
+def test_attackers_of_templates_learn_from_other_people(tmp_path):
+    for seed, name in enumerate(("fit", "e", "others")):
+        frame(80, size=12, seed=seed).to_parquet(tmp_path / f"{name}.parquet")
+    frame(20, size=9, seed=5).to_parquet(tmp_path / "short.parquet")
+    fit_eraser(EraserSource(tmp_path / "fit.parquet"), tmp_path / "p", method="leace")
+    for name in ("e", "others"):
+        apply_eraser(tmp_path / "p", tmp_path / f"{name}.parquet", tmp_path / f"{name}-out.parquet")
+
+    def audited(given: AttackerSet, eraser: Path | None = None) -> dict[str, Any]:
+        return audit_tables(
+            tmp_path / "e.parquet",
+            tmp_path / "e-out.parquet",
+            attackers=given,
+            eraser=eraser,
+            out=tmp_path / "audit",
+            options=AuditOptions(effort="quick", resamples=20),
+        ).to_dict()
+
+    erased = audited(AttackerSet(tmp_path / "others.parquet"), tmp_path / "p")
+    people = erased["data"]["attacker_people"]
+    assert (people["train"] + people["val"], people["test"]) == (80, 80)
+    given = audited(AttackerSet(tmp_path / "others.parquet", tmp_path / "others-out.parquet"))
+    assert [row["leakage"] for row in given["leakage"]] == [row["leakage"] for row in erased["leakage"]]
+    assert [row["tmr"] for row in given["matching"]] == [row["tmr"] for row in erased["matching"]]
+    for name, eraser, error, words in (
+        ("others", None, AuditError, "no protected version"),
+        ("fit", tmp_path / "p", SplitOverlapError, "80 audited people trained"),
+        ("e", tmp_path / "p", AuditError, "80 audited people are among the attackers"),
+        ("short", tmp_path / "p", DataError, "9 values, the eraser was fitted on 12"),
+    ):
+        with pytest.raises(error, match=words):
+            audited(AttackerSet(tmp_path / f"{name}.parquet"), eraser)
+    short = AttackerSet(tmp_path / "short.parquet", tmp_path / "short.parquet")
+    with pytest.raises(AuditError, match=r"values before and after .*\(9, 9\).* audited are .*\(12, 12\)"):
+        audited(short)
 
 
 def test_an_audit_reads_the_labelled_rows_of_its_split(tmp_path):

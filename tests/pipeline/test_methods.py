@@ -324,6 +324,11 @@ def test_what_it_cannot_work_with_is_refused(world, tmp_path, options, error, wo
         train(settings(world, "erased-code", method_options={**CODE, **options}), tmp_path / "r")
 
 
+def test_a_share_of_a_batch_for_matchers_is_refused(world, tmp_path):
+    with pytest.raises(ConfigError, match=r"matching_share is 0\.5 .* shows each face to one matcher"):
+        train(settings(world, "erased-code", losses={"matching_share": 0.5}), tmp_path / "r")
+
+
 # --- san-2018: the label ----------------------------------------------------------------------------------
 
 

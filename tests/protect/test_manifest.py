@@ -147,8 +147,8 @@ def test_a_foreign_or_changed_journal_is_refused(journal):
 
 
 def test_a_finished_file_costs_little_memory(journal, tmp_path):
-    """Rows wait in the journal; twenty thousand more of them must not cost what they would as objects (about 1 kB)."""
-    ledger = Ledger(journal, OutputTree(tmp_path), options=ProtectOptions(), total=30_000, progress=None)
+    """Rows wait in the journal; ten thousand more of them must not cost what they would as objects (about 1 kB)."""
+    ledger = Ledger(journal, OutputTree(tmp_path), options=ProtectOptions(), total=15_000, progress=None)
 
     def note(first: int, last: int) -> None:
         for start in range(first, last, 100):
@@ -157,11 +157,11 @@ def test_a_finished_file_costs_little_memory(journal, tmp_path):
                 Loaded(i, ManifestRow(input=i.key, status="ok", model="m" * 64, output=i.key)) for i in items
             )
 
-    note(0, 10_000)
+    note(0, 5_000)
     tracemalloc.start()
-    note(10_000, 30_000)
-    used = tracemalloc.get_traced_memory()[0] / 20_000
+    note(5_000, 15_000)
+    used = tracemalloc.get_traced_memory()[0] / 10_000
     tracemalloc.stop()
     assert used < 300
     table = pq.read_table(ledger.write_results(None))
-    assert table["input"].to_pylist() == [f"p/{k:08d}.jpg" for k in range(30_000)]
+    assert table["input"].to_pylist() == [f"p/{k:08d}.jpg" for k in range(15_000)]

@@ -20,7 +20,7 @@ from privface.data import LoadedFaces, require_both_genders
 from privface.device import Device
 from privface.erasers import RegionalTransport
 from privface.erasers.base import unit_rows
-from privface.errors import DataError, LabelError, ModelError
+from privface.errors import ConfigError, DataError, LabelError, ModelError
 from privface.images import to_unit
 from privface.losses import AttributeLoss
 from privface.models import Matcher, load_matcher
@@ -59,6 +59,13 @@ class ErasedCodeOptions(Settings):
 
 def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
     """Code, eraser and decoder, in this order; each needs the one before it."""
+    losses = job.settings.losses
+    if losses.matching_share != 1 or losses.matching_views:
+        raise ConfigError(
+            f"losses.matching_share is {losses.matching_share:g} and losses.matching_views {str(losses.matching_views).lower()}:"
+            " method erased-code shows each face to one matcher, always under views.",
+            hint="Leave both out.",
+        )
     encoders = [load_matcher(spec, seen=True) for spec in options.encoders] or job.matchers
     faces, sets = _pooled(job, options)
     attributes, labels = _labels(options, faces, sets)
