@@ -85,8 +85,8 @@ class _NetworkProbe(ABC):
         best, number = 0.0, 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            fitted = FittedNetwork(self._network(train.shape[1]).to(self.place), mean, std)
-            fitted.network.to(memory_format=fitted.layout)
+            network = self._network(train.shape[1]).to(self.place)
+            fitted = FittedNetwork(network, mean, std, _lay_out(network, side=train.shape[1]))
 
             def judge() -> float:
                 return auc(*by_label(fitted.scores(val), val_genders))
@@ -233,6 +233,7 @@ class FittedNetwork:
         network: The torch module, in evaluation mode.
         mean: Per-channel value that becomes 0, shape ``(3,)``, in 0..255.
         std: Per-channel difference that becomes 1, shape ``(3,)``.
+        layout: How its input lies in memory.
         val_auc: AUC on validation people of the epoch that was kept.
         setting: Where it started and which epoch was kept.
     """
@@ -240,6 +241,7 @@ class FittedNetwork:
     network: nn.Module
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
+    layout: torch.memory_format
     val_auc: float = math.nan
     setting: str = ""
 
@@ -247,21 +249,6 @@ class FittedNetwork:
     def place(self) -> torch.device:
         """Where the network is."""
         return next(self.network.parameters()).device
-
-    @property
-    def layout(self) -> torch.memory_format:
-        """Channels last, which is a third faster on CPUs; plain where torch 2.14's backward pass would then write past its memory (AVX2)."""
-        import torch  # noqa: PLC0415
-        from torch import nn  # noqa: PLC0415
-
-        crashes = any(
-            isinstance(part, nn.Conv2d)
-            and part.kernel_size == (1, 1)
-            and max(part.stride) > 1
-            and part.in_channels < 8
-            for part in self.network.modules()
-        )
-        return torch.contiguous_format if crashes else torch.channels_last
 
     def scores(self, data: Images, *, batch_size: int = 32) -> NDArray[np.float64]:
         """Male scores (logits, higher is more male), shape ``(N,)``, of uint8 RGB ``(N, H, W, 3)``."""
@@ -279,16 +266,18 @@ class FittedNetwork:
         return np.concatenate(map_parts(score, parts)) if parts else np.empty(0)
 
     def standardise(
-        self, images: Images, light: tuple[torch.Tensor, torch.Tensor] | None = None
+        self, images: Images, view: tuple[torch.Tensor, torch.Tensor] | None = None
     ) -> torch.Tensor:
         """The network's input, float32 ``(N, 3, H, W)``, under a contrast and a brightness for each image where they are given."""
         import torch  # noqa: PLC0415
 
         scale = torch.from_numpy(1 / self.std).view(1, 3, 1, 1)
         shift = -torch.from_numpy(self.mean).view(1, 3, 1, 1) * scale
-        if light is not None:
-            scale, shift = scale * light[0], shift * light[0] + light[1]
-        x = torch.from_numpy(images).permute(0, 3, 1, 2).float().mul_(scale).add_(shift)
+        if view is not None:
+            contrast, brightness = view
+            scale, shift = scale * contrast, shift * contrast + brightness
+        x = torch.from_numpy(np.array(images, order="C")).permute(0, 3, 1, 2)
+        x = x.float().mul_(scale).add_(shift)
         return x.contiguous(memory_format=self.layout)
 
 
@@ -365,6 +354,33 @@ def _with_head(network: nn.Module, *, side: int) -> nn.Module:
     with torch.inference_mode():
         width = int(network(torch.zeros(1, 3, side, side)).shape[1])
     return network if width == 1 else nn.Sequential(network, nn.BatchNorm1d(width), nn.Linear(width, 1))
+
+
+def _lay_out(network: nn.Module, *, side: int) -> torch.memory_format:
+    """Put a network's weights into channels last, a third faster on CPUs, where it can have it; gives the layout of its input.
+
+    Some do not run with it (``x.view`` of an image). Where a convolution of 1 x 1 with a stride has fewer than eight channels,
+    torch 2.14's backward pass writes past its memory (CPUs with AVX2).
+    """
+    import torch  # noqa: PLC0415
+    from torch import nn  # noqa: PLC0415
+
+    strided = [
+        part
+        for part in network.modules()
+        if isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1) and max(part.stride) > 1
+    ]
+    if any(part.in_channels < 8 for part in strided):
+        return torch.contiguous_format
+    example = torch.zeros(2, 3, side, side, device=next(network.parameters()).device)
+    network.eval().to(memory_format=torch.channels_last)
+    try:
+        with torch.inference_mode():
+            network(example.contiguous(memory_format=torch.channels_last))
+    except RuntimeError:
+        network.to(memory_format=torch.contiguous_format)
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 def _cached_weights() -> Path | None:
@@ -477,5 +493,5 @@ def _light(count: int, rng: np.random.Generator, brightness: float) -> tuple[tor
     import torch  # noqa: PLC0415
 
     contrast = rng.uniform(0.8, 1.25, (count, 1, 1, 1)).astype(np.float32)
-    light = rng.uniform(-brightness, brightness, (count, 1, 1, 1)).astype(np.float32)
-    return torch.from_numpy(contrast), torch.from_numpy(light)
+    shift = rng.uniform(-brightness, brightness, (count, 1, 1, 1)).astype(np.float32)
+    return torch.from_numpy(contrast), torch.from_numpy(shift)

@@ -64,14 +64,11 @@ def _provenance(context: Context) -> dict[str, Any]:
     }
     if settings.attributes:
         said["attributes"] = [attribute.text for attribute in settings.attributes]
-    if isinstance(data, AuditData):
-        if data.draws is not None:
-            said["averaging"] = {
-                "draws": settings.averaging.of(data.draws.count),
-                "probes": settings.averaging.probes,
-            }
-        if data.attackers is not None:
-            said["attackers"] = {"name": data.attackers.name, "images": len(data.attackers)}
+    if isinstance(data, AuditData) and data.draws is not None:
+        draws = settings.averaging.of(data.draws.count)
+        said["averaging"] = {"draws": draws, "probes": settings.averaging.probes}
+    if data.attackers is not None:
+        said["attackers"] = {"name": data.attackers.name, "images": len(data.attackers)}
     matchers = [_model(matcher) for matcher in settings.matchers]
     if isinstance(data, EmbeddingData):
         none = {"fingerprint": None, "weights_sha256": None}

@@ -322,7 +322,7 @@ class EmbeddingData(Subjects):
         mine, theirs = _sizes(self.embeddings), _sizes(others.embeddings)
         if mine != theirs:
             raise AuditError(
-                f"The attackers' embeddings have, by matcher, the values before and after {theirs}; audited are {mine}.",
+                f"The attackers' embeddings have these lengths before and after, by matcher: {theirs}; the audited ones: {mine}.",
                 hint="Give tables of the same matchers and the same protection.",
             )
         self._require_strangers(others)
@@ -343,7 +343,7 @@ _Tables: TypeAlias = Mapping[str, tuple[Embeddings, Embeddings]]
 
 
 def _sizes(tables: _Tables) -> dict[str, tuple[int, int]]:
-    """Values of a row before and after, by name."""
+    """Lengths of a row before and after, by name."""
     return {name: (before.shape[1], after.shape[1]) for name, (before, after) in sorted(tables.items())}
 
 

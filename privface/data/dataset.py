@@ -46,6 +46,10 @@ class LoadedFaces:
         return LoadedFaces(self.pixels[index], self.table.take(index))
 
 
+_MOST_WORKERS = 8
+"""Threads that decode: each holds a few whole photos."""
+
+
 def load_faces(
     table: FaceTable,
     prepare: Prepare,
@@ -54,7 +58,7 @@ def load_faces(
 ) -> LoadedFaces:
     """Decode and prepare every photo of a set.
 
-    Photos are decoded by as many threads as networks may use; the result does not depend on their number.
+    Photos are decoded by as many threads as networks may use, eight at most; the result does not depend on their number.
 
     Args:
         table: The set.
@@ -105,7 +109,7 @@ def _in_order(table: FaceTable, prepare: Prepare) -> Iterator[NDArray[np.uint8] 
         except PrivfaceError as error:
             return error
 
-    workers = thread_count()
+    workers = min(thread_count(), _MOST_WORKERS)
     waiting: deque[Future[NDArray[np.uint8] | PrivfaceError]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:

@@ -50,15 +50,19 @@ def onnx_model(rest: str) -> dict[str, Any]:
 
 
 def _weights_sha256(path: Path) -> str:
-    """SHA-256 of an ONNX file and of the files beside it that it names as places of weights (ONNX's external data)."""
+    """SHA-256 of an ONNX file and of the files in its folder that it names as places of weights (ONNX's external data)."""
     content = path.read_bytes()
     digest = hashlib.sha256(content)
-    entries = re.finditer(
-        rb"\n\x08location\x12([\x01-\x7f])", content, re.DOTALL
-    )  # a key, and its value's length
-    for name in sorted({content[e.end() : e.end() + e[1][0]].decode(errors="replace") for e in entries}):
-        if (path.parent / name).is_file():
-            digest.update(file_sha256(path.parent / name).encode())
+    names = set()
+    for entry in re.finditer(
+        rb"\n\x08location\x12([\x80-\xff]?[\x01-\x7f])", content
+    ):  # a key, and its value's length
+        length = sum((byte & 127) << 7 * place for place, byte in enumerate(entry[1]))
+        names.add(content[entry.end() : entry.end() + length].decode(errors="replace"))
+    for name in sorted(names):
+        beside = path.parent / name
+        if beside.is_file() and beside.resolve().is_relative_to(path.parent.resolve()):
+            digest.update(file_sha256(beside).encode())
     return digest.hexdigest()
 
 

@@ -247,6 +247,8 @@ def erased_table(saved: SavedEraser, table: EmbeddingTable) -> EmbeddingTable:
     """
     _require_matcher(saved, table)
     kept = has_embedding(table.vectors)
+    if not kept.any():
+        return table
     erased = np.asarray(saved.eraser.transform(table.vectors[kept]), np.float32)
     vectors = np.full((len(table), erased.shape[1]), np.nan, np.float32)
     vectors[kept] = erased

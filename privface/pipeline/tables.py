@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from privface.attributes import GENDER, Attribute, parse_attributes
+from privface.attributes import GENDER, Attribute, missing_column, parse_attributes
 from privface.audit import AuditResult, EmbeddingData
 from privface.data import EmbeddingTable, LabelFile, gender_codes, read_embeddings
 from privface.erasers import SavedEraser, load_eraser
-from privface.errors import AuditError, DataError
+from privface.errors import AuditError, DataError, LabelError
 from privface.options import DEFAULT_AUDIT, AuditOptions
 from privface.pipeline.battery import build_auditor
 from privface.pipeline.erase import erased_table
@@ -22,6 +22,9 @@ from privface.pipeline.faces import Progress, require_folder
 from privface.pipeline.inspect import AttackerSet, write_results
 from privface.pipeline.provenance import person_digest
 from privface.records import Embeddings
+
+_UNNAMED = "file:"
+"""Before the key of a photo without an identity, which counts as a person."""
 
 
 def audit_tables(  # many arguments, as audit
@@ -65,13 +68,14 @@ def audit_tables(  # many arguments, as audit
         other = pair_tables(before, read_embeddings(second), labels=labels, split=split, attributes=asked)
         data = replace(data, second={name: table for name, (_, table) in other.embeddings.items()})
     if attackers is not None:
-        data = replace(data, attackers=_attackers(attackers, saved, asked, name=next(iter(data.embeddings))))
+        data = replace(data, attackers=_attackers(attackers, saved, asked, data, before))
+        data.check()
     met: list[str] = []
     if saved is not None:
         fitted, single = saved.meta.get("matcher"), len(data.embeddings) == 1
         seen = {name: fitted is None or name == fitted or single for name in data.embeddings}
         data = replace(data, seen=seen)
-        people = np.unique(data.with_attackers().identities)
+        people = np.unique([*data.identities, *([] if data.attackers is None else data.attackers.identities)])
         digests = np.array([int(person_digest(str(name)), 16) for name in people], np.uint64)
         met = people[np.isin(digests, saved.people)].tolist()
     result = build_auditor(options, exclude_people=met, progress=progress).run(data)
@@ -80,10 +84,15 @@ def audit_tables(  # many arguments, as audit
 
 
 def _attackers(
-    given: AttackerSet, saved: SavedEraser | None, asked: Sequence[Attribute], *, name: str
+    given: AttackerSet,
+    saved: SavedEraser | None,
+    asked: Sequence[Attribute],
+    audited: EmbeddingData,
+    audited_table: EmbeddingTable,
 ) -> EmbeddingData:
     """The attackers' people, their templates before and after."""
     before = read_embeddings(given.original)
+    _require_same_matchers(audited_table, before)
     if given.protected is not None:
         after = read_embeddings(given.protected)
     elif saved is not None:
@@ -93,7 +102,31 @@ def _attackers(
             "The attackers' embeddings have no protected version.",
             hint="Give the table of their protected embeddings (--attackers-protected), or the eraser (--eraser).",
         )
-    return pair_tables(before, after, labels=given.labels, split=given.split, attributes=asked, name=name)
+    name = next(iter(audited.embeddings))
+    try:
+        found = pair_tables(
+            before, after, labels=given.labels, split=given.split, attributes=asked, name=name
+        )
+        for attribute in asked:
+            if attribute.name != GENDER and attribute.name not in found.cohorts:
+                raise missing_column(attribute.name, found.cohorts, where=f"{given.labels or given.original}")
+    except (AuditError, LabelError) as error:
+        raise AuditError(
+            f"The attackers' people: {error.message}",
+            hint="Check --attackers, --attackers-labels and --attackers-split.",
+        ) from error
+    if _named(found) != _named(audited):
+        raise AuditError(
+            "One of the audited table and the attackers' table names people (column identity), the other one does not. So nobody"
+            " can say whether they share people.",
+            hint="Give the identities of both (--labels, --attackers-labels), or of neither.",
+        )
+    return found
+
+
+def _named(data: EmbeddingData) -> bool:
+    """Whether any row says who it is of."""
+    return any(not name.startswith(_UNNAMED) for name in data.identities.tolist())
 
 
 def pair_tables(
@@ -109,7 +142,7 @@ def pair_tables(
 
     Rows without a gender label are left out, unless no row has one and ``attributes`` ask for others alone. Without an identity,
     a photo counts as a person of its own. With ``split``, only rows whose label of that name has this value count. Without a
-    column ``matcher``, the matcher is called ``name``, by default as the file of originals.
+    column ``matcher``, the matcher is called ``name``; by default, by the name of the originals' file.
 
     Raises:
         AuditError: If the tables share no key, or no row has a gender or is of the split.
@@ -117,11 +150,7 @@ def pair_tables(
     """
     if labels is not None:
         original = LabelFile(labels).join(original)
-    if original.matchers != protected.matchers:
-        raise AuditError(
-            f"{original.path} has the matchers {list(original.matchers)}, {protected.path} {list(protected.matchers)}.",
-            hint="Give the same column 'matcher' in both tables, or in neither.",
-        )
+    _require_same_matchers(original, protected)
     names = original.matchers or (name or original.path.stem,)
     parts = {
         one: (original.of_matcher(one), protected.of_matcher(one))
@@ -163,6 +192,14 @@ def pair_tables(
     )
 
 
+def _require_same_matchers(first: EmbeddingTable, second: EmbeddingTable) -> None:
+    if first.matchers != second.matchers:
+        raise AuditError(
+            f"{first.path} has the matchers {list(first.matchers)}, {second.path} {list(second.matchers)}.",
+            hint="Give the same column 'matcher' in both tables, or in neither.",
+        )
+
+
 def _of_split(labels: pd.DataFrame, split: str, path: Path) -> NDArray[np.bool_]:
     if "split" not in labels:
         raise AuditError(
@@ -187,7 +224,7 @@ def _rows(table: EmbeddingTable, files: pd.Series[str], *, required: bool = Fals
 
 
 def _identities(labels: pd.DataFrame) -> NDArray[np.str_]:
-    own = "file:" + labels["file"]
+    own = _UNNAMED + labels["file"]
     if "identity" not in labels:
         return own.to_numpy(str)
     return labels["identity"].where(labels["identity"] != "", own).to_numpy(str)

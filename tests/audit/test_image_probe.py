@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from privface.audit import image_probe as room
 from privface.audit.curves import auc, by_label
-from privface.audit.image_probe import BackboneProbe, FineTunedProbe
+from privface.audit.image_probe import BackboneProbe, CNNProbe, FineTunedProbe
 from privface.errors import ConfigError
 
 
@@ -73,3 +74,46 @@ def test_a_backbone_starts_from_the_weights_in_the_cache_of_torch(pictures, tmp_
     path.write_bytes(b"nothing")
     with pytest.raises(ConfigError, match="does not hold the weights"):
         reads(BackboneProbe(epochs=1), pictures)
+
+
+class Viewing(nn.Module):
+    """A network that cannot have channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.last = nn.Conv2d(3, 8, 5, 4, 2), nn.Linear(8 * 8 * 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.features(x).view(len(x), -1))
+
+
+def test_networks_learn_channels_last_where_they_can(pictures):
+    for probe, layout in (
+        (CNNProbe(epochs=1), torch.channels_last),
+        (CNNProbe(epochs=1, width=4), torch.contiguous_format),  # torch would write past its memory
+        (FineTunedProbe("mine", Viewing, epochs=1), torch.contiguous_format),
+    ):
+        fitted, _ = reads(probe, pictures)
+        assert fitted.layout == layout, probe
+        x = fitted.standardise(pictures[0][0][:2])
+        assert x.is_contiguous(memory_format=layout)
+        assert not np.isnan(fitted.scores(pictures[2][0])).any()
+
+
+def test_scores_depend_on_nothing_but_the_image(pictures):
+    fitted, _ = reads(CNNProbe(epochs=1), pictures)
+    images = pictures[2][0].copy()
+    images.flags.writeable = False
+    whole = fitted.scores(images, batch_size=len(images))
+    np.testing.assert_allclose(fitted.scores(images, batch_size=3), whole, atol=1e-5)
+    turned = np.ascontiguousarray(images[..., ::-1])[..., ::-1]  # negative strides
+    np.testing.assert_array_equal(fitted.scores(turned, batch_size=len(images)), whole)
+
+
+def test_the_input_is_standardised_by_the_photos_of_the_training(pictures):
+    images = pictures[0][0]
+    mean, std = room._channel_statistics(images)
+    flat = images.reshape(-1, 3).astype(np.float64)
+    np.testing.assert_allclose(mean, flat.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(std, flat.std(axis=0), rtol=1e-6)
+    assert room._channel_statistics(np.full((2, 4, 4, 3), 7, np.uint8))[1].tolist() == [1, 1, 1]

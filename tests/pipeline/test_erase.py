@@ -166,38 +166,55 @@ def test_an_audit_refuses_the_eraser_s_people_and_marks_its_matcher_as_seen(tmp_
 def test_attackers_of_templates_learn_from_other_people(tmp_path):
     for seed, name in enumerate(("fit", "e", "others")):
         frame(80, size=12, seed=seed).to_parquet(tmp_path / f"{name}.parquet")
-    frame(20, size=9, seed=5).to_parquet(tmp_path / "short.parquet")
+    audited_table = frame(80, size=12, seed=1)
+    audited_table.assign(plan=["gold", "tin"] * 120).to_parquet(tmp_path / "e.parquet")
     fit_eraser(EraserSource(tmp_path / "fit.parquet"), tmp_path / "p", method="leace")
     for name in ("e", "others"):
         apply_eraser(tmp_path / "p", tmp_path / f"{name}.parquet", tmp_path / f"{name}-out.parquet")
 
-    def audited(given: AttackerSet, eraser: Path | None = None) -> dict[str, Any]:
+    def audited(given: AttackerSet, eraser: Path | None = None, *attributes: str) -> dict[str, Any]:
         return audit_tables(
             tmp_path / "e.parquet",
             tmp_path / "e-out.parquet",
             attackers=given,
             eraser=eraser,
             out=tmp_path / "audit",
-            options=AuditOptions(effort="quick", resamples=20),
+            options=AuditOptions(effort="quick", resamples=20, attributes=attributes),
         ).to_dict()
 
     erased = audited(AttackerSet(tmp_path / "others.parquet"), tmp_path / "p")
     people = erased["data"]["attacker_people"]
     assert (people["train"] + people["val"], people["test"]) == (80, 80)
+    assert erased["provenance"]["settings"]["attackers"] == {"name": "others", "images": 240}
     given = audited(AttackerSet(tmp_path / "others.parquet", tmp_path / "others-out.parquet"))
     assert [row["leakage"] for row in given["leakage"]] == [row["leakage"] for row in erased["leakage"]]
     assert [row["tmr"] for row in given["matching"]] == [row["tmr"] for row in erased["matching"]]
-    for name, eraser, error, words in (
-        ("others", None, AuditError, "no protected version"),
-        ("fit", tmp_path / "p", SplitOverlapError, "80 audited people trained"),
-        ("e", tmp_path / "p", AuditError, "80 audited people are among the attackers"),
-        ("short", tmp_path / "p", DataError, "9 values, the eraser was fitted on 12"),
+
+    frame(20, size=9, seed=5).to_parquet(tmp_path / "short.parquet")
+    others = frame(80, size=12, seed=2)
+    others.assign(matcher="m").to_parquet(tmp_path / "named.parquet")
+    others.drop(columns="identity").to_parquet(tmp_path / "nobody.parquet")
+    others.drop(columns="gender").to_parquet(tmp_path / "plain.parquet")
+    others.assign(embedding=[np.full(12, np.nan)] * 240).to_parquet(tmp_path / "none.parquet")
+    for name, error, words in (
+        ("fit", SplitOverlapError, "80 audited people trained"),
+        ("e", AuditError, "80 audited people are among the attackers"),
+        ("short", DataError, "9 values, the eraser was fitted on 12"),
+        ("named", AuditError, r"named.parquet \['m'\]"),
+        ("nobody", AuditError, "nobody can say whether they share people"),
+        ("plain", AuditError, "The attackers' people: .* no 'gender' column"),
+        ("none", AuditError, "no original row holds an embedding"),
     ):
         with pytest.raises(error, match=words):
-            audited(AttackerSet(tmp_path / f"{name}.parquet"), eraser)
+            audited(AttackerSet(tmp_path / f"{name}.parquet"), tmp_path / "p")
+    with pytest.raises(AuditError, match="no protected version"):
+        audited(AttackerSet(tmp_path / "others.parquet"))
     short = AttackerSet(tmp_path / "short.parquet", tmp_path / "short.parquet")
-    with pytest.raises(AuditError, match=r"values before and after .*\(9, 9\).* audited are .*\(12, 12\)"):
-        audited(short)
+    for eraser in (None, tmp_path / "p"):
+        with pytest.raises(AuditError, match=r"by matcher: .*\(9, 9\).* audited ones: .*\(12, 12\)"):
+            audited(short, eraser)
+    with pytest.raises(AuditError, match=r"attackers' people: .*no column 'plan'"):
+        audited(AttackerSet(tmp_path / "others.parquet"), tmp_path / "p", "plan")
 
 
 def test_an_audit_reads_the_labelled_rows_of_its_split(tmp_path):
