@@ -5,7 +5,8 @@ accuracy of at most 0.65, while TMR@1e-3 falls by at most 2 points (4 against sa
 
     PRIVFACE_DATA=... PRIVFACE_MODELS=... python experiments/04_erasers/run.py --out runs/04 --matcher a
     ... --matcher b; ... --matcher mini        each can run beside the others
-    python experiments/04_erasers/run.py --table | --transfer | --plot
+    ... --matcher a --own-people               erasers of one half of LFW `train`, attackers who know the other half
+    python experiments/04_erasers/run.py --table | --transfer | --own-people | --plot
 
 Every eraser is fitted on LFW `train` (at most five photos a person; `adversarial` also on UTKFace `train`, ages from ten on)
 and audited on the 875 people of LFW `val`. Finished steps are skipped, so it can be run again after a stop.
@@ -35,9 +36,11 @@ from privface.audit.intervals import BootstrapParams, leakage_interval, probe_in
 from privface.audit.probes import ProbeKind
 from privface.audit.subjects import People
 from privface.data import LabelFile, read_embeddings
+from privface.data.splits import person_bucket
 from privface.images import write_atomic
 from privface.pipeline import AuditOptions, audit_tables, embed
 from privface.pipeline.erase import EraserSource, apply_eraser, fit_eraser
+from privface.pipeline.inspect import AttackerSet
 from privface.pipeline.tables import pair_tables
 
 HERE = Path(__file__).parent
@@ -99,6 +102,11 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the table of the committed results")
     parser.add_argument("--summary", action="store_true", help="print the README's short table")
     parser.add_argument("--transfer", action="store_true", help="print the transfer tables")
+    parser.add_argument(
+        "--own-people",
+        action="store_true",
+        help="with --matcher: attackers with people of their own; without: print their table",
+    )
     parser.add_argument("--plot", action="store_true", help="draw results/tradeoff.png")
     arguments = parser.parse_args()
     if arguments.table:
@@ -111,11 +119,16 @@ def main() -> None:
         from plot import draw
 
         draw(RESULTS / "tradeoff.png")
+    if arguments.own_people and not arguments.matcher:
+        print(own_people_table())
     if arguments.matcher:
         from privface.cli.show import progress_bars
 
         with progress_bars() as progress:
-            run(arguments.matcher, arguments.out, arguments.only, progress)
+            if arguments.own_people:
+                own_people(arguments.matcher, arguments.out, progress)
+            else:
+                run(arguments.matcher, arguments.out, arguments.only, progress)
 
 
 def run(matcher: str, out: Path, only: tuple[str, ...], progress: Progress) -> None:
@@ -139,6 +152,41 @@ def run(matcher: str, out: Path, only: tuple[str, ...], progress: Progress) -> N
         if name in only and not path.is_file():
             fit(name, other, out, progress)
             save(matcher, path.stem, audit(name, matcher, out, "lfw", progress, fitted_on=other))
+
+
+def own_people(matcher: str, out: Path, progress: Progress) -> None:
+    """Erasers fitted on one half of LFW `train`, attacked by who knows the other half; all people of `val` are attacked."""
+    prepare(matcher, "lfw", out, progress)
+    frame = pd.read_csv(labels("lfw", out))
+    known = np.array([person_bucket(str(name), salt="own people") < 0.5 for name in frame["identity"]])
+    frame.loc[known & (frame["split"] == "train"), "split"] = "attackers"
+    halves = out / "halves.csv"
+    write_atomic(halves, frame.to_csv(index=False).encode())
+    table = embeddings(matcher, "lfw", out)
+    for name in ("none", *MANY_LABELS):
+        if load(matcher, f"{name}-own-people") is not None:
+            continue
+        folder, after = out / "erasers" / matcher / f"{name}-half", table
+        if name != "none":
+            after = out / "erased" / f"lfw_{matcher}_{name}_half.parquet"
+            source = EraserSource(table, halves, "train")
+            fit_eraser(source, folder, method=ROWS[name].method, overwrite=True, progress=progress)
+            apply_eraser(folder, table, after, overwrite=True)
+        result = audit_tables(
+            table,
+            after,
+            labels=halves,
+            split="val",
+            attackers=AttackerSet(table, after, halves, "attackers"),
+            eraser=None if name == "none" else folder,
+            out=out / "audits" / f"lfw_{matcher}_{name}_own-people",
+            options=AuditOptions(effort="standard", cache=out / "cache"),
+            progress=progress,
+        )
+        document = result.to_dict()
+        more = {key: document[key] for key in ("label_budget", "learning_curve")}
+        save(matcher, f"{name}-own-people", {**figures(document), **more})
+        print(matcher, name, line(load(matcher, f"{name}-own-people") or {}), flush=True)
 
 
 def save(matcher: str, name: str, result: dict[str, Any]) -> None:
@@ -263,7 +311,11 @@ def audit(
         eraser=eraser,
         progress=progress,
     )
-    document = result.to_dict()
+    return figures(result.to_dict())
+
+
+def figures(document: dict[str, Any]) -> dict[str, Any]:
+    """What the tables need of an audit."""
     chosen = document["worst_retrained"]["probe"]
     # no probe counts where none reads the originals: then nothing can be said of any eraser
     worst = next((row for row in document["leakage"] if row["probe"] == chosen), None)
@@ -454,6 +506,27 @@ def transfer_tables() -> str:
             lines.append(
                 f"- matcher {matcher}: {best['probe']} reads gender at {cell(best['leakage'])};"
                 f" {best['values_in_place']:.0%} of all values are back in their place"
+            )
+    return "\n".join(lines)
+
+
+def own_people_table() -> str:
+    """What attackers read who know many people that the eraser has not met."""
+    lines = [
+        "| eraser | matcher | 50 people | 200 | 1,000 | all | ten times as many (extrapolated) | worst attacker | its balanced accuracy | TMR@1e-3 |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in ("none", *MANY_LABELS):
+        for matcher in MATCHERS:
+            result = load(matcher, f"{name}-own-people")
+            if result is None:
+                continue
+            budget = " | ".join(f"{row['leakage']['value']:.3f}" for row in result["label_budget"])
+            (curve,), worst = result["learning_curve"], result["worst"]
+            words = "nothing" if name == "none" else ROWS[name].words
+            lines.append(
+                f"| {words} | {matcher} | {budget} | {cell(curve['ten_times'])} | {worst['probe']} {cell(worst['leakage'])}"
+                f" | {cell(worst['balanced_accuracy'])} | {cell(tmr(result))} |"
             )
     return "\n".join(lines)
 
