@@ -88,7 +88,7 @@ class Prototypes:
         # KeyError: an unknown number type; TypeError: an unknown name
         except (SafetensorError, OSError, KeyError, TypeError) as error:
             raise CheckpointError(
-                f"{path} is not a safetensors file of three prototypes.",
+                f"{path} is not a safetensors file of three prototypes ({error}).",
                 hint="Give a file written by Prototypes.save; pickles are never loaded.",
             ) from error
 
