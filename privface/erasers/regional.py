@@ -31,7 +31,9 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
     Promise: empirical. An attacker with thousands of labelled people still reads a little.
 
     Args:
-        drop: Directions to project out.
+        size: Principal components (about zero, so that cosines change least) that rows are brought to first; 0 keeps all. A
+            narrow code hides most: what is not there, nobody reads.
+        drop: Directions to project out, of these.
         regions: Maps; 1 is one map for all.
         prior: Weight, in [0, 1], that rows of other regions have in a region's map.
         bits: Projections of which the sign is kept; 0 gives the transported rows themselves.
@@ -61,6 +63,7 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         *("projection_", "thresholds_"),
     )
 
+    size: int = 0
     drop: int = 0
     regions: int = 16
     prior: float = 0.1
@@ -80,7 +83,8 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         rows, labels = validate_data(self, X, y, dtype=np.float64)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         require_several(self.classes_)
-        size = rows.shape[1]
+        require_range("size", self.size, 0, rows.shape[1])
+        size = self.size or rows.shape[1]
         require_range("drop", self.drop, 0, max(size - 1, 0))
         require_range("regions", self.regions, 1, 1024)
         require_range("prior", self.prior, 0.0, 1.0)
@@ -89,7 +93,11 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
             codes, np.zeros(len(codes), np.int64) if sets is None else np.asarray(sets), self.classes_
         )
         units = unit_rows(rows)
-        self.axes_ = _quiet_axes(units, codes, weights, drop=self.drop)
+        if self.size:
+            main = _main_axes(units, weights, size=size)
+            self.axes_ = main @ _quiet_axes(unit_rows(units @ main), codes, weights, drop=self.drop)
+        else:
+            self.axes_ = _quiet_axes(units, codes, weights, drop=self.drop)
         kept = unit_rows(units @ self.axes_)
         whole = self._map(kept, codes, weights)
         moved = whole.move(kept)
@@ -184,6 +192,11 @@ def _label_moments(
         centred = rows - mean
         moments.append((mean, (centred * share[:, None]).T @ centred))
     return moments
+
+
+def _main_axes(rows: NDArray[np.float64], weights: NDArray[np.float64], *, size: int) -> NDArray[np.float64]:
+    """Basis ``(D, size)`` of the principal components about zero."""
+    return np.asarray(np.linalg.eigh((rows * weights[:, None]).T @ rows)[1][:, : -size - 1 : -1])
 
 
 def _quiet_axes(

@@ -212,6 +212,7 @@ def test_the_configuration_in_the_documents_is_valid():
         ("04_erasers/run.py", "--summary", "docs/erasers.md", 8),
         ("04_erasers/run.py", "--table", "experiments/README.md", 8),
         ("04_erasers/run.py", "--transfer", "experiments/README.md", 8),
+        ("04_erasers/run.py", "--own-people", "experiments/README.md", 16),
         ("06_erased_code/run.py", "table", "experiments/README.md", 56),
         ("07_attributes/run.py", "table", "experiments/07_attributes/NOTES.md", 7),
         ("07_attributes/run.py", "codes", "experiments/07_attributes/NOTES.md", 12),

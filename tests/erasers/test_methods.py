@@ -273,6 +273,19 @@ def test_rows_are_put_together_from_signs_and_dropped_directions_are_gone():
     np.testing.assert_allclose(eraser.axes_.T @ eraser.axes_, np.eye(10), atol=1e-10)
 
 
+def test_a_narrow_code_keeps_the_main_components():
+    rows, labels = two_kinds_of_people(2000)
+    rows[:, 6:] *= 0.01
+    narrow = RegionalTransport(size=6, drop=2, regions=2).fit(rows, labels)
+    assert narrow.transform(rows).shape == (2000, 4)
+    alone = RegionalTransport(drop=2, regions=2).fit(rows[:, :6], labels)
+    angles = [rows @ rows.T for rows in (narrow.transform(rows)[:200], alone.transform(rows[:, :6])[:200])]
+    np.testing.assert_allclose(*angles, atol=0.05)
+    for wrong, words in (({"size": 13}, "size"), ({"size": 4, "drop": 4}, "drop")):
+        with pytest.raises(ValueError, match=words):
+            RegionalTransport(**wrong).fit(rows, labels)
+
+
 def test_sets_weigh_the_same_and_need_both_labels():
     rows, labels = two_kinds_of_people(2000)
     sets = np.arange(2000) % 2
