@@ -54,9 +54,8 @@ def _weights_sha256(path: Path) -> str:
     content = path.read_bytes()
     digest = hashlib.sha256(content)
     names = set()
-    for entry in re.finditer(
-        rb"\n\x08location\x12([\x80-\xff]?[\x01-\x7f])", content
-    ):  # a key, and its value's length
+    # in a Protobuf: a key, then the length of its value in one byte or two
+    for entry in re.finditer(rb"\n\x08location\x12([\x80-\xff]?[\x01-\x7f])", content):
         length = sum((byte & 127) << 7 * place for place, byte in enumerate(entry[1]))
         names.add(content[entry.end() : entry.end() + length].decode(errors="replace"))
     for name in sorted(names):
