@@ -178,12 +178,6 @@ class TrainSettings(Settings):
             )
         return self
 
-    @model_validator(mode="after")
-    def _one_network_starts(self) -> TrainSettings:
-        if self.start is not None and self.method != OWN_METHOD:
-            raise ValueError(f"start is for the method {OWN_METHOD}; {self.method} makes its networks itself")
-        return self
-
     def fingerprint(self) -> str:
         """Short SHA-256 of all settings, stable across machines and key order."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)

@@ -115,5 +115,3 @@ def test_rules_between_settings():
     assert parse_settings({**LEAST, "size": 36, "autoencoder": network}).size == 36
     with pytest.raises(ConfigError, match="not divisible by 8"):
         parse_settings({**LEAST, "size": 36, "autoencoder": {**network, "stem": "unshuffle"}})
-    with pytest.raises(ConfigError, match="start is for the method san; flow-san makes"):
-        parse_settings({**LEAST, "method": "flow-san", "start": "run"})

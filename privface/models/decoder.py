@@ -20,6 +20,9 @@ _SOFT = 1 / 140
 """Width of the Gaussian that a finished face is seen through, as a share of its side: 0.8 of 112 pixels. The finest detail is drawn
 for the matchers of the training; without it an unseen matcher recognises more people, and the grid of some four pixels goes."""
 
+_FOLD = (((1.0, 0.0, 0.0), (0.0, 1.0, 1.0)), ((1.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
+"""Which taps of three fall on which of two values, for the first and the second place of a doubled side."""
+
 _TINTED = 2
 """Stage that colours are drawn from; its side is a quarter of the face's."""
 
@@ -87,7 +90,7 @@ class FaceDecoder(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         for number, stage in enumerate(self.stages):
             if number:
-                x = self.enlarge[number - 1](F.interpolate(x, scale_factor=2.0, mode="nearest"))
+                x = _enlarged(x, self.enlarge[number - 1])  # type: ignore[arg-type]
             for block in stage:  # type: ignore[attr-defined]
                 x = block(x, codes)
             if number == _TINTED:
@@ -96,6 +99,43 @@ class FaceDecoder(nn.Module):
         drawn = self.last(x).float() + tint
         faces = torch.sigmoid(_filtered((drawn + drawn.flip(-1)) / 2, drawn.new_tensor(_FILTER)))
         return faces if self.training else _filtered(faces, self.soft)
+
+    def begin_as(self, other: FaceDecoder, axes: Tensor, shift: Tensor) -> None:
+        """Take over another decoder's weights: draw of codes ``c`` what it draws of ``c @ axes + shift``, ``(K, L)`` and ``(L,)``.
+
+        Raises:
+            ConfigError: If its size, channels or blocks are others.
+        """
+        own, theirs = ({k: v for k, v in d.config.items() if k != "code"} for d in (self, other))
+        if own != theirs:
+            raise ConfigError(
+                f"A decoder with {own} cannot begin as one with {theirs}.",
+                hint="Train with the same size and the same method_options.channels.",
+            )
+        state = other.state_dict()
+        scale = other.config["code"] ** 0.5  # of codes inside
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):  # these, and no others, are told the code
+                weight = state[f"{name}.weight"]
+                state[f"{name}.bias"] = state[f"{name}.bias"] + scale * weight @ shift
+                state[f"{name}.weight"] = weight @ axes.T * (scale / self.config["code"] ** 0.5)
+        self.load_state_dict(state)
+
+
+def _enlarged(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A 3x3 convolution of ``x`` at twice its side, each value repeated: as 2x2 convolutions of ``x``, in 4/9 of the products.
+
+    Of a row's three taps two fall on the same value, so that the kernel of each of the four places is summed to 2x2
+    (sub-pixel convolution; Shi et al., arXiv 1609.07009).
+    """
+    fold = conv.weight.new_tensor(_FOLD)
+    kernel = torch.einsum("pak,qbl,oikl->opqiab", fold, fold, conv.weight).flatten(0, 2)
+    bias = None if conv.bias is None else conv.bias.repeat_interleave(4)
+    made = F.conv2d(x, kernel.contiguous(memory_format=torch.channels_last), bias, padding=1)
+    height, width = x.shape[2:]
+    made = made.permute(0, 2, 3, 1).unflatten(3, (-1, 2, 2))  # type: ignore[no-untyped-call]
+    rows = [torch.stack([made[:, p : p + height, q : q + width, :, p, q] for q in (0, 1)], 3) for p in (0, 1)]
+    return torch.stack(rows, 2).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 class _Block(nn.Module):

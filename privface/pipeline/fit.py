@@ -15,7 +15,7 @@ import yaml
 from privface.attributes import Attribute, labelled
 from privface.config import OWN_METHOD, TrainSettings, check_settings, load_settings
 from privface.data import LoadedFaces, require_both_genders, require_disjoint, split_people
-from privface.errors import CheckpointError, LabelError
+from privface.errors import CheckpointError, ConfigError, LabelError
 from privface.images import to_unit, write_atomic
 from privface.models import load_matcher
 from privface.pipeline.faces import Progress, load_aligned, open_data, require_folder
@@ -25,6 +25,7 @@ from privface.pipeline.provenance import PROVENANCE_FILE, person_digest, read_pr
 from privface.training import FitSummary
 
 CONFIG_FILE = "config.yaml"
+_OF_START = ("settings", "steps", "people_not_listed")
 
 
 def train(
@@ -50,6 +51,11 @@ def train(
     options = check_settings(
         method.options, settings.method_options, where=f"method_options of {method.name}"
     )
+    if settings.start is not None and not method.can_start:
+        raise ConfigError(
+            f"start={settings.start}: method {method.name} makes its networks itself.",
+            hint="Leave start out.",
+        )
     _require_usable(run, settings, resume=resume)
     before = None if settings.start is None else read_provenance(Path(settings.start))
     torch.manual_seed(settings.seed)  # the run owns the process: initial weights follow from the seed
@@ -143,7 +149,7 @@ def _provenance(job: Job, outcome: Outcome, before: dict[str, Any] | None) -> di
         "classifiers": [{"name": c.name, "sha256": c.weights_sha256} for c in outcome.classifiers],
     }
     if before is not None:
-        people.update(before["people"])
+        people.update(before.get("people", ()))
         for kind, entries in models.items():
             known = {entry["sha256"] for entry in entries}
             entries.extend(entry for entry in before[kind] if entry["sha256"] not in known)
@@ -163,7 +169,7 @@ def _provenance(job: Job, outcome: Outcome, before: dict[str, Any] | None) -> di
         },
         **models,
         "people": sorted(people),
-        **({} if before is None else {"start": {"settings": before["settings"], "steps": before["steps"]}}),
+        **({} if before is None else {"start": {name: before[name] for name in _OF_START if name in before}}),
         "steps": summary.steps,
         "images_per_second": round(summary.images_per_second, 2),
         "data_wait_share": round(summary.data_wait_share, 4),

@@ -9,7 +9,7 @@ import torch
 from privface.erasers import RegionalTransport
 from privface.errors import ConfigError
 from privface.models import Protector
-from privface.models.decoder import FaceDecoder
+from privface.models.decoder import FaceDecoder, _enlarged
 from privface.models.erased_code import CodeEraser, ErasedCode
 from privface.models.face_model import network_sha256
 
@@ -63,6 +63,34 @@ def test_a_decoder_draws_faces_of_its_size_in_range(size):
 def test_a_decoder_that_cannot_be_built_is_refused(wrong):
     with pytest.raises(ConfigError, match="cannot be built"):
         FaceDecoder(**wrong)
+
+
+def test_enlarging_in_few_products_is_a_convolution_of_repeated_values():
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(3, 5, 3, 1, 1)
+    given = torch.randn(2, 3, 6, 4, requires_grad=True)
+    wanted = conv(torch.nn.functional.interpolate(given, scale_factor=2.0, mode="nearest"))
+    weights = torch.randn_like(wanted)
+    for name, part in (("value", wanted), ("few", _enlarged(given, conv))):
+        gradients = torch.autograd.grad((part * weights).sum(), [given, conv.weight, conv.bias])
+        if name == "value":
+            slow = gradients
+    torch.testing.assert_close(part, wanted, atol=1e-5, rtol=1e-5)
+    for fast, expected in zip(gradients, slow, strict=True):
+        torch.testing.assert_close(fast, expected, atol=1e-4, rtol=1e-5)
+
+
+def test_a_decoder_that_begins_as_another_draws_what_that_draws_of_the_guessed_code():
+    torch.manual_seed(0)
+    own, other = (FaceDecoder(code=n, size=32, channels=(8, 8, 8, 8, 8)).eval() for n in (7, 5))
+    for parameter in other.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    axes, shift, codes = torch.randn(7, 5), torch.randn(5), torch.randn(3, 7)
+    own.begin_as(other, axes, shift)
+    with torch.no_grad():
+        torch.testing.assert_close(own(codes), other(codes @ axes + shift), atol=1e-5, rtol=1e-4)
+    with pytest.raises(ConfigError, match=r"cannot begin as one with .*'channels': \[16"):
+        own.begin_as(FaceDecoder(code=5, size=32, channels=(16, 8, 8, 8, 8)), axes, shift)
 
 
 def spectrum_of(faces: torch.Tensor) -> torch.Tensor:

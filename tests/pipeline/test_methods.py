@@ -324,6 +324,38 @@ def test_what_it_cannot_work_with_is_refused(world, tmp_path, options, error, wo
         train(settings(world, "erased-code", method_options={**CODE, **options}), tmp_path / "r")
 
 
+def test_a_decoder_begins_as_that_of_a_trained_model(world, runs, tmp_path, make_images):
+    options = {"code_sizes": [10], "bits": 0}
+    loop = {"epochs": 1, "learning_rate": 1e-12, "ema": 0.0}
+    started = settings(
+        world, "erased-code", start=str(runs("erased-code")), loop=loop, method_options={**CODE, **options}
+    )
+    train(started, tmp_path / "r")
+    before, after = (Protector.load(run) for run in (runs("erased-code"), tmp_path / "r"))
+    weights = after.network.decoder.state_dict()
+    for name, value in before.network.decoder.state_dict().items():
+        if not name.startswith("first.") and ".told." not in name:
+            torch.testing.assert_close(weights[name], value, atol=1e-6, rtol=0, msg=name)
+    images = make_images(3, size=32)
+    assert np.abs(after(images) - before(images)).mean() < 0.05, "the narrower code says nearly the same"
+    assert read_provenance(tmp_path / "r")["start"]["steps"] == read_provenance(runs("erased-code"))["steps"]
+
+
+@pytest.mark.parametrize(
+    ("method", "channels", "words"),
+    [
+        ("erased-code", [8, 8, 8, 8, 16], "cannot begin as one with"),
+        ("flow-san", None, "flow-san makes its networks itself"),
+    ],
+)
+def test_start_of_another_architecture_or_of_a_method_without_one_is_refused(
+    world, runs, tmp_path, method, channels, words
+):
+    options = {} if channels is None else {"method_options": {**CODE, "channels": channels}}
+    with pytest.raises(ConfigError, match=words):
+        train(settings(world, method, start=str(runs("erased-code")), **options), tmp_path / "r")
+
+
 def test_a_share_of_a_batch_for_matchers_is_refused(world, tmp_path):
     with pytest.raises(ConfigError, match=r"matching_share is 0\.5 .* shows each face to one matcher"):
         train(settings(world, "erased-code", losses={"matching_share": 0.5}), tmp_path / "r")

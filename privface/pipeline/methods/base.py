@@ -122,13 +122,14 @@ class Outcome:
 class Method:
     """A way to train a protector, one file each.
 
-    ``train`` takes settings of the class ``options`` and leaves a protector in the run folder.
+    ``train`` takes settings of the class ``options`` and leaves a protector in the run folder; ``can_start`` says whether it heeds ``start``.
     """
 
     name: str
     train: Callable[[Job, Any], Outcome]
     options: type[Settings] = NoOptions
     needs_genders: bool = False
+    can_start: bool = False
 
 
 # one training loop --------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -23,7 +24,9 @@ from privface.erasers.base import unit_rows
 from privface.errors import ConfigError, DataError, LabelError, ModelError
 from privface.images import to_unit
 from privface.losses import AttributeLoss
-from privface.models import Matcher, load_matcher
+from privface.models import load_matcher
+from privface.models.bundled import model_folder
+from privface.models.checkpoint import build, load_network
 from privface.models.decoder import FaceDecoder
 from privface.models.erased_code import ErasedCode, FrozenReader
 from privface.pipeline.faces import join, open_data
@@ -36,9 +39,12 @@ from privface.pipeline.methods.base import (
     loss_terms,
     seed_weights,
 )
+from privface.threads import map_parts
 from privface.training.erased_code import ErasedCodeStep
 
 _BATCH = 64
+_GUESS = 4_000
+"""Faces that the code of the model ``start`` is guessed from, at most."""
 _PER_PERSON = 5
 """Photos of one person that the eraser is fitted on, at most."""
 
@@ -82,7 +88,7 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
         rounds=options.rounds,
     )
     usual = network.hidden
-    embedded = {e.fingerprint: _embed(job, e, r, faces) for e, r in zip(encoders, readers, strict=True)}
+    embedded = {e.fingerprint: _embed(job, e.name, r, faces) for e, r in zip(encoders, readers, strict=True)}
     units = [embedded[encoder.fingerprint] for encoder in encoders]
     adopt_axes(network, units)
     rows = {}
@@ -99,12 +105,14 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
         if job.progress is not None:
             job.progress("fit erasers", len(codes), len(choices))
     told = [eraser.tell(torch.from_numpy(code)).numpy() for eraser, code in zip(erasers, codes, strict=True)]
+    if job.settings.start is not None:
+        _begin(job, network, faces, told[-1])
 
     aims, centres = [], []
     for matcher in job.matchers:
         own = embedded.get(matcher.fingerprint)
         if own is None:
-            own = _embed(job, matcher, FrozenReader.of(matcher), faces)
+            own = _embed(job, matcher.name, FrozenReader.of(matcher), faces)
         centres.append(torch.from_numpy(own.mean(axis=0)))
         plain = unit_rows(own - own.mean(axis=0))
         without = erase_embeddings(plain, labels[GENDER], rows[GENDER], sets) if GENDER in rows else plain
@@ -152,30 +160,59 @@ def _pooled(job: Job, options: ErasedCodeOptions) -> tuple[LoadedFaces, NDArray[
     return join(parts), np.repeat(np.arange(len(parts)), [len(part) for part in parts])
 
 
-def _embed(job: Job, matcher: Matcher, reader: FrozenReader, faces: LoadedFaces) -> NDArray[np.float32]:
+def _begin(job: Job, network: ErasedCode, faces: LoadedFaces, told: NDArray[np.float32]) -> None:
+    """Let the decoder begin as that of the model ``start``, which guesses its own code from ``told`` by least squares.
+
+    Raises:
+        CheckpointError: If ``start`` is no erased-code.
+        ConfigError: If its decoder has another architecture.
+    """
+    where = Path(str(job.settings.start))
+    saved = load_network(model_folder(where), kind=network.kind)
+    before = build(ErasedCode, saved, where=where)
+    few = np.random.default_rng(job.settings.seed).permutation(len(faces))[:_GUESS]
+    known = faces.take(np.sort(few))
+    parts = [
+        _embed(job, f"encoder {number + 1} of {where.name}", reader, known)  # type: ignore[arg-type]
+        for number, reader in enumerate(before.encoders)
+    ]
+    with torch.inference_mode():
+        wanted = before.eraser(before.project(torch.from_numpy(np.concatenate(parts, axis=1))))
+    wanted = F.pad(wanted, (0, before.told - wanted.shape[1])).numpy()
+    given = np.pad(told[np.sort(few)], ((0, 0), (0, network.told - told.shape[1])))
+    ones = np.ones((len(given), 1), np.float32)
+    axes = np.linalg.lstsq(np.hstack([given, ones]), wanted, rcond=None)[0]
+    axes /= np.linalg.norm(np.hstack([given, ones]) @ axes, axis=1).mean()  # codes are of unit length
+    network.decoder.begin_as(before.decoder, *map(torch.from_numpy, (axes[:-1], axes[-1])))
+
+
+def _embed(job: Job, name: str, reader: FrozenReader, faces: LoadedFaces) -> NDArray[np.float32]:
     """Unit embeddings ``(N, D)`` of all faces."""
     reader.device = Device("cpu", Device.choose("cpu").precision)
+    reader.prepare()
+
+    def units_of(part: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return F.normalize(reader(part.contiguous(memory_format=torch.channels_last)), dim=1)
+
     parts = []
-    with torch.inference_mode():
-        for start in range(0, len(faces), _BATCH):
-            images = torch.from_numpy(to_unit(faces.pixels[start : start + _BATCH]))
-            parts.append(
-                F.normalize(reader(images.contiguous(memory_format=torch.channels_last)), dim=1).numpy()
-            )
-            if job.progress is not None:
-                job.progress(f"embed with {matcher.name}", start + len(images), len(faces))
+    for start in range(0, len(faces), _BATCH):
+        images = torch.from_numpy(to_unit(faces.pixels[start : start + _BATCH]))
+        parts += map_parts(units_of, torch.split(images, reader.device.at_once))
+        if job.progress is not None:
+            job.progress(f"embed with {name}", start + len(images), len(faces))
     reader.device = Device()
-    units = np.concatenate(parts)
+    units = torch.cat(parts).numpy()
     bad = np.flatnonzero(~np.isfinite(units).all(axis=1))
     if len(bad):
         raise ModelError(
-            f"{matcher.name} gave embeddings that are not finite for {len(bad)} of {len(units)} faces, the first is "
+            f"{name} gave embeddings that are not finite for {len(bad)} of {len(units)} faces, the first is "
             f"{faces.table.files[bad[0]]}.",
             hint="Check its weights and the input range in its sidecar or input_spec.",
         )
     if len(units) > 1 and not np.ptp(units, axis=0).any():
         raise ModelError(
-            f"{matcher.name} gives the same embedding for all {len(units)} faces.",
+            f"{name} gives the same embedding for all {len(units)} faces.",
             hint="It has learnt nothing, or its code has collapsed (variational: a smaller penalty); train it anew.",
         )
     return units
@@ -270,4 +307,4 @@ def _erase(
     return np.asarray(code)
 
 
-ERASED_CODE = Method("erased-code", _train, ErasedCodeOptions)
+ERASED_CODE = Method("erased-code", _train, ErasedCodeOptions, can_start=True)

@@ -19,4 +19,4 @@ def _train(job: Job, options: NoOptions) -> Outcome:
     return Outcome([summary], classifiers)
 
 
-SAN = Method("san", _train)
+SAN = Method("san", _train, can_start=True)
