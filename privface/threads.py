@@ -1,4 +1,4 @@
-"""Batches on several CPU cores: every part in a thread of its own, every thread with one torch thread.
+"""Work on several CPU cores: parts of a batch in threads, whole tasks in processes, each with one torch thread.
 
 Small convolutions gain little from several threads in one operation, and lose much where cores are shared: each operation waits
 for its slowest thread. Parts wait for nobody. And a part's result does not depend on how many threads there are, which that
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from types import ModuleType
@@ -52,6 +52,29 @@ def map_parts(function: Callable[[PartT], ResultT], parts: Sequence[PartT]) -> l
     if threads == 1 or threading.current_thread().name.startswith(_NAME):
         return [function(part) for part in parts]
     return list(_pool(threads, _loaded_torch()).map(function, parts))
+
+
+def map_tasks(function: Callable[[PartT], ResultT], tasks: Iterable[PartT]) -> Iterator[ResultT]:
+    """``function`` of every task, in order, in as many processes as there are threads, each with one thread.
+
+    For what takes seconds and draws from a random generator that all threads of a process share. Processes stay for the next call,
+    and end with this one. Only the next few tasks are taken at a time. No task goes through a file.
+
+    Args:
+        function: Of a module, as another process must find it.
+        tasks: What it is called with; they can be pickled.
+
+    Raises:
+        BrokenProcessPool: If a process was killed, or could not make sense of its task.
+    """
+    import joblib  # noqa: PLC0415 - comes with scikit-learn
+
+    with joblib.parallel_config("loky", inner_max_num_threads=1):
+        # max_nbytes: large arrays would be handed over as files
+        send = joblib.Parallel(
+            thread_count(), max_nbytes=None, pre_dispatch="n_jobs + 1", return_as="generator"
+        )
+        yield from send(joblib.delayed(function)(task) for task in tasks)
 
 
 def _loaded_torch() -> ModuleType | None:

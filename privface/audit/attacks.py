@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import pickle
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from privface.audit.cache import digest_of
 from privface.audit.learning_curve import learning_curve
 from privface.audit.probes import FittedProbe, RetrainedProbe
 from privface.audit.readings import (
@@ -25,12 +30,69 @@ from privface.audit.readings import (
 from privface.audit.recovery import Recoverer
 from privface.audit.subjects import People, Subjects, View
 from privface.records import Scores
+from privface.threads import map_tasks, thread_count
 
 if TYPE_CHECKING:
     from privface.audit.auditor import Auditor
 
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "opencv-python-headless", "torch", "torchvision")
 """What the attackers are built on; their versions are part of the provenance."""
+
+
+_MANY = 300
+"""Photos to learn from, from which on a process of its own is worth its start."""
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attacker to be trained on the attacker's people, and to score all others.
+
+    Attributes:
+        probe: The attacker.
+        features: What it learns from, of all rows, ``(N, ...)``.
+        ok: Rows that have them, ``(N,)``.
+        targets: What is scored, ``(N, ...)``; by default ``features``.
+        target_ok: Rows that have that; by default ``ok``.
+        start: The originals, for attackers who learn from them first.
+    """
+
+    probe: RetrainedProbe
+    features: NDArray[Any]
+    ok: NDArray[np.bool_]
+    targets: NDArray[Any] | None = None
+    target_ok: NDArray[np.bool_] | None = None
+    start: NDArray[Any] | None = None
+
+    @property
+    def rows(self) -> NDArray[np.bool_]:
+        """Rows that can be scored."""
+        return self.ok if self.target_ok is None else self.target_ok
+
+
+@dataclass(frozen=True)
+class _Task:
+    """An attack with its rows taken out, as another process gets it."""
+
+    probe: RetrainedProbe
+    known: tuple[NDArray[Any], ...]
+    more: Mapping[str, NDArray[Any]]
+    targets: NDArray[Any]
+    seed: int
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of everything that the answer depends on."""
+        return digest_of((*_key(self.probe), self.seed, *self.known, self.targets, *self.more.values()))
+
+    def fit(self) -> FittedProbe:
+        """The attacker after training."""
+        fitted: FittedProbe = self.probe.fit(*self.known, seed=self.seed, **self.more)
+        return fitted
+
+    def answer(self) -> dict[str, NDArray[Any]]:
+        """Its scores of the targets, and the setting that won."""
+        fitted = self.fit()
+        return {"scores": fitted.scores(self.targets), "setting": np.array(fitted.setting)}
 
 
 class Attacks:
@@ -45,21 +107,41 @@ class Attacks:
     def __init__(self, settings: Auditor, subjects: Subjects, people: People) -> None:
         self._subjects, self._people, self._params = subjects, people, settings.params
         self._seed, self._cache, self._progress = settings.seed, settings.cache, settings.progress
-        self.reading = functools.partial(take_reading, subjects, people, self._params)
+        self.reading = partial(take_reading, subjects, people, self._params)
+        self._made: dict[str, Mapping[str, NDArray[Any]]] = {}
+
+    def ahead(self, attacks: Sequence[Attack]) -> None:
+        """Train the networks among these attackers side by side, in processes; what they give is kept until it is asked for.
+
+        A small network gains nothing from several cores, several networks do. All other attackers wait until they are asked for.
+        """
+        people, sent = self._people, list[str]()
+        long = [a for a in attacks if (a.ok & people.train).sum() >= _MANY and not self.lacking(a.ok)]
+        long = [a for a in long if getattr(a.probe, "place", None) == "cpu" and _can_travel(a.probe)]
+        if len(long) < 2 or thread_count() < 2:
+            return
+
+        def tasks() -> Iterator[_Task]:
+            for attack in long:
+                task = self._task(attack)
+                if (task.digest,) not in self._cache and task.digest not in {*self._made, *sent}:
+                    sent.append(task.digest)
+                    yield replace(task, probe=_unwatched(task.probe))
+
+        with suppress(BrokenProcessPool):  # what is missing is trained here
+            for number, answer in enumerate(map_tasks(_Task.answer, tasks())):
+                self._made[sent[number]] = self._cache.arrays((sent[number],), partial(dict, answer))
+                if self._progress is not None:
+                    self._progress("train networks", number + 1, len(long))
 
     def retrained(self, probe: RetrainedProbe, view: View) -> Reading:
         """The reading of a probe trained on each side of a view: on originals to prove itself, on protected to attack."""
         who = Attacker(probe.name, "retrained", view.source, view.seen)
-        sides = (
-            ("original", view.original, view.original_ok),
-            ("protected", view.protected, view.protected_ok),
-        )
         found = []
-        for side, features, ok in sides:
-            if lacking := self.lacking(ok):
+        for side, attack in plain_attacks(probe, view).items():
+            if lacking := self.lacking(attack.ok):
                 return undefined_reading(who, f"too few {side} photos enrolled: no {lacking}")
-            title = f"{probe.name} on {view.source}, {side}"
-            found.append(self._attack(probe, features, ok, title=title, start=view.original))
+            found.append(self._attack(attack, f"{probe.name} on {view.source}, {side}"))
         (original, _), (protected, setting) = found
         return self.reading(who, original, protected, setting)
 
@@ -86,14 +168,12 @@ class Attacks:
         if back is None:
             reason = f"too few photos enrolled on both sides: no {self.lacking(both)}"
             return [undefined_reading(who(probe.name), reason)]
-        attack = self._attack(probe, back, both, title=f"{probe.name} after recovery")
-        found = [self.reading(who(probe.name), plain.original_scores, *attack)]
+        scored = self._attack(Attack(probe, back, both), f"{probe.name} after recovery")
+        found = [self.reading(who(probe.name), plain.original_scores, *scored)]
         if view.medium != "image":  # images have frozen probes that were trained on originals
-            title = f"{probe.name} of originals after recovery"
-            attack = self._attack(
-                probe, view.original, view.original_ok, targets=back, target_ok=both, title=title
-            )
-            found.append(self.reading(who(f"original-{probe.name}"), plain.original_scores, *attack))
+            attack = Attack(probe, view.original, view.original_ok, back, both)
+            scored = self._attack(attack, f"{probe.name} of originals after recovery")
+            found.append(self.reading(who(f"original-{probe.name}"), plain.original_scores, *scored))
         rest = both & ~self._people.train
         for reading, scorer in frozen:
             scores = np.full(len(self._subjects), np.nan)
@@ -115,7 +195,7 @@ class Attacks:
         def compute() -> dict[str, NDArray[Any]]:
             pairs = (view.protected[train], view.original[train], names[train])
             judges = (view.protected[val], view.original[val])
-            watched = self._watched(recoverer, f"learn to recover {view.source}")
+            watched = self._watching(recoverer, f"learn to recover {view.source}")
             fitted = watched.fit(*pairs, *judges, seed=self._seed)
             return {"train": fitted.training, "rest": fitted.recover(view.protected[rest])}
 
@@ -139,20 +219,22 @@ class Attacks:
             return [], []
         every = len(np.unique(subjects.identities[ok & (people.train | people.val)]))
         share = len(np.unique(subjects.identities[ok & people.train])) / every
-        rows, curve = [], []
+        attacks = {}
         for budget in [*(b for b in budgets if b < every), every]:
             train = self._some_people(ok & people.train, max(round(budget * share), 4))
             val = self._some_people(ok & people.val, max(budget - round(budget * share), 4))
-            title = f"{probe.name} with {budget} labelled people"
-            scores, _ = self._attack(
-                probe, view.protected, train | val, target_ok=ok, title=title, start=view.original
-            )
-            known, rest = len(np.unique(subjects.identities[train | val])), people.test & ~np.isnan(scores)
+            attacks[budget] = Attack(probe, view.protected, train | val, target_ok=ok, start=view.original)
+        self.ahead(list(attacks.values()))
+        rows, curve = [], []
+        for budget, attack in attacks.items():
+            scores, _ = self._attack(attack, f"{probe.name} with {budget} labelled people")
+            few = attack.ok
+            labelled, rest = len(np.unique(subjects.identities[few])), people.test & ~np.isnan(scores)
             victims = (scores[rest], subjects.genders[rest], subjects.identities[rest])
-            row = {"probe": probe.name, "input": view.source, "people": known}
+            row = {"probe": probe.name, "input": view.source, "people": labelled}
             leak = measure_leakage(*victims, self._params)
-            rows.append({**row, "photos": int((train | val).sum()), "leakage": leak})
-            curve.append((known, scores))
+            rows.append({**row, "photos": int(few.sum()), "leakage": leak})
+            curve.append((labelled, scores))
         exponent, later = learning_curve(curve, subjects, people.test, self._params)
         last = {key: value for key, value in rows[-1].items() if key != "photos"}
         return rows, [{**last, "ten_times": later, "exponent": exponent}]
@@ -175,22 +257,15 @@ class Attacks:
         """As of :meth:`People.lacking`, for the audited people."""
         return self._people.lacking(self._subjects.genders, ok)
 
-    def scores_of(
-        self, probe: RetrainedProbe, view: View, features: NDArray[Any], ok: NDArray[np.bool_], *, title: str
-    ) -> Scores:
-        """Scores ``(N,)`` of a probe trained on ``features`` of other people, in the place of the view's protected side."""
-        if self.lacking(ok):
+    def scores_of(self, attack: Attack, *, title: str) -> Scores:
+        """Scores ``(N,)`` of an attacker, in the place of the view's protected side; NaN where it has too few photos."""
+        if self.lacking(attack.ok):
             return np.full(len(self._subjects), np.nan)
-        return self._attack(probe, features, ok, title=title, start=view.original)[0]
+        return self._attack(attack, title)[0]
 
-    def fitted(
-        self, probe: RetrainedProbe, view: View, features: NDArray[Any], ok: NDArray[np.bool_], *, title: str
-    ) -> FittedProbe:
-        """The probe trained on ``features`` of the attacker's people, to score more than one set of images."""
-        train, val = ok & self._people.train, ok & self._people.val
-        return self._fit(
-            probe, features, train, val, title, _originals(probe, features, view.original, train)
-        )
+    def fitted(self, attack: Attack, *, title: str) -> FittedProbe:
+        """The attacker after training, to score more than one set of images."""
+        return self._watched(self._task(attack), title).fit()
 
     def scored(self, fitted: FittedProbe, features: NDArray[Any], ok: NDArray[np.bool_]) -> Scores:
         """Scores ``(N,)`` of all but the attacker's own people; NaN where there are none."""
@@ -199,66 +274,61 @@ class Attacks:
         scores[rest] = fitted.scores(features[rest])
         return scores
 
-    def _fit(
-        self,
-        probe: RetrainedProbe,
-        features: NDArray[Any],
-        train: NDArray[np.bool_],
-        val: NDArray[np.bool_],
-        title: str,
-        more: Mapping[str, NDArray[Any]],
-    ) -> FittedProbe:
-        genders, names = self._subjects.genders, self._subjects.identities
-        known = (features[train], genders[train], names[train], features[val], genders[val])
-        fitted: FittedProbe = self._watched(probe, title).fit(*known, seed=self._seed, **more)
-        return fitted
-
-    def _attack(
-        self,
-        probe: RetrainedProbe,
-        features: NDArray[Any],
-        ok: NDArray[np.bool_],
-        *,
-        title: str,
-        targets: NDArray[Any] | None = None,
-        target_ok: NDArray[np.bool_] | None = None,
-        start: NDArray[Any] | None = None,
-    ) -> tuple[Scores, str]:
-        """Scores ``(N,)`` of all but the training people by a probe trained on ``features``, and the setting that won.
-
-        ``targets`` are scored, by default the ``features`` themselves; ``start`` holds the originals, for attackers who learn
-        from them first.
-        """
+    def _task(self, attack: Attack) -> _Task:
         subjects, people = self._subjects, self._people
-        targets = features if targets is None else targets
-        train, val = ok & people.train, ok & people.val
-        rest = (ok if target_ok is None else target_ok) & ~people.train
-        more = _originals(probe, features, start, train)
+        train, val = attack.ok & people.train, attack.ok & people.val
+        learnt, judged = attack.features[train], attack.features[val]
+        labels = subjects.genders
+        targets = (attack.features if attack.targets is None else attack.targets)[attack.rows & ~people.train]
+        known = (learnt, labels[train], subjects.identities[train], judged, labels[val])
+        return _Task(attack.probe, known, _originals(attack, train), targets, self._seed)
 
-        def compute() -> dict[str, NDArray[Any]]:
-            fitted = self._fit(probe, features, train, val, title, more)
-            return {"scores": fitted.scores(targets[rest]), "setting": np.array(fitted.setting)}
-
-        labels = (subjects.genders[train], subjects.identities[train], subjects.genders[val])
-        examples = (features[train], features[val], *labels, targets[rest], *more.values())
-        found = self._cache.arrays((*_key(probe), self._seed, *examples), compute)
-        scores = np.full(len(subjects), np.nan)
-        scores[rest] = found["scores"]
+    def _attack(self, attack: Attack, title: str) -> tuple[Scores, str]:
+        """Scores ``(N,)`` of all but the training people, and the setting that won: made ahead, kept by the cache, or made now."""
+        task = self._task(attack)
+        if task.digest not in self._made:
+            self._made[task.digest] = self._cache.arrays((task.digest,), self._watched(task, title).answer)
+        found = self._made[task.digest]
+        scores = np.full(len(self._subjects), np.nan)
+        scores[attack.rows & ~self._people.train] = found["scores"]
         return scores, str(found["setting"])
 
-    def _watched(self, attacker: Any, title: str) -> Any:
+    def _watched(self, task: _Task, title: str) -> _Task:
+        return replace(task, probe=self._watching(task.probe, title))
+
+    def _watching(self, attacker: Any, title: str) -> Any:
         """The same attacker, its own progress shown under ``title`` where it reports any."""
         progress = self._progress
         if progress is None or not dataclasses.is_dataclass(attacker) or not hasattr(attacker, "progress"):
             return attacker
-        return dataclasses.replace(attacker, progress=lambda done, total: progress(title, done, total))  # type: ignore[type-var]
+        return replace(attacker, progress=lambda done, total: progress(title, done, total))  # type: ignore[type-var]
 
 
-def _originals(
-    probe: RetrainedProbe, features: NDArray[Any], start: NDArray[Any] | None, train: NDArray[np.bool_]
-) -> dict[str, NDArray[Any]]:
+def _unwatched(attacker: Any) -> Any:
+    """The same attacker, without a progress that another process cannot tell."""
+    return replace(attacker, progress=None) if hasattr(attacker, "progress") else attacker
+
+
+def _can_travel(attacker: Any) -> bool:
+    try:
+        pickle.dumps(_unwatched(attacker))
+    except Exception:  # models of others fail in many ways
+        return False
+    return True
+
+
+def plain_attacks(probe: RetrainedProbe, view: View) -> dict[str, Attack]:
+    """An attacker on the original and on the protected side of a view."""
+    return {
+        "original": Attack(probe, view.original, view.original_ok, start=view.original),
+        "protected": Attack(probe, view.protected, view.protected_ok, start=view.original),
+    }
+
+
+def _originals(attack: Attack, train: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
     """Originals of training people, for attackers who learn from them first."""
-    if start is None or start is features or not getattr(probe, "wants_originals", False):
+    start = attack.start
+    if start is None or start is attack.features or not getattr(attack.probe, "wants_originals", False):
         return {}
     return {"originals": start[train]}
 
@@ -268,7 +338,7 @@ def library_versions() -> dict[str, str]:
     return {name: _version(name) for name in ("privface", *LIBRARIES)}
 
 
-@functools.cache
+@cache
 def _version(distribution: str) -> str:
     try:
         return metadata.version(distribution)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privface.attributes import Attribute
-from privface.audit.attacks import Attacks
+from privface.audit.attacks import Attack, Attacks, plain_attacks
 from privface.audit.curves import auc, by_label
 from privface.audit.intervals import (
     BootstrapParams,
@@ -113,21 +113,20 @@ def _readings(context: Context, attribute: Attribute, codes: NDArray[np.int64]) 
         for code in range(1 if count == 2 else 0, count)  # of two classes one is told from the other
     ]
 
+    def on_labelled(probe: RetrainedProbe, view: View) -> list[Attack]:
+        return [replace(a, ok=a.ok & (codes >= 0)) for a in plain_attacks(probe, view).values()]
+
     def read(probe: RetrainedProbe, view: View, title: str) -> AttributeReading:
         sides = []
-        for side, ok in ((view.original, view.original_ok), (view.protected, view.protected_ok)):
-            scores = [
-                one.scores_of(probe, view, side, ok & (codes >= 0), title=f"{attribute.name}: {title}")
-                for one in attacks
-            ]
+        for side in on_labelled(probe, view):
+            scores = [one.scores_of(side, title=f"{attribute.name}: {title}") for one in attacks]
             sides.append(np.stack(scores if count > 2 else [-scores[0], scores[0]], axis=1))
         return _reading(context, attribute, codes, title, view, sides)
 
-    plain = [
-        (read(probe, view, probe.name), probe)
-        for view in context.views
-        for probe in context.settings.attackers(view.medium)
-    ]
+    sent = [(probe, view) for view in context.views for probe in context.settings.attackers(view.medium)]
+    for one in attacks:
+        one.ahead([attack for pair in sent for attack in on_labelled(*pair)])
+    plain = [(read(probe, view, probe.name), probe) for probe, view in sent]
     found = [reading for reading, _ in plain]
     for view, _, back in context.backs:
         able = [item for item in plain if item[0].view is view and not math.isnan(item[0].chosen_by)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from privface.audit.attacks import Attack
 from privface.audit.probes import FittedProbe
 from privface.audit.readings import Reading, leakage_difference
 from privface.audit.subjects import WHITE_BOX, AuditData
@@ -79,7 +80,9 @@ class _Sums:
     def _fitted(self) -> dict[str, FittedProbe]:
         protected, ok = self._data.protected, self._ok
         return {
-            probe.name: self._attacks.fitted(probe, view, protected, ok, title=f"{probe.name} on one draw")
+            probe.name: self._attacks.fitted(
+                Attack(probe, protected, ok, start=view.original), title=f"{probe.name} on one draw"
+            )
             for _, probe, view in self._retrained
             if view.medium == "image"
         }
@@ -113,12 +116,13 @@ class _Sums:
             if view.medium == "embedding":
                 template = (self._embeddings[view.source] / count).astype(np.float32)
                 ok = self._ok & np.isfinite(template).all(axis=1)
-                scores = self._attacks.scores_of(probe, view, template, ok, title=title)
+                scores = self._attacks.scores_of(Attack(probe, template, ok), title=title)
                 found.append(("embeddings", reading, scores))
                 continue
             scores = alone = self._scores["retrained", probe.name] / count
             if count > 1:  # one draw is its own average: the same probe on the same images
-                alone = self._attacks.scores_of(probe, view, mean, self._ok, title=title)
+                attack = Attack(probe, mean, self._ok, start=view.original)
+                alone = self._attacks.scores_of(attack, title=title)
             found += [("pixels", reading, alone), ("scores", reading, scores)]
         return found
 

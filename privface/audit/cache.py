@@ -45,6 +45,10 @@ class Cache:
                 ) from error
         self._folder = folder
 
+    def __contains__(self, key: tuple[object, ...]) -> bool:
+        """Whether there is an entry, damaged or not."""
+        return self._folder is not None and (self._folder / f"{digest_of(key)}.npz").is_file()
+
     def arrays(
         self, key: tuple[object, ...], compute: Callable[[], Mapping[str, NDArray[Any]]]
     ) -> Mapping[str, NDArray[Any]]:
@@ -58,7 +62,7 @@ class Cache:
         """
         if self._folder is None:
             return compute()
-        path = self._folder / f"{_digest(key)}.npz"
+        path = self._folder / f"{digest_of(key)}.npz"
         if (found := _read(path)) is not None:
             return found
         result = dict(compute())
@@ -68,7 +72,8 @@ class Cache:
         return result
 
 
-def _digest(key: tuple[object, ...]) -> str:
+def digest_of(key: tuple[object, ...]) -> str:
+    """A hash of texts, numbers and arrays."""
     digest = hashlib.blake2b(_FORMAT.encode(), digest_size=20)
     for part in key:
         if isinstance(part, np.ndarray):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from privface.audit.attacks import Attacks, library_versions
+from privface.audit.attacks import Attacks, library_versions, plain_attacks
 from privface.audit.matching import MatchingResult, enrolled, evaluate_matching
 from privface.audit.probes import RetrainedProbe
 from privface.audit.readings import Attacker, Reading, worst_by_validation
@@ -244,6 +244,7 @@ class Context:
         if not self.whole.gendered:
             return []
         sent = [(probe, view) for view in self.views for probe in self.settings.attackers(view.medium)]
+        self.attacks.ahead([attack for pair in sent for attack in plain_attacks(*pair).values()])
         found = []
         for number, (probe, view) in enumerate(sent):
             found.append((self.attacks.retrained(probe, view), probe, view))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from privface.device import Device
-from privface.errors import ModelError
+from privface.errors import MissingExtraError, ModelError
 from privface.models import onnx_backend
 from privface.models.frozen import frozen
 from privface.models.inputs import require_unit_images, to_input
@@ -64,16 +64,19 @@ class FaceModel(nn.Module):
         self._origin: tuple[FaceModel, ...] = ()  # in a tuple: no part of this one
 
     def on(self, device: Device) -> Self:
-        """The model where it computes on that device. On the CPU in fp32 it is the model as it was loaded.
+        """The model where it computes on that device.
 
-        Elsewhere a copy computes in torch; an ONNX model that cannot be converted stays where it was, with a warning.
+        On the CPU in fp32 it is the model as it was loaded, but for an ONNX graph that is faster in torch. Elsewhere a copy computes in
+        torch; an ONNX model that cannot be converted stays where it was, with a warning.
         """
-        if device.is_plain:
+        graph = self.onnx_path
+        if device.is_plain and (graph is None or not onnx_backend.is_faster_in_torch(graph)):
             return self
         try:
             return self.frozen(device)
-        except ModelError as error:
-            logger.warning("%s computes on the CPU in fp32: %s", self.name, error.message)
+        except (ModelError, MissingExtraError) as error:
+            if not device.is_plain:
+                logger.warning("%s computes on the CPU in fp32: %s", self.name, error.message)
             return self
 
     def frozen(self, device: Device) -> Self:

@@ -5,14 +5,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import norm
 
-from privface.audit import Auditor, BootstrapParams, Cache
-from privface.audit.attacks import Attacks
+from privface.audit import Auditor, BootstrapParams, Cache, CNNProbe
+from privface.audit.attacks import Attacks, plain_attacks
+from privface.audit.image_probe import FineTunedProbe
 from privface.audit.learning_curve import set_attack
 from privface.audit.probes import EmbeddingProbe
 from privface.audit.readings import Attacker, take_reading
 from privface.audit.subjects import People, Subjects, View
+from privface.threads import set_thread_count, thread_count
 
 PARAMS = BootstrapParams(resamples=50)
 
@@ -97,8 +100,8 @@ def test_the_cache_saves_the_training_and_changes_nothing(toy, tmp_path):
     plain, _, cached = (
         attacks(who, cache).retrained(p, view) for p, cache in zip(probes, caches, strict=True)
     )
-    # both sides of this view are the same embeddings, so even the first cached run trains once
-    assert [probe.fits for probe in probes] == [2, 1, 0]
+    # both sides of this view are the same embeddings, so it trains once
+    assert [probe.fits for probe in probes] == [1, 1, 0]
     np.testing.assert_array_equal(plain.scores, cached.scores)
     assert plain.row() == cached.row()
 
@@ -137,3 +140,46 @@ def test_recovery_turns_a_rotation_back(toy):
         assert reading.kind == "recovered"
         assert reading.measurable
         assert reading.auc.value == pytest.approx(plain.original_auc.value, abs=0.01)
+
+
+@pytest.fixture
+def two_threads():
+    before = thread_count()
+    set_thread_count(2)
+    yield
+    set_thread_count(before)
+
+
+def pictures(who: Subjects) -> View:
+    photos = np.random.default_rng(0).integers(0, 256, (len(who), 16, 16, 3), np.uint8)
+    every = np.ones(len(who), bool)
+    return View("image", None, photos, photos[::-1].copy(), every, every)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_networks_that_learn_side_by_side_give_what_they_give_alone(toy, monkeypatch):
+    monkeypatch.setattr("privface.audit.attacks._MANY", 10)
+    who, told = toy.subjects(40, 2), []
+    view, probe = pictures(who), CNNProbe(epochs=2)
+    people = People.split(who, (0.5, 0.15, 0.35), seed=0)
+    together = Attacks(Auditor(resamples=50, progress=lambda *step: told.append(step)), who, people)
+    together.ahead(list(plain_attacks(probe, view).values()))
+    assert told == [("train networks", 1, 2), ("train networks", 2, 2)]
+    set_thread_count(1)
+    alone = attacks(who)
+    alone.ahead(list(plain_attacks(probe, view).values()))  # with one thread it waits
+    expected = alone.retrained(probe, view)
+    monkeypatch.setattr(CNNProbe, "fit", None)
+    found = together.retrained(probe, view)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    assert found.row() == expected.row()
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_network_that_no_other_process_can_have_learns_here(toy, monkeypatch):
+    monkeypatch.setattr("privface.audit.attacks._MANY", 10)
+    who = toy.subjects(40, 2)
+    made = lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 1))  # noqa: E731
+    probe, alone = FineTunedProbe("own", made, epochs=1), attacks(who)
+    alone.ahead(list(plain_attacks(probe, pictures(who)).values()))
+    assert alone.retrained(probe, pictures(who)).auc.n

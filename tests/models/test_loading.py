@@ -20,8 +20,10 @@ from privface.records import InputSpec
 SIDE = 16
 
 
-def write_onnx(path: Path, *, outputs: int, softmax: bool = False, seed: int = 0) -> Path:
-    """Convolution, ReLU, global average, linear layer; RGB in 0..255 scaled inside, N is free."""
+def write_onnx(
+    path: Path, *, outputs: int, softmax: bool = False, prelu: bool = False, seed: int = 0
+) -> Path:
+    """Convolution, ReLU or PReLU, global average, linear layer; RGB in 0..255 scaled inside, N is free."""
     rng = np.random.default_rng(seed)
     values = {
         "scale": np.array(1 / 255),
@@ -29,13 +31,13 @@ def write_onnx(path: Path, *, outputs: int, softmax: bool = False, seed: int = 0
         "bias": rng.normal(0, 0.1, 8),
         "matrix": rng.normal(0, 0.5, (outputs, 8)),
         "offset": rng.normal(0, 0.1, outputs),
-    }
+    } | ({"slope": np.full((8, 1, 1), 0.25)} if prelu else {})
     text = f"""
         <ir_version: 9, opset_import: ["": 17]>
         tiny (float[N, 3, {SIDE}, {SIDE}] rgb) => (float[N, {outputs}] out) {{
             unit = Mul(rgb, scale)
             c = Conv <strides=[2, 2], pads=[1, 1, 1, 1]> (unit, kernel, bias)
-            r = Relu(c)
+            r = {"PRelu (c, slope)" if prelu else "Relu (c)"}
             p = GlobalAveragePool(r)
             f = Flatten(p)
             g = Gemm <transB=1> (f, matrix, offset)
@@ -60,6 +62,16 @@ def save_mini(folder: Path, *, kind: str, outputs: int) -> Path:
     network = CompactResNet(outputs=outputs, width=8, stages=1).eval()
     save_network(folder, network, kind=kind, meta={"input_size": 16, "crop": [10.0, 10.0, 100.0, 100.0]})
     return folder
+
+
+def test_a_graph_with_prelu_runs_in_torch_and_gives_the_same(tmp_path, matcher_file, make_images):
+    slow = load_matcher(f"onnx:{write_onnx(tmp_path / 'p.onnx', outputs=5, prelu=True)}")
+    fast, images = slow.on(Device()), make_images(40)
+    assert fast is not slow
+    assert fast.fingerprint == slow.fingerprint
+    np.testing.assert_allclose(fast.embed(images), slow.embed(images), atol=1e-5)
+    usual = load_matcher(f"onnx:{matcher_file}")
+    assert usual.on(Device()) is usual
 
 
 def test_onnx_runtime_and_the_converted_network_agree_in_any_batch(matcher_file, make_images):
