@@ -59,7 +59,7 @@ EXACT = ("erasers.", "axes")
 """What of an erased-code network keeps its precision, by the beginning of its name: the verdict hangs on it."""
 
 KEPT = ("method", "privface", "torch", "precision", "seed", "settings", "data", "matchers", "classifiers")
-KEPT += ("steps", "minutes")
+KEPT += ("steps", "minutes", "start")
 """What is taken over of a run's provenance; digests of people's names, which a list of names would undo, are not."""
 
 
@@ -179,7 +179,7 @@ def _copy(asked: argparse.Namespace) -> dict[str, dict[str, str]]:
     encoder = Protector.load(asked.to / "erased").network.get_submodule("encoders.0.network")
     provenance = json.loads((asked.run / PROVENANCE_FILE).read_text(encoding="utf-8"))
     kept = {key: provenance[key] for key in KEPT if key in provenance}
-    kept["people_not_listed"] = len(provenance["people"])
+    kept["people_not_listed"] = len(provenance["people"]) + provenance.get("people_not_listed", 0)
     # rounded weights have a hash of their own
     ours = {"name": f"{PREFIX}matcher", "sha256": network_sha256(encoder)}
     kept["matchers"] = [*kept["matchers"], ours]

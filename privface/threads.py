@@ -8,10 +8,13 @@ of an operation may.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import lru_cache
 from types import ModuleType
 from typing import TypeVar
@@ -25,8 +28,11 @@ _NAME = "privface-part"
 def thread_count() -> int:
     """Threads that networks may use: torch's number where it is loaded, else OMP_NUM_THREADS, else one a core."""
     torch = _loaded_torch()
-    if torch is not None:
-        return int(torch.get_num_threads())
+    return int(torch.get_num_threads()) if torch is not None else core_count()
+
+
+def core_count() -> int:
+    """Cores that this process may use: OMP_NUM_THREADS, else all."""
     told = os.environ.get("OMP_NUM_THREADS", "")
     if told.isdecimal() and int(told):
         return int(told)
@@ -54,27 +60,74 @@ def map_parts(function: Callable[[PartT], ResultT], parts: Sequence[PartT]) -> l
     return list(_pool(threads, _loaded_torch()).map(function, parts))
 
 
-def map_tasks(function: Callable[[PartT], ResultT], tasks: Iterable[PartT]) -> Iterator[ResultT]:
-    """``function`` of every task, in order, in as many processes as there are threads, each with one thread.
+def map_tasks(
+    function: Callable[[PartT], ResultT],
+    tasks: Iterable[PartT],
+    *,
+    processes: int,
+    waiting: Callable[[], None] | None = None,
+) -> Iterator[tuple[int, ResultT]]:
+    """``function`` of every task, each in a process with one thread, as (number of the task, result) in the order of their ends.
 
-    For what takes seconds and draws from a random generator that all threads of a process share. Processes stay for the next call,
-    and end with this one. Only the next few tasks are taken at a time. No task goes through a file.
+    For what takes many seconds. No task goes through a file, and there are never more of them on the way than processes, which end
+    with the last task, with the caller, and with this process.
 
     Args:
         function: Of a module, as another process must find it.
         tasks: What it is called with; they can be pickled.
+        processes: How many.
+        waiting: Called twice a second, so that the caller can stop by an exception.
 
     Raises:
         BrokenProcessPool: If a process was killed, or could not make sense of its task.
     """
-    import joblib  # noqa: PLC0415 - comes with scikit-learn
+    from joblib.externals.loky import ProcessPoolExecutor  # noqa: PLC0415 - comes with scikit-learn
 
-    with joblib.parallel_config("loky", inner_max_num_threads=1):
-        # max_nbytes: large arrays would be handed over as files
-        send = joblib.Parallel(
-            thread_count(), max_nbytes=None, pre_dispatch="n_jobs + 1", return_as="generator"
-        )
-        yield from send(joblib.delayed(function)(task) for task in tasks)
+    pool = ProcessPoolExecutor(processes, env={"OMP_NUM_THREADS": "1"}, initializer=_end_with_parent)
+    running: dict[Future[ResultT], int] = {}
+
+    def ended(at_most: int) -> Iterator[tuple[int, ResultT]]:
+        while len(running) > at_most:
+            if not threading.main_thread().is_alive():
+                raise SystemExit  # this process is about to end, and would wait for its pools
+            for future in wait(running, timeout=0.5, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+            if waiting is not None:
+                waiting()
+
+    try:
+        for number, task in enumerate(tasks):
+            running[pool.submit(function, task)] = number
+            yield from ended(processes - 1)
+        yield from ended(0)
+    finally:
+        pool.shutdown(kill_workers=True)
+
+
+def _end_with_parent() -> None:
+    """Let this process die when its parent does, whatever kills that."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute with one thread: small networks gain little from more, lose much on a busy machine, and differ in the last bits."""
+    before = thread_count()
+    torch = _loaded_torch()
+    if torch is not None:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if torch is not None:
+            torch.set_num_threads(before)
 
 
 def _loaded_torch() -> ModuleType | None:

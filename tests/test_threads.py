@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from privface.threads import map_parts, set_thread_count, thread_count
+from privface.errors import AuditError
+from privface.threads import map_parts, map_tasks, one_thread, set_thread_count, thread_count
 
 
 @pytest.fixture
@@ -64,3 +71,76 @@ def test_one_thread_stays_alone() -> None:
         assert map_parts(lambda _: threading.current_thread().name, [1, 2]) == [name, name]
     finally:
         torch.set_num_threads(before)
+
+
+def seen(data: NDArray[np.uint8]) -> tuple[str, int, int]:
+    """What another process finds: the kind of its array, its sum, and how many threads it has."""
+    if not data.any():
+        raise AuditError("Nothing is there.", hint="Give something.")
+    return type(data).__name__, int(data.sum()), thread_count()
+
+
+def test_tasks_run_in_processes_of_one_thread_and_go_through_no_file() -> None:
+    large = np.full(3_000_000, 2, np.uint8)  # joblib would hand such an array over as a file
+    found = dict(map_tasks(seen, [large, large[:10], large[:20]], processes=2))
+    assert found == {n: ("ndarray", total, 1) for n, total in enumerate((6_000_000, 20, 40))}
+
+
+def test_an_error_of_a_task_keeps_its_hint() -> None:
+    with pytest.raises(AuditError) as caught:
+        list(map_tasks(seen, [np.zeros(3, np.uint8)], processes=2))
+    assert caught.value.hint == "Give something."
+
+
+def workers(parent: int) -> list[int]:
+    """Processes of a pool of this parent."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                stat, line = (entry / "stat").read_text(), (entry / "cmdline").read_bytes()
+            except OSError:  # it has just ended
+                continue
+            if (
+                int(stat.rpartition(")")[2].split()[1]) == parent
+                and b"loky" in line
+                and b"tracker" not in line
+            ):
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="looks for processes in /proc")
+def test_a_caller_that_stops_ends_its_processes() -> None:
+    def stop() -> None:
+        if workers(os.getpid()):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(map_tasks(time.sleep, [60.0, 60.0], processes=2, waiting=stop))
+    assert workers(os.getpid()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="looks for processes in /proc")
+def test_processes_die_with_a_killed_caller() -> None:
+    code = "import time; from privface.threads import map_tasks; list(map_tasks(time.sleep, [60.0, 60.0], processes=2))"
+    caller = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        limit = time.monotonic() + 60
+        while len(found := workers(caller.pid)) < 2 and time.monotonic() < limit:
+            time.sleep(0.2)
+        assert len(found) == 2
+        time.sleep(3)  # their watch begins with their first task
+    finally:
+        caller.kill()
+        caller.wait()
+    limit = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in found) and time.monotonic() < limit:
+        time.sleep(0.2)
+    assert [pid for pid in found if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_one_thread_is_for_a_while(two_threads: None) -> None:
+    with one_thread():
+        assert thread_count() == 1
+    assert thread_count() == 2

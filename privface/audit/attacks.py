@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from importlib import metadata
@@ -30,13 +32,24 @@ from privface.audit.readings import (
 from privface.audit.recovery import Recoverer
 from privface.audit.subjects import People, Subjects, View
 from privface.records import Scores
-from privface.threads import map_tasks, thread_count
+from privface.threads import core_count, map_tasks, one_thread
 
 if TYPE_CHECKING:
     from privface.audit.auditor import Auditor
 
-LIBRARIES = ("numpy", "scipy", "scikit-learn", "opencv-python-headless", "torch", "torchvision")
-"""What the attackers are built on; their versions are part of the provenance."""
+logger = logging.getLogger(__name__)
+
+LIBRARIES = (
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "opencv-python-headless",
+    "torch",
+    "torchvision",
+    "onnxruntime",
+    "onnx2torch",
+)
+"""What attackers and models are built on; their versions are part of the provenance."""
 
 
 _MANY = 300
@@ -85,8 +98,9 @@ class _Task:
         return digest_of((*_key(self.probe), self.seed, *self.known, self.targets, *self.more.values()))
 
     def fit(self) -> FittedProbe:
-        """The attacker after training."""
-        fitted: FittedProbe = self.probe.fit(*self.known, seed=self.seed, **self.more)
+        """The attacker after training. A network on the CPU has one thread, wherever it learns: the same bytes everywhere."""
+        with one_thread() if _is_network(self.probe) else nullcontext():
+            fitted: FittedProbe = self.probe.fit(*self.known, seed=self.seed, **self.more)
         return fitted
 
     def answer(self) -> dict[str, NDArray[Any]]:
@@ -110,29 +124,49 @@ class Attacks:
         self.reading = partial(take_reading, subjects, people, self._params)
         self._made: dict[str, Mapping[str, NDArray[Any]]] = {}
 
-    def ahead(self, attacks: Sequence[Attack]) -> None:
+    def ahead(self, attacks: Sequence[Attack], *, stage: str = "train networks") -> None:
         """Train the networks among these attackers side by side, in processes; what they give is kept until it is asked for.
 
         A small network gains nothing from several cores, several networks do. All other attackers wait until they are asked for.
         """
-        people, sent = self._people, list[str]()
-        long = [a for a in attacks if (a.ok & people.train).sum() >= _MANY and not self.lacking(a.ok)]
-        long = [a for a in long if getattr(a.probe, "place", None) == "cpu" and _can_travel(a.probe)]
-        if len(long) < 2 or thread_count() < 2:
+        people = self._people
+        long = [
+            attack
+            for attack in attacks
+            if _is_network(attack.probe)
+            and (attack.ok & people.train).sum() >= _MANY
+            and not self.lacking(attack.ok | (attack.rows & people.test))
+            and _can_travel(attack.probe)
+        ]
+        processes = min(len(long), core_count(), _fitting(max((a.features.nbytes for a in long), default=0)))
+        if processes < 2:
             return
+        sent: list[str] = []
+        done = 0
 
         def tasks() -> Iterator[_Task]:
+            nonlocal done
             for attack in long:
                 task = self._task(attack)
-                if (task.digest,) not in self._cache and task.digest not in {*self._made, *sent}:
+                if (task.digest,) in self._cache or task.digest in {*self._made, *sent}:
+                    done += 1
+                else:
                     sent.append(task.digest)
                     yield replace(task, probe=_unwatched(task.probe))
 
-        with suppress(BrokenProcessPool):  # what is missing is trained here
-            for number, answer in enumerate(map_tasks(_Task.answer, tasks())):
+        def tell() -> None:
+            if self._progress is not None:
+                self._progress(stage, done, len(long))
+
+        tell()
+        try:
+            for number, answer in map_tasks(_Task.answer, tasks(), processes=processes, waiting=tell):
                 self._made[sent[number]] = self._cache.arrays((sent[number],), partial(dict, answer))
-                if self._progress is not None:
-                    self._progress("train networks", number + 1, len(long))
+                done += 1
+        except BrokenProcessPool as error:
+            logger.warning(
+                "A process that trained an attacker ended (%s); the rest is trained one by one.", error
+            )
 
     def retrained(self, probe: RetrainedProbe, view: View) -> Reading:
         """The reading of a probe trained on each side of a view: on originals to prove itself, on protected to attack."""
@@ -307,6 +341,17 @@ class Attacks:
 def _unwatched(attacker: Any) -> Any:
     """The same attacker, without a progress that another process cannot tell."""
     return replace(attacker, progress=None) if hasattr(attacker, "progress") else attacker
+
+
+def _is_network(attacker: Any) -> bool:
+    """Whether it learns with torch on the CPU."""
+    return getattr(attacker, "place", None) == "cpu"
+
+
+def _fitting(size: int) -> int:
+    """How many tasks on sets of so many bytes half of the memory holds; one takes some six times as much, in both processes and between."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return memory // 2 // max(6 * size, 1)
 
 
 def _can_travel(attacker: Any) -> bool:

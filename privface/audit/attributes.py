@@ -124,8 +124,9 @@ def _readings(context: Context, attribute: Attribute, codes: NDArray[np.int64]) 
         return _reading(context, attribute, codes, title, view, sides)
 
     sent = [(probe, view) for view in context.views for probe in context.settings.attackers(view.medium)]
-    for one in attacks:
-        one.ahead([attack for pair in sent for attack in on_labelled(*pair)])
+    for number, one in enumerate(attacks):
+        stage = f"train networks on {attribute.name}, {number + 1} of {len(attacks)}"
+        one.ahead([attack for pair in sent for attack in on_labelled(*pair)], stage=stage)
     plain = [(read(probe, view, probe.name), probe) for probe, view in sent]
     found = [reading for reading, _ in plain]
     for view, _, back in context.backs:

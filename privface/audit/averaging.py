@@ -116,7 +116,9 @@ class _Sums:
             if view.medium == "embedding":
                 template = (self._embeddings[view.source] / count).astype(np.float32)
                 ok = self._ok & np.isfinite(template).all(axis=1)
-                scores = self._attacks.scores_of(Attack(probe, template, ok), title=title)
+                scores = self._attacks.scores_of(
+                    Attack(probe, template, ok, start=view.original), title=title
+                )
                 found.append(("embeddings", reading, scores))
                 continue
             scores = alone = self._scores["retrained", probe.name] / count

@@ -78,7 +78,7 @@ def digest_of(key: tuple[object, ...]) -> str:
     for part in key:
         if isinstance(part, np.ndarray):
             digest.update(f"array {part.dtype.str} {part.shape}\0".encode())
-            digest.update(np.ascontiguousarray(part).tobytes())
+            digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
         else:
             digest.update(f"{type(part).__name__} {part!r}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

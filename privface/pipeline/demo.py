@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 import joblib
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -32,6 +30,7 @@ from privface.pipeline.methods.base import classifier_spec
 from privface.protect import ProtectOptions, protect_folder, read_manifest
 from privface.records import FaceTable, InputSpec
 from privface.report import contact_sheet
+from privface.threads import one_thread
 from privface.training import ArraySource, train_gender_classifier, train_matcher
 
 MARKER = ".privface-demo"
@@ -87,19 +86,8 @@ def run_demo(
     groups = _people(seed, size)
     require_folder(out)
     _start_afresh(out)
-    with _one_thread():
+    with one_thread():
         return _run(out, groups, seed, size, progress)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Networks this small gain little from threads, lose much on a busy machine, and differ in the last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _run(
@@ -209,7 +197,7 @@ def _train_one(
     labels: NDArray[Any],
     **how: Any,
 ) -> None:
-    with _one_thread():
+    with one_thread():
         network = train_network(source, labels, spec=spec, **how)
     save_network(out, network, kind=kind, meta={"input_size": spec.size[0], "crop": list(spec.crop)})
 

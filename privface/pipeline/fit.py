@@ -15,7 +15,7 @@ import yaml
 from privface.attributes import Attribute, labelled
 from privface.config import OWN_METHOD, TrainSettings, check_settings, load_settings
 from privface.data import LoadedFaces, require_both_genders, require_disjoint, split_people
-from privface.errors import CheckpointError, ConfigError, LabelError
+from privface.errors import CheckpointError, ConfigError, LabelError, PrivfaceError
 from privface.images import to_unit, write_atomic
 from privface.models import load_matcher
 from privface.pipeline.faces import Progress, load_aligned, open_data, require_folder
@@ -25,7 +25,7 @@ from privface.pipeline.provenance import PROVENANCE_FILE, person_digest, read_pr
 from privface.training import FitSummary
 
 CONFIG_FILE = "config.yaml"
-_OF_START = ("settings", "steps", "people_not_listed")
+_OF_START = ("settings", "steps", "start")
 
 
 def train(
@@ -76,7 +76,12 @@ def train(
         said = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
         write_atomic(run / CONFIG_FILE, said.encode())
     job = Job(settings, learn, held, matchers, run, resume, save_images, progress)
-    outcome = method.train(job, options)
+    try:
+        outcome = method.train(job, options)
+    except PrivfaceError:
+        if [part.name for part in run.iterdir()] == [CONFIG_FILE] and not resume:
+            (run / CONFIG_FILE).unlink()  # nothing was learnt yet: the corrected settings may have the folder
+        raise
     provenance = _provenance(job, outcome, before)
     write_atomic(run / PROVENANCE_FILE, json.dumps(provenance, indent=2, sort_keys=True).encode())
     return outcome.summary
@@ -169,6 +174,7 @@ def _provenance(job: Job, outcome: Outcome, before: dict[str, Any] | None) -> di
         },
         **models,
         "people": sorted(people),
+        **{name: before[name] for name in ("people_not_listed",) if before is not None and name in before},
         **({} if before is None else {"start": {name: before[name] for name in _OF_START if name in before}}),
         "steps": summary.steps,
         "images_per_second": round(summary.images_per_second, 2),

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,13 +11,12 @@ import torch
 from scipy.stats import norm
 
 from privface.audit import Auditor, BootstrapParams, Cache, CNNProbe
-from privface.audit.attacks import Attacks, plain_attacks
+from privface.audit.attacks import Attacks, _fitting, plain_attacks
 from privface.audit.image_probe import FineTunedProbe
 from privface.audit.learning_curve import set_attack
 from privface.audit.probes import EmbeddingProbe
 from privface.audit.readings import Attacker, take_reading
 from privface.audit.subjects import People, Subjects, View
-from privface.threads import set_thread_count, thread_count
 
 PARAMS = BootstrapParams(resamples=50)
 
@@ -143,11 +144,9 @@ def test_recovery_turns_a_rotation_back(toy):
 
 
 @pytest.fixture
-def two_threads():
-    before = thread_count()
-    set_thread_count(2)
-    yield
-    set_thread_count(before)
+def two_cores(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr("privface.audit.attacks._MANY", 10)
 
 
 def pictures(who: Subjects) -> View:
@@ -156,18 +155,21 @@ def pictures(who: Subjects) -> View:
     return View("image", None, photos, photos[::-1].copy(), every, every)
 
 
-@pytest.mark.usefixtures("two_threads")
+def heard(who: Subjects) -> tuple[Attacks, list[tuple[str, int, int]]]:
+    """Attacks, and the stages of their progress that end."""
+    told: list[tuple[str, int, int]] = []
+    settings = Auditor(resamples=50, progress=lambda *step: told.append(step) if step[1] == step[2] else None)
+    return Attacks(settings, who, People.split(who, (0.5, 0.15, 0.35), seed=0)), told
+
+
+@pytest.mark.usefixtures("two_cores")
 def test_networks_that_learn_side_by_side_give_what_they_give_alone(toy, monkeypatch):
-    monkeypatch.setattr("privface.audit.attacks._MANY", 10)
-    who, told = toy.subjects(40, 2), []
+    who = toy.subjects(40, 2)
     view, probe = pictures(who), CNNProbe(epochs=2)
-    people = People.split(who, (0.5, 0.15, 0.35), seed=0)
-    together = Attacks(Auditor(resamples=50, progress=lambda *step: told.append(step)), who, people)
+    together, told = heard(who)
     together.ahead(list(plain_attacks(probe, view).values()))
-    assert told == [("train networks", 1, 2), ("train networks", 2, 2)]
-    set_thread_count(1)
+    assert told == [("train networks", 2, 2)]
     alone = attacks(who)
-    alone.ahead(list(plain_attacks(probe, view).values()))  # with one thread it waits
     expected = alone.retrained(probe, view)
     monkeypatch.setattr(CNNProbe, "fit", None)
     found = together.retrained(probe, view)
@@ -175,11 +177,27 @@ def test_networks_that_learn_side_by_side_give_what_they_give_alone(toy, monkeyp
     assert found.row() == expected.row()
 
 
-@pytest.mark.usefixtures("two_threads")
-def test_a_network_that_no_other_process_can_have_learns_here(toy, monkeypatch):
-    monkeypatch.setattr("privface.audit.attacks._MANY", 10)
+@pytest.mark.usefixtures("two_cores")
+def test_attackers_with_few_labels_learn_side_by_side_and_the_last_is_the_full_attack(toy):
+    who = toy.subjects(60, 2)
+    view, probe = pictures(who), CNNProbe(epochs=1)
+    at_once, told = heard(who)
+    at_once.ahead(list(plain_attacks(probe, view).values()))
+    assert at_once.label_budget(probe, view, (12,)) == attacks(who).label_budget(probe, view, (12,))
+    assert told == [("train networks", 2, 2), ("train networks", 2, 2)]
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_a_network_that_no_other_process_can_have_learns_here(toy):
     who = toy.subjects(40, 2)
-    made = lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 1))  # noqa: E731
-    probe, alone = FineTunedProbe("own", made, epochs=1), attacks(who)
-    alone.ahead(list(plain_attacks(probe, pictures(who)).values()))
-    assert alone.retrained(probe, pictures(who)).auc.n
+    base = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 1))
+    probe = FineTunedProbe("own", lambda: copy.deepcopy(base), epochs=1)
+    here, told = heard(who)
+    here.ahead(list(plain_attacks(probe, pictures(who)).values()))
+    assert told == []
+
+
+def test_large_sets_have_fewer_processes():
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert _fitting(whole // 48) == 4
+    assert _fitting(whole) == 0

@@ -324,21 +324,16 @@ def test_what_it_cannot_work_with_is_refused(world, tmp_path, options, error, wo
         train(settings(world, "erased-code", method_options={**CODE, **options}), tmp_path / "r")
 
 
-def test_a_decoder_begins_as_that_of_a_trained_model(world, runs, tmp_path, make_images):
-    options = {"code_sizes": [10], "bits": 0}
-    loop = {"epochs": 1, "learning_rate": 1e-12, "ema": 0.0}
-    started = settings(
-        world, "erased-code", start=str(runs("erased-code")), loop=loop, method_options={**CODE, **options}
-    )
-    train(started, tmp_path / "r")
-    before, after = (Protector.load(run) for run in (runs("erased-code"), tmp_path / "r"))
-    weights = after.network.decoder.state_dict()
-    for name, value in before.network.decoder.state_dict().items():
-        if not name.startswith("first.") and ".told." not in name:
-            torch.testing.assert_close(weights[name], value, atol=1e-6, rtol=0, msg=name)
-    images = make_images(3, size=32)
-    assert np.abs(after(images) - before(images)).mean() < 0.05, "the narrower code says nearly the same"
-    assert read_provenance(tmp_path / "r")["start"]["steps"] == read_provenance(runs("erased-code"))["steps"]
+def test_a_decoder_begins_as_that_of_a_trained_model(world, tmp_path, make_images):
+    options = {"method_options": {**CODE, "bits": 0}}  # a sign may fall either way
+    first, second = tmp_path / "first", tmp_path / "second"
+    train(settings(world, "erased-code", **options), first)
+    still = {"epochs": 1, "learning_rate": 1e-12, "ema": 0.0}
+    train(settings(world, "erased-code", start=str(first), loop=still, **options), second)
+    # the same people and settings make the same code, so it is guessed without a fault
+    before, after = (Protector.load(run)(make_images(3, size=32)) for run in (first, second))
+    np.testing.assert_allclose(after, before, atol=1e-4)
+    assert read_provenance(second)["start"]["steps"] == read_provenance(first)["steps"]
 
 
 @pytest.mark.parametrize(
@@ -354,6 +349,8 @@ def test_start_of_another_architecture_or_of_a_method_without_one_is_refused(
     options = {} if channels is None else {"method_options": {**CODE, "channels": channels}}
     with pytest.raises(ConfigError, match=words):
         train(settings(world, method, start=str(runs("erased-code")), **options), tmp_path / "r")
+    left = tmp_path / "r"
+    assert not left.exists() or list(left.iterdir()) == [], "the corrected settings may have the folder"
 
 
 def test_a_share_of_a_batch_for_matchers_is_refused(world, tmp_path):

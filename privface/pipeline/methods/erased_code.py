@@ -72,6 +72,7 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
             " method erased-code shows each face to one matcher, always under views.",
             hint="Leave both out.",
         )
+    start = _start(job, options)
     encoders = [load_matcher(spec, seen=True) for spec in options.encoders] or job.matchers
     faces, sets = _pooled(job, options)
     attributes, labels = _labels(options, faces, sets)
@@ -105,8 +106,8 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
         if job.progress is not None:
             job.progress("fit erasers", len(codes), len(choices))
     told = [eraser.tell(torch.from_numpy(code)).numpy() for eraser, code in zip(erasers, codes, strict=True)]
-    if job.settings.start is not None:
-        _begin(job, network, faces, told[-1])
+    if start is not None:
+        _begin(job, network, start, faces, told[-1])
 
     aims, centres = [], []
     for matcher in job.matchers:
@@ -160,29 +161,39 @@ def _pooled(job: Job, options: ErasedCodeOptions) -> tuple[LoadedFaces, NDArray[
     return join(parts), np.repeat(np.arange(len(parts)), [len(part) for part in parts])
 
 
-def _begin(job: Job, network: ErasedCode, faces: LoadedFaces, told: NDArray[np.float32]) -> None:
-    """Let the decoder begin as that of the model ``start``, which guesses its own code from ``told`` by least squares.
+def _start(job: Job, options: ErasedCodeOptions) -> ErasedCode | None:
+    """The model that the decoder begins as, if there is one.
 
     Raises:
         CheckpointError: If ``start`` is no erased-code.
         ConfigError: If its decoder has another architecture.
     """
-    where = Path(str(job.settings.start))
-    saved = load_network(model_folder(where), kind=network.kind)
-    before = build(ErasedCode, saved, where=where)
-    few = np.random.default_rng(job.settings.seed).permutation(len(faces))[:_GUESS]
-    known = faces.take(np.sort(few))
+    if job.settings.start is None:
+        return None
+    where = Path(job.settings.start)
+    found = build(ErasedCode, load_network(model_folder(where), kind=ErasedCode.kind), where=where)
+    wanted = FaceDecoder(code=1, size=job.settings.size, channels=options.channels)
+    wanted.begin_as(found.decoder, torch.zeros(1, found.told), torch.zeros(found.told))
+    return found
+
+
+def _begin(
+    job: Job, network: ErasedCode, before: ErasedCode, faces: LoadedFaces, told: NDArray[np.float32]
+) -> None:
+    """Let the decoder begin as that of another model, whose code is guessed from ``told`` by least squares."""
+    few = np.sort(np.random.default_rng(job.settings.seed).permutation(len(faces))[:_GUESS])
+    known = faces.take(few)
     parts = [
-        _embed(job, f"encoder {number + 1} of {where.name}", reader, known)  # type: ignore[arg-type]
+        _embed(job, f"encoder {number + 1} of start", reader, known)  # type: ignore[arg-type]
         for number, reader in enumerate(before.encoders)
     ]
     with torch.inference_mode():
         wanted = before.eraser(before.project(torch.from_numpy(np.concatenate(parts, axis=1))))
     wanted = F.pad(wanted, (0, before.told - wanted.shape[1])).numpy()
-    given = np.pad(told[np.sort(few)], ((0, 0), (0, network.told - told.shape[1])))
-    ones = np.ones((len(given), 1), np.float32)
-    axes = np.linalg.lstsq(np.hstack([given, ones]), wanted, rcond=None)[0]
-    axes /= np.linalg.norm(np.hstack([given, ones]) @ axes, axis=1).mean()  # codes are of unit length
+    given = np.pad(told[few], ((0, 0), (0, network.told - told.shape[1])))
+    given = np.hstack([given, np.ones((len(given), 1), np.float32)])
+    axes = np.linalg.lstsq(given, wanted, rcond=None)[0]
+    axes /= np.linalg.norm(given @ axes, axis=1).mean()  # codes are of unit length
     network.decoder.begin_as(before.decoder, *map(torch.from_numpy, (axes[:-1], axes[-1])))
 
 
