@@ -56,6 +56,7 @@ ROWS = {
     row.name: row
     for row in (
         *(Row(f"strong-{seed}", f"runs/06/strong-{seed}", "strong.yaml", seed) for seed in range(3)),
+        Row("five-0", "runs/06/five-0", "five.yaml"),
         Row("bundled", "bundled:erased", "bundled.yaml"),
     )
 }

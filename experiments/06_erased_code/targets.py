@@ -108,14 +108,15 @@ def _lines(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def table() -> str:
     """The targets against what was measured, the worst of the seeds judged, and the white-box variants, as Markdown."""
     there = [row for row in ROWS.values() if audit_of(row).document or _read(f"{row.name}-further.json")]
-    groups = [[row for row in there if (row.name == "bundled") is alone] for alone in (False, True)]
+    groups = [
+        [row for row in there if row.config == config] for config in dict.fromkeys(r.config for r in there)
+    ]
     parts = [
         _lines(
             ["target", "must", "aim", *(row.name for row in group), "worst: must", "worst: aim"],
             [judged(found) for found in zip(*map(targets_of, group), strict=True)],
         )
         for group in groups
-        if group
     ]
     return "\n\n".join([*parts, *([variants()] if _read("white_box.json") else [])]) or "Nothing is measured."
 

@@ -350,7 +350,10 @@ def _is_network(attacker: Any) -> bool:
 
 def _fitting(size: int) -> int:
     """How many tasks on sets of so many bytes half of the memory holds; one takes some six times as much, in both processes and between."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # a system that does not say
+        memory = 8 * 2**30
     return memory // 2 // max(6 * size, 1)
 
 

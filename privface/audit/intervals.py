@@ -346,11 +346,10 @@ def draw_pairs(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         blocks = _blocks(pairs.n_people, params)
         columns = _columns(pool.map(lambda block: ranked.statistics_of_people(block, fmrs), blocks))
-    if corrected:
         once = np.ones((ranked.genuine.size, _BATCH), np.float32)
-        alone = _columns(
-            ranked.statistics(once, weights, fmrs) for weights in ranked.pair_blocks(params.seed)
-        )
+        noise = ranked.pair_blocks(params.seed) if corrected else ()
+        alone = _columns(pool.map(lambda weights: ranked.statistics(once, weights, fmrs), noise))
+    if corrected:
         columns = [_without_excess(column, noise) for column, noise in zip(columns, alone, strict=True)]
     return PairDraws(columns[0], columns[1], columns[2], dict(zip(fmrs, columns[3:], strict=True)))
 
@@ -428,8 +427,8 @@ class _RankedPairs:
         _, pair = np.unique(low * (int(self.i_people.max()) + 1) + high, return_inverse=True)
         alone = self.i_weights == 1.0
         others = self.i_weights[~alone, None]
-        weights = np.empty((self.impostor.size, _BATCH), np.float32)
         for _ in range(0, _PAIR_DRAWS, _BATCH):
+            weights = np.empty((self.impostor.size, _BATCH), np.float32)
             weights[alone] = rng.standard_exponential((int(pair.max()) + 1, _BATCH), np.float32)[pair[alone]]
             weights[~alone] = rng.standard_gamma(others, (others.size, _BATCH), np.float32)
             yield weights
