@@ -110,7 +110,7 @@ class FaceDecoder(nn.Module):
         if own != theirs:
             raise ConfigError(
                 f"A decoder with {own} cannot begin as one with {theirs}.",
-                hint="Train with the same size and the same method_options.channels.",
+                hint="Train with the same size, and leave method_options.channels out.",
             )
         state = other.state_dict()
         scale = other.config["code"] ** 0.5  # of codes inside

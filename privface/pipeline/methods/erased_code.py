@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -60,7 +60,7 @@ class ErasedCodeOptions(Settings):
     rounds: int = Field(1, ge=1, le=10)
     bits: int = Field(0, ge=0, le=4096)
     more_data: tuple[DataSettings, ...] = ()
-    channels: tuple[int, ...] = Field((256, 192, 112, 48, 16), min_length=5, max_length=5)
+    channels: Annotated[tuple[int, ...], Field(min_length=5, max_length=5)] | None = None
 
 
 def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
@@ -72,7 +72,7 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
             " method erased-code shows each face to one matcher, always under views.",
             hint="Leave both out.",
         )
-    start = _start(job, options)
+    start, shape = _start(job, options)
     encoders = [load_matcher(spec, seen=True) for spec in options.encoders] or job.matchers
     faces, sets = _pooled(job, options)
     attributes, labels = _labels(options, faces, sets)
@@ -84,7 +84,7 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
         drop=options.drop,
         regions=options.regions,
         bits=options.bits,
-        decoder=lambda values: FaceDecoder(code=values, size=job.settings.size, channels=options.channels),
+        decoder=lambda values: FaceDecoder(code=values, **shape),
         attributes=attributes,
         rounds=options.rounds,
     )
@@ -161,20 +161,23 @@ def _pooled(job: Job, options: ErasedCodeOptions) -> tuple[LoadedFaces, NDArray[
     return join(parts), np.repeat(np.arange(len(parts)), [len(part) for part in parts])
 
 
-def _start(job: Job, options: ErasedCodeOptions) -> ErasedCode | None:
-    """The model that the decoder begins as, if there is one.
+def _start(job: Job, options: ErasedCodeOptions) -> tuple[ErasedCode | None, dict[str, Any]]:
+    """The model that the decoder begins as, if there is one, and the decoder's size and channels.
 
     Raises:
         CheckpointError: If ``start`` is no erased-code.
-        ConfigError: If its decoder has another architecture.
+        ConfigError: If its decoder has another size or other channels than are asked for.
     """
+    shape: dict[str, Any] = {"size": job.settings.size}
+    if options.channels is not None:
+        shape["channels"] = options.channels
     if job.settings.start is None:
-        return None
+        return None, shape
     where = Path(job.settings.start)
     found = build(ErasedCode, load_network(model_folder(where), kind=ErasedCode.kind), where=where)
-    wanted = FaceDecoder(code=1, size=job.settings.size, channels=options.channels)
-    wanted.begin_as(found.decoder, torch.zeros(1, found.told), torch.zeros(found.told))
-    return found
+    shape = {"channels": found.decoder.config["channels"], **shape}
+    FaceDecoder(code=1, **shape).begin_as(found.decoder, torch.zeros(1, found.told), torch.zeros(found.told))
+    return found, shape
 
 
 def _begin(
