@@ -333,11 +333,11 @@ def _load_models(matchers: Sequence[str], probes: Sequence[str], model: Path | N
             hint="Give at least one --matcher; bundled:matcher comes with privface, but it is small and makes the code of bundled:erased.",
         )
     provenance = read_provenance(model) if model is not None else None
-    if provenance is not None and (hidden := provenance.get("people_not_listed", "people" not in provenance)):
+    if provenance is not None and ("people" not in provenance or "people_not_listed" in provenance):
         logger.warning(
             "%s keeps no list of %s people it learnt from, so these are not refused: audit people of other sets (%s).",
             model,
-            "the" if hidden is True else f"{hidden:,} of the",
+            f"{provenance['people_not_listed']:,} of the" if "people" in provenance else "the",
             provenance.get("data", {}).get("name", "its data are not known"),
         )
     found = _Models(
