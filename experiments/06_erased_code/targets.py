@@ -200,7 +200,7 @@ def plot() -> str:
     figure = Figure(figsize=(11, 8))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.08, 0.08, 0.89, 0.85))
-    axes.set(xlim=(-0.03, 1.06), ylim=(0.47, 1.03))
+    axes.set(xlim=(-0.03, 1.06), ylim=(0.44, 1.03))
     axes.set_xlabel("same person recognised by the unseen matcher b: P-P TMR at FMR 1e-2, share of O-O")
     axes.set_ylabel("gender read by the worst attacker that learns: balanced accuracy")
     axes.set_title("Lower right is good: people are recognised, gender is not (orange: experiment 06)")

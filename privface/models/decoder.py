@@ -20,9 +20,6 @@ _SOFT = 1 / 140
 """Width of the Gaussian that a finished face is seen through, as a share of its side: 0.8 of 112 pixels. The finest detail is drawn
 for the matchers of the training; without it an unseen matcher recognises more people, and the grid of some four pixels goes."""
 
-_FOLD = (((1.0, 0.0, 0.0), (0.0, 1.0, 1.0)), ((1.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
-"""Which taps of three fall on which of two values, for the first and the second place of a doubled side."""
-
 _TINTED = 2
 """Stage that colours are drawn from; its side is a quarter of the face's."""
 
@@ -128,14 +125,19 @@ def _enlarged(x: Tensor, conv: nn.Conv2d) -> Tensor:
     Of a row's three taps two fall on the same value, so that the kernel of each of the four places is summed to 2x2
     (sub-pixel convolution; Shi et al., arXiv 1609.07009).
     """
-    fold = conv.weight.new_tensor(_FOLD)
-    kernel = torch.einsum("pak,qbl,oikl->opqiab", fold, fold, conv.weight).flatten(0, 2)
+    kernel = _folded(_folded(conv.weight, 2, 1), 4, 2).flatten(0, 2)
     bias = None if conv.bias is None else conv.bias.repeat_interleave(4)
     made = F.conv2d(x, kernel.contiguous(memory_format=torch.channels_last), bias, padding=1)
     height, width = x.shape[2:]
     made = made.permute(0, 2, 3, 1).unflatten(3, (-1, 2, 2))  # type: ignore[no-untyped-call]
     rows = [torch.stack([made[:, p : p + height, q : q + width, :, p, q] for q in (0, 1)], 3) for p in (0, 1)]
     return torch.stack(rows, 2).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+
+
+def _folded(kernel: Tensor, taps: int, place: int) -> Tensor:
+    """Three taps, the axis ``taps``, as two for each of two places, a new axis; sums alone, so the bits are always the same."""
+    a, b, c = kernel.unbind(taps)
+    return torch.stack([torch.stack([a, b + c], taps), torch.stack([a + b, c], taps)], place)
 
 
 class _Block(nn.Module):
