@@ -4,7 +4,9 @@
 
 `audit`: that of experiments 02 and 03, with all four matchers (results/ROW.json). `further`: attackers on UTKFace adults and on the cfp
 people, whom nothing has met, and faces found (results/ROW-further.json). `white-box`: erasers from one half of the people against attackers
-with all others, for a row's encoders (results/white_box.json). What has a result is left alone. From the results:
+with all others, for a row's encoders (results/white_box.json). `halves` writes LFW's labels with one half of the training people kept for
+attackers (runs/06/half.csv), from which configs/half.yaml trains `half-0`; `own-people half-0` lets attackers who know the other half read
+all people of `val` (results/half-0.json). What has a result is left alone. From the results:
 
     python experiments/06_erased_code/run.py table | dominates | plot
 """
@@ -60,14 +62,20 @@ ROWS = {
         Row("bundled", "bundled:erased", "bundled.yaml"),
     )
 }
+HALF = Row("half-0", "runs/06/half-0", "half.yaml")
+"""Learnt from one half of LFW's training people; attackers know the other half."""
+HALVES = Path("runs/06/half.csv")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("audit", "further", "white-box", "table", "dominates", "plot"))
-    parser.add_argument("row", nargs="*", help=f"rows: {', '.join(ROWS)}")
+    parser.add_argument(
+        "what",
+        choices=("audit", "further", "white-box", "halves", "own-people", "table", "dominates", "plot"),
+    )
+    parser.add_argument("row", nargs="*", help=f"rows: {', '.join([*ROWS, HALF.name])}")
     parser.add_argument("--effort", choices=("quick", "standard", "full"), default="full")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="halves of `white-box`")
     parser.add_argument("--only", default="", help="`white-box`: variants whose name has these words")
@@ -80,15 +88,19 @@ def main() -> None:
 
         print(getattr(targets, arguments.what)())
         return
-    if not arguments.row or not set(arguments.row) <= set(ROWS):
-        raise SystemExit(f"Name one row or more of {', '.join(ROWS)}.")
+    if arguments.what == "halves":
+        write_halves()
+        return
+    rows = {HALF.name: HALF} if arguments.what == "own-people" else ROWS
+    if not arguments.row or not set(arguments.row) <= set(rows):
+        raise SystemExit(f"Name one row or more of {', '.join(rows)}.")
     if (arguments.photos or arguments.run) and arguments.results == RESULTS:
         raise SystemExit("A trial's figures do not belong to the results: give --results FOLDER.")
     from privface.cli.show import progress_bars
 
     with progress_bars() as progress:
         for name in arguments.row:
-            work(replace(ROWS[name], run=arguments.run or ROWS[name].run), arguments, progress)
+            work(replace(rows[name], run=arguments.run or rows[name].run), arguments, progress)
 
 
 def work(row: Row, arguments: argparse.Namespace, progress: Any) -> None:
@@ -103,10 +115,10 @@ def work(row: Row, arguments: argparse.Namespace, progress: Any) -> None:
         path, seeds = arguments.results / "white_box.json", arguments.seeds
         white_box(specs, path, seeds=seeds, only=arguments.only, progress=progress)
         return
-    path = arguments.results / f"{row.name}{'' if arguments.what == 'audit' else '-further'}.json"
+    path = arguments.results / f"{row.name}{'-further' if arguments.what == 'further' else ''}.json"
     if path.is_file():
         print(f"{path.name} is there; delete it to measure anew.")
-    elif arguments.what == "audit":
+    elif arguments.what in {"audit", "own-people"}:
         audit(row, path, arguments, progress)
     else:
         further(row, path, arguments.photos, progress)
@@ -119,7 +131,7 @@ def model(name: str) -> str:
 
 
 def audit(row: Row, path: Path, arguments: argparse.Namespace, progress: Any) -> None:
-    """The audit of experiments 02 and 03: LFW `val`, the same attackers and seed; more matchers."""
+    """The audit of experiments 02 and 03: LFW `val`, the same attackers and seed; more matchers. `own-people`: attackers know others."""
     from methods import lfw_faces
 
     from privface.data import LoadedFaces
@@ -135,11 +147,36 @@ def audit(row: Row, path: Path, arguments: argparse.Namespace, progress: Any) ->
         matchers=[model(f"matcher_{name}") for name in MATCHERS],
         probes=[model("gender_tinyxception")],
         model=Path(row.run),
+        attackers=others(progress, first) if arguments.what == "own-people" else None,
         options=AuditOptions(effort=arguments.effort, cache=Path("runs/06/cache")),
         progress=progress,
     )
     result.save(path)
     print(f"{row.name}: {result.document['verdict']['headline']}", flush=True)
+
+
+def write_halves() -> None:
+    """LFW's labels, in which every second of the training people has the split `attackers`."""
+    import pandas as pd
+
+    from privface.data.splits import person_bucket
+    from privface.images import write_atomic
+
+    frame = pd.read_csv(Path(os.environ["PRIVFACE_DATA"]) / "lfw.csv", dtype=str, keep_default_na=False)
+    kept = np.array([person_bucket(name, salt="own people") < 0.5 for name in frame["identity"]])
+    frame.loc[kept & (frame["split"] == "train"), "split"] = "attackers"
+    HALVES.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(HALVES, frame.to_csv(index=False).encode())
+
+
+def others(progress: Any, first: int | None) -> Any:
+    """Aligned photos of the people whom attackers know."""
+    from privface.data import open_source
+    from privface.pipeline import load_aligned
+
+    table = open_source(f"table:{os.environ['PRIVFACE_DATA']}", labels=HALVES).where_split("attackers")
+    table = table.take(range(first)) if first else table
+    return load_aligned(table, mode="landmarks", size=112, progress=progress, stage="align attackers' photos")
 
 
 def further(row: Row, path: Path, first: int | None, progress: Any) -> None:

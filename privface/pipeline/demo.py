@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import operator
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
@@ -30,7 +29,7 @@ from privface.pipeline.methods.base import classifier_spec
 from privface.protect import ProtectOptions, protect_folder, read_manifest
 from privface.records import FaceTable, InputSpec
 from privface.report import contact_sheet
-from privface.threads import one_thread
+from privface.threads import core_count, map_tasks, one_thread
 from privface.training import ArraySource, train_gender_classifier, train_matcher
 
 MARKER = ".privface-demo"
@@ -168,24 +167,30 @@ def _train_models(
 ) -> None:
     """Matchers that differ in input size, width and initial weights, and a gender classifier; a process for each core."""
     source = ArraySource(np.stack([as_aligned(image, size=size.side) for image in faces.pixels]))
-    jobs = [
-        joblib.delayed(_train_one)(
-            out / name, "matcher", classifier_spec(size=side, crop="frame"), train_matcher, source, faces.identities,
+    tasks = [
+        partial(
+            _train_one, out / name, "matcher", classifier_spec(size=side, crop="frame"), train_matcher, source, faces.identities,
             epochs=size.matcher_epochs, width=width, seed=seed + number,
         )
         for number, (name, side, width) in enumerate(_MATCHERS)
     ]  # fmt: skip
-    spec = classifier_spec(size=36, crop="box")
-    jobs.append(
-        joblib.delayed(_train_one)(
-            out / "classifier", "gender-classifier", spec, train_gender_classifier, source, faces.genders,
+    tasks.append(
+        partial(
+            _train_one, out / "classifier", "gender-classifier", classifier_spec(size=36, crop="box"),
+            train_gender_classifier, source, faces.genders,
             epochs=size.classifier_epochs, batch_size=32, width=16, seed=seed,
         )
     )  # fmt: skip
-    trained = joblib.Parallel(min(len(jobs), joblib.cpu_count()), return_as="generator_unordered")(jobs)
-    for done, _ in enumerate(itertools.chain([None], trained)):
+
+    def tell(done: int) -> None:
         if progress is not None:
-            progress("train matchers and a gender classifier", done, len(jobs))
+            progress("train matchers and a gender classifier", done, len(tasks))
+
+    tell(0)
+    for done, _ in enumerate(
+        map_tasks(operator.call, tasks, processes=min(len(tasks), core_count())), start=1
+    ):
+        tell(done)
 
 
 def _train_one(
@@ -197,8 +202,7 @@ def _train_one(
     labels: NDArray[Any],
     **how: Any,
 ) -> None:
-    with one_thread():
-        network = train_network(source, labels, spec=spec, **how)
+    network = train_network(source, labels, spec=spec, **how)
     save_network(out, network, kind=kind, meta={"input_size": spec.size[0], "crop": list(spec.crop)})
 
 
