@@ -10,7 +10,7 @@ from typing import Any
 
 from rows import Row as Method
 from rows import all_rows
-from run import RESULTS, ROWS, Row
+from run import HALF, RESULTS, ROWS, Row
 from tables import MATCHER, Audit, _limit, cell, of_reading, verdict
 
 from privface.audit.result import read_figure
@@ -118,7 +118,9 @@ def table() -> str:
         )
         for group in groups
     ]
-    return "\n\n".join([*parts, *([variants()] if _read("white_box.json") else [])]) or "Nothing is measured."
+    parts += [variants()] if _read("white_box.json") else []
+    parts += [own_people()] if audit_of(HALF).document else []
+    return "\n\n".join(parts) or "Nothing is measured."
 
 
 def judged(found: Sequence[Target]) -> list[str]:
@@ -158,6 +160,31 @@ def variants() -> str:
         "UTKFace adults",
     ]
     return _lines([*heads, "cfp", "LFW, by 250, 500, 1,000, all people of LFW, all sets"], rows)
+
+
+def own_people() -> str:
+    """What attackers read who know the half of LFW's training people that the model has not learnt from."""
+    audit = audit_of(HALF)
+    document, worst = audit.document or {}, audit.worst()
+    rows = []
+    for curve in document["learning_curve"]:
+        who = {key: curve[key] for key in ("probe", "input")}
+        read = [
+            (f"{r['people']:,} people", r["leakage"])
+            for r in document["label_budget"]
+            if who.items() <= r.items()
+        ]
+        for people, figure in [*read, ("ten times as many (extrapolated)", curve["ten_times"])]:
+            rows.append((f"AUC of {who['probe']} on {who['input']}, with {people}", read_figure(figure)))
+    rows += [
+        (f"worst attacker that learns: {worst['probe']} on {worst['input']}, balanced accuracy" if worst else "-", of_reading(worst, "balanced_accuracy")),
+        ("the same, chosen with hindsight", audit.highest()),
+        ("unseen frozen classifier, AUC", of_reading(audit.frozen(), "auc")),
+        *((f"*b*: {mode} TMR@{rate}, share of O-O", share(audit, mode, rate, "all")) for mode, rate in (("P-P", "0.01"), ("P-P", "0.001"), ("P-O", "0.01"))),
+    ]  # fmt: skip
+    return _lines(
+        ["attackers with people of their own", HALF.name], [[words, cell(figure)] for words, figure in rows]
+    )
 
 
 def points() -> list[tuple[str, bool, Measured, Measured]]:
