@@ -11,10 +11,12 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from privface.config import DataSettings
 from privface.data import LoadedFaces
+from privface.data.splits import person_bucket
 from privface.images import to_pixels, to_unit, write_atomic
 from privface.models import GenderProbe, Matcher, Protector, load_gender_probe, load_matcher
 from privface.pipeline import load_aligned, open_data
@@ -108,10 +110,24 @@ def kept_pixels(
     return after
 
 
-def lfw_faces(split: str, *, progress: Progress, one_each: bool = False) -> LoadedFaces:
-    """Aligned LFW photos of a split; with ``one_each`` the first photo of each person."""
+def write_halves(labels: Path, path: Path, *, seed: int = 0) -> None:
+    """Copy LFW's labels, one half of the people of split ``train`` moved to ``attackers``; another seed gives other halves."""
+    frame = pd.read_csv(labels, dtype=str, keep_default_na=False)
+    salt = f"own people{seed or ''}"
+    moved = np.array([person_bucket(name, salt=salt) < 0.5 for name in frame["identity"]])
+    frame.loc[moved & (frame["split"] == "train"), "split"] = "attackers"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, frame.to_csv(index=False).encode())
+
+
+def lfw_faces(
+    split: str, *, progress: Progress, one_each: bool = False, labels: Path | None = None
+) -> LoadedFaces:
+    """Aligned LFW photos of a split; with ``one_each`` the first photo of each person, with ``labels`` by others than LFW's own."""
     data = data_folder()
-    table = open_data(DataSettings(source=f"table:{data}", labels=str(data / "lfw.csv"), split=split))
+    table = open_data(
+        DataSettings(source=f"table:{data}", labels=str(labels or data / "lfw.csv"), split=split)
+    )
     if one_each:
         _, first = np.unique(table.identities, return_index=True)
         table = table.take(np.sort(first))

@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +37,6 @@ from privface.audit.intervals import BootstrapParams, leakage_interval, probe_in
 from privface.audit.probes import ProbeKind
 from privface.audit.subjects import People
 from privface.data import LabelFile, read_embeddings
-from privface.data.splits import person_bucket
 from privface.images import write_atomic
 from privface.pipeline import AuditOptions, audit_tables, embed
 from privface.pipeline.erase import EraserSource, apply_eraser, fit_eraser
@@ -45,6 +45,7 @@ from privface.pipeline.tables import pair_tables
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+sys.path.append(str(HERE.parent / "02_illusion_gap"))
 MATCHERS = ("a", "b", "mini")
 Progress = Callable[[str, int, int], None]
 
@@ -164,14 +165,12 @@ def run(matcher: str, out: Path, only: tuple[str, ...], progress: Progress) -> N
 
 def own_people(matcher: str, out: Path, only: tuple[str, ...], seed: int, progress: Progress) -> None:
     """Erasers fitted on one half of LFW `train`, attacked by who knows the other half; all people of `val` are attacked."""
+    from methods import write_halves
+
     prepare(matcher, "lfw", out, progress)
-    frame = pd.read_csv(labels("lfw", out))
     wanted = {*only, *(() if seed else ("none",))}
-    salt, mark = f"own people{seed or ''}", _mark(seed)
-    known = np.array([person_bucket(str(name), salt=salt) < 0.5 for name in frame["identity"]])
-    frame.loc[known & (frame["split"] == "train"), "split"] = "attackers"
-    halves = out / f"halves{seed}.csv"
-    write_atomic(halves, frame.to_csv(index=False).encode())
+    mark, halves = _mark(seed), out / f"halves{seed}.csv"
+    write_halves(labels("lfw", out), halves, seed=seed)
     table = embeddings(matcher, "lfw", out)
     for name in OWN_PEOPLE:
         if load(matcher, f"{name}-{mark}") is not None or name not in wanted:

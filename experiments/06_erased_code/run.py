@@ -89,7 +89,9 @@ def main() -> None:
         print(getattr(targets, arguments.what)())
         return
     if arguments.what == "halves":
-        write_halves()
+        from methods import data_folder, write_halves
+
+        write_halves(data_folder() / "lfw.csv", HALVES)
         return
     rows = {HALF.name: HALF} if arguments.what == "own-people" else ROWS
     if not arguments.row or not set(arguments.row) <= set(rows):
@@ -139,44 +141,22 @@ def audit(row: Row, path: Path, arguments: argparse.Namespace, progress: Any) ->
     from privface.models import Protector
     from privface.pipeline import AuditOptions, audit_protector
 
-    faces, first = lfw_faces("val", progress=progress), arguments.photos
-    faces = LoadedFaces(faces.pixels[:first], faces.table.take(range(first))) if first else faces
+    def photos(split: str, labels: Path | None = None) -> LoadedFaces:
+        faces, first = lfw_faces(split, progress=progress, labels=labels), arguments.photos
+        return LoadedFaces(faces.pixels[:first], faces.table.take(range(first))) if first else faces
+
     result, _ = audit_protector(
-        faces,
+        photos("val"),
         Protector.load(Path(row.run), device=Device.choose()),
         matchers=[model(f"matcher_{name}") for name in MATCHERS],
         probes=[model("gender_tinyxception")],
         model=Path(row.run),
-        attackers=others(progress, first) if arguments.what == "own-people" else None,
+        attackers=photos("attackers", HALVES) if arguments.what == "own-people" else None,
         options=AuditOptions(effort=arguments.effort, cache=Path("runs/06/cache")),
         progress=progress,
     )
     result.save(path)
     print(f"{row.name}: {result.document['verdict']['headline']}", flush=True)
-
-
-def write_halves() -> None:
-    """LFW's labels, in which every second of the training people has the split `attackers`."""
-    import pandas as pd
-
-    from privface.data.splits import person_bucket
-    from privface.images import write_atomic
-
-    frame = pd.read_csv(Path(os.environ["PRIVFACE_DATA"]) / "lfw.csv", dtype=str, keep_default_na=False)
-    kept = np.array([person_bucket(name, salt="own people") < 0.5 for name in frame["identity"]])
-    frame.loc[kept & (frame["split"] == "train"), "split"] = "attackers"
-    HALVES.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(HALVES, frame.to_csv(index=False).encode())
-
-
-def others(progress: Any, first: int | None) -> Any:
-    """Aligned photos of the people whom attackers know."""
-    from privface.data import open_source
-    from privface.pipeline import load_aligned
-
-    table = open_source(f"table:{os.environ['PRIVFACE_DATA']}", labels=HALVES).where_split("attackers")
-    table = table.take(range(first)) if first else table
-    return load_aligned(table, mode="landmarks", size=112, progress=progress, stage="align attackers' photos")
 
 
 def further(row: Row, path: Path, first: int | None, progress: Any) -> None:
