@@ -6,7 +6,8 @@
 people, whom nothing has met, and faces found (results/ROW-further.json). `white-box`: erasers from one half of the people against attackers
 with all others, for a row's encoders (results/white_box.json). `halves` writes LFW's labels with one half of the training people kept for
 attackers (runs/06/half.csv), from which configs/half.yaml trains `half-0`; `own-people half-0` lets attackers who know the other half read
-all people of `val` (results/half-0.json). What has a result is left alone. From the results:
+all people of `val` (results/half-0.json). `standards` tries to turn methods back and to link two protections of one person
+(results/standards.json). What has a result is left alone. From the results:
 
     python experiments/06_erased_code/run.py table | dominates | plot
 """
@@ -73,7 +74,17 @@ def main() -> None:
     )
     parser.add_argument(
         "what",
-        choices=("audit", "further", "white-box", "halves", "own-people", "table", "dominates", "plot"),
+        choices=(
+            "audit",
+            "further",
+            "white-box",
+            "halves",
+            "own-people",
+            "standards",
+            "table",
+            "dominates",
+            "plot",
+        ),
     )
     parser.add_argument("row", nargs="*", help=f"rows: {', '.join([*ROWS, HALF.name])}")
     parser.add_argument("--effort", choices=("quick", "standard", "full"), default="full")
@@ -92,6 +103,14 @@ def main() -> None:
         from methods import data_folder, write_halves
 
         write_halves(data_folder() / "lfw.csv", HALVES)
+        return
+    if arguments.what == "standards":
+        from standards import standards
+
+        from privface.cli.show import progress_bars
+
+        with progress_bars() as progress:
+            standards(RESULTS / "standards.json", progress=progress)
         return
     rows = {HALF.name: HALF} if arguments.what == "own-people" else ROWS
     if not arguments.row or not set(arguments.row) <= set(rows):

@@ -120,6 +120,7 @@ def table() -> str:
     ]
     parts += [variants()] if _read("white_box.json") else []
     parts += [own_people()] if audit_of(HALF).document else []
+    parts += [standards()] if _read("standards.json") else []
     return "\n\n".join(parts) or "Nothing is measured."
 
 
@@ -185,6 +186,26 @@ def own_people() -> str:
     return _lines(
         ["attackers with people of their own", HALF.name], [[words, cell(figure)] for words, figure in rows]
     )
+
+
+def standards() -> str:
+    """How well recovered photos match other originals of the person, and how surely two protections are linked."""
+    rows = []
+    for name, row in _read("standards.json").items():
+        links = {link["matcher"]: link for link in row["unlinkability"]}
+        for back in row["irreversibility"]:
+            if back["input"] != "image":
+                continue
+            tmr = [
+                back[side][fmr]
+                for fmr in ("0.01", "0.001")
+                for side in ("original", "protected", "recovered")
+            ]
+            linked = [links[back["matcher"]][key] for key in ("d_sys", "d_sys_same_photo")]
+            figures = [cell(read_figure(figure)) for figure in (*tmr, *linked)]
+            rows.append([f"{name} ({row['differ']})", f"*{back['matcher'][-1]}*", *figures])
+    modes = [f"{mode} TMR@{fmr}" for fmr in ("0.01", "0.001") for mode in ("O-O", "P-O", "R-O")]
+    return _lines(["method", "matcher", *modes, "D_sys, two photos of a person", "D_sys, one photo"], rows)
 
 
 def points() -> list[tuple[str, bool, Measured, Measured]]:
