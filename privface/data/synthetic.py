@@ -219,6 +219,7 @@ def generate_faces(
     seed: int,
     first_person: int = 0,
     gender_cue: float = 1.0,
+    nuisance: float = 1.0,
     workers: int = 2,
 ) -> GeneratedFaces:
     """Draw photos of people who do not exist, person by person.
@@ -234,6 +235,8 @@ def generate_faces(
         first_person: Number of the first person; disjoint ranges give disjoint people.
         gender_cue: Strength of the gender cue. 1 is the default, 0 leaves no information about gender in
             the pixels while everything else stays drawn from the same distribution.
+        nuisance: How far photos of a person differ in pose, light, expression, background, blur and noise, 0 to 1. 1 is the default;
+            at 0 they differ by the pattern of the noise alone.
         workers: Threads; they change the speed and nothing else.
 
     Returns:
@@ -248,13 +251,15 @@ def generate_faces(
         raise DataError(
             f"gender_cue is {gender_cue}, below the limit of 0.", hint="Use 0 for no cue, 1 for the default."
         )
+    if not 0 <= nuisance <= 1:
+        raise DataError(f"nuisance is {nuisance}, outside 0 to 1.", hint="Use 1 for the default.")
     numbers = np.arange(first_person, first_person + people)
     genders = np.array([_gender_of(int(person), seed=seed) for person in numbers], np.int64)
     pixels = np.empty((people, photos_per_person, FRAME, FRAME, 3), np.uint8)
 
     def draw(row: int) -> None:
         sign = gender_cue * (1.0 if genders[row] else -1.0)
-        _draw_person(pixels[row], seed=seed, number=int(numbers[row]), cue=sign)
+        _draw_person(pixels[row], seed=seed, number=int(numbers[row]), cue=sign, nuisance=nuisance)
 
     with ThreadPoolExecutor(workers) as pool:
         for _ in pool.map(draw, range(people)):
@@ -300,11 +305,12 @@ def _gender_of(person: int, *, seed: int) -> int:
     return first ^ (person % 2)
 
 
-def _draw_person(out: NDArray[np.uint8], *, seed: int, number: int, cue: float) -> None:
+def _draw_person(out: NDArray[np.uint8], *, seed: int, number: int, cue: float, nuisance: float) -> None:
     """Fill ``out`` of shape ``(P, 112, 112, 3)`` with P photos of one person."""
     person = _sample_person(np.random.default_rng([seed, 1, number]), cue=cue)
     # one row of numbers a photo, so that the first photos stay the same when more are asked for
     uniform = np.random.default_rng([seed, 2, number]).random((len(out), len(_NUISANCE)))
+    uniform = 0.5 + nuisance * (uniform - 0.5)  # exact for 1
     photos = {
         name: low + (high - low) * uniform[:, k] for k, (name, (low, high)) in enumerate(_NUISANCE.items())
     }

@@ -40,9 +40,10 @@ _PARTS = (
     "audit.json", "report.html", "contact_sheet.png",
 )  # fmt: skip
 _SHEET_PEOPLE = 20
-_MATCHERS = (("matcher", 48, 24), ("matcher-second", 44, 16), ("matcher-unseen", 40, 16))
+_MATCHERS = (("matcher", 40, 20), ("matcher-second", 36, 20), ("matcher-unseen", 40, 16))
 """Name, input size and width."""
 _GENDER_CUE = 1.5  # clear enough for classifiers that train for seconds
+_NUISANCE = 0.35  # photos alike enough for matchers that train for seconds
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,14 @@ class DemoSize:
 
     model_people: int = 400  # who train the matchers and the gender classifier
     model_photos: int = 4  # of each
-    matcher_epochs: int = 30
+    matcher_epochs: int = 18
     classifier_epochs: int = 4
-    train_people: int = 1500  # who train the protector
+    train_people: int = 3000  # who train the protector
     train_photos: int = 2
-    train_epochs: int = 4
-    code: int = 64  # values of the protector's code
-    drop: int = 32  # values more that its eraser drops
-    audit_people: int = 180  # who are protected and audited
+    train_epochs: int = 2
+    code: int = 72  # values of the protector's code
+    drop: int = 36  # values more that its eraser drops
+    audit_people: int = 240  # who are protected and audited
     audit_photos: int = 4
     cnn_epochs: int = 7  # of the audit's CNN attacker
     resamples: int = 500  # of people, for intervals
@@ -135,7 +136,12 @@ def _run(
 def _people(seed: int, size: DemoSize) -> tuple[GeneratedFaces, GeneratedFaces, GeneratedFaces]:
     def group(first: int, people: int, photos: int) -> GeneratedFaces:
         return generate_faces(
-            people=people, photos_per_person=photos, seed=seed, first_person=first, gender_cue=_GENDER_CUE
+            people=people,
+            photos_per_person=photos,
+            seed=seed,
+            first_person=first,
+            gender_cue=_GENDER_CUE,
+            nuisance=_NUISANCE,
         )
 
     learnt = size.model_people + size.train_people
@@ -215,6 +221,7 @@ def _settings(out: Path, seed: int, size: DemoSize) -> TrainSettings:
         "method_options": {
             "code_sizes": [size.code],
             "drop": size.drop,
+            "rounds": 2,
             "regions": 4,  # so few people do not fill more
             "channels": [96, 64, 32, 16, 8],
         },
