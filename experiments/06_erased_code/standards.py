@@ -1,4 +1,8 @@
-"""Irreversibility and unlinkability (ISO/IEC 24745, 30136) of methods of experiments 02, 03 and 06, each protecting LFW `val` twice."""
+"""Irreversibility and unlinkability (ISO/IEC 24745, 30136) of methods of experiments 02, 03 and 06, each protecting LFW `val` twice.
+
+The networks of experiment 03 are those that came with the package until 0543240; for each file of both folders:
+`git show 0543240^:privface/models/weights/san/FILE > runs/03/san/FILE`.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +39,7 @@ PAIRS: dict[str, tuple[str, str, str]] = {
 
 
 def standards(path: Path, *, progress: Any) -> None:
-    """Add what `path` does not have yet: rows of both parts for each of :data:`PAIRS`, two unseen and seen matchers."""
+    """Add what `path` does not have yet: rows of both parts for each of :data:`PAIRS`, by matchers *a* and *b*."""
     rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     faces = lfw_faces("val", progress=progress)
     folder = os.environ["PRIVFACE_MODELS"]

@@ -189,13 +189,11 @@ def own_people() -> str:
 
 
 def standards() -> str:
-    """How well recovered photos match other originals of the person, and how surely two protections are linked."""
+    """How well recovered photos and embeddings match other originals of the person, and how surely two protections are linked."""
     rows = []
     for name, row in _read("standards.json").items():
         links = {link["matcher"]: link for link in row["unlinkability"]}
         for back in row["irreversibility"]:
-            if back["input"] != "image":
-                continue
             tmr = [
                 back[side][fmr]
                 for fmr in ("0.01", "0.001")
@@ -203,9 +201,12 @@ def standards() -> str:
             ]
             linked = [links[back["matcher"]][key] for key in ("d_sys", "d_sys_same_photo")]
             figures = [cell(read_figure(figure)) for figure in (*tmr, *linked)]
-            rows.append([f"{name} ({row['differ']})", f"*{back['matcher'][-1]}*", *figures])
+            source = back["input"].partition(":")[0]
+            rows.append([f"{name} ({row['differ']})", f"{source}, *{back['matcher'][-1]}*", *figures])
     modes = [f"{mode} TMR@{fmr}" for fmr in ("0.01", "0.001") for mode in ("O-O", "P-O", "R-O")]
-    return _lines(["method", "matcher", *modes, "D_sys, two photos of a person", "D_sys, one photo"], rows)
+    return _lines(
+        ["method", "recovered, matcher", *modes, "D_sys, two photos of a person", "D_sys, one photo"], rows
+    )
 
 
 def points() -> list[tuple[str, bool, Measured, Measured]]:

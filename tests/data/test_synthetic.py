@@ -61,6 +61,16 @@ def test_photos_of_a_person_differ_less_than_photos_of_two_people() -> None:
     assert likeness[first, second][same].max() < 0.999  # two photos, not one photo twice
 
 
+def test_with_less_nuisance_photos_of_a_person_are_more_alike() -> None:
+    none, less, whole = (
+        generate_faces(people=6, photos_per_person=2, seed=4, nuisance=nuisance).pixels.astype(np.float64)
+        for nuisance in (0.0, 0.35, 1.0)
+    )
+    apart = [np.abs(faces[::2] - faces[1::2]).mean() for faces in (none, less, whole)]
+    assert 0 < apart[0] < 5  # the noise of 0 to 255 is left
+    assert apart[0] < 0.5 * apart[1] < 0.35 * apart[2]
+
+
 # --- gender ---
 
 
@@ -160,6 +170,9 @@ def test_written_faces_come_back_bit_by_bit_with_their_labels(faces: GeneratedFa
         ("gender_cue", -0.5),
         ("gender_cue", math.nan),
         ("gender_cue", math.inf),
+        ("nuisance", -0.1),
+        ("nuisance", 1.1),
+        ("nuisance", math.nan),
     ],
 )
 def test_arguments_out_of_range_are_named(changed: str, value: float) -> None:
