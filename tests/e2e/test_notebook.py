@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -28,15 +29,17 @@ def test_the_notebook_runs(tmp_path, monkeypatch, capsys, one_thread):
     made = demo.DemoSize
     monkeypatch.setattr(demo, "DemoSize", lambda **given: made(**{**given, **SMALLER}))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     with plt.rc_context({"backend": "agg"}):
         for number, cell in enumerate(notebook.cells):
             if cell.cell_type == "code":
                 exec(compile(cell.source, f"cell {number}", "exec"), names)  # noqa: S102  # our own notebook
     plt.close("all")
     said = capsys.readouterr().out
-    verdict = said.splitlines()[0]  # which one hangs by a hair with networks this small
-    assert verdict.startswith(("Matching is lost: with mini:", "Inconclusive: ")), verdict
+    assert (
+        said.splitlines()[0] == names["audit"]["verdict"]["headline"]
+    )  # any verdict: networks this small decide by chance
+    assert any(0 < row["leakage"]["value"] < 1 for row in names["audit"]["leakage"])
     assert "{'ok': 12," in said
     assert "LEACE" in said
 
