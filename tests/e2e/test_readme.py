@@ -206,6 +206,7 @@ def test_the_configuration_in_the_documents_is_valid():
     [
         ("02_illusion_gap/run.py", "--summary", "README.md", 12),
         ("02_illusion_gap/run.py", "--table", "experiments/README.md", 12),
+        ("02_illusion_gap/own_people.py", "--table", "experiments/README.md", 4),
         ("03_san_family/run.py", "table", "experiments/README.md", 30),
         ("03_san_family/run.py", "targets", "experiments/README.md", 17),
         ("03_san_family/run.py", "dominates", "experiments/README.md", 4),
