@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from privface.audit.result import read_figure
 from privface.config import DataSettings
 from privface.data import LoadedFaces
 from privface.data.splits import person_bucket
@@ -30,6 +32,7 @@ from privface.protect import (
     Pixelate,
 )
 from privface.protect.adversarial import ProjectedGradient
+from privface.records import Measured
 
 METHODS = ("none", "blur", "pixelation", "noise", "jpeg-10", "down-up", "pgd", "k-same", "san")
 """Image methods, in the order of the table. LEACE works on embeddings and is audited apart."""
@@ -108,6 +111,14 @@ def kept_pixels(
     np.save(buffer, after)
     write_atomic(path, buffer.getvalue())
     return after
+
+
+def label_budgets(document: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], dict[int, Measured]]]:
+    """Each learning curve of an audit, and what its attacker reads by the labelled people that he knows."""
+    for curve in document["learning_curve"]:
+        who = {key: curve[key] for key in ("probe", "input")}
+        rows = [row for row in document["label_budget"] if who.items() <= row.items()]
+        yield curve, {row["people"]: read_figure(row["leakage"]) for row in rows}
 
 
 def write_halves(labels: Path, path: Path, *, seed: int = 0) -> None:

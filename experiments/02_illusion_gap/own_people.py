@@ -16,12 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from methods import lfw_faces, protector
-from numpy.typing import NDArray
+from methods import kept_pixels, label_budgets, lfw_faces, protector
 
-from privface.audit.result import read_figure
-from privface.images import to_pixels, to_unit
 from privface.models import load_matcher
 from privface.options import AuditOptions
 from privface.pipeline import audit_data, build_auditor
@@ -59,8 +55,9 @@ def audit(name: str, path: Path, effort: Any, progress: Any) -> None:
     method: Any = protector(name, Path("runs/01"), no_gallery)
 
     def photos(split: str) -> Any:
-        faces = lfw_faces(split, progress=progress)
-        return audit_data(faces, in_parts(method, faces.pixels))
+        faces, file = lfw_faces(split, progress=progress), Path(f"runs/02/pixels/{name}-{split}.npy")
+        after = kept_pixels(file, lambda x, _: method(x), faces.pixels, title=name, progress=progress)
+        return audit_data(faces, after)
 
     folder = os.environ["PRIVFACE_MODELS"]
     auditor = build_auditor(
@@ -73,12 +70,6 @@ def audit(name: str, path: Path, effort: Any, progress: Any) -> None:
     print(f"{name}: {result.document['verdict']['headline']}", flush=True)
 
 
-def in_parts(method: Any, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Protected photos, rounded to 8 bits as a file would be."""
-    parts = (pixels[start : start + 64] for start in range(0, len(pixels), 64))
-    return np.concatenate([to_pixels(method(to_unit(part))) for part in parts])
-
-
 def table() -> str:
     """AUC of the worst attacker of each kind by the people that he knows, as Markdown."""
     lines: list[list[str]] = []
@@ -88,13 +79,10 @@ def table() -> str:
         if not path.is_file():
             continue
         document = json.loads(path.read_text(encoding="utf-8"))
-        for curve in document["learning_curve"]:
-            who = {key: curve[key] for key in ("probe", "input")}
-            rows = [row for row in document["label_budget"] if who.items() <= row.items()]
-            read = [read_figure(row["leakage"]) for row in rows]
-            heads = [f"{row['people']:,} people" for row in rows]
-            cells = [f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]" for figure in read]
-            lines.append([name, f"{who['probe']} on {who['input'].replace('onnx:matcher_', '')}", *cells])
+        for curve, read in label_budgets(document):
+            heads = [f"{people:,} people" for people in read]
+            cells = [f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]" for figure in read.values()]
+            lines.append([name, f"{curve['probe']} on {curve['input'].replace('onnx:matcher_', '')}", *cells])
     return markdown_table(["protection", "attacker", *heads], lines)
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from methods import label_budgets
 from rows import Row as Method
 from rows import all_rows
 from run import HALF, RESULTS, ROWS, Row
@@ -168,15 +169,10 @@ def own_people() -> str:
     audit = audit_of(HALF)
     document, worst = audit.document or {}, audit.worst()
     rows = []
-    for curve in document["learning_curve"]:
-        who = {key: curve[key] for key in ("probe", "input")}
-        read = [
-            (f"{r['people']:,} people", r["leakage"])
-            for r in document["label_budget"]
-            if who.items() <= r.items()
-        ]
-        for people, figure in [*read, ("ten times as many (extrapolated)", curve["ten_times"])]:
-            rows.append((f"AUC of {who['probe']} on {who['input']}, with {people}", read_figure(figure)))
+    for curve, budget in label_budgets(document):
+        read = [(f"{people:,} people", figure) for people, figure in budget.items()]
+        for people, figure in [*read, ("ten times as many (extrapolated)", read_figure(curve["ten_times"]))]:
+            rows.append((f"AUC of {curve['probe']} on {curve['input']}, with {people}", figure))
     rows += [
         (f"worst attacker that learns: {worst['probe']} on {worst['input']}, balanced accuracy" if worst else "-", of_reading(worst, "balanced_accuracy")),
         ("the same, chosen with hindsight", audit.highest()),

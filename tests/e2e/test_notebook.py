@@ -39,7 +39,6 @@ def test_the_notebook_runs(tmp_path, monkeypatch, capsys, one_thread):
     assert (
         said.splitlines()[0] == names["audit"]["verdict"]["headline"]
     )  # any verdict: networks this small decide by chance
-    assert any(0 < row["leakage"]["value"] < 1 for row in names["audit"]["leakage"])
     assert "{'ok': 12," in said
     assert "LEACE" in said
 
