@@ -66,7 +66,6 @@ class Attack:
         ok: Rows that have them, ``(N,)``.
         targets: What is scored, ``(N, ...)``; by default ``features``.
         target_ok: Rows that have that; by default ``ok``.
-        start: The originals, for attackers who learn from them first.
     """
 
     probe: RetrainedProbe
@@ -74,7 +73,6 @@ class Attack:
     ok: NDArray[np.bool_]
     targets: NDArray[Any] | None = None
     target_ok: NDArray[np.bool_] | None = None
-    start: NDArray[Any] | None = None
 
     @property
     def rows(self) -> NDArray[np.bool_]:
@@ -88,19 +86,18 @@ class _Task:
 
     probe: RetrainedProbe
     known: tuple[NDArray[Any], ...]
-    more: Mapping[str, NDArray[Any]]
     targets: NDArray[Any]
     seed: int
 
     @cached_property
     def digest(self) -> str:
         """A hash of everything that the answer depends on."""
-        return digest_of((*_key(self.probe), self.seed, *self.known, self.targets, *self.more.values()))
+        return digest_of((*_key(self.probe), self.seed, *self.known, self.targets))
 
     def fit(self) -> FittedProbe:
         """The attacker after training. A network on the CPU has one thread, wherever it learns: the same bytes everywhere."""
         with one_thread() if _is_network(self.probe) else nullcontext():
-            fitted: FittedProbe = self.probe.fit(*self.known, seed=self.seed, **self.more)
+            fitted: FittedProbe = self.probe.fit(*self.known, seed=self.seed)
         return fitted
 
     def answer(self) -> dict[str, NDArray[Any]]:
@@ -257,7 +254,7 @@ class Attacks:
         for budget in [*(b for b in budgets if b < every), every]:
             train = self._some_people(ok & people.train, max(round(budget * share), 4))
             val = self._some_people(ok & people.val, max(budget - round(budget * share), 4))
-            attacks[budget] = Attack(probe, view.protected, train | val, target_ok=ok, start=view.original)
+            attacks[budget] = Attack(probe, view.protected, train | val, target_ok=ok)
         self.ahead(list(attacks.values()))
         rows, curve = [], []
         for budget, attack in attacks.items():
@@ -315,7 +312,7 @@ class Attacks:
         labels = subjects.genders
         targets = (attack.features if attack.targets is None else attack.targets)[attack.rows & ~people.train]
         known = (learnt, labels[train], subjects.identities[train], judged, labels[val])
-        return _Task(attack.probe, known, _originals(attack, train), targets, self._seed)
+        return _Task(attack.probe, known, targets, self._seed)
 
     def _attack(self, attack: Attack, title: str) -> tuple[Scores, str]:
         """Scores ``(N,)`` of all but the training people, and the setting that won: made ahead, kept by the cache, or made now."""
@@ -368,17 +365,9 @@ def _can_travel(attacker: Any) -> bool:
 def plain_attacks(probe: RetrainedProbe, view: View) -> dict[str, Attack]:
     """An attacker on the original and on the protected side of a view."""
     return {
-        "original": Attack(probe, view.original, view.original_ok, start=view.original),
-        "protected": Attack(probe, view.protected, view.protected_ok, start=view.original),
+        "original": Attack(probe, view.original, view.original_ok),
+        "protected": Attack(probe, view.protected, view.protected_ok),
     }
-
-
-def _originals(attack: Attack, train: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
-    """Originals of training people, for attackers who learn from them first."""
-    start = attack.start
-    if start is None or start is attack.features or not getattr(attack.probe, "wants_originals", False):
-        return {}
-    return {"originals": start[train]}
 
 
 def library_versions() -> dict[str, str]:

@@ -80,9 +80,7 @@ class _Sums:
     def _fitted(self) -> dict[str, FittedProbe]:
         protected, ok = self._data.protected, self._ok
         return {
-            probe.name: self._attacks.fitted(
-                Attack(probe, protected, ok, start=view.original), title=f"{probe.name} on one draw"
-            )
+            probe.name: self._attacks.fitted(Attack(probe, protected, ok), title=f"{probe.name} on one draw")
             for _, probe, view in self._retrained
             if view.medium == "image"
         }
@@ -116,14 +114,12 @@ class _Sums:
             if view.medium == "embedding":
                 template = (self._embeddings[view.source] / count).astype(np.float32)
                 ok = self._ok & np.isfinite(template).all(axis=1)
-                scores = self._attacks.scores_of(
-                    Attack(probe, template, ok, start=view.original), title=title
-                )
+                scores = self._attacks.scores_of(Attack(probe, template, ok), title=title)
                 found.append(("embeddings", reading, scores))
                 continue
             scores = alone = self._scores["retrained", probe.name] / count
             if count > 1:  # one draw is its own average: the same probe on the same images
-                attack = Attack(probe, mean, self._ok, start=view.original)
+                attack = Attack(probe, mean, self._ok)
                 alone = self._attacks.scores_of(attack, title=title)
             found += [("pixels", reading, alone), ("scores", reading, scores)]
         return found

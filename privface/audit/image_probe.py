@@ -10,22 +10,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from privface.audit.curves import auc, by_label
-from privface.errors import AuditError, ConfigError
+from privface.errors import AuditError
 from privface.threads import map_parts
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-BACKBONE = "mobilenet_v3_small"
-"""torchvision network of :class:`BackboneProbe`."""
 
 Images = NDArray[np.uint8]
 
@@ -51,10 +47,6 @@ class _NetworkProbe(ABC):
     def _network(self, side: int) -> nn.Module:
         """What is trained: from images of a side to one number each."""
 
-    def _start(self, originals: Images | None) -> tuple[list[Images], str]:
-        """Images to learn from before the protected ones, and words on where it starts."""
-        return [], ""
-
     def fit(
         self,
         train: Images,
@@ -64,13 +56,11 @@ class _NetworkProbe(ABC):
         val_genders: NDArray[np.int64],
         *,
         seed: int,
-        originals: Images | None = None,
     ) -> FittedNetwork:
         """Train on one set of people and choose the epoch on another.
 
         The CPU result depends on the arguments only; torch's global generator is left as it was. Arguments as of
-        :meth:`~privface.audit.probes.RetrainedProbe.fit`: uint8 RGB of at least 16 x 16 pixels. ``originals`` are those of the
-        training photos, same shape; only :class:`BackboneProbe` looks at them.
+        :meth:`~privface.audit.probes.RetrainedProbe.fit`: uint8 RGB of at least 16 x 16 pixels.
 
         Raises:
             AuditError: If the images are too small or one gender is missing.
@@ -80,9 +70,7 @@ class _NetworkProbe(ABC):
         _check(train, train_genders, val_genders, self.name)
         unit = np.zeros(3, np.float32), np.full(3, 255.0, np.float32)
         mean, std = unit if self._unit else _channel_statistics(train)
-        before, setting = self._start(originals)
         weights = _draw_weights(train_genders, train_people)
-        best, number = 0.0, 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = self._network(train.shape[1]).to(self.place)
@@ -92,21 +80,19 @@ class _NetworkProbe(ABC):
                 return auc(*by_label(fitted.scores(val), val_genders))
 
             steps = max(1, round(len(train) / self.batch_size))
-            for phase, images in enumerate([*before, train]):
-                rng = np.random.default_rng([seed + phase, 112])
-                best, number = keep_best(
-                    fitted.network,
-                    partial(self._losses, fitted, images, train_genders, weights, steps, rng),
-                    judge,
-                    epochs=self.epochs,
-                    steps=steps,
-                    learning_rate=self.learning_rate,
-                    weight_decay=self._weight_decay,
-                    first=self.epochs // 2,
-                    progress=self.progress,
-                )
-        words = [setting] if setting else []
-        return replace(fitted, val_auc=best, setting=", ".join([*words, f"epoch={number}"]))
+            rng = np.random.default_rng([seed, 112])
+            best, number = keep_best(
+                fitted.network,
+                partial(self._losses, fitted, train, train_genders, weights, steps, rng),
+                judge,
+                epochs=self.epochs,
+                steps=steps,
+                learning_rate=self.learning_rate,
+                weight_decay=self._weight_decay,
+                first=self.epochs // 2,
+                progress=self.progress,
+            )
+        return replace(fitted, val_auc=best, setting=f"epoch={number}")
 
     def _losses(
         self,
@@ -197,35 +183,6 @@ class FineTunedProbe(_NetworkProbe):
 
 
 @dataclass(frozen=True)
-class BackboneProbe(_NetworkProbe):
-    """torchvision's MobileNetV3 (Howard et al., ICCV 2019) with a new last layer, fine-tuned on protected photos.
-
-    It starts from ImageNet weights where they lie in torch's own cache; nothing is downloaded. Elsewhere it first learns from the
-    originals of the attacker's people, whose gender the attacker knows, and then from their protected photos. It has the other
-    settings of :class:`CNNProbe`.
-    """
-
-    epochs: int = field(default=6, kw_only=True)
-    learning_rate: float = field(default=1e-3, kw_only=True)
-
-    wants_originals = True
-
-    @property
-    def name(self) -> str:
-        """Name in the report."""
-        return "backbone"
-
-    def _network(self, side: int) -> nn.Module:
-        return _backbone(_cached_weights())
-
-    def _start(self, originals: Images | None) -> tuple[list[Images], str]:
-        path = _cached_weights()
-        before = [originals] if path is None and originals is not None else []
-        start = path.name if path is not None else "originals" if before else "scratch"
-        return before, f"{BACKBONE} from {start}"
-
-
-@dataclass(frozen=True)
 class FittedNetwork:
     """A network after training.
 
@@ -235,7 +192,7 @@ class FittedNetwork:
         std: Per-channel difference that becomes 1, shape ``(3,)``.
         layout: How its input lies in memory.
         val_auc: AUC on validation people of the epoch that was kept.
-        setting: Where it started and which epoch was kept.
+        setting: Which epoch was kept.
     """
 
     network: nn.Module
@@ -381,33 +338,6 @@ def _lay_out(network: nn.Module, *, side: int) -> torch.memory_format:
         network.to(memory_format=torch.contiguous_format)
         return torch.contiguous_format
     return torch.channels_last
-
-
-def _cached_weights() -> Path | None:
-    """ImageNet weights that torch has downloaded at some time for somebody."""
-    import torch  # noqa: PLC0415
-
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    return next(iter(sorted(folder.glob(f"{BACKBONE}-*.pth"))), None)
-
-
-def _backbone(weights: Path | None) -> nn.Module:
-    import torch  # noqa: PLC0415
-    import torchvision  # noqa: PLC0415
-    from torch import nn  # noqa: PLC0415
-
-    network = torchvision.models.get_model(BACKBONE, weights=None)
-    if weights is not None:
-        try:
-            network.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
-        except Exception as error:  # torch and zip raise many kinds
-            raise ConfigError(
-                f"{weights} does not hold the weights of torchvision's {BACKBONE} ({str(error).splitlines()[0]}).",
-                hint="Delete it.",
-            ) from error
-    network.classifier[-1] = nn.Linear(network.classifier[-1].in_features, 1)
-    result: nn.Module = network
-    return result
 
 
 def keep_best(

@@ -15,7 +15,7 @@ from torch import nn
 
 from privface.attributes import parse_attributes
 from privface.audit import Auditor, Averaging, Cache, CNNProbe, EmbeddingProbe, PixelProbe, RetrainedProbe
-from privface.audit.image_probe import BackboneProbe, FineTunedProbe
+from privface.audit.image_probe import FineTunedProbe
 from privface.audit.image_recovery import ImageRecoverer
 from privface.audit.picture_probes import HOGProbe
 from privface.audit.probes import PROBE_KINDS, ProbeKind
@@ -24,10 +24,13 @@ from privface.audit.selftest import Size, load_selftest, run_selftest
 from privface.data import FoldedPairs
 from privface.device import Device
 from privface.images import write_atomic
-from privface.models import Autoencoder, AutoencoderConfig, GenderProbe, Matcher, variant
+from privface.models import Autoencoder, AutoencoderConfig, GenderProbe, Matcher, load_gender_probe, variant
 from privface.options import AuditOptions
 from privface.pipeline.faces import Progress
 from privface.records import FRAME
+
+OUR_CLASSIFIER = "bundled:gender"
+"""The gender classifier of the package, which full effort always fine-tunes."""
 
 _FEW_PROBES: dict[str, tuple[ProbeKind, ...]] = {
     "demo": ("logistic", "rbf-svm", "mlp"),
@@ -72,9 +75,9 @@ def build_auditor(
 def image_probes(
     options: AuditOptions, matchers: Sequence[Matcher], probes: Sequence[GenderProbe], *, place: str = "cpu"
 ) -> list[RetrainedProbe]:
-    """Attackers on images: shallow ones, a CNN, and with full effort networks that have learnt something else before.
+    """Attackers on images: shallow ones, a CNN, and with full effort pretrained networks that are taught anew.
 
-    These are the gender classifiers, or the first matcher where there is none. Networks learn at ``place``.
+    These are the classifier of the package and the given ones, or the first matcher where none is given. Networks learn at ``place``.
     """
     sent: list[RetrainedProbe] = [PixelProbe()]
     if options.effort != "demo":
@@ -82,9 +85,10 @@ def image_probes(
     if options.effort != "quick":
         sent.append(CNNProbe(epochs=options.cnn_epochs, place=place))
     if options.effort == "full":
-        sent.append(BackboneProbe(place=place))
-        starts: Sequence[GenderProbe | Matcher] = probes or matchers[:1]
-        sent += [FineTunedProbe(m.name, partial(_trainable, m), m.fingerprint, place=place) for m in starts]
+        given = {m.fingerprint: m for m in (load_gender_probe(OUR_CLASSIFIER), *(probes or matchers[:1]))}
+        sent += [
+            FineTunedProbe(m.name, partial(_trainable, m), m.fingerprint, place=place) for m in given.values()
+        ]
     return sent
 
 

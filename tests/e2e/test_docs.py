@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import operator
 import re
 import runpy
 import shlex
@@ -257,6 +258,15 @@ def test_links_of_pages_lead_somewhere_on_a_code_host_too():
 
 
 @pytest.mark.slow
+def test_the_steps_of_the_architecture_s_walks_exist():
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    steps = re.findall(r"^\| \d+ \| `(\S+)\.py: ([\w.]+)` \|", text, re.MULTILINE)
+    assert {file.partition("/")[0] for file, _ in steps} == {"cli", "protect", "pipeline", "audit"}
+    for file, name in steps:
+        module = importlib.import_module(f"privface.{file.replace('/', '.')}")
+        assert operator.attrgetter(name)(module), "a name that is gone raises"
+
+
 def test_the_figures_can_be_drawn_again(tmp_path):
     runpy.run_path(str(DOCS / "figures" / "draw.py"))["main"](tmp_path)
     drawn = {file.name for file in tmp_path.iterdir()}

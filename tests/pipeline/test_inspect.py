@@ -96,7 +96,8 @@ def test_a_corrected_sidecar_is_not_answered_from_the_cache(world, protected, tm
 
     def made_from_it() -> list[str]:
         model = load_matcher(matcher)
-        tuned = image_probes(dataclasses.replace(QUICK, effort="full"), [model], [])[-1]
+        ours, tuned = image_probes(dataclasses.replace(QUICK, effort="full"), [model], [])[-2:]
+        assert ours.name == "fine-tuned:bundled:gender"
         return [template_maker(matcher).fingerprint, tuned.fingerprint]
 
     (tmp_path / "m.yaml").write_text("size: [32, 32]\ncrop: [0, 0, 20, 20]\n")
