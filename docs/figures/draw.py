@@ -1,11 +1,16 @@
-"""Draws the figures of docs/concepts/ from made-up numbers: ``python docs/figures/draw.py [FOLDER]``.
+"""Draws the figures of the docs: ``python docs/figures/draw.py [FOLDER]``.
 
-The SVG files beside this script are what it writes. Nothing here comes from a face.
+The SVG files beside this script are what it writes. Those of docs/concepts/ are of made-up numbers, ``rooms`` is of the imports in
+the source. Nothing here comes from a face.
 """
 
 from __future__ import annotations
 
+import ast
 import sys
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib as mpl
@@ -40,7 +45,7 @@ def main(folder: Path) -> None:
     """Write every figure into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
-        for draw in (attackers, people, scores, leakage, illusion, intervals):
+        for draw in (attackers, people, scores, leakage, illusion, intervals, rooms):
             figure = draw()
             figure.savefig(
                 folder / f"{draw.__name__}.svg",
@@ -48,6 +53,51 @@ def main(folder: Path) -> None:
                 pad_inches=0.12,
                 metadata={"Date": None, "Creator": None},
             )
+
+
+def rooms() -> Figure:
+    """The rooms of the package in the layers of the import contract; a line is thicker where more modules import."""
+    root = Path(__file__).parents[2]
+    contract = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ][0]
+    layers = [
+        [name.strip().removeprefix("privface.") for name in row.split("|")] for row in contract["layers"]
+    ]
+    imports: Counter[tuple[str, str]] = Counter()
+    for file in sorted((root / "privface").rglob("*.py")):
+        room = file.relative_to(root / "privface").parts[0].removesuffix(".py")
+        imports.update({(room, other) for other in _imported(ast.parse(file.read_text("utf-8")))})
+    tall = next(number for number, row in enumerate(layers) if "sessions" in row)
+    layers = [*layers[:tall], [room for row in layers[tall:] for room in row]]  # what all of them may use
+    place = {}
+    for number, row in enumerate(layers):
+        shift = (0.0, -1.3, 1.3)[number % 3] if len(row) == 1 else 0.0
+        for k, room in enumerate(row):
+            place[room] = ((k - (len(row) - 1) / 2) * (10 / max(len(row) - 1, 1.8)) + shift, -number)
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    axes = figure.subplots()
+    for (room, other), count in sorted(imports.items()):
+        if room != other and room in place and other in place and other not in layers[-1]:
+            (x, y), (u, v) = place[room], place[other]
+            axes.plot((x, u), (y, v), color=MEN, alpha=0.5, lw=0.6 + 0.12 * count, zorder=1)
+    for room, (x, y) in place.items():
+        axes.text(
+            x, y, room.strip("_"), ha="center", va="center", fontsize=9,
+            bbox={"boxstyle": "round,pad=0.4", "facecolor": PALE, "edgecolor": FAINT}, zorder=2,
+        )  # fmt: skip
+    axes.text(0, 0.55 - len(layers) + 1, "used by all rooms above", ha="center", fontsize=9, color=FAINT)
+    axes.set(xlim=(-5.8, 5.8), ylim=(0.4 - len(layers), 0.5))
+    axes.axis("off")
+    return figure
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """The rooms that a module imports, wherever it does."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("privface"):
+            parts = (node.module or "").split(".")
+            yield from [parts[1]] if len(parts) > 1 else (name.name for name in node.names)
 
 
 def scores() -> Figure:

@@ -257,7 +257,6 @@ def test_links_of_pages_lead_somewhere_on_a_code_host_too():
 # figures --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_the_steps_of_the_architecture_s_walks_exist():
     text = (DOCS / "architecture.md").read_text(encoding="utf-8")
     steps = re.findall(r"^\| \d+ \| `(\S+)\.py: ([\w.]+)` \|", text, re.MULTILINE)
@@ -267,6 +266,7 @@ def test_the_steps_of_the_architecture_s_walks_exist():
         assert operator.attrgetter(name)(module), "a name that is gone raises"
 
 
+@pytest.mark.slow
 def test_the_figures_can_be_drawn_again(tmp_path):
     runpy.run_path(str(DOCS / "figures" / "draw.py"))["main"](tmp_path)
     drawn = {file.name for file in tmp_path.iterdir()}
