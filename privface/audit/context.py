@@ -55,7 +55,7 @@ class Embedder(Named, Protocol):
 
 
 class FrozenProbe(Named, Protocol):
-    """A gender classifier off the shelf, as the audit sees it."""
+    """A pretrained gender classifier, as the audit sees it."""
 
     def male_scores(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
         """Scores ``(N,)``, higher is more male, of float32 RGB ``(N, 3, H, W)`` in [0, 1]."""

@@ -1,6 +1,6 @@
 """Attackers that compare every row with every other, built on one matrix product instead of row by row.
 
-scikit-learn's support vector machine takes its kernel ready-made here: the distances come from BLAS once for
+scikit-learn's support vector machine is given its kernel as a matrix here: the distances come from BLAS once for
 all settings, which makes a scan over settings about ten times as fast at 5,000 rows of 512 dimensions.
 """
 

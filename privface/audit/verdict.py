@@ -167,7 +167,7 @@ def _sentences(document: Mapping[str, Any], losses: Mapping[str, Measured]) -> I
         if row["kind"] == "frozen" and row["eer"].value > FLIP_EER:
             yield (
                 f"The frozen probe {row['probe']} on {_source(row['input'])} is flipped (EER {row['eer'].value:.3f}): it"
-                " calls women men and men women, and who inverts its answer reads gender."
+                " calls women men and men women, so the opposite of its answer gives gender away."
             )
     yield from _averaging_sentences(document.get("averaging", ()))
     yield from _matching_sentences(document["matching"], losses)

@@ -165,12 +165,12 @@ def denoise(
 
 
 @app.command()
-def colorize(source: Source, output: Output, model: Model, json: AsJson = False) -> None:
+def colourise(source: Source, output: Output, model: Model, json: AsJson = False) -> None:
     """Give grey images colours that a network finds likely (train it with --variant colourising).
 
-    Example: `privface autoencoder colorize grey coloured --model colours`
+    Example: `privface autoencoder colourise grey coloured --model colours`
     """
-    _apply("colorize", model, source, output)
+    _apply("colourise", model, source, output)
 
 
 @app.command()
@@ -197,7 +197,7 @@ def _apply(command: str, model: Path, source: Path, output: Path) -> None:
     from privface.pipeline.autoencoders import apply_to_folder  # noqa: PLC0415
 
     with progress_bars() as progress:
-        applied = apply_to_folder(model, source, output, colourise=command == "colorize", progress=progress)
+        applied = apply_to_folder(model, source, output, colourise=command == "colourise", progress=progress)
     Console.document(
         f"autoencoder {command}",
         written=applied.written,

@@ -238,7 +238,7 @@ def _protector(spec: str, asked: ModelOptions) -> ImageProtector:
     ]
     if unfit:
         raise typer.BadParameter(
-            f"{', '.join(unfit)}: {spec} is no trained model; change its own settings instead."
+            f"{', '.join(unfit)}: these are for trained models, and {spec} is a baseline. Change its own settings instead."
         )
     baseline = load_baseline(spec)
     Console.say(

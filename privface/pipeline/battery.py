@@ -93,7 +93,7 @@ def image_probes(
 
 
 def _trainable(model: GenderProbe | Matcher) -> nn.Module:
-    """A fresh copy of a model, which starts from its finished weights."""
+    """A fresh copy of a model, which starts from its pretrained weights."""
     fresh = copy.deepcopy(model)
     return _MaleLogit(fresh) if isinstance(fresh, GenderProbe) else fresh
 

@@ -1,4 +1,4 @@
-"""Attackers that start from finished networks: they learn what is there, and say where they started."""
+"""Attackers that start from pretrained networks: they learn what is there, and say where they started."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from privface.audit.curves import auc, by_label
 from privface.audit.image_probe import CNNProbe, FineTunedProbe
 
 
-def finished(width: int) -> nn.Module:
+def pretrained(width: int) -> nn.Module:
     """A network that somebody trained for something else: a few fixed features."""
     torch.manual_seed(0)
     features = nn.Sequential(nn.Conv2d(3, 8, 5, 2, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten())
@@ -33,9 +33,9 @@ def reads(probe, pictures):
 
 
 @pytest.mark.parametrize("width", [1, 6], ids=["classifier", "matcher"])
-def test_a_finished_network_is_taught_anew(width, pictures, toy):
+def test_a_pretrained_network_is_taught_anew(width, pictures, toy):
     probe = FineTunedProbe(
-        "mine", lambda: finished(width), fingerprint="f", epochs=6, batch_size=8, learning_rate=5e-3
+        "mine", lambda: pretrained(width), fingerprint="f", epochs=6, batch_size=8, learning_rate=5e-3
     )
     assert probe.name == "fine-tuned:mine"
     fitted, value = reads(probe, pictures)
@@ -46,7 +46,7 @@ def test_a_finished_network_is_taught_anew(width, pictures, toy):
 
 
 def test_every_fit_starts_from_the_same_weights(pictures):
-    probe = FineTunedProbe("mine", lambda: finished(6), epochs=1, learning_rate=1e-3)
+    probe = FineTunedProbe("mine", lambda: pretrained(6), epochs=1, learning_rate=1e-3)
     first, second = (reads(probe, pictures)[0].scores(pictures[2][0]) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 

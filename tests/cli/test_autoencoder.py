@@ -92,11 +92,11 @@ def test_denoise_keeps_each_size_and_a_broken_file_is_reported(photos, trained, 
     assert decode_image(tmp_path / "out" / "a.png").shape == decode_image(tmp_path / "in" / "a.png").shape
 
 
-def test_colorize_needs_a_colouriser(photos, trained, tmp_path):
-    done = run("colorize", photos, tmp_path / "out", "--model", trained("colourising"), "--json")
+def test_colourise_needs_a_colouriser(photos, trained, tmp_path):
+    done = run("colourise", photos, tmp_path / "out", "--model", trained("colourising"), "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["written"] == len(names(photos))
-    refused = run("colorize", photos, tmp_path / "out2", "--model", trained("denoising"))
+    refused = run("colourise", photos, tmp_path / "out2", "--model", trained("denoising"))
     assert isinstance(refused.exception, ConfigError)
     assert "colour" in str(refused.exception)
 

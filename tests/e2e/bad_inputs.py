@@ -407,7 +407,7 @@ CASES: tuple[Case, ...] = (
     Case("model that is a pickle", lambda w: _protect(w, model=_text(w / "model.pkl", b"\x80\x04")), 2, "never loaded"),
     Case("baseline that does not exist", lambda w: _protect(w, model=Path("baseline:smear")), 2, "There is no baseline 'smear'"),
     Case("baseline without its setting", lambda w: _protect(w, model=Path("baseline:blur")), 2, "lacks sigma"),
-    Case("baseline with a strength", lambda w: _protect(w, "--strength", 2, model=Path("baseline:blur,sigma=3")), 2, "is no trained model"),
+    Case("baseline with a strength", lambda w: _protect(w, "--strength", 2, model=Path("baseline:blur,sigma=3")), 2, "these are for trained models"),
     Case("run folder without weights", lambda w: _spoiled_run(w, lambda run: (run / "model.safetensors").unlink()), 2, "has no model.safetensors"),
     Case("damaged safetensors", lambda w: _spoiled_run(w, lambda run: _text(run / "model.safetensors", b"12345678")), 2, "not a safetensors file"),
     Case("damaged model.yaml", lambda w: _spoiled_run(w, lambda run: _text(run / "model.yaml", "kind: [")), 2, "is damaged"),
