@@ -42,7 +42,7 @@ class ProtectOptions:
         faces: ``detect`` looks for faces and writes each alone; ``aligned`` takes all inputs for face crops; ``auto`` takes those
             of exactly 112 x 112 (the ArcFace frame) or of the model's size for such crops and looks in all others.
         paste: Paste protected faces back into their photos under a soft edge, instead of writing each alone. Hair, clothes and
-            background stay and give gender away. If the model answers without colour, the photo goes without. Not with ``aligned``.
+            background stay and give gender away. If the model's faces are grey, the photo becomes grey. Not with ``aligned``.
         max_faces: Refuse photos in which more faces are found (status ``many_faces``), 1 or more. Not with ``aligned``.
         on_no_face: What a photo without a face does to the job: it is skipped, or the job fails.
         max_pixels: Larger inputs are not decoded, 1 or more.
@@ -99,7 +99,7 @@ class ProtectOptions:
             )
         if self.videos and not self.paste:
             raise ConfigError(
-                "A video is written whole, its faces pasted back into every frame, and pasting is not asked for.",
+                "A video needs its faces pasted back into every frame, and pasting is off.",
                 hint="Add --paste (paste=True), or leave videos out.",
             )
 

@@ -52,7 +52,7 @@ class AuditBench:
         training people are refused, and models it met are marked. What ``progress`` raises stops the audit.
 
         Returns:
-            The verdict in one sentence, and ``report.html`` (no script, no other file) and ``audit.json``.
+            The verdict in one sentence, and ``report.html`` (one file) and ``audit.json``.
 
         Raises:
             PrivfaceError: If an upload breaks a limit, or the sets do not fit; messages name no path of this machine.

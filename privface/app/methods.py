@@ -23,8 +23,8 @@ WEAKEST, STRONGEST = 0.1, 2.0
 """Ends of the strength slider; at 0 the original would remain."""
 
 BASELINE_WARNING = (
-    "This is a simple baseline. It does not hide gender from an attacker who adapts: trained on photos that were "
-    "changed in the same way, one reads gender almost as well as before. It is here to compare with."
+    "This is a simple baseline. It does not hide gender from an attacker who adapts: one trained on photos that were "
+    "changed in the same way reads gender almost as well as before. It is here to compare with."
 )
 MODEL_NOTE = (
     "A trained model. What it hides from attackers who adapt is not shown by the readings below; only an audit "

@@ -197,7 +197,7 @@ def _audit_tab(service: Service) -> None:
     gr.HTML(
         markup.part(
             "hint",
-            "Originals lie in a folder a person, protected photos under the same paths, from any tool. The table has the column "
+            "Originals need a folder per person, protected photos (from any tool) the same paths. The table has the column "
             "gender, and file or identity.",
         )
     )
@@ -210,7 +210,7 @@ def _audit_tab(service: Service) -> None:
     with gr.Row():
         go = gr.Button("Audit", variant="primary", elem_id="pf-audit")
         stop = gr.Button("Stop", elem_id="pf-stop")
-    told = "Photos of at least some dozens of people are needed, and labels of their gender; an hour is not unusual."
+    told = "You need photos and gender labels of at least some dozens of people; an hour is not unusual."
     if not service.bench.matchers:
         told = "This server was started without --matcher, so it cannot audit."
     result = gr.HTML(markup.part("hint", told), elem_id="pf-audit-result")

@@ -169,7 +169,7 @@ class Draws:
     def __post_init__(self) -> None:
         if self.count < 2:
             raise AuditError(
-                f"{self.count} draws of the protection, the first one counted: nothing to average.",
+                f"{self.count} draw of the protection, counting the first: nothing to average.",
                 hint="Give at least one more, or leave draws out.",
             )
 

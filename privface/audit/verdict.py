@@ -206,7 +206,7 @@ def _white_box_sentence(worst: Mapping[str, Any]) -> str:
     if worst["probe"] is None:
         return "White box: no probe reads the code before its eraser, so nobody knows what is left in it."
     return (
-        f"White box: who holds the model and could turn each drawn face back into its code without loss reads"
+        f"White box: whoever holds the model and could turn each face back into its code without loss reads"
         f" {_range(worst['leakage'])} with {worst['probe']}. A face is drawn from this code alone and tells no more than it."
     )
 

@@ -83,7 +83,7 @@ class Attackers:
         if self.attackers is not None:
             return AttackerSet(self.attackers, *more)
         if any(more):
-            raise typer.BadParameter("--attackers-... say more of --attackers; give that, too.")
+            raise typer.BadParameter("--attackers-... options need --attackers.")
         return None
 
 

@@ -41,7 +41,7 @@ class Learning:
         epochs: Passes over the images.
         batch_size: Images a step.
         learning_rate: Highest rate of the schedule.
-        loss: What differs: squares, binary cross-entropy, amounts.
+        loss: Squared error, binary cross-entropy or absolute error.
         penalty: Weight of the code's penalty; by default 0.04 (sparse) or 0.02 (variational).
         changes: Change a setting of the network, such as code=128 or width=32. Repeatable.
         speech: Learn to take noise out of speech: INPUT holds clean WAV files.

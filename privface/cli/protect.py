@@ -63,7 +63,7 @@ Embeddings = Annotated[
     typer.Option(
         rich_help_panel="Output",
         help="`MATCHER` or `MATCHER:ERASER`. Also write embeddings.parquet (.npz without pyarrow), a template of each photo's central face: of the "
-        "protected face, or with the folder of an eraser (`privface erase fit`) of the original one, gender erased.",
+        "protected face; with an eraser's folder (`privface erase fit`), of the original one with gender erased.",
     ),
 ]
 
@@ -242,7 +242,7 @@ def _protector(spec: str, asked: ModelOptions) -> ImageProtector:
         )
     baseline = load_baseline(spec)
     Console.say(
-        f"{spec}: a baseline to compare with. Who was trained on photos changed in the same way reads gender nearly as before."
+        f"{spec}: a baseline to compare with. Attackers trained on photos changed in the same way read gender nearly as before."
     )
     return baseline
 
@@ -272,7 +272,7 @@ def match(
     where: Computing,
     json: AsJson = False,
 ) -> None:
-    """Search a protected gallery with a live photo: who of the gallery is this?
+    """Search a protected gallery with a live photo: who in the gallery is this?
 
     Example: `privface match visitor.jpg --gallery protected/embeddings.parquet --templates onnx:m.onnx:erasers/transport`
     """

@@ -337,7 +337,7 @@ def sentences(document: Mapping[str, Any]) -> list[str]:
         return [*said, f"{tuned}: give select and report, two splits of different people."]
     if report is None:
         no_winner = f"No winner on {selection['split']!r}: {selection['reason']}."
-        return [*said, f"{no_winner} Nobody of the report split was looked at."]
+        return [*said, f"{no_winner} No photo of the report split was opened."]
     tied = f" (tied with {', '.join(selection['tied'])})" if selection["tied"] else ""
     said.append(f"Chosen on {selection['split']!r}: {selection['winner']}{tied}, by {selection['rule']}.")
     where = f"On the people of {report['split']!r}, whom the choice has not seen"

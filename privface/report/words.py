@@ -7,7 +7,7 @@ from markupsafe import Markup
 WORDS: dict[str, tuple[str, str]] = {
     "leakage": (
         "Leakage",
-        "how well gender can still be read: the chance to tell a random woman\u2019s photo from a random man\u2019s (AUC). 0.5 is guessing, 1 is always right; a classifier that is surely wrong counts as surely right.",
+        "how well gender can still be read: the chance to tell a random woman\u2019s photo from a random man\u2019s (AUC). 0.5 is guessing, 1 is always right; a classifier that is always wrong counts as always right.",
     ),
     "probe": (
         "Probe",
@@ -35,7 +35,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "interval": (
         "95 % interval",
-        "a range that holds the true figure in about 95 of 100 audits, had other people been drawn; a wide one means too little data.",
+        "a range that would hold the true figure in about 95 of 100 audits of other people; a wide one means too little data.",
     ),
     "accuracy": (
         "Balanced accuracy",
@@ -59,7 +59,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "eer": (
         "EER of a matcher",
-        "equal error rate: where as many strangers are accepted as rightful people rejected. Lower is better.",
+        "equal error rate: where strangers pass as often as rightful people are rejected. Lower is better.",
     ),
     "auc": ("AUC, d\u2032", "how far apart same-person and stranger scores lie. Higher is better."),
     "fte": ("FTE", "failure to enrol: photos in which no face was found. They count as not recognised."),

@@ -76,7 +76,7 @@ def test_a_leak_of_the_code_is_found_though_the_pictures_tell_nothing(planted):
     assert document["worst_retrained"] == worst
     assert document["verdict"]["status"] == "leaks"
     assert "holds the model" in document["verdict"]["headline"]
-    assert any("White box: who holds the model" in text for text in document["verdict"]["sentences"])
+    assert any("White box: whoever holds the model" in text for text in document["verdict"]["sentences"])
     assert {row["input"] for row in document["set_attack"]} > {NAME}
     assert NAME in {row["input"] for row in document["label_budget"]}
     assert NAME in {row["input"] for row in document["recovery"]}

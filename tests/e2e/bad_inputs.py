@@ -440,7 +440,7 @@ CASES: tuple[Case, ...] = (
     Case("no worker", lambda w: _protect(w, "--workers", "0"), 2, "workers is 0"),
     Case("no room in a shard", lambda w: _protect(w, "--to", "parquet", "--shard-size", "0"), 2, "shard_size is 0; it must be at least 1"),
     Case("a limit of faces for aligned faces", lambda w: _protect(w, "--faces", "aligned", "--max-faces", "1"), 2, "need a detector"),
-    Case("videos without --paste", lambda w: _protect(w, "--video"), 2, "A video is written whole"),
+    Case("videos without --paste", lambda w: _protect(w, "--video"), 2, "A video needs its faces"),
     Case("search of nothing", lambda w: ["match", _good(w), "--templates", f"mini:{w / 'kit/matcher'}"], 2, "Missing option '--gallery'"),
     Case("input at a URL of no known kind", lambda w: ["protect", "nosuch://b/x", str(w / "out"), "--model", str(w / "kit/run")], 2, "nosuch://b/x cannot be opened"),
     Case("input through a cache on this disk", lambda w: ["protect", "simplecache::memory://b", str(w / "out"), "--model", str(w / "kit/run")], 2, "chains file systems"),

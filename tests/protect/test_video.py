@@ -162,7 +162,7 @@ def test_a_film_held_upright_is_seen_upright(tmp_path, film, bright):
 def test_videos_need_pasting_a_detector_and_the_extra(tmp_path, film, monkeypatch):
     (tmp_path / "in").mkdir()
     write(tmp_path / "in" / "film.mp4")
-    with pytest.raises(ConfigError, match="A video is written whole") as caught:
+    with pytest.raises(ConfigError, match="A video needs its faces") as caught:
         film(tmp_path / "in", paste=False)
     assert "--paste" in str(caught.value.hint)
     with pytest.raises(ConfigError, match="need a detector"):
