@@ -355,6 +355,6 @@ def sentences(document: Mapping[str, Any]) -> list[str]:
 def _standing(row: Mapping[str, Any]) -> str:
     unmeasured = f", {row['unmeasured']} not measurable" if row["unmeasured"] else ""
     return (
-        f"trained points dominate {row['method']} at {row['dominated']} of {row['points']} points ({row['clearly']} of them beyond "
-        f"the 95 % intervals, {row['tied']} tied{unmeasured}); {row['method']} dominates {row['dominates']} of {row['ours']}."
+        f"trained points beat {row['method']} at {row['dominated']} of {row['points']} points ({row['clearly']} of them beyond "
+        f"the 95 % intervals, {row['tied']} tied{unmeasured}); {row['method']} beats {row['dominates']} of {row['ours']}."
     )

@@ -27,8 +27,8 @@ COLUMNS: tuple[tuple[str, str, str, str | None], ...] = (
     ),
     ("worst_embedding", "Retrained on embeddings", "the same on a matcher's embeddings", None),
     ("illusion_gap_unseen", "Illusion gap", "worst retrained minus worst unseen frozen", "gap"),
-    ("tmr_p_p", "TMR, P-P", "protected with protected, FMR 1 %, all strangers", "tmr"),
-    ("tmr_p_p_same", "TMR, same gender", "the same, strangers of the same gender", None),
+    ("tmr_p_p", "TMR, P-P", "protected with protected, FMR 1 %, all impostors", "tmr"),
+    ("tmr_p_p_same", "TMR, same gender", "the same, impostors of the same gender", None),
     ("tmr_p_o", "TMR, P-O", "protected gallery, live original", "modes"),
     ("ssim", "SSIM", "likeness to the original; no measure of privacy", "ssim"),
 )

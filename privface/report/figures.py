@@ -118,7 +118,7 @@ def det_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
             axis.set_minor_formatter(NullFormatter())
         axes.tick_params(which="minor", length=0)
         axes.grid(visible=True)
-        axes.set_xlabel("strangers accepted (FMR)")
+        axes.set_xlabel("impostors accepted (FMR)")
         axes.set_ylabel("same person rejected (FNMR)")
         return _svg(figure, title=title)
 
@@ -288,7 +288,7 @@ def _leakage_and_tmr(axes: Axes, better: str) -> None:
 
 
 def score_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
-    """How one matcher's scores are spread: strangers and same-person pairs, each as one outline per mode (O-O and P-P).
+    """How one matcher's scores are spread: impostor and genuine pairs, each as one outline per mode (O-O and P-P).
 
     ``curves`` are the rows of ``curves.scores`` of the matcher.
     """
@@ -314,7 +314,7 @@ def score_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
                     )
         _name_peaks(axes, peaks, top)
         axes.set(ylim=(0, top * 1.34 if top else 1.0), yticks=[])
-        for x, word, side in ((0.01, "strangers", "left"), (0.99, "same person (filled)", "right")):
+        for x, word, side in ((0.01, "impostor pairs", "left"), (0.99, "genuine pairs (filled)", "right")):
             axes.text(
                 x, 0.98, word, transform=axes.transAxes, ha=side, va="top", fontsize=10, fontstyle="italic"
             )

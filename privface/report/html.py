@@ -276,7 +276,7 @@ def _drawn(draw: Callable[..., str], rows: Sequence[Row], title: str) -> Markup 
 
 
 def _by_matcher(document: Row, kind: str, draw: Callable[..., str], title: str) -> list[dict[str, Any]]:
-    """A figure for each matcher of its curves against all strangers."""
+    """A figure for each matcher of its curves against all impostors."""
     curves = [c for c in rows_of(part_of(document, "curves"), kind) if c.get("impostors", "all") == "all"]
     found = []
     for name in dict.fromkeys(curve.get("matcher") for curve in curves):

@@ -51,7 +51,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "tmr": (
         "TMR at FMR 1 %",
-        "true match rate: share of same-person pairs recognised when 1 % of strangers are wrongly accepted (false match rate). Higher is better.",
+        "true match rate: share of genuine pairs (same person) accepted when 1 % of impostor pairs (different people) are wrongly accepted (false match rate). Higher is better.",
     ),
     "fnmr": (
         "FNMR",
@@ -59,7 +59,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "eer": (
         "EER of a matcher",
-        "equal error rate: where strangers pass as often as rightful people are rejected. Lower is better.",
+        "equal error rate: where impostor pairs are accepted as often as genuine pairs are rejected. Lower is better.",
     ),
     "auc": ("AUC, d\u2032", "how far apart same-person and stranger scores lie. Higher is better."),
     "fte": ("FTE", "failure to enrol: photos in which no face was found. They count as not recognised."),

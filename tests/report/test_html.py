@@ -119,7 +119,7 @@ def test_the_colour_says_what_the_status_says(render, status, tone):
 def test_every_row_of_the_audit_is_in_the_tables(audit, render):
     page = render(audit)
     assert page.html.count('<tr><th scope="row">O-O') == page.html.count('<tr><th scope="row">P-O') == 4
-    counts = {"same-gender strangers": 6, "79 impostors are too few": 12, "above 1.25": 1}
+    counts = {"same-gender impostors": 6, "79 impostors are too few": 12, "above 1.25": 1}
     counts |= dict.fromkeys(audit["verdict"]["sentences"], 1)
     assert {words: page.words.count(words) for words in counts} == counts
     for words in ("net-a (seen in training)", "net-b (unseen)", "2.50 2.40 to 2.60 above 1.25", "22.4"):
