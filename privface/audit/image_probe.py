@@ -340,6 +340,7 @@ def _lay_out(network: nn.Module, *, side: int) -> torch.memory_format:
     return torch.channels_last
 
 
+# nine arguments: what the attacking networks and the recovering one differ in
 def keep_best(
     network: nn.Module,
     losses: Callable[[], Iterator[torch.Tensor]],

@@ -239,6 +239,7 @@ def enrolled(embeddings: Embeddings) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(embeddings).all(axis=1) & (np.abs(embeddings) > 0).any(axis=1), np.bool_)
 
 
+# many arguments: two sides with their labels, and what an experiment may leave out
 def evaluate_matching(
     original: Embeddings,
     protected: Embeddings,

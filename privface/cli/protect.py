@@ -247,6 +247,7 @@ def _protector(spec: str, asked: ModelOptions) -> ImageProtector:
     return baseline
 
 
+# many arguments: the options of the command
 @fields_as_options()
 def match(
     probe: Annotated[Path, typer.Argument(help="A photo, or a folder of photos.")],

@@ -71,21 +71,7 @@ def load_protector(
             hint="Leave the draw out, or give the run folder of a variational or denoising backbone, in torch.",
         )
     if genders is not None:
-        from privface.models.checkpoint import load_network  # noqa: PLC0415 - loads torch, as the others do
-        from privface.models.protector import class_of  # noqa: PLC0415
-        from privface.models.san2018 import LabelledProtector, San2018Protector  # noqa: PLC0415
-
-        if is_file or not class_of(load_network(model_folder(model)), where=model).needs_genders:
-            raise ConfigError(
-                f"{model} asks for no gender, and a table of genders was given.",
-                hint="Leave it out: a label that is not needed should not travel with photos.",
-            )
-        if runtime == "onnx":
-            raise ConfigError(f"runtime=onnx: {model} runs in torch.", hint="Leave it out.")
-        asking = San2018Protector.load(model)
-        asking.network.check(strength=strength)
-        asking.network.choose(**choices)
-        return LabelledProtector(asking, genders)
+        return _labelled(model, genders, strength, choices, is_file=is_file, runtime=runtime)
     if not is_file:
         from privface.models.export import exported  # noqa: PLC0415 - loads torch
         from privface.models.protector import Protector  # noqa: PLC0415
@@ -96,6 +82,38 @@ def load_protector(
         raise ConfigError(
             f"{model.name} runs in ONNX Runtime only.", hint="Give the run folder that it was exported from."
         )
+    return _graph(model, strength, asked, as_graph=as_graph)
+
+
+def _labelled(
+    model: Path,
+    genders: Mapping[str, Gender],
+    strength: float,
+    choices: Mapping[str, Any],
+    *,
+    is_file: bool,
+    runtime: str,
+) -> LabelledProtector:
+    """A model that asks for true genders, with those of the photos."""
+    from privface.models.checkpoint import load_network  # noqa: PLC0415 - loads torch, as the others do
+    from privface.models.protector import class_of  # noqa: PLC0415
+    from privface.models.san2018 import LabelledProtector, San2018Protector  # noqa: PLC0415
+
+    if is_file or not class_of(load_network(model_folder(model)), where=model).needs_genders:
+        raise ConfigError(
+            f"{model} asks for no gender, and a table of genders was given.",
+            hint="Leave it out: a label that is not needed should not travel with photos.",
+        )
+    if runtime == "onnx":
+        raise ConfigError(f"runtime=onnx: {model} runs in torch.", hint="Leave it out.")
+    asking = San2018Protector.load(model)
+    asking.network.check(strength=strength)
+    asking.network.choose(**choices)
+    return LabelledProtector(asking, genders)
+
+
+def _graph(model: Path, strength: float, asked: dict[str, Any], *, as_graph: bool) -> OnnxProtector:
+    """An exported file, or the graph of a model of the package, which have their choices built in."""
     if as_graph and list(asked.get("hide") or ()) == [GENDER]:
         del asked["hide"]  # what it hides in any case
     found = OnnxProtector.load(model)

@@ -257,6 +257,7 @@ def denoise_speech(model: Path, source: Path, out: Path) -> float:
     return len(samples) / RATE
 
 
+# ten arguments: what autoencoders of images and of speech differ in
 def _fit(
     network: Autoencoder,
     learn: ImageSource,

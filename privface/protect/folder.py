@@ -128,10 +128,8 @@ def protect_folder(
             **options.output_settings(),
             "model": protector.fingerprint,
             "size": protector.size,
-            "detector": None
-            if detector is None
-            else getattr(detector, "fingerprint", type(detector).__name__),
-            "templates": None if templates is None else templates.fingerprint,
+            "detector": _fingerprint(detector),
+            "templates": _fingerprint(templates),
         }
         with locked(output):
             remove_leftovers(output)
@@ -155,6 +153,11 @@ def protect_folder(
         raise StoppedError(ledger.stopped)
     rate = (len(items) - ledger.reused) / (time.perf_counter() - start)
     return ProtectSummary(ledger.counts, manifest_of(output), rate, ledger.reused)
+
+
+def _fingerprint(part: object | None) -> str | None:
+    """What a part of a job is, for its journal; a detector need not have one."""
+    return None if part is None else str(getattr(part, "fingerprint", type(part).__name__))
 
 
 def _output(root: Path, layout: object, *, shard_size: int) -> Output:

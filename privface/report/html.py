@@ -101,6 +101,7 @@ def environment(package: str = "privface.report", *, text: Callable[[str], str] 
     return environment
 
 
+# one long body: a line for each thing that the template shows
 def _view(document: Row) -> dict[str, Any]:
     """What the template shows; readings are made there of the rows' figures."""
     rows, leakage = _rows(document, "matching"), _rows(document, "leakage")

@@ -63,6 +63,7 @@ class ErasedCodeOptions(Settings):
     channels: Annotated[tuple[int, ...], Field(min_length=5, max_length=5)] | None = None
 
 
+# one long body: encoders, code, erasers, aims and decoder, in the order in which each needs those before it
 def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
     """Code, eraser and decoder, in this order; each needs the one before it."""
     losses = job.settings.losses
