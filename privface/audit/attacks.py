@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from importlib import metadata
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from privface.audit.readings import (
     take_reading,
     undefined_reading,
 )
-from privface.audit.recovery import Recoverer
+from privface.audit.recovery import FittedRecoverer, Recoverer
 from privface.audit.subjects import People, Subjects, View
 from privface.records import Scores
 from privface.threads import core_count, map_tasks, one_thread
@@ -84,7 +85,7 @@ class Attack:
 class _Task:
     """An attack with its rows taken out, as another process gets it."""
 
-    probe: RetrainedProbe
+    probe: Any
     known: tuple[NDArray[Any], ...]
     targets: NDArray[Any]
     seed: int
@@ -94,16 +95,24 @@ class _Task:
         """A hash of everything that the answer depends on."""
         return digest_of((*_key(self.probe), self.seed, *self.known, self.targets))
 
-    def fit(self) -> FittedProbe:
+    def fit(self) -> Any:
         """The attacker after training. A network on the CPU has one thread, wherever it learns: the same bytes everywhere."""
         with one_thread() if _is_network(self.probe) else nullcontext():
-            fitted: FittedProbe = self.probe.fit(*self.known, seed=self.seed)
-        return fitted
+            return self.probe.fit(*self.known, seed=self.seed)
 
     def answer(self) -> dict[str, NDArray[Any]]:
         """Its scores of the targets, and the setting that won."""
-        fitted = self.fit()
+        fitted: FittedProbe = self.fit()
         return {"scores": fitted.scores(self.targets), "setting": np.array(fitted.setting)}
+
+
+class _Recovery(_Task):
+    """A recoverer with its pairs; the targets are what it turns back."""
+
+    def answer(self) -> dict[str, NDArray[Any]]:
+        """What it makes of the training people's protected data, and of the targets."""
+        fitted: FittedRecoverer = self.fit()
+        return {"train": fitted.training, "rest": fitted.recover(self.targets)}
 
 
 class Attacks:
@@ -121,21 +130,24 @@ class Attacks:
         self.reading = partial(take_reading, subjects, people, self._params)
         self._made: dict[str, Mapping[str, NDArray[Any]]] = {}
 
-    def ahead(self, attacks: Sequence[Attack], *, stage: str = "train networks") -> None:
+    def ahead(
+        self,
+        attacks: Sequence[Attack],
+        recoveries: Sequence[tuple[Recoverer, View]] = (),
+        *,
+        stage: str = "train networks",
+    ) -> None:
         """Train the networks among these attackers side by side, in processes; what they give is kept until it is asked for.
 
         A small network gains nothing from several cores, several networks do. All other attackers wait until they are asked for.
         """
-        people = self._people
-        long = [
-            attack
-            for attack in attacks
-            if _is_network(attack.probe)
-            and (attack.ok & people.train).sum() >= _MANY
-            and not self.lacking(attack.ok | (attack.rows & people.test))
-            and _can_travel(attack.probe)
+        offered: list[tuple[Any, ...]] = [
+            (partial(self._recovery, who, view), who, _both(view), _both(view), 2 * view.original.nbytes)
+            for who, view in recoveries
         ]
-        processes = min(len(long), core_count(), _fitting(max((a.features.nbytes for a in long), default=0)))
+        offered += [(partial(self._task, a), a.probe, a.ok, a.rows, a.features.nbytes) for a in attacks]
+        long = [(make, size) for make, *who, size in offered if self._long(*who)]
+        processes = min(len(long), core_count(), _fitting(max((size for _, size in long), default=0)))
         if processes < 2:
             return
         sent: list[str] = []
@@ -143,8 +155,8 @@ class Attacks:
 
         def tasks() -> Iterator[_Task]:
             nonlocal done
-            for attack in long:
-                task = self._task(attack)
+            for make, _ in long:
+                task = make()
                 if (task.digest,) in self._cache or task.digest in {*self._made, *sent}:
                     done += 1
                 else:
@@ -157,13 +169,22 @@ class Attacks:
 
         tell()
         try:
-            for number, answer in map_tasks(_Task.answer, tasks(), processes=processes, waiting=tell):
+            for number, answer in map_tasks(methodcaller("answer"), tasks(), processes=processes, waiting=tell):
                 self._made[sent[number]] = self._cache.arrays((sent[number],), partial(dict, answer))
                 done += 1
         except BrokenProcessPool as error:
             logger.warning(
                 "A process that trained an attacker ended (%s); the rest is trained one by one.", error
             )
+
+    def _long(self, attacker: Any, ok: NDArray[np.bool_], rows: NDArray[np.bool_]) -> bool:
+        """Whether a process of its own is worth its start; ``ok`` rows can be learnt from, ``rows`` asked about."""
+        return bool(
+            _is_network(attacker)
+            and (ok & self._people.train).sum() >= _MANY
+            and not self.lacking(ok | (rows & self._people.test))
+            and _can_travel(attacker)
+        )
 
     def retrained(self, probe: RetrainedProbe, view: View) -> Reading:
         """The reading of a probe trained on each side of a view: on originals to prove itself, on protected to attack."""
@@ -191,7 +212,7 @@ class Attacks:
         the attacker's people, and probes of originals: the frozen ones with what scores a whole array, or on embeddings ``probe``
         trained on originals.
         """
-        both = view.original_ok & view.protected_ok
+        both = _both(view)
 
         def who(name: str) -> Attacker:
             return Attacker(f"recover+{name}", "recovered", view.source, view.seen)
@@ -218,24 +239,20 @@ class Attacks:
         Returns:
             Shape of ``view.original``, null where a side has no photo; ``None`` where too few photos are enrolled on both sides.
         """
-        people, names, both = self._people, self._subjects.identities, view.original_ok & view.protected_ok
+        people, both = self._people, _both(view)
         if self.lacking(both):
             return None
-        train, val, rest = both & people.train, both & people.val, both & ~people.train
-
-        def compute() -> dict[str, NDArray[Any]]:
-            pairs = (view.protected[train], view.original[train], names[train])
-            judges = (view.protected[val], view.original[val])
-            watched = self._watching(recoverer, f"learn to recover {view.source}")
-            fitted = watched.fit(*pairs, *judges, seed=self._seed)
-            return {"train": fitted.training, "rest": fitted.recover(view.protected[rest])}
-
-        sides = (view.original[train | val], view.protected[both])
-        key = (*_key(recoverer), self._seed, *sides, names[train], train, val)
-        parts = self._cache.arrays(key, compute)
+        parts = self._answer(self._recovery(recoverer, view), f"learn to recover {view.source}")
         back = np.zeros_like(view.original)
-        back[train], back[rest] = parts["train"], parts["rest"]
+        back[both & people.train], back[both & ~people.train] = parts["train"], parts["rest"]
         return back
+
+    def _recovery(self, recoverer: Recoverer, view: View) -> _Recovery:
+        people, both = self._people, _both(view)
+        train, val = both & people.train, both & people.val
+        pairs = (view.protected[train], view.original[train], self._subjects.identities[train])
+        known = (*pairs, view.protected[val], view.original[val])
+        return _Recovery(recoverer, known, view.protected[both & ~people.train], self._seed)
 
     def label_budget(
         self, probe: RetrainedProbe, view: View, budgets: Sequence[int]
@@ -296,7 +313,8 @@ class Attacks:
 
     def fitted(self, attack: Attack, *, title: str) -> FittedProbe:
         """The attacker after training, to score more than one set of images."""
-        return self._watched(self._task(attack), title).fit()
+        fitted: FittedProbe = self._watched(self._task(attack), title).fit()
+        return fitted
 
     def scored(self, fitted: FittedProbe, features: NDArray[Any], ok: NDArray[np.bool_]) -> Scores:
         """Scores ``(N,)`` of all but the attacker's own people; NaN where there are none."""
@@ -315,14 +333,17 @@ class Attacks:
         return _Task(attack.probe, known, targets, self._seed)
 
     def _attack(self, attack: Attack, title: str) -> tuple[Scores, str]:
-        """Scores ``(N,)`` of all but the training people, and the setting that won: made ahead, kept by the cache, or made now."""
-        task = self._task(attack)
-        if task.digest not in self._made:
-            self._made[task.digest] = self._cache.arrays((task.digest,), self._watched(task, title).answer)
-        found = self._made[task.digest]
+        """Scores ``(N,)`` of all but the training people, and the setting that won."""
+        found = self._answer(self._task(attack), title)
         scores = np.full(len(self._subjects), np.nan)
         scores[attack.rows & ~self._people.train] = found["scores"]
         return scores, str(found["setting"])
+
+    def _answer(self, task: _Task, title: str) -> Mapping[str, NDArray[Any]]:
+        """What a task gives: made ahead, kept by the cache, or made now."""
+        if task.digest not in self._made:
+            self._made[task.digest] = self._cache.arrays((task.digest,), self._watched(task, title).answer)
+        return self._made[task.digest]
 
     def _watched(self, task: _Task, title: str) -> _Task:
         return replace(task, probe=self._watching(task.probe, title))
@@ -360,6 +381,11 @@ def _can_travel(attacker: Any) -> bool:
     except Exception:  # models of others fail in many ways
         return False
     return True
+
+
+def _both(view: View) -> NDArray[np.bool_]:
+    """Rows with both sides."""
+    return np.asarray(view.original_ok & view.protected_ok, np.bool_)
 
 
 def plain_attacks(probe: RetrainedProbe, view: View) -> dict[str, Attack]:

@@ -244,7 +244,8 @@ class Context:
         if not self.whole.gendered:
             return []
         sent = [(probe, view) for view in self.views for probe in self.settings.attackers(view.medium)]
-        self.attacks.ahead([attack for pair in sent for attack in plain_attacks(*pair).values()])
+        ways = [(recoverer, view) for view, recoverer in self._ways_back]
+        self.attacks.ahead([attack for pair in sent for attack in plain_attacks(*pair).values()], ways)
         found = []
         for number, (probe, view) in enumerate(sent):
             found.append((self.attacks.retrained(probe, view), probe, view))
@@ -269,8 +270,12 @@ class Context:
     @cached_property
     def backs(self) -> list[tuple[View, Recoverer, NDArray[Any] | None]]:
         """What each recoverer made of the protected rows of each view that has attackers, as :meth:`Attacks.recover` gives it."""
+        return [(view, who, self.attacks.recover(who, view)) for view, who in self._ways_back]
+
+    @property
+    def _ways_back(self) -> list[tuple[View, Recoverer]]:
         return [
-            (view, recoverer, self.attacks.recover(recoverer, view))
+            (view, recoverer)
             for view in self.views
             if self.settings.attackers(view.medium)
             and view.original.shape == view.protected.shape  # others are a space of their own: no way back

@@ -52,6 +52,11 @@ class ImageRecoverer:
         """Name in the report."""
         return self.title
 
+    @property
+    def place(self) -> str:
+        """Where it learns."""
+        return (self.device or Device()).name
+
     def fit(
         self,
         protected_train: Images,

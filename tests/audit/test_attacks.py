@@ -13,6 +13,7 @@ from scipy.stats import norm
 from privface.audit import Auditor, BootstrapParams, Cache, CNNProbe
 from privface.audit.attacks import Attacks, _fitting, plain_attacks
 from privface.audit.image_probe import FineTunedProbe
+from privface.audit.image_recovery import ImageRecoverer
 from privface.audit.learning_curve import set_attack
 from privface.audit.probes import EmbeddingProbe
 from privface.audit.readings import Attacker, take_reading
@@ -175,6 +176,18 @@ def test_networks_that_learn_side_by_side_give_what_they_give_alone(toy, monkeyp
     found = together.retrained(probe, view)
     np.testing.assert_array_equal(found.scores, expected.scores)
     assert found.row() == expected.row()
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_a_network_that_recovers_learns_beside_the_attackers_and_gives_what_it_gives_alone(toy, monkeypatch):
+    who = toy.subjects(40, 2)
+    view, recoverer = pictures(who), ImageRecoverer(epochs=1)
+    together, told = heard(who)
+    together.ahead(list(plain_attacks(CNNProbe(epochs=1), view).values()), [(recoverer, view)])
+    assert told == [("train networks", 3, 3)]
+    expected = attacks(who).recover(recoverer, view)
+    monkeypatch.setattr(ImageRecoverer, "fit", None)
+    np.testing.assert_array_equal(together.recover(recoverer, view), expected)
 
 
 @pytest.mark.usefixtures("two_cores")
