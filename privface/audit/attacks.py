@@ -169,7 +169,9 @@ class Attacks:
 
         tell()
         try:
-            for number, answer in map_tasks(methodcaller("answer"), tasks(), processes=processes, waiting=tell):
+            for number, answer in map_tasks(
+                methodcaller("answer"), tasks(), processes=processes, waiting=tell
+            ):
                 self._made[sent[number]] = self._cache.arrays((sent[number],), partial(dict, answer))
                 done += 1
         except BrokenProcessPool as error:
