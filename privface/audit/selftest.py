@@ -188,4 +188,6 @@ def load_selftest(path: Path | None = None) -> dict[str, Any]:
         raise AuditError(
             f"{path} is no self-test of schema {SCHEMA!r}.", hint="Run privface audit --self-test again."
         )
-    return {**document, "same_libraries": document["libraries"] == library_versions()}
+    now = library_versions()
+    same = all(now.get(name) == version for name, version in document["libraries"].items())
+    return {**document, "same_libraries": same}

@@ -74,7 +74,7 @@ def test_protect_with_a_baseline_says_what_it_is_worth(run, world, tmp_path):
     spec = "baseline:pixelation,cells=4,size=32"
     code, out, _ = run("protect", world.audited / "p00100", tmp_path / "out", "--model", spec)
     assert code == 0
-    assert "reads gender nearly as before" in out
+    assert "read gender nearly as before" in out
     assert "Model: baseline:pixelation,cells=4,size=32 (pixelate/1 cells=4 size=32)" in out
 
 

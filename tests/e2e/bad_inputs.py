@@ -451,7 +451,7 @@ CASES: tuple[Case, ...] = (
     Case("fp16 on a CPU", lambda w: _protect(w, "--device", "cpu", "--precision", "fp16"), 2, "which CPUs compute slowly"),
     Case("bf16 asked of an ONNX file", lambda w: _protect(w, "--precision", "bf16", model=w / "m.onnx"), 2, "computes on the CPU in fp32"),
     Case("attackers whose photos have no protected version", lambda w: _audit(w, "--attackers", str(w / "kit/faces")), 2, "no protected version"),
-    Case("labels of attackers who are not given", lambda w: _audit(w, "--attackers-split", "train"), 2, "give that, too"),
+    Case("labels of attackers who are not given", lambda w: _audit(w, "--attackers-split", "train"), 2, "need --attackers"),
     Case("gate on a figure that does not exist", lambda w: _audit(w, "--fail-if", "privacy>1"), 2, "no figure 'privacy'"),
     Case("gate that is no comparison", lambda w: _audit(w, "--fail-if", "leakage"), 2, "is no gate"),
     Case("no resamples", lambda w: _audit(w, "--resamples", "0"), 2, "resamples"),
