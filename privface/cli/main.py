@@ -91,7 +91,7 @@ def demo(
         "Next: open the report; then protect photos with the model that comes with privface\n"
         "  privface protect PHOTOS OUTPUT\n"
         "or train on your own faces with\n"
-        "  privface train --config experiments/01_san_on_lfw/config.yaml --out runs/mine\n"
+        "  privface train --config experiments/06_erased_code/configs/strong.yaml --out runs/mine\n"
         "after pointing `data` and `matchers` at your files (docs/training.md)."
     )
 
