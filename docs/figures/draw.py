@@ -6,13 +6,12 @@ the source. Nothing here comes from a face.
 
 from __future__ import annotations
 
-import ast
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
+import grimp
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
@@ -65,9 +64,10 @@ def rooms() -> Figure:
         [name.strip().removeprefix("privface.") for name in row.split("|")] for row in contract["layers"]
     ]
     imports: Counter[tuple[str, str]] = Counter()
-    for file in sorted((root / "privface").rglob("*.py")):
-        room = file.relative_to(root / "privface").parts[0].removesuffix(".py")
-        imports.update({(room, other) for other in _imported(ast.parse(file.read_text("utf-8")))})
+    graph = grimp.build_graph("privface", cache_dir=None)
+    for module in graph.modules - {"privface"}:
+        others = graph.find_modules_directly_imported_by(module) - {"privface"}
+        imports.update({(module.split(".")[1], other.split(".")[1]) for other in others})
     tall = next(number for number, row in enumerate(layers) if "sessions" in row)
     layers = [*layers[:tall], [room for row in layers[tall:] for room in row]]  # what all of them may use
     place = {}
@@ -90,14 +90,6 @@ def rooms() -> Figure:
     axes.set(xlim=(-5.8, 5.8), ylim=(0.4 - len(layers), 0.5))
     axes.axis("off")
     return figure
-
-
-def _imported(tree: ast.Module) -> Iterator[str]:
-    """The rooms that a module imports, wherever it does."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("privface"):
-            parts = (node.module or "").split(".")
-            yield from [parts[1]] if len(parts) > 1 else (name.name for name in node.names)
 
 
 def scores() -> Figure:
