@@ -109,6 +109,16 @@ def as_aligned(pixels: NDArray[np.uint8], *, size: int = FRAME) -> NDArray[np.ui
     return _resize(pixels, size, size)
 
 
+def is_crop(pixels: NDArray[np.uint8], *, size: int = FRAME) -> bool:
+    """Whether a photo has exactly the size of an aligned face: 112 x 112, or ``size`` x ``size``.
+
+    Args:
+        pixels: uint8 RGB of shape ``(H, W, 3)``.
+        size: Side of the faces that are asked for, in pixels.
+    """
+    return pixels.shape[:2] in {(FRAME, FRAME), (size, size)}
+
+
 def paste_back(
     photo: NDArray[np.uint8],
     face: NDArray[np.uint8],

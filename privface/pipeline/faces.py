@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from privface.config import DataSettings
 from privface.data import LoadedFaces, load_faces, open_source
 from privface.errors import DataError, ImageError, OutputError
-from privface.faces import MTCNNDetector, align_face, as_aligned, choose_face
+from privface.faces import MTCNNDetector, align_face, as_aligned, choose_face, is_crop
 from privface.options import Alignment
 from privface.records import FaceRecord, FaceTable, Reject
 
@@ -85,7 +85,7 @@ def load_aligned(
         table: The set.
         mode: ``aligned`` resizes crops that are aligned already; ``landmarks`` uses the labels' points;
             ``detect`` finds the most central face of each photo; ``auto`` takes landmarks where a photo has
-            them and detects elsewhere. Or a function that says which of them it is for a decoded photo and its record.
+            them, takes photos of exactly 112 x 112 or ``size`` x ``size`` for aligned crops, and detects elsewhere. Or a function that says which of them it is for a decoded photo and its record.
         size: Side of the aligned faces, in pixels.
         progress: Told about every photo.
         stage: Name of the work in ``progress``.
@@ -107,6 +107,8 @@ def load_aligned(
             return as_aligned(pixels, size=size)
         if how != "detect" and record.landmarks is not None:
             return align_face(pixels, record.landmarks, size=size)
+        if how == "auto" and is_crop(pixels, size=size):
+            return as_aligned(pixels, size=size)
         if how == "landmarks":
             raise ImageError(f"{record.file}: no landmarks in the labels.", hint="Use faces: auto or detect.")
         with lock:  # one network, several decoding threads

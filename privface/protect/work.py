@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privface.errors import ImageError, ImageTooLargeError, ModelError, ProtectError
-from privface.faces.align import align_face, as_aligned, paste_back
+from privface.faces.align import align_face, as_aligned, is_crop, paste_back
 from privface.faces.detect import Detection, FaceDetector, choose_face
 from privface.images import (
     WRITTEN_SUFFIXES,
@@ -36,7 +36,7 @@ from privface.protect.output import Output
 from privface.protect.protector import ImageProtector, KeyedProtector, check_batch, face_fault
 from privface.protect.templates import MatcherTemplates, pack
 from privface.protect.video import MAX_VIDEO_BYTES, protect_video
-from privface.records import FRAME, Landmarks
+from privface.records import Landmarks
 
 PASTED = "hair, clothes and background outside the face stay as they are and give gender away"
 """What is to be known of a photo into which protected faces are pasted."""
@@ -220,7 +220,7 @@ class Worker:
             reason = f"{row.width} x {row.height} pixels, below the shortest side of {MIN_SIDE}"
             return Loaded(item, replace(row, reason=reason))
         size = self.protector.size
-        sized = self.options.faces == "auto" and pixels.shape[:2] in {(size, size), (FRAME, FRAME)}
+        sized = self.options.faces == "auto" and is_crop(pixels, size=size)
         if self.detector is not None and not sized:
             return Loaded(item, row, pixels)
         try:

@@ -52,10 +52,10 @@ def gallery(place, spec, tmp_path):
 
 
 @pytest.mark.parametrize("eraser", [None, "transport"])
-def test_everybody_finds_the_own_template(place, tmp_path, eraser):
+def test_everybody_finds_the_own_template_and_crops_need_no_detector(place, tmp_path, eraser):
     spec = f"mini:{place / 'matcher'}" + (f":{place / eraser}" if eraser else "")
     gallery = enrolled(place, spec, tmp_path / "out")
-    found = search(place / "faces", gallery, templates=spec, faces="aligned", top=3)
+    found = search(place / "faces", gallery, templates=spec, top=3)
     assert found.searched == 6
     assert not found.failed
     assert len(found.candidates) == 18
@@ -63,14 +63,14 @@ def test_everybody_finds_the_own_template(place, tmp_path, eraser):
     assert sum(c.probe == c.file for c in best) >= (5 if eraser is None else 6)
     for one, two in zip(found.candidates, found.candidates[1:], strict=False):
         assert one.probe != two.probe or one.similarity >= two.similarity
-    none = search(place / "faces", gallery, templates=spec, faces="aligned", threshold=1.1)
+    none = search(place / "faces", gallery, templates=spec, threshold=1.1)
     assert none.candidates == ()
 
 
 def test_the_command_line_and_a_single_photo(place, spec, gallery, tmp_path):
     photo = sorted((place / "faces").rglob("*.png"))[2]
     command = ["match", str(photo), "--gallery", str(gallery), "--templates", spec, "--top", "2"]
-    command += ["--faces", "aligned", "--out", str(tmp_path / "c.csv")]
+    command += ["--out", str(tmp_path / "c.csv")]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert "6 templates searched" in done.output
@@ -94,7 +94,7 @@ def test_other_models_and_bad_galleries_are_refused(place, spec, gallery, tmp_pa
     table = tmp_path / "short.parquet"
     pd.DataFrame({"file": ["a.png"], "embedding": [[1.0] * 5]}).to_parquet(table)
     with pytest.raises(DataError, match="have 5 values, the probe's 16"):
-        search(place / "faces", table, templates=spec, faces="aligned")
+        search(place / "faces", table, templates=spec)
     pd.DataFrame({"file": ["a.png"], "embedding": [[0.0] * 16]}).to_parquet(table)
     with pytest.raises(DataError, match="holds no template"):
         search(place / "faces", table, templates=spec)
