@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from privface.errors import MissingExtraError, ModelError
 
+_OPSET = 17  # the newest that onnx2torch 1.5 reads; torch.onnx.export writes 18 and later by default
 _EXTRA = "Install the extra: pip install 'privface[onnx]'."
 
 
@@ -35,15 +36,35 @@ def to_torch(model: Path | bytes) -> nn.Module:
             import onnx  # noqa: PLC0415 - comes with onnx2torch
 
             graph = onnx.load_model_from_string(model) if isinstance(model, bytes) else onnx.load(str(model))
-            network: nn.Module = onnx2torch.convert(graph)
+            network: nn.Module = onnx2torch.convert(_plainer(graph))
             if isinstance(network, fx.GraphModule):
                 _settle(network)
     except Exception as error:  # converters raise whatever their operator raised
         raise ModelError(
             f"{'The model' if isinstance(model, bytes) else model.name} cannot be converted for training ({error}).",
-            hint="It can still be used to score; train against another matcher.",
+            hint="It can still be used to score. To train against it, export it anew with torch.onnx.export(..., dynamo=False,"
+            f" opset_version={_OPSET}), or give its network as module:pkg.fn.",
         ) from error
     return network.eval().requires_grad_(False)
+
+
+def _plainer(graph: Any) -> Any:
+    """The same graph as onnx2torch reads it: of an older opset, without inputs and attributes that say nothing."""
+    import onnx  # noqa: PLC0415 - comes with onnx2torch
+
+    for node in graph.graph.node:
+        while (
+            node.input and not node.input[-1]
+        ):  # an optional input that is not given, as behind the minimum of a Clip
+            node.input.pop()
+        if (
+            node.op_type == "Reshape"
+        ):  # ours have no empty side, so a zero in a shape stands for what was there
+            kept = [each for each in node.attribute if each.name != "allowzero"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+    known = next((each.version for each in graph.opset_import if each.domain in {"", "ai.onnx"}), _OPSET)
+    return onnx.version_converter.convert_version(graph, _OPSET) if known > _OPSET else graph
 
 
 def is_faster_in_torch(model: Path) -> bool:

@@ -15,13 +15,15 @@ import yaml
 from privface.attributes import Attribute, labelled
 from privface.config import OWN_METHOD, TrainSettings, check_settings, load_settings
 from privface.data import LoadedFaces, require_both_genders, require_disjoint, split_people
+from privface.device import Device
 from privface.errors import CheckpointError, ConfigError, LabelError, PrivfaceError
-from privface.images import to_unit, write_atomic
+from privface.images import write_atomic
 from privface.models import load_matcher
 from privface.pipeline.faces import Progress, load_aligned, open_data, require_folder
 from privface.pipeline.methods import Job, Outcome, find_method
 from privface.pipeline.methods.base import rank
 from privface.pipeline.provenance import PROVENANCE_FILE, person_digest, read_provenance
+from privface.records import FRAME
 from privface.training import FitSummary
 
 CONFIG_FILE = "config.yaml"
@@ -63,13 +65,14 @@ def train(
     table = labelled(open_data(settings.data), asked)
     if table.gendered or not len(table):
         require_both_genders(table)
+    matchers = [load_matcher(spec, seen=True) for spec in settings.matchers]
+    for matcher in matchers:  # what cannot be opened or differentiated should show before photos are aligned
+        matcher.embed(np.full((1, 3, FRAME, FRAME), 0.5, np.float32))
+        matcher.frozen(Device())
     faces = load_aligned(
         table, mode=settings.data.faces, size=settings.size, progress=progress, stage="align photos"
     )
     learn, held = _split(faces, settings.validation_share)
-    matchers = [load_matcher(spec, seen=True) for spec in settings.matchers]
-    for matcher in matchers:  # a file that cannot be opened should show before classifiers are trained
-        matcher.embed(to_unit(learn.pixels[:1]))
     if (
         not resume and rank() == 0
     ):  # only now: a wrong path must not leave a folder that the next try trips over

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import onnx
 import onnx.parser
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from privface.device import Device
 from privface.errors import InputRangeError, MissingExtraError, ModelError, PrivfaceError
@@ -153,6 +156,35 @@ def test_onnx_that_is_text_is_not_converted(tmp_path, make_images):
     (tmp_path / "m.onnx").write_text("not a model")
     with pytest.raises(ModelError, match="cannot be converted for training"):
         load_matcher(f"onnx:{tmp_path / 'm.onnx'}")(torch.from_numpy(make_images(1)))
+
+
+class Usual(nn.Module):
+    """What matchers are made of and converters trip over: a clipped activation, a flattened map, unit length at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Sequential(nn.Conv2d(3, 4, 3, 4, 1), nn.BatchNorm2d(4), nn.PReLU(4), nn.ReLU6())
+        self.head = nn.Linear(4 * (SIDE // 4) ** 2, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(self.head(self.map(x).flatten(1)))
+
+
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_what_either_exporter_of_torch_writes_can_be_trained_against(tmp_path, make_images, dynamo):
+    network, example, file = Usual().eval(), torch.rand(2, 3, SIDE, SIDE), tmp_path / "m.onnx"
+    how = {"dynamic_shapes": ({0: torch.export.Dim("n", min=1)},)} if dynamo else {"opset_version": 17}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the older exporter says that it is the older one
+        torch.onnx.export(network, (example,), str(file), dynamo=dynamo, verbose=False, **how)
+    assert (onnx.load(file).opset_import[0].version > 17) == dynamo
+    file.with_suffix(".yaml").write_text(f"{{size: [{SIDE}, {SIDE}], value_range: [0, 1]}}\n")
+    matcher, images = load_matcher(f"onnx:{file}"), make_images(2)
+    moved = torch.from_numpy(images).requires_grad_()
+    out = matcher(moved)
+    np.testing.assert_allclose(out.detach().numpy(), matcher.embed(images), atol=1e-5)
+    (gradient,) = torch.autograd.grad(out[:, 0].sum(), moved)
+    assert gradient.abs().max() > 0
 
 
 @pytest.mark.parametrize("package", ["onnxruntime", "onnx2torch"])
