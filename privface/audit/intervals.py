@@ -14,7 +14,6 @@ others are percentile intervals.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,10 +23,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
+from threadpoolctl import threadpool_limits
 
 from privface.audit.curves import check_scores, crossing
 from privface.errors import ConfigError, ScoreError
 from privface.records import Measured, Scores
+from privface.threads import core_count
 
 Statistic: TypeAlias = Callable[[Scores, NDArray[np.int64], NDArray[np.float64]], NDArray[np.float64]]
 """From scores ``(N,)``, labels ``(N,)`` and weights ``(B, N)`` to one value per weighting, ``(B,)``."""
@@ -343,12 +344,14 @@ def draw_pairs(
             twice that of weighting pairs of people independently, the excess of the rule (Owen, 2007).
     """
     ranked = _RankedPairs.build(pairs, tail)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    once = np.ones((ranked.genuine.size, _BATCH), np.float32)
+    # products in several threads of BLAS, in each of these threads, would wait for one another
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(core_count()) as pool:
         blocks = _blocks(pairs.n_people, params)
-        columns = _columns(pool.map(lambda block: ranked.statistics_of_people(block, fmrs), blocks))
-        once = np.ones((ranked.genuine.size, _BATCH), np.float32)
-        noise = ranked.pair_blocks(params.seed) if corrected else ()
-        alone = _columns(pool.map(lambda weights: ranked.statistics(once, weights, fmrs), noise))
+        drawn = pool.map(lambda block: ranked.statistics_of_people(block, fmrs), blocks)
+        noise = ranked.pair_blocks(params.seed) if corrected else ()  # drawn here, while those are at work
+        apart = pool.map(lambda weights: ranked.statistics(once, weights, fmrs), noise)
+        columns, alone = _columns(drawn), _columns(apart)
     if corrected:
         columns = [_without_excess(column, noise) for column, noise in zip(columns, alone, strict=True)]
     return PairDraws(columns[0], columns[1], columns[2], dict(zip(fmrs, columns[3:], strict=True)))
