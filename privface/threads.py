@@ -117,12 +117,15 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute with one thread: small networks gain little from more, lose much on a busy machine, and differ in the last bits."""
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch compute with so many threads: the last bits of a result depend on their number, on that of cores they do not.
+
+    Small networks gain little from more than one, and lose much on a busy machine.
+    """
     before = thread_count()
     torch = _loaded_torch()
     if torch is not None:
-        torch.set_num_threads(1)
+        torch.set_num_threads(count)
     try:
         yield
     finally:

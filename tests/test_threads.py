@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from privface.errors import AuditError
-from privface.threads import map_parts, map_tasks, one_thread, set_thread_count, thread_count
+from privface.threads import map_parts, map_tasks, set_thread_count, thread_count, torch_threads
 
 
 @pytest.fixture
@@ -140,7 +140,8 @@ def test_processes_die_with_a_killed_caller() -> None:
     assert [pid for pid in found if Path(f"/proc/{pid}").exists()] == []
 
 
-def test_one_thread_is_for_a_while(two_threads: None) -> None:
-    with one_thread():
-        assert thread_count() == 1
+def test_a_number_of_threads_is_for_a_while(two_threads: None) -> None:
+    for count in (1, 3):
+        with torch_threads(count):
+            assert thread_count() == count
     assert thread_count() == 2

@@ -33,7 +33,7 @@ from privface.audit.readings import (
 from privface.audit.recovery import FittedRecoverer, Recoverer
 from privface.audit.subjects import People, Subjects, View
 from privface.records import Scores
-from privface.threads import core_count, map_tasks, one_thread
+from privface.threads import core_count, map_tasks, torch_threads
 
 if TYPE_CHECKING:
     from privface.audit.auditor import Auditor
@@ -97,7 +97,7 @@ class _Task:
 
     def fit(self) -> Any:
         """The attacker after training. A network on the CPU has one thread, wherever it learns: the same bytes everywhere."""
-        with one_thread() if _is_network(self.probe) else nullcontext():
+        with torch_threads(1) if _is_network(self.probe) else nullcontext():
             return self.probe.fit(*self.known, seed=self.seed)
 
     def answer(self) -> dict[str, NDArray[Any]]:

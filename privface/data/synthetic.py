@@ -220,12 +220,11 @@ def generate_faces(
     first_person: int = 0,
     gender_cue: float = 1.0,
     nuisance: float = 1.0,
-    workers: int = 2,
 ) -> GeneratedFaces:
     """Draw photos of people who do not exist, person by person.
 
     A person is seeded by ``(seed, person number)`` and so looks the same, to the byte, whatever ``people``,
-    ``photos_per_person``, ``first_person`` and ``workers`` are. People ``2k`` and ``2k + 1`` are one woman
+    ``photos_per_person`` and ``first_person`` are. People ``2k`` and ``2k + 1`` are one woman
     and one man, in random order.
 
     Args:
@@ -237,7 +236,6 @@ def generate_faces(
             the pixels while everything else stays drawn from the same distribution.
         nuisance: How far photos of a person differ in pose, light, expression, background, blur and noise, 0 to 1. 1 is the default;
             at 0 they differ by the pattern of the noise alone.
-        workers: Threads; they change the speed and nothing else.
 
     Returns:
         ``people * photos_per_person`` photos, ordered by person, then photo.
@@ -246,7 +244,7 @@ def generate_faces(
         DataError: If an argument is out of range.
     """
     _check(people=(people, 1), photos_per_person=(photos_per_person, 1), seed=(seed, 0))
-    _check(first_person=(first_person, 0), workers=(workers, 1))
+    _check(first_person=(first_person, 0))
     if not (math.isfinite(gender_cue) and gender_cue >= 0):
         raise DataError(
             f"gender_cue is {gender_cue}, below the limit of 0.", hint="Use 0 for no cue, 1 for the default."
@@ -257,13 +255,9 @@ def generate_faces(
     genders = np.array([_gender_of(int(person), seed=seed) for person in numbers], np.int64)
     pixels = np.empty((people, photos_per_person, FRAME, FRAME, 3), np.uint8)
 
-    def draw(row: int) -> None:
+    for row, number in enumerate(numbers):
         sign = gender_cue * (1.0 if genders[row] else -1.0)
-        _draw_person(pixels[row], seed=seed, number=int(numbers[row]), cue=sign, nuisance=nuisance)
-
-    with ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(draw, range(people)):
-            pass
+        _draw_person(pixels[row], seed=seed, number=int(number), cue=sign, nuisance=nuisance)
     return GeneratedFaces(
         pixels.reshape(-1, FRAME, FRAME, 3),
         np.repeat(numbers.astype(np.int64), photos_per_person),
@@ -278,8 +272,13 @@ def write_faces(faces: GeneratedFaces, folder: Path) -> FaceTable:
         OutputError: If the folder cannot be written.
     """
     table = faces.table(folder)
-    for record, pixels in zip(table, faces.pixels, strict=True):
-        write_atomic(record.path, encode_image(pixels, ".png"))
+    with ThreadPoolExecutor(4) as pool:  # each waits for the disk in turn
+        for _ in pool.map(
+            lambda record, pixels: write_atomic(record.path, encode_image(pixels, ".png")),
+            table,
+            faces.pixels,
+        ):
+            pass
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("file", "identity", "gender"))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import operator
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from privface.pipeline.methods.base import classifier_spec
 from privface.protect import ProtectOptions, protect_folder, read_manifest
 from privface.records import FaceTable, InputSpec
 from privface.report import contact_sheet
-from privface.threads import core_count, map_tasks, one_thread
+from privface.threads import core_count, map_tasks, torch_threads
 from privface.training import ArraySource, train_gender_classifier, train_matcher
 
 MARKER = ".privface-demo"
@@ -44,6 +44,9 @@ _MATCHERS = (("matcher", 40, 20), ("matcher-second", 36, 20), ("matcher-unseen",
 """Name, input size and width."""
 _GENDER_CUE = 1.5  # clear enough for classifiers that train for seconds
 _NUISANCE = 0.35  # photos alike enough for matchers that train for seconds
+_DRAWN_AT_ONCE = 500  # people
+
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,10 @@ def run_demo(
         raise OutputError(
             f"{out} is not empty and no earlier demo.", hint="Choose another --out, or empty the folder."
         )
-    groups = _people(seed, size)
+    groups = _people(seed, size, progress)
     require_folder(out)
     _start_afresh(out)
-    with one_thread():
+    with torch_threads(1):
         return _run(out, groups, seed, size, progress)
 
 
@@ -99,7 +102,8 @@ def _run(
 ) -> AuditResult:
     _train_models(out, groups[0], seed, size, progress)
     write_faces(groups[1], out / "training-faces")
-    train(_settings(out, seed, size), out / "run", progress=progress)
+    with torch_threads(2):  # of a fixed number, for the same figures on any number of cores
+        train(_settings(out, seed, size), out / "run", progress=progress)
     table = write_faces(groups[2], out / "faces")
     protect_folder(
         out / "faces",
@@ -133,23 +137,53 @@ def _run(
     return result
 
 
-def _people(seed: int, size: DemoSize) -> tuple[GeneratedFaces, GeneratedFaces, GeneratedFaces]:
-    def group(first: int, people: int, photos: int) -> GeneratedFaces:
-        return generate_faces(
-            people=people,
-            photos_per_person=photos,
-            seed=seed,
-            first_person=first,
-            gender_cue=_GENDER_CUE,
-            nuisance=_NUISANCE,
-        )
-
-    learnt = size.model_people + size.train_people
-    return (
-        group(0, size.model_people, size.model_photos),
-        group(size.model_people, size.train_people, size.train_photos),
-        group(learnt, size.audit_people, size.audit_photos),
+def _people(
+    seed: int, size: DemoSize, progress: Progress | None
+) -> tuple[GeneratedFaces, GeneratedFaces, GeneratedFaces]:
+    """The three groups, drawn in as many processes as there are cores."""
+    groups = (
+        (size.model_people, size.model_photos),
+        (size.train_people, size.train_photos),
+        (size.audit_people, size.audit_photos),
     )
+    tasks, first = [], 0
+    for people, photos in groups:
+        for start in range(0, people, _DRAWN_AT_ONCE):
+            count = min(_DRAWN_AT_ONCE, people - start)
+            draw = partial(generate_faces, gender_cue=_GENDER_CUE, nuisance=_NUISANCE, seed=seed)
+            tasks.append(partial(draw, people=count, photos_per_person=photos, first_person=first + start))
+        first += people
+    parts = iter(_side_by_side(tasks, "draw people", progress))
+    models, training, audited = (
+        [next(parts) for _ in range(0, people, _DRAWN_AT_ONCE)] for people, _ in groups
+    )
+    return _joined(models), _joined(training), _joined(audited)
+
+
+def _joined(parts: Sequence[GeneratedFaces]) -> GeneratedFaces:
+    return GeneratedFaces(
+        *(
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("pixels", "identities", "genders")
+        )
+    )
+
+
+def _side_by_side(
+    tasks: Sequence[Callable[[], ResultT]], stage: str, progress: Progress | None
+) -> list[ResultT]:
+    """What each task gives, in order; a process for each core."""
+    found: dict[int, ResultT] = {}
+
+    def tell() -> None:
+        if progress is not None:
+            progress(stage, len(found), len(tasks))
+
+    tell()
+    for number, result in map_tasks(operator.call, tasks, processes=min(len(tasks), core_count())):
+        found[number] = result
+        tell()
+    return [found[number] for number in range(len(tasks))]
 
 
 def _start_afresh(out: Path) -> None:
@@ -188,15 +222,7 @@ def _train_models(
         )
     )  # fmt: skip
 
-    def tell(done: int) -> None:
-        if progress is not None:
-            progress("train matchers and a gender classifier", done, len(tasks))
-
-    tell(0)
-    for done, _ in enumerate(
-        map_tasks(operator.call, tasks, processes=min(len(tasks), core_count())), start=1
-    ):
-        tell(done)
+    _side_by_side(tasks, "train matchers and a gender classifier", progress)
 
 
 def _train_one(
