@@ -28,7 +28,7 @@ EXIT_SOME_FAILED, EXIT_USAGE, EXIT_GATE, EXIT_BUG, EXIT_STOPPED = 1, 2, 3, 70, 1
 SCHEMA = "privface.command/1"
 """Of every document that ``--json`` prints."""
 
-_PIPE_WIDTH = 140
+_PIPE_WIDTH = 10_000  # a pipe has no width: a row is a line, which can be searched
 _LONG_WORD = 16  # longer ones, such as paths, may break
 _WHOLE = re.compile(r"[+\-]?[\d,.]+ ?%?( \[.*\])?|n/m|[0-9a-f]{64}|yes|no|seen|unseen|\?|")
 """Cells that are never broken."""

@@ -364,21 +364,26 @@ def growth_figure(rows: Sequence[Mapping[str, Any]], *, title: str, single: bool
                 one = Reading.of(row.get("single"))
                 if single and one.known:
                     _ring(axes, place, one.value, markeredgecolor=colour, markeredgewidth=1.0, markersize=8)
-            one = Reading.of(mine[-1].get("single"))
-            lowest = min(read[-1].value, one.value) if single and one.known else read[-1].value
-            ends.append((read[-1].value, name, colour, x[-1], lowest))
+            ends.append((read[-1].value, name, colour))
             if single and number == 0:
                 _name_pair(axes, x[0], read[0].value, Reading.of(mine[0].get("single")), colour)
         axes.set(xscale="log", ylim=(0.47, 1.09))
         if len(ticks) == 1:  # the axis would else run from the first attacker's dot to the last one's
             axes.set_xlim(min(ticks) / 2, max(ticks) * 2)
+        # the names in the order of the curves' ends, above all curves or, where there is more room, below them; between grid lines
+        top = 1.05 if 1.1 - axes.dataLim.y1 >= axes.dataLim.y0 - 0.5 else 0.45 + 0.1 * len(ends)
         axes.axhline(0.5, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
-        floor = 2.0
-        for place, (value, name, colour, at, low) in enumerate(sorted(ends, reverse=True)):
-            # the highest curve is named above its end, each further one below its own and the one before
-            floor = floor if place == 0 else min(low - 0.05, floor - 0.055)
-            height = value + 0.045 if place == 0 else floor
-            axes.text(at, height, name, color=colour, fontsize=10, ha="right", va="center")
+        for place, (_, name, colour) in enumerate(sorted(ends, reverse=True)):
+            axes.text(
+                0.99,
+                top - 0.1 * place,
+                name,
+                color=colour,
+                fontsize=10,
+                ha="right",
+                va="center",
+                transform=axes.get_yaxis_transform(),
+            )
         axes.set_xticks(sorted(ticks), [f"{tick:g}" for tick in sorted(ticks)])
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.tick_params(axis="x", which="minor", length=0)

@@ -49,7 +49,7 @@ def started(*words: object, cwd: Path | None = None, **variables: str) -> subpro
     return subprocess.run(
         list(map(str, words)),
         cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **variables},
         capture_output=True,
         text=True,
         check=False,
