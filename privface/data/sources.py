@@ -32,7 +32,7 @@ _UTK_RACES: Final = ("white", "black", "asian", "indian", "other")
 _UTK_GENDERS: Final[tuple[Gender, Gender]] = ("male", "female")
 _UTK_NAME: Final = re.compile(r"(?P<age>[^_]*)_(?P<gender>[^_]*)_(?P<race>[^_]*)_(?P<date>\d+)")
 _UTK_OLDEST: Final = 116
-_LFW_NAME: Final = re.compile(r"(?P<person>.+)_\d{4}\.[A-Za-z]+")
+_LFW_NAME: Final = re.compile(r"(?P<person>\D+)_\d{4}\.[A-Za-z]+")  # nobody in LFW has a digit in the name
 _CELEBA_SPLITS: Final = {"0": "train", "1": "val", "2": "test"}
 
 

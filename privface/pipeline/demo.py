@@ -44,7 +44,6 @@ _MATCHERS = (("matcher", 40, 20), ("matcher-second", 36, 20), ("matcher-unseen",
 """Name, input size and width."""
 _GENDER_CUE = 1.5  # clear enough for classifiers that train for seconds
 _NUISANCE = 0.35  # photos alike enough for matchers that train for seconds
-_DRAWN_AT_ONCE = 500  # people
 
 ResultT = TypeVar("ResultT")
 
@@ -113,7 +112,7 @@ def _run(
         progress=None if progress is None else partial(progress, "protect"),
     )
     result = audit(
-        Path(f"folder:{out / 'faces'}"),  # the names would pass for LFW's
+        out / "faces",
         out / "protected",
         matchers=[f"mini:{out / name}" for name, _, _ in _MATCHERS],
         probes=[f"mini:{out / 'classifier'}"],
@@ -140,33 +139,28 @@ def _run(
 def _people(
     seed: int, size: DemoSize, progress: Progress | None
 ) -> tuple[GeneratedFaces, GeneratedFaces, GeneratedFaces]:
-    """The three groups, drawn in as many processes as there are cores."""
-    groups = (
-        (size.model_people, size.model_photos),
-        (size.train_people, size.train_photos),
-        (size.audit_people, size.audit_photos),
+    """The three groups, drawn in processes; the largest in two halves."""
+    models, half = size.model_people, size.train_people // 2
+    learnt = models + size.train_people
+    asked = (  # first person, people, photos of each
+        (models, half, size.train_photos),
+        (models + half, size.train_people - half, size.train_photos),
+        (0, models, size.model_photos),
+        (learnt, size.audit_people, size.audit_photos),
     )
-    tasks, first = [], 0
-    for people, photos in groups:
-        for start in range(0, people, _DRAWN_AT_ONCE):
-            count = min(_DRAWN_AT_ONCE, people - start)
-            draw = partial(generate_faces, gender_cue=_GENDER_CUE, nuisance=_NUISANCE, seed=seed)
-            tasks.append(partial(draw, people=count, photos_per_person=photos, first_person=first + start))
-        first += people
-    parts = iter(_side_by_side(tasks, "draw people", progress))
-    models, training, audited = (
-        [next(parts) for _ in range(0, people, _DRAWN_AT_ONCE)] for people, _ in groups
-    )
-    return _joined(models), _joined(training), _joined(audited)
-
-
-def _joined(parts: Sequence[GeneratedFaces]) -> GeneratedFaces:
-    return GeneratedFaces(
-        *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("pixels", "identities", "genders")
+    tasks = [
+        partial(
+            generate_faces, first_person=first, people=people, photos_per_person=photos,
+            seed=seed, gender_cue=_GENDER_CUE, nuisance=_NUISANCE,
         )
+        for first, people, photos in asked
+    ]  # fmt: skip
+    *halves, taught, audited = _side_by_side(tasks, "draw people", progress)
+    pixels, identities, genders = (
+        np.concatenate([getattr(part, name) for part in halves])
+        for name in ("pixels", "identities", "genders")
     )
+    return taught, GeneratedFaces(pixels, identities, genders), audited
 
 
 def _side_by_side(
@@ -240,7 +234,7 @@ def _train_one(
 
 def _settings(out: Path, seed: int, size: DemoSize) -> TrainSettings:
     content: dict[str, Any] = {
-        "data": {"source": f"folder:{out / 'training-faces'}", "faces": "aligned"},
+        "data": {"source": str(out / "training-faces"), "faces": "aligned"},
         "size": size.side,
         "matchers": [f"mini:{out / name}" for name, _, _ in _MATCHERS[:-1]],
         "method": "erased-code",
