@@ -53,18 +53,18 @@ def _plainer(graph: Any) -> Any:
     import onnx  # noqa: PLC0415 - comes with onnx2torch
 
     for node in graph.graph.node:
-        while (
-            node.input and not node.input[-1]
-        ):  # an optional input that is not given, as behind the minimum of a Clip
+        # an optional input that is not given, as behind the minimum of a Clip
+        while node.input and not node.input[-1]:
             node.input.pop()
-        if (
-            node.op_type == "Reshape"
-        ):  # ours have no empty side, so a zero in a shape stands for what was there
-            kept = [each for each in node.attribute if each.name != "allowzero"]
-            del node.attribute[:]
-            node.attribute.extend(kept)
+        # no side of ours is empty, so a zero in a shape stands for what was there
+        for number, each in reversed(list(enumerate(node.attribute))):
+            if node.op_type == "Reshape" and each.name == "allowzero":
+                del node.attribute[number]
     known = next((each.version for each in graph.opset_import if each.domain in {"", "ai.onnx"}), _OPSET)
-    return onnx.version_converter.convert_version(graph, _OPSET) if known > _OPSET else graph
+    try:
+        return onnx.version_converter.convert_version(graph, _OPSET) if known > _OPSET else graph
+    except RuntimeError:  # there is no way down for an operator; perhaps onnx2torch knows it as it is
+        return graph
 
 
 def is_faster_in_torch(model: Path) -> bool:

@@ -85,7 +85,8 @@ def load_aligned(
         table: The set.
         mode: ``aligned`` resizes crops that are aligned already; ``landmarks`` uses the labels' points;
             ``detect`` finds the most central face of each photo; ``auto`` takes landmarks where a photo has
-            them, takes photos of exactly 112 x 112 or ``size`` x ``size`` for aligned crops, and detects elsewhere. Or a function that says which of them it is for a decoded photo and its record.
+            them, takes photos of exactly 112 x 112 or ``size`` x ``size`` for aligned crops, and detects elsewhere.
+            Or a function that says which of them it is for a decoded photo and its record.
         size: Side of the aligned faces, in pixels.
         progress: Told about every photo.
         stage: Name of the work in ``progress``.
