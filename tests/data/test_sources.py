@@ -299,7 +299,14 @@ def test_celeba_says_what_to_put_where(tmp_path: Path) -> None:
 
 
 def test_open_source_by_prefix_and_by_content(tmp_path: Path) -> None:
-    put(tmp_path, "lfw/Ann/Ann_0001.jpg", "utk/1_0_0_2016.jpg", "people/Ann/1.png", "flat/1.png", "drawn/p01/p01_0001.png")
+    put(
+        tmp_path,
+        "lfw/Ann/Ann_0001.jpg",
+        "utk/1_0_0_2016.jpg",
+        "people/Ann/1.png",
+        "flat/1.png",
+        "drawn/p01/p01_0001.png",
+    )
     celeba(tmp_path / "celeba", "1\nMale\n000001.jpg 1\n")
     labels = csv_at(tmp_path / "t.csv", "file,gender\npeople/Ann/1.png,f\n")
     for prefix, folder, name in [
