@@ -83,7 +83,7 @@ def trade_off(
         if not _same_originals(first, document):
             raise AuditError(
                 f"{name!r} is an audit of other photos than {first_name!r}: they cannot be compared.",
-                hint="Audit both methods on the same originals with the same labels, at the same --size.",
+                hint="Audit both methods on the same originals with the same labels, aligned alike and of one size.",
             )
         matcher, before, after = _kept_matches(document, matchers)
         point = {
