@@ -68,6 +68,18 @@ def run(world: Any, labels: dict[str, Path], tmp_path_factory: pytest.TempPathFa
     return place / "run"
 
 
+def test_start_guesses_the_code_of_every_choice(world, labels, run, tmp_path):
+    content = settings(world, labels) | {"start": str(run)}
+    del content["method_options"]["channels"]
+    content["loop"] = {**content["loop"], "epochs": 1, "learning_rate": 1e-12, "ema": 0.0}
+    train(parse_settings(content, where="test"), tmp_path / "r")
+    before, after = (
+        Protector.load(folder).network.decoder.first.weight.norm() for folder in (run, tmp_path / "r")
+    )
+    # each choice leaves other values of the code; from one alone, those that it takes away got weights of a million
+    assert after < 3 * before
+
+
 def test_faces_are_protected_and_audited(world, labels, run, tmp_path, monkeypatch):
     monkeypatch.setattr(battery, "image_probes", lambda *_, **__: [PixelProbe()])  # the quickest
     out = tmp_path / "protected"

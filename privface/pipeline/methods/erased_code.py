@@ -45,6 +45,8 @@ from privface.training.erased_code import ErasedCodeStep
 _BATCH = 64
 _GUESS = 4_000
 """Faces that the code of the model ``start`` is guessed from, at most."""
+_ROUNDING = 1e-4
+"""Singular values below this share of the largest are rounding."""
 _PER_PERSON = 5
 """Photos of one person that the eraser is fitted on, at most."""
 
@@ -108,7 +110,7 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
             job.progress("fit erasers", len(codes), len(choices))
     told = [eraser.tell(torch.from_numpy(code)).numpy() for eraser, code in zip(erasers, codes, strict=True)]
     if start is not None:
-        _begin(job, network, start, faces, told[-1])
+        _begin(job, network, start, faces, told)
 
     aims, centres = [], []
     for matcher in job.matchers:
@@ -182,9 +184,13 @@ def _start(job: Job, options: ErasedCodeOptions) -> tuple[ErasedCode | None, dic
 
 
 def _begin(
-    job: Job, network: ErasedCode, before: ErasedCode, faces: LoadedFaces, told: NDArray[np.float32]
+    job: Job,
+    network: ErasedCode,
+    before: ErasedCode,
+    faces: LoadedFaces,
+    told: Sequence[NDArray[np.float32]],
 ) -> None:
-    """Let the decoder begin as that of another model, whose code is guessed from ``told`` by least squares."""
+    """Let the decoder begin as that of another model, whose code is guessed from ``told``, of every choice, by least squares."""
     few = np.sort(np.random.default_rng(job.settings.seed).permutation(len(faces))[:_GUESS])
     known = faces.take(few)
     parts = [
@@ -194,9 +200,10 @@ def _begin(
     with torch.inference_mode():
         wanted = before.eraser(before.project(torch.from_numpy(np.concatenate(parts, axis=1))))
     wanted = F.pad(wanted, (0, before.told - wanted.shape[1])).numpy()
-    given = np.pad(told[few], ((0, 0), (0, network.told - told.shape[1])))
+    given = np.concatenate([np.pad(t[few], ((0, 0), (0, network.told - t.shape[1]))) for t in told])
     given = np.hstack([given, np.ones((len(given), 1), np.float32)])
-    axes = np.linalg.lstsq(given, wanted, rcond=None)[0]
+    # what no choice leaves in the code is rounding, and would get weights of millions
+    axes = np.linalg.lstsq(given, np.tile(wanted, (len(told), 1)), rcond=_ROUNDING)[0]
     axes /= np.linalg.norm(given @ axes, axis=1).mean()  # codes are of unit length
     network.decoder.begin_as(before.decoder, *map(torch.from_numpy, (axes[:-1], axes[-1])))
 
