@@ -45,7 +45,7 @@ from privface.training.erased_code import ErasedCodeStep
 _BATCH = 64
 _GUESS = 4_000
 """Faces that the code of the model ``start`` is guessed from, at most."""
-_ROUNDING = 1e-4
+_ROUNDING = 1e-5
 """Singular values below this share of the largest are rounding."""
 _PER_PERSON = 5
 """Photos of one person that the eraser is fitted on, at most."""
@@ -110,7 +110,8 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
             job.progress("fit erasers", len(codes), len(choices))
     told = [eraser.tell(torch.from_numpy(code)).numpy() for eraser, code in zip(erasers, codes, strict=True)]
     if start is not None:
-        _begin(job, network, start, faces, told)
+        largest = [code for code, (size, _) in zip(told, choices, strict=True) if size == network.sizes[-1]]
+        _begin(job, network, start, faces, largest)
 
     aims, centres = [], []
     for matcher in job.matchers:
@@ -190,7 +191,7 @@ def _begin(
     faces: LoadedFaces,
     told: Sequence[NDArray[np.float32]],
 ) -> None:
-    """Let the decoder begin as that of another model, whose code is guessed from ``told``, of every choice, by least squares."""
+    """Let the decoder begin as that of another model, whose code is guessed from ``told``, of every choice of what to hide, by least squares."""
     few = np.sort(np.random.default_rng(job.settings.seed).permutation(len(faces))[:_GUESS])
     known = faces.take(few)
     parts = [
