@@ -118,7 +118,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Let torch compute with so many threads: the last bits of a result depend on their number, on that of cores they do not.
+    """Let torch compute with so many threads, however many cores there are: the last bits of a result depend on it.
 
     Small networks gain little from more than one, and lose much on a busy machine.
     """

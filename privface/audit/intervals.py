@@ -1,4 +1,4 @@
-"""Intervals by resampling people (NumPy and SciPy only).
+"""Intervals by resampling people (no torch, no scikit-learn).
 
 Photos of one person are alike and pairs share people, so neither photos nor pairs may be resampled as if
 they were independent: that makes intervals several times too narrow. Here a resample draws as many people
