@@ -45,7 +45,9 @@ class KernelSVM:
 
         self._scaler = StandardScaler().fit(x)
         rows = self._scaler.transform(x)
-        machine: Any = SVC(C=self._c, kernel="precomputed", class_weight="balanced", cache_size=500)
+        machine: Any = SVC(
+            C=self._c, kernel="precomputed", class_weight="balanced", cache_size=500, random_state=0
+        )
         machine.fit(_gaussian(rows, rows, self._gamma), y)
         self._support = rows[machine.support_]
         self._weights, self._bias = machine.dual_coef_[0], float(machine.intercept_[0])
