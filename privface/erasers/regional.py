@@ -14,6 +14,9 @@ from sklearn.utils.validation import validate_data
 from privface.erasers.base import Eraser, Promise, require_range, require_several, unit_rows
 from privface.erasers.transport import GaussianMap
 
+_LEAST = 20
+"""Rows of each label that a stratum needs to be balanced by itself."""
+
 
 @dataclass(kw_only=True, eq=False, repr=False)  # scikit-learn has its own
 class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignore[misc]  # scikit-learn has no types
@@ -72,10 +75,15 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
     ridge: float = 1e-3
     random_state: int = 0
 
-    def fit(self, X: ArrayLike, y: ArrayLike, *, sets: ArrayLike | None = None) -> Self:
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, *, sets: ArrayLike | None = None, strata: ArrayLike | None = None
+    ) -> Self:
         """Fit on embeddings ``(N, D)`` with labels ``(N,)`` of two classes or more.
 
         ``sets`` says which data set each row is of, ``(N,)``: sets weigh the same, and all labels in each, or the eraser would learn to tell sets apart.
+        ``strata`` says of which class each row is of what shall be kept, ``(N,)``: all labels weigh the same in each stratum of
+        a set, or the eraser would take along what the label merely occurs with. Strata with fewer than 20 rows of a label are
+        put together.
 
         Raises:
             ValueError: As for :meth:`Eraser.fit`, or if a set lacks a label.
@@ -89,8 +97,12 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         require_range("regions", self.regions, 1, 1024)
         require_range("prior", self.prior, 0.0, 1.0)
         require_range("bits", self.bits, 0, 65_536)
+        one = np.zeros(len(codes), np.int64)
         weights = _weights(
-            codes, np.zeros(len(codes), np.int64) if sets is None else np.asarray(sets), self.classes_
+            codes,
+            one if sets is None else np.asarray(sets),
+            one if strata is None else np.asarray(strata),
+            self.classes_,
         )
         units = unit_rows(rows)
         if self.size:
@@ -167,17 +179,37 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         return int(self.axes_.shape[1])
 
 
-def _weights(codes: NDArray[np.int64], sets: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.float64]:
-    """Weights with which each label of each set sums to the same; no row is thrown away."""
+def _weights(
+    codes: NDArray[np.int64], sets: NDArray[Any], strata: NDArray[Any], classes: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Weights with which each label of each set, and within each of its strata, sums to the same; no row is thrown away."""
     weights = np.zeros(len(codes))
     for name in np.unique(sets):
-        counts = np.bincount(codes[sets == name], minlength=len(classes))
+        rows = np.flatnonzero(sets == name)
+        counts = np.bincount(codes[rows], minlength=len(classes))
         if counts.min() == 0:
             raise ValueError(
                 f"The set {name!r} has no row of the label {classes[counts.argmin()]!r}; each set needs all labels."
             )
-        weights[sets == name] = 1 / counts[codes[sets == name]]
+        for part in _parts(codes[rows], strata[rows], labels=len(classes)):
+            counts = np.bincount(codes[rows[part]], minlength=len(classes))
+            weights[rows[part]] = len(part) / len(rows) / counts[codes[rows[part]]]
     return np.asarray(weights / weights.mean())
+
+
+def _parts(codes: NDArray[np.int64], strata: NDArray[Any], *, labels: int) -> list[NDArray[np.int64]]:
+    """Rows of each stratum; the smallest are put together until every label has rows enough."""
+    _, members = np.unique(strata, return_inverse=True)
+    counts = np.zeros((members.max() + 1, labels), np.int64)
+    np.add.at(counts, (members, codes), 1)
+    order = np.argsort(counts.min(axis=1), kind="stable")
+    rarest, together = counts[order].min(axis=1), counts[order].cumsum(axis=0).min(axis=1)
+    small = int(np.sum(rarest < _LEAST))
+    if small:
+        small = max(small, min(int(np.sum(together < _LEAST)) + 1, len(order)))
+    joined = np.isin(members, order[:small])
+    whole = [np.flatnonzero(joined)] if small else []
+    return whole + [np.flatnonzero(members == number) for number in order[small:]]
 
 
 def _label_moments(

@@ -317,14 +317,21 @@ def _erase(
     sets: NDArray[np.int64],
     seed: int,
 ) -> NDArray[np.float32]:
-    """Fit the eraser in use, link by link, each on what the one before leaves; gives all moved codes ``(N, size)``."""
+    """Fit the eraser in use, link by link, each on what the one before leaves; gives all moved codes ``(N, size)``.
+
+    What the model could hide and this choice keeps makes the strata: what is kept is not taken along.
+    """
     with torch.inference_mode():
         code = network.project(read).numpy()
+    strata = np.zeros(len(code), np.int64)
+    for name, codes in labels.items():
+        if name not in network.hidden:
+            strata = strata * (codes.max() + 2) + codes + 1
     links = getattr(network.eraser, "links", [network.eraser])
     for link, (attribute, drop) in zip(links, network.chain(network.hidden), strict=True):
         eraser = RegionalTransport(drop=drop, regions=network.regions, bits=network.bits, random_state=seed)
         kept = rows[attribute.name]
-        eraser.fit(code[kept], labels[attribute.name][kept], sets=sets[kept])
+        eraser.fit(code[kept], labels[attribute.name][kept], sets=sets[kept], strata=strata[kept])
         link.adopt(eraser.state())
         code = eraser.transported(code).astype(np.float32)
     return np.asarray(code)
