@@ -27,6 +27,7 @@ from white_box import components, tmr
 from privface.attributes import Attribute
 from privface.erasers import RegionalTransport
 from privface.images import write_atomic
+from privface.pipeline.methods.erased_code import kept_classes
 
 Labels = Mapping[str, NDArray[np.int64]]
 """The class of every row by attribute, -1 where it has no label."""
@@ -34,13 +35,18 @@ Labels = Mapping[str, NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Chain:
-    """What is erased of a code, and how; ``jointly``: one eraser whose classes are all products of the attributes' classes."""
+    """What is erased of a code, and how.
+
+    ``jointly``: one eraser whose classes are all products of the attributes' classes. ``balanced``: what is hidden is balanced
+    within each class of what is kept.
+    """
 
     hidden: tuple[str, ...]
     size: int = 96
     drop: int = 16
     rounds: int = 3
     jointly: bool = False
+    balanced: bool = False
 
 
 ALONE = (("gender",), ("race",), ("age",), ("gender", "race", "age"))
@@ -49,6 +55,7 @@ CHAINS = (
     *(Chain(hidden, size, drop) for size, drop in ((96, 0), (80, 48), (96, 16)) for hidden in ALONE),
     Chain(ALONE[-1], rounds=5),
     *(Chain(("gender", "race"), drop=0, jointly=jointly) for jointly in (False, True)),
+    *(Chain(hidden, drop=drop, balanced=True) for drop in (0, 8, 16) for hidden in ALONE[:3]),
 )
 
 
@@ -95,12 +102,13 @@ def erased(
         known = np.all([codes >= 0 for codes in columns], axis=0)
         cells = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)[1]
         columns = [np.where(known, cells, -1)]
+    strata = kept_classes(labels, chain.hidden if chain.balanced else tuple(labels))
     each, rest = divmod(chain.drop, max(len(columns), 1))
     for number in range(chain.rounds):
         for place, codes in enumerate(columns):
             rows = fit & (codes >= 0)
             eraser = RegionalTransport(drop=0 if number else each + (place < rest), regions=1)
-            code = eraser.fit(code[rows], codes[rows], sets=sets[rows]).transform(code)
+            code = eraser.fit(code[rows], codes[rows], sets=sets[rows], strata=strata[rows]).transform(code)
     return code
 
 
@@ -131,7 +139,8 @@ def table(path: Path) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for row in json.loads(path.read_text(encoding="utf-8")):
-        rounds = f"{row['rounds']}{' jointly' if row['jointly'] else ''}" if row["hidden"] else "-"
+        how = "".join(f" {word}" for word in ("jointly", "balanced") if row[word])
+        rounds = f"{row['rounds']}{how}" if row["hidden"] else "-"
         told = [f"{row['few'][name]:.3f} ({row['many'][name]:.3f})" for name in ("gender", "race", "age")]
         matched = ", ".join(f"{row['tmr'][fmr]:.3f}" for fmr in ("0.01", "0.001"))
         hidden = ", ".join(row["hidden"]) or "nothing"

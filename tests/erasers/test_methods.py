@@ -292,3 +292,43 @@ def test_sets_weigh_the_same_and_need_both_labels():
     assert RegionalTransport(regions=1).fit(rows, labels, sets=sets).maps_.shape == (1, 2, 12, 12)
     with pytest.raises(ValueError, match="each set needs all labels"):
         RegionalTransport().fit(rows, labels, sets=labels)
+
+
+def test_what_the_label_occurs_with_stays_where_it_is_named():
+    rng = np.random.default_rng(0)
+    kept = rng.integers(0, 2, 4000)
+    labels = np.where(rng.random(4000) < 0.85, kept, 1 - kept)
+    rows = 0.3 * rng.normal(size=(4000, 8))
+    rows[:, 0] += 2 * labels - 1
+    rows[:, 1] += 0.6 * kept - 0.3
+    without, named = (
+        RegionalTransport(regions=1).fit(rows, labels, strata=strata).transform(rows)
+        for strata in (None, kept)
+    )
+    of_rows, of_without, of_named = (apart(x[:, 1], kept) for x in (rows, without, named))
+    assert of_without < 0.75 * of_rows
+    assert of_named > 0.95 * of_rows
+    for group in (0, 1):  # within each class of what is kept, the label is nearly gone
+        part = kept == group
+        assert linear(rows[part], labels[part]) > 0.99
+        assert linear(named[part], labels[part]) < 0.6
+
+
+def apart(values, labels) -> float:
+    """Distance between two classes' means, in standard deviations."""
+    groups = [values[labels == label] for label in (0, 1)]
+    return float(abs(groups[1].mean() - groups[0].mean()) / np.mean([g.std() for g in groups]))
+
+
+def test_small_strata_are_put_together():
+    rows, labels = two_kinds_of_people(2000)
+    plain = RegionalTransport(regions=1).fit(rows, labels)
+    each = RegionalTransport(regions=1).fit(rows, labels, strata=np.arange(2000))
+    assert np.array_equal(plain.maps_, each.maps_), "2,000 strata of one row are none"
+    # 10 rows of one label alone cannot be balanced: they go with the smaller of the other two
+    strata = np.where(np.arange(2000) < 1200, "large", "small")
+    strata[np.flatnonzero(labels == 1)[:10]] = "odd"
+    joined = np.where(strata == "odd", "small", strata)
+    ours, theirs = (RegionalTransport(regions=1).fit(rows, labels, strata=s) for s in (strata, joined))
+    assert np.array_equal(ours.maps_, theirs.maps_)
+    assert not np.array_equal(ours.maps_, plain.maps_)

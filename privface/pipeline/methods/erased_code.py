@@ -309,6 +309,16 @@ def _labels(
     return tuple(attributes), labels
 
 
+def kept_classes(labels: Mapping[str, NDArray[np.int64]], hidden: Sequence[str]) -> NDArray[np.int64]:
+    """The combination of classes, numbered, that each face is of among the attributes that are kept; no label is a class, too."""
+    first, *_ = labels.values()
+    numbers = np.zeros(len(first), np.int64)
+    for name, codes in labels.items():
+        if name not in hidden:
+            numbers = numbers * (codes.max() + 2) + codes + 1
+    return numbers
+
+
 def _erase(
     network: ErasedCode,
     read: Tensor,
@@ -317,16 +327,10 @@ def _erase(
     sets: NDArray[np.int64],
     seed: int,
 ) -> NDArray[np.float32]:
-    """Fit the eraser in use, link by link, each on what the one before leaves; gives all moved codes ``(N, size)``.
-
-    What the model could hide and this choice keeps makes the strata: what is kept is not taken along.
-    """
+    """Fit the eraser in use, link by link, each on what the one before leaves; gives all moved codes ``(N, size)``."""
     with torch.inference_mode():
         code = network.project(read).numpy()
-    strata = np.zeros(len(code), np.int64)
-    for name, codes in labels.items():
-        if name not in network.hidden:
-            strata = strata * (codes.max() + 2) + codes + 1
+    strata = kept_classes(labels, network.hidden)
     links = getattr(network.eraser, "links", [network.eraser])
     for link, (attribute, drop) in zip(links, network.chain(network.hidden), strict=True):
         eraser = RegionalTransport(drop=drop, regions=network.regions, bits=network.bits, random_state=seed)
