@@ -55,7 +55,7 @@ CHAINS = (
     *(Chain(hidden, size, drop) for size, drop in ((96, 0), (80, 48), (96, 16)) for hidden in ALONE),
     Chain(ALONE[-1], rounds=5),
     *(Chain(("gender", "race"), drop=0, jointly=jointly) for jointly in (False, True)),
-    *(Chain(hidden, drop=drop, balanced=True) for drop in (0, 8, 16) for hidden in ALONE[:3]),
+    *(Chain(hidden, drop=drop, balanced=True) for drop in (0, 16) for hidden in ALONE[:3]),
 )
 
 
