@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from sklearn.cluster import KMeans
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_consistent_length, validate_data
 
 from privface.erasers.base import Eraser, Promise, require_range, require_several, unit_rows
 from privface.erasers.transport import GaussianMap
 
 _LEAST = 20
-"""Rows of each label that a stratum needs to be balanced by itself."""
+"""Rows of each label that a stratum needs to be balanced by itself; chosen by hand."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)  # scikit-learn has its own
@@ -57,7 +57,7 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
     method: ClassVar[str] = "regional"
     promise: ClassVar[Promise] = Promise(
         "empirical",
-        "Means and covariances of all labels agree in each region of the fitting data; an attacker with thousands of "
+        "Means and covariances of all labels agree in each region of the weighted fitting data; an attacker with thousands of "
         "labelled people reads a little of what is left.",
     )
     several: ClassVar[bool] = True
@@ -82,11 +82,11 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
 
         ``sets`` says which data set each row is of, ``(N,)``: sets weigh the same, and all labels in each, or the eraser would learn to tell sets apart.
         ``strata`` says of which class each row is of what shall be kept, ``(N,)``: all labels weigh the same in each stratum of
-        a set, or the eraser would take along what the label merely occurs with. Strata with fewer than 20 rows of a label are
-        put together.
+        a set, or the eraser would take along what the label merely occurs with. A stratum weighs as much as it has rows. Strata
+        with fewer than 20 rows of some label are put together, with further ones until there are 20 of each.
 
         Raises:
-            ValueError: As for :meth:`Eraser.fit`, or if a set lacks a label.
+            ValueError: As for :meth:`Eraser.fit`, if a set lacks a label, or lengths differ.
         """
         rows, labels = validate_data(self, X, y, dtype=np.float64)
         self.classes_, codes = np.unique(labels, return_inverse=True)
@@ -97,11 +97,12 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         require_range("regions", self.regions, 1, 1024)
         require_range("prior", self.prior, 0.0, 1.0)
         require_range("bits", self.bits, 0, 65_536)
-        one = np.zeros(len(codes), np.int64)
+        check_consistent_length(rows, sets, strata)
+        alike = np.zeros(len(codes), np.int64)
         weights = _weights(
             codes,
-            one if sets is None else np.asarray(sets),
-            one if strata is None else np.asarray(strata),
+            alike if sets is None else np.asarray(sets),
+            alike if strata is None else np.asarray(strata),
             self.classes_,
         )
         units = unit_rows(rows)
@@ -182,7 +183,7 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
 def _weights(
     codes: NDArray[np.int64], sets: NDArray[Any], strata: NDArray[Any], classes: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """Weights with which each label of each set, and within each of its strata, sums to the same; no row is thrown away."""
+    """Weights with which all labels sum to the same in each stratum of a set, and all sets to the same; no row is thrown away."""
     weights = np.zeros(len(codes))
     for name in np.unique(sets):
         rows = np.flatnonzero(sets == name)
@@ -198,18 +199,15 @@ def _weights(
 
 
 def _parts(codes: NDArray[np.int64], strata: NDArray[Any], *, labels: int) -> list[NDArray[np.int64]]:
-    """Rows of each stratum; the smallest are put together until every label has rows enough."""
+    """Rows of each stratum; those with the fewest rows of some label are put together until there are enough of each."""
     _, members = np.unique(strata, return_inverse=True)
     counts = np.zeros((members.max() + 1, labels), np.int64)
     np.add.at(counts, (members, codes), 1)
     order = np.argsort(counts.min(axis=1), kind="stable")
     rarest, together = counts[order].min(axis=1), counts[order].cumsum(axis=0).min(axis=1)
-    small = int(np.sum(rarest < _LEAST))
-    if small:
-        small = max(small, min(int(np.sum(together < _LEAST)) + 1, len(order)))
-    joined = np.isin(members, order[:small])
-    whole = [np.flatnonzero(joined)] if small else []
-    return whole + [np.flatnonzero(members == number) for number in order[small:]]
+    joined = max(int(np.sum(rarest < _LEAST)), int(np.sum(together < _LEAST)) + 1)
+    first = np.flatnonzero(np.isin(members, order[:joined]))
+    return [first, *(np.flatnonzero(members == number) for number in order[joined:])]
 
 
 def _label_moments(

@@ -65,10 +65,10 @@ def test_same_seed_same_scores_and_global_generators_untouched(kind):
     assert _global_generator() == before
 
 
-def _global_generator() -> tuple[bytes, int]:
-    """Its numbers and the place among them: a single draw moves the place alone."""
-    _, numbers, place, *_ = np.random.get_state()  # noqa: NPY002  # that it stays is the point
-    return numbers.tobytes(), place
+def _global_generator() -> tuple[object, ...]:
+    """Its whole state: a single draw moves the place among its numbers, and not one of them."""
+    _, numbers, *rest = np.random.get_state()  # noqa: NPY002  # that it stays is the point
+    return numbers.tobytes(), *rest
 
 
 @pytest.mark.parametrize("kind", ["logistic", "mlp", "quadratic", "rbf-svm"])

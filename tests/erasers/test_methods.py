@@ -21,6 +21,7 @@ from privface.erasers import (
     PFRNet,
     RegionalTransport,
 )
+from privface.erasers.regional import _parts, _weights
 
 
 def linear(x, y) -> float:
@@ -320,6 +321,18 @@ def apart(values, labels) -> float:
     return float(abs(groups[1].mean() - groups[0].mean()) / np.mean([g.std() for g in groups]))
 
 
+def test_labels_weigh_the_same_in_each_stratum_of_each_set():
+    rng = np.random.default_rng(0)
+    labels, sets, strata = rng.integers(0, 3, 3000), rng.integers(0, 2, 3000), rng.integers(0, 2, 3000)
+    labels[(strata == 1) & (rng.random(3000) < 0.5)] = 2
+    cells = np.zeros((2, 2, 3))
+    np.add.at(cells, (sets, strata, labels), _weights(labels, sets, strata, np.arange(3)))
+    np.testing.assert_allclose(cells, np.broadcast_to(cells[..., :1], cells.shape))
+    np.testing.assert_allclose(cells.sum(axis=(1, 2)), 1500)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        RegionalTransport().fit(rng.normal(size=(3000, 4)), labels, sets=sets, strata=strata[:-1])
+
+
 def test_small_strata_are_put_together():
     rows, labels = two_kinds_of_people(2000)
     plain = RegionalTransport(regions=1).fit(rows, labels)
@@ -332,3 +345,10 @@ def test_small_strata_are_put_together():
     ours, theirs = (RegionalTransport(regions=1).fit(rows, labels, strata=s) for s in (strata, joined))
     assert np.array_equal(ours.maps_, theirs.maps_)
     assert not np.array_equal(ours.maps_, plain.maps_)
+    # two small ones are enough for each other
+    strata = np.array(["large"] * 1970 + ["a"] * 15 + ["b"] * 15)
+    codes = np.tile([0, 1], 1000)
+    codes[-30:] = [0] * 12 + [1] * 3 + [1] * 12 + [0] * 3
+    assert [len(part) for part in _parts(codes, strata, labels=2)] == [2000], "15 of each are too few"
+    strata[:60] = "a"
+    assert sorted(len(part) for part in _parts(codes, strata, labels=2)) == [90, 1910]

@@ -18,12 +18,14 @@ from privface.app.methods import model_methods
 from privface.audit import PixelProbe
 from privface.cli.main import app
 from privface.config import parse_settings
+from privface.erasers import RegionalTransport
 from privface.errors import ConfigError, LabelError
 from privface.images import decode_image
 from privface.models import Protector, load_protector
 from privface.models.inventory import list_models
 from privface.pipeline import battery, train
 from privface.pipeline.inspect import require_classes
+from privface.pipeline.methods import erased_code
 from privface.protect import read_manifest
 from privface.records import FaceRecord, FaceTable
 
@@ -78,6 +80,42 @@ def test_start_guesses_the_code_of_every_choice(world, labels, run, tmp_path):
     )
     # each choice leaves other values of the code; from one alone, those that it takes away got weights of a million
     assert after < 3 * before
+
+
+def test_erasers_are_told_what_is_kept(run, monkeypatch):
+    told = []
+
+    class Spy(RegionalTransport):
+        def fit(self, rows, y, **keywords):
+            told.append(keywords["strata"])
+            return super().fit(rows, y, **keywords)
+
+    monkeypatch.setattr(erased_code, "RegionalTransport", Spy)
+    rng = np.random.default_rng(0)
+    labels = {"gender": rng.integers(-1, 2, 200), "tone": rng.integers(0, 3, 200)}
+    rows = {name: np.flatnonzero(codes >= 0) for name, codes in labels.items()}
+    for hide, kept in (("tone", "gender"), ("gender", "tone")):
+        network = Protector.load(run, hide=[hide]).network
+        read = torch.from_numpy(rng.normal(size=(200, len(network.centres))).astype(np.float32))
+        erased_code._erase(network, read, labels, rows, np.zeros(200, np.int64), 0)
+        wanted = labels[kept][rows[hide]]
+        assert len(told) == 2, "one fit a round"
+        while told:
+            np.testing.assert_array_equal(
+                np.unique(told.pop(), return_inverse=True)[1], wanted - wanted.min()
+            )
+
+
+def test_each_combination_of_what_is_kept_has_a_number():
+    labels = {
+        "gender": np.array([0, 1, 0, 1, 0]),
+        "tone": np.array([0, 0, 2, -1, 2]),
+        "age": np.array([1, 1, 1, -1, 0]),
+    }
+    assert not erased_code.kept_classes(labels, tuple(labels)).any()
+    numbers = erased_code.kept_classes(labels, ["gender"]).tolist()
+    assert numbers[0] == numbers[1]
+    assert len(set(numbers)) == 4
 
 
 def test_faces_are_protected_and_audited(world, labels, run, tmp_path, monkeypatch):

@@ -310,7 +310,7 @@ def _labels(
 
 
 def kept_classes(labels: Mapping[str, NDArray[np.int64]], hidden: Sequence[str]) -> NDArray[np.int64]:
-    """The combination of classes, numbered, that each face is of among the attributes that are kept; no label is a class, too."""
+    """A number ``(N,)`` for each face's combination of classes that are kept; no label counts as a class."""
     first, *_ = labels.values()
     numbers = np.zeros(len(first), np.int64)
     for name, codes in labels.items():
