@@ -76,7 +76,7 @@ def main() -> None:
                 codes.measure(specs, parse_attributes(ATTRIBUTES), path, progress)
                 return
             for choice in arguments.choice or CHOICES:
-                path = arguments.results / f"{choice}.json"
+                path = place(arguments.results, choice)
                 if path.is_file():
                     print(f"{path.name} is there; delete it to measure anew.")
                 else:
@@ -150,9 +150,14 @@ def audit(choice: str, path: Path, arguments: argparse.Namespace, progress: Any)
     print(f"{choice}: written", flush=True)
 
 
+def place(folder: Path, choice: str) -> Path:
+    """Where a choice's figures lie; originals are the same for every model."""
+    return (RESULTS if choice == "nothing" else folder) / f"{choice}.json"
+
+
 def read(folder: Path) -> dict[str, Any]:
     """The results that are there, by choice."""
-    files = {choice: folder / f"{choice}.json" for choice in CHOICES}
+    files = {choice: place(folder, choice) for choice in CHOICES}
     return {c: json.loads(f.read_text(encoding="utf-8")) for c, f in files.items() if f.is_file()}
 
 

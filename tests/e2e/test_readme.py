@@ -216,6 +216,12 @@ def test_the_configuration_in_the_documents_is_valid():
         ("04_erasers/run.py", "--own-people", "experiments/README.md", 16),
         ("06_erased_code/run.py", "table", "experiments/README.md", 56),
         ("07_attributes/run.py", "table", "experiments/07_attributes/NOTES.md", 7),
+        (
+            "07_attributes/run.py",
+            f"table --results {ROOT / 'experiments/07_attributes/results/second'}",
+            "experiments/07_attributes/NOTES.md",
+            5,
+        ),
         ("07_attributes/run.py", "codes", "experiments/07_attributes/NOTES.md", 12),
         ("08_which_code/run.py", "table", "experiments/08_which_code/NOTES.md", 29),
         ("family.py", None, "experiments/README.md", 12),
@@ -223,7 +229,7 @@ def test_the_configuration_in_the_documents_is_valid():
 )
 def test_tables_are_those_of_the_results(script, option, page, least, experiment, monkeypatch, capsys):
     path = ROOT / "experiments" / script
-    monkeypatch.setattr(sys, "argv", [str(path), *([option] if option else [])])
+    monkeypatch.setattr(sys, "argv", [str(path), *(option or "").split()])
     experiment(str(path.parent))
     runpy.run_path(str(path), run_name="__main__")
     printed = capsys.readouterr().out
