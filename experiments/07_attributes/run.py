@@ -4,9 +4,10 @@
 
 A choice is nothing, gender, race, age or all. `audit`: attackers on UTKFace `val` adults, retrained for each attribute on images, on an unseen
 matcher's embeddings and on the model's own code, and how a matcher that nothing has met recognises people of LFW `val`
-(results/CHOICE.json). What has a result is left alone. From the results:
+(results/CHOICE.json). What has a result is left alone. `splits CHOICE ...`: the same attackers without networks (effort `quick`),
+with five divisions of the photos into the attackers' and the victims' (results/splits.json). From the results:
 
-    python experiments/07_attributes/run.py table | codes | plot
+    python experiments/07_attributes/run.py table | kept | codes | plot
 
 `measure-codes` comes before all of it: chains of erasers on codes alone (results/codes.json).
 """
@@ -14,6 +15,7 @@ matcher's embeddings and on the model's own code, and how a matcher that nothing
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -34,6 +36,8 @@ CHOICES = {
 }
 ENCODERS = ("mobilefacenet_a", "facefeature", "dlib_resnet")
 UNSEEN = "matcher_mobilefacenet_b"
+SEEDS = range(5)
+SPLITS = "splits.json"
 KEPT = (
     "attribute",
     "medium",
@@ -52,7 +56,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("audit", "table", "measure-codes", "codes", "plot"))
+    parser.add_argument(
+        "what", choices=("audit", "splits", "table", "kept", "measure-codes", "codes", "plot")
+    )
     parser.add_argument("choice", nargs="*", help="what to hide")
     parser.add_argument("--model", type=Path, default=Path("runs/07/model"))
     parser.add_argument("--effort", choices=("quick", "standard", "full"), default="standard")
@@ -60,6 +66,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.what == "table":
         print(table(arguments.results))
+    elif arguments.what == "kept":
+        print(kept(arguments.results))
     elif arguments.what == "codes":
         print(codes.table(arguments.results / "codes.json"))
     elif arguments.what == "plot":
@@ -74,6 +82,9 @@ def main() -> None:
                 specs = [model(f"matcher_{name}") for name in ENCODERS]
                 path = arguments.results / "codes.json"
                 codes.measure(specs, parse_attributes(ATTRIBUTES), path, progress)
+                return
+            if arguments.what == "splits":
+                splits(arguments, progress)
                 return
             for choice in arguments.choice or CHOICES:
                 path = place(arguments.results, choice)
@@ -148,6 +159,88 @@ def audit(choice: str, path: Path, arguments: argparse.Namespace, progress: Any)
     }
     write_atomic(path, (json.dumps(to_json_data(found), indent=1, sort_keys=True) + "\n").encode())
     print(f"{choice}: written", flush=True)
+
+
+class Once:
+    """A protector that remembers what it made of each batch; attackers of several seeds see the same faces."""
+
+    def __init__(self, protector: Any) -> None:
+        self.has_code, self._protector = getattr(protector, "has_code", False), protector
+        self._made: dict[bytes, Any] = {}
+
+    def __call__(self, images: Any) -> Any:
+        return self._remembered(b"faces", self._protector, images)
+
+    def codes(self, images: Any) -> Any:
+        return self._remembered(b"codes", self._protector.codes, images)
+
+    def _remembered(self, what: bytes, make: Any, images: Any) -> Any:
+        key = what + hashlib.sha256(images.tobytes()).digest()
+        if key not in self._made:
+            self._made[key] = make(images)
+        return self._made[key]
+
+
+def splits(arguments: argparse.Namespace, progress: Any) -> None:
+    """Balanced accuracy of the worst attacker on each attribute, for each choice and seed; the file is written after each."""
+    from privface.device import Device
+    from privface.images import write_atomic
+    from privface.models import Protector
+    from privface.pipeline import AuditOptions, audit_protector
+
+    path = arguments.results / SPLITS
+    rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    people = faces("utkface", progress, minimum_age=18)
+    for choice in arguments.choice or CHOICES:
+        hidden = CHOICES[choice]
+        by: Any = Once(
+            Protector.load(arguments.model, hide=hidden, device=Device.choose())
+            if hidden
+            else lambda images: images
+        )
+        for seed in SEEDS:
+            if any((row["choice"], row["seed"]) == (choice, seed) for row in rows):
+                continue
+            result, _ = audit_protector(
+                people,
+                by,
+                matchers=[model(UNSEEN)],
+                probes=[],
+                model=arguments.model if hidden else None,
+                options=AuditOptions(
+                    effort="quick", seed=seed, attributes=ATTRIBUTES, cache=Path("runs/07/cache")
+                ),
+                progress=progress,
+            )
+            read = {
+                row["attribute"]: round(row["protected"]["value"], 4)
+                for row in result.to_dict()["attributes"]
+                if row["medium"] == "any"
+            }
+            rows.append({"choice": choice, "seed": seed, "read": read})
+            write_atomic(path, (json.dumps(rows, indent=1) + "\n").encode())
+
+
+def kept(folder: Path) -> str:
+    """What is read of each attribute, mean of all seeds, and how much less than of originals, split by split."""
+    rows = json.loads((folder / SPLITS).read_text(encoding="utf-8"))
+    names = [text.partition("=")[0] for text in ATTRIBUTES]
+    by = {choice: {row["seed"]: row["read"] for row in rows if row["choice"] == choice} for choice in CHOICES}
+    lines = [f"| hidden | {' | '.join(names)} |", "| --- " * (len(names) + 1) + "|"]
+    for choice, seeds in by.items():
+        cells = []
+        for name in names if seeds else ():
+            values = np.array([seeds[seed][name] for seed in SEEDS])
+            less = 100 * (np.array([by["nothing"][seed][name] for seed in SEEDS]) - values)
+            told = f"{values.mean():.3f} ({values.min():.3f} to {values.max():.3f})"
+            if name in CHOICES[choice]:
+                told = f"**{told}**"
+            elif choice != "nothing":
+                told += f", loses {less.mean():.1f} ± {2.776 * less.std(ddof=1) / len(less) ** 0.5:.1f}"
+            cells.append(told)
+        if cells:
+            lines.append(f"| {choice} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def place(folder: Path, choice: str) -> Path:
