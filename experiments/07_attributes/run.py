@@ -4,8 +4,8 @@
 
 A choice is nothing, gender, race, age or all. `audit`: attackers on UTKFace `val` adults, retrained for each attribute on images, on an unseen
 matcher's embeddings and on the model's own code, and how a matcher that nothing has met recognises people of LFW `val`
-(results/CHOICE.json). What has a result is left alone. `splits CHOICE ...`: the same attackers without networks (effort `quick`),
-with five divisions of the photos into the attackers' and the victims' (results/splits.json). From the results:
+(results/CHOICE.json). What has a result is left alone. `splits CHOICE ...`: the few attackers of effort `quick`,
+with three divisions of the photos into the attackers' and the victims' (results/splits.json). From the results:
 
     python experiments/07_attributes/run.py table | kept | codes | plot
 
@@ -36,7 +36,7 @@ CHOICES = {
 }
 ENCODERS = ("mobilefacenet_a", "facefeature", "dlib_resnet")
 UNSEEN = "matcher_mobilefacenet_b"
-SEEDS = range(5)
+SEEDS = range(3)
 SPLITS = "splits.json"
 KEPT = (
     "attribute",
@@ -222,24 +222,25 @@ def splits(arguments: argparse.Namespace, progress: Any) -> None:
 
 
 def kept(folder: Path) -> str:
-    """What is read of each attribute, mean of all seeds, and how much less than of originals, split by split."""
+    """What is read of each attribute, mean and range over the divisions; of what is kept, how many points more than of originals."""
     rows = json.loads((folder / SPLITS).read_text(encoding="utf-8"))
     names = [text.partition("=")[0] for text in ATTRIBUTES]
-    by = {choice: {row["seed"]: row["read"] for row in rows if row["choice"] == choice} for choice in CHOICES}
+    read = {(row["choice"], row["seed"]): row["read"] for row in rows}
     lines = [f"| hidden | {' | '.join(names)} |", "| --- " * (len(names) + 1) + "|"]
-    for choice, seeds in by.items():
+    for choice, hidden in CHOICES.items():
+        if not all((choice, seed) in read for seed in SEEDS):
+            continue
         cells = []
-        for name in names if seeds else ():
-            values = np.array([seeds[seed][name] for seed in SEEDS])
-            less = 100 * (np.array([by["nothing"][seed][name] for seed in SEEDS]) - values)
+        for name in names:
+            values = np.array([read[choice, seed][name] for seed in SEEDS])
             told = f"{values.mean():.3f} ({values.min():.3f} to {values.max():.3f})"
-            if name in CHOICES[choice]:
+            if name in hidden:
                 told = f"**{told}**"
-            elif choice != "nothing":
-                told += f", loses {less.mean():.1f} ± {2.776 * less.std(ddof=1) / len(less) ** 0.5:.1f}"
+            elif hidden:
+                more = 100 * (values - np.array([read["nothing", seed][name] for seed in SEEDS]))
+                told += f", {more.mean():+.1f} points ({more.min():+.1f} to {more.max():+.1f})"
             cells.append(told)
-        if cells:
-            lines.append(f"| {choice} | {' | '.join(cells)} |")
+        lines.append(f"| {choice} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
