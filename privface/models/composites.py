@@ -115,11 +115,6 @@ class EnsembleSan(_Several):
         """Constructor arguments as plain values, for the card beside the weights."""
         return {**super().config, "rule": self.rule, "readers": [reader.config for reader in self.readers]}
 
-    @property
-    def mark(self) -> str:
-        """How it comes to one output, which is no weight."""
-        return f"+{self.rule}"
-
     def forward(self, images: Tensor, *, strength: float = 1.0, noise: Noise | None = None) -> Tensor:
         """Protect a batch; strength and noise are the members', the choice of a member is the photo's alone."""
         if self.rule == "average":

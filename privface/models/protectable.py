@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import inspect
+import json
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -32,9 +35,26 @@ class Protectable(nn.Module):
     has_strength: ClassVar[bool] = True
     has_code: ClassVar[bool] = False
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse a network that could be trained and not be used."""
+        super().__init_subclass__(**options)
+        if cls.__name__.startswith("_"):
+            return
+        if not hasattr(cls, "kind"):
+            raise TypeError(f"{cls.__name__} has no `kind`: name what its card calls it, kind = '...'.")
+        if not cls.needs_genders and "strength" not in inspect.signature(cls.forward).parameters:
+            raise TypeError(
+                f"{cls.__name__} takes no `strength`: define forward(self, images, strength=1.0)."
+            )
+
     @property
     def config(self) -> dict[str, Any]:
-        """Constructor arguments as plain values, for the card beside the weights."""
+        """Constructor arguments as plain values, for the card beside the weights; a network that takes some must say them."""
+        asked = inspect.signature(type(self)).parameters.values()
+        if taken := [one.name for one in asked if one.kind not in {one.VAR_POSITIONAL, one.VAR_KEYWORD}]:
+            raise TypeError(
+                f"{type(self).__name__} takes {', '.join(taken)}: define `config`, or they are lost on saving."
+            )
         return {}
 
     @property
@@ -49,8 +69,12 @@ class Protectable(nn.Module):
 
     @property
     def mark(self) -> str:
-        """What a fingerprint says beside the weights: every setting that changes the output and is no weight."""
-        return ""
+        """What a fingerprint says beside the weights: every setting that changes the output and is no weight.
+
+        By default a hash of :attr:`kind` and :attr:`config`.
+        """
+        text = json.dumps([self.kind, self.config], sort_keys=True)
+        return f"+config:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     def choose(self, **choices: Any) -> None:
         """Settle what is left open until a photo is protected; ``None`` leaves the usual choice.

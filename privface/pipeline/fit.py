@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def train(
     ``provenance.json``, ``log.csv``, ``classifiers/`` (gender classifiers trained on the way) and ``resume.ckpt``.
     No image is written unless ``save_images`` asks for a contact sheet an epoch, with originals above protected images.
     A method with several networks keeps each in a folder of its own below (docs/methods.md).
-    With ``resume`` the result equals that of an unbroken run bit for bit.
+    With ``resume`` the result equals that of an unbroken run bit for bit; a finished run is left as it is.
 
     Raises:
         PrivfaceError: If data, models or settings do not fit; nothing of an earlier run is lost.
@@ -59,6 +60,9 @@ def train(
             hint="Leave start out.",
         )
     _require_usable(run, settings, resume=resume)
+    if resume and (run / PROVENANCE_FILE).is_file():  # written last
+        finished = read_provenance(run)
+        return FitSummary(**{entry.name: finished[entry.name] for entry in fields(FitSummary)})
     before = None if settings.start is None else read_provenance(Path(settings.start))
     torch.manual_seed(settings.seed)  # the run owns the process: initial weights follow from the seed
     asked = [Attribute.parse(text) for text in getattr(options, "attributes", ())]

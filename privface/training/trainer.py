@@ -101,6 +101,11 @@ class SemiAdversarialTrainer:
         self._fabric.to_device(step)
         step.to(memory_format=torch.channels_last)
         self._learned = [p for p in step.autoencoder.parameters() if p.requires_grad]
+        if not self._learned:
+            raise TrainingError(
+                f"{type(step.autoencoder).__name__} has no weight that learns.",
+                hint="What needs no training is no method of `privface train`; docs/extend/method.md begins with one.",
+            )
         opponents = [*step.pixel_adversaries, *step.embedding_adversaries]
         self._chasing = [p for opponent in opponents for p in opponent.parameters()]
         optimizers = [torch.optim.Adam(self._learned, lr=settings.learning_rate, betas=(0.5, 0.99))]

@@ -1,4 +1,4 @@
-"""What a network gets that says nothing of itself."""
+"""What a network gets that says nothing of itself, and what it must say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from privface.errors import ConfigError
-from privface.models import Protectable
+from privface.models import Protectable, Protector
 
 
 class Dim(Protectable):
@@ -33,3 +33,34 @@ def test_it_learns_with_the_usual_losses_and_has_no_code_and_no_choices():
     for refused in (lambda: network.codes(images), lambda: network.choose(hide=["gender"])):
         with pytest.raises(ConfigError):
             refused()
+
+
+class Dimmed(Dim):
+    kind = "dimmed"
+
+    def __init__(self, *, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+
+class Said(Dimmed):
+    @property
+    def config(self) -> dict[str, int]:
+        return {"times": self.times}
+
+
+def test_what_could_be_trained_and_not_used_is_refused():
+    with pytest.raises(TypeError, match="kind"):
+        type("Nameless", (Protectable,), {"forward": Dim.forward})
+    for without in ({}, {"forward": lambda self, images: images}):
+        with pytest.raises(TypeError, match="strength"):
+            type("Unscaled", (Protectable,), {"kind": "unscaled", **without})
+    with pytest.raises(TypeError, match="Dimmed takes times"):
+        Protector(Dimmed(times=2), size=8)
+
+
+def test_equal_weights_with_another_setting_or_kind_have_another_fingerprint():
+    networks = [Dim(), Said(times=2), Said(times=2), Said(times=3)]
+    first, second, again, third = (Protector(network, size=8).fingerprint for network in networks)
+    assert second == again
+    assert len({first, second, third}) == 3

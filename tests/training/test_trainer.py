@@ -67,6 +67,13 @@ def test_stopped_and_resumed_equals_unbroken(toy, tmp_path, unbroken, stop, minu
     assert rows(tmp_path) == rows(unbroken)
 
 
+def test_a_network_without_a_weight_that_learns_is_refused(toy, tmp_path):
+    step = toy.step()
+    step.autoencoder.requires_grad_(False)
+    with pytest.raises(TrainingError, match="no weight that learns"):
+        fit(toy, tmp_path, step=step)
+
+
 def test_another_seed_gives_other_weights(toy, tmp_path, unbroken):
     fit(toy, tmp_path, refresh_epochs=1, seed=1)
     assert weights_of(tmp_path) != weights_of(unbroken)
