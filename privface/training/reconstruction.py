@@ -124,7 +124,7 @@ def train_autoencoder(
     if validation is not None:
         _check(validation, validation_targets)
     optimizer = torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
     )
     network.train().to(memory_format=torch.channels_last)
     key, parts = (

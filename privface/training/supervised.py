@@ -55,7 +55,7 @@ def train_gender_classifier(
     def loss(outputs: Tensor, rows: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(outputs[:, 0], labels[rows].float())
 
-    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-2, foreach=True)
     _fit(network, optimizer, source, orders, batch_size, loss, spec, seed, progress, colour=0.25)
     return network
 
@@ -105,7 +105,7 @@ def train_matcher(
         return F.cross_entropy(_SCALE * (cosines - _MARGIN * F.one_hot(truth, len(names))), truth)
 
     learned = [*network.parameters(), *centres.parameters()]
-    optimizer = torch.optim.AdamW(learned, lr=learning_rate, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(learned, lr=learning_rate, weight_decay=1e-2, foreach=True)
     # no colour jitter: colour tells people apart
     _fit(network, optimizer, source, orders, batch_size, loss, spec, seed, progress, colour=0.0)
     return network

@@ -108,9 +108,14 @@ class SemiAdversarialTrainer:
             )
         opponents = [*step.pixel_adversaries, *step.embedding_adversaries]
         self._chasing = [p for opponent in opponents for p in opponent.parameters()]
-        optimizers = [torch.optim.Adam(self._learned, lr=settings.learning_rate, betas=(0.5, 0.99))]
+        # foreach: the same bits, with one call for all the small tensors
+        optimizers = [
+            torch.optim.Adam(self._learned, lr=settings.learning_rate, betas=(0.5, 0.99), foreach=True)
+        ]
         if self._chasing:
-            optimizers.append(torch.optim.Adam(self._chasing, lr=settings.adversary_rate, betas=(0.5, 0.99)))
+            optimizers.append(
+                torch.optim.Adam(self._chasing, lr=settings.adversary_rate, betas=(0.5, 0.99), foreach=True)
+            )
         ready = self._fabric.setup_optimizers(*optimizers)
         self._optimizers: list[Any] = list(ready) if isinstance(ready, tuple | list) else [ready]
         self._average = moving_average(step.autoencoder, settings.ema)
