@@ -16,8 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 from privface.errors import ImageError, InputRangeError
 from privface.records import ARCFACE_TEMPLATE, FRAME, Landmarks
 
-_FEATHER = 0.1
-"""Width of :func:`paste_back`'s soft edge as a share of the frame."""
+_OVAL = (0.5, 0.52, 0.46, 0.48)
+"""Centre and half axes of what :func:`paste_back` lays over a photo, as shares of the frame: a face from hair line to chin."""
+
+_FEATHER = 0.2
+"""Width of its soft edge, as a share of the half axes."""
 
 _MAX_STRETCH = 1.10
 """Largest ratio of the sides that :func:`as_aligned` takes for an aligned face."""
@@ -128,7 +131,7 @@ def paste_back(
 ) -> NDArray[np.uint8]:
     """Lay a processed face over the place of the photo from which :func:`align_face` cut it.
 
-    The outer tenth of the frame fades into the photo, so what is seen there is partly the original.
+    Only an oval from hair line to chin is laid over. Its outer fifth fades into the photo, so what is seen there is partly the original.
 
     Args:
         photo: uint8 RGB of shape ``(H, W, 3)``; it is not changed.
@@ -166,13 +169,14 @@ def paste_back(
 def _soft_mask(
     matrix: NDArray[np.float64], area: tuple[int, int, int, int], size: int
 ) -> NDArray[np.float64]:
-    """Weight of the face at each pixel of ``area``: 0 outside the frame, 1 inside its soft edge."""
+    """Weight of the face at each pixel of ``area``: 0 outside the oval, 1 inside its soft edge."""
     x1, y1, x2, y2 = area
     x, y = np.meshgrid(np.arange(x1, x2, dtype=np.float64), np.arange(y1, y2, dtype=np.float64))
     u = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]
     v = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]
-    inside = np.minimum(np.minimum(u, size - 1 - u), np.minimum(v, size - 1 - v)) + 0.5
-    ramp = np.clip(inside / (_FEATHER * size), 0.0, 1.0)
+    across, down, wide, high = ((size * share) for share in _OVAL)
+    apart = np.hypot((u + 0.5 - across) / wide, (v + 0.5 - down) / high)
+    ramp = np.clip((1.0 - apart) / _FEATHER, 0.0, 1.0)
     return np.asarray(ramp * ramp * (3.0 - 2.0 * ramp))  # smoothstep: no visible crease at either end
 
 

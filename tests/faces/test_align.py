@@ -148,12 +148,14 @@ def test_pasting_covers_the_face_and_leaves_the_rest() -> None:
     assert (photo == before).all()
     y, x = np.mgrid[:300, :320]
     place = apply(similarity_transform(points), np.stack([x, y], axis=-1).reshape(-1, 2).astype(float))
-    edge = np.minimum(place, 111 - place).min(axis=1).reshape(300, 320) + 0.5
-    assert (result[edge > 11.3] == 220).all()
-    assert (result[edge < 0] == 40).all()
-    ramp = result[(edge > 4) & (edge < 7)]
+    apart = np.hypot(*((place + 0.5) / 112 - (0.5, 0.52)).T / [[0.46], [0.48]]).reshape(300, 320)
+    assert (result[apart < 0.79] == 220).all()
+    assert (result[apart > 1] == 40).all()
+    ramp = result[(apart > 0.87) & (apart < 0.93)]
     assert ramp.min() > 40
     assert ramp.max() < 220
+    eyes_and_mouth = apply(np.linalg.inv(np.vstack([similarity_transform(points), [0, 0, 1]]))[:2], TEMPLATE)
+    assert all((result[round(y), round(x)] == 220).all() for x, y in eyes_and_mouth)
     jumps = np.abs(np.diff(result[..., 0].astype(int), axis=1)).max()
     assert jumps < 40  # a hard edge would jump by 180
     outside = paste_back(photo, np.zeros((112, 112, 3), np.uint8), face_at(1.0, 500, 500))
