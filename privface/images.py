@@ -156,7 +156,7 @@ def encode_image(pixels: NDArray[np.uint8], suffix: str, *, quality: int = 95) -
     if form == "PNG":
         options = {
             "compress_type": zlib.Z_RLE
-        }  # three times as fast as the usual way, and as small for photos
+        }  # as small for photos in half the time; drawings become larger
     elif form == "JPEG":
         options = {"quality": quality, "subsampling": 0}
     elif form == "WEBP":

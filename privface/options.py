@@ -108,6 +108,8 @@ class ProtectOptions:
         kept = {name: value for name, value in asdict(self).items() if name not in _WITHOUT_TRACE}
         if self.layout == "tree":
             del kept["shard_size"]
+        if self.paste:
+            kept["pasted"] = "rounded"
         name = kept.pop("image_format")
         return {**kept, "format": name and name.lower().lstrip(".")}
 

@@ -103,7 +103,10 @@ def train(
         list[str] | None, typer.Option("--set", help="Override a setting, such as loop.epochs=3. Repeatable.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the run's last checkpoint, exactly.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on from the run's last checkpoint, exactly. A finished run is left as it is."
+        ),
     ] = False,
     save_images: Annotated[
         bool, typer.Option("--save-images", help="Write a contact sheet an epoch. It shows original faces.")
@@ -242,7 +245,7 @@ def models_verify(
     probe: Annotated[bool, typer.Option("--probe", help="These are gender classifiers.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Load models, run a blank face through them, print the hash of their weights, input and output size.
+    """Load models, run a blank face through them, print the hash of their weights (a run folder: its fingerprint), input and output size.
 
     Files of models that come with privface are first compared with what was shipped.
     """

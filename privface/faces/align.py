@@ -16,10 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 from privface.errors import ImageError, InputRangeError
 from privface.records import ARCFACE_TEMPLATE, FRAME, Landmarks
 
-_OVAL = (0.5, 0.52, 0.46, 0.48)
-"""Centre and half axes of what :func:`paste_back` lays over a photo, as shares of the frame: a face from hair line to chin."""
+_PATCH = (0.5, 0.52, 0.47, 0.48)
+"""Centre and half axes of what :func:`paste_back` lays over a photo, as shares of the frame: a face without the frame's corners."""
 
-_FEATHER = 0.2
+_ROUND = 3.0
+"""Exponent of its outline: 2 is an ellipse, more is nearer to a rectangle."""
+
+_FEATHER = 0.16
 """Width of its soft edge, as a share of the half axes."""
 
 _MAX_STRETCH = 1.10
@@ -131,7 +134,7 @@ def paste_back(
 ) -> NDArray[np.uint8]:
     """Lay a processed face over the place of the photo from which :func:`align_face` cut it.
 
-    Only an oval from hair line to chin is laid over. Its outer fifth fades into the photo, so what is seen there is partly the original.
+    The corners of the frame stay the photo's, and the edge of the face fades into it: what is seen there is partly the original.
 
     Args:
         photo: uint8 RGB of shape ``(H, W, 3)``; it is not changed.
@@ -169,13 +172,14 @@ def paste_back(
 def _soft_mask(
     matrix: NDArray[np.float64], area: tuple[int, int, int, int], size: int
 ) -> NDArray[np.float64]:
-    """Weight of the face at each pixel of ``area``: 0 outside the oval, 1 inside its soft edge."""
+    """Weight of the face at each pixel of ``area``: 0 outside the patch, 1 inside its soft edge."""
     x1, y1, x2, y2 = area
     x, y = np.meshgrid(np.arange(x1, x2, dtype=np.float64), np.arange(y1, y2, dtype=np.float64))
     u = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]
     v = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]
-    across, down, wide, high = ((size * share) for share in _OVAL)
-    apart = np.hypot((u + 0.5 - across) / wide, (v + 0.5 - down) / high)
+    across, down, wide, high = (size * share for share in _PATCH)
+    sides = np.abs((u + 0.5 - across) / wide) ** _ROUND + np.abs((v + 0.5 - down) / high) ** _ROUND
+    apart = sides ** (1.0 / _ROUND)
     ramp = np.clip((1.0 - apart) / _FEATHER, 0.0, 1.0)
     return np.asarray(ramp * ramp * (3.0 - 2.0 * ramp))  # smoothstep: no visible crease at either end
 

@@ -60,8 +60,8 @@ class PrivacyNet(Protectable):
 
     @property
     def mark(self) -> str:
-        """Which attributes it hides."""
-        return f"+hide:{','.join(self.hide)}"
+        """By default a hash of the settings; and which attributes it hides."""
+        return f"{super().mark}+hide:{','.join(self.hide)}"
 
     @property
     def config(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from privface.data import LoadedFaces, require_both_genders, require_disjoint, s
 from privface.device import Device
 from privface.errors import CheckpointError, ConfigError, LabelError, PrivfaceError
 from privface.images import write_atomic
-from privface.models import load_matcher
+from privface.models import load_matcher, load_network
 from privface.pipeline.faces import Progress, load_aligned, open_data, require_folder
 from privface.pipeline.methods import Job, Outcome, find_method
 from privface.pipeline.methods.base import rank
@@ -60,9 +60,10 @@ def train(
             hint="Leave start out.",
         )
     _require_usable(run, settings, resume=resume)
-    if resume and (run / PROVENANCE_FILE).is_file():  # written last
-        finished = read_provenance(run)
-        return FitSummary(**{entry.name: finished[entry.name] for entry in fields(FitSummary)})
+    if resume and (done := _finished(run)) is not None:
+        if progress is not None:
+            progress(f"{run} is finished", 1, 1)
+        return done
     before = None if settings.start is None else read_provenance(Path(settings.start))
     torch.manual_seed(settings.seed)  # the run owns the process: initial weights follow from the seed
     asked = [Attribute.parse(text) for text in getattr(options, "attributes", ())]
@@ -89,9 +90,20 @@ def train(
         if [part.name for part in run.iterdir()] == [CONFIG_FILE] and not resume:
             (run / CONFIG_FILE).unlink()  # nothing was learnt yet: the corrected settings may have the folder
         raise
-    provenance = _provenance(job, outcome, before)
-    write_atomic(run / PROVENANCE_FILE, json.dumps(provenance, indent=2, sort_keys=True).encode())
+    if rank() == 0:
+        provenance = _provenance(job, outcome, before)
+        write_atomic(run / PROVENANCE_FILE, json.dumps(provenance, indent=2, sort_keys=True).encode())
     return outcome.summary
+
+
+def _finished(run: Path) -> FitSummary | None:
+    """What a training said at its end; ``None`` if it has not come to it, or left something that cannot be read."""
+    try:
+        load_network(run)
+        said = read_provenance(run)  # written last
+        return FitSummary(**{entry.name: said[entry.name] for entry in fields(FitSummary)})
+    except (CheckpointError, KeyError):
+        return None
 
 
 # data ---------------------------------------------------------------------------------------------------

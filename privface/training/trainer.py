@@ -173,6 +173,8 @@ class SemiAdversarialTrainer:
             batches = self._batches(genders, identities, epoch)
             total = len(batches) * settings.epochs
             if done >= (epoch + 1) * len(batches):
+                if epoch + 1 == settings.epochs:  # stopped in the last validation
+                    validation = self._after_epoch(epoch, done, log)
                 continue
             self._refresh(epoch, at_start=done == epoch * len(batches))
             feed = Prefetcher(source, batches, start=done - epoch * len(batches))

@@ -43,6 +43,10 @@ class Dimmed(Dim):
         self.times = times
 
 
+class Darker(Dim):
+    kind = "darker"
+
+
 class Said(Dimmed):
     @property
     def config(self) -> dict[str, int]:
@@ -60,7 +64,7 @@ def test_what_could_be_trained_and_not_used_is_refused():
 
 
 def test_equal_weights_with_another_setting_or_kind_have_another_fingerprint():
-    networks = [Dim(), Said(times=2), Said(times=2), Said(times=3)]
-    first, second, again, third = (Protector(network, size=8).fingerprint for network in networks)
-    assert second == again
-    assert len({first, second, third}) == 3
+    networks = [Said(times=2), Said(times=2), Said(times=3), Dim(), Darker()]
+    first, again, *others = (Protector(network, size=8).fingerprint for network in networks)
+    assert first == again
+    assert len({first, *others}) == 4
