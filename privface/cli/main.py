@@ -72,13 +72,13 @@ def demo(
     seed: Annotated[int, typer.Option(help="Same seed, same audit.")] = 0,
     json: AsJson = False,
 ) -> None:
-    """Generated faces, matchers, a classifier, a protector and an honest audit, in three to four minutes, offline."""
+    """Generated faces, matchers, a classifier, a protector and an honest audit, in three to five minutes, offline."""
     from privface.pipeline.demo import run_demo  # noqa: PLC0415
 
     with progress_bars() as progress:
-        progress("demo, three to four minutes on two cores", 0, 1)
+        progress("demo, three to five minutes on two cores", 0, 1)
         result = run_demo(out, seed=seed, progress=progress)
-        progress("demo, three to four minutes on two cores", 1, 1)
+        progress("demo, three to five minutes on two cores", 1, 1)
     files = {
         "report": out / "report.html",
         "audit": out / "audit.json",

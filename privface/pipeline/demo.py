@@ -50,7 +50,7 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How much work the demo does; the default takes three to four minutes on two cores."""
+    """How much work the demo does; the default takes three to five minutes on two cores."""
 
     model_people: int = 400  # who train the matchers and the gender classifier
     model_photos: int = 4  # of each

@@ -193,7 +193,7 @@ def test_the_demo_says_that_it_began_and_what_it_does(run, monkeypatch, tmp_path
     _, out, err = run("demo", "--out", tmp_path / "d")
     assert out == ""
     assert err.splitlines() == [
-        "demo, three to four minutes on two cores ...", "train matcher ...", "train matcher: all 10 done, 0:00",
+        "demo, three to five minutes on two cores ...", "train matcher ...", "train matcher: all 10 done, 0:00",
         "error: That is enough.",
     ]  # fmt: skip
     assert run("--quiet", "demo", "--out", tmp_path / "d")[2] == "error: That is enough.\n"
