@@ -154,9 +154,8 @@ def encode_image(pixels: NDArray[np.uint8], suffix: str, *, quality: int = 95) -
         )
     options: dict[str, object] = {}
     if form == "PNG":
-        options = {
-            "compress_type": zlib.Z_RLE
-        }  # as small for photos in half the time; drawings become larger
+        # as small for photos in half the time; drawings become larger
+        options = {"compress_type": zlib.Z_RLE}
     elif form == "JPEG":
         options = {"quality": quality, "subsampling": 0}
     elif form == "WEBP":

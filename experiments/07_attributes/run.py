@@ -61,7 +61,9 @@ def main() -> None:
     )
     parser.add_argument("choice", nargs="*", help="what to hide")
     parser.add_argument("--model", type=Path, default=Path("runs/07/model"))
-    parser.add_argument("--effort", choices=("quick", "standard", "full"), default="standard")
+    parser.add_argument(
+        "--effort", choices=("quick", "standard", "full"), default="standard", help="of `audit`"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="where a trial's figures go")
     arguments = parser.parse_args()
     if arguments.what == "table":
