@@ -7,7 +7,10 @@ matcher's embeddings and on the model's own code, and how a matcher that nothing
 (results/CHOICE.json). What has a result is left alone. `splits CHOICE ...`: the few attackers of effort `quick`,
 with three divisions of the photos into the attackers' and the victims' (results/splits.json). From the results:
 
-    python experiments/07_attributes/run.py table | kept | codes | plot
+    python experiments/07_attributes/run.py table | kept | seeds | codes | plot
+
+`seeds` sets beside one another the results of models of the same configuration, trained with other seeds and audited with other divisions
+(`audit --seed N --results FOLDER/seed-N`).
 
 `measure-codes` comes before all of it: chains of erasers on codes alone (results/codes.json).
 """
@@ -38,6 +41,11 @@ ENCODERS = ("mobilefacenet_a", "facefeature", "dlib_resnet")
 UNSEEN = "matcher_mobilefacenet_b"
 SEEDS = range(3)
 SPLITS = "splits.json"
+MATCHED = {
+    "P-P 1e-2": ("P-P all", "0.01"),
+    "P-P 1e-3": ("P-P all", "0.001"),
+    "P-O 1e-2": ("P-O all", "0.01"),
+}
 KEPT = (
     "attribute",
     "medium",
@@ -57,19 +65,23 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "what", choices=("audit", "splits", "table", "kept", "measure-codes", "codes", "plot")
+        "what",
+        choices=("audit", "splits", "table", "kept", "seeds", "measure-codes", "codes", "plot"),
     )
     parser.add_argument("choice", nargs="*", help="what to hide")
     parser.add_argument("--model", type=Path, default=Path("runs/07/model"))
     parser.add_argument(
         "--effort", choices=("quick", "standard", "full"), default="standard", help="of `audit`"
     )
+    parser.add_argument("--seed", type=int, default=0, help="of `audit`'s division of the photos")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where a trial's figures go")
     arguments = parser.parse_args()
     if arguments.what == "table":
         print(table(arguments.results))
     elif arguments.what == "kept":
         print(kept(arguments.results))
+    elif arguments.what == "seeds":
+        print(seeds(arguments.results))
     elif arguments.what == "codes":
         print(codes.table(arguments.results / "codes.json"))
     elif arguments.what == "plot":
@@ -126,13 +138,16 @@ def audit(choice: str, path: Path, arguments: argparse.Namespace, progress: Any)
 
     here, hidden = Device.choose(), CHOICES[choice]
     by: Any = Protector.load(arguments.model, hide=hidden, device=here) if hidden else (lambda images: images)
+    options = AuditOptions(
+        effort=arguments.effort, seed=arguments.seed, attributes=ATTRIBUTES, cache=Path("runs/07/cache")
+    )
     result, _ = audit_protector(
         faces("utkface", progress, minimum_age=18),
         by,
         matchers=[model(UNSEEN)],
         probes=[model("gender_tinyxception")],
         model=arguments.model if hidden else None,
-        options=AuditOptions(effort=arguments.effort, attributes=ATTRIBUTES, cache=Path("runs/07/cache")),
+        options=options,
         progress=progress,
     )
     people = faces("lfw", progress)
@@ -153,6 +168,7 @@ def audit(choice: str, path: Path, arguments: argparse.Namespace, progress: Any)
     found = {
         "hidden": list(hidden),
         "effort": arguments.effort,
+        "seed": arguments.seed,
         "photos_attacked": result.document["attributes"][0]["protected"]["n"],
         "attributes": [{key: row[key] for key in KEPT} for row in result.document["attributes"]],
         "matching": {
@@ -244,6 +260,36 @@ def kept(folder: Path) -> str:
             cells.append(told)
         lines.append(f"| {choice} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def seeds(folder: Path) -> str:
+    """For each choice and training seed the worst attacker on each attribute and the matches kept; then mean and range."""
+    names = [text.partition("=")[0] for text in ATTRIBUTES]
+    plain = read(folder)["nothing"]["matching"]
+    trained = [read(part) for part in (folder, *sorted(folder.glob("seed-*")))]
+    heads = ["hidden", "seed", *names, *(f"*b* {head}" for head in MATCHED)]
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for choice, hidden in CHOICES.items():
+        results = [found[choice] for found in trained if choice in found]
+        if not hidden or len(results) < 2:
+            continue
+        rows = []
+        for result in results:
+            leaked = [_row(result, name, "any")["protected"]["value"] for name in names]
+            rows.append(leaked + [_share(result, plain, *of) for of in MATCHED.values()])
+        columns = np.array(rows).T
+        for place, row in enumerate(rows):
+            lines.append(_line(choice, str(place), [f"{v:.3f}" for v in row], names, hidden))
+        ranges = [f"{c.mean():.3f} ({c.min():.3f} to {c.max():.3f})" for c in columns]
+        lines.append(_line(choice, "mean, range", ranges, names, hidden))
+    return "\n".join(lines)
+
+
+def _line(choice: str, seed: str, cells: list[str], names: list[str], hidden: tuple[str, ...]) -> str:
+    """A row of the table of seeds; what is hidden is bold."""
+    marks = [*(name in hidden for name in names), *(False for _ in MATCHED)]
+    told = [f"**{cell}**" if mark else cell for cell, mark in zip(cells, marks, strict=True)]
+    return f"| {' | '.join([choice, seed, *told])} |"
 
 
 def place(folder: Path, choice: str) -> Path:
