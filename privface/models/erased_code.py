@@ -19,12 +19,11 @@ from privface.device import Device
 from privface.errors import ConfigError
 from privface.models import onnx_backend
 from privface.models.decoder import FaceDecoder
-from privface.models.encoder import FaceEncoder
 from privface.models.face_model import FaceModel
 from privface.models.family import CodeReader
 from privface.models.frozen import frozen
 from privface.models.inputs import to_input
-from privface.models.networks import CompactResNet
+from privface.models.networks import CompactResNet, FaceEncoder
 from privface.models.protectable import Protectable
 from privface.models.specs import ONNX_SPEC
 from privface.records import FRAME, InputSpec
@@ -51,7 +50,7 @@ class FrozenReader(nn.Module):
     """A matcher, or an autoencoder's encoder, that is kept inside a model file, as weights of ours or as the bytes of an ONNX graph.
 
     Args:
-        form: ``"encoder"`` (:class:`~privface.models.encoder.FaceEncoder`), ``"compact"``
+        form: ``"encoder"`` (:class:`~privface.models.networks.FaceEncoder`), ``"compact"``
             (:class:`~privface.models.CompactResNet`), ``"autoencoder"``
             (:class:`~privface.models.family.CodeReader`) or ``"onnx"``.
         spec: Fields of the :class:`~privface.records.InputSpec` that it expects.
