@@ -309,13 +309,14 @@ class ErasedCode(Protectable):
                 hint=f"Choose code sizes from 2 to {dimensions - drop}.",
             )
         self.attributes = tuple(Attribute.from_dict(a) if isinstance(a, Mapping) else a for a in attributes)
-        names = [attribute.name for attribute in self.attributes]
+        names = self._names = [attribute.name for attribute in self.attributes]
         if not 1 <= len(set(names)) == len(names) <= MAX_ATTRIBUTES or not 1 <= rounds <= MAX_ROUNDS:
             raise ConfigError(
                 f"Attributes {', '.join(names) or 'none'} in {rounds} rounds cannot be hidden.",
                 hint=f"Name 1 to {MAX_ATTRIBUTES}, each once, and 1 to {MAX_ROUNDS} rounds.",
             )
         self.sizes, self.drop, self.regions, self.bits, self.rounds = widths, drop, regions, bits, rounds
+        self._is_chain = rounds > 1 or names != [GENDER]
         if bits and self._is_chain:
             raise ConfigError(
                 f"bits={bits}: signs are for gender alone in one round.",
@@ -344,10 +345,6 @@ class ErasedCode(Protectable):
         return {**card, "attributes": attributes, "rounds": self.rounds, "hidden": list(self.hidden)}
 
     @property
-    def _is_chain(self) -> bool:
-        return self.rounds > 1 or [attribute.name for attribute in self.attributes] != [GENDER]
-
-    @property
     def told(self) -> int:
         """Values that the decoder is told, at most."""
         return self.sizes[-1] + (self.drop if self._is_chain else 0)
@@ -355,8 +352,8 @@ class ErasedCode(Protectable):
     @property
     def combinations(self) -> list[tuple[str, ...]]:
         """Every choice of attributes to hide."""
-        names = [attribute.name for attribute in self.attributes]
-        return [c for count in range(1, len(names) + 1) for c in itertools.combinations(names, count)]
+        counts = range(1, len(self._names) + 1)
+        return [choice for count in counts for choice in itertools.combinations(self._names, count)]
 
     def chain(self, hidden: Sequence[str]) -> list[tuple[Attribute, int]]:
         """The attributes that an eraser of these takes out, in turn, and how many values go with each."""
@@ -375,7 +372,7 @@ class ErasedCode(Protectable):
 
     def _key(self, size: int, hidden: Sequence[str]) -> str:
         """Name of an eraser among the weights; attributes by their places, as a column's name may hold anything."""
-        places = [str(k) for k, attribute in enumerate(self.attributes) if attribute.name in hidden]
+        places = [str(k) for k, name in enumerate(self._names) if name in hidden]
         return f"{size}-{'-'.join(places)}" if self._is_chain else str(size)
 
     @property
@@ -404,7 +401,7 @@ class ErasedCode(Protectable):
                 )
             self.chosen = code_size
         if hide is not None:
-            self.hidden = self.among(hide, [attribute.name for attribute in self.attributes])
+            self.hidden = self.among(hide, self._names)
 
     def place(self, device: Device) -> None:
         """Move to a device, and make the encoders ready for calls from several threads."""

@@ -25,8 +25,6 @@ from privface.sessions import open_session, session_outputs
 TOLERANCE = 1e-4
 """Largest difference in [0, 1] between ONNX Runtime and torch that an export may show; a fortieth of an 8-bit step."""
 
-_BATCHES = (1, 3, 8)
-
 
 @dataclass(frozen=True)
 class ExportSummary:
@@ -134,7 +132,7 @@ def _parity(protector: Protector, content: bytes) -> float:
     rng = np.random.default_rng(0)
     session = open_session(content)
     worst = 0.0
-    for count in _BATCHES:
+    for count in (1, 3, 8):
         images = rng.random((count, 3, protector.size, protector.size), np.float32)
         images[0] = np.linspace(0, 1, protector.size, dtype=np.float32)
         found = session_outputs(session, images, name="the export")

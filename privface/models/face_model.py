@@ -70,12 +70,8 @@ class FaceModel(nn.Module):
         torch; an ONNX model that cannot be converted stays where it was, with a warning.
         """
         if device.is_plain:
-            graph = self.onnx_path
-            return (
-                self
-                if graph is None or not onnx_backend.is_faster_in_torch(graph)
-                else self._in_torch(device)
-            )
+            slow = self.onnx_path is not None and onnx_backend.is_faster_in_torch(self.onnx_path)
+            return self._in_torch(device) if slow else self
         try:
             return self.frozen(device)
         except ModelError as error:
