@@ -105,19 +105,10 @@ class FrozenReader(nn.Module):
                 assert reader.network is not None  # noqa: S101 - narrows the type
                 reader.network.load_state_dict(matcher.network.state_dict())
                 return reader
-        source = matcher.onnx_path or matcher.network
-        assert source is not None  # noqa: S101 - the call above has converted it
-        content = onnx_backend.graph_bytes(source, matcher.spec.size)
+        content = onnx_backend.graph_bytes(matcher.source, matcher.spec.size)
         reader = cls(form="onnx", spec=spec, outputs=outputs, length=len(content))
         reader.content.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
         return reader
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_fast": {}}  # converted graphs cannot be copied to another process
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.prepare()
 
     def prepare(self) -> None:
         """Convert the network now, not at the first call.
@@ -125,7 +116,7 @@ class FrozenReader(nn.Module):
         No other thread may compute meanwhile: torch.fx, which traces it, changes how every module is called.
         """
         if self.plain is None and self.device not in self._fast:
-            self._fast = {self.device: frozen(self._converted(), self.device)}
+            self._fast = {self.device: frozen(self._source, self.device)}
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings ``(N, D)``, not normalised, of aligned RGB ``(N, 3, H, W)`` in [0, 1]."""
@@ -143,10 +134,11 @@ class FrozenReader(nn.Module):
 
     def unpack(self) -> None:
         """Compute with the network as it came from now on, and keep it as a part, as torch's exporter must see it."""
-        self.plain = self._converted()
+        self.plain = onnx_backend.to_torch(self._source)
 
-    def _converted(self) -> nn.Module:
-        return (self.network or onnx_backend.to_torch(self.content.cpu().numpy().tobytes())).eval()
+    @property
+    def _source(self) -> nn.Module | bytes:
+        return self.content.cpu().numpy().tobytes() if self.network is None else self.network.eval()
 
 
 class CodeEraser(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from privface.device import Device
 from privface.errors import ModelError
-from privface.models import CompactResNet, load_matcher
+from privface.models import load_matcher
 from privface.models.frozen import frozen
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -191,14 +191,6 @@ class Untraceable(nn.Module):
 def test_network_without_a_graph(precision, limit):
     fast = assert_same(randomised(Untraceable()), pixels(2, 3, 8, 8), precision=precision, limit=limit)
     assert {"_Convolution", "_Prelu", "_Affine"} <= set(classes(fast))
-
-
-@pytest.mark.parametrize("separable", [False, True])
-@pytest.mark.parametrize(("precision", "limit"), [("fp32", 1e-5), ("bf16", 0.3)])  # few and random ReLUs
-def test_compact_resnet(separable, precision, limit):
-    torch.manual_seed(0)
-    network = CompactResNet(outputs=8, width=8, stages=2, separable=separable).eval()
-    assert_same(network, torch.rand(2, 3, 33, 33), precision=precision, limit=limit)
 
 
 def test_given_graph_and_copies():
