@@ -224,15 +224,6 @@ def test_precision():
         frozen(network.train(), Device())
 
 
-def test_model_of_a_folder(world):
-    matcher = load_matcher(f"mini:{world.matcher}")
-    fast = matcher.frozen(Device())
-    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(fast(images), matcher(images), rtol=1e-4, atol=1e-5)
-    assert "_Frozen" not in classes(matcher)
-    assert (fast.name, fast.fingerprint) == (matcher.name, matcher.fingerprint)
-
-
 LONG = [pytest.param(n, marks=pytest.mark.long) for n in ("facefeature", "dlib_resnet", "mobilefacenet_b")]
 
 
