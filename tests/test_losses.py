@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
-from privface.audit.quality import ssim as audited_ssim
 from privface.errors import ConfigError
 from privface.losses import AlignmentLoss, AttributeLoss, MatchingLoss, ReconstructionLoss, ssim
 
@@ -31,16 +30,6 @@ def test_ssim_is_scikit_image_s(pair):
     ]
     assert float(ssim(a, b)) == pytest.approx(np.mean(expected), abs=1e-9)
     assert float(ssim(a, a)) == pytest.approx(1.0)
-
-
-def test_ssim_agrees_with_the_audit_on_grey_photos():
-    """The audit reads luma of 8-bit photos; on grey photos luma and each channel are the same picture."""
-    rng = np.random.default_rng(1)
-    grey = rng.integers(0, 256, (3, 40, 40, 1), dtype=np.uint8)
-    noisy = np.clip(grey.astype(int) + rng.integers(-20, 21, grey.shape), 0, 255).astype(np.uint8)
-    before, after = (np.repeat(x, 3, axis=3) for x in (grey, noisy))
-    unit = [torch.from_numpy(x.transpose(0, 3, 1, 2) / 255.0) for x in (before, after)]
-    assert float(ssim(*unit)) == pytest.approx(float(np.mean(audited_ssim(before, after))), abs=2e-3)
 
 
 def test_reconstruction_is_the_weighted_sum_of_its_terms(pair):
@@ -94,11 +83,9 @@ def test_matching_pulls_the_protected_side_only():
 
 def test_uninformative_is_zero_at_a_fair_coin_and_symmetric():
     loss, genders = AttributeLoss("uninformative"), torch.tensor([0, 1])
-    assert float(loss(torch.zeros(2), genders)) == pytest.approx(0.0, abs=1e-7)
-    z = 1.3
-    expected = (math.log1p(math.exp(z)) + math.log1p(math.exp(-z))) / 2 - math.log(2)
-    assert float(loss(torch.tensor([z, -z]), genders)) == pytest.approx(expected, abs=1e-6)
-    assert float(loss(torch.tensor([-z, z]), genders)) == pytest.approx(expected, abs=1e-6)
+    for z in (0.0, 1.3, -1.3):
+        expected = (math.log1p(math.exp(z)) + math.log1p(math.exp(-z))) / 2 - math.log(2)
+        assert float(loss(torch.tensor([z, -z]), genders)) == pytest.approx(expected, abs=1e-6)
     logits = torch.tensor([2.0, -0.5], requires_grad=True)
     loss(logits, genders).backward()
     assert torch.equal(logits.grad.sign(), logits.detach().sign())
@@ -139,11 +126,11 @@ def test_align_has_finite_gradients_where_features_are_dead_or_a_gender_is_absen
     alone.backward()
 
 
-def _embeddings(kind: str, *, count: int = 40, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows (count, 12) whose genders differ in nothing, in the mean or in the spread of one direction alone."""
+def _embeddings(kind: str, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows (40, 12) whose genders differ in nothing, in the mean or in the spread of one direction alone."""
     rng = np.random.default_rng(seed)
-    genders = np.arange(count) % 2
-    rows = rng.normal(size=(count, 12))
+    genders = np.arange(40) % 2
+    rows = rng.normal(size=(40, 12))
     if kind == "mean":
         rows[:, 0] += 2.0 * genders
     elif kind == "spread":
@@ -151,17 +138,14 @@ def _embeddings(kind: str, *, count: int = 40, seed: int = 0) -> tuple[torch.Ten
     return torch.from_numpy(rows).float(), torch.from_numpy(genders)
 
 
-def _aligned_after(kind: str, batches: int = 300) -> tuple[AlignmentLoss, float]:
-    loss, last = AlignmentLoss(12), 0.0
-    for seed in range(batches):
-        last = float(loss(*_embeddings(kind, seed=seed)))
-    return loss, last
-
-
 def test_alignment_sees_means_and_spreads_and_leads_wide_rows_inwards_and_narrow_ones_outwards():
-    (_, nothing), (_, mean), (loss, spread) = map(_aligned_after, ("nothing", "mean", "spread"))
-    assert 0 <= nothing < 0.01
-    assert min(mean, spread) > 10 * nothing
+    last: dict[str, float] = {}
+    for kind in ("nothing", "mean", "spread"):
+        loss = AlignmentLoss(12)
+        for seed in range(300):
+            last[kind] = float(loss(*_embeddings(kind, seed=seed)))
+    assert 0 <= last["nothing"] < 0.01
+    assert min(last["mean"], last["spread"]) > 10 * last["nothing"]
     rows, genders = _embeddings("spread", seed=999)
     rows.requires_grad_()
     loss(rows, genders).backward()

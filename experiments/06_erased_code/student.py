@@ -27,7 +27,7 @@ from privface.device import Device, has_bf16
 from privface.errors import TrainingError
 from privface.images import to_unit
 from privface.models import load_matcher, save_network
-from privface.models.encoder import KIND, FaceEncoder
+from privface.models.networks import FaceEncoder
 from privface.pipeline import load_aligned, open_data
 from privface.pipeline.faces import Progress, join
 from privface.training import ArraySource
@@ -68,7 +68,7 @@ def main() -> None:
             folder=arguments.out,
             progress=lambda done, total, _: progress("train the student", done, total),
         )
-        save_network(arguments.out, network, kind=KIND)
+        save_network(arguments.out, network, kind=FaceEncoder.kind)
 
 
 def train_encoder(
@@ -83,7 +83,7 @@ def train_encoder(
     folder: Path | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> FaceEncoder:
-    """Train a :class:`~privface.models.encoder.FaceEncoder` to give the targets (Hinton et al., arXiv 1503.02531).
+    """Train a :class:`~privface.models.networks.FaceEncoder` to give the targets (Hinton et al., arXiv 1503.02531).
 
     The loss is one minus the cosine, and the squared difference of the batch's cosine matrices (relational distillation,
     Park et al., CVPR 2019). Half of each batch are mixtures of two photos with mixed targets (Zhang et al., ICLR 2018):

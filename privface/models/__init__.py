@@ -16,8 +16,14 @@ if TYPE_CHECKING:
     from privface.models.protectable import Protectable
     from privface.models.protector import Protector
     from privface.models.protectors import load_protector
-    from privface.models.prototypes import Prototypes, make_prototypes
-    from privface.models.san2018 import LabelledProtector, San2018, San2018Protector, load_released
+    from privface.models.san2018 import (
+        LabelledProtector,
+        Prototypes,
+        San2018,
+        San2018Protector,
+        load_released,
+        make_prototypes,
+    )
 else:
     __getattr__, __dir__ = on_demand(__name__, __file__)
 

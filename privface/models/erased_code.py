@@ -19,12 +19,11 @@ from privface.device import Device
 from privface.errors import ConfigError
 from privface.models import onnx_backend
 from privface.models.decoder import FaceDecoder
-from privface.models.encoder import FaceEncoder
 from privface.models.face_model import FaceModel
 from privface.models.family import CodeReader
 from privface.models.frozen import frozen
 from privface.models.inputs import to_input
-from privface.models.networks import CompactResNet
+from privface.models.networks import CompactResNet, FaceEncoder
 from privface.models.protectable import Protectable
 from privface.models.specs import ONNX_SPEC
 from privface.records import FRAME, InputSpec
@@ -51,7 +50,7 @@ class FrozenReader(nn.Module):
     """A matcher, or an autoencoder's encoder, that is kept inside a model file, as weights of ours or as the bytes of an ONNX graph.
 
     Args:
-        form: ``"encoder"`` (:class:`~privface.models.encoder.FaceEncoder`), ``"compact"``
+        form: ``"encoder"`` (:class:`~privface.models.networks.FaceEncoder`), ``"compact"``
             (:class:`~privface.models.CompactResNet`), ``"autoencoder"``
             (:class:`~privface.models.family.CodeReader`) or ``"onnx"``.
         spec: Fields of the :class:`~privface.records.InputSpec` that it expects.
@@ -106,19 +105,10 @@ class FrozenReader(nn.Module):
                 assert reader.network is not None  # noqa: S101 - narrows the type
                 reader.network.load_state_dict(matcher.network.state_dict())
                 return reader
-        source = matcher.onnx_path or matcher.network
-        assert source is not None  # noqa: S101 - the call above has converted it
-        content = onnx_backend.graph_bytes(source, matcher.spec.size)
+        content = onnx_backend.graph_bytes(matcher.source, matcher.spec.size)
         reader = cls(form="onnx", spec=spec, outputs=outputs, length=len(content))
         reader.content.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
         return reader
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_fast": {}}  # converted graphs cannot be copied to another process
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.prepare()
 
     def prepare(self) -> None:
         """Convert the network now, not at the first call.
@@ -126,7 +116,7 @@ class FrozenReader(nn.Module):
         No other thread may compute meanwhile: torch.fx, which traces it, changes how every module is called.
         """
         if self.plain is None and self.device not in self._fast:
-            self._fast = {self.device: frozen(self._converted(), self.device)}
+            self._fast = {self.device: frozen(self._source, self.device)}
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings ``(N, D)``, not normalised, of aligned RGB ``(N, 3, H, W)`` in [0, 1]."""
@@ -144,10 +134,11 @@ class FrozenReader(nn.Module):
 
     def unpack(self) -> None:
         """Compute with the network as it came from now on, and keep it as a part, as torch's exporter must see it."""
-        self.plain = self._converted()
+        self.plain = onnx_backend.to_torch(self._source)
 
-    def _converted(self) -> nn.Module:
-        return (self.network or onnx_backend.to_torch(self.content.cpu().numpy().tobytes())).eval()
+    @property
+    def _source(self) -> nn.Module | bytes:
+        return self.content.cpu().numpy().tobytes() if self.network is None else self.network.eval()
 
 
 class CodeEraser(nn.Module):
@@ -310,13 +301,14 @@ class ErasedCode(Protectable):
                 hint=f"Choose code sizes from 2 to {dimensions - drop}.",
             )
         self.attributes = tuple(Attribute.from_dict(a) if isinstance(a, Mapping) else a for a in attributes)
-        names = [attribute.name for attribute in self.attributes]
+        names = self._names = [attribute.name for attribute in self.attributes]
         if not 1 <= len(set(names)) == len(names) <= MAX_ATTRIBUTES or not 1 <= rounds <= MAX_ROUNDS:
             raise ConfigError(
                 f"Attributes {', '.join(names) or 'none'} in {rounds} rounds cannot be hidden.",
                 hint=f"Name 1 to {MAX_ATTRIBUTES}, each once, and 1 to {MAX_ROUNDS} rounds.",
             )
         self.sizes, self.drop, self.regions, self.bits, self.rounds = widths, drop, regions, bits, rounds
+        self._is_chain = rounds > 1 or names != [GENDER]
         if bits and self._is_chain:
             raise ConfigError(
                 f"bits={bits}: signs are for gender alone in one round.",
@@ -345,10 +337,6 @@ class ErasedCode(Protectable):
         return {**card, "attributes": attributes, "rounds": self.rounds, "hidden": list(self.hidden)}
 
     @property
-    def _is_chain(self) -> bool:
-        return self.rounds > 1 or [attribute.name for attribute in self.attributes] != [GENDER]
-
-    @property
     def told(self) -> int:
         """Values that the decoder is told, at most."""
         return self.sizes[-1] + (self.drop if self._is_chain else 0)
@@ -356,8 +344,8 @@ class ErasedCode(Protectable):
     @property
     def combinations(self) -> list[tuple[str, ...]]:
         """Every choice of attributes to hide."""
-        names = [attribute.name for attribute in self.attributes]
-        return [c for count in range(1, len(names) + 1) for c in itertools.combinations(names, count)]
+        counts = range(1, len(self._names) + 1)
+        return [choice for count in counts for choice in itertools.combinations(self._names, count)]
 
     def chain(self, hidden: Sequence[str]) -> list[tuple[Attribute, int]]:
         """The attributes that an eraser of these takes out, in turn, and how many values go with each."""
@@ -376,7 +364,7 @@ class ErasedCode(Protectable):
 
     def _key(self, size: int, hidden: Sequence[str]) -> str:
         """Name of an eraser among the weights; attributes by their places, as a column's name may hold anything."""
-        places = [str(k) for k, attribute in enumerate(self.attributes) if attribute.name in hidden]
+        places = [str(k) for k, name in enumerate(self._names) if name in hidden]
         return f"{size}-{'-'.join(places)}" if self._is_chain else str(size)
 
     @property
@@ -405,7 +393,7 @@ class ErasedCode(Protectable):
                 )
             self.chosen = code_size
         if hide is not None:
-            self.hidden = self.among(hide, [attribute.name for attribute in self.attributes])
+            self.hidden = self.among(hide, self._names)
 
     def place(self, device: Device) -> None:
         """Move to a device, and make the encoders ready for calls from several threads."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import warnings
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from privface import __version__
-from privface.errors import ConfigError, MissingExtraError, ModelError
+from privface.errors import ConfigError, ModelError
 from privface.images import write_atomic
+from privface.models.onnx_backend import extra, to_onnx
 from privface.models.onnx_models import PREFIX
 from privface.models.protectable import Protectable
 from privface.models.protector import Protector
@@ -24,8 +22,6 @@ from privface.sessions import open_session, session_outputs
 
 TOLERANCE = 1e-4
 """Largest difference in [0, 1] between ONNX Runtime and torch that an export may show; a fortieth of an 8-bit step."""
-
-_BATCHES = (1, 3, 8)
 
 
 @dataclass(frozen=True)
@@ -92,29 +88,10 @@ class _Exported(nn.Module):
 
 
 def _graph(network: nn.Module, size: int, metadata: dict[str, str]) -> bytes:
-    try:
-        import onnx  # noqa: PLC0415 - optional and heavy
-        import onnxscript  # noqa: F401, PLC0415 - torch's exporter needs it and asks late
-    except ImportError as error:
-        raise MissingExtraError(
-            f"An export needs {error.name}, which is not installed.",
-            hint="Install the extra: pip install 'privface[onnx]'.",
-        ) from error
-    example = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    onnx, _ = extra("onnx", "onnxscript", what="An export")  # torch's exporter asks late for the second
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # the exporter reports on both
-            warnings.simplefilter("ignore")
-            program: Any = torch.onnx.export(
-                network.eval(),
-                (example,),
-                dynamo=True,
-                input_names=["images"],
-                output_names=["protected"],
-                dynamic_shapes={"images": {0: torch.export.Dim("n", min=1)}},
-                verbose=False,
-            )
-        model = program.model_proto
+        model = to_onnx(network.eval(), (size, size), input_names=["images"], output_names=["protected"])
         for node in model.graph.node:  # it says where the exporter's own source lies, and in which line
             node.ClearField("metadata_props")
     except Exception as error:  # the exporter raises whatever an operator raised
@@ -134,7 +111,7 @@ def _parity(protector: Protector, content: bytes) -> float:
     rng = np.random.default_rng(0)
     session = open_session(content)
     worst = 0.0
-    for count in _BATCHES:
+    for count in (1, 3, 8):
         images = rng.random((count, 3, protector.size, protector.size), np.float32)
         images[0] = np.linspace(0, 1, protector.size, dtype=np.float32)
         found = session_outputs(session, images, name="the export")

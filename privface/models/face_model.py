@@ -61,7 +61,6 @@ class FaceModel(nn.Module):
         self.read: tuple[object, ...] = ()  # which output, and how
         self._session: Any = None
         self.device: Device | None = None
-        self._origin: tuple[FaceModel, ...] = ()  # in a tuple: no part of this one
 
     def on(self, device: Device) -> Self:
         """The model where it computes on that device.
@@ -70,12 +69,8 @@ class FaceModel(nn.Module):
         torch; an ONNX model that cannot be converted stays where it was, with a warning.
         """
         if device.is_plain:
-            graph = self.onnx_path
-            return (
-                self
-                if graph is None or not onnx_backend.is_faster_in_torch(graph)
-                else self._in_torch(device)
-            )
+            slow = self.onnx_path is not None and onnx_backend.is_faster_in_torch(self.onnx_path)
+            return self._in_torch(device) if slow else self
         try:
             return self.frozen(device)
         except ModelError as error:
@@ -99,15 +94,15 @@ class FaceModel(nn.Module):
             ModelError: If it came as ONNX and cannot be converted.
         """
         made = copy.copy(self)
-        network = frozen(self._torch(), device)
-        made.__dict__ |= {"_modules": {"network": network}, "device": device, "_origin": (self,)}
+        made.__dict__ |= {"_modules": {"network": frozen(self.source, device)}, "device": device}
         return made
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """A frozen network cannot be copied to another process: it is made there anew."""
-        return (
-            (_frozen_again, (*self._origin, self.device)) if self._origin else super().__reduce_ex__(protocol)
-        )
+    @property
+    def source(self) -> Path | nn.Module:
+        """What it was made of: the ONNX file, or else the network."""
+        source = self.onnx_path or self.network
+        assert source is not None  # noqa: S101 - one of them is given
+        return source
 
     @property
     def fingerprint(self) -> str:
@@ -121,7 +116,7 @@ class FaceModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Raw outputs ``(N, K)`` for aligned RGB images ``(N, 3, H, W)`` in [0, 1]; differentiable."""
         if self.network is None:
-            self.network = self._torch().to(images.device)
+            self.network = onnx_backend.to_torch(self.source).to(images.device)
         out: Tensor = self.network(to_input(images, self.spec))
         if out.ndim != 2 or out.shape[0] != images.shape[0]:
             raise ModelError(
@@ -129,12 +124,6 @@ class FaceModel(nn.Module):
                 hint="Wrap the network so that it returns one vector an image.",
             )
         return out
-
-    def _torch(self) -> nn.Module:
-        if self.network is not None:
-            return self.network
-        assert self.onnx_path is not None  # noqa: S101 - narrows the type
-        return onnx_backend.to_torch(self.onnx_path)
 
     def outputs(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Raw outputs ``(N, K)`` for a NumPy batch ``(N, 3, H, W)`` in [0, 1], without autograd.
@@ -160,10 +149,6 @@ class FaceModel(nn.Module):
         with torch.inference_mode():
             outputs: NDArray[np.float32] = self(batch.to(place)).float().cpu().numpy()
         return outputs
-
-
-def _frozen_again(model: FaceModel, device: Device) -> FaceModel:
-    return model.frozen(device)
 
 
 def network_sha256(network: nn.Module) -> str:

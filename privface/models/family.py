@@ -144,7 +144,8 @@ class Autoencoder(Protectable):
         inside = (1 if config.grey else config.shape[0], *config.shape[1:])
         make = _dense if config.architecture == "fully-connected" else _convolutional
         self.encoder, self.decoder, self._map_shape = make(config, inside, config.code * self.code.factor)
-        self.code_dropout = _drop(config.code_dropout, flat=self._map_shape is None)
+        drop = nn.Dropout if self._map_shape is None else nn.Dropout2d
+        self.code_dropout = drop(config.code_dropout)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -180,21 +181,16 @@ class Autoencoder(Protectable):
                 f"Images of shape {tuple(images.shape)} are no (N, {channels}, H, W).",
                 hint="Convert them to the channels the network was trained on.",
             )
-        wrong = (
-            any(s % self.multiple for s in images.shape[2:])
-            if self.any_size
-            else list(images.shape[2:]) != sides
-        )
-        if wrong:
+        fits, cure = list(images.shape[2:]) == sides, f"Use {sides[0]} x {sides[1]}."
+        if self.any_size:
+            fits = not any(side % self.multiple for side in images.shape[2:])
+            cure = f"Use sides divisible by {self.multiple}."
+        if not fits:
             raise ModelError(
                 f"Images of {images.shape[2]} x {images.shape[3]} pixels do not fit this autoencoder.",
-                hint=f"Use sides divisible by {self.multiple}."
-                if self.any_size
-                else f"Use {sides[0]} x {sides[1]}.",
+                hint=cure,
             )
-        if not self.settings.grey or images.shape[1] == 1:
-            return images
-        return luminance(images)
+        return luminance(images) if self.settings.grey and images.shape[1] == 3 else images
 
     def features(self, images: Tensor) -> Tensor:
         """The encoder's output before it becomes a code; for a variational code, means and log variances."""
@@ -340,12 +336,6 @@ class CodeReader(nn.Module):
         return self.autoencoder.encode(images).flatten(1)
 
 
-def _drop(share: float, *, flat: bool) -> nn.Module:
-    if share == 0.0:
-        return nn.Identity()
-    return nn.Dropout(share) if flat else nn.Dropout2d(share)
-
-
 def _dense(
     config: AutoencoderConfig, inside: Sequence[int], features: int
 ) -> tuple[nn.Sequential, nn.Sequential, tuple[int, int] | None]:
@@ -353,7 +343,7 @@ def _dense(
         chain: list[nn.Module] = []
         for number, (a, b) in enumerate(pairwise(sizes)):
             if number:
-                chain += [nn.ReLU(), _drop(config.dropout, flat=True)]
+                chain += [nn.ReLU(), nn.Dropout(config.dropout)]
             chain.append(nn.Linear(a, b))
         return chain
 
@@ -372,17 +362,13 @@ class _Enlarge(nn.Module):
         super().__init__()
         self.how = how
         # a kernel of 4 with stride 2 covers every output pixel equally often, one of 3 does not
-        self.layer = (
-            nn.ConvTranspose2d(inside, outside, 4, 2, 1)
-            if how == "transposed"
-            else nn.Conv2d(inside, outside, 3, 1, 1)
-        )
+        transposed = how == "transposed"
+        kind, kernel, stride = (nn.ConvTranspose2d, 4, 2) if transposed else (nn.Conv2d, 3, 1)
+        self.layer = kind(inside, outside, kernel, stride, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.how == "nearest":
-            x = F.interpolate(x, scale_factor=2, mode="nearest")
-        elif self.how == "bilinear":
-            x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        if self.how != "transposed":
+            x = F.interpolate(x, scale_factor=2, mode=self.how)
         enlarged: Tensor = self.layer(x)
         return enlarged
 
@@ -393,7 +379,7 @@ def _convolutional(
     widths = [config.width * 2 ** min(k, 3) for k in range(config.depth + 1)]
 
     def act() -> list[nn.Module]:
-        return [nn.LeakyReLU(0.1), *([] if config.dropout == 0.0 else [_drop(config.dropout, flat=False)])]
+        return [nn.LeakyReLU(0.1), *([nn.Dropout2d(config.dropout)] if config.dropout else [])]
 
     def block(count: int) -> list[nn.Module]:
         layers: list[nn.Module] = []

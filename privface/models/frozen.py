@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import operator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from privface.device import Device
 from privface.errors import ModelError
+from privface.models.onnx_backend import to_torch
 
 # fmt: off
 _ANY_TYPE = {  # what may see bf16 or fp16: it only moves numbers or loses no more than the rounding of its output
@@ -31,33 +33,37 @@ _ANY_TYPE = {  # what may see bf16 or fp16: it only moves numbers or loses no mo
 # fmt: on
 
 
-def frozen(network: nn.Module, device: Device) -> nn.Module:
-    """A copy of a network that computes the same and is cheap to differentiate with respect to its input.
+def frozen(source: nn.Module | Path | bytes, device: Device) -> nn.Module:
+    """A copy of a network, or of an ONNX graph, that computes the same and is cheap to differentiate with respect to its input.
 
     No gradient of a weight is ever computed. What the rewriting does not know stays as it is and runs in fp32. The network, in eval mode,
     maps ``(N, C, H, W)`` to one tensor; the copy takes and gives float32, and its convolutions compute as ``device`` says.
     """
+    network = to_torch(source)
     if network.training:
         raise ModelError("A network in training mode cannot be frozen.", hint="Call network.eval() first.")
     with torch.inference_mode(mode=False), torch.no_grad():
         body = _rewritten(copy.deepcopy(network).requires_grad_(False), device.dtype)
-        return _Frozen(body).to(device.name)
+        return _Frozen(body, source, device).to(device.name)
 
 
 class _Frozen(nn.Module):
     """Float32 in and out around the rewritten network."""
 
-    def __init__(self, body: nn.Module) -> None:
+    def __init__(self, body: nn.Module, source: nn.Module | Path | bytes, device: Device) -> None:
         super().__init__()
-        self.body = body
+        self.body, self.made_of = body, (source, device)  # in a tuple: no part of this one
         super().train(mode=False)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A graph cannot be copied to another process: it is made there anew."""
+        return frozen, self.made_of
 
     def train(self, mode: bool = True) -> _Frozen:
         """Stay in eval mode: batch norm is folded."""
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(N, C, H, W)`` to the network's output, float32."""
         with torch.autocast(x.device.type, enabled=False):  # the precision is chosen already
             out: Tensor = self.body(x.float()).float()
             return out
@@ -105,13 +111,11 @@ class _Convolution(nn.Module):
         self.register_buffer("bias", bias, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(N, C, H, W)`` to the convolution's output, in the precision of the weights."""
         x = x.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
         out: Tensor = _ConvolutionOfInput.apply(x, self) if _is_tracked(x) else self.direct(x)
         return out.float() if self.widen else out
 
     def direct(self, x: Tensor) -> Tensor:
-        """The output, without autograd."""
         out = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, 1, self.groups)
         return F.relu_(out) if self.relu else out
 
@@ -159,7 +163,6 @@ class _Prelu(nn.Module):
         self.register_buffer("slope", slope.detach().float().flatten(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(N, C, ...)`` to the same shape and type."""
         slope = self.slope.to(x.dtype)
         out: Tensor = _PreluOfInput.apply(x, slope) if _is_tracked(x) else F.prelu(x, slope)
         return out
@@ -179,7 +182,6 @@ class _Affine(nn.Module):
         self.register_buffer("shift", shift.detach(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(N, C, ...)`` to the same shape and type."""
         scale, shift = (_by_channel(v.to(x.dtype), x) for v in (self.scale, self.shift))
         return torch.addcmul(shift, x, scale)
 

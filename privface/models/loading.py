@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from privface.errors import ModelError
-from privface.models import checkpoint, encoder, erased_code
+from privface.models import checkpoint, erased_code
 from privface.models.bundled import bundled_folder, find_bundled, is_bundled
 from privface.models.face_model import FaceModel, network_sha256
 from privface.models.family import Autoencoder, CodeReader
-from privface.models.networks import CompactResNet
+from privface.models.networks import CompactResNet, FaceEncoder
 from privface.models.specs import facenet_file, onnx_model
 from privface.records import FRAME, InputSpec
 
@@ -169,9 +169,9 @@ def _module(rest: str) -> dict[str, Any]:
 
 def _mini(rest: str, *, kind: str) -> dict[str, Any]:
     folder = Path(rest)
-    student = kind == "matcher" and checkpoint.load_network(folder).kind == encoder.KIND
-    saved = checkpoint.load_network(folder, kind=encoder.KIND if student else kind)
-    network = checkpoint.build(encoder.FaceEncoder if student else CompactResNet, saved, where=folder)
+    student = kind == "matcher" and checkpoint.load_network(folder).kind == FaceEncoder.kind
+    saved = checkpoint.load_network(folder, kind=FaceEncoder.kind if student else kind)
+    network = checkpoint.build(FaceEncoder if student else CompactResNet, saved, where=folder)
     size = int(saved.meta.get("input_size", FRAME))
     crop = tuple(float(v) for v in saved.meta.get("crop", (0, 0, FRAME, FRAME)))
     spec = InputSpec(size=(size, size), value_range=(-1.0, 1.0), crop=crop)  # type: ignore[arg-type]

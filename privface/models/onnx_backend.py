@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import operator
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +18,45 @@ from torch import fx, nn
 from privface.errors import MissingExtraError, ModelError
 
 _OPSET = 17  # the newest that onnx2torch 1.5 reads; torch.onnx.export writes 18 and later by default
-_EXTRA = "Install the extra: pip install 'privface[onnx]'."
 
 
-def to_torch(model: Path | bytes) -> nn.Module:
-    """Convert an ONNX graph, a file or its content, to a frozen differentiable module (onnx2torch)."""
+def extra(*names: str, what: str) -> list[Any]:
+    """The optional packages of these names, which are heavy.
+
+    Raises:
+        MissingExtraError: If one of them is not installed; says that it is needed for ``what``.
+    """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # onnx2torch touches deprecated torchvision and onnx names on import
-            import onnx2torch  # noqa: PLC0415 - optional and heavy
+            warnings.simplefilter("ignore")  # onnx2torch touches deprecated torchvision and onnx names
+            return [importlib.import_module(name) for name in names]
     except ImportError as error:
         raise MissingExtraError(
-            "Training against an ONNX model needs onnx2torch, which is not installed.", hint=_EXTRA
+            f"{what} needs {error.name}, which is not installed.",
+            hint="Install the extra: pip install 'privface[onnx]'.",
         ) from error
+
+
+def to_onnx(network: nn.Module, size: tuple[int, int], **names: Any) -> Any:
+    """A network that maps ``(N, 3, *size)`` as an ONNX model with N free; ``names`` are those that torch's exporter takes."""
+    example = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # the exporter reports on both
+        warnings.simplefilter("ignore")
+        dynamic = ({0: torch.export.Dim("n", min=1)},)
+        program: Any = torch.onnx.export(
+            network, (example,), dynamo=True, dynamic_shapes=dynamic, verbose=False, **names
+        )
+    return program.model_proto
+
+
+def to_torch(model: nn.Module | Path | bytes) -> nn.Module:
+    """Convert an ONNX graph, a file or its content, to a frozen differentiable module (onnx2torch); a network stays as it is."""
+    if isinstance(model, nn.Module):
+        return model
+    onnx, onnx2torch = extra("onnx", "onnx2torch", what="Training against an ONNX model")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import onnx  # noqa: PLC0415 - comes with onnx2torch
-
             graph = onnx.load_model_from_string(model) if isinstance(model, bytes) else onnx.load(str(model))
             network: nn.Module = onnx2torch.convert(_plainer(graph))
             if isinstance(network, fx.GraphModule):
@@ -179,23 +201,10 @@ def _cut(
 
 def graph_bytes(model: Path | nn.Module, size: tuple[int, int]) -> bytes:
     """One self-contained ONNX graph: of a file, its external weights included, or of a network that maps ``(N, 3, *size)`` to ``(N, D)``."""
+    (onnx,) = extra("onnx", what="Keeping a matcher in a run folder")
     try:
-        import onnx  # noqa: PLC0415 - optional and heavy
-    except ImportError as error:
-        raise MissingExtraError(
-            "Keeping a matcher in a run folder needs onnx, which is not installed.", hint=_EXTRA
-        ) from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if isinstance(model, Path):
-                return bytes(onnx.load(str(model)).SerializeToString())
-            example = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
-            dynamic = ({0: torch.export.Dim("n", min=1)},)
-            program: Any = torch.onnx.export(
-                model, (example,), dynamo=True, dynamic_shapes=dynamic, verbose=False
-            )
-            return bytes(program.model_proto.SerializeToString())
+        content = onnx.load(str(model)) if isinstance(model, Path) else to_onnx(model, size)
+        return bytes(content.SerializeToString())
     except Exception as error:  # both raise whatever an operator raised
         raise ModelError(
             f"The matcher cannot be kept as ONNX ({str(error).splitlines()[0][:160]}).",

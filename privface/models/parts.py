@@ -42,8 +42,6 @@ class Noise:
         return torch.rand_like(like)
 
 
-GLOBAL_NOISE: Final = Noise()
-
 MAX_DRAW: Final = 2**64 - 1
 """Largest seed and largest number of a draw."""
 
@@ -102,7 +100,7 @@ class Corruption(nn.Module):
         """Spoil a batch ``(N, ...)`` in training mode, or with ``noise``, without clipping; else the batch itself."""
         if not self.is_random or not (self.training or noise is not None):
             return images
-        source = GLOBAL_NOISE if noise is None else noise
+        source = noise or Noise()
         shape = (len(images), *[1] * (images.ndim - 1))
         drawn = source.uniform(torch.empty(shape, device=images.device))
         level = self.level * (1.0 + self.spread * (2.0 * drawn - 1.0))
@@ -164,8 +162,7 @@ class GaussianCode(nn.Module):
         mean, log_variance = self.moments(features)
         code = mean
         if self.training or noise is not None:
-            drawn = (GLOBAL_NOISE if noise is None else noise).normal(mean)
-            code = mean + torch.exp(0.5 * log_variance) * drawn
+            code = mean + torch.exp(0.5 * log_variance) * (noise or Noise()).normal(mean)
         return code, gaussian_divergence(mean, log_variance).mean()
 
     @staticmethod

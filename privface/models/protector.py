@@ -103,14 +103,9 @@ class Protector:
     ) -> Protector:
         """Load a run folder written by training, or a model that comes with the package.
 
-        Args:
-            run: The folder, or ``bundled:erased``.
-            strength: As for the class.
-            draw: As for the class.
-            device: As for the class.
-            choices: What the network leaves open: ``hide``, names of attributes (:class:`~privface.models.PrivacyNet`; by
-                default those of its training), ``code_size`` (:class:`~privface.models.erased_code.ErasedCode`; by default
-                its largest).
+        ``run`` is the folder, or ``bundled:erased``; ``strength``, ``draw`` and ``device`` are those of the class. ``choices`` are what the
+        network leaves open: ``hide``, names of attributes (:class:`~privface.models.PrivacyNet`; by default those of its training),
+        ``code_size`` (:class:`~privface.models.erased_code.ErasedCode`; by default its largest).
 
         Raises:
             ConfigError: If the network has no such choice, or not that one, or nothing random.

@@ -127,10 +127,8 @@ def train_autoencoder(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
     )
     network.train().to(memory_format=torch.channels_last)
-    key, parts = (
-        f"{settings!r} {network.settings!r} {len(source)}",
-        {"network": network, "optimizer": optimizer},
-    )
+    key = f"{settings!r} {network.settings!r} {len(source)}"
+    parts = {"network": network, "optimizer": optimizer}
     plans = [_order(len(source), settings, epoch) for epoch in range(settings.epochs)]
     batches, each = list(chain(*plans)), len(plans[0])
     epochs: list[Epoch] = []

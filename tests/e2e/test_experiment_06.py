@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from privface.models.encoder import FaceEncoder
+from privface.models.networks import FaceEncoder
 from privface.training import ArraySource
 
 SAN = Path(__file__).parents[2] / "experiments" / "03_san_family" / "results" / "san.json"

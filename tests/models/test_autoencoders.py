@@ -42,9 +42,8 @@ def test_dropped_colour_leaves_grey_that_forgets_it(output, make_images):
     assert out.shape == images.shape
     torch.testing.assert_close(out, out[:, :1].expand_as(out), rtol=0, atol=0)
     none = SemiAdversarialAutoencoder(width=4, depth=2, colour="dropped")(images)
-    grey = images.clone()
-    grey[:] = 0.299 * images[:, :1] + 0.587 * images[:, 1:2] + 0.114 * images[:, 2:]
-    torch.testing.assert_close(none, grey.clamp(0.02, 0.98), atol=1e-6, rtol=0)
+    grey = 0.299 * images[:, :1] + 0.587 * images[:, 1:2] + 0.114 * images[:, 2:]
+    torch.testing.assert_close(none, grey.clamp(0.02, 0.98).expand_as(none), atol=1e-6, rtol=0)
 
 
 def test_kept_colour_moves_all_channels_by_one_logit(make_images):
@@ -81,16 +80,6 @@ def test_a_protector_takes_float64_in_any_batch_and_refuses_pixels(make_images):
 def test_strength_outside_its_range_is_refused(strength):
     with pytest.raises(ConfigError, match=rf"strength={strength} is outside 0\.\.2"):
         Protector(san(), strength=strength)
-
-
-def test_fingerprint_tells_weights_and_strength_apart():
-    plain = Protector(san()).fingerprint
-    assert plain == Protector(san()).fingerprint
-    assert plain != Protector(san(), strength=0.5).fingerprint
-    changed = san()
-    with torch.no_grad():
-        changed.head.weight[0, 0, 0, 0] += 1e-3
-    assert plain != Protector(changed).fingerprint
 
 
 @pytest.mark.parametrize("colour", ["free", "dropped"])

@@ -75,8 +75,6 @@ def test_refusals(run: Path, half: ExportSummary, tmp_path: Path) -> None:
         export_protector(run, tmp_path / "m.pt")
     with pytest.raises(CheckpointError):
         export_protector(tmp_path, tmp_path / "m.onnx")
-    with pytest.raises(ModelError, match="does not exist"):
-        OnnxProtector.load(tmp_path / "m.onnx")
     with pytest.raises(ConfigError, match=r"has strength 0\.5 and all choices built in"):
         load_protector(half.path, strength=2.0)
     with pytest.raises(InputRangeError):
@@ -84,11 +82,14 @@ def test_refusals(run: Path, half: ExportSummary, tmp_path: Path) -> None:
     model = onnx.load(half.path)
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "other.onnx")
-    with pytest.raises(ModelError, match="no protector of privface"):
-        OnnxProtector.load(tmp_path / "other.onnx")
     (tmp_path / "text.onnx").write_text("no graph")
-    with pytest.raises(ModelError, match="cannot be opened"):
-        OnnxProtector.load(tmp_path / "text.onnx")
+    for name, told in (
+        ("m", "does not exist"),
+        ("other", "no protector of privface"),
+        ("text", "cannot be opened"),
+    ):
+        with pytest.raises(ModelError, match=told):
+            OnnxProtector.load(tmp_path / f"{name}.onnx")
 
 
 def test_protect_with_an_exported_file(run: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from privface.device import Device
 from privface.errors import ModelError
-from privface.models import CompactResNet, load_matcher
+from privface.models import load_matcher
 from privface.models.frozen import frozen
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -193,14 +193,6 @@ def test_network_without_a_graph(precision, limit):
     assert {"_Convolution", "_Prelu", "_Affine"} <= set(classes(fast))
 
 
-@pytest.mark.parametrize("separable", [False, True])
-@pytest.mark.parametrize(("precision", "limit"), [("fp32", 1e-5), ("bf16", 0.3)])  # few and random ReLUs
-def test_compact_resnet(separable, precision, limit):
-    torch.manual_seed(0)
-    network = CompactResNet(outputs=8, width=8, stages=2, separable=separable).eval()
-    assert_same(network, torch.rand(2, 3, 33, 33), precision=precision, limit=limit)
-
-
 def test_given_graph_and_copies():
     graph = fx.symbolic_trace(randomised(nn.Sequential(nn.Conv2d(3, 4, 3), nn.PReLU(4))))
     fast = assert_same(graph.eval(), pixels(2, 3, 8, 8))
@@ -230,15 +222,6 @@ def test_precision():
         assert not made.state_dict()
     with pytest.raises(ModelError, match="training mode"):
         frozen(network.train(), Device())
-
-
-def test_model_of_a_folder(world):
-    matcher = load_matcher(f"mini:{world.matcher}")
-    fast = matcher.frozen(Device())
-    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(fast(images), matcher(images), rtol=1e-4, atol=1e-5)
-    assert "_Frozen" not in classes(matcher)
-    assert (fast.name, fast.fingerprint) == (matcher.name, matcher.fingerprint)
 
 
 LONG = [pytest.param(n, marks=pytest.mark.long) for n in ("facefeature", "dlib_resnet", "mobilefacenet_b")]

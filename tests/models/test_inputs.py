@@ -66,10 +66,7 @@ def test_conversion_is_differentiable(spec):
 
 def test_range_mean_std_and_order_of_channels(make_images):
     images = torch.from_numpy(make_images(2, size=32))
-    spec = InputSpec(
-        size=(32, 32), value_range=(0.0, 255.0), mean=(1.0, 2.0, 3.0), std=(2.0, 4.0, 8.0), channels="BGR"
-    )
-    found = to_input(images, spec)
+    found = to_input(images, InputSpec((32, 32), (0.0, 255.0), (1.0, 2.0, 3.0), (2.0, 4.0, 8.0), "BGR"))
     for plane, (source, mean, std) in enumerate(((2, 1.0, 2.0), (1, 2.0, 4.0), (0, 3.0, 8.0))):
         torch.testing.assert_close(found[:, plane], (images[:, source] * 255 - mean) / std)
 

@@ -237,12 +237,10 @@ def test_faulty_sidecar_is_named(matcher_file, tmp_path, text, fragment):
         ("", "is not a model specification"),
         ("onnx:", "is not a model specification"),
         ("vgg:m", "'vgg:m' is not a model specification"),
-        ("model.onnx", "is not a model specification"),
         ("autoencoder:", "is not a model specification"),
         ("onnx:none.onnx", "onnx:none.onnx: there is no such file"),
         ("module:json", "module:json cannot be imported"),
         ("module:no.such.place", "module:no.such.place cannot be imported"),
-        ("module:math.nothing", "cannot be imported"),
         ("module:builtins.dict", "returned a dict; expected an nn.Module"),
         ("module:math.sqrt", "failed when it was called (TypeError"),
         ("mini:nowhere", "nowhere has no model.safetensors"),
@@ -311,10 +309,12 @@ def test_mini_models_keep_their_crop_and_their_kind(tmp_path, make_images):
     assert not matcher.network.training
     probe = load_gender_probe(f"mini:{save_mini(tmp_path / 'g', kind='gender-classifier', outputs=1)}")
     assert probe.male_scores(make_images(2)).shape == (2,)
-    with pytest.raises(ModelError, match="holds a 'gender-classifier'; a 'matcher' is needed"):
-        load_matcher(f"mini:{tmp_path / 'g'}")
-    with pytest.raises(ModelError, match="holds a 'matcher'; a 'gender-classifier' is needed"):
-        load_gender_probe(f"mini:{tmp_path / 'm'}")
+    for load, folder, wanted in (
+        (load_matcher, "g", "matcher"),
+        (load_gender_probe, "m", "gender-classifier"),
+    ):
+        with pytest.raises(ModelError, match=f"a '{wanted}' is needed"):
+            load(f"mini:{tmp_path / folder}")
 
 
 def test_inventory_lists_forms_and_verifies(matcher_file, tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -76,12 +75,11 @@ def make_step(
     )
 
 
-def make_trainer(
-    step: SemiAdversarialStep | None = None, *, progress: Callable[..., None] | None = None, **changes: Any
-) -> SemiAdversarialTrainer:
+def make_trainer(step: SemiAdversarialStep | None = None, **changes: Any) -> SemiAdversarialTrainer:
+    told = {name: changes.pop(name, None) for name in ("progress", "validate", "on_epoch")}
     short = {"epochs": 3, "batch_size": 8, "epoch_images": 16, "warmup_steps": 0}
     settings = LoopSettings(**{**short, "device": "cpu", "precision": "32-true", **changes})
-    return SemiAdversarialTrainer(step or make_step(), settings=settings, progress=progress)
+    return SemiAdversarialTrainer(step or make_step(), settings=settings, **told)
 
 
 @pytest.fixture(scope="session")

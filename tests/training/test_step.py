@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from unittest.mock import MagicMock
+
 import pytest
 import torch
 
@@ -62,11 +64,10 @@ def test_each_side_gets_its_own_gradient_only(toy):
     losses = run(toy, step)
     alone = torch.autograd.grad(losses.protector, learned, retain_graph=True)
     own = torch.autograd.grad(losses.adversaries, chasing, retain_graph=True)
-    trainer._optimizers.clear()  # gradients only, no step
-    trainer._fabric.clip_gradients = lambda *_, **__: None
-    trainer._optimizers.append(
-        type("Idle", (), {"zero_grad": lambda *_, **__: None, "step": lambda _: None})()
-    )
+    trainer._fabric.clip_gradients, trainer._optimizers = (
+        MagicMock(),
+        [MagicMock()],
+    )  # gradients only, no step
     trainer._update(losses)
     for parameter, expected in zip([*learned, *chasing], [*alone, *own], strict=True):
         torch.testing.assert_close(parameter.grad, expected)

@@ -13,7 +13,7 @@ import torch
 from privface.errors import CheckpointError, ConfigError, TrainingError
 from privface.images import to_unit
 from privface.models import Protector
-from privface.training import ArraySource, LoopSettings, LossWeights, SemiAdversarialTrainer
+from privface.training import ArraySource, LoopSettings, LossWeights
 
 
 class StopError(Exception):
@@ -171,9 +171,8 @@ def test_average_of_weights_becomes_the_protector(toy, tmp_path):
 def test_validation_and_sheets_see_a_protector_an_epoch_and_reach_the_log(toy, tmp_path):
     pixels, genders = toy.people()
     epochs: list[int] = []
-    trainer = SemiAdversarialTrainer(
-        toy.step(),
-        settings=LoopSettings(epochs=2, batch_size=8, epoch_images=16, device="cpu", precision="32-true"),
+    trainer = toy.trainer(
+        epochs=2,
         validate=lambda protector: {"spread": float(protector(to_unit(pixels[:2])).std())},
         on_epoch=lambda epoch, _: epochs.append(epoch),
     )
