@@ -451,26 +451,18 @@ class _Reader:
 def _sample(
     parts: Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]], limit: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """All rows, or a uniform choice of ``limit`` of them, in their order."""
+    """All rows, or a uniform choice of ``limit`` of them, in their order; there is at least one part."""
     rng = np.random.default_rng(0)
-    rows: list[NDArray[np.float32]] = []
-    genders: list[NDArray[np.int64]] = []
-    draws: list[NDArray[np.float64]] = []
-    count = 0
-    for part, labels in parts:
-        rows.append(part)
-        genders.append(labels)
-        draws.append(rng.random(len(part)))
-        count += len(part)
-        if count > limit:
+    held: list[NDArray[Any]] = []
+    for rows, labels in parts:
+        read: list[NDArray[Any]] = [rng.random(len(rows)), rows, labels]
+        held = [np.concatenate(both) for both in zip(held, read, strict=True)] if held else read
+        if len(held[0]) > limit:
             # every row has drawn a number; those with the smallest stay
-            draw = np.concatenate(draws)
-            kept = np.sort(np.argpartition(draw, limit - 1)[:limit])
-            rows, genders = [np.concatenate(rows)[kept]], [np.concatenate(genders)[kept]]
-            draws, count = [draw[kept]], limit
-    if not rows:
-        return np.empty((0, 1), np.float32), np.empty(0, np.int64)
-    return np.concatenate(rows), np.concatenate(genders)
+            kept = np.sort(np.argpartition(held[0], limit - 1)[:limit])
+            held = [column[kept] for column in held]
+    _, rows, labels = held
+    return rows, labels
 
 
 def _require_output(out: Path, table: Path, *, overwrite: bool) -> None:
@@ -505,14 +497,12 @@ def _require_matcher(saved: SavedEraser, part: EmbeddingTable) -> None:
 def _erased_batch(
     eraser: Eraser, part: EmbeddingTable, kept: NDArray[np.bool_], dropped: Sequence[str]
 ) -> pa.RecordBatch:
-    erased = eraser.transform(part.vectors[kept]) if kept.any() else None
-    size = part.vectors.shape[1] if erased is None else erased.shape[1]
-    lengths = np.where(kept, size, 0)
+    erased = np.asarray(part.vectors[kept], np.float32)
+    if len(erased):
+        erased = np.ascontiguousarray(eraser.transform(erased), np.float32)
+    lengths = np.where(kept, erased.shape[1], 0)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    values = pa.array(
-        [] if erased is None else np.ascontiguousarray(erased, np.float32).ravel(), pa.float32()
-    )
-    vectors = pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(~kept))
+    vectors = pa.ListArray.from_arrays(pa.array(offsets), pa.array(erased.ravel()), mask=pa.array(~kept))
     labels = part.labels.drop(columns=list(dropped), errors="ignore")
     columns = {str(name): pa.array(labels[name].to_numpy(object), pa.string()) for name in labels.columns}
     return pa.RecordBatch.from_pydict({**columns, "embedding": vectors})
