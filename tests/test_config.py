@@ -95,7 +95,6 @@ def test_faulty_override_is_named(tmp_path, override, fragment):
         ("data: {source: a, labels: b, source: c}\nmatchers: [mini:m]", "source is given twice"),
         ("seed: 1\nmatchers: [mini:m]\nseed: 2", "seed is given twice"),
         ("- 1\n- 2\n", "holds no settings"),
-        ("", "holds no settings"),
         (b"\xff\xfe\x00", "is not readable YAML"),
     ],
 )

@@ -29,9 +29,6 @@ from privface.options import AuditOptions
 from privface.pipeline.faces import Progress
 from privface.records import FRAME
 
-OUR_CLASSIFIER = "bundled:gender"
-"""The gender classifier of the package, which full effort always fine-tunes."""
-
 _FEW_PROBES: dict[str, tuple[ProbeKind, ...]] = {
     "demo": ("logistic", "rbf-svm", "mlp"),
     "quick": ("logistic", "rbf-svm"),
@@ -77,7 +74,7 @@ def image_probes(
 ) -> list[RetrainedProbe]:
     """Attackers on images: shallow ones, a CNN, and with full effort pretrained networks that are taught anew.
 
-    These are the classifier of the package and the given ones, or the first matcher where none is given. Networks learn at ``place``.
+    These are always the classifier of the package, and the given ones, or the first matcher where none is given. Networks learn at ``place``.
     """
     sent: list[RetrainedProbe] = [PixelProbe()]
     if options.effort != "demo":
@@ -85,7 +82,7 @@ def image_probes(
     if options.effort != "quick":
         sent.append(CNNProbe(epochs=options.cnn_epochs, place=place))
     if options.effort == "full":
-        given = {m.fingerprint: m for m in (load_gender_probe(OUR_CLASSIFIER), *(probes or matchers[:1]))}
+        given = {m.fingerprint: m for m in (load_gender_probe("bundled:gender"), *(probes or matchers[:1]))}
         sent += [
             FineTunedProbe(m.name, partial(_trainable, m), m.fingerprint, place=place) for m in given.values()
         ]
@@ -148,11 +145,7 @@ def averaging(options: AuditOptions) -> Averaging:
 def self_test(out: Path, *, seed: int, made: str, progress: Progress | None = None) -> dict[str, Any]:
     """Let the attackers of a standard audit look for planted leaks; writes ``selftest.json`` into ``out``.
 
-    Args:
-        out: Folder for the result.
-        seed: Seed of data and attackers.
-        made: Date for the reports that quote it.
-        progress: Told about every stage.
+    ``seed`` is of data and attackers, ``made`` the date for the reports that quote the result.
     """
     out.mkdir(parents=True, exist_ok=True)
     reached = run_selftest(

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,8 @@ from privface.images import atomic_file
 from privface.models.bundled import file_sha256
 from privface.pipeline.faces import Progress
 from privface.pipeline.provenance import person_digest
+
+PartT = TypeVar("PartT")
 
 PART = 8_192
 """Rows of a part. 16 MB of 512-d float32 are still reused by malloc; larger parts are mapped anew each time, at twice the cost."""
@@ -255,7 +257,7 @@ def erased_table(saved: SavedEraser, table: EmbeddingTable) -> EmbeddingTable:
     return replace(table, vectors=vectors)
 
 
-def ahead(parts: Iterator[EmbeddingTable]) -> Iterator[EmbeddingTable]:
+def ahead(parts: Iterator[PartT]) -> Iterator[PartT]:
     """The same parts, the next one read while the last one is worked on."""
     with ThreadPoolExecutor(1, thread_name_prefix="privface-read") as pool:
         coming = pool.submit(next, parts, None)
@@ -323,22 +325,40 @@ class _Labels:
 
 def _all_labels(source: EraserSource, attributes: Sequence[Attribute]) -> pd.DataFrame:
     """Columns of the labels of all rows that are learnt from."""
-    reader, parts = _Reader(_Labels(), 0, None), []
-    for part in _labelled(source):
-        chosen = reader.chosen(part, source).labels
+    parts = []
+    for _, part in _labelled(source):
         if BY_GENDER in attributes:
-            gender_codes(chosen, source.labels or source.table)  # its error names the cure
-        parts.append(pd.DataFrame({a.name: _column(chosen, a.name, source) for a in attributes}))
+            gender_codes(part.labels, source.labels or source.table)  # its error names the cure
+        parts.append(pd.DataFrame({a.name: _column(part.labels, a.name, source) for a in attributes}))
     if not parts:
         raise _without_rows(source.table)
     return pd.concat(parts, ignore_index=True)
 
 
-def _labelled(source: EraserSource) -> Iterator[EmbeddingTable]:
-    """The table part by part, with the columns of its labels."""
+def _labelled(source: EraserSource) -> Iterator[tuple[int, EmbeddingTable]]:
+    """The table part by part: rows read, and those of the split and of the matcher, with the columns of their labels."""
     labels = None if source.labels is None else LabelFile(source.labels)
     for part in stream_embeddings(source.table, rows=FIT_PART):
-        yield part if labels is None else labels.join(part, required=False)
+        whole = part if labels is None else labels.join(part, required=False)
+        rows = np.ones(len(whole), bool)
+        if source.split is not None:
+            rows &= of_split(whole.labels, source.split, source.labels or source.table)
+        if source.matcher is not None and whole.matchers:
+            rows &= (whole.labels["matcher"] == source.matcher).to_numpy()
+        yield (
+            len(whole),
+            replace(whole, vectors=whole.vectors[rows], labels=whole.labels[rows].reset_index(drop=True)),
+        )
+
+
+def of_split(labels: pd.DataFrame, split: str, path: Path) -> NDArray[np.bool_]:
+    """Which rows of a table's labels, read from ``path``, are of a split."""
+    if "split" not in labels:
+        raise LabelError(
+            f"{path} has no column 'split'; it has {', '.join(map(str, labels.columns))}.",
+            hint="Leave --split out, or add the column.",
+        )
+    return (labels["split"] == split).to_numpy()
 
 
 def _without_rows(table: Path) -> DataError:
@@ -373,9 +393,15 @@ class _Reader:
 
     def parts(self, source: EraserSource) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
         total, done, before = count_rows(source.table), 0, self.rows
-        for whole in ahead(_labelled(source)):
-            done += len(whole)
-            part = self.chosen(whole, source)
+        for read, part in ahead(_labelled(source)):
+            done += read
+            names = {*part.matchers, *filter(None, [self.matcher])}
+            if len(names) > 1:
+                raise DataError(
+                    f"{source.table} holds embeddings of {len(names)} matchers: {', '.join(sorted(names))}.",
+                    hint="An eraser belongs to one matcher: choose it with --matcher.",
+                )
+            self.matcher = next(iter(names), None)
             codes = self.labels.codes(part.labels, source)
             kept = has_embedding(part.vectors)
             self.skipped += int((~kept).sum())
@@ -388,8 +414,15 @@ class _Reader:
             if kept.any():
                 self._classes |= set(codes[kept].tolist())
                 yield part.vectors[kept], codes[kept]
+        if not done:
+            raise _without_rows(source.table)
         if self.rows == before:
-            self._complain(source, done)
+            split = f", split {source.split!r}" if source.split else ""
+            raise DataError(
+                f"{source.table}: none of {done} rows can be learnt from: {self.skipped} without an embedding,"
+                f" {self.unlabelled} without a label ({self.labels.joint.name}){split}.",
+                hint="Check the embedding column, the keys in --labels and --split.",
+            )
 
     def require(self) -> None:
         joint = self.labels.joint
@@ -399,40 +432,6 @@ class _Reader:
                 f"None of {self.rows} labelled embeddings is {lacking[0]!r} ({joint.name}); every class is needed.",
                 hint="Give labels with every class, or another --split.",
             )
-
-    def _complain(self, source: EraserSource, read: int) -> None:
-        if not read:
-            raise _without_rows(source.table)
-        raise DataError(
-            f"{source.table}: none of {read} rows can be learnt from: {self.skipped} without an embedding,"
-            f" {self.unlabelled} without a label ({self.labels.joint.name})"
-            + (f", split {source.split!r}" if source.split else "")
-            + ".",
-            hint="Check the embedding column, the keys in --labels and --split.",
-        )
-
-    def chosen(self, part: EmbeddingTable, source: EraserSource) -> EmbeddingTable:
-        """The rows of the split and of the matcher that are learnt from."""
-        chosen = np.ones(len(part), bool)
-        if source.split is not None:
-            if "split" not in part.labels:
-                raise DataError(
-                    f"{source.labels or source.table} has no column 'split'; it has {', '.join(part.labels.columns)}.",
-                    hint="Leave --split out, or add the column.",
-                )
-            chosen &= (part.labels["split"] == source.split).to_numpy()
-        names = set(part.matchers)
-        if source.matcher is not None and names:
-            chosen &= (part.labels["matcher"] == source.matcher).to_numpy()
-        elif names:
-            names |= {self.matcher} if self.matcher else set()
-            if len(names) > 1:
-                raise DataError(
-                    f"{source.table} holds embeddings of {len(names)} matchers: {', '.join(sorted(map(str, names)))}.",
-                    hint="An eraser belongs to one matcher: choose it with --matcher.",
-                )
-            self.matcher = names.pop()
-        return EmbeddingTable(part.vectors[chosen], part.labels[chosen].reset_index(drop=True), part.path)
 
     def _within_cap(self, part: EmbeddingTable, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
         inside = np.ones(len(part), bool)
@@ -452,26 +451,18 @@ class _Reader:
 def _sample(
     parts: Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]], limit: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """All rows, or a uniform choice of ``limit`` of them, in their order."""
+    """All rows, or a uniform choice of ``limit`` of them, in their order; there is at least one part."""
     rng = np.random.default_rng(0)
-    rows: list[NDArray[np.float32]] = []
-    genders: list[NDArray[np.int64]] = []
-    draws: list[NDArray[np.float64]] = []
-    count = 0
-    for part, labels in parts:
-        rows.append(part)
-        genders.append(labels)
-        draws.append(rng.random(len(part)))
-        count += len(part)
-        if count > limit:
+    held: list[NDArray[Any]] = []
+    for rows, labels in parts:
+        read: list[NDArray[Any]] = [rng.random(len(rows)), rows, labels]
+        held = [np.concatenate(both) for both in zip(held, read, strict=True)] if held else read
+        if len(held[0]) > limit:
             # every row has drawn a number; those with the smallest stay
-            draw = np.concatenate(draws)
-            kept = np.sort(np.argpartition(draw, limit - 1)[:limit])
-            rows, genders = [np.concatenate(rows)[kept]], [np.concatenate(genders)[kept]]
-            draws, count = [draw[kept]], limit
-    if not rows:
-        return np.empty((0, 1), np.float32), np.empty(0, np.int64)
-    return np.concatenate(rows), np.concatenate(genders)
+            kept = np.sort(np.argpartition(held[0], limit - 1)[:limit])
+            held = [column[kept] for column in held]
+    _, rows, labels = held
+    return rows, labels
 
 
 def _require_output(out: Path, table: Path, *, overwrite: bool) -> None:
@@ -490,15 +481,15 @@ def _require_output(out: Path, table: Path, *, overwrite: bool) -> None:
 
 def _require_matcher(saved: SavedEraser, part: EmbeddingTable) -> None:
     size, wanted = part.vectors.shape[1], saved.eraser.n_features_in_
-    if size != wanted:
-        raise DataError(
-            f"{part.path} holds embeddings of {size} values, the eraser was fitted on {wanted}.",
-            hint="An eraser belongs to one matcher; fit one for this table.",
-        )
     fitted, own = saved.meta.get("matcher"), set(part.matchers)
-    if fitted and own and own != {fitted}:
+    fault = None
+    if size != wanted:
+        fault = f"{size} values, the eraser was fitted on {wanted}"
+    elif fitted and own and own != {fitted}:
+        fault = f"{sorted(own)}, the eraser was fitted on {fitted!r}"
+    if fault is not None:
         raise DataError(
-            f"{part.path} holds embeddings of {sorted(own)}, the eraser was fitted on {fitted!r}.",
+            f"{part.path} holds embeddings of {fault}.",
             hint="An eraser belongs to one matcher; fit one for this table.",
         )
 
@@ -506,14 +497,12 @@ def _require_matcher(saved: SavedEraser, part: EmbeddingTable) -> None:
 def _erased_batch(
     eraser: Eraser, part: EmbeddingTable, kept: NDArray[np.bool_], dropped: Sequence[str]
 ) -> pa.RecordBatch:
-    erased = eraser.transform(part.vectors[kept]) if kept.any() else None
-    size = part.vectors.shape[1] if erased is None else erased.shape[1]
-    lengths = np.where(kept, size, 0)
+    erased = np.asarray(part.vectors[kept], np.float32)
+    if len(erased):
+        erased = np.ascontiguousarray(eraser.transform(erased), np.float32)
+    lengths = np.where(kept, erased.shape[1], 0)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    values = pa.array(
-        [] if erased is None else np.ascontiguousarray(erased, np.float32).ravel(), pa.float32()
-    )
-    vectors = pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(~kept))
+    vectors = pa.ListArray.from_arrays(pa.array(offsets), pa.array(erased.ravel()), mask=pa.array(~kept))
     labels = part.labels.drop(columns=list(dropped), errors="ignore")
     columns = {str(name): pa.array(labels[name].to_numpy(object), pa.string()) for name in labels.columns}
     return pa.RecordBatch.from_pydict({**columns, "embedding": vectors})

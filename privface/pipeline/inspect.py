@@ -111,9 +111,11 @@ def audit(  # many arguments and lines: each argument is a file or option of the
 
     faces = look.originals(table, rows, "align originals")
     after, found, paths = load_protected(faces.table, protected, options, progress)
+    drawn = [load_protected(faces.table, folder, options, progress) for folder in draws]
+    enrolled = [there for _, there, _ in drawn]
     data = replace(
         audit_data(faces, after, enrolled_protected=found),
-        draws=_load_draws(faces.table, draws, options, progress),
+        draws=Draws.of([one for one, _, _ in drawn], ok=np.logical_and.reduce(enrolled)) if drawn else None,
         second=None if second is None else load_protected(faces.table, second, options, progress)[:2],
         bytes_original=_file_sizes([record.path for record in faces.table]),
         bytes_protected=_file_sizes(paths),
@@ -485,12 +487,9 @@ def load_protected(
     loaded = load_aligned(
         FaceTable(tuple(records)), mode=mode, size=options.size, progress=progress, stage="align protected"
     )
-    row = {file: i for i, file in enumerate(table.files)}
+    found = np.isin(table.files, loaded.table.files)
     after = np.zeros((len(table), options.size, options.size, 3), np.uint8)
-    found = np.zeros(len(table), bool)
-    for record, pixels in zip(loaded.table, loaded.pixels, strict=True):
-        after[row[record.file]] = pixels
-        found[row[record.file]] = True
+    after[found] = loaded.pixels  # in the order of the originals
     return after, found, paths
 
 
@@ -498,18 +497,6 @@ def _manifest(folder: Path) -> Mapping[str, ManifestRow]:
     """What `privface protect` says of each input, or of its central face, where it wrote the folder."""
     file = manifest_of(folder)
     return {row.input: row for row in read_manifest(file) if row.face in {None, 1}} if file.is_file() else {}
-
-
-def _load_draws(
-    table: FaceTable, folders: Sequence[Path], options: AuditOptions, progress: Progress | None
-) -> Draws | None:
-    """Further draws of the protected photos, in the originals' order; ``None`` where there are none."""
-    if not folders:
-        return None
-    loaded = [load_protected(table, folder, options, progress) for folder in folders]
-    return Draws.of(
-        [pixels for pixels, _, _ in loaded], ok=np.logical_and.reduce([found for _, found, _ in loaded])
-    )
 
 
 def _file_sizes(paths: Sequence[Path]) -> NDArray[np.float64]:

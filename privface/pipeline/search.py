@@ -26,14 +26,7 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Candidate:
-    """One row of an answer.
-
-    Attributes:
-        probe: Key of the probe photo.
-        rank: 1 for the most similar.
-        file: Key of the gallery template.
-        similarity: In [-1, 1].
-    """
+    """One row of an answer: keys of the probe photo and of the gallery template, its rank from 1, its similarity in [-1, 1]."""
 
     probe: str
     rank: int
@@ -43,13 +36,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
-
-    Attributes:
-        candidates: Best first, probe by probe.
-        searched: Templates that were compared with.
-        failed: Reasons by probe that could not be enrolled.
-    """
+    """Candidates, best first, probe by probe; templates compared with; reasons by probe that could not be enrolled."""
 
     candidates: tuple[Candidate, ...]
     searched: int

@@ -17,7 +17,7 @@ from privface.erasers import SavedEraser, load_eraser
 from privface.errors import AuditError, DataError, LabelError
 from privface.options import DEFAULT_AUDIT, AuditOptions
 from privface.pipeline.battery import build_auditor
-from privface.pipeline.erase import erased_table
+from privface.pipeline.erase import erased_table, of_split
 from privface.pipeline.faces import Progress, require_folder
 from privface.pipeline.inspect import AttackerSet, write_results
 from privface.pipeline.provenance import person_digest
@@ -165,7 +165,7 @@ def pair_tables(
         genders = gender_codes(first.labels, labels or original.path)
     chosen = np.ones(len(first), bool)
     if split is not None:
-        chosen = _of_split(first.labels, split, labels or original.path)
+        chosen = of_split(first.labels, split, labels or original.path)
     labelled = chosen & (genders >= 0)
     if labelled.any() or gender_asked:
         chosen = labelled
@@ -198,15 +198,6 @@ def _require_same_matchers(first: EmbeddingTable, second: EmbeddingTable) -> Non
             f"{first.path} has the matchers {list(first.matchers)}, {second.path} {list(second.matchers)}.",
             hint="Give the same column 'matcher' in both tables, or in neither.",
         )
-
-
-def _of_split(labels: pd.DataFrame, split: str, path: Path) -> NDArray[np.bool_]:
-    if "split" not in labels:
-        raise AuditError(
-            f"{path} has no column 'split'; it has {', '.join(map(str, labels.columns))}.",
-            hint="Leave --split out.",
-        )
-    return (labels["split"] == split).to_numpy()
 
 
 def _rows(table: EmbeddingTable, files: pd.Series[str], *, required: bool = False) -> Embeddings:

@@ -296,18 +296,13 @@ def test_embeddings_have_a_row_for_every_photo(world, tmp_path):
     np.testing.assert_allclose(row["embedding"], expected, atol=1e-5)
 
 
-def test_filters_that_leave_nothing_are_named(world):
+def test_sets_that_cannot_be_used_are_refused(world, monkeypatch):
     with pytest.raises(DataError, match="none is left after the filters"):
         open_data(DataSettings(source=str(world.audited), minimum_age=18))
-
-
-def test_sets_that_cannot_be_aligned_are_refused(world, monkeypatch):
-    from privface.pipeline import faces
-
     table = open_data(DataSettings(source=str(world.audited)))
     with pytest.raises(DataError, match="no landmarks in the labels"):
         load_aligned(table, mode="landmarks", size=32)
-    monkeypatch.setattr(faces, "MEMORY_LIMIT", 100_000)
+    monkeypatch.setattr("privface.pipeline.faces.MEMORY_LIMIT", 100_000)
     with pytest.raises(DataError, match=r"need .* GB of memory, the limit is"):
         load_aligned(table, mode="aligned", size=32)
 

@@ -1,13 +1,12 @@
-"""Methods of training by name, one file each; what they share is in ``base``."""
+"""Methods of training by name; what they share is in ``base``."""
 
 from collections.abc import Mapping
 from typing import Final
 
 from privface.errors import ConfigError
 from privface.pipeline.methods.base import Job, Method, Outcome
-from privface.pipeline.methods.ensemble import ENSEMBLE_SAN
+from privface.pipeline.methods.diverse import ENSEMBLE_SAN, FLOW_SAN
 from privface.pipeline.methods.erased_code import ERASED_CODE
-from privface.pipeline.methods.flow import FLOW_SAN
 from privface.pipeline.methods.privacynet import PRIVACYNET
 from privface.pipeline.methods.san import SAN
 from privface.pipeline.methods.san2018 import SAN_2018

@@ -40,7 +40,7 @@ from privface.models import (
 from privface.models.checkpoint import load_network, restore
 from privface.models.loading import FACE_BOX
 from privface.pipeline.faces import Progress, join, load_aligned, open_data
-from privface.pipeline.methods.watching import AnyProtector, Validation, sheet_writer
+from privface.pipeline.methods.watching import AnyProtector, sheet_writer, validation
 from privface.records import FRAME, Box, FaceTable, InputSpec
 from privface.training import (
     ArraySource,
@@ -57,10 +57,6 @@ from privface.training import (
 from privface.training.checkpoint import RESUME_FILE
 
 _WHOLE: Box = (0.0, 0.0, float(FRAME), float(FRAME))
-
-
-class NoOptions(Settings):
-    """A method without settings of its own."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +123,7 @@ class Method:
 
     name: str
     train: Callable[[Job, Any], Outcome]
-    options: type[Settings] = NoOptions
+    options: type[Settings] = Settings
     needs_genders: bool = False
     can_start: bool = False
 
@@ -161,7 +157,7 @@ def fit_network(  # many arguments: each is something in which methods differ
         step,
         settings=LoopSettings(**loop, seed=settings.seed if seed is None else seed),
         progress=job.told(stage),
-        validate=None if job.held is None else Validation(job.held, job.matchers, list(classifiers)),
+        validate=None if job.held is None else validation(job.held, job.matchers, classifiers),
         on_epoch=sheet_writer(folder, job.held or job.learn) if job.save_images else None,
         tensorboard=settings.tensorboard,
         protector=protector,
@@ -281,7 +277,7 @@ def frozen_classifiers(
     """
     entries = job.settings.classifiers if entries is None else entries
     own = sum(entry.spec is None for entry in entries)
-    missing = any(not _is_trained(_classifier_folder(job, k)) for k in range(own))
+    missing = not all(_weights_of(job, number).is_file() for number in range(own))
     # given ones first: a wrong path should not show after an hour of training
     given = {e.spec: load_gender_probe(e.spec, seen=True) for e in entries if e.spec is not None}
     faces = job.learn
@@ -310,8 +306,9 @@ def own_classifier(
 
     It learns codes 0 and 1, ``(N,)``, of aligned faces, uint8 ``(N, H, W, 3)``; ``number`` is added to the seed.
     """
-    folder = _classifier_folder(job, number)
-    if not _is_trained(folder):
+    file = _weights_of(job, number)
+    folder = file.parent
+    if not file.is_file():
         spec = classifier_spec(size=entry.size, crop=entry.crop)
         network = train_gender_classifier(
             ArraySource(pixels),
@@ -328,12 +325,8 @@ def own_classifier(
     return probe
 
 
-def _classifier_folder(job: Job, number: int) -> Path:
-    return job.run / "classifiers" / str(number)
-
-
-def _is_trained(folder: Path) -> bool:
-    return (folder / "model.safetensors").is_file()
+def _weights_of(job: Job, number: int) -> Path:
+    return job.run / "classifiers" / str(number) / "model.safetensors"
 
 
 def aligned(job: Job, data: DataSettings, table: FaceTable, stage: str) -> LoadedFaces:

@@ -120,7 +120,11 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
             own = _embed(job, matcher.name, FrozenReader.of(matcher), faces)
         centres.append(torch.from_numpy(own.mean(axis=0)))
         plain = unit_rows(own - own.mean(axis=0))
-        without = erase_embeddings(plain, labels[GENDER], rows[GENDER], sets) if GENDER in rows else plain
+        without = plain
+        if GENDER in rows:
+            few = rows[GENDER]
+            eraser = RegionalTransport(regions=1).fit(plain[few], labels[GENDER][few], sets=sets[few])
+            without = np.asarray(eraser.transform(plain))
         wanted = [without if GENDER in hidden else plain for _, hidden in choices]
         # what it is to see of the code of each choice: rotated to its embeddings
         aims.append([torch.from_numpy(turn(*pair)) for pair in zip(told, wanted, strict=True)])
@@ -269,14 +273,6 @@ def few_of_each(people: NDArray[np.str_], *, seed: int) -> NDArray[np.int64]:
     order = np.random.default_rng(seed).permutation(len(people))
     number = pd.Series(order).groupby(people[order]).cumcount()
     return np.sort(order[number < _PER_PERSON])
-
-
-def erase_embeddings(
-    units: NDArray[np.float32], genders: NDArray[np.int64], rows: NDArray[np.int64], sets: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """A matcher's unit embeddings ``(N, D)`` without gender."""
-    eraser = RegionalTransport(regions=1).fit(units[rows], genders[rows], sets=sets[rows])
-    return np.asarray(eraser.transform(units))
 
 
 def turn(codes: NDArray[np.float32], embeddings: NDArray[np.float32]) -> NDArray[np.float32]:

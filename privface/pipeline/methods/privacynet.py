@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
@@ -86,22 +88,20 @@ def _classifiers(
 ) -> list[tuple[int, GenderProbe]]:
     """Frozen classifiers of every attribute, each with the attribute's position; given ones read gender."""
     own = [entry for entry in job.settings.classifiers if entry.spec is None]
+    given = [entry.spec for entry in job.settings.classifiers if entry.spec is not None]
     classifiers: list[tuple[int, GenderProbe]] = []
-    number = 0
+    number = itertools.count()
     for place, name in enumerate(attributes):
-        if name == GENDER:
-            given = [entry.spec for entry in job.settings.classifiers if entry.spec is not None]
-            classifiers += [(place, load_gender_probe(spec, seen=True)) for spec in given]
         rows = np.flatnonzero(labels[:, place] >= 0)
-        for entry in own:
-            codes = labels[rows, place]
-            classifiers.append((place, own_classifier(job, entry, job.learn.pixels[rows], codes, number)))
-            number += 1
-        if all(where != place for where, _ in classifiers):
+        pixels, codes = job.learn.pixels[rows], labels[rows, place]
+        probes = [load_gender_probe(spec, seen=True) for spec in given] if name == GENDER else []
+        probes += [own_classifier(job, entry, pixels, codes, next(number)) for entry in own]
+        if not probes:
             raise ConfigError(
                 f"The attribute {name!r} has no classifier.",
                 hint="Leave `spec` out of one, so that it is trained here.",
             )
+        classifiers += [(place, probe) for probe in probes]
     return classifiers
 
 

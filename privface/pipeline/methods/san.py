@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from privface.config import Settings
 from privface.pipeline.methods.base import (
     Job,
     Method,
-    NoOptions,
     Outcome,
     fit_network,
     frozen_classifiers,
@@ -13,7 +13,7 @@ from privface.pipeline.methods.base import (
 )
 
 
-def _train(job: Job, options: NoOptions) -> Outcome:
+def _train(job: Job, options: Settings) -> Outcome:
     classifiers = frozen_classifiers(job) if job.settings.losses.frozen else []
     summary, _ = fit_network(job, semi_adversarial_step(job, classifiers), classifiers=classifiers)
     return Outcome([summary], classifiers)

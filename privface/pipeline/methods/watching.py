@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,46 +24,46 @@ AnyProtector: TypeAlias = Protector | San2018Protector
 _VALIDATION_FACES = 800
 
 
-class Validation:
-    """Matching and leakage on people who train nothing, cheap enough for every epoch.
+def validation(
+    held: LoadedFaces, matchers: Sequence[Matcher], classifiers: Sequence[GenderProbe]
+) -> Callable[[AnyProtector], Mapping[str, float]]:
+    """What gives figures of matching and leakage on people who train nothing, cheap enough for every epoch.
 
     A logistic regression is retrained on each matcher's embeddings of half of these people and read on the other half.
     """
+    faces = held.take(np.arange(min(len(held), _VALIDATION_FACES)))
+    genders, people = faces.table.genders, faces.table.identities
+    parts = np.array_split(np.arange(len(faces)), max(1, len(faces) // 64))
 
-    def __init__(self, held: LoadedFaces, matchers: list[Matcher], classifiers: list[GenderProbe]) -> None:
-        self._faces = held.take(np.arange(min(len(held), _VALIDATION_FACES)))
-        self._matchers, self._classifiers = matchers, classifiers
-
-    def __call__(self, protector: AnyProtector) -> Mapping[str, float]:
-        """Figures by name."""
-        table, figures = self._faces.table, {}
-        genders, people = table.genders, table.identities
-        parts = np.array_split(np.arange(len(table)), max(1, len(table) // 64))
-        protected = [_protected(protector, self._faces.pixels[rows], genders[rows]) for rows in parts]
+    def watch(protector: AnyProtector) -> Mapping[str, float]:
+        figures = {}
+        protected = [_protected(protector, faces.pixels[rows], genders[rows]) for rows in parts]
         pairs = choose_pairs(people, seed=0)
-        for matcher in self._matchers:
+        for matcher in matchers:
             embeddings = np.concatenate([matcher.embed(part) for part in protected])
             genuine, impostor = (
                 cosine_scores(embeddings, embeddings, rows) for rows in (pairs.genuine, pairs.impostor)
             )
             try:
                 figures[f"tmr_p_p_0.01_{matcher.name}"] = tmr_at_fmr(genuine, impostor, fmr=0.01).tmr
-                figures[f"leakage_logistic_{matcher.name}"] = self._retrained(embeddings, genders, people)
+                figures[f"leakage_logistic_{matcher.name}"] = _retrained(embeddings, genders, people)
             except PrivfaceError:  # too few people held out for this figure; the log then lacks it
                 continue
-        for classifier in self._classifiers:
+        for classifier in classifiers:
             scores = np.concatenate([classifier.male_scores(part) for part in protected])
             figures[f"leakage_{classifier.name}"] = leakage(auc(*by_label(scores, genders)))
         return figures
 
-    @staticmethod
-    def _retrained(embeddings: NDArray[Any], genders: NDArray[Any], people: NDArray[Any]) -> float:
-        codes = np.unique(people, return_inverse=True)[1]
-        train, chosen, test = codes % 5 < 2, codes % 5 == 2, codes % 5 > 2
-        probe = EmbeddingProbe("logistic").fit(
-            embeddings[train], genders[train], people[train], embeddings[chosen], genders[chosen], seed=0
-        )
-        return leakage(auc(*by_label(probe.scores(embeddings[test]), genders[test])))
+    return watch
+
+
+def _retrained(embeddings: NDArray[Any], genders: NDArray[Any], people: NDArray[Any]) -> float:
+    codes = np.unique(people, return_inverse=True)[1]
+    train, chosen, test = codes % 5 < 2, codes % 5 == 2, codes % 5 > 2
+    probe = EmbeddingProbe("logistic").fit(
+        embeddings[train], genders[train], people[train], embeddings[chosen], genders[chosen], seed=0
+    )
+    return leakage(auc(*by_label(probe.scores(embeddings[test]), genders[test])))
 
 
 def sheet_writer(run: Path, faces: LoadedFaces) -> Callable[[int, AnyProtector], None]:
