@@ -11,7 +11,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_consistent_length, validate_data
 
-from privface.erasers.base import Eraser, Promise, require_range, require_several, unit_rows
+from privface.erasers.base import Eraser, Promise, label_codes, require_range, unit_rows
 from privface.erasers.transport import GaussianMap
 
 _LEAST = 20
@@ -89,8 +89,7 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
             ValueError: As for :meth:`Eraser.fit`, if a set lacks a label, or lengths differ.
         """
         rows, labels = validate_data(self, X, y, dtype=np.float64)
-        self.classes_, codes = np.unique(labels, return_inverse=True)
-        require_several(self.classes_)
+        self.classes_, codes = label_codes(labels, several=True)
         require_range("size", self.size, 0, rows.shape[1])
         size = self.size or rows.shape[1]
         require_range("drop", self.drop, 0, max(size - 1, 0))
@@ -117,17 +116,16 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         maps, self.centres_ = [whole], np.zeros((0, kept.shape[1]))
         regions = min(self.regions, len(kept))
         if regions > 1:
-            means = KMeans(regions, n_init=3, random_state=self.random_state).fit(moved)
-            self.centres_ = means.cluster_centers_
+            clusters = KMeans(regions, n_init=3, random_state=self.random_state).fit(moved)
+            self.centres_ = clusters.cluster_centers_
             region = _nearest(moved, self.centres_)
             maps += [
                 self._map(kept, codes, weights * np.where(region == number, 1.0, self.prior))
                 for number in range(regions)
             ]
-        for name in ("means", "maps", "middle"):
-            setattr(self, f"{name}_", np.stack([getattr(one, name) for one in maps]))
-        for name in ("gate", "slope", "offset"):
-            setattr(self, f"{name}_", np.concatenate([getattr(one, name) for one in maps]))
+        means, linear, middles, *gates = zip(*maps, strict=True)
+        self.means_, self.maps_, self.middle_ = np.stack(means), np.stack(linear), np.stack(middles)
+        self.gate_, self.slope_, self.offset_ = map(np.concatenate, gates)
         self._draw_projections(self._transported(kept))
         return self
 
@@ -150,16 +148,9 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         return self._transported(unit_rows(unit_rows(rows) @ self.axes_))
 
     def _transported(self, kept: NDArray[np.float64]) -> NDArray[np.float64]:
-        maps = [
-            GaussianMap(means, linear, middle, gate, slope, offset)
-            for means, linear, middle, gate, slope, offset in zip(
-                self.means_,
-                self.maps_,
-                self.middle_,
-                *(np.split(part, len(self.means_)) for part in (self.gate_, self.slope_, self.offset_)),
-                strict=True,
-            )
-        ]
+        gates = [np.split(part, len(self.means_)) for part in (self.gate_, self.slope_, self.offset_)]
+        parts = zip(self.means_, self.maps_, self.middle_, *gates, strict=True)
+        maps = [GaussianMap(*part) for part in parts]
         moved = maps[0].move(kept)
         if len(maps) == 1:
             return moved

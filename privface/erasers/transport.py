@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,8 +68,8 @@ class GaussianTransport(OneToOneFeatureMixin, StreamingEraser):  # type: ignore[
         solved = GaussianMap.between(
             self._moments.means, covariances, shrinkage=self.shrinkage, ridge=self.ridge
         )
-        for name in self.arrays:
-            setattr(self, name, getattr(solved, name.rstrip("_")))
+        for name, array in zip(self.arrays, solved, strict=True):
+            setattr(self, name, array)
 
     def _erase(self, rows: NDArray[Any]) -> NDArray[Any]:
         return self.fitted.move(unit_rows(rows.astype(np.float64))).astype(rows.dtype)
@@ -103,8 +103,7 @@ class ClassMoments:
         return np.asarray(self._scatters[label] / max(self.counts[label], 1.0))
 
 
-@dataclass(frozen=True)
-class GaussianMap:
+class GaussianMap(NamedTuple):
     """Transport of some Gaussians onto their barycentre, and the gate that says which one a row is of.
 
     Attributes:
