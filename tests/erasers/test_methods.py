@@ -287,14 +287,6 @@ def test_a_narrow_code_keeps_the_main_components():
             RegionalTransport(**wrong).fit(rows, labels)
 
 
-def test_sets_weigh_the_same_and_need_both_labels():
-    rows, labels = two_kinds_of_people(2000)
-    sets = np.arange(2000) % 2
-    assert RegionalTransport(regions=1).fit(rows, labels, sets=sets).maps_.shape == (1, 2, 12, 12)
-    with pytest.raises(ValueError, match="each set needs all labels"):
-        RegionalTransport().fit(rows, labels, sets=labels)
-
-
 def test_what_the_label_occurs_with_stays_where_it_is_named():
     rng = np.random.default_rng(0)
     kept = rng.integers(0, 2, 4000)
@@ -329,6 +321,8 @@ def test_labels_weigh_the_same_in_each_stratum_of_each_set():
     np.add.at(cells, (sets, strata, labels), _weights(labels, sets, strata, np.arange(3)))
     np.testing.assert_allclose(cells, np.broadcast_to(cells[..., :1], cells.shape))
     np.testing.assert_allclose(cells.sum(axis=(1, 2)), 1500)
+    with pytest.raises(ValueError, match="each set needs all labels"):
+        RegionalTransport().fit(rng.normal(size=(3000, 4)), labels, sets=labels)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         RegionalTransport().fit(rng.normal(size=(3000, 4)), labels, sets=sets, strata=strata[:-1])
 
