@@ -225,7 +225,7 @@ def generate_faces(
     """
     limits = [("people", people, 1), ("photos_per_person", photos_per_person, 1), ("seed", seed, 0)]
     for name, value, least in [*limits, ("first_person", first_person, 0), ("gender_cue", gender_cue, 0)]:
-        if not (math.isfinite(value) and value >= least):
+        if not least <= value < math.inf:
             raise DataError(
                 f"{name} is {value}, below the limit of {least}.", hint=f"Give {name} >= {least}."
             )
@@ -251,12 +251,12 @@ def write_faces(faces: GeneratedFaces, folder: Path) -> FaceTable:
         OutputError: If the folder cannot be written.
     """
     table = faces.table(folder)
+
+    def write(record: FaceRecord, pixels: NDArray[np.uint8]) -> None:
+        write_atomic(record.path, encode_image(pixels, ".png"))
+
     with ThreadPoolExecutor(4) as pool:  # each waits for the disk in turn
-        list(
-            pool.map(
-                lambda r, pixels: write_atomic(r.path, encode_image(pixels, ".png")), table, faces.pixels
-            )
-        )
+        list(pool.map(write, table, faces.pixels))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("file", "identity", "gender"))

@@ -106,7 +106,8 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         )
         units = unit_rows(rows)
         if self.size:
-            main = _main_axes(units, weights, size=size)
+            # basis (D, size) of the principal components about zero
+            main = np.linalg.eigh((units * weights[:, None]).T @ units)[1][:, : -size - 1 : -1]
             self.axes_ = main @ _quiet_axes(unit_rows(units @ main), codes, weights, drop=self.drop)
         else:
             self.axes_ = _quiet_axes(units, codes, weights, drop=self.drop)
@@ -132,8 +133,8 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
     def _map(
         self, rows: NDArray[np.float64], codes: NDArray[np.int64], weights: NDArray[np.float64]
     ) -> GaussianMap:
-        means, covariances = zip(*_label_moments(rows, codes, weights), strict=True)
-        return GaussianMap.between(np.stack(means), covariances, shrinkage=self.shrinkage, ridge=self.ridge)
+        moments = _label_moments(rows, codes, weights)
+        return GaussianMap.between(*moments, shrinkage=self.shrinkage, ridge=self.ridge)
 
     def _draw_projections(self, moved: NDArray[np.float64]) -> None:
         size = moved.shape[1]
@@ -203,21 +204,16 @@ def _parts(codes: NDArray[np.int64], strata: NDArray[Any], *, labels: int) -> li
 
 def _label_moments(
     rows: NDArray[np.float64], codes: NDArray[np.int64], weights: NDArray[np.float64]
-) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Mean and covariance of each label."""
-    moments = []
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean ``(C, D)`` and covariance ``(C, D, D)`` of each label."""
+    means, covariances = [], []
     for label in range(int(codes.max()) + 1):
         share = weights * (codes == label)
         share = share / share.sum()
-        mean = share @ rows
-        centred = rows - mean
-        moments.append((mean, (centred * share[:, None]).T @ centred))
-    return moments
-
-
-def _main_axes(rows: NDArray[np.float64], weights: NDArray[np.float64], *, size: int) -> NDArray[np.float64]:
-    """Basis ``(D, size)`` of the principal components about zero."""
-    return np.asarray(np.linalg.eigh((rows * weights[:, None]).T @ rows)[1][:, : -size - 1 : -1])
+        means.append(share @ rows)
+        centred = rows - means[-1]
+        covariances.append((centred * share[:, None]).T @ centred)
+    return np.stack(means), np.stack(covariances)
 
 
 def _quiet_axes(
@@ -227,7 +223,7 @@ def _quiet_axes(
     size = rows.shape[1]
     if not drop:
         return np.eye(size)
-    means, covariances = map(np.stack, zip(*_label_moments(rows, codes, weights), strict=True))
+    means, covariances = _label_moments(rows, codes, weights)
     values, vectors = np.linalg.eigh(covariances.mean(axis=0))
     whiten = (vectors / np.sqrt(np.maximum(values, 1e-12 * values[-1]))) @ vectors.T
     directions = _two_apart if len(means) == 2 else _several_apart
