@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,24 +95,25 @@ def stream_embeddings(path: Path, *, rows: int | None = 65_536) -> Iterator[Embe
     Raises:
         DataError: As for :func:`read_embeddings`.
     """
-    readers = {".parquet": _stream_parquet, ".csv": _read_csv, ".npz": _read_npz}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
+    suffix = path.suffix.lower()
+    if suffix not in TABLE_SUFFIXES:
         raise DataError(
             f"{path} is no table of embeddings; its suffix is {path.suffix or 'missing'!r}.",
             hint=f"Give one of {', '.join(TABLE_SUFFIXES)}.",
         )
     if not path.is_file():
         raise DataError(f"The table {path} does not exist.", hint="Check the path.")
+    whole = {".csv": _read_csv, ".npz": _read_npz}
     start = 0
-    for vectors, labels in reader(path, rows):
-        if not len(vectors):
-            continue
+    for vectors, labels in [whole[suffix](path)] if suffix in whole else _stream_parquet(path, rows):
         named = labels.rename(columns={old: new for old, new in _ALIASES.items() if new not in labels})
         named = named.drop(columns=["reason"], errors="ignore")  # what `privface embed` says of failed rows
         if "file" not in named:
             named.insert(0, "file", [f"row-{start + k}" for k in range(len(named))])
-        yield EmbeddingTable(vectors, named.map(_text), path)
+        step = rows or max(len(vectors), 1)
+        for first in range(0, len(vectors), step):
+            part = slice(first, first + step)
+            yield EmbeddingTable(vectors[part], named.iloc[part].reset_index(drop=True).map(_text), path)
         start += len(vectors)
 
 
@@ -226,10 +228,7 @@ def gender_codes(labels: pd.DataFrame, path: Path) -> NDArray[np.int64]:
     return words.map(lambda word: _GENDERS.get(word, -1)).to_numpy(np.int64)
 
 
-_Parts: TypeAlias = Iterator[tuple[Embeddings, "pd.DataFrame"]]
-
-
-def _stream_parquet(path: Path, rows: int | None) -> _Parts:
+def _stream_parquet(path: Path, rows: int | None) -> Iterator[tuple[Embeddings, pd.DataFrame]]:
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
@@ -241,13 +240,15 @@ def _stream_parquet(path: Path, rows: int | None) -> _Parts:
             for part in file.iter_batches(batch_size=rows or max(file.metadata.num_rows, 1)):
                 names = [str(name).strip() for name in part.schema.names]
                 name = next((n for n in _VECTOR_NAMES if n in names), None)
-                column = None if name is None else part.column(names.index(name))
-                if column is None or not isinstance(column.type, lists):
-                    yield _from_frame(part.to_pandas(), path)
+                if name is None:
+                    yield _numbered(part.to_pandas(), path)
                     continue
+                column = part.column(names.index(name))
+                if not isinstance(column.type, lists):
+                    _one_length(set(), path)
                 vectors = _from_lists(column, path, size)
                 size = vectors.shape[1]
-                yield vectors, part.remove_column(names.index(str(name))).to_pandas()
+                yield vectors, part.remove_column(names.index(name)).to_pandas()
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{path} is not a readable Parquet file ({error}).", hint="Write it again."
@@ -275,14 +276,7 @@ def _from_lists(column: Any, path: Path, size: int | None) -> Embeddings:
     return out
 
 
-def _cut(vectors: Embeddings, labels: pd.DataFrame, rows: int | None) -> _Parts:
-    step = rows or max(len(vectors), 1)
-    for start in range(0, len(vectors), step):
-        part = slice(start, start + step)
-        yield vectors[part], labels.iloc[part].reset_index(drop=True)
-
-
-def _read_csv(path: Path, rows: int | None) -> _Parts:
+def _read_csv(path: Path) -> tuple[Embeddings, pd.DataFrame]:
     import pandas as pd  # noqa: PLC0415
 
     try:
@@ -291,11 +285,15 @@ def _read_csv(path: Path, rows: int | None) -> _Parts:
         raise DataError(
             f"{path} is not a readable CSV file ({error}).", hint="Save it again as UTF-8."
         ) from error
-    for name in _VECTOR_NAMES:
-        if name in frame:
-            vectors = [_parse_vector(value, path, number) for number, value in enumerate(frame[name])]
-            frame[name] = pd.Series(vectors, dtype=object)
-    return _cut(*_from_frame(frame, path), rows)
+    frame = frame.rename(columns=lambda name: str(name).strip())
+    name = next((n for n in _VECTOR_NAMES if n in frame), None)
+    if name is None:
+        return _numbered(frame, path)
+    vectors = [_parse_vector(value, path, number) for number, value in enumerate(frame[name], start=1)]
+    length = _one_length({len(vector) for vector in vectors if vector is not None}, path)
+    missing = [math.nan] * length
+    rows = np.array([missing if vector is None else vector for vector in vectors], np.float32)
+    return rows, frame.drop(columns=name)
 
 
 def _parse_vector(value: object, path: Path, row: int) -> list[float] | None:
@@ -305,35 +303,27 @@ def _parse_vector(value: object, path: Path, row: int) -> list[float] | None:
         return [float(part) for part in re.split(r"[\s,;]+", value.strip(" []()\n")) if part]
     except ValueError:
         raise DataError(
-            f"{path}, row {row + 1}: the embedding {value[:40]!r} is not a list of numbers.",
+            f"{path}, row {row}: the embedding {value[:40]!r} is not a list of numbers.",
             hint="Write numbers between spaces or commas.",
         ) from None
 
 
-def _from_frame(frame: pd.DataFrame, path: Path) -> tuple[Embeddings, pd.DataFrame]:
+def _numbered(frame: pd.DataFrame, path: Path) -> tuple[Embeddings, pd.DataFrame]:
+    """The longest run of numeric columns that share a stem and end in a number, in the order of the numbers; and the others."""
     frame = frame.rename(columns=lambda name: str(name).strip())
-    for name in _VECTOR_NAMES:
-        if name in frame:
-            return _stack(frame[name].tolist(), path), frame.drop(columns=name)
-    columns = _numbered_columns(frame)
-    if len(columns) < 2:
-        raise DataError(
-            f"{path} has no embeddings; its columns are {', '.join(map(str, frame.columns[:12]))}.",
-            hint="Name a column of lists 'embedding', or number the columns: e0, e1, ...",
-        )
-    values = frame[columns].to_numpy(np.float32)
-    return values, frame.drop(columns=columns)
-
-
-def _numbered_columns(frame: pd.DataFrame) -> list[str]:
-    """The longest run of numeric columns that share a stem and end in a number, in the order of the numbers."""
     stems: dict[str, list[tuple[int, str]]] = {}
     for name in frame.columns:
         match = _NUMBERED.fullmatch(name)
         if match and frame[name].dtype.kind in "iuf":
             stems.setdefault(match["stem"], []).append((int(match["number"]), name))
-    best = max(stems.values(), key=len, default=[])
-    return [name for _, name in sorted(best)]
+    longest: list[tuple[int, str]] = max(stems.values(), key=len, default=[])
+    columns = [name for _, name in sorted(longest)]
+    if len(columns) < 2:
+        raise DataError(
+            f"{path} has no embeddings; its columns are {', '.join(map(str, frame.columns[:12]))}.",
+            hint="Name a column of lists 'embedding', or number the columns: e0, e1, ...",
+        )
+    return frame[columns].to_numpy(np.float32), frame.drop(columns=columns)
 
 
 def _one_length(lengths: set[int], path: Path) -> int:
@@ -346,14 +336,7 @@ def _one_length(lengths: set[int], path: Path) -> int:
     return lengths.pop()
 
 
-def _stack(rows: Sequence[object], path: Path) -> Embeddings:
-    vectors = [None if row is None or np.ndim(row) == 0 else np.asarray(row, np.float32) for row in rows]  # type: ignore[arg-type]
-    length = _one_length({vector.size for vector in vectors if vector is not None}, path)
-    missing = np.full(length, np.nan, np.float32)
-    return np.stack([missing if vector is None else vector.ravel() for vector in vectors])
-
-
-def _read_npz(path: Path, rows: int | None) -> _Parts:
+def _read_npz(path: Path) -> tuple[Embeddings, pd.DataFrame]:
     import pandas as pd  # noqa: PLC0415
 
     # arrays without rows are notes, not columns
@@ -372,7 +355,7 @@ def _read_npz(path: Path, rows: int | None) -> _Parts:
                 hint="Give one label per row.",
             )
     labels = pd.DataFrame({key: array.tolist() for key, array in arrays.items()}, index=range(len(vectors)))
-    return _cut(vectors, labels, rows)
+    return vectors, labels
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:

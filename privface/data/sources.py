@@ -28,11 +28,12 @@ _POINTS: Final = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 _LANDMARKS: Final = tuple(f"{point}_{axis}" for point in _POINTS for axis in "xy")
 _NAMED: Final = frozenset({"file", "identity", "gender", "split", *_BOX, *_LANDMARKS})
 _LABEL_FILES: Final = ("labels.csv", "labels.parquet")
-_UTK_RACES: Final = ("white", "black", "asian", "indian", "other")
-_UTK_GENDERS: Final[tuple[Gender, Gender]] = ("male", "female")
+_UTK_RACES: Final = {"0": "white", "1": "black", "2": "asian", "3": "indian", "4": "other"}
+_UTK_GENDERS: Final[dict[str, Gender]] = {"0": "male", "1": "female"}
 _UTK_NAME: Final = re.compile(r"(?P<age>[^_]*)_(?P<gender>[^_]*)_(?P<race>[^_]*)_(?P<date>\d+)")
 _UTK_OLDEST: Final = 116
 _LFW_NAME: Final = re.compile(r"(?P<person>\D+)_\d{4}\.[A-Za-z]+")  # nobody in LFW has a digit in the name
+_CELEBA_GENDERS: Final[dict[str, Gender]] = {"1": "male", "-1": "female"}
 _CELEBA_SPLITS: Final = {"0": "train", "1": "val", "2": "test"}
 
 
@@ -92,12 +93,14 @@ def from_table(root: Path | str, labels: Path | str) -> FaceTable:
         raise DataError(
             f"{root} is not a folder.", hint="Give the folder that the file column is relative to."
         )
-    rows, columns, rejects = _read_rows(labels)
-    _require_columns(columns, labels, key="file")
-    unique, repeats = _by_key(rows, labels, key="file", normalise=_normal_key)
-    rejects += repeats
+    _, _, rows, rejects = _read_rows(labels)
+    unique, repeats = _by_key(rows, labels)
     return _table(
-        unique, lambda key: _record(unique[key], key, _inside(root, key)), root, labels.stem, rejects=rejects
+        unique,
+        lambda key: _record(unique[key], key, _inside(root, key)),
+        root,
+        labels.stem,
+        rejects=[*rejects, *repeats],
     )
 
 
@@ -142,8 +145,18 @@ def from_utkface(root: Path | str) -> FaceTable:
     photos = {file_key(path, root): path for path in list_images(_inner(root, ("utkface", "UTKFace")))}
 
     def read(key: str) -> FaceRecord:
-        gender, cohorts = _parse_utk(photos[key].name)
-        return FaceRecord(key, photos[key], gender=gender, cohorts=cohorts)
+        match = _UTK_NAME.match(photos[key].name)
+        if match is None:
+            raise _BadRowError("the name is not of the form AGE_GENDER_RACE_DATE")
+        age, gender, race = match["age"], match["gender"], match["race"]
+        if not (age.isascii() and age.isdigit() and int(age) <= _UTK_OLDEST):
+            raise _BadRowError(f"unknown age {age!r}; it is a number up to {_UTK_OLDEST}")
+        if gender not in _UTK_GENDERS:
+            raise _BadRowError(f"unknown gender {gender!r}; 0 is male and 1 female")
+        if race not in _UTK_RACES:
+            raise _BadRowError(f"unknown race {race!r}; it is 0 to 4")
+        cohorts = {"age": str(int(age)), "race": _UTK_RACES[race]}
+        return FaceRecord(key, photos[key], gender=_UTK_GENDERS[gender], cohorts=cohorts)
 
     return _table(photos, read, root, "utkface")
 
@@ -164,7 +177,16 @@ def from_celeba(root: Path | str) -> FaceTable:
         LabelError: If ``list_attr_celeba.txt`` is missing or malformed.
     """
     root = Path(root)
-    folder = _celeba_images(root)
+    places = (root / "img_align_celeba", root / "Img" / "img_align_celeba")
+    folder = next((place for place in places if place.is_dir()), None)
+    if folder is None:
+        raise DataError(
+            f"{root} has no folder img_align_celeba.",
+            hint="Unpack img_align_celeba.zip there and put list_attr_celeba.txt, identity_CelebA.txt and "
+            "list_eval_partition.txt beside it.",
+        )
+    nested = folder / folder.name  # some archives repeat the folder
+    folder = nested if nested.is_dir() else folder
     attributes = _celeba_attributes(root)
     people = _celeba_list(root, "identity_CelebA.txt")
     splits = _celeba_list(root, "list_eval_partition.txt")
@@ -174,14 +196,18 @@ def from_celeba(root: Path | str) -> FaceTable:
 
     def read(key: str) -> FaceRecord:
         name = names[key]
-        gender, cohorts = _celeba_labels(attributes.get(name))
+        if name not in attributes:
+            raise _BadRowError("not in list_attr_celeba.txt")
+        male, young = (attributes[name].get(column, "") for column in ("Male", "Young"))
+        if male not in _CELEBA_GENDERS:
+            raise _BadRowError(f"unknown label {male!r}; Male is 1 or -1")
         path, split = _inside(folder, name), splits.get(name)
         return FaceRecord(
             key,
             path,
             identity=people[name][0] if name in people else None,
-            gender=gender,
-            cohorts=cohorts,
+            gender=_CELEBA_GENDERS[male],
+            cohorts={"young": "yes" if young == "1" else "no"} if young else {},
             split=_CELEBA_SPLITS.get(split[0], split[0]) if split else None,
             landmarks=_landmarks([_number(v, "landmark") for v in points.get(name, ())]),
         )
@@ -204,8 +230,7 @@ def open_source(spec: str | Path, *, labels: Path | str | None = None) -> FaceTa
         DataError: If the path is missing, or what lies there fits no layout.
         LabelError: If the labels cannot be read or do not belong to this kind of set.
     """
-    kind, path = _parse_spec(spec)
-    kind = kind or _detect_kind(path, labels)
+    kind, path = _parse_spec(spec, labels)
     if kind in {"utkface", "celeba"}:
         if labels is not None:
             raise LabelError(
@@ -237,17 +262,15 @@ def read_genders(labels: Path | str) -> dict[str, Gender]:
             word that is no gender.
     """
     labels = Path(labels)
-    rows, columns, rejects = _read_rows(labels)
-    _require_columns(columns, labels, key="file")
+    _, columns, rows, rejects = _read_rows(labels)
     if "gender" not in columns:
         raise LabelError(
             f"{labels} has no 'gender' column; it has {', '.join(columns)}.", hint="Name the column gender."
         )
     if rejects:
         raise LabelError(f"{labels}: {rejects[0].reason}.", hint="Correct the table.")
-    table, _ = _by_key(rows, labels, key="file", normalise=_normal_key)
     genders: dict[str, Gender] = {}
-    for file, row in table.items():
+    for file, row in _by_key(rows, labels)[0].items():
         try:
             gender = _gender(row["gender"])
         except _BadRowError as error:
@@ -278,41 +301,58 @@ def require_both_genders(table: FaceTable) -> None:
 # --- label tables ---------------------------------------------------------------------------------------
 
 
-def _read_rows(path: Path) -> tuple[list[_Row], list[str], list[Reject]]:
+def _read_rows(
+    path: Path, keys: tuple[str, ...] = ("file",)
+) -> tuple[str, list[str], list[_Row], list[Reject]]:
+    """Which of ``keys`` is a column, all columns, the rows and the lines that are none."""
     if not path.is_file():
         raise LabelError(f"The label file {path} does not exist.", hint="Give a CSV or Parquet file.")
-    rows, columns, rejects = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    columns, rows, rejects = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    if not any(columns):
+        raise LabelError(f"The label file {path} is empty.", hint="Its first line names the columns.")
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise LabelError(f"{path} has the column {twice[0]!r} more than once.", hint="Remove one of them.")
     if not rows and not rejects:
         raise LabelError(f"The label file {path} has no rows.", hint="It needs one row per photo or person.")
-    return rows, columns, rejects
+    key = next((name for name in keys if name in columns), None)
+    if key is None:
+        raise LabelError(
+            f"{path} has no {' or '.join(keys)!r} column; it has {', '.join(columns)}.",
+            hint="Needed: file. Optional: identity, gender, split, box and landmark columns, cohorts. "
+            "The separator is a comma.",
+        )
+    for group in (_BOX, _LANDMARKS):
+        lacking = [name for name in group if name not in columns]
+        if 0 < len(lacking) < len(group):
+            raise LabelError(
+                f"{path} has some of the columns {group[0]} .. {group[-1]} but lacks {', '.join(lacking)}.",
+                hint="Give all of them or none.",
+            )
+    return key, columns, rows, rejects
 
 
-def _read_csv(path: Path) -> tuple[list[_Row], list[str], list[Reject]]:
+def _read_csv(path: Path) -> tuple[list[str], list[_Row], list[Reject]]:
     rows: list[_Row] = []
     rejects: list[Reject] = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # -sig: spreadsheets write a mark first
             reader = csv.reader(file, strict=True)
             columns = [name.strip() for name in next(reader, [])]
-            if not any(columns):
-                raise LabelError(f"The label file {path} is empty.", hint="Its first line names the columns.")
-            _require_unique_columns(columns, path)
             for cells in reader:
-                if not cells:
-                    continue  # a blank line holds nothing that could be lost
-                if len(cells) != len(columns):
+                if len(cells) == len(columns):
+                    rows.append({c: clean(v) for c, v in zip(columns, cells, strict=True)})
+                elif cells:  # a blank line holds nothing that could be lost
                     reason = f"line {reader.line_num} has {len(cells)} fields, the header {len(columns)}"
                     rejects.append(Reject(cells[0], reason))
-                    continue
-                rows.append({c: clean(v) for c, v in zip(columns, cells, strict=True)})
     except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise LabelError(
             f"{path} is not a CSV file that can be read ({error}).", hint="Save it as CSV in UTF-8."
         ) from error
-    return rows, columns, rejects
+    return columns, rows, rejects
 
 
-def _read_parquet(path: Path) -> tuple[list[_Row], list[str], list[Reject]]:
+def _read_parquet(path: Path) -> tuple[list[str], list[_Row], list[Reject]]:
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
@@ -321,9 +361,8 @@ def _read_parquet(path: Path) -> tuple[list[_Row], list[str], list[Reject]]:
     except (pa.ArrowException, OSError) as error:
         raise LabelError(f"{path} is not a readable Parquet file.", hint="Write it again.") from error
     columns = [str(name).strip() for name in table.column_names]
-    _require_unique_columns(columns, path)
-    lists = [[clean(v) for v in column.to_pylist()] for column in table.columns]
-    return [dict(zip(columns, cells, strict=True)) for cells in zip(*lists, strict=True)], columns, []
+    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+    return columns, [dict(zip(columns, map(clean, cells), strict=True)) for cells in rows], []
 
 
 def clean(value: Any) -> str | None:
@@ -335,30 +374,12 @@ def clean(value: Any) -> str | None:
     return str(value).strip() or None
 
 
-def _require_unique_columns(columns: list[str], path: Path) -> None:
-    twice = sorted({name for name in columns if columns.count(name) > 1})
-    if twice:
-        raise LabelError(f"{path} has the column {twice[0]!r} more than once.", hint="Remove one of them.")
-
-
-def _require_columns(columns: list[str], path: Path, *, key: str) -> None:
-    if key not in columns:
-        raise LabelError(
-            f"{path} has no {key!r} column; it has {', '.join(columns)}.",
-            hint="Needed: file. Optional: identity, gender, split, box and landmark columns, cohorts. "
-            "The separator is a comma.",
-        )
-    for group in (_BOX, _LANDMARKS):
-        lacking = [name for name in group if name not in columns]
-        if lacking and len(lacking) < len(group):
-            raise LabelError(
-                f"{path} has some of the columns {group[0]} .. {group[-1]} but lacks {', '.join(lacking)}.",
-                hint="Give all of them or none.",
-            )
+def _normal_key(file: str) -> str:
+    return PurePosixPath(file).as_posix()
 
 
 def _by_key(
-    rows: Iterable[_Row], path: Path, *, key: str, normalise: Callable[[str], str]
+    rows: Iterable[_Row], path: Path, *, key: str = "file", normalise: Callable[[str], str] = _normal_key
 ) -> tuple[dict[str, _Row], list[Reject]]:
     unique: dict[str, _Row] = {}
     rejects: list[Reject] = []
@@ -435,10 +456,6 @@ def _landmarks(values: list[float]) -> Landmarks | None:
     return a, b, c, d, e
 
 
-def _normal_key(file: str) -> str:
-    return PurePosixPath(file).as_posix()
-
-
 def _last_two(file: str) -> str:
     return "/".join(PurePosixPath(file).parts[-2:])
 
@@ -508,10 +525,7 @@ def _by_person(
             rejects.append(Reject(file, str(error)))
     key, table, label_file = "file", dict[str, _Row](), _label_file(root, labels)
     if label_file is not None:
-        rows, columns, unread = _read_rows(label_file)
-        if "file" not in columns:
-            key = "identity" if "identity" in columns else "file or identity"
-        _require_columns(columns, label_file, key=key)
+        key, _, rows, unread = _read_rows(label_file, ("file", "identity"))
         table, repeats = _by_key(rows, label_file, key=key, normalise=key_of if key == "file" else str)
         rejects += [*unread, *repeats]
     label_of = {file: key_of(file) if key == "file" else person or "" for file, person in people.items()}
@@ -540,34 +554,8 @@ def _inner(root: Path, names: tuple[str, ...]) -> Path:
     return next((root / name for name in names if (root / name).is_dir()), root)
 
 
-def _parse_utk(name: str) -> tuple[Gender, dict[str, str]]:
-    match = _UTK_NAME.match(name)
-    if match is None:
-        raise _BadRowError("the name is not of the form AGE_GENDER_RACE_DATE")
-    age, gender, race = match["age"], match["gender"], match["race"]
-    if not (age.isascii() and age.isdigit() and int(age) <= _UTK_OLDEST):
-        raise _BadRowError(f"unknown age {age!r}; it is a number up to {_UTK_OLDEST}")
-    if gender not in {"0", "1"}:
-        raise _BadRowError(f"unknown gender {gender!r}; 0 is male and 1 female")
-    if race not in {"0", "1", "2", "3", "4"}:
-        raise _BadRowError(f"unknown race {race!r}; it is 0 to 4")
-    return _UTK_GENDERS[int(gender)], {"age": str(int(age)), "race": _UTK_RACES[int(race)]}
-
-
 def _celeba_file(root: Path, name: str) -> Path | None:
     return next((p for p in (root / name, root / "Anno" / name, root / "Eval" / name) if p.is_file()), None)
-
-
-def _celeba_images(root: Path) -> Path:
-    for folder in (root / "img_align_celeba", root / "Img" / "img_align_celeba"):
-        if folder.is_dir():
-            nested = folder / folder.name  # some archives repeat the folder
-            return nested if nested.is_dir() else folder
-    raise DataError(
-        f"{root} has no folder img_align_celeba.",
-        hint="Unpack img_align_celeba.zip there and put list_attr_celeba.txt, identity_CelebA.txt and "
-        "list_eval_partition.txt beside it.",
-    )
 
 
 def _celeba_lines(path: Path) -> list[list[str]]:
@@ -595,27 +583,15 @@ def _celeba_attributes(root: Path) -> dict[str, dict[str, str]]:
     return {cells[0]: dict(zip(header, cells[1:], strict=False)) for cells in lines[2:] if cells}
 
 
-def _celeba_labels(attributes: Mapping[str, str] | None) -> tuple[Gender, dict[str, str]]:
-    if attributes is None:
-        raise _BadRowError("not in list_attr_celeba.txt")
-    male, young = attributes.get("Male", ""), attributes.get("Young", "")
-    if male not in {"1", "-1"}:
-        raise _BadRowError(f"unknown label {male!r}; Male is 1 or -1")
-    return "male" if male == "1" else "female", {"young": "yes" if young == "1" else "no"} if young else {}
-
-
-def _parse_spec(spec: str | Path) -> tuple[str | None, Path]:
-    text = str(spec)
-    prefix, colon, rest = text.partition(":")
-    if isinstance(spec, str) and colon and prefix in SOURCE_KINDS:
-        kind, path = prefix, Path(rest).expanduser()
-        if not rest:
-            raise DataError(f"{text!r} names no path.", hint=f"Write {prefix}:PATH.")
-    else:
-        kind, path = None, Path(text).expanduser()
+def _parse_spec(spec: str | Path, labels: Path | str | None) -> tuple[str, Path]:
+    prefix, colon, rest = str(spec).partition(":")
+    named = isinstance(spec, str) and bool(colon) and prefix in SOURCE_KINDS
+    if named and not rest:
+        raise DataError(f"{spec!r} names no path.", hint=f"Write {prefix}:PATH.")
+    path = Path(rest if named else spec).expanduser()
     if not path.exists():
         raise DataError(f"{path} does not exist.", hint=_CHOICES)
-    return kind, path
+    return (prefix if named else _detect_kind(path, labels)), path
 
 
 _CHOICES = f"Give a path, or one of {', '.join(f'{kind}:PATH' for kind in SOURCE_KINDS)}."
@@ -639,7 +615,7 @@ def _detect_kind(path: Path, labels: Path | str | None) -> str:
         return "lfw"
     if utk * 2 > len(keys):
         return "utkface"
-    if labels is not None and "file" in _read_rows(Path(labels))[1]:
+    if labels is not None and _read_rows(Path(labels), ("file", "identity"))[0] == "file":
         return "table"
     deep = sum(len(k.parts) > 2 for k in keys)
     if deep:

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -34,12 +34,13 @@ Canvas: TypeAlias = NDArray[np.uint8]
 Contour: TypeAlias = NDArray[np.int32]
 Row: TypeAlias = Sequence[float | Points] | Points
 Contours: TypeAlias = dict[str, Contour]
-Colour: TypeAlias = tuple[float, float, float]
+Colour: TypeAlias = NDArray[np.float64] | tuple[float, float, float]
 Traits: TypeAlias = Mapping[str, float]
 Nuisance: TypeAlias = Mapping[str, NDArray[np.float64]]
 
 SUPERSAMPLING = 2
 _SHIFT_BITS = 4  # OpenCV draws at 1/16 pixel
+_SIDES = (("left", -1.0), ("right", 1.0))
 _LEFT_EYE, _RIGHT_EYE, _NOSE, _LEFT_MOUTH, _RIGHT_MOUTH = ARCFACE_TEMPLATE
 _CX = (_LEFT_EYE[0] + _RIGHT_EYE[0]) / 2
 _EYE_Y = (_LEFT_EYE[1] + _RIGHT_EYE[1]) / 2
@@ -49,61 +50,51 @@ _MOUTH_HALF = (_RIGHT_MOUTH[0] - _LEFT_MOUTH[0]) / 2
 _PIVOT_Y = 70.0
 _Z_LIMIT = 2.3
 
-
-class _Trait(NamedTuple):
-    """How a trait is distributed: ``mean + sd * (z +- male)``, where z is standard normal.
-
-    ``male`` is half the distance between the two gender means, in standard deviations.
-    """
-
-    mean: float
-    sd: float
-    male: float = 0.0
-
-
+# A trait is mean + deviation * (z +- male), where z is standard normal: ``male`` is half the distance between
+# the two gender means, in standard deviations.
 # Lengths in pixels of the 112 x 112 frame. With the shifts below the traits together separate the genders by
 # d' = 2 * sqrt(sum of male^2), about 4.7, while no single one exceeds d' = 1.9.
-_TRAITS: dict[str, _Trait] = {
-    "face_width": _Trait(38.0, 2.1, 0.15),
-    "forehead_width": _Trait(0.92, 0.03),
-    "jaw_width": _Trait(29.5, 2.3, 0.60),
-    "chin_width": _Trait(12.0, 2.4, 0.40),
-    "chin_y": _Trait(107.5, 2.4, 0.20),
-    "cheek_y": _Trait(60.0, 3.5),
-    "hairline_y": _Trait(21.0, 3.2, -0.05),
-    "neck_width": _Trait(25.0, 1.8, 0.40),
-    "ear_size": _Trait(1.0, 0.16, 0.15),
-    "eye_spacing": _Trait(0.0, 1.2),
-    "eye_y": _Trait(0.0, 0.8),
-    "eye_width": _Trait(8.6, 0.85, -0.15),
-    "eye_height": _Trait(3.7, 0.55, -0.35),
-    "eye_tilt": _Trait(0.4, 0.9, -0.15),
-    "iris": _Trait(4.0, 0.25),
-    "lashes": _Trait(0.95, 0.40, -0.65),
-    "eye_shadow": _Trait(0.15, 0.17, -0.50),
-    "brow_height": _Trait(8.6, 1.25, -0.40),
-    "brow_thickness": _Trait(2.9, 0.75, 0.70),
-    "brow_arch": _Trait(1.7, 0.9, -0.45),
-    "brow_angle": _Trait(0.0, 1.1),
-    "brow_length": _Trait(10.6, 0.8),
-    "brow_gap": _Trait(7.6, 1.2),
-    "nose_length": _Trait(0.0, 1.7, 0.15),
-    "nose_width": _Trait(7.2, 1.1, 0.45),
-    "nose_bridge": _Trait(3.4, 0.6),
-    "mouth_y": _Trait(0.0, 1.2),
-    "mouth_width": _Trait(0.0, 1.7),
-    "upper_lip": _Trait(2.7, 0.7, -0.40),
-    "lower_lip": _Trait(3.9, 0.8, -0.55),
-    "cupid": _Trait(0.9, 0.4),
-    "lip_red": _Trait(0.46, 0.18, -0.75),
-    "blush": _Trait(0.22, 0.11, -0.30),
-    "skin_red": _Trait(0.0, 6.0),
-    "skin_yellow": _Trait(0.0, 6.0),
-    "hair_length": _Trait(0.0, 1.0, -0.85),
-    "hair_volume": _Trait(6.0, 2.0, -0.10),
-    "hair_curl": _Trait(-0.2, 1.0),
-    "hair_light": _Trait(1.0, 0.14),
-    "beard": _Trait(-0.55, 1.0, 0.95),
+_TRAITS: dict[str, tuple[float, float, float]] = {
+    "face_width": (38.0, 2.1, 0.15),
+    "forehead_width": (0.92, 0.03, 0.0),
+    "jaw_width": (29.5, 2.3, 0.60),
+    "chin_width": (12.0, 2.4, 0.40),
+    "chin_y": (107.5, 2.4, 0.20),
+    "cheek_y": (60.0, 3.5, 0.0),
+    "hairline_y": (21.0, 3.2, -0.05),
+    "neck_width": (25.0, 1.8, 0.40),
+    "ear_size": (1.0, 0.16, 0.15),
+    "eye_spacing": (0.0, 1.2, 0.0),
+    "eye_y": (0.0, 0.8, 0.0),
+    "eye_width": (8.6, 0.85, -0.15),
+    "eye_height": (3.7, 0.55, -0.35),
+    "eye_tilt": (0.4, 0.9, -0.15),
+    "iris": (4.0, 0.25, 0.0),
+    "lashes": (0.95, 0.40, -0.65),
+    "eye_shadow": (0.15, 0.17, -0.50),
+    "brow_height": (8.6, 1.25, -0.40),
+    "brow_thickness": (2.9, 0.75, 0.70),
+    "brow_arch": (1.7, 0.9, -0.45),
+    "brow_angle": (0.0, 1.1, 0.0),
+    "brow_length": (10.6, 0.8, 0.0),
+    "brow_gap": (7.6, 1.2, 0.0),
+    "nose_length": (0.0, 1.7, 0.15),
+    "nose_width": (7.2, 1.1, 0.45),
+    "nose_bridge": (3.4, 0.6, 0.0),
+    "mouth_y": (0.0, 1.2, 0.0),
+    "mouth_width": (0.0, 1.7, 0.0),
+    "upper_lip": (2.7, 0.7, -0.40),
+    "lower_lip": (3.9, 0.8, -0.55),
+    "cupid": (0.9, 0.4, 0.0),
+    "lip_red": (0.46, 0.18, -0.75),
+    "blush": (0.22, 0.11, -0.30),
+    "skin_red": (0.0, 6.0, 0.0),
+    "skin_yellow": (0.0, 6.0, 0.0),
+    "hair_length": (0.0, 1.0, -0.85),
+    "hair_volume": (6.0, 2.0, -0.10),
+    "hair_curl": (-0.2, 1.0, 0.0),
+    "hair_light": (1.0, 0.14, 0.0),
+    "beard": (-0.55, 1.0, 0.95),
 }
 
 # Per photo, uniform between the two values.
@@ -137,24 +128,13 @@ _NUISANCE: dict[str, tuple[float, float]] = {
 }
 
 _SKINS = (
-    (252, 226, 207),
-    (243, 208, 182),
-    (231, 187, 154),
-    (208, 158, 122),
-    (174, 121, 86),
-    (134, 90, 63),
-    (98, 66, 49),
-)
+    (252, 226, 207), (243, 208, 182), (231, 187, 154), (208, 158, 122),
+    (174, 121, 86), (134, 90, 63), (98, 66, 49),
+)  # fmt: skip
 _HAIRS = (
-    (30, 26, 28),
-    (58, 41, 32),
-    (92, 62, 42),
-    (124, 78, 48),
-    (146, 70, 38),
-    (166, 126, 82),
-    (216, 178, 116),
-    (170, 167, 165),
-)
+    (30, 26, 28), (58, 41, 32), (92, 62, 42), (124, 78, 48),
+    (146, 70, 38), (166, 126, 82), (216, 178, 116), (170, 167, 165),
+)  # fmt: skip
 _HAIR_ODDS_LIGHT = (0.12, 0.18, 0.18, 0.14, 0.10, 0.11, 0.11, 0.06)
 _HAIR_ODDS_DARK = (0.58, 0.24, 0.08, 0.02, 0.0, 0.0, 0.0, 0.08)
 _EYES = ((72, 46, 30), (106, 70, 38), (122, 104, 52), (86, 118, 70), (78, 122, 164), (118, 134, 146))
@@ -173,9 +153,9 @@ class _Person:
     beard_style: str
     glasses: bool
     mole: tuple[float, float] | None
-    skin: Colour
-    hair: Colour
-    eyes: Colour
+    skin: Points
+    hair: Points
+    eyes: Points
 
     @property
     def hair_level(self) -> int:
@@ -243,18 +223,17 @@ def generate_faces(
     Raises:
         DataError: If an argument is out of range.
     """
-    _check(people=(people, 1), photos_per_person=(photos_per_person, 1), seed=(seed, 0))
-    _check(first_person=(first_person, 0))
-    if not (math.isfinite(gender_cue) and gender_cue >= 0):
-        raise DataError(
-            f"gender_cue is {gender_cue}, below the limit of 0.", hint="Use 0 for no cue, 1 for the default."
-        )
+    limits = [("people", people, 1), ("photos_per_person", photos_per_person, 1), ("seed", seed, 0)]
+    for name, value, least in [*limits, ("first_person", first_person, 0), ("gender_cue", gender_cue, 0)]:
+        if not least <= value < math.inf:
+            raise DataError(
+                f"{name} is {value}, below the limit of {least}.", hint=f"Give {name} >= {least}."
+            )
     if not 0 <= nuisance <= 1:
         raise DataError(f"nuisance is {nuisance}, outside 0 to 1.", hint="Use 1 for the default.")
     numbers = np.arange(first_person, first_person + people)
     genders = np.array([_gender_of(int(person), seed=seed) for person in numbers], np.int64)
     pixels = np.empty((people, photos_per_person, FRAME, FRAME, 3), np.uint8)
-
     for row, number in enumerate(numbers):
         sign = gender_cue * (1.0 if genders[row] else -1.0)
         _draw_person(pixels[row], seed=seed, number=int(number), cue=sign, nuisance=nuisance)
@@ -272,27 +251,18 @@ def write_faces(faces: GeneratedFaces, folder: Path) -> FaceTable:
         OutputError: If the folder cannot be written.
     """
     table = faces.table(folder)
+
+    def write(record: FaceRecord, pixels: NDArray[np.uint8]) -> None:
+        write_atomic(record.path, encode_image(pixels, ".png"))
+
     with ThreadPoolExecutor(4) as pool:  # each waits for the disk in turn
-        for _ in pool.map(
-            lambda record, pixels: write_atomic(record.path, encode_image(pixels, ".png")),
-            table,
-            faces.pixels,
-        ):
-            pass
+        list(pool.map(write, table, faces.pixels))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("file", "identity", "gender"))
     writer.writerows((record.file, record.identity, record.gender) for record in table)
     write_atomic(folder / "labels.csv", text.getvalue().encode())  # last: its presence says the set is whole
     return table
-
-
-def _check(**limits: tuple[int, int]) -> None:
-    for name, (value, least) in limits.items():
-        if value < least:
-            raise DataError(
-                f"{name} is {value}, below the limit of {least}.", hint=f"Give {name} >= {least}."
-            )
 
 
 # --- who ---
@@ -314,34 +284,30 @@ def _draw_person(out: NDArray[np.uint8], *, seed: int, number: int, cue: float, 
         name: low + (high - low) * uniform[:, k] for k, (name, (low, high)) in enumerate(_NUISANCE.items())
     }
     shape = (len(out), 2, FRAME, FRAME, 3)
-    grain = np.frombuffer(np.random.default_rng([seed, 3, number]).bytes(math.prod(shape)), np.uint8).reshape(
-        shape
-    )
+    noise = np.random.default_rng([seed, 3, number]).bytes(math.prod(shape))
+    grain = np.frombuffer(noise, np.uint8).reshape(shape)
     contours = _contours(person, photos)
     for j in range(len(out)):
         photo = {name: float(values[j]) for name, values in photos.items()}
         shapes = {name: values[j] for name, values in contours.items()}
-        canvas = _paint(person, photo, shapes)
-        out[j] = _develop(canvas, person, photo, shapes, grain[j])
+        out[j] = _develop(_paint(person, photo, shapes), person, photo, shapes, grain[j])
 
 
 def _sample_person(rng: np.random.Generator, *, cue: float) -> _Person:
     z = rng.standard_normal(len(_TRAITS))
     u = rng.random(12)
-    traits = {}
-    for value, (name, trait) in zip(z.tolist(), _TRAITS.items(), strict=True):
+    traits = {
         # only here does gender enter
-        traits[name] = trait.mean + trait.sd * min(max(value + cue * trait.male, -_Z_LIMIT), _Z_LIMIT)
+        name: mean + deviation * min(max(value + cue * male, -_Z_LIMIT), _Z_LIMIT)
+        for value, (name, (mean, deviation, male)) in zip(z.tolist(), _TRAITS.items(), strict=True)
+    }
     traits["crown_y"] = 1.0 + 6.0 * float(u[0])
     traits["asymmetry"] = 2.0 * float(u[1]) - 1.0
     tone = float(u[2]) ** 1.2 * (len(_SKINS) - 1)
     dark = tone > 3.0
-    skin = _along(_SKINS, tone)
-    skin = (
-        skin[0] + traits["skin_red"],
-        skin[1] + 0.5 * traits["skin_yellow"],
-        skin[2] - traits["skin_yellow"],
-    )
+    lighter = min(int(tone), len(_SKINS) - 2)
+    skin = _mix(_SKINS[lighter], _SKINS[lighter + 1], tone - lighter)
+    skin += [traits["skin_red"], 0.5 * traits["skin_yellow"], -traits["skin_yellow"]]
     hair = _choose(_HAIRS, _HAIR_ODDS_DARK if dark else _HAIR_ODDS_LIGHT, float(u[3]))
     # on a cheek, clear of nose and mouth
     mole = (math.copysign(13.0 + 12.0 * float(u[7]), u[11] - 0.5), 69.0 + 19.0 * float(u[8]))
@@ -357,25 +323,18 @@ def _sample_person(rng: np.random.Generator, *, cue: float) -> _Person:
     )
 
 
-def _along(colours: Sequence[Sequence[int]], position: float) -> Colour:
-    low = min(int(position), len(colours) - 2)
-    return _mix(colours[low], colours[low + 1], position - low)
-
-
-def _choose(colours: Sequence[tuple[int, int, int]], odds: Sequence[float], u: float) -> Colour:
+def _choose(colours: Sequence[tuple[int, int, int]], odds: Sequence[float], u: float) -> Points:
     index = int(np.searchsorted(np.cumsum(odds), u))
-    red, green, blue = colours[min(index, len(colours) - 1)]
-    return float(red), float(green), float(blue)
+    return np.array(colours[min(index, len(colours) - 1)], np.float64)
 
 
-def _mix(a: Sequence[float], b: Sequence[float], share: float) -> Colour:
+def _mix(a: Colour, b: Colour, share: float) -> Points:
     """``a`` with ``share`` of ``b``."""
-    keep = 1.0 - share
-    return keep * a[0] + share * b[0], keep * a[1] + share * b[1], keep * a[2] + share * b[2]
+    return (1.0 - share) * np.asarray(a, np.float64) + share * np.asarray(b, np.float64)
 
 
-def _scale(colour: Sequence[float], gain: float) -> Colour:
-    return min(colour[0] * gain, 255.0), min(colour[1] * gain, 255.0), min(colour[2] * gain, 255.0)
+def _scale(colour: Points, gain: float) -> Points:
+    return np.asarray(np.minimum(colour * gain, 255.0))
 
 
 # --- where: control points, splines, pose ---
@@ -390,28 +349,17 @@ def _spline(knots: int, *, closed: bool, steps: int = 4) -> Points:
         [-s + 2 * s**2 - s**3, 2 - 5 * s**2 + 3 * s**3, s + 4 * s**2 - 3 * s**3, s**3 - s**2], axis=1
     )
     weights = np.zeros((spans * steps + (not closed), knots))
-    for span in range(spans):
-        for k in range(4):
-            knot = span + k - 1
-            knot = knot % knots if closed else min(max(knot, 0), knots - 1)
-            weights[span * steps : (span + 1) * steps, knot] += basis[:, k]
+    for span, k in np.ndindex(spans, 4):
+        knot = (span + k - 1) % knots if closed else min(max(span + k - 1, 0), knots - 1)
+        weights[span * steps : (span + 1) * steps, knot] += basis[:, k]
     if not closed:
         weights[-1, -1] = 1.0
     return weights
 
 
-def _stack(photos: int, xs: Row, ys: Row) -> Points:
-    """Control points of shape ``(P, K, 2)`` from their x and their y, each a number or a ``(P,)`` array."""
-    out = np.empty((photos, len(xs), 2))
-    for k, (x, y) in enumerate(zip(xs, ys, strict=True)):
-        out[:, k, 0] = x
-        out[:, k, 1] = y
-    return out
-
-
-def _mirrored(half: Points) -> Points:
-    """Close a right half (x from the middle line, top to bottom) with its mirror image."""
-    left = half[:, -2:0:-1] * np.array([-1.0, 1.0])
+def _mirrored(half: Points, *, closed: bool = True) -> Points:
+    """Add to a right half (x from the middle line, top to bottom) its mirror image; an open line ends on the middle line once."""
+    left = half[:, -2 : (0 if closed else None) : -1] * [-1.0, 1.0]
     return np.concatenate([half, left], axis=1)
 
 
@@ -423,6 +371,14 @@ class _Camera:
         self._shapes: dict[str, Points] = {}
         self._depths: dict[str, float] = {}
 
+    def points(self, xs: Row, ys: Row) -> Points:
+        """Control points of shape ``(P, K, 2)`` from their x and their y, each a number or a ``(P,)`` array."""
+        out = np.empty((self.count, len(xs), 2))
+        for k, (x, y) in enumerate(zip(xs, ys, strict=True)):
+            out[:, k, 0] = x
+            out[:, k, 1] = y
+        return out
+
     def add(self, name: str, points: Points, *, depth: float = 0.0) -> None:
         """Take points, ``(P, K, 2)`` or ``(K, 2)``; ``depth`` is how far they stand out, in pixels at full yaw."""
         self._shapes[name] = np.broadcast_to(points, (self.count, *points.shape[-2:]))
@@ -431,6 +387,10 @@ class _Camera:
     def add_curve(self, name: str, control: Points, *, closed: bool = True, depth: float = 0.0) -> None:
         """Take the spline through control points of shape ``(P, K, 2)``."""
         self.add(name, _spline(control.shape[-2], closed=closed) @ control, depth=depth)
+
+    def add_mirrored(self, name: str, xs: Row, ys: Row, *, closed: bool = True, depth: float = 0.0) -> None:
+        """Take the spline through a right half, ``K`` control points, and its mirror image."""
+        self.add_curve(name, _mirrored(self.points(xs, ys), closed=closed), closed=closed, depth=depth)
 
     def shoot(self, photos: Nuisance) -> Contours:
         """Pose everything at once: yaw as parallax on a cylinder, then roll, scale and shift."""
@@ -454,98 +414,60 @@ class _Camera:
 def _contours(person: _Person, photos: Nuisance) -> Contours:
     """All outlines of P photos of a person: name to int32 points, shape ``(P, K, 2)``."""
     camera = _Camera(len(photos["yaw"]))
-    traits = person.traits
-    _add_head(camera, traits, photos)
-    _add_eyes(camera, traits, photos)
-    _add_brows(camera, traits, photos)
-    _add_nose(camera, traits)
-    _add_mouth(camera, traits, photos)
+    _add_head(camera, person.traits, photos)
+    _add_eyes(camera, person.traits, photos)
+    _add_brows(camera, person.traits, photos)
+    _add_nose(camera, person.traits)
+    _add_mouth(camera, person.traits, photos)
     _add_beard(camera, person, photos)
     _add_hair(camera, person, photos)
     _add_marks(camera, person)
     return camera.shoot(photos)
 
 
-def _across(half: Points) -> Points:
-    """Lead a right half that ends on the middle line over to the left, as an open line."""
-    return np.concatenate([half, half[:, -2::-1] * np.array([-1.0, 1.0])], axis=1)
-
-
-def _half_face(traits: Traits, drop: Points) -> Points:
-    """Right half of the face outline from crown to chin; ``drop`` lowers the chin as the mouth opens."""
-    wide, jaw, chin = traits["face_width"], traits["jaw_width"], traits["chin_y"]
-    top = traits["crown_y"] + 4.0
-    return _stack(
-        len(drop),
-        (
-            0.0,
-            0.60 * wide,
-            traits["forehead_width"] * wide,
-            wide,
-            0.5 * (wide + jaw) + 2.8,
-            jaw,
-            0.45 * (jaw + traits["chin_width"]),
-            0.72 * traits["chin_width"],
-            0.0,
-        ),
-        (
-            top,
-            top + 4.5,
-            28.0,
-            traits["cheek_y"] - 10.0,
-            traits["cheek_y"] + 14.0,
-            89.5 + 0.5 * drop,
-            chin - 8.0 + drop,
-            chin - 1.6 + drop,
-            chin + drop,
-        ),
-    )
-
-
 def _add_head(camera: _Camera, traits: Traits, photos: Nuisance) -> None:
-    n, wide = camera.count, traits["face_width"]
-    drop = 3.0 * np.maximum(photos["mouth_open"], 0.0)
-    face = _mirrored(_half_face(traits, drop))
+    wide, jaw, below = traits["face_width"], traits["jaw_width"], traits["chin_width"]
+    drop = 3.0 * np.maximum(photos["mouth_open"], 0.0)  # the chin sinks as the mouth opens
+    top, cheek, temple = traits["crown_y"] + 4.0, traits["cheek_y"], traits["forehead_width"] * wide
+    chin = [traits["chin_y"] - above + drop for above in (8.0, 1.6, 0.0)]
+    sides = (wide, 0.5 * (wide + jaw) + 2.8, jaw, 0.45 * (jaw + below), 0.72 * below)
+    x: Row = (0.0, 0.6 * wide, temple, *sides, 0.0)
+    y: Row = (top, top + 4.5, 28.0, cheek - 10.0, cheek + 14.0, 89.5 + 0.5 * drop, *chin)
+    face = _mirrored(camera.points(x, y))
     camera.add_curve("face", face)
-    light = np.stack([photos["light_x"] * 5.0, np.full(n, -1.0)], axis=1)[:, None]
+    light = np.stack([photos["light_x"] * 5.0, np.full(camera.count, -1.0)], axis=1)[:, None]
     middle = np.array([0.0, 58.0])
-    camera.add_curve("face_lit", (face - middle) * np.array([0.74, 0.80]) + middle + light)
-    ear, lean = traits["ear_size"], traits["asymmetry"]
-    for name, side in (("left", -1.0), ("right", 1.0)):
-        ear_y = 60.0 + 0.8 * lean * side
-        angle = np.linspace(0.0, 2 * np.pi, 14, endpoint=False)
+    camera.add_curve("face_lit", (face - middle) * [0.74, 0.80] + middle + light)
+    ear, angle = traits["ear_size"], np.linspace(0.0, 2 * np.pi, 14, endpoint=False)
+    for name, side in _SIDES:
+        ear_y = 60.0 + 0.8 * traits["asymmetry"] * side
         ring = np.stack(
             [side * (wide + 0.6) + 4.6 * ear * np.cos(angle), ear_y + 9.5 * ear * np.sin(angle)], axis=1
         )
-        inner = (ring - [side * wide, ear_y]) * [0.55, 0.6] + [side * (wide + 1.2), ear_y - 0.5]
         camera.add(f"ear_{name}", ring)
+        inner = (ring - [side * wide, ear_y]) * [0.55, 0.6] + [side * (wide + 1.2), ear_y - 0.5]
         camera.add(f"ear_in_{name}", inner)
     neck = traits["neck_width"]
-    half = ((0.0, neck, neck + 0.6, neck + 3.0, neck + 4.0, 0.0), (84.0, 84.0, 100.0, 112.0, 132.0, 132.0))
-    camera.add_curve("neck", _mirrored(_stack(n, *half)))
-    collar = (
-        (0.0, neck - 4.0, neck + 3.0, neck + 14.0, 70.0, 70.0, 0.0),
-        (124.0, 112.0, 106.0, 105.0, 112.0, 140.0, 140.0),
-    )
-    camera.add_curve("shirt", _mirrored(_stack(n, *collar)))
+    x = (0.0, neck, neck + 0.6, neck + 3.0, neck + 4.0, 0.0)
+    camera.add_mirrored("neck", x, (84.0, 84.0, 100.0, 112.0, 132.0, 132.0))
+    x = (0.0, neck - 4.0, neck + 3.0, neck + 14.0, 70.0, 70.0, 0.0)
+    camera.add_mirrored("shirt", x, (124.0, 112.0, 106.0, 105.0, 112.0, 140.0, 140.0))
 
 
 def _add_eyes(camera: _Camera, traits: Traits, photos: Nuisance) -> None:
-    n, wide, tilt = camera.count, traits["eye_width"], traits["eye_tilt"]
+    wide = traits["eye_width"]
     opening = traits["eye_height"] * (1.0 + photos["lid"] - 0.12 * np.maximum(photos["smile"], 0.0))
     eye_x, eye_y = _EYE_HALF + traits["eye_spacing"], _EYE_Y + traits["eye_y"]
     xs = np.array([-1.0, -0.62, 0.0, 0.58, 1.0]) * wide
     rise = np.array([0.0, 0.76, 1.0, 0.80, 0.0])
-    slope = -tilt * xs / wide
-    upper = np.empty((n, 5, 2))
-    upper[..., 0], upper[..., 1] = xs, slope - opening[:, None] * rise
-    lower = np.empty((n, 5, 2))
-    lower[..., 0], lower[..., 1] = xs, slope + 0.72 * opening[:, None] * rise + [-0.0, 0.0, 0.1, 0.1, 0.0]
+    slope = -traits["eye_tilt"] * xs / wide
+    upper = camera.points(xs, (slope - opening[:, None] * rise).T)
+    lower = camera.points(xs, (slope + 0.72 * opening[:, None] * rise + [0.0, 0.0, 0.1, 0.1, 0.0]).T)
     fold = upper * [1.06, 1.0] - [0.0, 2.1] - np.array([0.0, 0.9, 1.0, 0.9, 0.0])[:, None] * [0.0, 1.0]
     bag = lower * [1.04, 1.0] + [0.0, 2.6]
     weights = _spline(5, closed=False)
     upper, lower, fold, bag = (weights @ line for line in (upper, lower, fold, bag))
-    for name, side in (("left", -1.0), ("right", 1.0)):
+    for name, side in _SIDES:
         flip, place = np.array([side, 1.0]), np.array([side * eye_x, eye_y])
         up, low, high, deep = (line * flip + place for line in (upper, lower, fold, bag))
         camera.add(f"white_{name}", np.concatenate([up, low[:, ::-1]], axis=1))
@@ -554,57 +476,45 @@ def _add_eyes(camera: _Camera, traits: Traits, photos: Nuisance) -> None:
         camera.add(f"lash_{name}", up)
         camera.add(f"fold_{name}", high[:, 2:-2])
         camera.add(f"low_{name}", low[:, 3:])
-        iris = _stack(n, (side * eye_x + photos["gaze_x"],), (eye_y - 0.5 + photos["gaze_y"],))
+        iris = camera.points((side * eye_x + photos["gaze_x"],), (eye_y - 0.5 + photos["gaze_y"],))
         camera.add(f"iris_{name}", iris)
 
 
 def _add_brows(camera: _Camera, traits: Traits, photos: Nuisance) -> None:
-    thick, arch, angle = traits["brow_thickness"], traits["brow_arch"], traits["brow_angle"]
-    inner, span = traits["brow_gap"], traits["brow_length"]
     base = _EYE_Y + traits["eye_y"] - traits["brow_height"] - 1.6 * photos["brow_raise"]
-    reach = inner + np.array([0.0, 0.55, 1.25, 2.0, 1.25, 0.55, 0.0]) * span
-    for name, side in (("left", -1.0), ("right", 1.0)):
-        y = base + 0.5 * traits["asymmetry"] * side
-        points = _stack(
-            camera.count,
-            side * reach,
-            (
-                y + angle - 0.35 * thick,
-                y - 0.6 * arch - 0.55 * thick,
-                y - 1.4 * arch - 0.50 * thick,
-                y - 0.2 * angle + 1.0,
-                y - 1.4 * arch + 0.35 * thick,
-                y - 0.6 * arch + 0.50 * thick,
-                y + angle + 0.60 * thick,
-            ),
-        )
-        camera.add_curve(f"brow_{name}", points)
+    reach = traits["brow_gap"] + np.array([0.0, 0.55, 1.25, 2.0, 1.25, 0.55, 0.0]) * traits["brow_length"]
+    # the seven points of the outline, from the inner end along the upper edge and back along the lower one
+    turn = np.array([1.0, 0.0, 0.0, -0.2, 0.0, 0.0, 1.0]) * traits["brow_angle"]
+    arch = np.array([0.0, 0.6, 1.4, 0.0, 1.4, 0.6, 0.0]) * traits["brow_arch"]
+    edge = np.array([-0.35, -0.55, -0.5, 0.0, 0.35, 0.5, 0.6]) * traits["brow_thickness"]
+    for name, side in _SIDES:
+        middle = base + 0.5 * traits["asymmetry"] * side
+        y = middle[:, None] + turn - arch + edge + [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
+        camera.add_curve(f"brow_{name}", camera.points(side * reach, y.T))
 
 
 def _add_nose(camera: _Camera, traits: Traits) -> None:
-    n, wide, bridge = camera.count, traits["nose_width"], traits["nose_bridge"]
+    wide, bridge = traits["nose_width"], traits["nose_bridge"]
     tip = _NOSE[1] + traits["nose_length"]
     base = tip + 4.6
-    half = (
-        (0.86 * wide, wide, 0.92 * wide, 0.45 * wide, 0.0),
-        (tip - 0.3, base - 2.6, base - 0.4, base + 0.3, base + 1.2),
-    )
-    camera.add_curve("nose_line", _across(_stack(n, *half)), closed=False, depth=2.0)
-    tip_half = ((0.0, 0.48 * wide, 0.40 * wide, 0.0), (tip - 4.5, tip - 1.6, tip + 1.6, tip + 2.6))
-    camera.add_curve("nose_tip", _mirrored(_stack(n, *tip_half)), depth=2.6)
-    for name, side in (("left", -1.0), ("right", 1.0)):
-        across = side * np.array([0.22, 0.45, 0.68, 0.50]) * wide
-        hole = _stack(n, across, (base - 0.3, base - 1.3, base - 0.9, base + 0.1))
-        camera.add_curve(f"nostril_{name}", hole, depth=2.2)
-        out = np.array([bridge, bridge + 0.6, 0.80 * wide, 0.80 * wide + 2.6, bridge + 3.2, bridge + 4.5])
-        flank = _stack(n, side * out, (46.0, 58.0, tip - 0.5, tip + 1.0, 58.0, 46.0))
-        camera.add_curve(f"flank_{name}", flank, depth=1.4)
-    ridge = ((0.0, 0.62 * bridge, 0.55 * bridge, 0.6 * bridge, 0.0), (42.0, 46.0, 60.0, tip - 3.0, tip - 1.0))
-    camera.add_curve("ridge", _mirrored(_stack(n, *ridge)), depth=2.0)
+    x: Row = (0.86 * wide, wide, 0.92 * wide, 0.45 * wide, 0.0)
+    y: Row = (tip - 0.3, base - 2.6, base - 0.4, base + 0.3, base + 1.2)
+    camera.add_mirrored("nose_line", x, y, closed=False, depth=2.0)
+    x, y = (0.0, 0.48 * wide, 0.40 * wide, 0.0), (tip - 4.5, tip - 1.6, tip + 1.6, tip + 2.6)
+    camera.add_mirrored("nose_tip", x, y, depth=2.6)
+    hole = np.array([0.22, 0.45, 0.68, 0.50]) * wide
+    flank = np.array([bridge, bridge + 0.6, 0.80 * wide, 0.80 * wide + 2.6, bridge + 3.2, bridge + 4.5])
+    for name, side in _SIDES:
+        rim = camera.points(side * hole, (base - 0.3, base - 1.3, base - 0.9, base + 0.1))
+        camera.add_curve(f"nostril_{name}", rim, depth=2.2)
+        shade = camera.points(side * flank, (46.0, 58.0, tip - 0.5, tip + 1.0, 58.0, 46.0))
+        camera.add_curve(f"flank_{name}", shade, depth=1.4)
+    x, y = (0.0, 0.62 * bridge, 0.55 * bridge, 0.6 * bridge, 0.0), (42.0, 46.0, 60.0, tip - 3.0, tip - 1.0)
+    camera.add_mirrored("ridge", x, y, depth=2.0)
 
 
 def _add_mouth(camera: _Camera, traits: Traits, photos: Nuisance) -> None:
-    n = camera.count
+    """Lips and what they show; the gloss on them, the shadow below, and the cheeks."""
     smile, gape = photos["smile"], np.maximum(photos["mouth_open"], 0.0)
     half = _MOUTH_HALF + traits["mouth_width"] + 1.5 * smile - 1.2 * gape
     y = _MOUTH_Y + traits["mouth_y"] + 0.4 * smile
@@ -614,100 +524,72 @@ def _add_mouth(camera: _Camera, traits: Traits, photos: Nuisance) -> None:
     x = (0.0, 0.20 * half, 0.62 * half, half, 0.66 * half, 0.30 * half, 0.0)
     upper = (top - up + cupid, top - up, 0.45 * corner + 0.55 * top - 0.60 * up, corner)
     lower = (0.42 * corner + 0.58 * bottom + 0.62 * low, bottom + low, bottom + 1.05 * low)
-    camera.add_curve("lips", _mirrored(_stack(n, x, (*upper, *lower))), depth=0.8)
+    camera.add_mirrored("lips", x, (*upper, *lower), depth=0.8)
     x = (0.0, 0.22 * half, 0.62 * half, 0.95 * half, 0.62 * half, 0.24 * half, 0.0)
     upper = (top + 0.5, top + 0.1, 0.4 * corner + 0.6 * top + 0.2, corner)
     lower = (0.4 * corner + 0.6 * bottom + 0.3, bottom + 0.3, bottom + 0.4)
-    camera.add_curve("gap", _mirrored(_stack(n, x, (*upper, *lower))), depth=0.8)
-    seam = _stack(n, (half + 0.4, *x[2::-1]), (corner, *upper[2::-1]))
-    camera.add_curve("seam", _across(seam), closed=False, depth=0.8)
+    camera.add_mirrored("gap", x, (*upper, *lower), depth=0.8)
+    camera.add_mirrored("seam", (half + 0.4, *x[2::-1]), (corner, *upper[2::-1]), closed=False, depth=0.8)
     teeth = top + np.minimum(2.6, 4.0 * gape)
-    row = (top + 0.4, top + 0.5, top + 0.9, teeth, teeth + 0.3)
-    camera.add_curve(
-        "teeth", _mirrored(_stack(n, (0.0, 0.5 * half, 0.66 * half, 0.5 * half, 0.0), row)), depth=0.6
-    )
-    _add_mouth_light(camera, half, bottom, low)
-
-
-def _add_mouth_light(camera: _Camera, half: Points, bottom: Points, low: float) -> None:
-    """The shadow below the lower lip, the gloss on it, and the cheeks."""
-    n = camera.count
-    shade = (
-        (0.0, 0.45 * half, 0.30 * half, 0.0),
-        (bottom + low + 1.2, bottom + low + 0.6, bottom + low + 3.6, bottom + low + 4.2),
-    )
-    camera.add_curve("lip_shade", _mirrored(_stack(n, *shade)), depth=0.8)
-    gloss = (
-        (0.0, 0.26 * half, 0.2 * half, 0.0),
-        (bottom + 0.38 * low, bottom + 0.38 * low, bottom + 0.62 * low, bottom + 0.66 * low),
-    )
-    camera.add_curve("gloss", _mirrored(_stack(n, *gloss)), depth=0.8)
-    for name, side in (("left", -1.0), ("right", 1.0)):
-        cheek = np.array([(12.5, 74.0), (20.0, 67.5), (29.0, 69.0), (29.0, 78.0), (20.0, 81.0)]) * [side, 1.0]
-        camera.add_curve(f"cheek_{name}", cheek)
+    row: Row = (top + 0.4, top + 0.5, top + 0.9, teeth, teeth + 0.3)
+    camera.add_mirrored("teeth", (0.0, 0.5 * half, 0.66 * half, 0.5 * half, 0.0), row, depth=0.6)
+    row = (bottom + low + 1.2, bottom + low + 0.6, bottom + low + 3.6, bottom + low + 4.2)
+    camera.add_mirrored("lip_shade", (0.0, 0.45 * half, 0.30 * half, 0.0), row, depth=0.8)
+    row = (bottom + 0.38 * low, bottom + 0.38 * low, bottom + 0.62 * low, bottom + 0.66 * low)
+    camera.add_mirrored("gloss", (0.0, 0.26 * half, 0.2 * half, 0.0), row, depth=0.8)
+    cheek = np.array([(12.5, 74.0), (20.0, 67.5), (29.0, 69.0), (29.0, 78.0), (20.0, 81.0)])
+    for name, side in _SIDES:
+        camera.add_curve(f"cheek_{name}", cheek * [side, 1.0])
 
 
 def _add_beard(camera: _Camera, person: _Person, photos: Nuisance) -> None:
-    traits, n = person.traits, camera.count
+    traits = person.traits
     drop = 3.0 * np.maximum(photos["mouth_open"], 0.0)
     y, half = _MOUTH_Y + traits["mouth_y"], _MOUTH_HALF + traits["mouth_width"]
     jaw, chin = traits["jaw_width"], traits["chin_y"] + drop
     wide, below = traits["face_width"], 0.8 * traits["chin_width"] + 2.0
     if person.beard_style == "full":
-        outline: tuple[Row, Row] = (
-            (0.0, 0.6 * half, half + 3.0, jaw - 3.5, wide - 2.5, wide + 1.0, jaw + 1.0, below, 0.0),
-            (y - 9.0, y - 8.6, y - 3.0, y - 11.0, 64.0, 68.0, 90.0 + 0.5 * drop, chin + 0.6, chin + 2.0),
-        )
+        xs: Row = (0.0, 0.6 * half, half + 3.0, jaw - 3.5, wide - 2.5, wide + 1.0, jaw + 1.0, below, 0.0)
+        lower = (64.0, 68.0, 90.0 + 0.5 * drop, chin + 0.6, chin + 2.0)
+        ys: Row = (y - 9.0, y - 8.6, y - 3.0, y - 11.0, *lower)
     elif person.beard_style == "goatee":
-        outline = (
-            (0.0, 0.6 * half, half + 1.6, half + 0.6, 0.5 * half, 0.0),
-            (y - 8.6, y - 8.2, y - 2.0, y + 8.0, chin + 0.5, chin + 1.6),
-        )
+        xs = (0.0, 0.6 * half, half + 1.6, half + 0.6, 0.5 * half, 0.0)
+        ys = (y - 8.6, y - 8.2, y - 2.0, y + 8.0, chin + 0.5, chin + 1.6)
     else:
-        outline = (
-            (0.0, 0.6 * half, half + 1.6, half + 0.2, 0.5 * half, 0.0),
-            (y - 8.6, y - 7.8, y - 1.0, y + 1.2, y - 1.8, y - 2.4),
-        )
-    camera.add_curve("beard", _mirrored(_stack(n, *outline)))
+        xs = (0.0, 0.6 * half, half + 1.6, half + 0.2, 0.5 * half, 0.0)
+        ys = (y - 8.6, y - 7.8, y - 1.0, y + 1.2, y - 1.8, y - 2.4)
+    camera.add_mirrored("beard", xs, ys)
 
 
 def _add_hair(camera: _Camera, person: _Person, photos: Nuisance) -> None:
     """Front hair between an outer line over the crown and an inner line along brow and cheeks."""
-    traits, n, level = person.traits, camera.count, person.hair_level
+    traits, level = person.traits, person.hair_level
     wide, volume = traits["face_width"], traits["hair_volume"] if level else 1.4
     end = (50.0, 55.0, 84.0 + 6.0 * traits["asymmetry"], 128.0)[level]
     side = (0.6, 0.7 + 0.15 * volume, 3.0 + 0.75 * volume, 3.0 + 0.8 * volume)[level]
     crown = traits["crown_y"] + 3.0 - 0.75 * volume
     sway = 1.5 * photos["lock"] * (level >= 2)
-    knee = 0.5 * (30.0 + end)
     edge = wide + side
     lowest = edge + (1.5 if level == 3 else -0.8) + sway
-    outer_half = (
-        (0.0, 0.36 * wide, 0.70 * wide + 0.5 * side, 0.95 * wide + side, edge + 0.6, lowest),
-        (crown, crown + 1.0, crown + 6.5, 26.0, knee, end),
-    )
-    right = _stack(n, *outer_half)
+    x = (0.0, 0.36 * wide, 0.70 * wide + 0.5 * side, 0.95 * wide + side, edge + 0.6, lowest)
+    right = camera.points(x, (crown, crown + 1.0, crown + 6.5, 26.0, 0.5 * (30.0 + end), end))
     left = right * [-1.0, 1.0]
     left[:, -1, 0] += 2.0 * sway  # long hair swings to one side
     outer = np.concatenate([left[:, :0:-1], right], axis=1)  # left end, over the crown, right end
-    inner = _inner_hairline(person, n, end=end)
-    steps = 6
-    outer = _spline(outer.shape[1], closed=False, steps=steps) @ outer
-    inner = _spline(inner.shape[1], closed=False, steps=steps) @ inner
+    inner = camera.points(*_inner_hairline(person, end=end))
+    outer, inner = (_spline(line.shape[1], closed=False, steps=6) @ line for line in (outer, inner))
     outer = _curled(outer, traits["hair_curl"], level)
     camera.add("hair", np.concatenate([outer, inner[:, ::-1]], axis=1))
     for k, share in enumerate((0.22, 0.42, 0.62, 0.82)):
         camera.add(f"strand_{k}", ((1.0 - share) * outer + share * inner)[:, ::2])
-    if level >= 2:
-        back = np.concatenate(
-            [outer[:, 8:-8], outer[:, -8:-7] + [-4.0, 70.0], outer[:, 7:8] + [4.0, 70.0]], axis=1
-        )
-        back = outer if level == 3 else back[:, :-2]
-        camera.add("back_hair", back)
+    if level == 3:
+        camera.add("back_hair", outer)
+    elif level == 2:
+        camera.add("back_hair", outer[:, 8:-8])
 
 
-def _inner_hairline(person: _Person, photos: int, *, end: float) -> Points:
-    """Inner line from the left end over the forehead to the right end, 11 control points."""
+def _inner_hairline(person: _Person, *, end: float) -> tuple[Row, Row]:
+    """Inner line from the left end over the forehead to the right end: x and y of 11 control points."""
     traits, level = person.traits, person.hair_level
     wide, line = traits["face_width"], traits["hairline_y"]
     temple = traits["forehead_width"] * wide
@@ -723,14 +605,11 @@ def _inner_hairline(person: _Person, photos: int, *, end: float) -> Points:
     }[person.parting]
     if level == 0:
         forehead = (5.0, -1.0, 0.0, -1.0, 5.0)
-    left, side = (
-        (-(wide - cover + 1.0), -(wide - cover), -(temple - 1.0 - 0.5 * cover)),
-        (end, 0.5 * (end + 40.0), 36.0),
-    )
+    left = (-(wide - cover + 1.0), -(wide - cover), -(temple - 1.0 - 0.5 * cover))
     middle = (-0.66 * temple, 0.5 * (part - 0.66 * temple), part, 0.5 * (part + 0.66 * temple), 0.66 * temple)
+    side = (end, 0.5 * (end + 40.0), 36.0)
     brow = [min(line + y, 40.0) for y in forehead]
-    right = [-x for x in left[::-1]]
-    return _stack(photos, (*left, *middle, *right), (*side, *brow, *side[::-1]))
+    return (*left, *middle, *(-x for x in left[::-1])), (*side, *brow, *side[::-1])
 
 
 def _curled(line: Points, curl: float, level: int) -> Points:
@@ -746,44 +625,36 @@ def _curled(line: Points, curl: float, level: int) -> Points:
 
 def _add_marks(camera: _Camera, person: _Person) -> None:
     if person.mole is not None:
-        camera.add("mole", _stack(camera.count, person.mole[:1], person.mole[1:]), depth=0.5)
+        camera.add("mole", np.array([person.mole]), depth=0.5)
     if not person.glasses:
         return
     x = _EYE_HALF + person.traits["eye_spacing"]
     angle = np.linspace(0.0, 2 * np.pi, 20, endpoint=False)
+    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     # a rounded rectangle: superellipse of order 3
-    ring = np.stack(
-        [
-            np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** 0.66,
-            np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** 0.66,
-        ],
-        axis=1,
-    )
-    ring = ring * [12.6, 9.2] + [0.0, _EYE_Y + 2.0]
-    for name, side in (("left", -1.0), ("right", 1.0)):
+    ring = np.sign(circle) * np.abs(circle) ** 0.66 * [12.6, 9.2] + [0.0, _EYE_Y + 2.0]
+    for name, side in _SIDES:
         camera.add(f"lens_{name}", ring + np.array([side * x, 0.0]), depth=1.0)
-        arm = (side * (x + 12.4), side * (person.traits["face_width"] + 1.0)), (_EYE_Y, _EYE_Y - 1.0)
-        camera.add(f"arm_{name}", _stack(camera.count, *arm))
-    bridge = _stack(camera.count, (-(x - 12.4), 0.0, x - 12.4), (_EYE_Y, _EYE_Y - 1.6, _EYE_Y))
+        ends = (side * (x + 12.4), side * (person.traits["face_width"] + 1.0))
+        camera.add(f"arm_{name}", camera.points(ends, (_EYE_Y, _EYE_Y - 1.0)))
+    bridge = camera.points((-(x - 12.4), 0.0, x - 12.4), (_EYE_Y, _EYE_Y - 1.6, _EYE_Y))
     camera.add_curve("bridge", bridge, closed=False, depth=1.6)
 
 
 # --- what it looks like: paint, shade, develop ---
 
 
-def _fill(canvas: Canvas, contour: Contour, colour: Sequence[float]) -> None:
+def _fill(canvas: Canvas, contour: Contour, colour: Colour) -> None:
     cv2.fillPoly(canvas, [contour], tuple(colour), cv2.LINE_AA, _SHIFT_BITS)
 
 
-def _line(
-    canvas: Canvas, contour: Contour, colour: Sequence[float], width: float, *, closed: bool = False
-) -> None:
+def _line(canvas: Canvas, contour: Contour, colour: Colour, width: float, *, closed: bool = False) -> None:
     """A line ``width`` frame pixels wide."""
     thickness = max(1, round(width * SUPERSAMPLING))
     cv2.polylines(canvas, [contour], closed, tuple(colour), thickness, cv2.LINE_AA, _SHIFT_BITS)
 
 
-def _disc(canvas: Canvas, centre: Contour, radius: float, colour: Sequence[float]) -> None:
+def _disc(canvas: Canvas, centre: Contour, radius: float, colour: Colour) -> None:
     fixed = round(radius * SUPERSAMPLING * (1 << _SHIFT_BITS))
     cv2.circle(canvas, (int(centre[0]), int(centre[1])), fixed, tuple(colour), -1, cv2.LINE_AA, _SHIFT_BITS)
 
@@ -792,11 +663,10 @@ def _paint(person: _Person, photo: Traits, shapes: Contours) -> Canvas:
     """Flat colours and lines at ``SUPERSAMPLING`` times the frame, back to front."""
     side = FRAME * SUPERSAMPLING
     back = np.array([photo["back_red"], photo["back_green"], photo["back_blue"]])
-    row = np.clip(back + np.linspace(-0.5, 0.5, side)[:, None] * photo["back_fall"], 0.0, 255.0).astype(
-        np.uint8
-    )
+    row = np.clip(back + np.linspace(-0.5, 0.5, side)[:, None] * photo["back_fall"], 0.0, 255.0)
     canvas = np.empty((side, side, 3), np.uint8)
-    canvas.reshape(side, -1)[:] = row.ravel()  # whole rows: ten times faster than pixel by pixel
+    # whole rows: ten times faster than pixel by pixel
+    canvas.reshape(side, -1)[:] = row.astype(np.uint8).ravel()
     skin, hair = person.skin, person.hair
     shaded = _scale(skin, 0.80)
     if "back_hair" in shapes:
@@ -871,14 +741,6 @@ def _paint_hair(canvas: Canvas, person: _Person, shapes: Contours) -> None:
         _line(canvas, shapes[f"strand_{k}"], shade, 0.8 if tone > 1 else 0.6)
 
 
-@cache
-def _ramps() -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """x, y and squared radius over the frame, about -1 to 1."""
-    y, x = np.mgrid[0:FRAME, 0:FRAME].astype(np.float32)
-    x, y = (x - np.float32(_CX)) / 56, (y - np.float32(60)) / 56
-    return x, y, x * x + y * y
-
-
 def _soft(
     fills: Sequence[tuple[Contour, int]], sigma: float, *, ground: int, shrink: int
 ) -> NDArray[np.float32]:
@@ -907,27 +769,21 @@ def _shading(person: _Person, photo: Traits, shapes: Contours) -> NDArray[np.flo
         return round(128 + depth * change)
 
     head = _soft([(shapes["face"], grey(-20)), (shapes["face_lit"], grey(9))], 6.0, ground=128, shrink=4)
-    fills = [
-        (shapes[f"flank_{name}"], grey(-17 - 15 * side * lamp))
-        for name, side in (("left", -1.0), ("right", 1.0))
-    ]
+    fills = [(shapes[f"flank_{name}"], grey(-17 - 15 * side * lamp)) for name, side in _SIDES]
     fills += [(shapes["ridge"], grey(13)), (shapes["nose_tip"], grey(15)), (shapes["lip_shade"], grey(-26))]
     fine = _soft(fills, 1.5, ground=128, shrink=2)
-    x, y, radius = _ramps()
-    lit = (
-        np.float32(0.17 * depth * lamp) * x
-        - np.float32(0.10 * depth * photo["light_y"]) * y
-        - np.float32(0.05) * radius
-    )
+    rows, columns = np.ogrid[0:FRAME, 0:FRAME]  # x and y over the frame are about -1 to 1
+    x, y = ((at.astype(np.float32) - np.float32(c)) / 56 for at, c in ((columns, _CX), (rows, 60)))
+    lit = np.float32(0.17 * depth * lamp) * x - np.float32(0.10 * depth * photo["light_y"]) * y
+    lit = lit - np.float32(0.05) * (x * x + y * y)
     gain = head * fine * (np.float32(photo["exposure"] / 128**2) * (np.float32(1.03) + lit))
     return np.asarray(gain, np.float32)
 
 
 def _develop(canvas: Canvas, person: _Person, photo: Traits, shapes: Contours, grain: Canvas) -> Canvas:
     """Scale down, add what is soft (beard, blush, light), then lens blur and sensor noise."""
-    image: NDArray[np.float32] = cv2.resize(canvas, (FRAME, FRAME), interpolation=cv2.INTER_AREA).astype(
-        np.float32
-    )
+    small = cv2.resize(canvas, (FRAME, FRAME), interpolation=cv2.INTER_AREA)
+    image: NDArray[np.float32] = small.astype(np.float32)
     strength = _beard_strength(person.traits["beard"])
     if strength > 0:
         fills = [(shapes["beard"], 255), (shapes["lips"], 0)]

@@ -6,7 +6,7 @@ In the line of SensitiveNets (Morales et al., TPAMI 2021), with alignment of bot
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -77,8 +77,7 @@ class AdversarialEraser(OneToOneFeatureMixin, NetworkEraser):  # type: ignore[mi
 
     def _network(self, dimensions: int) -> _Sided:
         require_range("dropout", self.dropout, 0.0, 0.9)
-        shape = {"dimensions": dimensions, "width": self.width, "dropout": self.dropout}
-        return _Sided(dimensions, shape, gated=self.transport)
+        return _Sided(dimensions, width=self.width, dropout=self.dropout, gated=self.transport)
 
     def _game(self, data: FittingSets) -> Game:
         network = self._network(data.units.shape[1])
@@ -107,20 +106,16 @@ class AdversarialEraser(OneToOneFeatureMixin, NetworkEraser):  # type: ignore[mi
 class _Sided(nn.Module):
     """The transform: transport, then the residual network of the row's side."""
 
-    def __init__(self, dimensions: int, shape: dict[str, Any], *, gated: bool) -> None:
+    def __init__(self, dimensions: int, *, width: int, dropout: float, gated: bool) -> None:
         super().__init__()
         self.gated = gated
-        self.sides = nn.ModuleList(Residual(**shape) for _ in range(2 if gated else 1))
+        self.sides = nn.ModuleList(
+            Residual(dimensions=dimensions, width=width, dropout=dropout) for _ in range(2 if gated else 1)
+        )
         if gated:
-            sizes = {
-                "means_": (2, dimensions),
-                "maps_": (2, dimensions, dimensions),
-                "middle_": (dimensions,),
-                "gate_": (1, dimensions, dimensions),
-                "slope_": (1, dimensions),
-                "offset_": (1,),
-            }
-            for name, size in sizes.items():
+            square = (dimensions, dimensions)
+            sizes = ((2, dimensions), (2, *square), (dimensions,), (1, *square), (1, dimensions), (1,))
+            for name, size in zip(GaussianTransport.arrays, sizes, strict=True):
                 self.register_buffer(name, torch.zeros(size, dtype=torch.float64))
 
     def adopt(self, fitted: GaussianTransport) -> None:

@@ -64,7 +64,7 @@ class Eraser(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
     def _labelled(self, X: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Checked rows ``(N, D)`` and labels as 0 and 1; sets ``classes_``."""
         rows, labels = validate_data(self, X, y, dtype=np.float64)
-        self.classes_, codes = two_labels(labels)
+        self.classes_, codes = label_codes(labels, several=False)
         return rows, codes
 
     @abstractmethod
@@ -138,8 +138,7 @@ class StreamingEraser(Eraser):
         first = not hasattr(self, "_count")
         rows, labels = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=first)
         if first:
-            self.classes_ = np.unique(np.asarray(labels if classes is None else classes))
-            require_several(self.classes_)
+            self.classes_, _ = label_codes(np.asarray(labels if classes is None else classes), several=True)
             self._begin(rows.shape[1])
             self._count = 0
         codes = known_codes(labels, self.classes_)
@@ -151,23 +150,19 @@ class StreamingEraser(Eraser):
         return self
 
 
-def two_labels(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The two labels, and which rows have the second one."""
+def label_codes(labels: NDArray[Any], *, several: bool) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The labels, two or with ``several`` more, and each row's place among them."""
     classes, codes = np.unique(labels, return_inverse=True)
-    if len(classes) != 2:
+    if several and len(classes) < 2:
+        raise ValueError(
+            f"y holds {len(classes)} class: {classes.tolist()}. Give labels of 2 classes or more."
+        )
+    if not several and len(classes) != 2:
         raise ValueError(
             f"Only 2 classes can be erased, y holds {len(classes)} classes: {classes[:5].tolist()}."
             " Give labels with both."
         )
     return classes, codes.astype(np.int64)
-
-
-def require_several(classes: NDArray[Any]) -> None:
-    """Refuse a single label."""
-    if len(classes) < 2:
-        raise ValueError(
-            f"y holds {len(classes)} class: {classes.tolist()}. Give labels of 2 classes or more."
-        )
 
 
 def known_codes(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_array, validate_data
 
-from privface.erasers.base import Eraser, Promise, require_range, two_labels
+from privface.erasers.base import Eraser, Promise, label_codes, require_range
 
 Domain = Literal["none", "pca", "ica"]
 
@@ -127,7 +127,7 @@ class MultiIVE(IVE):
         rows, labels = validate_data(self, X, y, dtype=np.float64, multi_output=True)
         columns = check_array(labels, ensure_2d=False, dtype=None)
         columns = columns[:, None] if columns.ndim == 1 else columns
-        coded = [two_labels(column) for column in columns.T]
+        coded = [label_codes(column, several=False) for column in columns.T]
         if len(coded) == 1:
             self.classes_ = coded[0][0]
         self.mean_ = rows.mean(axis=0)

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from privface.descent import moving_average, set_rate
-from privface.erasers.base import Eraser, known_codes, require_range, two_labels, unit_rows
+from privface.erasers.base import Eraser, known_codes, label_codes, require_range, unit_rows
 
 _WEIGHTS = "network."
 _ROWS_AT_ONCE = 65_536
@@ -146,7 +146,7 @@ class NetworkEraser(Eraser):
     def _sets(self, X: ArrayLike, y: ArrayLike, more: Sequence[tuple[ArrayLike, ArrayLike]]) -> FittingSets:
         parts = [validate_data(self, X, y, dtype=np.float64)]
         parts += [validate_data(self, a, b, dtype=np.float64, reset=False) for a, b in more]
-        self.classes_, _ = two_labels(parts[0][1])
+        self.classes_, _ = label_codes(parts[0][1], several=False)
         codes = [known_codes(labels, self.classes_) for _, labels in parts]
         for number, part in enumerate(codes):
             if part.min() == part.max():
@@ -204,9 +204,9 @@ class NetworkEraser(Eraser):
         return np.concatenate(parts).astype(rows.dtype)
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Arrays by name, those of the network behind ``network.``."""
-        weights = {f"{_WEIGHTS}{name}": t.numpy() for name, t in self.network_.state_dict().items()}
-        return {**super().state(), **weights}
+        """The network's arrays by name, behind ``network.``."""
+        check_is_fitted(self)
+        return {f"{_WEIGHTS}{name}": t.numpy() for name, t in self.network_.state_dict().items()}
 
     def restore(self, state: Mapping[str, NDArray[Any]], *, dimensions: int) -> Self:
         """Become the fitted eraser that :meth:`state` described.
@@ -214,15 +214,11 @@ class NetworkEraser(Eraser):
         Raises:
             RuntimeError: If weights do not fit the network that the parameters describe.
         """
-        weights = {
-            name.removeprefix(_WEIGHTS): torch.from_numpy(np.array(array))
-            for name, array in state.items()
-            if name.startswith(_WEIGHTS)
-        }
-        super().restore({k: v for k, v in state.items() if not k.startswith(_WEIGHTS)}, dimensions=dimensions)
-        self.network_ = self._network(dimensions).double()
-        self.network_.load_state_dict(weights)
-        self.network_.eval()
+        self.n_features_in_ = dimensions
+        self.network_ = self._network(dimensions).double().eval()
+        self.network_.load_state_dict(
+            {name.removeprefix(_WEIGHTS): torch.from_numpy(np.array(array)) for name, array in state.items()}
+        )
         return self
 
 
@@ -304,16 +300,17 @@ class Opponent(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Perceptron with one hidden layer of ``width`` units."""
+    """Perceptron with one hidden layer of ``width`` units; ``unit`` brings what it gives to unit length."""
 
-    def __init__(self, *, dimensions: int, size: int, width: int) -> None:
+    def __init__(self, *, dimensions: int, size: int, width: int, unit: bool = False) -> None:
         super().__init__()
-        self.scale = dimensions**0.5
+        self.scale, self.unit = dimensions**0.5, unit
         self.layers = nn.Sequential(nn.Linear(dimensions, width), nn.GELU(), nn.Linear(width, size))
 
     def forward(self, units: Tensor) -> Tensor:
         """Unit rows ``(N, D)`` to rows ``(N, size)``."""
-        return torch.as_tensor(self.layers(units * self.scale))
+        rows = self.layers(units * self.scale)
+        return F.normalize(rows, dim=1) if self.unit else torch.as_tensor(rows)
 
 
 def uninformed(readings: list[Tensor]) -> Tensor:

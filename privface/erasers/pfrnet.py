@@ -43,19 +43,12 @@ class PFRNet(EncodingEraser):
     moments: float = 1.0
 
     def _network(self, dimensions: int) -> nn.Module:
-        return _IdentityPart(dimensions=dimensions, size=self.code_size(dimensions), width=self.width)
+        size = self.code_size(dimensions)
+        return Encoder(dimensions=dimensions, size=size, width=self.width, unit=True)
 
     def _game(self, data: FittingSets) -> Game:
         require_range("order", self.order, 1, 8)
         return _DisentanglingGame(self, self._network(data.units.shape[1]), data.units)
-
-
-class _IdentityPart(Encoder):
-    """Encoder to a part of unit length."""
-
-    def forward(self, units: Tensor) -> Tensor:
-        """Unit rows ``(N, D)`` to unit rows ``(N, size)``."""
-        return F.normalize(super().forward(units), dim=1)
 
 
 class _DisentanglingGame(Game):

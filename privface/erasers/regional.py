@@ -11,7 +11,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_consistent_length, validate_data
 
-from privface.erasers.base import Eraser, Promise, require_range, require_several, unit_rows
+from privface.erasers.base import Eraser, Promise, label_codes, require_range, unit_rows
 from privface.erasers.transport import GaussianMap
 
 _LEAST = 20
@@ -89,8 +89,7 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
             ValueError: As for :meth:`Eraser.fit`, if a set lacks a label, or lengths differ.
         """
         rows, labels = validate_data(self, X, y, dtype=np.float64)
-        self.classes_, codes = np.unique(labels, return_inverse=True)
-        require_several(self.classes_)
+        self.classes_, codes = label_codes(labels, several=True)
         require_range("size", self.size, 0, rows.shape[1])
         size = self.size or rows.shape[1]
         require_range("drop", self.drop, 0, max(size - 1, 0))
@@ -107,7 +106,8 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         )
         units = unit_rows(rows)
         if self.size:
-            main = _main_axes(units, weights, size=size)
+            # basis (D, size) of the principal components about zero
+            main = np.linalg.eigh((units * weights[:, None]).T @ units)[1][:, : -size - 1 : -1]
             self.axes_ = main @ _quiet_axes(unit_rows(units @ main), codes, weights, drop=self.drop)
         else:
             self.axes_ = _quiet_axes(units, codes, weights, drop=self.drop)
@@ -117,25 +117,24 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         maps, self.centres_ = [whole], np.zeros((0, kept.shape[1]))
         regions = min(self.regions, len(kept))
         if regions > 1:
-            means = KMeans(regions, n_init=3, random_state=self.random_state).fit(moved)
-            self.centres_ = means.cluster_centers_
+            clusters = KMeans(regions, n_init=3, random_state=self.random_state).fit(moved)
+            self.centres_ = clusters.cluster_centers_
             region = _nearest(moved, self.centres_)
             maps += [
                 self._map(kept, codes, weights * np.where(region == number, 1.0, self.prior))
                 for number in range(regions)
             ]
-        for name in ("means", "maps", "middle"):
-            setattr(self, f"{name}_", np.stack([getattr(one, name) for one in maps]))
-        for name in ("gate", "slope", "offset"):
-            setattr(self, f"{name}_", np.concatenate([getattr(one, name) for one in maps]))
+        means, linear, middles, *gates = zip(*maps, strict=True)
+        self.means_, self.maps_, self.middle_ = np.stack(means), np.stack(linear), np.stack(middles)
+        self.gate_, self.slope_, self.offset_ = map(np.concatenate, gates)
         self._draw_projections(self._transported(kept))
         return self
 
     def _map(
         self, rows: NDArray[np.float64], codes: NDArray[np.int64], weights: NDArray[np.float64]
     ) -> GaussianMap:
-        means, covariances = zip(*_label_moments(rows, codes, weights), strict=True)
-        return GaussianMap.between(np.stack(means), covariances, shrinkage=self.shrinkage, ridge=self.ridge)
+        moments = _label_moments(rows, codes, weights)
+        return GaussianMap.between(*moments, shrinkage=self.shrinkage, ridge=self.ridge)
 
     def _draw_projections(self, moved: NDArray[np.float64]) -> None:
         size = moved.shape[1]
@@ -150,16 +149,9 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
         return self._transported(unit_rows(unit_rows(rows) @ self.axes_))
 
     def _transported(self, kept: NDArray[np.float64]) -> NDArray[np.float64]:
-        maps = [
-            GaussianMap(means, linear, middle, gate, slope, offset)
-            for means, linear, middle, gate, slope, offset in zip(
-                self.means_,
-                self.maps_,
-                self.middle_,
-                *(np.split(part, len(self.means_)) for part in (self.gate_, self.slope_, self.offset_)),
-                strict=True,
-            )
-        ]
+        gates = [np.split(part, len(self.means_)) for part in (self.gate_, self.slope_, self.offset_)]
+        parts = zip(self.means_, self.maps_, self.middle_, *gates, strict=True)
+        maps = [GaussianMap(*part) for part in parts]
         moved = maps[0].move(kept)
         if len(maps) == 1:
             return moved
@@ -212,21 +204,16 @@ def _parts(codes: NDArray[np.int64], strata: NDArray[Any], *, labels: int) -> li
 
 def _label_moments(
     rows: NDArray[np.float64], codes: NDArray[np.int64], weights: NDArray[np.float64]
-) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Mean and covariance of each label."""
-    moments = []
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean ``(C, D)`` and covariance ``(C, D, D)`` of each label."""
+    means, covariances = [], []
     for label in range(int(codes.max()) + 1):
         share = weights * (codes == label)
         share = share / share.sum()
-        mean = share @ rows
-        centred = rows - mean
-        moments.append((mean, (centred * share[:, None]).T @ centred))
-    return moments
-
-
-def _main_axes(rows: NDArray[np.float64], weights: NDArray[np.float64], *, size: int) -> NDArray[np.float64]:
-    """Basis ``(D, size)`` of the principal components about zero."""
-    return np.asarray(np.linalg.eigh((rows * weights[:, None]).T @ rows)[1][:, : -size - 1 : -1])
+        means.append(share @ rows)
+        centred = rows - means[-1]
+        covariances.append((centred * share[:, None]).T @ centred)
+    return np.stack(means), np.stack(covariances)
 
 
 def _quiet_axes(
@@ -236,7 +223,7 @@ def _quiet_axes(
     size = rows.shape[1]
     if not drop:
         return np.eye(size)
-    means, covariances = map(np.stack, zip(*_label_moments(rows, codes, weights), strict=True))
+    means, covariances = _label_moments(rows, codes, weights)
     values, vectors = np.linalg.eigh(covariances.mean(axis=0))
     whiten = (vectors / np.sqrt(np.maximum(values, 1e-12 * values[-1]))) @ vectors.T
     directions = _two_apart if len(means) == 2 else _several_apart

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,12 +63,11 @@ class GaussianTransport(OneToOneFeatureMixin, StreamingEraser):  # type: ignore[
     def _solve(self) -> None:
         if self._moments.counts.min() == 0:
             return
-        covariances = [self._moments.covariance(label) for label in range(len(self.classes_))]
         solved = GaussianMap.between(
-            self._moments.means, covariances, shrinkage=self.shrinkage, ridge=self.ridge
+            self._moments.means, self._moments.covariances, shrinkage=self.shrinkage, ridge=self.ridge
         )
-        for name in self.arrays:
-            setattr(self, name, getattr(solved, name.rstrip("_")))
+        for name, array in zip(self.arrays, solved, strict=True):
+            setattr(self, name, array)
 
     def _erase(self, rows: NDArray[Any]) -> NDArray[Any]:
         return self.fitted.move(unit_rows(rows.astype(np.float64))).astype(rows.dtype)
@@ -98,13 +96,13 @@ class ClassMoments:
             self.means[label] += shift * (len(part) / total)
             self.counts[label] = total
 
-    def covariance(self, label: int) -> NDArray[np.float64]:
-        """Covariance of a label's rows, shape ``(D, D)``."""
-        return np.asarray(self._scatters[label] / max(self.counts[label], 1.0))
+    @property
+    def covariances(self) -> NDArray[np.float64]:
+        """Covariance of each label's rows, shape ``(C, D, D)``."""
+        return np.asarray(self._scatters / np.maximum(self.counts, 1.0)[:, None, None])
 
 
-@dataclass(frozen=True)
-class GaussianMap:
+class GaussianMap(NamedTuple):
     """Transport of some Gaussians onto their barycentre, and the gate that says which one a row is of.
 
     Attributes:
@@ -127,28 +125,26 @@ class GaussianMap:
     def between(
         cls,
         means: NDArray[np.float64],
-        covariances: Sequence[NDArray[np.float64]],
+        covariances: NDArray[np.float64],
         *,
         shrinkage: float,
         ridge: float,
     ) -> GaussianMap:
-        """Solve for means ``(C, D)`` and covariances, each ``(D, D)``; settings as for :class:`GaussianTransport`."""
+        """Solve for means ``(C, D)`` and covariances ``(C, D, D)``; settings as for :class:`GaussianTransport`."""
         count, size = means.shape
         level = max(float(np.trace(sum(covariances))) / (count * size), 1e-12)
-        gates = [(1 - shrinkage) * c + (shrinkage + 1e-9) * level * np.eye(size) for c in covariances]
-        inverses = [np.linalg.inv(c) for c in gates]
-        constants = [
-            float(mean @ inverse @ mean + np.linalg.slogdet(gate)[1])
-            for mean, inverse, gate in zip(means, inverses, gates, strict=True)
-        ]
-        others = range(1, count)
+        gates = (1 - shrinkage) * covariances + (shrinkage + 1e-9) * level * np.eye(size)
+        inverses = np.linalg.inv(gates)
+        pulls = np.stack([inverse @ mean for mean, inverse in zip(means, inverses, strict=True)])
+        lengths = [mean @ inverse @ mean for mean, inverse in zip(means, inverses, strict=True)]
+        constants = np.array(lengths) + np.linalg.slogdet(gates)[1]
         return cls(
             means.copy(),
-            transport_maps([c + ridge * level * np.eye(size) for c in covariances]),
+            transport_maps(covariances + ridge * level * np.eye(size)),
             means.mean(axis=0),
-            np.stack([0.5 * (inverses[0] - inverses[k]) for k in others]),
-            np.stack([inverses[k] @ means[k] - inverses[0] @ means[0] for k in others]),
-            np.array([0.5 * (constants[0] - constants[k]) for k in others]),
+            0.5 * (inverses[0] - inverses[1:]),
+            pulls[1:] - pulls[0],
+            0.5 * (constants[0] - constants[1:]),
         )
 
     def judge(self, rows: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -171,7 +167,7 @@ class GaussianMap:
         return unit_rows(moved)
 
 
-def transport_maps(covariances: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+def transport_maps(covariances: NDArray[np.float64]) -> NDArray[np.float64]:
     """Optimal maps ``(C, D, D)`` from centred Gaussians of ``C`` covariances ``(D, D)``, which weigh the same, to their Wasserstein barycentre."""
     if len(covariances) == 2:  # half of the way from one to the other; no iteration is needed
         over = _map_between(covariances[1], covariances[0])
@@ -181,7 +177,7 @@ def transport_maps(covariances: Sequence[NDArray[np.float64]]) -> NDArray[np.flo
     return np.stack([_map_between(covariance, middle) for covariance in covariances])
 
 
-def barycentre(covariances: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+def barycentre(covariances: NDArray[np.float64]) -> NDArray[np.float64]:
     """Covariance ``(D, D)`` of the Wasserstein barycentre of centred Gaussians, by the fixed point of Alvarez-Esteban et al.
 
     "A fixed-point approach to barycenters in Wasserstein space", Journal of Mathematical Analysis and Applications, 2016.

@@ -6,9 +6,6 @@ import warnings
 
 import numpy as np
 import pytest
-from sklearn.base import clone
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
 from privface.erasers import METHODS, load_eraser, save_eraser
@@ -74,23 +71,14 @@ def test_no_row_of_the_fitting_data_is_kept(method):
 
 
 @every
-def test_habits(method):
+def test_labels_may_be_words_and_must_be_two(method):
     x, y = leaky(seed=2)
-    eraser = make(method)
-    fitted = clone(eraser).fit(x, y)
-    named = clone(eraser).fit(x, np.array(["f", "m"])[y])
+    fitted = make(method).fit(x, y)
+    named = make(method).set_output(transform="pandas").fit(x, np.array(["f", "m"])[y])
     np.testing.assert_array_equal(fitted.transform(x), named.transform(x))
-    assert fitted.transform(x.astype(np.float32)).dtype == np.float32
-    frame = clone(eraser).set_output(transform="pandas").fit(x, y).transform(x)
-    assert frame.shape == fitted.transform(x).shape
-    make_pipeline(clone(eraser), LogisticRegression()).fit(x, y)
     assert fitted.promise.kind in {"linear", "empirical", "broken"}
-    with pytest.raises(ValueError, match="expecting 8 features"):
-        fitted.transform(x[:, :5])
     with pytest.raises(ValueError, match="holds 1 class"):
-        clone(eraser).fit(x, np.zeros_like(y))
-    with pytest.raises(ValueError, match="NaN"):
-        clone(eraser).fit(np.where(x > 2, np.nan, x), y)
+        make(method).fit(x, np.zeros_like(y))
 
 
 @pytest.mark.parametrize("method", ["leace", "mean-projection"])

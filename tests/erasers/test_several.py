@@ -36,13 +36,6 @@ def test_barycentre_of_covariances_that_commute_is_the_square_of_the_mean_root()
     np.testing.assert_allclose(found, (turn * spreads.mean(axis=0) ** 2) @ turn.T, atol=1e-9)
 
 
-def test_of_two_covariances_the_fixed_point_is_half_of_the_way():
-    pair = covariances(2)
-    middle = barycentre(pair)
-    for covariance, there in zip(pair, transport_maps(pair), strict=True):
-        np.testing.assert_allclose(there @ covariance @ there.T, middle, atol=1e-9)
-
-
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_every_map_leads_to_one_covariance_and_their_ways_back_cancel_out(count):
     """The second is what makes it the barycentre (Agueh and Carlier, 2011)."""
