@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from privface.cli.fields import fields_as_options
+from privface.cli.fields import command_options
 from privface.cli.show import EXIT_SOME_FAILED, AsJson, Console, progress_bars
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from privface.training import FitSettings
 
 _SHOWN = 5
+_PLACES = {"source": "INPUT", "output": "OUTPUT"}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,10 +25,6 @@ app = typer.Typer(
         "draw. To use one as a protector, name it in a training config: `autoencoder: {variant: sparse}`."
     ),
 )
-
-Model = Annotated[Path, typer.Option(help="Model folder written by `privface autoencoder train`.")]
-Source = Annotated[Path, typer.Argument(metavar="INPUT", help="Folder of images; never written to.")]
-Output = Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder for the results.")]
 
 
 @dataclass(frozen=True)
@@ -84,18 +81,15 @@ class Learning:
 
 
 @app.command()
-@fields_as_options(flags={"changes": "--set"})
-def train(
-    source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="Folder of images, or of WAV files with --speech.")
-    ],
-    out: Annotated[Path, typer.Option(help="Model folder to write; new or empty.")],
-    learning: Learning,
-    json: AsJson = False,
-) -> None:
+@command_options(flags={"source": "INPUT", "changes": "--set"})
+def train(source: Path, *, out: Path, learning: Learning, json: AsJson = False) -> None:
     """Train an autoencoder; the best epoch so far always lies in the model folder.
 
     Example: `privface autoencoder train photos --variant denoising --out denoiser`
+
+    Options:
+        source: Folder of images, or of WAV files with --speech.
+        out: Model folder to write; new or empty.
     """
     from privface.models.parts import CODES  # noqa: PLC0415
     from privface.pipeline.autoencoders import train_images, train_speech  # noqa: PLC0415
@@ -132,27 +126,32 @@ def train(
 
 
 @app.command()
-def reconstruct(source: Source, output: Output, model: Model, json: AsJson = False) -> None:
+@command_options(flags=_PLACES)
+def reconstruct(source: Path, output: Path, *, model: Path, json: AsJson = False) -> None:
     """Write what an autoencoder makes of each image. This protects nothing by itself: audit before you rely on it.
 
     Example: `privface autoencoder reconstruct photos reconstructed --model mymodel`
+
+    Options:
+        source: Folder of images; never written to.
+        output: Folder for the results.
+        model: Model folder written by `privface autoencoder train`.
     """
     _apply("reconstruct", model, source, output)
 
 
 @app.command()
-def denoise(
-    source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="Folder of images, or a WAV file with --speech.")
-    ],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder for the results, or a WAV file.")],
-    model: Model,
-    speech: Annotated[bool, typer.Option("--speech", help="INPUT and OUTPUT are WAV files.")] = False,
-    json: AsJson = False,
-) -> None:
+@command_options(flags=_PLACES)
+def denoise(source: Path, output: Path, *, model: Path, speech: bool = False, json: AsJson = False) -> None:
     """Take noise out of images, or with --speech out of a recording.
 
     Example: `privface autoencoder denoise --speech in.wav out.wav --model voice`
+
+    Options:
+        source: Folder of images, or a WAV file with --speech.
+        output: Folder for the results, or a WAV file.
+        model: Model folder written by `privface autoencoder train`.
+        speech: INPUT and OUTPUT are WAV files.
     """
     if speech:
         from privface.pipeline.autoencoders import denoise_speech  # noqa: PLC0415
@@ -165,25 +164,32 @@ def denoise(
 
 
 @app.command()
-def colourise(source: Source, output: Output, model: Model, json: AsJson = False) -> None:
+@command_options(flags=_PLACES)
+def colourise(source: Path, output: Path, *, model: Path, json: AsJson = False) -> None:
     """Give grey images colours that a network finds likely (train it with --variant colourising).
 
     Example: `privface autoencoder colourise grey coloured --model colours`
+
+    Options:
+        source: Folder of images; never written to.
+        output: Folder for the results.
+        model: Model folder written by `privface autoencoder train`.
     """
     _apply("colourise", model, source, output)
 
 
 @app.command()
-def sample(
-    output: Output,
-    model: Model,
-    count: Annotated[int, typer.Option(help="How many images.")] = 64,
-    seed: Annotated[int, typer.Option(help="Same seed, same images.")] = 0,
-    json: AsJson = False,
-) -> None:
+@command_options(flags=_PLACES)
+def sample(output: Path, *, model: Path, count: int = 64, seed: int = 0, json: AsJson = False) -> None:
     """Draw images of nobody from a variational autoencoder, and one sheet of them all.
 
     Example: `privface autoencoder sample drawn --model variational --count 64`
+
+    Options:
+        output: Folder for the results.
+        model: Model folder written by `privface autoencoder train`.
+        count: How many images.
+        seed: Same seed, same images.
     """
     from privface.pipeline.autoencoders import sample_images  # noqa: PLC0415
 

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from privface.cli import main
-from privface.cli.fields import fields_as_options
+from privface.cli.fields import command_options
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def cook(arguments: str) -> Any:
     app, served = typer.Typer(), []
 
     @app.command()
-    @fields_as_options(flags={"spices": "--with", "secret": None}, panels={"Kitchen": ("litres",)})
+    @command_options(flags={"spices": "--with", "secret": None}, panels={"Kitchen": ("litres",)})
     def serve(guest: str, *, soup: Soup) -> None:
         """Serve."""
         served.append((guest, soup))
