@@ -24,7 +24,7 @@ from privface.errors import ImageError
 KEPT = "kept"
 """Results lie at ``/kept/TOKEN/NAME``."""
 
-_UPLOAD, _PROGRESS, _FILE = "/gradio_api/upload", "/gradio_api/upload_progress", "/gradio_api/file="
+_PROGRESS, _FILE = "/gradio_api/upload_progress", "/gradio_api/file="
 _MESSAGE_BYTES = 1_000_000
 _OVERHEAD = 200_000
 _DRAINED_TIMES = 5

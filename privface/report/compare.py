@@ -8,11 +8,9 @@ from typing import Any
 
 from privface.audit.comparison import trade_off
 from privface.audit.result import AuditResult
-from privface.images import write_atomic
 from privface.report.figures import sweep_figure
-from privface.report.html import environment, inline_svg, script_json
+from privface.report.html import inline_svg, script_json, write_page
 from privface.report.reading import Reading
-from privface.report.words import Glossary
 
 Named = tuple[str, Mapping[str, Any]]
 
@@ -60,23 +58,18 @@ def write_comparison(
         OutputError: If ``out`` cannot be written.
     """
     points = trade_off(named, matchers=matchers)
-    title = "Recognition against gender leakage, by method"
     rows = compared(named, points)
-    page = (
-        environment()
-        .get_template("compare.html.j2")
-        .render(
-            rows=rows,
-            columns=COLUMNS,
-            words=Glossary(),
-            embedded=script_json(_document(rows)),
-            figure=inline_svg(figure or sweep_figure(points, title=title)),
-            notes=notes,
-            data=named[0][1].get("data", {}),
-        )
+    drawn = figure or sweep_figure(points, title="Recognition against gender leakage, by method")
+    return write_page(
+        "compare.html.j2",
+        out,
+        rows=rows,
+        columns=COLUMNS,
+        embedded=script_json(_document(rows)),
+        figure=inline_svg(drawn),
+        notes=notes,
+        data=named[0][1].get("data", {}),
     )
-    write_atomic(out, page.encode("utf-8"))
-    return out
 
 
 def _document(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -110,13 +103,11 @@ def compared(named: Sequence[Named], points: Sequence[Mapping[str, Any]]) -> lis
         worst = document["worst_retrained"]
         rows.append(
             {
+                **{key: point[key] for key in ("dominated_by", "differs")},
+                **{key: worst[key] for key in ("probe", "input")},
                 "name": name,
                 "figures": found,
                 "worst": Reading.of(worst["leakage"]),
-                "probe": worst["probe"],
-                "input": worst["input"],
-                "dominated_by": point["dominated_by"],
-                "differs": point["differs"],
             }
         )
     return sorted(rows, key=lambda row: row["worst"].value if row["worst"].known else 2.0)

@@ -67,11 +67,14 @@ def write_report(
         OutputError: If ``out`` cannot be written.
     """
     result = AuditResult.load(audit) if isinstance(audit, Path) else AuditResult(audit)
-    page = environment().get_template("report.html.j2")
-    view = _view(result.document)
     sheet = None if contact_sheet is None else _data_address(contact_sheet)
-    text = page.render(**view, contact_sheet=sheet, baseline=baseline or (), words=Glossary())
-    write_atomic(out, text.encode("utf-8"))
+    return write_page("report.html.j2", out, **_view(result.document), contact_sheet=sheet, baseline=baseline)
+
+
+def write_page(template: str, out: Path, **content: Any) -> Path:
+    """Fill in a page of ours, in which terms are explained, and write it atomically; gives ``out``."""
+    page = environment().get_template(template).render(**content, words=Glossary())
+    write_atomic(out, page.encode("utf-8"))
     return out
 
 
