@@ -216,10 +216,7 @@ def _refusal(words: str, status: int) -> Response:
 def _with_headers(send: Send, policy: str) -> Send:
     async def answer(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            headers["content-security-policy"] = policy
-            for name, value in _HEADERS.items():
-                headers[name] = value
+            MutableHeaders(scope=message).update({**_HEADERS, "content-security-policy": policy})
         await send(message)
 
     return answer

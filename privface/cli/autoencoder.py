@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from privface.training import FitSettings
 
 _SHOWN = 5
-_PLACES = {"source": "INPUT", "output": "OUTPUT"}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +24,11 @@ app = typer.Typer(
         "draw. To use one as a protector, name it in a training config: `autoencoder: {variant: sparse}`."
     ),
 )
+
+
+Model = Annotated[Path, typer.Option(help="Model folder written by `privface autoencoder train`.")]
+Source = Annotated[Path, typer.Argument(metavar="INPUT", help="Folder of images; never written to.")]
+Output = Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder for the results.")]
 
 
 @dataclass(frozen=True)
@@ -126,23 +130,17 @@ def train(source: Path, *, out: Path, learning: Learning, json: AsJson = False) 
 
 
 @app.command()
-@command_options(flags=_PLACES)
-def reconstruct(source: Path, output: Path, *, model: Path, json: AsJson = False) -> None:
+def reconstruct(source: Source, output: Output, model: Model, json: AsJson = False) -> None:
     """Write what an autoencoder makes of each image. This protects nothing by itself: audit before you rely on it.
 
     Example: `privface autoencoder reconstruct photos reconstructed --model mymodel`
-
-    Options:
-        source: Folder of images; never written to.
-        output: Folder for the results.
-        model: Model folder written by `privface autoencoder train`.
     """
     _apply("reconstruct", model, source, output)
 
 
 @app.command()
-@command_options(flags=_PLACES)
-def denoise(source: Path, output: Path, *, model: Path, speech: bool = False, json: AsJson = False) -> None:
+@command_options(flags={"source": "INPUT", "output": "OUTPUT"})
+def denoise(source: Path, output: Path, *, model: Model, speech: bool = False, json: AsJson = False) -> None:
     """Take noise out of images, or with --speech out of a recording.
 
     Example: `privface autoencoder denoise --speech in.wav out.wav --model voice`
@@ -150,7 +148,6 @@ def denoise(source: Path, output: Path, *, model: Path, speech: bool = False, js
     Options:
         source: Folder of images, or a WAV file with --speech.
         output: Folder for the results, or a WAV file.
-        model: Model folder written by `privface autoencoder train`.
         speech: INPUT and OUTPUT are WAV files.
     """
     if speech:
@@ -164,30 +161,22 @@ def denoise(source: Path, output: Path, *, model: Path, speech: bool = False, js
 
 
 @app.command()
-@command_options(flags=_PLACES)
-def colourise(source: Path, output: Path, *, model: Path, json: AsJson = False) -> None:
+def colourise(source: Source, output: Output, model: Model, json: AsJson = False) -> None:
     """Give grey images colours that a network finds likely (train it with --variant colourising).
 
     Example: `privface autoencoder colourise grey coloured --model colours`
-
-    Options:
-        source: Folder of images; never written to.
-        output: Folder for the results.
-        model: Model folder written by `privface autoencoder train`.
     """
     _apply("colourise", model, source, output)
 
 
 @app.command()
-@command_options(flags=_PLACES)
-def sample(output: Path, *, model: Path, count: int = 64, seed: int = 0, json: AsJson = False) -> None:
+@command_options()
+def sample(output: Output, *, model: Model, count: int = 64, seed: int = 0, json: AsJson = False) -> None:
     """Draw images of nobody from a variational autoencoder, and one sheet of them all.
 
     Example: `privface autoencoder sample drawn --model variational --count 64`
 
     Options:
-        output: Folder for the results.
-        model: Model folder written by `privface autoencoder train`.
         count: How many images.
         seed: Same seed, same images.
     """

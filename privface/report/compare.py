@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ from privface.audit.comparison import trade_off
 from privface.audit.result import AuditResult
 from privface.report.figures import sweep_figure
 from privface.report.html import inline_svg, script_json, write_page
-from privface.report.reading import Reading
+from privface.report.reading import Reading, Row
 
-Named = tuple[str, Mapping[str, Any]]
+Named = tuple[str, Row]
 
 COLUMNS: tuple[tuple[str, str, str, str | None], ...] = (
     ("worst_frozen_seen", "Frozen, seen", "pretrained classifier the method was built against", "frozen"),
@@ -72,7 +72,7 @@ def write_comparison(
     )
 
 
-def _document(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _document(rows: Sequence[Row]) -> dict[str, Any]:
     """The page's figures for programs."""
 
     def figure(reading: Reading) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def _document(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def compared(named: Sequence[Named], points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def compared(named: Sequence[Named], points: Sequence[Row]) -> list[dict[str, Any]]:
     """The rows of :data:`COLUMNS`, lowest leakage of a retrained attacker first."""
     rows = []
     for (name, document), point in zip(named, points, strict=True):
@@ -113,7 +113,7 @@ def compared(named: Sequence[Named], points: Sequence[Mapping[str, Any]]) -> lis
     return sorted(rows, key=lambda row: row["worst"].value if row["worst"].known else 2.0)
 
 
-def _tmr(document: Mapping[str, Any], matcher: str | None, mode: str, impostors: str) -> Reading:
+def _tmr(document: Row, matcher: str | None, mode: str, impostors: str) -> Reading:
     for row in document["matching"]:
         if (row["matcher"], row["mode"], row["impostors"]) == (matcher, mode, impostors):
             return Reading.of(row["tmr"]["0.01"])

@@ -11,7 +11,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from privface.report.labels import place_labels
-from privface.report.reading import Reading, plain_text
+from privface.report.reading import Reading, Row, plain_text
 
 # Drawn in these exact colours, then replaced by CSS variables; see _themed.
 _INK, _FAINT = "#1b1f24", "#c9ced6"
@@ -36,7 +36,6 @@ _VARIABLES = {
     _MIXED: "--mixed",
 }
 _MODE_COLOURS = {"O-O": _ORIGINAL, "P-P": _PROTECTED, "P-O": _MIXED}
-_MODE_DASHES: dict[str, Any] = {"O-O": "-", "P-P": "-", "P-O": (0, (5, 2))}
 
 _GROUPS = {
     "retrained": "Attackers trained on protected photos",
@@ -69,7 +68,7 @@ _STYLE: Any = {  # Any: type stubs spell the keys out as literals
 
 
 @mpl.rc_context(_STYLE)
-def det_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
+def det_figure(curves: Sequence[Row], *, title: str) -> str:
     """Detection error trade-off of one matcher: FNMR over FMR, both on logarithmic axes.
 
     Args:
@@ -89,7 +88,7 @@ def det_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
         if not len(fmr):
             continue
         colour = _MODE_COLOURS.get(curve["mode"], _INK)
-        dashes = _MODE_DASHES.get(curve["mode"], "-")
+        dashes: Any = (0, (5, 2)) if curve["mode"] == "P-O" else "-"
         axes.plot(fmr, np.maximum(fnmr, _TINY), color=colour, linestyle=dashes, linewidth=2)
         at_floor = float(fnmr[np.argmin(np.abs(np.log(fmr / _FMR_FLOOR)))])
         ends.append((math.log10(max(at_floor, _FNMR_FLOOR)), str(curve["mode"]), colour))
@@ -114,7 +113,7 @@ def det_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
 
 
 @mpl.rc_context(_STYLE)
-def leakage_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
+def leakage_figure(rows: Sequence[Row], *, title: str) -> str:
     """What each probe reads from originals (ring) and from protected photos (dot with 95 % interval).
 
     Args:
@@ -125,7 +124,7 @@ def leakage_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
         SVG text; retrained probes first, each group from the worst down, a line at 0.5 (guessing). Of many
         probes on one input the worst four are drawn; the tables have them all.
     """
-    lines: list[tuple[str, Mapping[str, Any] | None]] = []
+    lines: list[tuple[str, Row | None]] = []
     for kind, heading in _GROUPS.items():
         members = _worst_of_each_input([row for row in rows if row.get("kind") == kind])
         if members:
@@ -153,8 +152,8 @@ def leakage_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
     return _svg(figure, title=title)
 
 
-def _worst_of_each_input(rows: Sequence[Mapping[str, Any]], most: int = 4) -> list[Mapping[str, Any]]:
-    kept: list[Mapping[str, Any]] = []
+def _worst_of_each_input(rows: Sequence[Row], most: int = 4) -> list[Row]:
+    kept: list[Row] = []
     for source in dict.fromkeys(str(row.get("input", "image")) for row in rows):
         mine = [row for row in rows if str(row.get("input", "image")) == source]
         # one that cannot read originals proves nothing, so those that count go first
@@ -162,17 +161,17 @@ def _worst_of_each_input(rows: Sequence[Mapping[str, Any]], most: int = 4) -> li
     return kept
 
 
-def _before_after(row: Mapping[str, Any]) -> tuple[Reading, Reading]:
+def _before_after(row: Row) -> tuple[Reading, Reading]:
     return Reading.of(row.get("original_auc")).leakage, Reading.of(row.get("leakage"))
 
 
-def _distance(row: Mapping[str, Any] | None) -> float:
+def _distance(row: Row | None) -> float:
     """Between the ring and the dot of a probe; below 0 where they are not both drawn."""
     before, after = _before_after(row or {})
     return abs(before.value - after.value) if before.known and after.known else -1.0
 
 
-def _name_marks(axes: Axes, height: float, row: Mapping[str, Any]) -> None:
+def _name_marks(axes: Axes, height: float, row: Row) -> None:
     """Words below the ring and the dot, side by side where the marks are too close for both."""
     before, after = _before_after(row)
     marks = [(before.value, "original", _ORIGINAL), (after.value, "protected", _PROTECTED)]
@@ -182,7 +181,7 @@ def _name_marks(axes: Axes, height: float, row: Mapping[str, Any]) -> None:
         axes.text(place + shift, height, word, color=colour, ha="center", va="center", fontsize=10)
 
 
-def _draw_probe(axes: Axes, height: float, row: Mapping[str, Any]) -> None:
+def _draw_probe(axes: Axes, height: float, row: Row) -> None:
     before, after = _before_after(row)
     if not after.known:
         axes.text(0.508, height, "not measurable", fontstyle="italic", va="center", fontsize=9)
@@ -203,7 +202,7 @@ def _ring(axes: Axes, x: float, y: float, **style: Any) -> None:
 
 
 @mpl.rc_context(_STYLE)
-def tradeoff_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
+def tradeoff_figure(points: Sequence[Row], *, title: str) -> str:
     """Matching against leakage: one arrow per matcher, from the originals to the protected photos.
 
     Args:
@@ -273,7 +272,7 @@ def _leakage_and_tmr(axes: Axes, better: str) -> None:
 
 
 @mpl.rc_context(_STYLE)
-def score_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
+def score_figure(curves: Sequence[Row], *, title: str) -> str:
     """How one matcher's scores are spread: impostor and genuine pairs, each as one outline per mode (O-O and P-P).
 
     ``curves`` are the rows of ``curves.scores`` of the matcher.
@@ -321,7 +320,7 @@ def _name_peaks(axes: Axes, peaks: Sequence[tuple[float, float, str, str]], top:
 
 
 @mpl.rc_context(_STYLE)
-def growth_figure(rows: Sequence[Mapping[str, Any]], *, title: str, single: bool) -> str:
+def growth_figure(rows: Sequence[Row], *, title: str, single: bool) -> str:
     """Leakage by the number of people whose gender the attacker knows (``label_budget``), one line per attacker.
 
     With ``single``, by the number of photos of one person (``set_attack``): a dot for the set, a ring for one photo.
@@ -377,7 +376,7 @@ def _name_pair(axes: Axes, x: float, together: float, alone: Reading, colour: st
 
 
 @mpl.rc_context(_STYLE)
-def sweep_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
+def sweep_figure(points: Sequence[Row], *, title: str) -> str:
     """Methods, or the points of a sweep, by what they leak and what they keep, each with its name beside it.
 
     Args:
@@ -393,7 +392,7 @@ def sweep_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
 
 
 @mpl.rc_context(_STYLE)
-def sweep_picture(points: Sequence[Mapping[str, Any]], *, title: str) -> bytes:
+def sweep_picture(points: Sequence[Row], *, title: str) -> bytes:
     """The same as :func:`sweep_figure`, as a PNG on white."""
     metadata = {"Title": plain_text(title), "Software": None}
     return _saved(_sweep(points), format="png", dpi=150, facecolor="white", metadata=metadata)
@@ -404,12 +403,12 @@ _SIMPLER = (_ORIGINAL, "s")
 _MOST_NAMES = 40
 
 
-def _style(point: Mapping[str, Any]) -> tuple[str, str]:
+def _style(point: Row) -> tuple[str, str]:
     """Colour and marker of a point."""
     return _METHOD_STYLE.get(point.get("method", "trained"), _SIMPLER)
 
 
-def _sweep(points: Sequence[Mapping[str, Any]]) -> Figure:
+def _sweep(points: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(_WIDTH * 1.7, 6.0))
     renderer: RendererBase = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     axes = figure.add_axes((0.1, 0.155, 0.885, 0.835))  # fixed: names are placed before anything is drawn
@@ -441,9 +440,7 @@ def _sweep(points: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _name_points(
-    axes: Axes, renderer: RendererBase, known: Sequence[tuple[Reading, Reading, Mapping[str, Any]]]
-) -> None:
+def _name_points(axes: Axes, renderer: RendererBase, known: Sequence[tuple[Reading, Reading, Row]]) -> None:
     """Names beside their points; what does not fit beside is set off and led to by a line."""
     order = sorted(
         known, key=lambda e: (e[2].get("dominated_by") is not None, e[2].get("method") == "trained")
@@ -482,17 +479,17 @@ def _canvas(*, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _counts(row: Mapping[str, Any]) -> bool:
+def _counts(row: Row) -> bool:
     return row.get("measurable", True) is not False
 
 
-def _probe_name(row: Mapping[str, Any]) -> str:
+def _probe_name(row: Row) -> str:
     medium = str(row.get("input", "image"))
     where = "" if medium == "image" else f" on {medium.removeprefix('embedding:')}"
     return _short(f"{row.get('probe', '?')}{where}", 46)
 
 
-def _worst_first(row: Mapping[str, Any]) -> tuple[float, str]:
+def _worst_first(row: Row) -> tuple[float, str]:
     reading = Reading.of(row.get("leakage"))
     return (-reading.value if reading.known else math.inf, _probe_name(row))
 

@@ -37,26 +37,19 @@ class Page(HTMLParser):
         self.text: list[str] = []
         self.raw: list[str] = []
         self.embedded = False
-        self.stack: list[str] = []
         self.feed(html)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.stack.append(tag)
         self.embedded = ("id", "audit") in attrs
         self.attributes += [(tag, name, value or "") for name, value in attrs]
 
-    def handle_endtag(self, tag: str) -> None:
-        while self.stack and self.stack.pop() != tag:
-            pass
-
     def handle_data(self, data: str) -> None:
-        if "script" in self.stack:
-            if self.embedded:
-                self.raw.append(data)
-        elif "style" not in self.stack:
+        if self.cdata_elem is None:  # neither script nor style
             self.text.append(data)
+        elif self.embedded:
+            self.raw.append(data)
 
     def values(self, *names: str) -> list[str]:
         """Values of all attributes of these names."""
