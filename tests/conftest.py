@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +129,25 @@ def world(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> World:
     }
     train(parse_settings(settings), root / "run")
     return World(root / "learners", root / "audited", root / "matcher", root / "run", settings)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
+    """Runs privface with arguments, in this process: exit code, what was printed, and what was said of errors."""
+    from privface.cli import main as entry
+    from privface.cli.show import Console
+
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["privface", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            sys.exit(entry.main())  # main may also simply return
+        said = capsys.readouterr()
+        return int(stop.value.code or 0), said.out, said.err
+
+    yield call
+    Console.start(debug=False, quiet=False)
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from privface.errors import ImageError
 KEPT = "kept"
 """Results lie at ``/kept/TOKEN/NAME``."""
 
-_UPLOAD, _PROGRESS, _FILE = "/gradio_api/upload", "/gradio_api/upload_progress", "/gradio_api/file="
+_PROGRESS, _FILE = "/gradio_api/upload_progress", "/gradio_api/file="
 _MESSAGE_BYTES = 1_000_000
 _OVERHEAD = 200_000
 _DRAINED_TIMES = 5
@@ -216,10 +216,7 @@ def _refusal(words: str, status: int) -> Response:
 def _with_headers(send: Send, policy: str) -> Send:
     async def answer(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            headers["content-security-policy"] = policy
-            for name, value in _HEADERS.items():
-                headers[name] = value
+            MutableHeaders(scope=message).update({**_HEADERS, "content-security-policy": policy})
         await send(message)
 
     return answer

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from privface.device import Device
 from privface.models import Protector, load_protector
 from privface.options import Computing
 from privface.protect import (
@@ -61,19 +60,19 @@ def model_methods(path: Path, where: Computing = Computing()) -> list[Method]:  
     """The model of a run folder or an exported file, once for each choice of what it hides; some have one strength."""
     loaded = load_protector(path, device=where.device, precision=where.precision)
     name = f"Model {path.resolve().name}"
-    here = loaded.device if isinstance(loaded, Protector) else Device()
-    choices = loaded.network.combinations if isinstance(loaded, Protector) else []
-    if isinstance(loaded, Protector) and loaded.network.has_strength:
-        network, size = loaded.network, loaded.size
+    if not isinstance(loaded, Protector) or not (
+        loaded.network.has_strength or len(loaded.network.combinations) > 1
+    ):
+        note = f"{MODEL_NOTE} It has one strength."
+        return [Method(name, note, lambda _strength: loaded, adjustable=False)]
+    network, size, here = loaded.network, loaded.size, loaded.device
+    if network.has_strength:
 
         @lru_cache(maxsize=32)
         def make(strength: float) -> Protector:
             return Protector(network, size=size, strength=strength, device=here)
 
         return [Method(name, MODEL_NOTE, make)]
-    if len(choices) < 2:
-        note = f"{MODEL_NOTE} It has one strength."
-        return [Method(name, note, lambda _strength: loaded, adjustable=False)]
 
     @lru_cache(maxsize=2)
     def hiding(hide: tuple[str, ...]) -> Protector:
@@ -86,5 +85,5 @@ def model_methods(path: Path, where: Computing = Computing()) -> list[Method]:  
             lambda _strength, hide=hide: hiding(hide),  # type: ignore[misc]
             adjustable=False,
         )
-        for hide in choices
+        for hide in network.combinations
     ]

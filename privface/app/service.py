@@ -107,7 +107,7 @@ class Service:
             headline = f"Comparison of {len(paths)} {'audit' if len(paths) == 1 else 'audits'}"
             return self._framed(session, "compared", headline, {"comparison.html": page})
         except PrivfaceError as error:
-            return markup.trouble(error)
+            return markup.part("notice", error.message, error.hint)
 
     def stop(self, session: str) -> None:
         """Stop a session's work at its next step."""
@@ -155,7 +155,7 @@ class Service:
             try:
                 answer.append(work(tell))
             except PrivfaceError as error:
-                answer.append(markup.trouble(error))
+                answer.append(markup.part("notice", error.message, error.hint))
             except Exception:  # a stranger's upload may raise anything
                 logger.exception("A request failed.")
                 answer.append(markup.part("notice", _BROKEN, None))
@@ -184,7 +184,7 @@ class Service:
 
         good = [row for row in rows if row.data is not None]
         archive = link("protected.zip", _zipped(good), "application/zip", True) if len(good) > 1 else None
-        return markup.outcomes(rows, archive=archive, link=link)
+        return markup.part("outcomes", rows, archive, link)
 
     def _framed(self, session: str, part: str, headline: str, files: Mapping[str, bytes]) -> str:
         """A page, the first of these files, in a frame, and all of them to be saved."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from privface.cli.fields import fields_as_options
+from privface.cli.fields import command_options
 from privface.cli.show import EXIT_GATE, AsJson, Console, audit_content, progress_bars
 from privface.options import AuditOptions, Effort
 
@@ -106,7 +106,7 @@ class Results:
     card: bool = False
 
 
-@fields_as_options(
+@command_options(
     flags={"matchers": "--matcher", "probes": "--probe", "attributes": "--attribute", "effort": None, "size": None},
     panels={
         "Attackers with people of their own": [
@@ -118,22 +118,10 @@ def audit(
     *,
     sets: Sets,
     results: Results,
-    effort: Annotated[
-        Effort,
-        typer.Option(
-            help="quick: linear and SVM attackers. standard: every attacker but fine-tuned networks. full: also those, "
-            "and learned recovery of the images."
-        ),
-    ] = "standard",
+    effort: Effort = "standard",
     options: AuditOptions,
     attackers: Attackers,
-    self_test: Annotated[
-        bool,
-        typer.Option(
-            "--self-test",
-            help="Audit the attackers instead: planted leaks they must find, sets without a leak they must not.",
-        ),
-    ] = False,
+    self_test: bool = False,
     json: AsJson = False,
 ) -> None:
     """Measure matching and gender leakage, with attackers retrained on protected data of other people.
@@ -143,6 +131,11 @@ def audit(
     Embeddings of any vendor: `privface audit --original before.parquet --protected after.parquet --labels labels.csv`
 
     The attackers themselves: `privface audit --self-test --out selftest`
+
+    Options:
+        effort: quick: linear and SVM attackers. standard: every attacker but fine-tuned networks. full: also those, and learned
+            recovery of the images.
+        self_test: Audit the attackers instead: planted leaks they must find, sets without a leak they must not.
     """
     from privface.attributes import parse_attributes  # noqa: PLC0415
     from privface.audit import AuditResult  # noqa: PLC0415
@@ -238,16 +231,15 @@ def _self_test(out: Path, *, seed: int) -> None:
     Console.say(f"Result: {out / 'selftest.json'}")
 
 
-def compare(
-    audits: Annotated[
-        list[str], typer.Argument(help="Two or more audit.json files, or NAME=FILE.", metavar="AUDIT...")
-    ],
-    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("compare.html"),
-    json: AsJson = False,
-) -> None:
+@command_options(flags={"audits": "AUDIT..."})
+def compare(audits: tuple[str, ...], *, out: Path = Path("compare.html"), json: AsJson = False) -> None:
     """Several audits of the same photos in one report: the trade-off, which methods another one beats, all figures.
 
     Example: `privface compare blur=audits/blur/audit.json ours=audits/san/audit.json --out compare.html`
+
+    Options:
+        audits: Two or more audit.json files, or NAME=FILE.
+        out: HTML file to write.
     """
     from privface.pipeline import compare_audits  # noqa: PLC0415
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from privface.cli.fields import fields_as_options
+from privface.cli.fields import command_options
 from privface.cli.show import EXIT_SOME_FAILED, AsJson, Console, progress_bars
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ app = typer.Typer(
         "draw. To use one as a protector, name it in a training config: `autoencoder: {variant: sparse}`."
     ),
 )
+
 
 Model = Annotated[Path, typer.Option(help="Model folder written by `privface autoencoder train`.")]
 Source = Annotated[Path, typer.Argument(metavar="INPUT", help="Folder of images; never written to.")]
@@ -84,18 +85,15 @@ class Learning:
 
 
 @app.command()
-@fields_as_options(flags={"changes": "--set"})
-def train(
-    source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="Folder of images, or of WAV files with --speech.")
-    ],
-    out: Annotated[Path, typer.Option(help="Model folder to write; new or empty.")],
-    learning: Learning,
-    json: AsJson = False,
-) -> None:
+@command_options(flags={"source": "INPUT", "changes": "--set"})
+def train(source: Path, *, out: Path, learning: Learning, json: AsJson = False) -> None:
     """Train an autoencoder; the best epoch so far always lies in the model folder.
 
     Example: `privface autoencoder train photos --variant denoising --out denoiser`
+
+    Options:
+        source: Folder of images, or of WAV files with --speech.
+        out: Model folder to write; new or empty.
     """
     from privface.models.parts import CODES  # noqa: PLC0415
     from privface.pipeline.autoencoders import train_images, train_speech  # noqa: PLC0415
@@ -141,18 +139,16 @@ def reconstruct(source: Source, output: Output, model: Model, json: AsJson = Fal
 
 
 @app.command()
-def denoise(
-    source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="Folder of images, or a WAV file with --speech.")
-    ],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder for the results, or a WAV file.")],
-    model: Model,
-    speech: Annotated[bool, typer.Option("--speech", help="INPUT and OUTPUT are WAV files.")] = False,
-    json: AsJson = False,
-) -> None:
+@command_options(flags={"source": "INPUT", "output": "OUTPUT"})
+def denoise(source: Path, output: Path, *, model: Model, speech: bool = False, json: AsJson = False) -> None:
     """Take noise out of images, or with --speech out of a recording.
 
     Example: `privface autoencoder denoise --speech in.wav out.wav --model voice`
+
+    Options:
+        source: Folder of images, or a WAV file with --speech.
+        output: Folder for the results, or a WAV file.
+        speech: INPUT and OUTPUT are WAV files.
     """
     if speech:
         from privface.pipeline.autoencoders import denoise_speech  # noqa: PLC0415
@@ -174,16 +170,15 @@ def colourise(source: Source, output: Output, model: Model, json: AsJson = False
 
 
 @app.command()
-def sample(
-    output: Output,
-    model: Model,
-    count: Annotated[int, typer.Option(help="How many images.")] = 64,
-    seed: Annotated[int, typer.Option(help="Same seed, same images.")] = 0,
-    json: AsJson = False,
-) -> None:
+@command_options()
+def sample(output: Output, *, model: Model, count: int = 64, seed: int = 0, json: AsJson = False) -> None:
     """Draw images of nobody from a variational autoencoder, and one sheet of them all.
 
     Example: `privface autoencoder sample drawn --model variational --count 64`
+
+    Options:
+        count: How many images.
+        seed: Same seed, same images.
     """
     from privface.pipeline.autoencoders import sample_images  # noqa: PLC0415
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from privface.cli.fields import fields_as_options
+from privface.cli.fields import command_options
 from privface.cli.show import EXIT_SOME_FAILED, AsJson, Console, progress_bars
-
-if TYPE_CHECKING:
-    from privface.pipeline.erase import EraserSource
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,11 +48,30 @@ def methods(json: AsJson = False) -> None:
     Console.rows(rows, columns)
 
 
-@dataclass(frozen=True)
-class Learning:
-    """What an eraser learns, and from whom.
+@app.command()
+@command_options(flags={"table": "EMBEDDINGS", "settings": "--set"})
+def fit(
+    table: Path,
+    *,
+    out: Path,
+    method: str = "adversarial",
+    attribute: tuple[str, ...] = (),
+    labels: Path | None = None,
+    split: str | None = None,
+    matcher: str | None = None,
+    more: tuple[str, ...] = (),
+    settings: tuple[str, ...] = (),
+    max_per_person: int = 5,
+    overwrite: bool = False,
+    json: AsJson = False,
+) -> None:
+    """Learn an eraser from labelled embeddings; nobody's label is asked for when it is applied.
 
-    Attributes:
+    Example: `privface erase fit emb.parquet --labels labels.csv --split train --method leace --out erasers/leace`
+
+    Options:
+        table: Table of embeddings: .parquet, .npz or .csv.
+        out: Folder to write the eraser to.
         method: See ``privface erase methods``; adversarial hides most.
         attribute: What to erase: gender (the default), another column of the labels, or numbers in bands, as in age=16,30,45,60.
             Repeatable: several are erased at once. More than two classes, and several attributes, need a method that takes more
@@ -71,61 +85,29 @@ class Learning:
         max_per_person: Embeddings a person counts with; 0 takes all.
         overwrite: Replace an eraser in OUT.
     """
-
-    method: str = "adversarial"
-    attribute: tuple[str, ...] = ()
-    labels: Path | None = None
-    split: str | None = None
-    matcher: str | None = None
-    more: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
-    max_per_person: int = 5
-    overwrite: bool = False
-
-    def further(self) -> list[EraserSource]:
-        """The further sets."""
-        from privface.pipeline.erase import EraserSource  # noqa: PLC0415
-
-        parts = [text.partition(":") for text in self.more]
-        return [
-            EraserSource(Path(n), Path(file) if file else None, matcher=self.matcher) for n, _, file in parts
-        ]
-
-
-@app.command()
-@fields_as_options(flags={"settings": "--set"})
-def fit(
-    table: Annotated[
-        Path, typer.Argument(metavar="EMBEDDINGS", help="Table of embeddings: .parquet, .npz or .csv.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder to write the eraser to.")],
-    learning: Learning,
-    json: AsJson = False,
-) -> None:
-    """Learn an eraser from labelled embeddings; nobody's label is asked for when it is applied.
-
-    Example: `privface erase fit emb.parquet --labels labels.csv --split train --method leace --out erasers/leace`
-    """
     from privface.attributes import parse_attributes  # noqa: PLC0415
     from privface.config import parse_values  # noqa: PLC0415
     from privface.pipeline.erase import EraserSource, fit_eraser  # noqa: PLC0415
 
+    sets = [text.partition(":") for text in more]
     with progress_bars() as progress:
         fitted = fit_eraser(
-            EraserSource(table, learning.labels, learning.split, learning.matcher),
+            EraserSource(table, labels, split, matcher),
             out,
-            method=learning.method,
-            attributes=parse_attributes(learning.attribute),
-            settings=parse_values(learning.settings),
-            more=learning.further(),
-            max_per_person=learning.max_per_person,
-            overwrite=learning.overwrite,
+            method=method,
+            attributes=parse_attributes(attribute),
+            settings=parse_values(settings),
+            more=[
+                EraserSource(Path(n), Path(file) if file else None, matcher=matcher) for n, _, file in sets
+            ],
+            max_per_person=max_per_person,
+            overwrite=overwrite,
             progress=progress,
         )
     promise = fitted.eraser.stated()
     Console.document(
         "erase fit",
-        method=learning.method,
+        method=method,
         rows=fitted.rows,
         people=fitted.people,
         left_out={"no_embedding": fitted.skipped, "no_label": fitted.unlabelled, "capped": fitted.capped},
@@ -135,11 +117,11 @@ def fit(
     counts = {
         "without an embedding": fitted.skipped,
         "without a label": fitted.unlabelled,
-        f"beyond {learning.max_per_person} of a person": fitted.capped,
+        f"beyond {max_per_person} of a person": fitted.capped,
     }
     left_out = ", ".join(f"{count} {why}" for why, count in counts.items() if count)
     Console.say(
-        f"{learning.method}, fitted on {fitted.rows} embeddings of {fitted.people or 'unknown'} people"
+        f"{method}, fitted on {fitted.rows} embeddings of {fitted.people or 'unknown'} people"
         f"{f' (left out: {left_out})' if left_out else ''}; {out}\n"
         f"Promise: {promise.kind}. {promise.text}\n\n"
         f"Next: privface erase apply {out} EMBEDDINGS ERASED.parquet"
@@ -147,18 +129,14 @@ def fit(
 
 
 @app.command()
+@command_options(flags={"eraser": "ERASER", "table": "EMBEDDINGS", "out": "OUT"})
 def apply(
-    eraser: Annotated[Path, typer.Argument(metavar="ERASER", help="Folder that `privface erase fit` wrote.")],
-    table: Annotated[Path, typer.Argument(metavar="EMBEDDINGS", help="Table: .parquet, .npz or .csv.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Parquet file to write.")],
-    keep_labels: Annotated[
-        bool,
-        typer.Option(
-            "--keep-labels",
-            help="Keep the columns of what was erased, which are dropped otherwise.",
-        ),
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+    eraser: Path,
+    table: Path,
+    out: Path,
+    *,
+    keep_labels: bool = False,
+    overwrite: bool = False,
     json: AsJson = False,
 ) -> None:
     """Erase a table of embeddings of the same matcher, of any length; memory stays flat.
@@ -166,6 +144,13 @@ def apply(
     Rows and keys stay in order. Rows without an embedding stay empty, and then the exit code is 1.
 
     Example: `privface erase apply erasers/leace emb.parquet erased.parquet`
+
+    Options:
+        eraser: Folder that `privface erase fit` wrote.
+        table: Table: .parquet, .npz or .csv.
+        out: Parquet file to write.
+        keep_labels: Keep the columns of what was erased, which are dropped otherwise.
+        overwrite: Replace OUT.
     """
     from privface.pipeline.erase import apply_eraser  # noqa: PLC0415
 
@@ -173,13 +158,7 @@ def apply(
         summary = apply_eraser(
             eraser, table, out, keep_labels=keep_labels, overwrite=overwrite, progress=progress
         )
-    Console.document(
-        "erase apply",
-        erased=summary.erased,
-        skipped=summary.skipped,
-        rows_per_second=summary.rows_per_second,
-        files={"embeddings": out},
-    )
+    Console.document("erase apply", **vars(summary), files={"embeddings": out})
     Console.say(
         f"{summary.erased} embeddings erased, {summary.skipped} rows without one; {summary.rows_per_second:,.0f} rows/s; {out}"
     )

@@ -1,90 +1,103 @@
-"""Options of a command that are declared once, as the fields of a dataclass."""
+"""Options of a command, each declared once: a keyword or a field of a dataclass, and its line of the docstring."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass
 from functools import wraps
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from inspect import Parameter
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
 Command = Callable[..., None]
 
 
-def fields_as_options(
+def command_options(
     *, flags: Mapping[str, str | None] | None = None, panels: Mapping[str, Sequence[str]] | None = None
 ) -> Callable[[Command], Command]:
-    """For a command that takes filled dataclasses: Typer sees an option for each field in their place.
+    """Typer sees an option for each keyword of a command, and for each field of a dataclass among its parameters.
 
-    Type and default of an option are the field's, its help is the line of the class's docstring under ``Attributes:``.
+    Other parameters are arguments. Type and default are those of the keyword or field; the help is its line of the docstring,
+    under ``Options:`` of the command or ``Attributes:`` of the class. What is annotated for typer is left as it is.
 
     Args:
-        flags: Names of options that differ from the field's; ``None`` leaves the field at its default.
-        panels: Headings of the help, with the fields that stand below each.
+        flags: Names that differ: the flag of an option, what stands for an argument in the help. ``None`` leaves a field at its
+            default.
+        panels: Headings of the help, with the options that stand below each.
     """
-    titles = {name: title for title, names in (panels or {}).items() for name in names}
+    names = flags or {}
+    titles = {name: title for title, below in (panels or {}).items() for name in below}
 
     def decorate(command: Command) -> Command:
-        given = inspect.signature(command, eval_str=True).parameters.values()
-        kinds: dict[str, Any] = {p.name: p.annotation for p in given if is_dataclass(p.annotation)}
-        own = {
-            name: [one for one in fields(kind) if (flags or {}).get(one.name, "") is not None]
-            for name, kind in kinds.items()
-        }
+        text, _, told = inspect.cleandoc(command.__doc__ or "").partition("\n\nOptions:\n")
+        helps, shown = _lines(told), list[Parameter]()
+        kinds: dict[type, tuple[str, list[str]]] = {}  # their parameter's name, and the fields to fill
+        for own in inspect.signature(command, eval_str=True).parameters.values():
+            kind: type = own.annotation
+            if not is_dataclass(kind):
+                shown.append(own)
+                continue
+            taken = [
+                p
+                for p in inspect.signature(kind, eval_str=True).parameters.values()
+                if names.get(p.name, "") is not None
+            ]
+            shown += [p.replace(kind=p.KEYWORD_ONLY) for p in taken]
+            helps = _helps(kind) | helps
+            kinds[kind] = own.name, [p.name for p in taken]
+        repeated = {p.name for p in shown if get_origin(p.annotation) is tuple}
 
         @wraps(command)
         def run(**values: Any) -> None:
-            made = {
-                name: kind(**{f.name: _frozen(f, values.pop(f.name)) for f in own[name]})
-                for name, kind in kinds.items()
+            given = {
+                name: tuple(value or ()) if name in repeated else value for name, value in values.items()
             }
-            command(**values, **made)
+            for kind, (name, own) in kinds.items():
+                given[name] = kind(**{field: given.pop(field) for field in own})
+            command(**given)
 
-        shown = [
-            option
-            for p in given
-            for option in (_options(p.annotation, own[p.name], flags or {}, titles) if p.name in own else [p])
-        ]
-        run.__signature__ = inspect.Signature([p.replace(kind=p.KEYWORD_ONLY) for p in shown])  # type: ignore[attr-defined]
+        run.__doc__ = text
+        options = [_option(p, names.get(p.name), helps.get(p.name), titles.get(p.name)) for p in shown]
+        run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
         return run
 
     return decorate
 
 
-def _options(
-    kind: type, chosen: Sequence[Field[Any]], flags: Mapping[str, str | None], titles: Mapping[str, str]
-) -> Iterator[inspect.Parameter]:
-    helps, types = _helps(kind), get_type_hints(kind)
-    for one in chosen:
-        default = inspect.Parameter.empty if one.default is MISSING else one.default
-        flag = flags.get(one.name) or f"--{one.name.replace('_', '-')}"
+def _option(one: Parameter, name: str | None, told: str | None, panel: str | None) -> Parameter:
+    """The same parameter as typer takes it."""
+    default, taken = one.default, one.annotation
+    if get_origin(taken) is Annotated:
+        return one.replace(kind=one.KEYWORD_ONLY)
+    if get_origin(taken) is tuple:  # may be repeated
+        taken = list[get_args(taken)[0]]  # type: ignore[misc]
+        if default == ():
+            default, taken = None, taken | None
+    info: Any
+    if one.kind is one.KEYWORD_ONLY:
+        flag = name or f"--{one.name.replace('_', '-')}"
         if default is True:
             flag = f"{flag}/--no-{flag.removeprefix('--')}"
-        taken = types[one.name]
-        if get_origin(taken) is tuple:  # an option that may be repeated
-            default, taken = None, list[get_args(taken)[0]] | None  # type: ignore[misc]
-        told = typer.Option(flag, help=helps.get(one.name), rich_help_panel=titles.get(one.name))
-        yield inspect.Parameter(
-            one.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=default,
-            annotation=Annotated[taken, told],
-        )
-
-
-def _frozen(one: Field[Any], value: Any) -> Any:
-    """What a field takes: an option that is repeated gives a list, or ``None`` where it is not given."""
-    return tuple(value or ()) if isinstance(one.default, tuple) else value
+        info = typer.Option(flag, help=told, rich_help_panel=panel)
+    else:
+        info = typer.Argument(metavar=name, help=told)
+    return one.replace(kind=one.KEYWORD_ONLY, default=default, annotation=Annotated[taken, info])
 
 
 def _helps(kind: type) -> dict[str, str]:
-    """The lines under ``Attributes:`` of the docstrings of a class and its bases, by field."""
+    """The lines of a class and its bases, by field."""
     helps: dict[str, str] = {}
-    for part in kind.__mro__:
-        text = inspect.cleandoc(part.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
-        for name, told in re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", text, re.MULTILINE):
-            helps.setdefault(name, " ".join(told.split()).replace("``", "`"))
+    for part in reversed(kind.__mro__):
+        helps |= _lines(
+            inspect.cleandoc(part.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+        )
     return helps
+
+
+def _lines(text: str) -> dict[str, str]:
+    """Lines such as ``name: what it means`` of a docstring, by name."""
+    found = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", text, re.MULTILINE)
+    return {name: " ".join(told.split()).replace("``", "`") for name, told in found}

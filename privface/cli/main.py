@@ -10,11 +10,10 @@ from typing import Annotated
 import typer
 
 from privface import __version__
-from privface.cli.app import app as web_page
 from privface.cli.audit import audit, compare
 from privface.cli.autoencoder import app as autoencoder_app
 from privface.cli.erase import app as erase_app
-from privface.cli.fields import fields_as_options
+from privface.cli.fields import command_options
 from privface.cli.protect import match, protect
 from privface.cli.show import (
     EXIT_BUG,
@@ -26,7 +25,6 @@ from privface.cli.show import (
     audit_content,
     progress_bars,
 )
-from privface.cli.sweep import sweep
 from privface.errors import PrivfaceError
 from privface.options import Alignment, Computing, ModelChoice
 
@@ -65,25 +63,23 @@ def common(
     Console.start(debug=debug, quiet=quiet)
 
 
-def demo(
-    out: Annotated[
-        Path, typer.Option(help="Folder for the demo; must be new, empty or an earlier demo.")
-    ] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Same seed, same audit.")] = 0,
-    json: AsJson = False,
-) -> None:
-    """Generated faces, matchers, a classifier, a protector and an honest audit, in three to five minutes, offline."""
+@command_options()
+def demo(*, out: Path = Path("demo"), seed: int = 0, json: AsJson = False) -> None:
+    """Generated faces, matchers, a classifier, a protector and an honest audit, in three to five minutes, offline.
+
+    Options:
+        out: Folder for the demo; must be new, empty or an earlier demo.
+        seed: Same seed, same audit.
+    """
     from privface.pipeline.demo import run_demo  # noqa: PLC0415
 
+    stage = "demo, three to five minutes on two cores"
     with progress_bars() as progress:
-        progress("demo, three to five minutes on two cores", 0, 1)
+        progress(stage, 0, 1)
         result = run_demo(out, seed=seed, progress=progress)
-        progress("demo, three to five minutes on two cores", 1, 1)
-    files = {
-        "report": out / "report.html",
-        "audit": out / "audit.json",
-        "contact_sheet": out / "contact_sheet.png",
-    }
+        progress(stage, 1, 1)
+    names = {"report": "report.html", "audit": "audit.json", "contact_sheet": "contact_sheet.png"}
+    files = {key: out / name for key, name in names.items()}
     Console.document("demo", **audit_content(result), files=files)
     Console.audit(result)
     Console.say(
@@ -96,32 +92,32 @@ def demo(
     )
 
 
+@command_options(flags={"set_": "--set"})
 def train(
-    config: Annotated[Path, typer.Option(help="YAML settings; docs/training.md lists them all.")],
-    out: Annotated[Path, typer.Option(help="Run folder to write.")],
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a setting, such as loop.epochs=3. Repeatable.")
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Go on from the run's last checkpoint, exactly. A finished run is left as it is."
-        ),
-    ] = False,
-    save_images: Annotated[
-        bool, typer.Option("--save-images", help="Write a contact sheet an epoch. It shows original faces.")
-    ] = False,
+    *,
+    config: Path,
+    out: Path,
+    set_: tuple[str, ...] = (),
+    resume: bool = False,
+    save_images: bool = False,
     json: AsJson = False,
 ) -> None:
     """Train a perturbation model on labelled faces against a matcher and gender classifiers.
 
     Example: `privface train --config train.yaml --out runs/mine`
+
+    Options:
+        config: YAML settings; docs/training.md lists them all.
+        out: Run folder to write.
+        set_: Override a setting, such as loop.epochs=3. Repeatable.
+        resume: Go on from the run's last checkpoint, exactly. A finished run is left as it is.
+        save_images: Write a contact sheet an epoch. It shows original faces.
     """
     from privface.config import load_settings  # noqa: PLC0415
     from privface.pipeline import train as fit  # noqa: PLC0415
     from privface.pipeline.methods import find_method  # noqa: PLC0415
 
-    settings = load_settings(config, set_ or ())
+    settings = load_settings(config, set_)
     with progress_bars() as progress:
         summary = fit(settings, out, resume=resume, save_images=save_images, progress=progress)
     Console.document(
@@ -141,19 +137,15 @@ def train(
     )
 
 
-@fields_as_options()
-def export(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Run folder of `privface train`, or bundled:erased.")
-    ],
-    out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="File to write.")],
-    *,
-    choice: ModelChoice,
-    json: AsJson = False,
-) -> None:
+@command_options(flags={"run": "RUN", "out": "OUT.onnx"})
+def export(run: Path, out: Path, *, choice: ModelChoice, json: AsJson = False) -> None:
     """Write a model as one ONNX file with all choices built in, after checking that ONNX Runtime and torch agree.
 
     Use it anywhere ONNX runs, or here: `privface protect PHOTOS OUTPUT --model OUT.onnx`.
+
+    Options:
+        run: Run folder of `privface train`, or bundled:erased.
+        out: File to write.
     """
     from privface.models.export import export_protector  # noqa: PLC0415
 
@@ -171,22 +163,27 @@ def export(
     )
 
 
-@fields_as_options()
+@command_options(flags={"images": "IMAGES", "out": "OUT"})
 def embed(
-    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Photos: a folder, or kind:path.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Parquet file to write.")],
-    matcher: Annotated[
-        str, typer.Option(help="bundled:matcher, facenet:vggface2, onnx:FILE, module:pkg.fn or mini:FOLDER.")
-    ],
-    labels: Annotated[Path | None, typer.Option(help="CSV or Parquet: file, identity, gender.")] = None,
+    images: Path,
+    out: Path,
     *,
-    faces: Annotated[Alignment, typer.Option(help="How photos are aligned.")] = "auto",
+    matcher: str,
+    labels: Path | None = None,
+    faces: Alignment = "auto",
     where: Computing,
     json: AsJson = False,
 ) -> None:
     """Write face embeddings with their labels to Parquet, one row a photo.
 
     Example: `privface embed photos embeddings.parquet --matcher onnx:models/matcher.onnx`
+
+    Options:
+        images: Photos: a folder, or kind:path.
+        out: Parquet file to write.
+        matcher: bundled:matcher, facenet:vggface2, onnx:FILE, module:pkg.fn or mini:FOLDER.
+        labels: CSV or Parquet: file, identity, gender.
+        faces: How photos are aligned.
     """
     from privface.device import Device  # noqa: PLC0415
     from privface.pipeline import embed as run  # noqa: PLC0415
@@ -208,14 +205,13 @@ def embed(
 
 
 @models_app.command("list")
-def models_list(
-    folder: Annotated[
-        Path | None,
-        typer.Argument(help="Also look for models that privface trained in this folder, such as runs."),
-    ] = None,
-    json: AsJson = False,
-) -> None:
-    """Which models there are: kind, what they can be asked to hide, licence, size, SHA-256, origin, and whether their weights are here."""
+@command_options()
+def models_list(folder: Path | None = None, *, json: AsJson = False) -> None:
+    """Which models there are: kind, what they can be asked to hide, licence, size, SHA-256, origin, and whether their weights are here.
+
+    Options:
+        folder: Also look for models that privface trained in this folder, such as runs.
+    """
     from privface.models.inventory import FORMS, list_models  # noqa: PLC0415
 
     models = list_models(folder)
@@ -237,17 +233,15 @@ def models_list(
 
 
 @models_app.command("verify")
-def models_verify(
-    spec: Annotated[
-        list[str],
-        typer.Argument(help="Matcher or gender classifier specification, bundled:erased, or a run folder."),
-    ],
-    probe: Annotated[bool, typer.Option("--probe", help="These are gender classifiers.")] = False,
-    json: AsJson = False,
-) -> None:
+@command_options()
+def models_verify(spec: tuple[str, ...], *, probe: bool = False, json: AsJson = False) -> None:
     """Load models, run a blank face through them, print the hash of their weights (a run folder: its fingerprint), input and output size.
 
     Files of models that come with privface are first compared with what was shipped.
+
+    Options:
+        spec: Matcher or gender classifier specification, bundled:erased, or a run folder.
+        probe: These are gender classifiers.
     """
     from privface.models.inventory import verify_model  # noqa: PLC0415
 
@@ -258,13 +252,89 @@ def models_verify(
 
 
 @models_app.command("card")
-def models_card(
-    spec: Annotated[str, typer.Argument(help="A model that comes with privface, such as bundled:erased.")],
-) -> None:
-    """Print a model's card: what it is, what it learnt from, what an audit found, what it must not be used for."""
+@command_options()
+def models_card(spec: str) -> None:
+    """Print a model's card: what it is, what it learnt from, what an audit found, what it must not be used for.
+
+    Options:
+        spec: A model that comes with privface, such as bundled:erased.
+    """
     from privface.models.bundled import model_card  # noqa: PLC0415
 
     Console.say(model_card(spec))
+
+
+@command_options(flags={"config": "CONFIG"})
+def sweep(config: Path, *, out: Path, jobs: int = 1, dry_run: bool = False, json: AsJson = False) -> None:
+    """Train a grid of settings, protect and audit each, and draw what is kept against what leaks.
+
+    Run it again to go on: points that are done are kept, interrupted ones resume, failed ones are tried again.
+
+    Example: `privface sweep experiments/20_trade_off/sweep.yaml --out runs/20 --jobs 2`
+
+    Options:
+        config: YAML: base, grid or points, audit, baselines; docs/sweep.md.
+        out: Folder for all points, sweep.json, sweep.html and tradeoff.svg.
+        jobs: Points at once, each in a process with its share of the threads and GPUs.
+        dry_run: Check everything and list the points; write nothing.
+    """
+    from privface.pipeline.sweep import failed_points, plan_sweep, run_sweep, sentences  # noqa: PLC0415
+    from privface.pipeline.sweep_plan import load_sweep  # noqa: PLC0415
+
+    settings = load_sweep(config)
+    if dry_run:
+        rows = plan_sweep(settings, out)
+        Console.document("sweep", plan=rows)
+        Console.table(list(rows[0]), [list(row.values()) for row in rows])
+        left = sum(row["state"] != "done" for row in rows)
+        Console.say(f"\n{len(rows)} points, {left} to do.")
+        return
+    with progress_bars() as progress:
+        document = run_sweep(settings, out, jobs=jobs, progress=progress)
+    for part in filter(None, (document, document["report"])):
+        Console.say(f"\nPeople: {part['split'] or 'all'}")
+        Console.comparison([row for row in part["points"] if row["status"] == "done"])
+    Console.say("\n" + "\n".join(sentences(document)))
+    files = {"report": out / "sweep.html", "figure": out / "tradeoff.svg", "figures": out / "sweep.json"}
+    Console.say("\n" + "\n".join(f"{name.capitalize()}: {path}" for name, path in files.items()))
+    shown = {key: document[key] for key in ("points", "front", "report")}
+    Console.document("sweep", **shown, files=files)
+    if failed_points(document):
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@command_options()
+def web_page(
+    *,
+    model: Path | None = None,
+    matcher: tuple[str, ...] = (),
+    probe: tuple[str, ...] = (),
+    port: int = 7860,
+    where: Computing,
+) -> None:
+    """A web page on this machine: protect photos, audit sets of photos, compare audits. Extra [app].
+
+    Only this machine can open it, nothing is sent elsewhere, and nothing uploaded is kept (docs/app.md).
+
+    Example: `privface app --model runs/mine --matcher onnx:m.onnx --probe mini:runs/mine/classifiers/0`
+
+    Options:
+        model: Run folder of `privface train`, or an .onnx file of `privface export`; by default bundled:erased, which comes with
+            privface.
+        matcher: Face matcher: bundled:matcher, facenet:vggface2, onnx:FILE, module:pkg.fn, mini:FOLDER. Repeatable. Audits need
+            one.
+        probe: Gender classifier, same forms; bundled:gender. Repeatable.
+        port: Port on this machine; 0 takes a free one.
+    """
+    from privface.app.server import Settings, serve  # noqa: PLC0415
+
+    Console.say("Loading models ...")
+    serve(
+        Settings(model=model, matchers=matcher, probes=probe, port=port, where=where),
+        ready=lambda address: Console.say(
+            f"Open {address} in a browser. Ctrl-C ends it and wipes all that was uploaded."
+        ),
+    )
 
 
 def doctor(json: AsJson = False) -> None:
@@ -281,8 +351,10 @@ def doctor(json: AsJson = False) -> None:
 
 
 # help lists them in this order, as a newcomer meets them
-for command in (demo, train, protect, audit, compare, sweep, embed, match, export, web_page, doctor):
+for command in (demo, train, protect, audit, compare, sweep, embed, match, export):
     app.command()(command)
+app.command("app")(web_page)
+app.command()(doctor)
 app.add_typer(erase_app, name="erase")
 app.add_typer(autoencoder_app, name="autoencoder")
 app.add_typer(models_app, name="models")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from privface.cli.fields import fields_as_options
+from privface.cli.fields import command_options
 from privface.cli.show import EXIT_SOME_FAILED, AsJson, Console, progress_bars
 from privface.options import Alignment, Computing, ModelOptions, ProtectOptions
 
@@ -19,73 +19,28 @@ if TYPE_CHECKING:
     from privface.protect.job import Engine
 
 
-@dataclass(frozen=True)
-class Scale:
-    """What computes the job.
-
-    Attributes:
-        engine: ``local``: this machine. ``ray``: the cluster of RAY_ADDRESS, else this machine (docs/scale.md; extra ``ray``).
-        actors: Copies of the model on the cluster; by default as many as fit.
-        cpus_per_actor: CPUs a copy.
-        gpus_per_actor: GPUs a copy; with them it computes there.
-    """
-
-    engine: Literal["local", "ray"] = "local"
-    actors: int | None = None
-    cpus_per_actor: int = 1
-    gpus_per_actor: float = 0
-
-
-Source = Annotated[
-    str,
-    typer.Argument(
-        metavar="INPUT",
-        help="Folder of photos, .txt list of paths, .zip, .tar shards or .parquet tables (*.tar in quotes); a path or "
-        "a URL such as s3://bucket/photos. Or one photo; - is standard input. Never written to.",
-    ),
-]
-Output = Annotated[
-    str,
-    typer.Argument(
-        metavar="OUTPUT",
-        help="Folder for protected photos and manifest.parquet (.csv without pyarrow). For one photo: a file; - is standard output.",
-    ),
-]
-Model = Annotated[
-    Path,
-    typer.Option(
-        help="Run folder of `privface train`, or an .onnx file of `privface export`. The default comes with privface; its "
-        "card: `privface models card bundled:erased`. To compare with: baseline:blur,sigma=3 (docs/methods.md)."
-    ),
-]
-Embeddings = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel="Output",
-        help="`MATCHER` or `MATCHER:ERASER`. Also write embeddings.parquet (.npz without pyarrow), a template of each photo's central face: of the "
-        "protected face; with an eraser's folder (`privface erase fit`), of the original one with gender erased.",
-    ),
-]
-
-
-@fields_as_options(
+@command_options(
     flags={
-        "image_format": "--format", "layout": "--to", "as_csv": "--csv", "videos": "--video", "max_pixels": None,
+        "source": "INPUT", "output": "OUTPUT", "image_format": "--format", "layout": "--to", "as_csv": "--csv",
+        "videos": "--video", "max_pixels": None,
     },
     panels={
-        "Output": ("layout", "shard_size", "image_format", "quality", "overwrite", "as_csv", "times"),
+        "Output": ("layout", "shard_size", "image_format", "quality", "overwrite", "as_csv", "times", "embeddings"),
         "Scale": ("batch_size", "workers", "engine", "actors", "cpus_per_actor", "gpus_per_actor"),
     },
 )  # fmt: skip
 def protect(
-    source: Source,
-    output: Output,
+    source: str,
+    output: str,
     *,
-    model: Model = Path("bundled:erased"),
+    model: Path = Path("bundled:erased"),
     options: ProtectOptions,
     asked: ModelOptions,
-    embeddings: Embeddings = None,
-    scale: Scale,
+    embeddings: str | None = None,
+    engine: Literal["local", "ray"] = "local",
+    actors: int | None = None,
+    cpus_per_actor: int = 1,
+    gpus_per_actor: float = 0,
     json: AsJson = False,
 ) -> None:
     """Protect every photo of a folder, list, archive or table: same tree, no metadata, a manifest row for each file, resumable.
@@ -96,19 +51,40 @@ def protect(
     One photo gives one file, and OUT.face2.png and so on for further faces.
 
     Examples: `privface protect photos protected`, `privface protect photo.jpg face.png`
+
+    Options:
+        source: Folder of photos, .txt list of paths, .zip, .tar shards or .parquet tables (*.tar in quotes); a path or a URL such
+            as s3://bucket/photos. Or one photo; - is standard input. Never written to.
+        output: Folder for protected photos and manifest.parquet (.csv without pyarrow). For one photo: a file; - is standard
+            output.
+        model: Run folder of `privface train`, or an .onnx file of `privface export`. The default comes with privface; its card:
+            `privface models card bundled:erased`. To compare with: baseline:blur,sigma=3 (docs/methods.md).
+        embeddings: `MATCHER` or `MATCHER:ERASER`. Also write embeddings.parquet (.npz without pyarrow), a template of each photo's
+            central face: of the protected face; with an eraser's folder (`privface erase fit`), of the original one with gender
+            erased.
+        engine: ``local``: this machine. ``ray``: the cluster of RAY_ADDRESS, else this machine (docs/scale.md; extra ``ray``).
+        actors: Copies of the model on the cluster; by default as many as fit.
+        cpus_per_actor: CPUs a copy.
+        gpus_per_actor: GPUs a copy; with them it computes there.
     """
     if output == "-":
         if json or not _is_photo(source):
             raise typer.BadParameter("OUTPUT - is for one photo, without --json.")
         Console.quiet = True  # nothing but the photo
-    engine, asked = _engine(scale, asked)
+    cluster: Engine | None = None
+    if engine == "ray":
+        from privface.protect.cluster import RayEngine  # noqa: PLC0415
+
+        cluster = RayEngine(actors=actors, cpus=cpus_per_actor, gpus=gpus_per_actor)
+        if asked.device == "auto":
+            asked = replace(asked, device="cuda" if gpus_per_actor else "cpu")
     if options.videos:
         from privface.protect.video import require_av  # noqa: PLC0415
 
         require_av()
     protector = _protector(str(model), asked)
     if _is_photo(source):
-        unfit = {"--embeddings": embeddings, "--engine": engine}
+        unfit = {"--embeddings": embeddings, "--engine": cluster}
         _protect_photo(source, output, protector, options, [name for name, value in unfit.items() if value])
         return
     from privface.protect.folder import StoppedError, protect_folder  # noqa: PLC0415
@@ -127,7 +103,7 @@ def protect(
                 protector,
                 options,
                 templates=maker,
-                engine=engine,
+                engine=cluster,
                 progress=partial(progress, "protect"),
             )
     except StoppedError as stop:
@@ -158,18 +134,6 @@ def _report(summary: ProtectSummary, files: dict[str, Path], fingerprint: str, *
     )
     if any(count for status, count in summary.counts.items() if status != "ok"):
         raise typer.Exit(EXIT_SOME_FAILED)
-
-
-def _engine(scale: Scale, asked: ModelOptions) -> tuple[Engine | None, ModelOptions]:
-    """What computes, and the model's options with the device that goes with it."""
-    if scale.engine == "local":
-        return None, asked
-    from privface.protect.cluster import RayEngine  # noqa: PLC0415
-
-    engine = RayEngine(actors=scale.actors, cpus=scale.cpus_per_actor, gpus=scale.gpus_per_actor)
-    if asked.device == "auto":
-        asked = replace(asked, device="cuda" if scale.gpus_per_actor else "cpu")
-    return engine, asked
 
 
 def _is_photo(source: str) -> bool:
@@ -247,35 +211,31 @@ def _protector(spec: str, asked: ModelOptions) -> ImageProtector:
     return baseline
 
 
-# many arguments: the options of the command
-@fields_as_options()
+@command_options()
 def match(
-    probe: Annotated[Path, typer.Argument(help="A photo, or a folder of photos.")],
+    probe: Path,
     *,
-    templates: Annotated[
-        str,
-        typer.Option(
-            help="`MATCHER` or `MATCHER:ERASER`: the matcher, and the eraser's folder, that made the gallery."
-        ),
-    ],
-    gallery: Annotated[
-        Path,
-        typer.Option(
-            help="Templates: embeddings.parquet or .npz of `protect --embeddings`, or any table of `erase apply`."
-        ),
-    ],
-    faces: Annotated[Alignment, typer.Option(help="How probes are aligned.")] = "auto",
-    top: Annotated[int, typer.Option(help="Candidates a probe.")] = 5,
-    threshold: Annotated[
-        float | None, typer.Option(help="Leave candidates below this similarity out.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the candidates to this CSV file.")] = None,
+    templates: str,
+    gallery: Path,
+    faces: Alignment = "auto",
+    top: int = 5,
+    threshold: float | None = None,
+    out: Path | None = None,
     where: Computing,
     json: AsJson = False,
 ) -> None:
     """Search a protected gallery with a live photo: who in the gallery is this?
 
     Example: `privface match visitor.jpg --gallery protected/embeddings.parquet --templates onnx:m.onnx:erasers/transport`
+
+    Options:
+        probe: A photo, or a folder of photos.
+        templates: `MATCHER` or `MATCHER:ERASER`: the matcher, and the eraser's folder, that made the gallery.
+        gallery: Templates: embeddings.parquet or .npz of `protect --embeddings`, or any table of `erase apply`.
+        faces: How probes are aligned.
+        top: Candidates a probe.
+        threshold: Leave candidates below this similarity out.
+        out: Also write the candidates to this CSV file.
     """
     from privface.device import Device  # noqa: PLC0415
     from privface.pipeline.search import search, write_candidates  # noqa: PLC0415

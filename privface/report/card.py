@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
 from privface.images import write_atomic
 from privface.report.html import environment
-from privface.report.reading import Reading, part_of, plain_text, rows_of
+from privface.report.reading import Reading, Row, part_of, plain_text, rows_of
 
 
-def write_card(document: Mapping[str, Any], out: Path, *, model: str | None = None) -> Path:
+def write_card(document: Row, out: Path, *, model: str | None = None) -> Path:
     """Write ``card.md``; what only the maker knows is left to be filled in.
 
     Terms are those of ISO/IEC 19795-1 and 19795-10 (matching), 24745 and 30136 (protection); FNMR is 1 - TMR. ``model`` is
@@ -48,7 +47,7 @@ def write_card(document: Mapping[str, Any], out: Path, *, model: str | None = No
     return out
 
 
-def _matching(rows: Sequence[Mapping[str, Any]]) -> Iterable[Sequence[str]]:
+def _matching(rows: Sequence[Row]) -> Iterable[Sequence[str]]:
     for name in dict.fromkeys(row.get("matcher") for row in rows):
         mine = {row.get("mode"): row for row in rows if row.get("matcher") == name}
         met = {True: "yes", False: "no"}.get(next(iter(mine.values())).get("seen"), "not known")  # type: ignore[arg-type]
@@ -61,7 +60,7 @@ def _missed(tmr: object) -> str:
     return Reading(1 - found.value, 1 - found.high, 1 - found.low).text
 
 
-def _leakage(document: Mapping[str, Any]) -> Iterable[Sequence[str]]:
+def _leakage(document: Row) -> Iterable[Sequence[str]]:
     for key, who in (
         ("worst_frozen", "pretrained classifier"),
         ("worst_retrained", "worst attacker who learns from protected photos of others"),
@@ -82,9 +81,7 @@ def _leakage(document: Mapping[str, Any]) -> Iterable[Sequence[str]]:
         ]
 
 
-def _lines(
-    rows: Iterable[Mapping[str, Any]], names: Sequence[str], figures: Sequence[str]
-) -> list[Sequence[str]]:
+def _lines(rows: Iterable[Row], names: Sequence[str], figures: Sequence[str]) -> list[Sequence[str]]:
     """A line for each row: some entries as they are, then some figures."""
     return [
         [*(_text(row.get(key)) for key in names), *(Reading.of(row.get(key)).text for key in figures)]

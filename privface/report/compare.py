@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from privface.audit.comparison import trade_off
 from privface.audit.result import AuditResult
-from privface.images import write_atomic
 from privface.report.figures import sweep_figure
-from privface.report.html import environment, inline_svg, script_json
-from privface.report.reading import Reading
-from privface.report.words import Glossary
+from privface.report.html import inline_svg, script_json, write_page
+from privface.report.reading import Reading, Row
 
-Named = tuple[str, Mapping[str, Any]]
+Named = tuple[str, Row]
 
 COLUMNS: tuple[tuple[str, str, str, str | None], ...] = (
     ("worst_frozen_seen", "Frozen, seen", "pretrained classifier the method was built against", "frozen"),
@@ -60,26 +58,21 @@ def write_comparison(
         OutputError: If ``out`` cannot be written.
     """
     points = trade_off(named, matchers=matchers)
-    title = "Recognition against gender leakage, by method"
     rows = compared(named, points)
-    page = (
-        environment()
-        .get_template("compare.html.j2")
-        .render(
-            rows=rows,
-            columns=COLUMNS,
-            words=Glossary(),
-            embedded=script_json(_document(rows)),
-            figure=inline_svg(figure or sweep_figure(points, title=title)),
-            notes=notes,
-            data=named[0][1].get("data", {}),
-        )
+    drawn = figure or sweep_figure(points, title="Recognition against gender leakage, by method")
+    return write_page(
+        "compare.html.j2",
+        out,
+        rows=rows,
+        columns=COLUMNS,
+        embedded=script_json(_document(rows)),
+        figure=inline_svg(drawn),
+        notes=notes,
+        data=named[0][1].get("data", {}),
     )
-    write_atomic(out, page.encode("utf-8"))
-    return out
 
 
-def _document(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _document(rows: Sequence[Row]) -> dict[str, Any]:
     """The page's figures for programs."""
 
     def figure(reading: Reading) -> dict[str, Any]:
@@ -99,7 +92,7 @@ def _document(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def compared(named: Sequence[Named], points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def compared(named: Sequence[Named], points: Sequence[Row]) -> list[dict[str, Any]]:
     """The rows of :data:`COLUMNS`, lowest leakage of a retrained attacker first."""
     rows = []
     for (name, document), point in zip(named, points, strict=True):
@@ -110,19 +103,17 @@ def compared(named: Sequence[Named], points: Sequence[Mapping[str, Any]]) -> lis
         worst = document["worst_retrained"]
         rows.append(
             {
+                **{key: point[key] for key in ("dominated_by", "differs")},
+                **{key: worst[key] for key in ("probe", "input")},
                 "name": name,
                 "figures": found,
                 "worst": Reading.of(worst["leakage"]),
-                "probe": worst["probe"],
-                "input": worst["input"],
-                "dominated_by": point["dominated_by"],
-                "differs": point["differs"],
             }
         )
     return sorted(rows, key=lambda row: row["worst"].value if row["worst"].known else 2.0)
 
 
-def _tmr(document: Mapping[str, Any], matcher: str | None, mode: str, impostors: str) -> Reading:
+def _tmr(document: Row, matcher: str | None, mode: str, impostors: str) -> Reading:
     for row in document["matching"]:
         if (row["matcher"], row["mode"], row["impostors"]) == (matcher, mode, impostors):
             return Reading.of(row["tmr"]["0.01"])

@@ -11,7 +11,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from privface.report.labels import place_labels
-from privface.report.reading import Reading, plain_text
+from privface.report.reading import Reading, Row, plain_text
 
 # Drawn in these exact colours, then replaced by CSS variables; see _themed.
 _INK, _FAINT = "#1b1f24", "#c9ced6"
@@ -36,7 +36,6 @@ _VARIABLES = {
     _MIXED: "--mixed",
 }
 _MODE_COLOURS = {"O-O": _ORIGINAL, "P-P": _PROTECTED, "P-O": _MIXED}
-_MODE_DASHES: dict[str, Any] = {"O-O": "-", "P-P": "-", "P-O": (0, (5, 2))}
 
 _GROUPS = {
     "retrained": "Attackers trained on protected photos",
@@ -68,7 +67,8 @@ _STYLE: Any = {  # Any: type stubs spell the keys out as literals
 }
 
 
-def det_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
+@mpl.rc_context(_STYLE)
+def det_figure(curves: Sequence[Row], *, title: str) -> str:
     """Detection error trade-off of one matcher: FNMR over FMR, both on logarithmic axes.
 
     Args:
@@ -78,52 +78,42 @@ def det_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
     Returns:
         SVG text. Rates below 1e-4 (FMR) and 1e-3 (FNMR) lie outside of what is drawn.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _canvas(height=3.7)
-        axes.set(xscale="log", yscale="log", xlim=(_FMR_FLOOR, 1.0), ylim=(_FNMR_FLOOR, 1.0))
-        ends = []
-        for curve in curves:
-            fmr, fnmr = (np.array(curve[key], float) for key in ("fmr", "fnmr"))  # None becomes NaN
-            known = np.isfinite(fmr) & np.isfinite(fnmr)
-            fmr, fnmr = np.maximum(fmr[known], _TINY), fnmr[known]
-            if not len(fmr):
-                continue
-            colour = _MODE_COLOURS.get(curve["mode"], _INK)
-            dashes = _MODE_DASHES.get(curve["mode"], "-")
-            axes.plot(fmr, np.maximum(fnmr, _TINY), color=colour, linestyle=dashes, linewidth=2)
-            at_floor = float(fnmr[np.argmin(np.abs(np.log(fmr / _FMR_FLOOR)))])
-            ends.append((math.log10(max(at_floor, _FNMR_FLOOR)), str(curve["mode"]), colour))
-        span = abs(math.log10(_FNMR_FLOOR))
-        for height, (_, mode, colour) in _spread(ends, gap=0.065 * span):
-            axes.annotate(
-                mode,
-                (0, 1 + height / span),
-                xycoords="axes fraction",
-                xytext=(-6, 0),
-                textcoords="offset points",
-                color=colour,
-                ha="right",
-                va="center",
-                fontweight="bold",
-                annotation_clip=False,
-            )
-        axes.yaxis.tick_right()
-        axes.yaxis.set_label_position("right")
-        axes.spines["left"].set_visible(False)
-        percent = FuncFormatter(lambda rate, _: f"{rate * 100:g} %")
-        axes.set_xticks(_RATES)
-        axes.set_yticks([r for r in _RATES if r >= _FNMR_FLOOR])
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(percent)
-            axis.set_minor_formatter(NullFormatter())
-        axes.tick_params(which="minor", length=0)
-        axes.grid(visible=True)
-        axes.set_xlabel("impostors accepted (FMR)")
-        axes.set_ylabel("same person rejected (FNMR)")
-        return _svg(figure, title=title)
+    figure, axes = _canvas(height=3.7)
+    axes.set(xscale="log", yscale="log", xlim=(_FMR_FLOOR, 1.0), ylim=(_FNMR_FLOOR, 1.0))
+    ends = []
+    for curve in curves:
+        fmr, fnmr = (np.array(curve[key], float) for key in ("fmr", "fnmr"))  # None becomes NaN
+        known = np.isfinite(fmr) & np.isfinite(fnmr)
+        fmr, fnmr = np.maximum(fmr[known], _TINY), fnmr[known]
+        if not len(fmr):
+            continue
+        colour = _MODE_COLOURS.get(curve["mode"], _INK)
+        dashes: Any = (0, (5, 2)) if curve["mode"] == "P-O" else "-"
+        axes.plot(fmr, np.maximum(fnmr, _TINY), color=colour, linestyle=dashes, linewidth=2)
+        at_floor = float(fnmr[np.argmin(np.abs(np.log(fmr / _FMR_FLOOR)))])
+        ends.append((math.log10(max(at_floor, _FNMR_FLOOR)), str(curve["mode"]), colour))
+    span = abs(math.log10(_FNMR_FLOOR))
+    for height, (_, mode, colour) in _spread(ends, gap=0.065 * span):
+        style = {"ha": "right", "va": "center", "fontweight": "bold", "annotation_clip": False}
+        _beside(axes, mode, (0, 1 + height / span), colour, (-6, 0), xycoords="axes fraction", **style)
+    axes.yaxis.tick_right()
+    axes.yaxis.set_label_position("right")
+    axes.spines["left"].set_visible(False)
+    percent = FuncFormatter(lambda rate, _: f"{rate * 100:g} %")
+    axes.set_xticks(_RATES)
+    axes.set_yticks([r for r in _RATES if r >= _FNMR_FLOOR])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(percent)
+        axis.set_minor_formatter(NullFormatter())
+    axes.tick_params(which="minor", length=0)
+    axes.grid(visible=True)
+    axes.set_xlabel("impostors accepted (FMR)")
+    axes.set_ylabel("same person rejected (FNMR)")
+    return _svg(figure, title=title)
 
 
-def leakage_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
+@mpl.rc_context(_STYLE)
+def leakage_figure(rows: Sequence[Row], *, title: str) -> str:
     """What each probe reads from originals (ring) and from protected photos (dot with 95 % interval).
 
     Args:
@@ -134,7 +124,7 @@ def leakage_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
         SVG text; retrained probes first, each group from the worst down, a line at 0.5 (guessing). Of many
         probes on one input the worst four are drawn; the tables have them all.
     """
-    lines: list[tuple[str, Mapping[str, Any] | None]] = []
+    lines: list[tuple[str, Row | None]] = []
     for kind, heading in _GROUPS.items():
         members = _worst_of_each_input([row for row in rows if row.get("kind") == kind])
         if members:
@@ -146,25 +136,24 @@ def leakage_figure(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
     named = max(range(len(lines)), key=lambda k: _distance(lines[k][1]), default=None)
     if named is not None and _distance(lines[named][1]) >= 0:
         lines.insert(named + 1, ("", None))  # room for the names of the two marks that lie furthest apart
-    with mpl.rc_context(_STYLE):
-        figure, axes = _canvas(height=0.75 + 0.40 * max(len(lines), 1))
-        axes.set(ylim=(len(lines) - 0.15, -0.75))
-        _leakage_axis(axes, "1.0\nalways right")
-        for place, (label, row) in enumerate(lines):
-            shift, weight = (0.2, "bold") if row is None else (-0.2, "normal")
-            axes.text(0.508, place + shift, label, ha="left", va="center", fontweight=weight, fontsize=10)
-            if row is not None:
-                _draw_probe(axes, place + 0.22, row)
-                if place == named and _distance(row) >= 0:
-                    _name_marks(axes, place + 0.62, row)
-        axes.set_yticks([])
-        axes.spines[["left", "right"]].set_visible(False)
-        axes.grid(visible=True, axis="x")
-        return _svg(figure, title=title)
+    figure, axes = _canvas(height=0.75 + 0.40 * max(len(lines), 1))
+    axes.set(ylim=(len(lines) - 0.15, -0.75))
+    _leakage_axis(axes, "1.0\nalways right")
+    for place, (label, row) in enumerate(lines):
+        shift, weight = (0.2, "bold") if row is None else (-0.2, "normal")
+        axes.text(0.508, place + shift, label, ha="left", va="center", fontweight=weight, fontsize=10)
+        if row is not None:
+            _draw_probe(axes, place + 0.22, row)
+            if place == named and _distance(row) >= 0:
+                _name_marks(axes, place + 0.62, row)
+    axes.set_yticks([])
+    axes.spines[["left", "right"]].set_visible(False)
+    axes.grid(visible=True, axis="x")
+    return _svg(figure, title=title)
 
 
-def _worst_of_each_input(rows: Sequence[Mapping[str, Any]], most: int = 4) -> list[Mapping[str, Any]]:
-    kept: list[Mapping[str, Any]] = []
+def _worst_of_each_input(rows: Sequence[Row], most: int = 4) -> list[Row]:
+    kept: list[Row] = []
     for source in dict.fromkeys(str(row.get("input", "image")) for row in rows):
         mine = [row for row in rows if str(row.get("input", "image")) == source]
         # one that cannot read originals proves nothing, so those that count go first
@@ -172,29 +161,28 @@ def _worst_of_each_input(rows: Sequence[Mapping[str, Any]], most: int = 4) -> li
     return kept
 
 
-def _distance(row: Mapping[str, Any] | None) -> float:
+def _before_after(row: Row) -> tuple[Reading, Reading]:
+    return Reading.of(row.get("original_auc")).leakage, Reading.of(row.get("leakage"))
+
+
+def _distance(row: Row | None) -> float:
     """Between the ring and the dot of a probe; below 0 where they are not both drawn."""
-    if row is None:
-        return -1.0
-    before, after = Reading.of(row.get("original_auc")).leakage, Reading.of(row.get("leakage"))
+    before, after = _before_after(row or {})
     return abs(before.value - after.value) if before.known and after.known else -1.0
 
 
-def _name_marks(axes: Axes, height: float, row: Mapping[str, Any]) -> None:
+def _name_marks(axes: Axes, height: float, row: Row) -> None:
     """Words below the ring and the dot, side by side where the marks are too close for both."""
-    marks = [
-        (Reading.of(row.get("original_auc")).leakage.value, "original", _ORIGINAL),
-        (Reading.of(row.get("leakage")).value, "protected", _PROTECTED),
-    ]
+    before, after = _before_after(row)
+    marks = [(before.value, "original", _ORIGINAL), (after.value, "protected", _PROTECTED)]
     places = _spread(marks, gap=0.125)
     shift = min(0.975 - places[-1][0], 0.0) + max(0.55 - places[0][0], 0.0)
     for place, (_, word, colour) in places:
         axes.text(place + shift, height, word, color=colour, ha="center", va="center", fontsize=10)
 
 
-def _draw_probe(axes: Axes, height: float, row: Mapping[str, Any]) -> None:
-    before = Reading.of(row.get("original_auc")).leakage
-    after = Reading.of(row.get("leakage"))
+def _draw_probe(axes: Axes, height: float, row: Row) -> None:
+    before, after = _before_after(row)
     if not after.known:
         axes.text(0.508, height, "not measurable", fontstyle="italic", va="center", fontsize=9)
         return
@@ -213,7 +201,8 @@ def _ring(axes: Axes, x: float, y: float, **style: Any) -> None:
     axes.plot(x, y, "o", **style)
 
 
-def tradeoff_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
+@mpl.rc_context(_STYLE)
+def tradeoff_figure(points: Sequence[Row], *, title: str) -> str:
     """Matching against leakage: one arrow per matcher, from the originals to the protected photos.
 
     Args:
@@ -224,32 +213,29 @@ def tradeoff_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
     Returns:
         SVG text; up is better for recognition, left is better for privacy.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _canvas(height=3.6)
-        least = min(float(p[key]) for p in points for key in ("tmr_before", "tmr_after"))
-        lowest = max(math.floor((least - 0.1) * 10) / 10, 0.0)
-        axes.set(ylim=(lowest, 1.03 + 0.06 * (1.03 - lowest)))
-        _leakage_axis(axes)
-        for point in points:
-            start = (float(point["leakage_before"]), float(point["tmr_before"]))
-            end = (float(point["leakage_after"]), float(point["tmr_after"]))
-            axes.annotate("", end, start, arrowprops={"arrowstyle": "-", "color": _FAINT, "linewidth": 1.4})
-            _ring(axes, *start, markersize=7)
-            axes.plot(*end, "o", markersize=8, color=_PROTECTED)
-        ends = [(float(p["tmr_after"]), _short(p["matcher"], 24), float(p["leakage_after"])) for p in points]
-        height = 1.03 - lowest
-        first = max(points, key=lambda p: float(p["tmr_before"]))
-        _note(
-            axes, "original", (float(first["leakage_before"]), float(first["tmr_before"])), _ORIGINAL, rise=13
-        )
-        places = _spread(ends, gap=0.07 * height)
-        for place, (_, name, x) in places:
-            _note(axes, name, (x, place), _PROTECTED, rise=-9)
-        _note(axes, "protected", (min(ends)[2], places[0][0]), _PROTECTED, rise=-22, weight="bold")
-        _leakage_and_tmr(axes, "↖ better")
-        axes.set_xlabel("gender leakage, worst trained attacker")
-        axes.set_ylabel("same person recognised (TMR)")
-        return _svg(figure, title=title)
+    figure, axes = _canvas(height=3.6)
+    starts, ends = (
+        [(float(p[f"leakage_{when}"]), float(p[f"tmr_{when}"])) for p in points]
+        for when in ("before", "after")
+    )
+    lowest = max(math.floor((min(tmr for _, tmr in starts + ends) - 0.1) * 10) / 10, 0.0)
+    height = 1.03 - lowest
+    axes.set(ylim=(lowest, 1.03 + 0.06 * height))
+    _leakage_axis(axes)
+    for start, end in zip(starts, ends, strict=True):
+        axes.annotate("", end, start, arrowprops={"arrowstyle": "-", "color": _FAINT, "linewidth": 1.4})
+        _ring(axes, *start, markersize=7)
+        axes.plot(*end, "o", markersize=8, color=_PROTECTED)
+    _note(axes, "original", max(starts, key=lambda start: start[1]), _ORIGINAL, rise=13)
+    named = [(tmr, _short(p["matcher"], 24), leak) for p, (leak, tmr) in zip(points, ends, strict=True)]
+    places = _spread(named, gap=0.07 * height)
+    for place, (_, name, leak) in places:
+        _note(axes, name, (leak, place), _PROTECTED, rise=-9)
+    _note(axes, "protected", (min(named)[2], places[0][0]), _PROTECTED, rise=-22, weight="bold")
+    _leakage_and_tmr(axes, "↖ better")
+    axes.set_xlabel("gender leakage, worst trained attacker")
+    axes.set_ylabel("same person recognised (TMR)")
+    return _svg(figure, title=title)
 
 
 def _note(
@@ -257,17 +243,15 @@ def _note(
 ) -> None:
     """A word beside a mark, on the side that has room."""
     aside, align = (10, "left") if place[0] < 0.72 else (-10, "right")
-    axes.annotate(
-        text,
-        place,
-        xytext=(aside, rise),
-        textcoords="offset points",
-        color=colour,
-        ha=align,
-        va="center",
-        fontsize=10,
-        fontweight=weight,
-    )
+    style = {"ha": align, "va": "center", "fontsize": 10, "fontweight": weight}
+    _beside(axes, text, place, colour, (aside, rise), **style)
+
+
+def _beside(
+    axes: Axes, text: str, place: tuple[float, float], colour: str, shift: tuple[float, float], **style: Any
+) -> None:
+    """A word in a colour, set off from a place by so many points."""
+    axes.annotate(text, place, xytext=shift, textcoords="offset points", color=colour, **style)
 
 
 def _leakage_axis(axes: Axes, most: str = "1.0") -> None:
@@ -287,40 +271,36 @@ def _leakage_and_tmr(axes: Axes, better: str) -> None:
     axes.grid(visible=True)
 
 
-def score_figure(curves: Sequence[Mapping[str, Any]], *, title: str) -> str:
+@mpl.rc_context(_STYLE)
+def score_figure(curves: Sequence[Row], *, title: str) -> str:
     """How one matcher's scores are spread: impostor and genuine pairs, each as one outline per mode (O-O and P-P).
 
     ``curves`` are the rows of ``curves.scores`` of the matcher.
     """
-    with mpl.rc_context(_STYLE):
-        figure, axes = _canvas(height=3.0)
-        top = 0.0
-        peaks = []
-        for curve in curves:
-            if curve.get("mode") not in ("O-O", "P-P"):
-                continue
-            colour = _MODE_COLOURS[str(curve["mode"])]
-            edges = np.array(curve["edges"], float)
-            for key, fill in (("impostor", 0.0), ("genuine", 0.22)):
-                density = np.array(curve[key], float) / np.diff(edges)
-                top = max(top, float(density.max(initial=0.0)))
-                axes.stairs(density, edges, color=colour, linewidth=1.8)
-                if fill:
-                    axes.stairs(density, edges, color=colour, alpha=fill, fill=True)
-                    best = int(density.argmax())
-                    word = "original" if curve["mode"] == "O-O" else "protected"
-                    peaks.append(
-                        (float(edges[best] + edges[best + 1]) / 2, float(density[best]), word, colour)
-                    )
-        _name_peaks(axes, peaks, top)
-        axes.set(ylim=(0, top * 1.34 if top else 1.0), yticks=[])
-        for x, word, side in ((0.01, "impostor pairs", "left"), (0.99, "genuine pairs (filled)", "right")):
-            axes.text(
-                x, 0.98, word, transform=axes.transAxes, ha=side, va="top", fontsize=10, fontstyle="italic"
-            )
-        axes.spines[["left", "right"]].set_visible(False)
-        axes.set_xlabel("similarity score")
-        return _svg(figure, title=title)
+    figure, axes = _canvas(height=3.0)
+    top = 0.0
+    peaks = []
+    for curve in curves:
+        if curve.get("mode") not in ("O-O", "P-P"):
+            continue
+        colour = _MODE_COLOURS[str(curve["mode"])]
+        edges = np.array(curve["edges"], float)
+        for key, fill in (("impostor", 0.0), ("genuine", 0.22)):
+            density = np.array(curve[key], float) / np.diff(edges)
+            top = max(top, float(density.max(initial=0.0)))
+            axes.stairs(density, edges, color=colour, linewidth=1.8)
+            if fill:
+                axes.stairs(density, edges, color=colour, alpha=fill, fill=True)
+                best = int(density.argmax())
+                word = "original" if curve["mode"] == "O-O" else "protected"
+                peaks.append((float(edges[best] + edges[best + 1]) / 2, float(density[best]), word, colour))
+    _name_peaks(axes, peaks, top)
+    axes.set(ylim=(0, top * 1.34 if top else 1.0), yticks=[])
+    for x, word, side in ((0.01, "impostor pairs", "left"), (0.99, "genuine pairs (filled)", "right")):
+        axes.text(x, 0.98, word, transform=axes.transAxes, ha=side, va="top", fontsize=10, fontstyle="italic")
+    axes.spines[["left", "right"]].set_visible(False)
+    axes.set_xlabel("similarity score")
+    return _svg(figure, title=title)
 
 
 def _name_peaks(axes: Axes, peaks: Sequence[tuple[float, float, str, str]], top: float) -> None:
@@ -336,63 +316,55 @@ def _name_peaks(axes: Axes, peaks: Sequence[tuple[float, float, str, str]], top:
         level = height if apart else min(height, ceiling)
         ceiling = level - 0.13 * top
         shift = 0 if apart else -9
-        axes.annotate(word, (x, level), xytext=(shift, 4), textcoords="offset points", color=colour, ha=side)
+        _beside(axes, word, (x, level), colour, (shift, 4), ha=side)
 
 
-def growth_figure(rows: Sequence[Mapping[str, Any]], *, title: str, single: bool) -> str:
+@mpl.rc_context(_STYLE)
+def growth_figure(rows: Sequence[Row], *, title: str, single: bool) -> str:
     """Leakage by the number of people whose gender the attacker knows (``label_budget``), one line per attacker.
 
     With ``single``, by the number of photos of one person (``set_attack``): a dot for the set, a ring for one photo.
     """
     key = "photos" if single else "people"
-    with mpl.rc_context(_STYLE):
-        figure, axes = _canvas(height=3.2)
-        ticks: set[float] = set()
-        ends = []
-        for number, name in enumerate(dict.fromkeys(_probe_name(row) for row in rows)):
-            colour = (_PROTECTED, _MIXED, _ORIGINAL)[number % 3]
-            mine = [row for row in rows if _probe_name(row) == name and Reading.of(row.get("leakage")).known]
-            if not mine:
-                continue
-            x = [float(row[key]) * (1.0 + 0.03 * number) for row in mine]
-            ticks |= {float(row[key]) for row in mine}
-            read = [Reading.of(row["leakage"]) for row in mine]
-            axes.plot(x, [r.value for r in read], "o-", color=colour, linewidth=1.8, markersize=7)
-            for place, reading, row in zip(x, read, mine, strict=True):
-                if reading.has_interval:
-                    axes.plot([place] * 2, [reading.low, reading.high], color=colour, linewidth=2, alpha=0.5)
-                one = Reading.of(row.get("single"))
-                if single and one.known:
-                    _ring(axes, place, one.value, markeredgecolor=colour, markeredgewidth=1.0, markersize=8)
-            ends.append((read[-1].value, name, colour))
-            if single and number == 0:
-                _name_pair(axes, x[0], read[0].value, Reading.of(mine[0].get("single")), colour)
-        axes.set(xscale="log", ylim=(0.47, 1.09))
-        if len(ticks) == 1:  # the axis would else run from the first attacker's dot to the last one's
-            axes.set_xlim(min(ticks) / 2, max(ticks) * 2)
-        # the names in the order of the curves' ends, above all curves or, where there is more room, below them; between grid lines
-        top = 1.05 if 1.1 - axes.dataLim.y1 >= axes.dataLim.y0 - 0.5 else 0.45 + 0.1 * len(ends)
-        axes.axhline(0.5, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
-        for place, (_, name, colour) in enumerate(sorted(ends, reverse=True)):
-            axes.text(
-                0.99,
-                top - 0.1 * place,
-                name,
-                color=colour,
-                fontsize=10,
-                ha="right",
-                va="center",
-                transform=axes.get_yaxis_transform(),
-            )
-        axes.set_xticks(sorted(ticks), [f"{tick:g}" for tick in sorted(ticks)])
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.tick_params(axis="x", which="minor", length=0)
-        axes.set_yticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["0.5", "0.6", "0.7", "0.8", "0.9", "1.0"])
-        axes.grid(visible=True, axis="y")
-        axes.spines["right"].set_visible(False)
-        axes.set_xlabel("photos of one person" if single else "people whose gender the attacker knows")
-        axes.set_ylabel("leakage")
-        return _svg(figure, title=title)
+    figure, axes = _canvas(height=3.2)
+    ticks: set[float] = set()
+    ends = []
+    for number, name in enumerate(dict.fromkeys(_probe_name(row) for row in rows)):
+        colour = (_PROTECTED, _MIXED, _ORIGINAL)[number % 3]
+        mine = [row for row in rows if _probe_name(row) == name and Reading.of(row.get("leakage")).known]
+        if not mine:
+            continue
+        x = [float(row[key]) * (1.0 + 0.03 * number) for row in mine]
+        ticks |= {float(row[key]) for row in mine}
+        read = [Reading.of(row["leakage"]) for row in mine]
+        axes.plot(x, [r.value for r in read], "o-", color=colour, linewidth=1.8, markersize=7)
+        for place, reading, row in zip(x, read, mine, strict=True):
+            if reading.has_interval:
+                axes.plot([place] * 2, [reading.low, reading.high], color=colour, linewidth=2, alpha=0.5)
+            one = Reading.of(row.get("single"))
+            if single and one.known:
+                _ring(axes, place, one.value, markeredgecolor=colour, markeredgewidth=1.0, markersize=8)
+        ends.append((read[-1].value, name, colour))
+        if single and number == 0:
+            _name_pair(axes, x[0], read[0].value, Reading.of(mine[0].get("single")), colour)
+    axes.set(xscale="log", ylim=(0.47, 1.09))
+    if len(ticks) == 1:  # the axis would else run from the first attacker's dot to the last one's
+        axes.set_xlim(min(ticks) / 2, max(ticks) * 2)
+    # the names in the order of the curves' ends, above all curves or, where there is more room, below them; between grid lines
+    top = 1.05 if 1.1 - axes.dataLim.y1 >= axes.dataLim.y0 - 0.5 else 0.45 + 0.1 * len(ends)
+    axes.axhline(0.5, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
+    for place, (_, name, colour) in enumerate(sorted(ends, reverse=True)):
+        style = {"ha": "right", "va": "center", "transform": axes.get_yaxis_transform()}
+        axes.text(0.99, top - 0.1 * place, name, {"color": colour, "fontsize": 10, **style})
+    axes.set_xticks(sorted(ticks), [f"{tick:g}" for tick in sorted(ticks)])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x", which="minor", length=0)
+    axes.set_yticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["0.5", "0.6", "0.7", "0.8", "0.9", "1.0"])
+    axes.grid(visible=True, axis="y")
+    axes.spines["right"].set_visible(False)
+    axes.set_xlabel("photos of one person" if single else "people whose gender the attacker knows")
+    axes.set_ylabel("leakage")
+    return _svg(figure, title=title)
 
 
 def _name_pair(axes: Axes, x: float, together: float, alone: Reading, colour: str) -> None:
@@ -400,11 +372,11 @@ def _name_pair(axes: Axes, x: float, together: float, alone: Reading, colour: st
     below = alone.known and alone.value <= together
     for value, word, up in ((together, "together", below), (alone.value, "one photo", not below)):
         if math.isfinite(value):
-            place = (7, 7 if up else -15)
-            axes.annotate(word, (x, value), place, textcoords="offset points", color=colour, fontsize=10)
+            _beside(axes, word, (x, value), colour, (7, 7 if up else -15), fontsize=10)
 
 
-def sweep_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
+@mpl.rc_context(_STYLE)
+def sweep_figure(points: Sequence[Row], *, title: str) -> str:
     """Methods, or the points of a sweep, by what they leak and what they keep, each with its name beside it.
 
     Args:
@@ -416,15 +388,14 @@ def sweep_figure(points: Sequence[Mapping[str, Any]], *, title: str) -> str:
         SVG text; up is better for recognition, left is better for privacy. Filled: no other point beats it. Of more than
         40 points the rest are drawn without a name, those on the front and the simpler methods last.
     """
-    with mpl.rc_context(_STYLE):
-        return _svg(_sweep(points), title=title)
+    return _svg(_sweep(points), title=title)
 
 
-def sweep_picture(points: Sequence[Mapping[str, Any]], *, title: str) -> bytes:
+@mpl.rc_context(_STYLE)
+def sweep_picture(points: Sequence[Row], *, title: str) -> bytes:
     """The same as :func:`sweep_figure`, as a PNG on white."""
     metadata = {"Title": plain_text(title), "Software": None}
-    with mpl.rc_context(_STYLE):
-        return _saved(_sweep(points), format="png", dpi=150, facecolor="white", metadata=metadata)
+    return _saved(_sweep(points), format="png", dpi=150, facecolor="white", metadata=metadata)
 
 
 _METHOD_STYLE = {"trained": (_PROTECTED, "o"), "originals": (_INK, "D")}
@@ -432,12 +403,12 @@ _SIMPLER = (_ORIGINAL, "s")
 _MOST_NAMES = 40
 
 
-def _style(point: Mapping[str, Any]) -> tuple[str, str]:
+def _style(point: Row) -> tuple[str, str]:
     """Colour and marker of a point."""
     return _METHOD_STYLE.get(point.get("method", "trained"), _SIMPLER)
 
 
-def _sweep(points: Sequence[Mapping[str, Any]]) -> Figure:
+def _sweep(points: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(_WIDTH * 1.7, 6.0))
     renderer: RendererBase = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     axes = figure.add_axes((0.1, 0.155, 0.885, 0.835))  # fixed: names are placed before anything is drawn
@@ -469,9 +440,7 @@ def _sweep(points: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _name_points(
-    axes: Axes, renderer: RendererBase, known: Sequence[tuple[Reading, Reading, Mapping[str, Any]]]
-) -> None:
+def _name_points(axes: Axes, renderer: RendererBase, known: Sequence[tuple[Reading, Reading, Row]]) -> None:
     """Names beside their points; what does not fit beside is set off and led to by a line."""
     order = sorted(
         known, key=lambda e: (e[2].get("dominated_by") is not None, e[2].get("method") == "trained")
@@ -491,19 +460,17 @@ def _name_points(
     bounds = frame.x0 + 3, frame.y0 + 3, frame.x1 - 3, frame.y1 - 3
     places = place_labels(anchors, sizes, marks=marks, bounds=bounds)
     for (leak, match, point), (x, y, far) in zip(named, places, strict=True):
+        line = {"arrowstyle": "-", "color": _INK, "alpha": 0.45, "linewidth": 0.7, "shrinkB": 4}
         axes.annotate(
             _short(point["name"], 40),
             (leak.value, match.value),
-            xytext=tuple(axes.transData.inverted().transform((x, y))),
-            textcoords="data",
+            tuple(axes.transData.inverted().transform((x, y))),
             ha="center",
             va="center",
             fontsize=9,
             color=_style(point)[0],
-            arrowprops={"arrowstyle": "-", "color": _INK, "alpha": 0.45, "linewidth": 0.7, "shrinkB": 4}
-            if far
-            else None,
             zorder=5,
+            arrowprops=line if far else None,
         )
 
 
@@ -512,17 +479,17 @@ def _canvas(*, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _counts(row: Mapping[str, Any]) -> bool:
+def _counts(row: Row) -> bool:
     return row.get("measurable", True) is not False
 
 
-def _probe_name(row: Mapping[str, Any]) -> str:
+def _probe_name(row: Row) -> str:
     medium = str(row.get("input", "image"))
     where = "" if medium == "image" else f" on {medium.removeprefix('embedding:')}"
     return _short(f"{row.get('probe', '?')}{where}", 46)
 
 
-def _worst_first(row: Mapping[str, Any]) -> tuple[float, str]:
+def _worst_first(row: Row) -> tuple[float, str]:
     reading = Reading.of(row.get("leakage"))
     return (-reading.value if reading.known else math.inf, _probe_name(row))
 

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from privface.report.figures import (
     score_figure,
     tradeoff_figure,
 )
-from privface.report.reading import NOT_MEASURABLE, Reading, part_of, plain_text, rows_of
+from privface.report.reading import NOT_MEASURABLE, Reading, Row, part_of, plain_text, rows_of
 from privface.report.words import Glossary
 
 HEADLINE_FMR = "0.01"
@@ -38,15 +38,13 @@ HEADLINE_FMR = "0.01"
 _TONES = {"no-leak-found": "good", "inconclusive": "fair", "matching-lost": "bad", "leaks": "bad"}
 _TYPES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
-Row = Mapping[str, Any]
-
 
 def write_report(
-    audit: Mapping[str, Any] | Path,
+    audit: Row | Path,
     out: Path,
     *,
     contact_sheet: bytes | None = None,
-    baseline: Sequence[Mapping[str, Any]] | None = None,
+    baseline: Sequence[Row] | None = None,
 ) -> Path:
     """Write one self-contained HTML report of an audit.
 
@@ -67,11 +65,14 @@ def write_report(
         OutputError: If ``out`` cannot be written.
     """
     result = AuditResult.load(audit) if isinstance(audit, Path) else AuditResult(audit)
-    page = environment().get_template("report.html.j2")
-    view = _view(result.document)
     sheet = None if contact_sheet is None else _data_address(contact_sheet)
-    text = page.render(**view, contact_sheet=sheet, baseline=baseline or (), words=Glossary())
-    write_atomic(out, text.encode("utf-8"))
+    return write_page("report.html.j2", out, **_view(result.document), contact_sheet=sheet, baseline=baseline)
+
+
+def write_page(template: str, out: Path, **content: Any) -> Path:
+    """Fill in a page of ours, in which terms are explained, and write it atomically; gives ``out``."""
+    page = environment().get_template(template).render(**content, words=Glossary())
+    write_atomic(out, page.encode("utf-8"))
     return out
 
 
@@ -125,6 +126,7 @@ def _view(document: Row) -> dict[str, Any]:
         "sentences": list(verdict.get("sentences") or []),
         "data": data,
         "attacker_people": part_of(data, "attacker_people"),
+        **{key: _rows(document, key) for key in ("cohorts", "recovery", "pairs_protocol")},
         "worst_retrained": worst_retrained,
         "worst_frozen": _worst(document, "worst_frozen"),
         "worst_upper": Reading.of(part_of(document, "worst_upper").get("leakage")),
@@ -135,13 +137,10 @@ def _view(document: Row) -> dict[str, Any]:
         "leakage": [_leakage_view(row) for row in sorted(leakage, key=_leakage_order)],
         "code_recognition": _least_recognised([row for row in rows if row["white_box"]]),
         "quality": part_of(document, "quality"),
-        "cohorts": _rows(document, "cohorts"),
         "cohort_limit": FNMR_GROWTH,
-        "recovery": _rows(document, "recovery"),
         "averaging": _averaging_view(_rows(document, "averaging")),
         "set_attack": sets,
         "battery": battery and {**battery, **{key: rows_of(battery, key) for key in ("leaks", "nulls")}},
-        "pairs_protocol": _rows(document, "pairs_protocol"),
         "parts": [
             (section.part, list(map(section.part.line, found)))
             for section in auditor.SECTIONS
@@ -292,7 +291,7 @@ def inline_svg(svg: str) -> Markup:
     return Markup(re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg))  # noqa: S704  # labels were escaped by Matplotlib
 
 
-def script_json(document: Mapping[str, Any]) -> Markup:
+def script_json(document: Row) -> Markup:
     """A document as JSON that cannot end its script element, NaN as null."""
     text = json.dumps(to_json_data(document), sort_keys=True)
     for character in "<>&":

@@ -19,8 +19,8 @@ _HIDES = 4.0  # a unit of area of a point
 _LEAVES = 5000.0  # a unit over the bounds
 _CROSSES = 60.0  # a line through a name, or through another line
 
-Boxes = NDArray[np.float64]
-"""Rows of left, bottom, right, top."""
+Array = NDArray[np.float64]
+"""Of boxes: rows of left, bottom, right, top."""
 
 
 def place_labels(
@@ -67,13 +67,13 @@ def place_labels(
     return [found[number] for number in range(len(anchors))]
 
 
-def _crowd(anchor: tuple[float, float], spots: Boxes) -> int:
+def _crowd(anchor: tuple[float, float], spots: Array) -> int:
     """Points nearby: one that stands alone keeps its name beside it, and those in a crowd move off."""
     centres = (spots[:, :2] + spots[:, 2:]) / 2
     return int((np.abs(centres - np.array(anchor)).max(axis=1) < 40.0).sum())
 
 
-def _offsets(size: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _offsets(size: Array) -> tuple[Array, Array]:
     """Places of a label's centre around its point, and how far its edge is from it; right and left come first."""
     turns = sorted(range(_ANGLES), key=lambda k: min(abs(k), abs(k - _ANGLES), abs(k - _ANGLES // 2)))
     angles = 2 * np.pi * np.array(turns) / _ANGLES
@@ -82,33 +82,31 @@ def _offsets(size: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np
     return offsets, np.repeat(_RADII, _ANGLES)
 
 
-def _overlap(boxes: Boxes, others: Boxes) -> NDArray[np.float64]:
+def _overlap(boxes: Array, others: Array) -> Array:
     """Area that each box shares with all others together."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     return np.asarray(np.clip(high - low, 0.0, None).prod(axis=2).sum(axis=1), np.float64)
 
 
-def _outside(boxes: Boxes, bounds: tuple[float, float, float, float]) -> NDArray[np.float64]:
+def _outside(boxes: Array, bounds: tuple[float, float, float, float]) -> Array:
     """How far each box reaches over the bounds."""
     low, high = np.array(bounds[:2]), np.array(bounds[2:])
     over = np.clip(low - boxes[:, :2], 0, None) + np.clip(boxes[:, 2:] - high, 0, None)
     return np.asarray(over.sum(axis=1), np.float64)
 
 
-def _crossed(starts: NDArray[np.float64], ends: NDArray[np.float64], boxes: Boxes) -> NDArray[np.bool_]:
+def _crossed(starts: Array, ends: Array, boxes: Array) -> NDArray[np.bool_]:
     """Whether each line runs through each box, ``(lines, boxes)``."""
     spots = (starts + _ALONG * (ends - starts))[:, :, None]
     inside = np.all((spots > boxes[:, :2]) & (spots < boxes[:, 2:]), axis=3)
     return np.asarray(np.any(inside, axis=0))
 
 
-def _meets(
-    start: NDArray[np.float64], ends: NDArray[np.float64], lines: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _meets(start: Array, ends: Array, lines: Array) -> Array:
     """How many lines a line from ``start`` to each end crosses."""
 
-    def side(a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64]) -> NDArray[np.float64]:
+    def side(a: Array, b: Array, c: Array) -> Array:
         one, two = b - a, c - a
         return np.asarray(np.sign(one[..., 0] * two[..., 1] - one[..., 1] * two[..., 0]), np.float64)
 

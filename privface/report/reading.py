@@ -10,6 +10,9 @@ from typing import Any
 
 NOT_MEASURABLE = "not measurable"
 
+Row = Mapping[str, Any]
+"""An audit document, or a part of one."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -58,14 +61,14 @@ class Reading:
         return Reading(1 - self.value, 1 - self.high, 1 - self.low, self.reason)
 
 
-def rows_of(document: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+def rows_of(document: Row, key: str) -> list[Row]:
     """The rows under a key; none where there is something else."""
     part = document.get(key)
     rows = part if isinstance(part, Sequence) and not isinstance(part, str) else []
     return [row for row in rows if isinstance(row, Mapping)]
 
 
-def part_of(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def part_of(document: Row, key: str) -> Row:
     """The mapping under a key; an empty one where there is something else."""
     part = document.get(key)
     return part if isinstance(part, Mapping) else {}

@@ -30,21 +30,17 @@ def contact_sheet(
         raise InputRangeError(
             f"Contact sheet of {original.shape} and {protected.shape}: need two equal stacks (N, S, S, 3)."
         )
-    count, side = len(original), original.shape[1]
-    rows = -(-count // columns)
-    pitch = side + _GAP
-    sheet = np.full((rows * (2 * side + 3 * _GAP), columns * pitch + _GAP, 3), 255, np.uint8)
-    for k in range(count):
-        top, left = (k // columns) * (2 * side + 3 * _GAP) + _GAP, (k % columns) * pitch + _GAP
-        sheet[top : top + side, left : left + side] = original[k]
-        sheet[top + side + 1 : top + 2 * side + 1, left : left + side] = protected[k]
-    return sheet
+    count, side = original.shape[:2]
+    pairs = np.full((count, 2 * (side + _GAP), side, 3), 255, np.uint8)
+    pairs[:, :side] = original
+    pairs[:, side + 1 : 2 * side + 1] = protected
+    return tile(pairs, columns=columns)[:-_GAP]
 
 
-def tile(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Images ``(N, H, W, 3)`` side by side on white, in rows of about the root of their number."""
+def tile(pixels: NDArray[np.uint8], *, columns: int | None = None) -> NDArray[np.uint8]:
+    """Images ``(N, H, W, 3)`` side by side on white, by default in rows of about the root of their number."""
     count, height, width = pixels.shape[:3]
-    columns = max(1, round(count**0.5))
+    columns = columns or max(1, round(count**0.5))
     rows = -(-count // columns)
     sheet = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3), 255, np.uint8)
     for number, image in enumerate(pixels):

@@ -188,7 +188,7 @@ def test_every_face_of_a_photo_is_shown_alone(kit):
         ((_, similarity),), ((_, *chances),) = outcome.matches, outcome.genders
         assert -1 <= similarity <= 1
         assert all(0 <= chance <= 1 for chance in chances)
-    said = markup.outcomes([*outcomes, Outcome("<b>", reason="<i>")], archive=None, link=lambda *_: "")
+    said = markup.part("outcomes", [*outcomes, Outcome("<b>", reason="<i>")], None, lambda *_: "")
     assert "4 faces protected. 2 photos not protected." in said
     assert "<h3>&lt;b&gt;</h3>" in said
     assert "<i>" not in said

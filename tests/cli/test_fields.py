@@ -1,4 +1,4 @@
-"""An option is declared once, as a field of a dataclass: name, type, default, and its line of the docstring."""
+"""An option is declared once, as a keyword or a field of a dataclass: name, type, default, and its line of the docstring."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from privface.cli import main
-from privface.cli.fields import fields_as_options
+from privface.cli.fields import command_options
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,18 @@ def cook(arguments: str) -> Any:
     app, served = typer.Typer(), []
 
     @app.command()
-    @fields_as_options(flags={"spices": "--with", "secret": None}, panels={"Kitchen": ("litres",)})
-    def serve(guest: str, *, soup: Soup) -> None:
-        """Serve."""
-        served.append((guest, soup))
+    @command_options(
+        flags={"guest": "WHO", "spices": "--with", "secret": None}, panels={"Kitchen": ("litres",)}
+    )
+    def serve(guest: str, *, soup: Soup, tip: tuple[int, ...] = ()) -> None:
+        """Serve.
+
+        Options:
+            guest: Who
+                eats.
+            tip: For the cook.
+        """
+        served.append((guest, soup, *tip))
 
     done = CliRunner().invoke(app, arguments.split(), env={"COLUMNS": "200"})
     return served[0] if served else done
@@ -51,6 +59,7 @@ def test_a_dataclass_is_filled_from_options():
     assert cook("ann --litres 2") == ("ann", Soup(2.0))
     full = cook("--litres 1 bob --with salt --with pepper --no-hot --vegan")
     assert full == ("bob", Soup(1.0, ("salt", "pepper"), hot=False, vegan=True))
+    assert cook("ann --litres 2 --tip 3 --tip 4") == ("ann", Soup(2.0), 3, 4)
 
 
 @pytest.mark.parametrize("arguments", ["ann", "ann --litres 2 --secret 1", "ann --litres 2 --no-vegan"])
@@ -62,6 +71,10 @@ def test_help_is_the_line_of_the_docstring():
     said = cook("--help").output
     assert "How much; the pot takes `9`." in said
     assert "Kitchen" in said
+    for words in ("WHO", "Who eats.", "For the cook."):
+        assert said.count(words) == (2 if words == "WHO" else 1), (
+            "in its place alone; an argument also in the usage"
+        )
 
 
 def parameters(command: Any) -> Iterator[Any]:

@@ -14,24 +14,7 @@ import pytest
 from typer.main import get_command
 
 from privface.cli import main as entry
-from privface.cli.show import Console
 from privface.errors import OutputError
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command line in this process: exit code, standard output, standard error."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["privface", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            sys.exit(entry.main())  # main may also simply return
-        said = capsys.readouterr()
-        return int(stop.value.code or 0), said.out, said.err
-
-    yield call
-    Console.start(debug=False, quiet=False)
 
 
 def photos(world, folder: Path) -> Path:
@@ -42,20 +25,20 @@ def photos(world, folder: Path) -> Path:
     return folder
 
 
-def test_version(run):
+def test_version(command):
     from importlib.metadata import version
 
-    assert run("--version")[:2] == (0, f"privface {version('privface')}\n")
+    assert command("--version")[:2] == (0, f"privface {version('privface')}\n")
 
 
-def test_help_of_every_command(run):
-    def commands(command: Any, *path: str) -> Iterator[tuple[str, ...]]:
+def test_help_of_every_command(command):
+    def commands(group: Any, *path: str) -> Iterator[tuple[str, ...]]:
         yield path
-        for name, one in getattr(command, "commands", {}).items():
+        for name, one in getattr(group, "commands", {}).items():
             yield from commands(one, *path, name)
 
     for path in commands(get_command(entry.app)):
-        code, out, _ = run(*path, "--help")
+        code, out, _ = command(*path, "--help")
         assert (code, f"Usage: privface {' '.join(path)}".strip() in out) == (0, True), path
 
 
@@ -63,33 +46,27 @@ def test_help_of_every_command(run):
     ("name", "value", "coloured"),
     [("TERM", "xterm", True), ("NO_COLOR", "1", False), ("TERM", "dumb", False)],
 )
-def test_colours_can_be_turned_off(run, monkeypatch, name, value, coloured):
+def test_colours_can_be_turned_off(command, monkeypatch, name, value, coloured):
     monkeypatch.delenv("NO_COLOR", raising=False)
     for key, told in (("FORCE_COLOR", "1"), ("TERM", "xterm"), (name, value)):
         monkeypatch.setenv(key, told)
-    assert bool(re.search(r"\x1b\[[\d;]*3\dm", run("--help")[1])) == coloured
+    assert bool(re.search(r"\x1b\[[\d;]*3\dm", command("--help")[1])) == coloured
 
 
-def test_protect_with_a_baseline_says_what_it_is_worth(run, world, tmp_path):
+def test_protect_with_a_baseline_says_what_it_is_worth(command, world, tmp_path):
     spec = "baseline:pixelation,cells=4,size=32"
-    code, out, _ = run("protect", world.audited / "p00100", tmp_path / "out", "--model", spec)
+    code, out, _ = command("protect", world.audited / "p00100", tmp_path / "out", "--model", spec)
     assert code == 0
     assert "read gender nearly as before" in out
     assert "Model: baseline:pixelation,cells=4,size=32 (pixelate/1 cells=4 size=32)" in out
 
 
-@pytest.fixture
-def audited(run, world, protected, tmp_path):
-    """Audit with further options."""
-    command = [
+def test_an_audit_as_text_and_as_json_and_its_gates_decide_the_exit_code(command, world, protected, tmp_path):
+    code, out, err = command(
         "audit", "--original", world.audited, "--protected", protected, "--matcher", f"mini:{world.matcher}",
         "--model", world.run, "--out", tmp_path / "a", "--effort", "quick", "--resamples", 5, "--faces", "aligned",
-    ]  # fmt: skip
-    return lambda *before, more=(): run(*before, *command, *more)
-
-
-def test_an_audit_as_text_and_as_json_and_its_gates_decide_the_exit_code(run, audited, tmp_path):
-    code, out, err = audited(more=("--fail-if", "psnr>0.0", "--fail-if", "psnr<0", "--json"))
+        "--fail-if", "psnr>0.0", "--fail-if", "psnr<0", "--json",
+    )  # fmt: skip
     assert code == 3, err
     assert "Worst retrained probe:" in err
     assert re.search(r"mini:matcher\W+seen\W+P-P", err)
@@ -103,33 +80,32 @@ def test_an_audit_as_text_and_as_json_and_its_gates_decide_the_exit_code(run, au
     assert Path(found["files"]["report"]).is_file()
     assert found["changes"] is None
     one, two = (f"{name}={tmp_path / 'a' / 'audit.json'}" for name in ("one", "two"))
-    code, out, _ = run("--quiet", "compare", one, two, "--out", tmp_path / "c.html", "--json")
+    code, out, _ = command("--quiet", "compare", one, two, "--out", tmp_path / "c.html", "--json")
     assert (code, [row["name"] for row in json.loads(out)["methods"]]) == (0, ["one", "two"])
+    assert command("--quiet", "compare", one, two, "--out", tmp_path / "c.html") == (0, "", "")
 
 
-def test_gate_that_is_met_lets_pass_and_quiet_says_nothing(audited):
-    assert audited("--quiet", more=("--fail-if", "psnr<0")) == (0, "", "")
-
-
-def test_train_and_embed(run, world, tmp_path):
+def test_train_and_embed(command, world, tmp_path):
     config = world.run / "config.yaml"
-    code, out, err = run("train", "--config", config, "--out", tmp_path / "r", "--set", "loop.epochs=1")
+    code, out, err = command("train", "--config", config, "--out", tmp_path / "r", "--set", "loop.epochs=1")
     assert code == 0, err
     assert "3 steps" in out
     assert f"privface protect PHOTOS OUTPUT --model {tmp_path / 'r'}" in out
     embed = ("--matcher", f"mini:{world.matcher}", "--faces", "aligned")
-    code, out, _ = run("embed", world.audited, tmp_path / "e.parquet", *embed)
+    code, out, _ = command("embed", world.audited, tmp_path / "e.parquet", *embed)
     assert (code, "256 embeddings, 0 failed" in out) == (0, True)
-    code, out, err = run("embed", photos(world, tmp_path / "in"), tmp_path / "f.parquet", *embed, "--json")
+    code, out, err = command(
+        "embed", photos(world, tmp_path / "in"), tmp_path / "f.parquet", *embed, "--json"
+    )
     found = json.loads(out)
     assert (code, found["embeddings"], list(found["failed"])) == (1, 1, ["bad.png"])
     assert "1 embeddings, 1 failed" in err
 
 
-def test_protect_and_match(run, world, tmp_path):
+def test_protect_and_match(command, world, tmp_path):
     source, matcher = photos(world, tmp_path / "in"), f"mini:{world.matcher}"
     made = ["protect", source, tmp_path / "out", "--model", world.run, "--embeddings", matcher, "--csv"]
-    code, out, err = run(*made, "--json")
+    code, out, err = command(*made, "--json")
     found = json.loads(out)
     assert (code, found["counts"]["ok"], found["counts"]["unreadable"]) == (1, 1, 1)
     assert "1 ok, 1 unreadable" in err
@@ -137,7 +113,7 @@ def test_protect_and_match(run, world, tmp_path):
     gallery = found["files"]["templates"]
     assert gallery == str(tmp_path / "out" / "embeddings.parquet")
     how = ("--gallery", gallery, "--templates", matcher, "--faces", "aligned")
-    code, out, _ = run("match", source / "good.png", *how, "--json")
+    code, out, _ = command("match", source / "good.png", *how, "--json")
     best = json.loads(out)["candidates"][0]
     assert (code, best["rank"], best["file"], best["similarity"] > 0.5) == (0, 1, "good.png", True)
 
@@ -160,7 +136,7 @@ def test_protect_and_match(run, world, tmp_path):
     ],
 )
 def test_what_stops_a_command_is_one_sentence_a_hint_and_an_exit_code(
-    run, monkeypatch, tmp_path, error, code, told
+    command, monkeypatch, tmp_path, error, code, told
 ):
     from privface import pipeline
 
@@ -169,19 +145,19 @@ def test_what_stops_a_command_is_one_sentence_a_hint_and_an_exit_code(
 
     monkeypatch.setattr(pipeline, "embed", embed)
     arguments = ["embed", tmp_path, tmp_path / "e.parquet", "--matcher", "mini:m"]
-    found, out, err = run(*arguments, "--json")
+    found, out, err = command(*arguments, "--json")
     first, second = err.strip().splitlines()
     assert (found, out, first) == (code, "", told)
     assert second.startswith("hint: ")
     assert ("--debug" in second) == (code == 70)
     if code != 130:
-        found, _, err = run("--debug", *arguments)
+        found, _, err = command("--debug", *arguments)
         assert found == code
         assert "Traceback" in err
         assert str(error) in err
 
 
-def test_the_demo_says_that_it_began_and_what_it_does(run, monkeypatch, tmp_path):
+def test_the_demo_says_that_it_began_and_what_it_does(command, monkeypatch, tmp_path):
     from privface.pipeline import demo
 
     def short(_out: Path, *, seed: int, progress) -> None:
@@ -190,19 +166,19 @@ def test_the_demo_says_that_it_began_and_what_it_does(run, monkeypatch, tmp_path
         raise OutputError("That is enough.")
 
     monkeypatch.setattr(demo, "run_demo", short)
-    _, out, err = run("demo", "--out", tmp_path / "d")
+    _, out, err = command("demo", "--out", tmp_path / "d")
     assert out == ""
     assert err.splitlines() == [
         "demo, three to five minutes on two cores ...", "train matcher ...", "train matcher: all 10 done, 0:00",
         "error: That is enough.",
     ]  # fmt: skip
-    assert run("--quiet", "demo", "--out", tmp_path / "d")[2] == "error: That is enough.\n"
+    assert command("--quiet", "demo", "--out", tmp_path / "d")[2] == "error: That is enough.\n"
 
 
-def test_the_page_without_gradio_is_one_sentence_and_what_to_install(run, monkeypatch):
+def test_the_page_without_gradio_is_one_sentence_and_what_to_install(command, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "privface.app.page", raising=False)
-    code, _, err = run("app", "--port", "0")
+    code, _, err = command("app", "--port", "0")
     assert code == 2
     assert err.splitlines() == [
         "error: The page needs gradio, which is not installed.",
@@ -225,15 +201,15 @@ def test_completion_is_offered():
     assert done.stdout.split() == ["models"]
 
 
-def test_models_and_doctor(run, world, tmp_path, monkeypatch):
+def test_models_and_doctor(command, world, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "m.onnx").write_bytes(b"weights")
     (tmp_path / "theirs" / "LICENSE.txt").write_text("free")
     monkeypatch.setenv("PRIVFACE_MODELS", str(tmp_path / "theirs"))
     monkeypatch.delenv("PRIVFACE_DATA", raising=False)
-    assert "facenet:vggface2" in run("models", "list")[1]
-    code, out, _ = run("models", "list", world.run, "--json")
+    assert "facenet:vggface2" in command("models", "list")[1]
+    code, out, _ = command("models", "list", world.run, "--json")
     models = {row["name"]: row for row in json.loads(out)["models"]}
     assert code == 0
     assert models["facenet:vggface2"]["present"] is False
@@ -242,20 +218,20 @@ def test_models_and_doctor(run, world, tmp_path, monkeypatch):
     assert (theirs["bytes"], theirs["licence"]) == (7, "see LICENSE.txt")
     assert theirs["sha256"] == hashlib.sha256(b"weights").hexdigest()
     assert models[f"mini:{world.run / 'classifiers' / '0'}"]["kind"] == "gender-classifier"
-    code, _, err = run("models", "list", tmp_path / "none")
+    code, _, err = command("models", "list", tmp_path / "none")
     assert (code, "is no folder" in err) == (2, True)
-    code, out, err = run("models", "verify", f"mini:{world.matcher}", world.run)
+    code, out, err = command("models", "verify", f"mini:{world.matcher}", world.run)
     assert code == 0
     assert "embedding of 16" in out
     assert "aligned RGB 32 x 32" in out
     assert "\x1b[" not in out + err, "no colour where nobody looks"
-    code, out, _ = run("doctor", "--json")
+    code, out, _ = command("doctor", "--json")
     checks = {row["name"]: row for row in json.loads(out)["checks"]}
     assert (code, json.loads(out)["problems"]) == (0, 0)
     assert {"privface", "torch", "device", "extra [ray]", "facenet:vggface2", "disk"} <= checks.keys()
     assert all(row["state"] == "ok" or row["cure"] for row in checks.values())
     monkeypatch.setenv("PRIVFACE_DATA", str(tmp_path / "none"))
-    code, out, _ = run("doctor", "--json")
+    code, out, _ = command("doctor", "--json")
     found = {row["name"]: row for row in json.loads(out)["checks"]}["PRIVFACE_DATA"]
     assert (code, found["state"]) == (1, "problem"), "a folder that is set and missing is a problem"
     assert "no folder" in found["finding"]

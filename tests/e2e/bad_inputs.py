@@ -173,7 +173,9 @@ def _png16() -> bytes:
     return buffer.getvalue()
 
 
-def _png_header(width: int, height: int) -> bytes:
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that announces a size and holds nothing."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -395,8 +397,8 @@ CASES: tuple[Case, ...] = (
     Case("file of zero bytes", lambda w: _photo(w, "a.jpg", b""), 1, "the file is empty (0 bytes)"),
     Case("text file named .jpg", lambda w: _photo(w, "a.jpg", b"hello"), 1, "not an image that can be decoded"),
     Case("image of 1 x 1", lambda w: _photo(w, "a.png", _encoded("PNG", side=1)), 1, "1 x 1"),
-    Case("PNG that announces 20,000 x 20,000 pixels", lambda w: _photo(w, "a.png", _png_header(20000, 20000)), 1, "too_large"),
-    Case("PNG with a header and no pixels", lambda w: _photo(w, "a.png", _png_header(64, 64)), 1, "damaged image"),
+    Case("PNG that announces 20,000 x 20,000 pixels", lambda w: _photo(w, "a.png", png_header(20000, 20000)), 1, "too_large"),
+    Case("PNG with a header and no pixels", lambda w: _photo(w, "a.png", png_header(64, 64)), 1, "damaged image"),
     Case("animated GIF", lambda w: _photo(w, "a.gif", _animation("GIF")), 1, ".gif images are not written"),
     Case("animated PNG", lambda w: _photo(w, "a.png", _animation("PNG")), 1, "2 frames"),
     Case("16-bit PNG", lambda w: _photo(w, "a.png", _png16()), 0, "1 ok"),

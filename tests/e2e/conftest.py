@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import onnx
@@ -17,8 +16,6 @@ import pandas as pd
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from privface.cli import main as entry
-from privface.cli.show import Console
 from privface.data import generate_faces, write_faces
 from privface.images import decode_image, encode_image
 
@@ -55,22 +52,6 @@ def started(*words: object, cwd: Path | None = None, **variables: str) -> subpro
         check=False,
         timeout=500,
     )
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
-    """Runs privface with arguments, in this process: exit code, what was printed, and what was said of errors."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["privface", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            sys.exit(entry.main())
-        said = capsys.readouterr()
-        return int(stop.value.code or 0), said.out, said.err
-
-    yield call
-    Console.start(debug=False, quiet=False)
 
 
 @pytest.fixture(scope="session")

@@ -21,18 +21,9 @@ from tests.conftest import unit_faces
 from tests.e2e.conftest import started
 
 HEAVY = [
-    "torch",
-    "torchvision",
-    "lightning_fabric",
-    "sklearn",
-    "skimage",
-    "matplotlib",
-    "pandas",
-    "pyarrow",
-    "scipy",
-    "joblib",
-]
-HEAVY += ["threadpoolctl", "onnx", "onnxscript", "onnx2torch"]
+    "torch", "torchvision", "lightning_fabric", "sklearn", "skimage", "matplotlib", "pandas", "pyarrow", "scipy", "joblib",
+    "threadpoolctl", "onnx", "onnxscript", "onnx2torch",
+]  # fmt: skip
 
 ABSENT = f"""
 from importlib.machinery import PathFinder

@@ -18,6 +18,7 @@ from privface.audit.result import to_json_data
 from privface.errors import AuditError, ImageError
 from privface.images import encode_image
 from privface.report import write_report
+from tests.report.conftest import measured
 
 HOSTILE = (
     "</script><img src=x onerror=alert(1)> & \"q\" 'p' $x^2$ {{ 7*7 }} \u202e\x07\udce9 http://evil.example"
@@ -36,26 +37,19 @@ class Page(HTMLParser):
         self.text: list[str] = []
         self.raw: list[str] = []
         self.embedded = False
-        self.stack: list[str] = []
         self.feed(html)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.stack.append(tag)
         self.embedded = ("id", "audit") in attrs
         self.attributes += [(tag, name, value or "") for name, value in attrs]
 
-    def handle_endtag(self, tag: str) -> None:
-        while self.stack and self.stack.pop() != tag:
-            pass
-
     def handle_data(self, data: str) -> None:
-        if "script" in self.stack:
-            if self.embedded:
-                self.raw.append(data)
-        elif "style" not in self.stack:
+        if self.cdata_elem is None:  # neither script nor style
             self.text.append(data)
+        elif self.embedded:
+            self.raw.append(data)
 
     def values(self, *names: str) -> list[str]:
         """Values of all attributes of these names."""
@@ -311,13 +305,10 @@ def test_readers_of_the_code_have_a_table_of_their_own(audit, render):
 def test_draws_of_a_randomised_protection_have_a_table_of_their_own(audit, render):
     assert "averaging" not in render(audit).values("id")
 
-    def figure(value: float) -> dict[str, Any]:
-        return {"value": value, "low": value - 0.02, "high": value + 0.02, "n": 900}
-
     audit["averaging"] = [
         {
             "probe": probe, "kind": kind, "input": medium, "combined": combined, "draws": draws,
-            "leakage": figure(leakage + 0.03 * draws), "gain": figure(0.03 * (draws - 1)),
+            "leakage": measured(leakage + 0.03 * draws), "gain": measured(0.03 * (draws - 1)),
             "measurable": kind == "retrained", "reason": None,
         }
         for probe, kind, medium, combined, leakage in (
