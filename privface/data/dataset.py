@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -108,5 +109,16 @@ def _in_order(table: FaceTable, prepare: Prepare) -> Iterator[NDArray[np.uint8] 
         except PrivfaceError as error:
             return error
 
-    with ThreadPoolExecutor(min(thread_count(), _MOST_WORKERS)) as pool:
-        yield from pool.map(load, table.records)
+    workers = min(thread_count(), _MOST_WORKERS)
+    waiting: deque[Future[NDArray[np.uint8] | PrivfaceError]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for record in table.records:
+                waiting.append(pool.submit(load, record))
+                if len(waiting) >= 4 * workers:  # bounded, so that decoded photos do not pile up in memory
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
