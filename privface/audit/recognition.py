@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from privface.audit.context import white_box_mark
-from privface.audit.matching import MODES, MatchingResult, cosine_scores, fold_accuracy
+from privface.audit.matching import MODES, MatchingResult, fold_accuracy
+from privface.audit.streaming import cosine_scores
 
 if TYPE_CHECKING:
     from privface.audit.context import Context
