@@ -146,10 +146,8 @@ def measure_mean(
 ) -> Measured:
     """Mean of ``values`` ``(N,)``, not empty, with an interval over ``people`` ``(N,)``; of truth values it is a rate."""
     names, person = np.unique(people, return_inverse=True)
-    draws, value = (
-        drawn_means(values, person, people_multiplicities(len(names), params)),
-        float(values.mean()),
-    )
+    draws = drawn_means(values, person, people_multiplicities(len(names), params))
+    value = float(values.mean())
     if values.dtype == np.bool_:
         return rate_interval(value, draws, len(names), level=params.level).of(value, values.size)
     return percentile_interval(draws, params.level).of(value, values.size)

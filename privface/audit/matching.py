@@ -68,21 +68,6 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class ScoreHistogram:
-    """How scores are spread, for drawing.
-
-    Attributes:
-        edges: Rising edges, shape ``(K + 1,)``.
-        genuine: Share of genuine scores in each interval, shape ``(K,)``; failed comparisons are in none.
-        impostor: Share of impostor scores, shape ``(K,)``.
-    """
-
-    edges: NDArray[np.float64]
-    genuine: NDArray[np.float64]
-    impostor: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
 class MatchingResult:
     """Matching figures of one matcher in one mode against one kind of impostor.
 
@@ -100,7 +85,8 @@ class MatchingResult:
         tmr: True match rate by false match rate.
         fte: Share of photos on the protected (or, in O-O, original) side that failed to enrol.
         det: Curve for drawing, or ``None`` where there are no scores.
-        histogram: Spread of scores for drawing, or ``None``.
+        histogram: Spread of scores for drawing, or ``None``: rising ``edges``, shape ``(K + 1,)``, and the share of ``genuine`` and
+            of ``impostor`` scores in each interval, shape ``(K,)``; failed comparisons are in none.
         thresholds: Where ``tmr`` could be measured, the similarity from which a pair matches, by false match rate.
     """
 
@@ -117,7 +103,7 @@ class MatchingResult:
     tmr: Mapping[float, Measured]
     fte: Measured
     det: DetCurve | None
-    histogram: ScoreHistogram | None = None
+    histogram: Mapping[str, NDArray[np.float64]] | None = None
     thresholds: Mapping[float, float] = field(default_factory=dict)
 
 
@@ -373,7 +359,7 @@ def _measure(
     }
 
 
-def _histogram(genuine: Scores, impostor: _Impostors) -> ScoreHistogram:
+def _histogram(genuine: Scores, impostor: _Impostors) -> dict[str, NDArray[np.float64]]:
     values, weights = genuine[np.isfinite(genuine)], None
     if isinstance(impostor, ImpostorScores):
         others, weights = bin_centres()[impostor.counts > 0], impostor.counts[impostor.counts > 0]
@@ -383,9 +369,8 @@ def _histogram(genuine: Scores, impostor: _Impostors) -> ScoreHistogram:
     low, high = float(every.min()), float(every.max())
     edges = np.linspace(low, max(high, low + 1e-6), HISTOGRAM_BINS + 1)
     counts = np.histogram(others, edges, weights=weights)[0]
-    return ScoreHistogram(
-        edges, np.histogram(values, edges)[0] / genuine.size, counts / max(float(counts.sum()), 1.0)
-    )
+    shares = {"impostor": counts / max(float(counts.sum()), 1.0)}
+    return {"edges": edges, "genuine": np.histogram(values, edges)[0] / genuine.size, **shares}
 
 
 def fold_accuracy(scores: Scores, same: NDArray[np.bool_], folds: NDArray[np.int64]) -> Measured:

@@ -164,8 +164,8 @@ def test_streamed_figures_equal_held_ones():
         assert row.tmr[1e-2].value == other.tmr[1e-2].value
         for end in ("low", "high"):  # of resampled sums of weights, so float32 apart
             assert getattr(row.tmr[1e-2], end) == pytest.approx(getattr(other.tmr[1e-2], end), abs=0.02)
-        np.testing.assert_allclose(row.histogram.impostor, other.histogram.impostor, atol=2e-3)
-        assert row.histogram.genuine.sum() <= 1.0
+        np.testing.assert_allclose(row.histogram["impostor"], other.histogram["impostor"], atol=2e-3)
+        assert row.histogram["genuine"].sum() <= 1.0
 
 
 def test_templates_of_another_dimension_are_not_compared_with_originals():
