@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from privface.audit import curves, streaming
-from privface.audit.streaming import BINS, bin_of, crossing_bin, rank_bin, stream_impostors
+from privface.audit.streaming import stream_impostors
 from privface.errors import ScoreError
 
 FMRS = (1e-2, 1e-3)
@@ -128,11 +128,3 @@ def test_unsorted_genders_are_refused():
     two = np.eye(2, dtype=np.float32)
     with pytest.raises(ScoreError, match="sorted by gender"):
         stream_impostors(two, two, np.arange(2), np.array([1, 0]), np.ones(1), fmrs=FMRS)
-
-
-def test_bins_by_hand():
-    assert bin_of(np.array([-np.inf, -1.0, 0.0, 1.0])).tolist() == [8, 8, 32768, 65528]
-    counts = np.zeros(BINS, np.int64)
-    counts[[10, 20, 30]] = 5, 3, 2
-    assert [rank_bin(counts, rank) for rank in (0, 1, 2, 4, 5, 9)] == [30, 30, 20, 20, 10, 10]
-    assert crossing_bin(counts, (np.array([20, 20, 5, 5]) + 0.5 - 32768) / 32760) == 20
