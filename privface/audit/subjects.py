@@ -263,7 +263,7 @@ class AuditData(Subjects):
 
     def _rows_with(self, others: Self) -> dict[str, Any]:
         images = ("original", "protected", "enrolled_original", "enrolled_protected")
-        none = {"bytes_original": None, "bytes_protected": None, "second": None}
+        none = dict.fromkeys(("bytes_original", "bytes_protected", "draws", "second"))
         return {**_stacked(self, others, images), **none, "codes": _joined(self.codes, others.codes)}
 
     def _columns(self) -> Iterator[tuple[str, NDArray[Any]]]:
