@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from privface.audit.intervals import BootstrapParams, PairSample, draw_pairs, probe_interval, weighted_auc
-from privface.audit.streaming import Rows, stream_impostors
+from privface.audit.streaming import cosine_scores, stream_impostors
 
 RESULTS = Path(__file__).parent / "results" / "bootstrap.json"
 PEOPLE, PHOTOS = 5_000, 2
@@ -42,9 +42,8 @@ def main() -> None:
     probe_interval(x[:, 0].astype(np.float64), gender, person, weighted_auc, params)
     found["probe AUC, 10,000 photos, seconds"] = time.perf_counter() - start
 
-    rows = Rows.build(x, x, person, gender)
-    genuine = rows.scores(np.arange(person.size).reshape(-1, 2))
-    impostor, _ = stream_impostors(rows, genuine, fmrs=(1e-2, 1e-3, 1e-4))
+    genuine = cosine_scores(x, x, np.arange(person.size).reshape(-1, 2))
+    impostor, _ = stream_impostors(x, x, person, gender, genuine, fmrs=(1e-2, 1e-3, 1e-4))
     if impostor is None:
         raise SystemExit("no impostor pair")
     scores, people, weights = impostor.thinned()

@@ -85,11 +85,11 @@ def measure(side: str, pairs: int) -> dict[str, float]:
 
 
 def privface(embeddings: np.ndarray, person: np.ndarray) -> dict[str, float]:
-    from privface.audit.streaming import Rows, stream_impostors
+    from privface.audit.streaming import cosine_scores, stream_impostors
 
-    rows = Rows.build(embeddings, embeddings, person, np.zeros(len(person), np.int64))
-    genuine = rows.scores(genuine_pairs(person))
-    impostor, _ = stream_impostors(rows, genuine, fmrs=FMRS)
+    genuine = cosine_scores(embeddings, embeddings, genuine_pairs(person))
+    nobody = np.zeros(len(person), np.int64)
+    impostor, _ = stream_impostors(embeddings, embeddings, person, nobody, genuine, fmrs=FMRS)
     if impostor is None:
         raise SystemExit("no impostor pair")
     return {"eer": impostor.eer(genuine), **{str(f): impostor.tmr_at_fmr(genuine, fmr=f).tmr for f in FMRS}}

@@ -15,12 +15,13 @@ from privface.attributes import GENDER, Attribute
 from privface.audit.intervals import (
     BootstrapParams,
     drawn_means,
+    measure_mean,
     people_multiplicities,
     percentile_interval,
-    rate_interval,
 )
-from privface.audit.matching import choose_genuine, cosine_scores
+from privface.audit.matching import choose_genuine
 from privface.audit.readings import leakage_within
+from privface.audit.streaming import cosine_scores
 from privface.audit.subjects import Subjects
 from privface.records import GENDERS, Measured
 
@@ -36,15 +37,14 @@ _FIGURES: Final = ("fnmr_before", "fnmr_after", "ratio")
 
 @dataclass(frozen=True)
 class _Failures:
-    """Which genuine pairs ``(G, 2)`` fail before and after protection, ``(G,)``, and of whom they are.
+    """Which genuine pairs ``(G, 2)`` fail before and after protection, each ``(G,)``, and whose photos there are.
 
     At one threshold for everybody on each side, as in operation: cohorts then differ in FNMR.
     """
 
     pairs: NDArray[np.int64]
-    person: NDArray[np.int64]
-    before: NDArray[np.bool_]
-    after: NDArray[np.bool_]
+    missed: Sequence[NDArray[np.bool_]]
+    identities: NDArray[np.str_]
 
     @classmethod
     def of(cls, context: Context, matcher: str) -> _Failures | None:
@@ -58,32 +58,27 @@ class _Failures:
             for side, limit in zip(context.audited(context.templates)[matcher], limits, strict=True)
             if limit is not None
         ]
-        return cls(pairs, person[pairs[:, 0]], *missed) if len(missed) == len(limits) else None
+        return cls(pairs, missed, context.data.identities) if len(missed) == len(limits) else None
 
     def rates(self, inside: NDArray[np.bool_], params: BootstrapParams) -> dict[str, Measured]:
         """FNMR before, after and their ratio for the genuine pairs whose both photos are in a cohort."""
         kept = inside[self.pairs].all(axis=1)
         if not kept.any():
             return _undefined("no genuine pair in this cohort")
-        names, person = np.unique(self.person[kept], return_inverse=True)
-        draws = people_multiplicities(len(names), params)
-        lost = [drawn_means(side[kept], person, draws) for side in (self.before, self.after)]
-        n = int(kept.sum())
-
-        def rate(value: float, draw: NDArray[np.float64]) -> Measured:
-            return rate_interval(value, draw, len(names), level=params.level).of(value, n)
-
-        before, after = (float(side[kept].mean()) for side in (self.before, self.after))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = lost[1] / lost[0]
-        ratio = Measured.undefined("no false non-match before protection", n=n)
-        if before > 0:
+        missed, people = [side[kept] for side in self.missed], self.identities[self.pairs[kept, 0]]
+        before, after = (measure_mean(side, people, params) for side in missed)
+        ratio = Measured.undefined("no false non-match before protection", n=before.n)
+        if before.value > 0:
+            names, person = np.unique(people, return_inverse=True)
+            draws = people_multiplicities(len(names), params)
+            lost = [drawn_means(side, person, draws) for side in missed]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratios = lost[1] / lost[0]
             ends = percentile_interval(np.where(np.isfinite(ratios), ratios, np.nan), params.level)
-            ratio = ends.of(after / before, n)
+            ratio = ends.of(after.value / before.value, before.n)
             if math.isnan(ratio.low):
-                ratio = Measured(ratio.value, n=n, reason="too few false non-matches before for an interval")
-        found = (rate(before, lost[0]), rate(after, lost[1]), ratio)
-        return dict(zip(_FIGURES, found, strict=True))
+                ratio = replace(ratio, reason="too few false non-matches before for an interval")
+        return dict(zip(_FIGURES, (before, after, ratio), strict=True))
 
 
 def _undefined(reason: str) -> dict[str, Measured]:
@@ -96,9 +91,8 @@ def _crossed(
     """Cohorts of one gender and one class: who pays may show only where both meet."""
     for attribute, codes in attributes:
         if attribute.name != GENDER and subjects.gendered:
-            for (gender, word), (code, name) in itertools.product(
-                enumerate(GENDERS), enumerate(attribute.classes)
-            ):
+            crossed = itertools.product(enumerate(GENDERS), enumerate(attribute.classes))
+            for (gender, word), (code, name) in crossed:
                 inside = (subjects.genders == gender) & (codes[: len(subjects)] == code)
                 yield f"{GENDER} x {attribute.name}", f"{word}, {name}", inside
 

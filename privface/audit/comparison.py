@@ -117,13 +117,13 @@ def standing(
         one of ours), ``dominates`` (points of ours that one of its points dominates), ``ours`` (points of ours with
         both figures) and ``unmeasured`` (its points that lack a figure, and so count nowhere).
     """
-    mine = [p for p in points if methods[p["name"]] == ours and _measured(p)]
+    mine = [p for p in points if methods[p["name"]] == ours and None not in _pair(p)]
     rows = []
     for method in dict.fromkeys(methods[p["name"]] for p in points):
         if method == ours:
             continue
         all_of_it = [p for p in points if methods[p["name"]] == method]
-        known = [p for p in all_of_it if _measured(p)]
+        known = [p for p in all_of_it if None not in _pair(p)]
         beaten = [p for p in known if any(_dominates(m, p) for m in mine)]
         rows.append(
             {
@@ -131,7 +131,7 @@ def standing(
                 "points": len(known),
                 "dominated": len(beaten),
                 "clearly": sum(any(_dominates(m, p) and _apart(m, p) for m in mine) for p in beaten),
-                "tied": sum(p not in beaten and any(_tied(m, p) for m in mine) for p in known),
+                "tied": sum(p not in beaten and any(_pair(m) == _pair(p) for m in mine) for p in known),
                 "dominates": sum(any(_dominates(p, m) for p in known) for m in mine),
                 "ours": len(mine),
                 "unmeasured": len(all_of_it) - len(known),
@@ -140,12 +140,8 @@ def standing(
     return rows
 
 
-def _measured(point: Mapping[str, Any]) -> bool:
-    return all(point[key]["value"] is not None for key in ("leakage", "tmr"))
-
-
-def _tied(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return all(one[key]["value"] == other[key]["value"] for key in ("leakage", "tmr"))
+def _pair(point: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    return point["leakage"]["value"], point["tmr"]["value"]
 
 
 def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -199,7 +195,7 @@ def _kept_matches(
 
 
 def _dominates(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    if not _measured(one) or not _measured(other):
+    leak_a, match_a, leak_b, match_b = (*_pair(one), *_pair(other))
+    if leak_a is None or match_a is None or leak_b is None or match_b is None:
         return False
-    leak_a, match_a, leak_b, match_b = (p[key]["value"] for p in (one, other) for key in ("leakage", "tmr"))
-    return bool(leak_a <= leak_b and match_a >= match_b and (leak_a < leak_b or match_a > match_b))
+    return leak_a <= leak_b and match_a >= match_b and (leak_a < leak_b or match_a > match_b)

@@ -119,11 +119,12 @@ def tmr_at_fmr(genuine: Scores, impostor: Scores, *, fmr: float) -> OperatingPoi
 
 
 def _shares(genuine: Scores, impostor: Scores) -> tuple[Scores, NDArray[np.float64], NDArray[np.float64]]:
-    """Distinct scores from high to low with (TMR, FMR) when each is the threshold."""
+    """Distinct scores from high to low, ``(K,)``, with TMR and FMR above all of them and then at each, ``(K + 1,)``."""
     values, inverse = np.unique(np.concatenate([genuine, impostor]), return_inverse=True)
-    g_mass = np.bincount(inverse[: genuine.size], minlength=values.size)[::-1]
-    i_mass = np.bincount(inverse[genuine.size :], minlength=values.size)[::-1]
-    return values[::-1], np.cumsum(g_mass) / genuine.size, np.cumsum(i_mass) / impostor.size
+    sides = (inverse[: genuine.size], inverse[genuine.size :])
+    masses = (np.bincount(side, minlength=values.size)[::-1] for side in sides)
+    tmr, fmr = (np.cumsum(np.append(0, mass)) / mass.sum() for mass in masses)
+    return values[::-1], tmr, fmr
 
 
 def eer(genuine: Scores, impostor: Scores) -> float:
@@ -143,7 +144,7 @@ def eer(genuine: Scores, impostor: Scores) -> float:
     """
     genuine, impostor = check_scores(genuine, name="genuine"), check_scores(impostor, name="impostor")
     _, tmr, fmr = _shares(genuine, impostor)
-    return float(crossing(np.concatenate([[0.0], tmr])[:, None], np.concatenate([[0.0], fmr])[:, None])[0])
+    return float(crossing(tmr[:, None], fmr[:, None])[0])
 
 
 def crossing(tmr: NDArray[np.float64], fmr: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -177,7 +178,6 @@ def auc(genuine: Scores, impostor: Scores) -> float:
     """
     genuine, impostor = check_scores(genuine, name="genuine"), check_scores(impostor, name="impostor")
     _, tmr, fmr = _shares(genuine, impostor)
-    tmr, fmr = np.concatenate([[0.0], tmr]), np.concatenate([[0.0], fmr])
     return float(np.clip(np.sum(np.diff(fmr) * (tmr[1:] + tmr[:-1])) / 2.0, 0.0, 1.0))
 
 
@@ -265,7 +265,7 @@ def best_threshold(scores: Scores, labels: NDArray[np.int64]) -> float:
     """
     male, female = by_label(scores, labels)
     values, tmr, fmr = _shares(male, female)
-    gain = np.concatenate([[0.0], tmr - fmr])
+    gain = tmr - fmr
     edges = np.concatenate([[np.inf], values, [-np.inf]])
     best = np.flatnonzero(gain >= gain.max() - 1e-12)
     index = int(best[len(best) // 2])

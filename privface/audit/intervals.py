@@ -139,6 +139,20 @@ def rate_interval(value: float, draws: NDArray[np.float64], people: int, *, leve
     return Interval(min(low, value), max(high, value))
 
 
+def measure_mean(
+    values: NDArray[np.float64] | NDArray[np.bool_],
+    people: NDArray[np.str_] | NDArray[np.int64],
+    params: BootstrapParams,
+) -> Measured:
+    """Mean of ``values`` ``(N,)``, not empty, with an interval over ``people`` ``(N,)``; of truth values it is a rate."""
+    names, person = np.unique(people, return_inverse=True)
+    draws = drawn_means(values, person, people_multiplicities(len(names), params))
+    value = float(values.mean())
+    if values.dtype == np.bool_:
+        return rate_interval(value, draws, len(names), level=params.level).of(value, values.size)
+    return percentile_interval(draws, params.level).of(value, values.size)
+
+
 def leakage_interval(auc_interval: Interval) -> Interval:
     """Interval of ``max(AUC, 1 - AUC)`` from that of the AUC: the image of the interval under the fold.
 
@@ -194,9 +208,21 @@ def probe_interval(
     params: BootstrapParams,
 ) -> Interval:
     """Interval of a rate or AUC of per-photo scores; arguments as in :func:`draw_probe`."""
+    figure = measure_probe(scores, labels, people, statistic, params)
+    return Interval(figure.low, figure.high)
+
+
+def measure_probe(
+    scores: Scores,
+    labels: NDArray[np.int64],
+    people: NDArray[np.str_] | NDArray[np.int64],
+    statistic: Statistic,
+    params: BootstrapParams,
+) -> Measured:
+    """A rate or AUC of per-photo scores with its interval; arguments as in :func:`draw_probe`."""
     draws = draw_probe(scores, labels, people, statistic, params)
     value = float(statistic(scores, np.asarray(labels, np.int64), np.ones((1, len(scores))))[0])
-    return rate_interval(value, draws, len(np.unique(people)), level=params.level)
+    return rate_interval(value, draws, len(np.unique(people)), level=params.level).of(value, len(scores))
 
 
 def _masses(
@@ -343,12 +369,14 @@ def draw_pairs(
         corrected: Draw the values in towards their mean until their variance is that of the product rule less
             twice that of weighting pairs of people independently, the excess of the rule (Owen, 2007).
     """
-    ranked = _RankedPairs.build(pairs, tail)
+    ranked, draws = _RankedPairs.build(pairs, tail), people_multiplicities(pairs.n_people, params)
+    starts = range(0, len(draws), _BATCH)
     once = np.ones((ranked.genuine.size, _BATCH), np.float32)
     # products in several threads of BLAS, in each of these threads, would wait for one another
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(core_count()) as pool:
-        blocks = _blocks(pairs.n_people, params)
-        drawn = pool.map(lambda block: ranked.statistics_of_people(block, fmrs), blocks)
+        drawn = pool.map(
+            lambda start: ranked.statistics_of_people(draws[start : start + _BATCH], fmrs), starts
+        )
         noise = ranked.pair_blocks(params.seed) if corrected else ()  # drawn here, while those are at work
         apart = pool.map(lambda weights: ranked.statistics(once, weights, fmrs), noise)
         columns, alone = _columns(drawn), _columns(apart)
@@ -373,12 +401,6 @@ def _without_excess(draws: NDArray[np.float64], noise: NDArray[np.float64]) -> N
     return mean + math.sqrt(share) * (draws - mean)
 
 
-def _blocks(n_people: int, params: BootstrapParams) -> Iterator[NDArray[np.float32]]:
-    draws = people_multiplicities(n_people, params)
-    for start in range(0, len(draws), _BATCH):
-        yield np.ascontiguousarray(draws[start : start + _BATCH].T, dtype=np.float32)
-
-
 @dataclass(frozen=True)
 class _RankedPairs:
     """Pairs sorted from high to low, once for all resamples."""
@@ -388,7 +410,7 @@ class _RankedPairs:
     impostor: Scores
     i_people: NDArray[np.int64]
     i_weights: NDArray[np.float32]
-    g_ends: NDArray[np.int64]  # genuine scores at or above each distinct value
+    g_ends: NDArray[np.int64]  # genuine scores at or above each distinct value, and above all of them
     i_ends: NDArray[np.int64]  # the same for kept impostors
 
     @classmethod
@@ -408,14 +430,15 @@ class _RankedPairs:
             impostor,
             pairs.impostor_people[kept],
             weights.astype(np.float32),
-            np.searchsorted(-genuine, -values, side="right"),
-            np.searchsorted(-impostor, -values, side="right"),
+            np.append(0, np.searchsorted(-genuine, -values, side="right")),
+            np.append(0, np.searchsorted(-impostor, -values, side="right")),
         )
 
     def statistics_of_people(
-        self, block: NDArray[np.float32], fmrs: tuple[float, ...]
+        self, draws: NDArray[np.int64], fmrs: tuple[float, ...]
     ) -> list[NDArray[np.float64]]:
-        """EER, AUC, d' and the TMRs for draws of people, shape ``(P, B)``."""
+        """EER, AUC, d' and the TMRs for draws of people, shape ``(B, P)``."""
+        block = np.ascontiguousarray(draws.T, dtype=np.float32)
         i_weights = block[self.i_people[:, 0]] * block[self.i_people[:, 1]]
         return self.statistics(block[self.g_people], i_weights * self.i_weights[:, None], fmrs)
 
@@ -455,20 +478,14 @@ class _RankedPairs:
     def _eer(self, g_mass: NDArray[np.float64], i_mass: NDArray[np.float64]) -> NDArray[np.float64]:
         # TMR + FMR rises along the distinct values: bisect for the first that reaches 1, all draws at once
         columns = np.arange(g_mass.shape[1])
-        low = np.full(columns.size, -1, np.int64)
-        high = np.full(columns.size, self.g_ends.size - 1, np.int64)
+        low, high = np.zeros(columns.size, np.int64), np.full(columns.size, self.g_ends.size - 1)
         while (high - low > 1).any():
             middle = (low + high) // 2
             total = g_mass[self.g_ends[middle], columns] + i_mass[self.i_ends[middle], columns]
             reached = total >= 1.0 - 1e-12
-            open_ = high - low > 1
-            high = np.where(open_ & reached, middle, high)
-            low = np.where(open_ & ~reached, middle, low)
-        g_low = np.where(low >= 0, self.g_ends[low], 0)
-        i_low = np.where(low >= 0, self.i_ends[low], 0)
-        tmr = np.stack([g_mass[g_low, columns], g_mass[self.g_ends[high], columns]])
-        fmr = np.stack([i_mass[i_low, columns], i_mass[self.i_ends[high], columns]])
-        return crossing(tmr, fmr)
+            low, high = np.where(reached, low, middle), np.where(reached, middle, high)
+        ends = np.stack([low, high])
+        return crossing(g_mass[self.g_ends[ends], columns], i_mass[self.i_ends[ends], columns])
 
     def _auc(self, g_mass: NDArray[np.float64], i_mass: NDArray[np.float64]) -> NDArray[np.float64]:
         above = np.searchsorted(-self.impostor, -self.genuine, side="left")

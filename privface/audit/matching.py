@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -29,12 +28,11 @@ from privface.audit.intervals import (
     BootstrapParams,
     PairSample,
     draw_pairs,
-    drawn_means,
-    people_multiplicities,
+    measure_mean,
     percentile_interval,
     rate_interval,
 )
-from privface.audit.streaming import ImpostorScores, Rows, bin_centres, stream_impostors
+from privface.audit.streaming import ImpostorScores, bin_centres, cosine_scores, stream_impostors
 from privface.errors import AuditError
 from privface.records import NO_GENDER, Embeddings, Measured, Scores
 
@@ -70,21 +68,6 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class ScoreHistogram:
-    """How scores are spread, for drawing.
-
-    Attributes:
-        edges: Rising edges, shape ``(K + 1,)``.
-        genuine: Share of genuine scores in each interval, shape ``(K,)``; failed comparisons are in none.
-        impostor: Share of impostor scores, shape ``(K,)``.
-    """
-
-    edges: NDArray[np.float64]
-    genuine: NDArray[np.float64]
-    impostor: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
 class MatchingResult:
     """Matching figures of one matcher in one mode against one kind of impostor.
 
@@ -102,7 +85,8 @@ class MatchingResult:
         tmr: True match rate by false match rate.
         fte: Share of photos on the protected (or, in O-O, original) side that failed to enrol.
         det: Curve for drawing, or ``None`` where there are no scores.
-        histogram: Spread of scores for drawing, or ``None``.
+        histogram: Spread of scores for drawing, or ``None``: rising ``edges``, shape ``(K + 1,)``, and the share of ``genuine`` and
+            of ``impostor`` scores in each interval, shape ``(K,)``; failed comparisons are in none.
         thresholds: Where ``tmr`` could be measured, the similarity from which a pair matches, by false match rate.
     """
 
@@ -119,7 +103,7 @@ class MatchingResult:
     tmr: Mapping[float, Measured]
     fte: Measured
     det: DetCurve | None
-    histogram: ScoreHistogram | None = None
+    histogram: Mapping[str, NDArray[np.float64]] | None = None
     thresholds: Mapping[float, float] = field(default_factory=dict)
 
 
@@ -194,46 +178,6 @@ def _random_pairs(photos: NDArray[np.int64], limit: int, rng: np.random.Generato
     return np.asarray(pairs, np.int64)
 
 
-def cosine_scores(
-    gallery: Embeddings, probe: Embeddings, pairs: NDArray[np.int64], *, block: int = 512
-) -> Scores:
-    """Cosine similarity of gallery[i] and probe[j] for each pair (i, j), float64, shape ``(len(pairs),)``.
-
-    Rows of NaN give NaN. Products are taken in blocks of the similarity matrix where pairs are dense.
-
-    Args:
-        gallery: Shape ``(N, D)``.
-        probe: Shape ``(N, D)``.
-        pairs: Positions, shape ``(K, 2)``.
-        block: Gallery rows per matrix product.
-    """
-    g, p = _unit(gallery), _unit(probe)
-    out = np.empty(len(pairs), np.float64)
-    order = np.argsort(pairs[:, 0], kind="stable")
-    edges = np.searchsorted(pairs[order, 0], np.arange(0, len(g) + block, block))
-    for start, (low, high) in zip(range(0, len(g), block), pairwise(edges.tolist()), strict=False):
-        where = order[low:high]
-        rows, columns = pairs[where, 0] - start, pairs[where, 1]
-        # fetching two rows costs as much as some 300 entries of a product
-        if where.size * 256 > block * len(p):
-            out[where] = (g[start : start + block] @ p.T)[rows, columns]
-        else:
-            for part in range(0, where.size, 65_536):
-                piece = slice(part, part + 65_536)
-                out[where[piece]] = np.einsum("kd,kd->k", g[start + rows[piece]], p[columns[piece]])
-    # equal faces must tie: a matrix product and a single product differ in the last bits, and a protector that
-    # maps everybody to one face would otherwise get a ranking made of rounding errors
-    return np.clip(np.round(out, 10), -1.0, 1.0)
-
-
-def _unit(embeddings: Embeddings) -> NDArray[np.float64]:
-    array = np.asarray(embeddings, np.float64)
-    norm = np.linalg.norm(array, axis=1, keepdims=True)
-    # a null vector has no direction: no face was described, so it failed to enrol
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(norm > 0, array / norm, np.nan), np.float64)
-
-
 def enrolled(embeddings: Embeddings) -> NDArray[np.bool_]:
     """Which rows hold an embedding: finite and not null, shape ``(N,)``."""
     return np.asarray(np.isfinite(embeddings).all(axis=1) & (np.abs(embeddings) > 0).any(axis=1), np.bool_)
@@ -293,13 +237,12 @@ def evaluate_matching(
     genders, (_, person) = genders[order], np.unique(identities[order], return_inverse=True)
     genuine = choose_genuine(person, np.random.default_rng([params.seed, 45]))
     possible = _pair_count(np.bincount(person)) if count else 0
-    comparison = _Comparison(person, genders, genuine, possible <= max_impostors, params.seed)
     results: list[MatchingResult] = []
-    kinds: tuple[_Impostors | None, _Impostors | None]
+    kinds: Sequence[_Impostors | None]
     reason: str | None
     for number, mode in enumerate(modes):
         gallery, probe = sides[mode[0]], sides[mode[2]]
-        fte = _failure_rate(enrolled(gallery), person, params)
+        fte = measure_mean(~enrolled(gallery), person, params) if count else Measured.undefined("no photos")
 
         def tell(done: int, total: int, number: int = number) -> None:
             if progress is not None:
@@ -307,14 +250,21 @@ def evaluate_matching(
 
         scores, kinds, reason = np.empty(0), (None, None), None
         if gallery.shape[1] == probe.shape[1]:
-            scores, kinds = comparison.run(gallery, probe, tell)
+            scores = np.nan_to_num(cosine_scores(gallery, probe, genuine), nan=-np.inf)
+            if scores.size and possible > max_impostors:
+                labels = (person, genders, scores)
+                kinds = stream_impostors(gallery, probe, *labels, fmrs=FMRS, seed=params.seed, progress=tell)
+            elif scores.size:
+                kinds = _held_impostors(gallery, probe, person, genders)
         else:
             reason = "protected templates have a dimension of their own"
         for kind in impostors:
             impostor = kinds[IMPOSTORS.index(kind)]
             if kind == "same-gender" and count and genders.max() < 0:
                 impostor, reason = None, reason or NO_GENDER  # all rows have the same label, which is none
-            figures = _measure(scores, person[genuine[:, 0]], impostor, comparison.people, params, reason)
+            figures = _measure(
+                scores, person[genuine[:, 0]], impostor, len(np.unique(person)), params, reason
+            )
             size = 0 if impostor is None else impostor.size
             counts = (len(genuine), size, possible)
             results.append(MatchingResult(matcher, seen, mode, kind, *counts, fte=fte, **figures))
@@ -356,38 +306,15 @@ _Impostors: TypeAlias = _HeldScores | ImpostorScores
 """All impostor scores of one kind, in memory or streamed."""
 
 
-@dataclass(frozen=True)
-class _Comparison:
-    """Which photos are compared, in every mode alike."""
-
-    person: NDArray[np.int64]
-    genders: NDArray[np.int64]
-    genuine: NDArray[np.int64]
-    held: bool
-    seed: int
-
-    @property
-    def people(self) -> int:
-        return int(self.person.max()) + 1 if self.person.size else 0
-
-    def run(
-        self, gallery: Embeddings, probe: Embeddings, progress: Callable[[int, int], None]
-    ) -> tuple[Scores, tuple[_Impostors | None, _Impostors | None]]:
-        """Genuine scores, and impostor scores of all and of same-gender pairs."""
-        genuine = cosine_scores(gallery, probe, self.genuine)
-        genuine = np.where(np.isnan(genuine), -np.inf, genuine)
-        if not genuine.size:
-            return genuine, (None, None)
-        if not self.held:
-            rows = Rows.build(gallery, probe, self.person, self.genders)
-            return genuine, stream_impostors(rows, genuine, fmrs=FMRS, seed=self.seed, progress=progress)
-        pairs = _choose_impostors(self.person, len(self.person) ** 2, np.random.default_rng(0))
-        scores = cosine_scores(gallery, probe, pairs)
-        made = ~np.isnan(scores)
-        scores, people = scores[made], self.person[pairs[made]]
-        same = self.genders[pairs[made, 0]] == self.genders[pairs[made, 1]]
-        kinds = (_HeldScores(scores, people), _HeldScores(scores[same], people[same]))
-        return genuine, (kinds[0] if kinds[0].size else None, kinds[1] if kinds[1].size else None)
+def _held_impostors(
+    gallery: Embeddings, probe: Embeddings, person: NDArray[np.int64], genders: NDArray[np.int64]
+) -> list[_Impostors | None]:
+    """Impostor scores of all pairs and of same-gender pairs; ``None`` where there is no such pair."""
+    pairs = _choose_impostors(person, len(person) ** 2, np.random.default_rng(0))
+    scores = cosine_scores(gallery, probe, pairs)
+    made = ~np.isnan(scores)
+    same = made & (genders[pairs[:, 0]] == genders[pairs[:, 1]])
+    return [_HeldScores(scores[rows], person[pairs[rows]]) if rows.any() else None for rows in (made, same)]
 
 
 def _measure(
@@ -432,7 +359,7 @@ def _measure(
     }
 
 
-def _histogram(genuine: Scores, impostor: _Impostors) -> ScoreHistogram:
+def _histogram(genuine: Scores, impostor: _Impostors) -> dict[str, NDArray[np.float64]]:
     values, weights = genuine[np.isfinite(genuine)], None
     if isinstance(impostor, ImpostorScores):
         others, weights = bin_centres()[impostor.counts > 0], impostor.counts[impostor.counts > 0]
@@ -442,17 +369,8 @@ def _histogram(genuine: Scores, impostor: _Impostors) -> ScoreHistogram:
     low, high = float(every.min()), float(every.max())
     edges = np.linspace(low, max(high, low + 1e-6), HISTOGRAM_BINS + 1)
     counts = np.histogram(others, edges, weights=weights)[0]
-    return ScoreHistogram(
-        edges, np.histogram(values, edges)[0] / genuine.size, counts / max(float(counts.sum()), 1.0)
-    )
-
-
-def _failure_rate(ok: NDArray[np.bool_], person: NDArray[np.int64], params: BootstrapParams) -> Measured:
-    if not ok.size:
-        return Measured.undefined("no photos")
-    people, value = int(person.max()) + 1, float(np.mean(~ok))
-    rates = drawn_means(~ok, person, people_multiplicities(people, params))
-    return rate_interval(value, rates, people, level=params.level).of(value, ok.size)
+    shares = {"impostor": counts / max(float(counts.sum()), 1.0)}
+    return {"edges": edges, "genuine": np.histogram(values, edges)[0] / genuine.size, **shares}
 
 
 def fold_accuracy(scores: Scores, same: NDArray[np.bool_], folds: NDArray[np.int64]) -> Measured:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privface.audit.intervals import BootstrapParams, drawn_means, people_multiplicities, percentile_interval
+from privface.audit.intervals import BootstrapParams, measure_mean
 from privface.audit.subjects import AuditData
 from privface.errors import AuditError
 from privface.records import Measured
@@ -125,8 +125,4 @@ def _file_sizes(data: AuditData, params: BootstrapParams) -> dict[str, Measured]
 def _mean(
     values: NDArray[np.float64], people: NDArray[np.str_], params: BootstrapParams, reason: str
 ) -> Measured:
-    if not values.size:
-        return Measured.undefined(reason)
-    names, person = np.unique(people, return_inverse=True)
-    means = drawn_means(values, person, people_multiplicities(len(names), params))
-    return percentile_interval(means, params.level).of(float(values.mean()), values.size)
+    return measure_mean(values, people, params) if values.size else Measured.undefined(reason)

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from privface.audit.curves import auc, balanced_accuracy, best_threshold, by_label, eer, leakage
+from privface.audit.curves import auc, balanced_accuracy, best_threshold, by_label, leakage
 from privface.audit.information import calibrated, information_statistic, mutual_information_bits
 from privface.audit.intervals import (
     BootstrapParams,
@@ -18,8 +18,8 @@ from privface.audit.intervals import (
     Statistic,
     draw_probe,
     leakage_interval,
+    measure_probe,
     percentile_interval,
-    probe_interval,
     weighted_auc,
     weighted_balanced_accuracy,
     weighted_eer,
@@ -136,19 +136,15 @@ def take_reading(
         if len(np.unique(genders[rows])) < 2:
             return undefined_reading(who, f"a gender is missing among the scored {name} photos")
 
-    def measure(scores: Scores, rows: NDArray[np.bool_], value: float, statistic: Statistic) -> Measured:
-        ends = probe_interval(scores[rows], genders[rows], subjects.identities[rows], statistic, params)
-        return ends.of(value, int(rows.sum()))
+    def measure(scores: Scores, rows: NDArray[np.bool_], statistic: Statistic) -> Measured:
+        return measure_probe(scores[rows], genders[rows], subjects.identities[rows], statistic, params)
 
-    sides = by_label(protected[p_test], genders[p_test])
-    original_sides = by_label(original[o_test], genders[o_test])
-    original_auc = measure(original, o_test, auc(*original_sides), weighted_auc)
-    protected_auc = measure(protected, p_test, auc(*sides), weighted_auc)
+    original_auc = measure(original, o_test, weighted_auc)
+    protected_auc = measure(protected, p_test, weighted_auc)
     original_threshold = best_threshold(original[o_val], genders[o_val])
     original_accuracy = balanced_accuracy(original[o_test], genders[o_test], original_threshold)
     frozen = who.kind == "frozen"
     threshold = original_threshold if frozen else best_threshold(protected[p_val], genders[p_val])
-    accuracy = balanced_accuracy(protected[p_test], genders[p_test], threshold)
     chance, people_seen = calibrated(protected, protected[p_val], genders[p_val]), subjects.identities[p_test]
     # a lower bound cut off at 0 is no rate, so its ends are percentiles
     bits = draw_probe(chance[p_test], genders[p_test], people_seen, information_statistic, params)
@@ -159,15 +155,15 @@ def take_reading(
         original_auc=original_auc,
         auc=protected_auc,
         leakage=_folded(protected_auc),
-        balanced_accuracy=measure(protected, p_test, accuracy, weighted_balanced_accuracy(threshold)),
-        eer=measure(protected, p_test, eer(*sides), weighted_eer),
+        balanced_accuracy=measure(protected, p_test, weighted_balanced_accuracy(threshold)),
+        eer=measure(protected, p_test, weighted_eer),
         val_leakage=leakage(auc(*by_label(protected[p_val], genders[p_val]))),
         measurable=measurable,
         reason=None if measurable else poor,
         scores=np.where(test, protected, np.nan),
         original_scores=original,
         original_accuracy=Measured(original_accuracy, n=int(o_test.sum())),
-        original_eer=measure(original, o_test, eer(*original_sides), weighted_eer),
+        original_eer=measure(original, o_test, weighted_eer),
         bits=percentile_interval(bits, params.level).of(
             mutual_information_bits(chance[p_test], genders[p_test]), int(p_test.sum())
         ),
@@ -183,8 +179,7 @@ def measure_leakage(
     scores: Scores, genders: NDArray[np.int64], people: NDArray[Any], params: BootstrapParams
 ) -> Measured:
     """Leakage of male scores ``(N,)`` that hold both genders, with an interval over ``people``, ``(N,)``."""
-    ends = probe_interval(scores, genders, people, weighted_auc, params)
-    return _folded(ends.of(auc(*by_label(scores, genders)), scores.size))
+    return _folded(measure_probe(scores, genders, people, weighted_auc, params))
 
 
 def worst_by_validation(readings: Sequence[Reading]) -> Reading | None:

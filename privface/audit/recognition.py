@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from privface.audit.context import white_box_mark
-from privface.audit.matching import MODES, MatchingResult, cosine_scores, fold_accuracy
+from privface.audit.matching import MODES, MatchingResult, fold_accuracy
+from privface.audit.streaming import cosine_scores
 
 if TYPE_CHECKING:
     from privface.audit.context import Context
@@ -22,7 +23,7 @@ def run(context: Context) -> dict[str, Any]:
         "pairs_protocol": _pairs_protocol(context),
         "curves": {
             "det": [{**_names(row), "fmr": row.det.fmr, "fnmr": row.det.fnmr} for row in faces if row.det],
-            "scores": [{**_names(row), **vars(row.histogram)} for row in faces if row.histogram],
+            "scores": [{**_names(row), **row.histogram} for row in faces if row.histogram],
         },
     }
 
@@ -39,9 +40,8 @@ def _pairs_protocol(context: Context) -> list[dict[str, Any]]:
             if gallery.shape[1] == probe.shape[1]:
                 scores = cosine_scores(gallery, probe, pairs.pairs)
                 accuracy = fold_accuracy(scores, pairs.same, pairs.folds)
-                folds = len(np.unique(pairs.folds))
-                row = {"matcher": name, "mode": mode, "accuracy": accuracy, "folds": folds}
-                rows.append({**row, "pairs": len(scores)})
+                counts = {"folds": len(np.unique(pairs.folds)), "pairs": len(scores)}
+                rows.append({"matcher": name, "mode": mode, "accuracy": accuracy, **counts})
     return rows
 
 

@@ -38,10 +38,13 @@ _SOMETIMES: Final[Mapping[str, str]] = {
 }
 """Figures that not every audit has, and why one may lack them."""
 
+_PLAIN: Final = (
+    "leakage, worst_retrained, worst_image, worst_embedding, worst_white_box, balanced_accuracy, bits, worst_frozen, "
+    "worst_frozen_seen, worst_frozen_unseen, illusion_gap, illusion_gap_seen, illusion_gap_unseen, recovery_gain, "
+    "set_attack, averaging, averaging_gain, unlinkability, fnmr_ratio, tmr, fte, psnr, ssim"
+)
 _FIGURE = re.compile(
-    r"leakage|worst_(retrained|frozen|frozen_seen|frozen_unseen|image|embedding|white_box)|balanced_accuracy|bits"
-    r"|illusion_gap(_seen|_unseen)?|recovery_gain|set_attack|averaging(_gain)?|unlinkability|fnmr_ratio|psnr|ssim|tmr|fte"
-    rf"|fte_{_MODES}|(eer|auc|d_prime)_{_MODES}(_same_gender)?|tmr_{_MODES}_0\.(01|001|0001)(_same_gender)?"
+    rf"{_PLAIN.replace(', ', '|')}|fte_{_MODES}|((eer|auc|d_prime)_{_MODES}|tmr_{_MODES}_0\.(01|001|0001))(_same_gender)?"
 )
 
 
@@ -60,10 +63,8 @@ def check_gate(expression: str, attributes: Collection[str] = ()) -> None:
     if plain not in {f"leakage.{attribute}" for attribute in attributes} and not _FIGURE.fullmatch(plain):
         raise ConfigError(
             f"An audit has no figure {name!r}.",
-            hint="Figures: leakage, worst_retrained, worst_image, worst_embedding, worst_white_box, balanced_accuracy, bits, "
-            "worst_frozen, worst_frozen_seen, worst_frozen_unseen, illusion_gap, illusion_gap_seen, "
-            "illusion_gap_unseen, recovery_gain, set_attack, averaging, averaging_gain, unlinkability, fnmr_ratio, tmr, fte, psnr, ssim, leakage.NAME of each --attribute, and "
-            "eer_, auc_, d_prime_, tmr_ with a mode, such as eer_p_p or tmr_p_o_0.001.",
+            hint=f"Figures: {_PLAIN}, leakage.NAME of each --attribute, and eer_, auc_, d_prime_, tmr_ with"
+            " a mode, such as eer_p_p or tmr_p_o_0.001.",
         )
 
 
@@ -206,8 +207,7 @@ class AuditResult:
             "illusion_gap": read_figure(document["illusion_gap"]),
             **_leakage_figures(document),
             "fnmr_ratio": _highest(document.get("cohorts", ()), "ratio", "no cohort was matched"),
-            "psnr": read_figure(document["quality"].get("psnr")),
-            "ssim": read_figure(document["quality"].get("ssim")),
+            **{name: read_figure(document["quality"].get(name)) for name in ("psnr", "ssim")},
         }
         if "worst_white_box" in document:
             found["worst_white_box"] = read_figure(document["worst_white_box"].get("leakage"))

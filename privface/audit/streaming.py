@@ -1,4 +1,4 @@
-"""Matching figures over 10^9 pairs in bounded memory: no score array, no sort, and the same numbers.
+"""Scores of pairs, and matching figures over 10^9 of them in bounded memory: no score array, no sort, and the same numbers.
 
 The similarity matrix is formed tile by tile, twice. The first pass counts scores in 65,536 bins; the second
 keeps only the scores of the few bins in which a threshold must lie, and those above the highest of them.
@@ -8,7 +8,6 @@ Kept scores are computed again in float64, so rates at thresholds equal those of
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,11 +17,13 @@ from typing import TypeVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from privface.audit.curves import DetCurve, OperatingPoint, crossing
 from privface.audit.intervals import TAIL, thin_impostors
 from privface.errors import ScoreError
 from privface.records import Embeddings, Scores
+from privface.threads import core_count
 
 _T = TypeVar("_T")
 
@@ -42,51 +43,44 @@ SAMPLE = 200_000
 """Random impostor pairs that stand for those below the exact tail when intervals are drawn."""
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Photos in the order in which they are compared.
+def cosine_scores(
+    gallery: Embeddings, probe: Embeddings, pairs: NDArray[np.int64], *, block: int = 512
+) -> Scores:
+    """Cosine similarity of gallery[i] and probe[j] for each pair (i, j), float64, shape ``(len(pairs),)``.
 
-    Attributes:
-        gallery: As given, float32, shape ``(N, D)``.
-        probe: The same photos as probes.
-        units: Both in unit length, zeros where not enrolled.
-        gallery_ok: Which gallery rows are enrolled, shape ``(N,)``.
-        probe_ok: Which probe rows are enrolled.
-        person: Person numbers, shape ``(N,)``.
-        gender: 0 or 1, ascending, shape ``(N,)``.
+    Rows of NaN give NaN. Products are taken in blocks of the similarity matrix where pairs are dense.
+
+    Args:
+        gallery: Shape ``(N, D)``.
+        probe: Shape ``(N, D)``.
+        pairs: Positions, shape ``(K, 2)``.
+        block: Gallery rows per matrix product.
     """
+    g, p = _unit(gallery), _unit(probe)
+    out = np.empty(len(pairs), np.float64)
+    order = np.argsort(pairs[:, 0], kind="stable")
+    edges = np.searchsorted(pairs[order, 0], np.arange(0, len(g) + block, block))
+    for start, (low, high) in zip(range(0, len(g), block), pairwise(edges.tolist()), strict=False):
+        where = order[low:high]
+        rows, columns = pairs[where, 0] - start, pairs[where, 1]
+        # fetching two rows costs as much as some 300 entries of a product
+        if where.size * 256 > block * len(p):
+            out[where] = (g[start : start + block] @ p.T)[rows, columns]
+        else:
+            for part in range(0, where.size, _CHUNK):
+                piece = slice(part, part + _CHUNK)
+                out[where[piece]] = np.einsum("kd,kd->k", g[start + rows[piece]], p[columns[piece]])
+    # equal faces must tie: a matrix product and a single product differ in the last bits, and a protector that
+    # maps everybody to one face would otherwise get a ranking made of rounding errors
+    return np.clip(np.round(out, 10), -1.0, 1.0)
 
-    gallery: Embeddings
-    probe: Embeddings
-    units: tuple[Embeddings, Embeddings]
-    gallery_ok: NDArray[np.bool_]
-    probe_ok: NDArray[np.bool_]
-    person: NDArray[np.int64]
-    gender: NDArray[np.int64]
 
-    @classmethod
-    def build(
-        cls, gallery: Embeddings, probe: Embeddings, person: NDArray[np.int64], gender: NDArray[np.int64]
-    ) -> Rows:
-        """Normalise; rows of NaN failed to enrol.
-
-        Raises:
-            ScoreError: If genders are not sorted.
-        """
-        if (np.diff(gender) < 0).any():
-            raise ScoreError("Streaming needs photos sorted by gender.", hint="Sort the rows first.")
-        (g_unit, g_ok), (p_unit, p_ok) = _unit(gallery), _unit(probe)
-        return cls(gallery, probe, (g_unit, p_unit), g_ok, p_ok, person, gender)
-
-    def scores(self, pairs: NDArray[np.int64]) -> Scores:
-        """Cosine similarity in float64, rounded to 1e-10 so that equal faces tie, of pairs ``(K, 2)``."""
-        out = np.empty(len(pairs), np.float64)
-        for start in range(0, len(pairs), _CHUNK):
-            part = pairs[start : start + _CHUNK]
-            g, p = self.gallery[part[:, 0]].astype(np.float64), self.probe[part[:, 1]].astype(np.float64)
-            norms = np.sqrt(np.einsum("kd,kd->k", g, g) * np.einsum("kd,kd->k", p, p))
-            out[start : start + _CHUNK] = np.einsum("kd,kd->k", g, p) / norms
-        return np.asarray(np.clip(np.round(out, 10), -1.0, 1.0), np.float64)
+def _unit(embeddings: Embeddings) -> NDArray[np.float64]:
+    array = np.asarray(embeddings, np.float64)
+    norm = np.linalg.norm(array, axis=1, keepdims=True)
+    # a null vector has no direction: no face was described, so it failed to enrol
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(norm > 0, array / norm, np.nan), np.float64)
 
 
 @dataclass(frozen=True)
@@ -243,80 +237,80 @@ def crossing_bin(counts: NDArray[np.int64], genuine: Scores) -> int:
 
 
 def stream_impostors(
-    rows: Rows,
+    gallery: Embeddings,
+    probe: Embeddings,
+    person: NDArray[np.int64],
+    gender: NDArray[np.int64],
     genuine: Scores,
     *,
     fmrs: tuple[float, ...],
     seed: int = 0,
-    threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[ImpostorScores | None, ImpostorScores | None]:
     """Impostor scores of all pairs of photos, and of those of the same gender.
 
-    Memory is bounded by a few tiles of 2,048 x 2,048 scores per thread and the kept tails; time grows
+    Memory is bounded by a few tiles of 2,048 x 2,048 scores per core and the kept tails; time grows
     with the number of pairs.
 
     Args:
-        rows: Photos; a pair's earlier photo is the gallery, its later one the probe.
+        gallery: Embeddings, shape ``(N, D)``; rows of NaN failed to enrol. A pair's earlier photo is the gallery.
+        probe: The same photos as probes; a pair's later photo is the probe.
+        person: Person numbers, shape ``(N,)``.
+        gender: 0 or 1, ascending, shape ``(N,)``.
         genuine: Genuine scores, which decide where the equal error rate lies.
         fmrs: False match rates whose thresholds must be exact.
         seed: Seed of the random sample for intervals.
-        threads: Worker threads; by default one per core.
         progress: Called with (tiles done, tiles) over both passes.
 
     Returns:
         The two summaries; ``None`` where there is no such pair.
+
+    Raises:
+        ScoreError: If genders are not sorted.
     """
-    stream = _Stream(rows, threads or os.cpu_count() or 1, progress)
+    if (np.diff(gender) < 0).any():
+        raise ScoreError("Streaming needs photos sorted by gender.", hint="Sort the rows first.")
+    stream = _Stream(gallery, probe, person, gender, progress)
     counts, moments = stream.count()
     kinds = ((counts.sum(axis=0), moments.sum(axis=0)), (counts[1], moments[1]))
-    plans = [_Plan.make(kind, genuine, fmrs) if kind.any() else None for kind, _ in kinds]
+    plans = [_plan(kind, genuine, fmrs) if kind.any() else None for kind, _ in kinds]
     keep = np.zeros(BINS, np.bool_)
-    for plan in plans:
+    for plan, (kind, _) in zip(plans, kinds, strict=True):
         if plan is not None:
-            keep[list(plan.bins)] = True
-            keep[plan.tail :] = True
+            decisive, lowest = plan
+            keep[[bin_ for bin_ in decisive if kind[bin_] <= _HEAVY]] = True
+            keep[lowest:] = True
     pairs, bins, same = stream.gather(keep)
-    scores = rows.scores(pairs)
+    scores = cosine_scores(gallery, probe, pairs)
     found: list[ImpostorScores | None] = []
     for number, (plan, (kind, sums)) in enumerate(zip(plans, kinds, strict=True)):
         if plan is None:
             found.append(None)
             continue
+        decisive, lowest = plan
         mine = same if number else np.ones(len(pairs), np.bool_)
-        tail = mine & (bins >= plan.tail)
-        sample, people = _sample(rows, plan.tail, same_gender=bool(number), seed=seed)
-        exact = {b: plan.values(b, kind, scores[mine & (bins == b)]) for b in sorted(plan.bins | plan.ties)}
-        tails = (scores[tail], rows.person[pairs[tail]])
-        found.append(ImpostorScores(kind, exact, *tails, (float(sums[0]), float(sums[1])), sample, people))
+        tail = mine & (bins >= lowest)
+        exact = {bin_: _levels(bin_, kind, scores[mine & (bins == bin_)]) for bin_ in decisive}
+        tails = (scores[tail], person[pairs[tail]])
+        sample = stream.sample(lowest, same_gender=bool(number), seed=seed)
+        found.append(ImpostorScores(kind, exact, *tails, (float(sums[0]), float(sums[1])), *sample))
     return found[0], found[1]
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Which bins' scores are needed one by one (``bins``), which hold one tied value, and where the tail begins."""
+def _plan(counts: NDArray[np.int64], genuine: Scores, fmrs: tuple[float, ...]) -> tuple[list[int], int]:
+    """The bins near those that decide, whose scores are needed one by one, and the lowest bin of the tail."""
+    total = int(counts.sum())
+    decisive = {rank_bin(counts, math.floor(fmr * total + 1e-9)) for fmr in fmrs}
+    decisive.add(crossing_bin(counts, genuine))
+    tail = rank_bin(counts, min(TAIL, total - 1)) + 1
+    return sorted({near for bin_ in decisive for near in _near(bin_)}), tail
 
-    bins: frozenset[int]
-    ties: frozenset[int]
-    tail: int
 
-    @classmethod
-    def make(cls, counts: NDArray[np.int64], genuine: Scores, fmrs: tuple[float, ...]) -> _Plan:
-        total = int(counts.sum())
-        decisive = {rank_bin(counts, math.floor(fmr * total + 1e-9)) for fmr in fmrs}
-        decisive.add(crossing_bin(counts, genuine))
-        wanted = {near for bin_ in decisive for near in _near(bin_)}
-        ties = {b for b in wanted if counts[b] > _HEAVY}
-        tail = rank_bin(counts, min(TAIL, total - 1)) + 1
-        return cls(frozenset(wanted - ties), frozenset(ties), tail)
-
-    def values(
-        self, bin_: int, counts: NDArray[np.int64], scores: Scores
-    ) -> tuple[Scores, NDArray[np.int64]]:
-        if bin_ in self.ties:
-            return bin_centres()[[bin_]], counts[bin_ : bin_ + 1]
-        values, found = np.unique(scores, return_counts=True)
-        return values, found.astype(np.int64)
+def _levels(bin_: int, counts: NDArray[np.int64], scores: Scores) -> tuple[Scores, NDArray[np.int64]]:
+    """Distinct scores of a bin and how often each occurs; those of a bin of ties lie in its middle."""
+    if counts[bin_] > _HEAVY:
+        return bin_centres()[[bin_]], counts[[bin_]]
+    return np.unique(scores, return_counts=True)
 
 
 @dataclass(frozen=True)
@@ -330,11 +324,20 @@ class _Tile:
 class _Stream:
     """The similarity matrix, tile by tile and twice."""
 
-    def __init__(self, rows: Rows, threads: int, progress: Callable[[int, int], None] | None) -> None:
-        self._rows, self._threads, self._progress = rows, threads, progress
-        self._tiles = list(_tiles(rows))
-        self._gallery, self._probe = rows.units[0] * np.float32(_SCALE), rows.units[1]
-        self._done = 0
+    def __init__(
+        self,
+        gallery: Embeddings,
+        probe: Embeddings,
+        person: NDArray[np.int64],
+        gender: NDArray[np.int64],
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self._sides, self._person, self._gender, self._progress = (gallery, probe), person, gender, progress
+        units = [_unit(side) for side in self._sides]
+        self._ok = [np.asarray(np.isfinite(unit).all(axis=1), np.bool_) for unit in units]
+        self._gallery, self._probe = (np.nan_to_num(unit).astype(np.float32) for unit in units)
+        self._gallery *= np.float32(_SCALE)
+        self._tiles, self._done = list(self._cut()), 0
 
     def count(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Scores by bin and their sums, of pairs of different and of the same gender."""
@@ -358,10 +361,8 @@ class _Stream:
         return np.concatenate(pairs), np.concatenate(bins), np.concatenate(same)
 
     def _over_tiles(self, work: Callable[[_Tile], _T]) -> Iterator[tuple[_Tile, _T]]:
-        from threadpoolctl import threadpool_limits  # noqa: PLC0415
-
         # one thread per tile: counting and comparing would leave BLAS threads idle
-        with threadpool_limits(limits=1), ThreadPoolExecutor(self._threads) as pool:
+        with threadpool_limits(limits=1), ThreadPoolExecutor(core_count()) as pool:
             for start in range(0, len(self._tiles), 64):  # a bounded number of results at a time
                 part = self._tiles[start : start + 64]
                 yield from zip(part, pool.map(work, part), strict=True)
@@ -375,9 +376,9 @@ class _Stream:
         return scores.astype(np.uint16), scores
 
     def _impostors(self, tile: _Tile) -> NDArray[np.bool_]:
-        rows, a, b = self._rows, tile.rows, tile.columns
-        valid = rows.person[a][:, None] != rows.person[b][None]
-        valid &= rows.gallery_ok[a][:, None] & rows.probe_ok[b][None]
+        a, b = tile.rows, tile.columns
+        valid = self._person[a][:, None] != self._person[b][None]
+        valid &= self._ok[0][a][:, None] & self._ok[1][b][None]
         return np.triu(valid, 1) if a == b else valid
 
     def _count(self, tile: _Tile) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -405,39 +406,29 @@ class _Stream:
         i, j = np.nonzero(mask)
         return np.stack([i + tile.rows.start, j + tile.columns.start], axis=1), bins[i, j].astype(np.int64)
 
+    def _cut(self) -> Iterator[_Tile]:
+        edges = (0, int(np.searchsorted(self._gender, 1)), len(self._gender))
+        blocks = [
+            slice(start, min(start + _TILE, high))
+            for low, high in pairwise(edges)
+            for start in range(low, high, _TILE)
+        ]
+        ok = self._ok[0] & self._ok[1]
+        for number, a in enumerate(blocks):
+            for b in blocks[number:]:
+                met = a == b or not (ok[a].all() and ok[b].all())
+                met = met or bool(np.isin(self._person[a], self._person[b]).any())
+                yield _Tile(a, b, bool(self._gender[a.start] == self._gender[b.start]), met)
 
-def _tiles(rows: Rows) -> Iterator[_Tile]:
-    edges = (0, int(np.searchsorted(rows.gender, 1)), len(rows.gender))
-    blocks = [
-        slice(start, min(start + _TILE, high))
-        for low, high in pairwise(edges)
-        for start in range(low, high, _TILE)
-    ]
-    ok = rows.gallery_ok & rows.probe_ok
-    for number, a in enumerate(blocks):
-        for b in blocks[number:]:
-            met = a == b or not (ok[a].all() and ok[b].all())
-            met = met or bool(np.isin(rows.person[a], rows.person[b]).any())
-            yield _Tile(a, b, bool(rows.gender[a.start] == rows.gender[b.start]), met)
-
-
-def _sample(rows: Rows, tail: int, *, same_gender: bool, seed: int) -> tuple[Scores, NDArray[np.int64]]:
-    """Scores and people of random impostor pairs below the tail."""
-    rng = np.random.default_rng([seed, 9])
-    pairs = np.sort(rng.integers(0, len(rows.person), (SAMPLE, 2)), axis=1)
-    kept = rows.person[pairs[:, 0]] != rows.person[pairs[:, 1]]
-    kept &= rows.gallery_ok[pairs[:, 0]] & rows.probe_ok[pairs[:, 1]]
-    if same_gender:
-        kept &= rows.gender[pairs[:, 0]] == rows.gender[pairs[:, 1]]
-    pairs = pairs[kept]
-    scores = rows.scores(pairs)
-    low = bin_of(scores) < tail
-    return scores[low], rows.person[pairs[low]]
-
-
-def _unit(embeddings: Embeddings) -> tuple[Embeddings, NDArray[np.bool_]]:
-    array = np.asarray(embeddings, np.float64)
-    norm = np.linalg.norm(array, axis=1)
-    ok = np.isfinite(norm) & (norm > 0)
-    unit = np.where(ok[:, None], array / np.where(ok, norm, 1.0)[:, None], 0.0)
-    return np.ascontiguousarray(unit, np.float32), ok
+    def sample(self, tail: int, *, same_gender: bool, seed: int) -> tuple[Scores, NDArray[np.int64]]:
+        """Scores and people of random impostor pairs below the tail."""
+        pairs = np.random.default_rng([seed, 9]).integers(0, len(self._person), (SAMPLE, 2))
+        pairs.sort(axis=1)
+        first, second = pairs.T
+        kept = (self._person[first] != self._person[second]) & self._ok[0][first] & self._ok[1][second]
+        if same_gender:
+            kept &= self._gender[first] == self._gender[second]
+        pairs = pairs[kept]
+        scores = cosine_scores(*self._sides, pairs)
+        low = bin_of(scores) < tail
+        return scores[low], self._person[pairs[low]]

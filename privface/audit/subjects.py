@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,8 @@ class Subjects:
         genders: 0 (female) or 1 (male), shape ``(N,)``; -1 throughout where the set has no gender labels.
         cohorts: Further labels by column, each of shape ``(N,)``; an empty text is no label.
         name: Name in the report.
+        attackers: Other people, whose photos or templates before and after the attackers have with labels; then nobody of the
+            audited people trains an attacker.
     """
 
     files: tuple[str, ...]
@@ -44,15 +46,16 @@ class Subjects:
     genders: NDArray[np.int64]
     cohorts: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
     name: str = "faces"
+    attackers: Self | None = None
 
     def __len__(self) -> int:
         return len(self.files)
 
     def check(self) -> None:
-        """Refuse labels that do not fit together.
+        """Refuse labels, or attackers, that do not fit together.
 
         Raises:
-            AuditError: If a column has the wrong length or a gender is missing.
+            AuditError: If a column has the wrong length, a gender is missing, or an attacker is among the audited people.
         """
         count = len(self.files)
         for title, column in self._columns():
@@ -64,6 +67,24 @@ class Subjects:
                 f"The genders are {found}; an audit of gender needs 0 (female) and 1 (male).",
                 hint="Give a set with both genders.",
             )
+        if self.attackers is None:
+            return
+        self.attackers.check()
+        self._require_alike(self.attackers)
+        if self.attackers.gendered != self.gendered:
+            raise AuditError(
+                "The audited people and the attackers' people do not both have gender labels.",
+                hint="Give both sets a gender column, or neither.",
+            )
+        shared = sorted({*self.identities.tolist()} & {*self.attackers.identities.tolist()})
+        if shared:
+            raise AuditError(
+                f"{len(shared)} audited people are among the attackers' people, none may be: {', '.join(shared[:5])}.",
+                hint="Give the attackers other people.",
+            )
+
+    def _require_alike(self, others: Self) -> None:
+        """Refuse attackers' people whose data are of another kind."""
 
     @property
     def gendered(self) -> bool:
@@ -100,32 +121,27 @@ class Subjects:
         except LabelError as error:
             raise AuditError(error.message, hint=error.hint) from error
 
-    def _require_strangers(self, others: Subjects) -> None:
-        """Refuse people for attackers who are among the audited ones, or whose labels are of another kind."""
-        if others.gendered != self.gendered:
-            raise AuditError(
-                "The audited people and the attackers' people do not both have gender labels.",
-                hint="Give both sets a gender column, or neither.",
-            )
-        shared = sorted({*self.identities.tolist()} & {*others.identities.tolist()})
-        if shared:
-            raise AuditError(
-                f"{len(shared)} audited people are among the attackers' people, none may be: {', '.join(shared[:5])}.",
-                hint="Give the attackers other people.",
-            )
-
-    def _labels_with(self, others: Subjects) -> dict[str, Any]:
-        """The labels of these rows, then of the others'."""
-        return {
-            "name": self.name,
-            "files": (*self.files, *others.files),
-            "identities": np.concatenate([self.identities, others.identities]),
-            "genders": np.concatenate([self.genders, others.genders]),
-            "cohorts": {
-                name: np.concatenate([mine, others.cohorts.get(name, np.full(len(others), ""))])
-                for name, mine in self.cohorts.items()
-            },
+    def with_attackers(self) -> Self:
+        """The audited rows, then those of the attackers' people."""
+        others = self.attackers
+        if others is None:
+            return self
+        cohorts = {
+            name: np.concatenate([mine, others.cohorts.get(name, np.full(len(others), ""))])
+            for name, mine in self.cohorts.items()
         }
+        return replace(
+            self,
+            files=(*self.files, *others.files),
+            cohorts=cohorts,
+            attackers=None,
+            **_stacked(self, others, ("identities", "genders")),
+            **self._rows_with(others),
+        )
+
+    def _rows_with(self, others: Self) -> dict[str, Any]:
+        """What :meth:`with_attackers` makes of the fields of a class that has more than labels."""
+        return {}
 
     def groups(self) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
         """Cohorts as (column, value, rows): genders, labelled groups, and ages in bands."""
@@ -195,8 +211,6 @@ class AuditData(Subjects):
             row of NaN has none. A drawn face tells no more than the code, so who reads the code is the strongest attacker.
         second: Where linking is asked about, a second protection of the same photos, of the shape of ``protected``, and where it
             has a face, shape ``(N,)``.
-        attackers: Other people, whose photos before and after the attackers have with labels; then nobody of the audited
-            people trains an attacker.
     """
 
     original: NDArray[np.uint8]
@@ -208,7 +222,6 @@ class AuditData(Subjects):
     draws: Draws | None = None
     codes: Mapping[str, tuple[Embeddings, Embeddings]] = field(default_factory=dict)
     second: tuple[NDArray[np.uint8], NDArray[np.bool_]] | None = None
-    attackers: AuditData | None = None
 
     def check(self) -> None:
         """Refuse sets that do not fit together.
@@ -234,11 +247,8 @@ class AuditData(Subjects):
                 )
         _check_tables(self.codes, count, what="codes")
         super().check()
-        if self.attackers is not None:
-            self._check_attackers(self.attackers)
 
-    def _check_attackers(self, others: AuditData) -> None:
-        others.check()
+    def _require_alike(self, others: Self) -> None:
         if others.original.shape[1:] != self.original.shape[1:] or set(others.codes) != set(self.codes):
             raise AuditError(
                 f"The attackers' photos are {others.original.shape[1:]} with codes {sorted(others.codes)}; audited are"
@@ -250,17 +260,11 @@ class AuditData(Subjects):
                 "Attackers with people of their own cannot average draws, which they do not have.",
                 hint="Leave out the draws, or the attackers.",
             )
-        self._require_strangers(others)
 
-    def with_attackers(self) -> AuditData:
-        """The audited rows, then those of the attackers' people."""
-        others = self.attackers
-        if others is None:
-            return self
-        joined = self._labels_with(others)
-        for name in ("original", "protected", "enrolled_original", "enrolled_protected"):
-            joined[name] = np.concatenate([getattr(self, name), getattr(others, name)])
-        return AuditData(**joined, codes=_joined(self.codes, others.codes))
+    def _rows_with(self, others: Self) -> dict[str, Any]:
+        images = ("original", "protected", "enrolled_original", "enrolled_protected")
+        none = dict.fromkeys(("bytes_original", "bytes_protected", "draws", "second"))
+        return {**_stacked(self, others, images), **none, "codes": _joined(self.codes, others.codes)}
 
     def _columns(self) -> Iterator[tuple[str, NDArray[Any]]]:
         yield "enrolled_original", self.enrolled_original
@@ -287,14 +291,11 @@ class EmbeddingData(Subjects):
             ``D``, then protected are not compared with originals. A row of NaN failed to enrol.
         seen: Whether the protection was fitted on this matcher's embeddings; ``None`` if unknown.
         second: Where linking is asked about, embeddings of a second protection by matcher, each ``(N, D)``.
-        attackers: Other people, whose templates before and after the attackers have with labels; then nobody of the audited
-            people trains an attacker.
     """
 
     embeddings: Mapping[str, tuple[Embeddings, Embeddings]]
     seen: Mapping[str, bool | None] = field(default_factory=dict)
     second: Mapping[str, Embeddings] = field(default_factory=dict)
-    attackers: EmbeddingData | None = None
 
     def check(self) -> None:
         """Refuse tables that do not fit together.
@@ -314,29 +315,17 @@ class EmbeddingData(Subjects):
         second = {f"second {name}": (self.embeddings[name][0], table) for name, table in self.second.items()}
         _check_tables(second, count, what="embedding column of the second protection")
         super().check()
-        if self.attackers is not None:
-            self._check_attackers(self.attackers)
 
-    def _check_attackers(self, others: EmbeddingData) -> None:
-        others.check()
+    def _require_alike(self, others: Self) -> None:
         mine, theirs = _sizes(self.embeddings), _sizes(others.embeddings)
         if mine != theirs:
             raise AuditError(
                 f"The attackers' embeddings have these lengths before and after, by matcher: {theirs}; the audited ones: {mine}.",
                 hint="Give tables of the same matchers and the same protection.",
             )
-        self._require_strangers(others)
 
-    def with_attackers(self) -> EmbeddingData:
-        """The audited rows, then those of the attackers' people."""
-        others = self.attackers
-        if others is None:
-            return self
-        return EmbeddingData(
-            embeddings=_joined(self.embeddings, others.embeddings),
-            seen=self.seen,
-            **self._labels_with(others),
-        )
+    def _rows_with(self, others: Self) -> dict[str, Any]:
+        return {"embeddings": _joined(self.embeddings, others.embeddings), "second": {}}
 
 
 _Tables: TypeAlias = Mapping[str, tuple[Embeddings, Embeddings]]
@@ -345,6 +334,10 @@ _Tables: TypeAlias = Mapping[str, tuple[Embeddings, Embeddings]]
 def _sizes(tables: _Tables) -> dict[str, tuple[int, int]]:
     """Lengths of a row before and after, by name."""
     return {name: (before.shape[1], after.shape[1]) for name, (before, after) in sorted(tables.items())}
+
+
+def _stacked(mine: Subjects, others: Subjects, names: Sequence[str]) -> dict[str, Any]:
+    return {name: np.concatenate([getattr(mine, name), getattr(others, name)]) for name in names}
 
 
 def _joined(mine: _Tables, others: _Tables) -> dict[str, tuple[Embeddings, Embeddings]]:

@@ -43,8 +43,9 @@ from privface.audit.intervals import (
     percentile_interval,
     rate_interval,
 )
-from privface.audit.matching import choose_pairs, cosine_scores
+from privface.audit.matching import choose_pairs
 from privface.audit.part import Line, Part
+from privface.audit.streaming import cosine_scores
 from privface.audit.subjects import EmbeddingData
 from privface.records import Embeddings, Measured, Scores
 

@@ -62,14 +62,10 @@ def test_undefined_figure_of_one_matcher_is_not_hidden_by_another(document):
     [
         ("leakage>0.60", True),
         ("leakage > 0.64", False),
-        ("worst_retrained>0.60", False),
         ("worst_retrained.high>=0.612", True),
         ("worst_retrained.low<0.55", False),
         ("worst_retrained.low<=0.55", True),
-        ("tmr_p_p_0.01<0.95", True),
-        ("tmr_p_p_0.01.high<0.95", True),
         ("tmr_p_p_0.01_same_gender<6e-1", False),
-        ("psnr<20", False),
     ],
 )
 def test_gates(result, expression, failed):
@@ -88,19 +84,19 @@ def test_unmeasured_figure_fails_the_gate_with_a_reason(result, expression):
     assert "not measurable" in outcome.reason
 
 
-MALFORMED = [
-    "",
-    "leakage",
-    "leakage=0.6",
-    "leakage>nan",
-    "leakage>1..2",
-    "leakage>0.6; ls",
-    "nonsense>1",
-    "leakage.mid>1",
-]
-
-
-@pytest.mark.parametrize("expression", MALFORMED)
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "",
+        "leakage",
+        "leakage=0.6",
+        "leakage>nan",
+        "leakage>1..2",
+        "leakage>0.6; ls",
+        "nonsense>1",
+        "leakage.mid>1",
+    ],
+)
 def test_malformed_gates_are_refused_with_the_names(result, expression):
     with pytest.raises(ConfigError) as caught:
         result.gate(expression)
@@ -118,10 +114,7 @@ def test_save_and_load(result, tmp_path):
     assert list(text) == sorted(text)
     with pytest.raises(OutputError):
         result.save(path / "below-a-file.json")
-
-
-def test_to_dict_is_a_copy(result):
-    result.to_dict()["quality"]["psnr"]["value"] = 0
+    result.to_dict()["quality"]["psnr"]["value"] = 0  # a copy
     assert result.figure("psnr").value == 30.1235
 
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from privface.audit import EmbeddingProbe, auc, leakage, tmr_at_fmr
 from privface.audit.curves import by_label
-from privface.audit.matching import choose_pairs, cosine_scores
+from privface.audit.matching import choose_pairs
+from privface.audit.streaming import cosine_scores
 from privface.data import LoadedFaces
 from privface.errors import PrivfaceError
 from privface.images import encode_image, to_pixels, to_unit, write_atomic
