@@ -150,10 +150,7 @@ def _working_size(shape: tuple[int, int], *, max_side: int) -> tuple[tuple[int, 
     height, width = shape
     height = max(height, math.ceil(width / _MAX_ASPECT))
     width = max(width, math.ceil(height / _MAX_ASPECT))
-    scale = max(1.0, _MIN_SIDE / min(height, width))
-    scale = min(scale, max_side / max(height, width))
-    if scale == 1.0:
-        return (height, width), (height, width)
+    scale = min(max(1.0, _MIN_SIDE / min(height, width)), max_side / max(height, width))
     return (height, width), (math.ceil(height * scale), math.ceil(width * scale))
 
 
