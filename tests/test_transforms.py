@@ -20,7 +20,7 @@ from privface.images import encode_image, to_pixels, to_unit
 from privface.models import Protector, save_network
 from privface.models.export import export_protector
 from privface.models.onnx_models import OnnxProtector
-from privface.protect import GaussianBlur, GaussianNoise, Pixelate
+from privface.protect import GaussianBlur, Pixelate
 from privface.transforms import Protect
 from tests.models.conftest import san
 from tests.protect.conftest import Answering
@@ -97,14 +97,6 @@ def test_floats_stay_in_range_and_pass_no_gradient(faces: np.ndarray) -> None:
     protected = Protect(over)(given)
     assert protected.unique().tolist() == [0.0, 1.0]
     assert not protected.requires_grad
-
-
-@pytest.mark.parametrize("side", [(1, 1), (16, 16), (SIZE, SIZE), (200, 190), (300, 300)])
-def test_any_size_goes_in(side: tuple[int, int]) -> None:
-    images = torch.randint(
-        0, 256, (2, 3, *side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-    assert Protect(GaussianNoise(0.2, size=SIZE))(images).shape == (2, 3, SIZE, SIZE)
 
 
 def test_a_trained_model_and_its_export_are_taken(tmp_path: Path, faces: np.ndarray, one_registry: None):
