@@ -129,9 +129,11 @@ class Worker:
             known: Says what an earlier run noted of it.
         """
         row = ManifestRow(input=item.key, status="failed", model=self.protector.fingerprint)
-        refusal = self._refusal(item, row)
+        if item.fault is not None:
+            return Loaded(item, replace(row, status="unreadable", reason=item.fault))
+        refusal = self._refusal(item)
         if refusal is not None:
-            return Loaded(item, refusal)
+            return Loaded(item, replace(row, reason=refusal))
         limit = MAX_VIDEO_BYTES if item.is_video else self.options.max_pixels * BYTES_PER_PIXEL
         try:
             data = self.photos.read(item, limit=limit)
@@ -188,22 +190,17 @@ class Worker:
             further=tuple(further),
         )
 
-    def _refusal(self, item: InputFile, row: ManifestRow) -> ManifestRow | None:
-        """The final row of a file that is not even read."""
-        if item.fault is not None:
-            return replace(row, status="unreadable", reason=item.fault)
+    def _refusal(self, item: InputFile) -> str | None:
+        """Why a file is not even read; ``None`` where it is."""
         if item.is_video and (self.detector is None or not self.options.paste):
-            return replace(row, reason="a video needs faces to be looked for and pasted back (--paste)")
+            return "a video needs faces to be looked for and pasted back (--paste)"
         if item.suffix not in WRITTEN_SUFFIXES and not item.is_video:
-            return replace(row, reason=f"{item.suffix} images are not written; convert it first")
-        if self._keyed is not None:
-            if item.is_video:
-                return replace(
-                    row, reason="a video has no label of its own, and this model needs one for each face"
-                )
-            lacking = self._keyed.lacks(item.key)
-            return None if lacking is None else replace(row, reason=lacking)
-        return None
+            return f"{item.suffix} images are not written; convert it first"
+        if self._keyed is None:
+            return None
+        if item.is_video:
+            return "a video has no label of its own, and this model needs one for each face"
+        return self._keyed.lacks(item.key)
 
     def _decode(self, item: InputFile, row: ManifestRow, data: bytes) -> Loaded:
         """Pixels of one file: the face at the protector's size, or the whole photo where faces are to be looked for."""
