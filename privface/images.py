@@ -152,16 +152,13 @@ def encode_image(pixels: NDArray[np.uint8], suffix: str, *, quality: int = 95) -
         raise ImageError(
             f"Cannot write {suffix!r} images.", hint=f"Choose one of {', '.join(sorted(_FORMATS))}."
         )
-    options: dict[str, object] = {}
-    if form == "PNG":
-        # as small for photos in half the time; drawings become larger
-        options = {"compress_type": zlib.Z_RLE}
-    elif form == "JPEG":
-        options = {"quality": quality, "subsampling": 0}
-    elif form == "WEBP":
-        options = {"quality": quality}
+    options: dict[str, dict[str, object]] = {
+        "PNG": {"compress_type": zlib.Z_RLE},  # as small for photos in half the time; drawings become larger
+        "JPEG": {"quality": quality, "subsampling": 0},
+        "WEBP": {"quality": quality},
+    }
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, form, **options)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, form, **options.get(form, {}))
     return buffer.getvalue()
 
 
@@ -226,10 +223,14 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def printable(path: str) -> str:
+    r"""A path as text that can be written: bytes that are not UTF-8 as ``\xNN``."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def file_key(path: Path, root: Path) -> str:
-    r"""Key of a photo: its POSIX path below ``root``; bytes that are not UTF-8 are written as ``\xNN``."""
-    key = path.relative_to(root).as_posix()
-    return key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """Key of a photo: its POSIX path below ``root``, as :func:`printable` writes it."""
+    return printable(path.relative_to(root).as_posix())
 
 
 def list_images(root: Path, *, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[Path]:

@@ -83,7 +83,9 @@ def map_tasks(
     """
     from joblib.externals.loky import ProcessPoolExecutor  # noqa: PLC0415 - comes with scikit-learn
 
-    pool = ProcessPoolExecutor(processes, env={"OMP_NUM_THREADS": "1"}, initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(
+        processes, env={"OMP_NUM_THREADS": "1"}, initializer=_end_with, initargs=(os.getpid(),)
+    )
     running: dict[Future[ResultT], int] = {}
 
     def ended(at_most: int) -> Iterator[tuple[int, ResultT]]:
@@ -104,9 +106,8 @@ def map_tasks(
         pool.shutdown(kill_workers=True)
 
 
-def _end_with_parent() -> None:
+def _end_with(parent: int) -> None:
     """Let this process die when its parent does, whatever kills that."""
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -136,9 +137,8 @@ def torch_threads(count: int) -> Iterator[None]:
 def _loaded_torch() -> ModuleType | None:
     """Torch if it is in use: a process that computes without it need not load it."""
     torch = sys.modules.get("torch")
-    return (
-        torch if hasattr(torch, "set_num_threads") else None
-    )  # while another thread imports it, it is not whole
+    whole = hasattr(torch, "set_num_threads")  # not while another thread imports it
+    return torch if whole else None
 
 
 @lru_cache(maxsize=4)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -61,20 +62,42 @@ def test_orientation_is_applied(photo):
     np.testing.assert_array_equal(turned, np.rot90(photo[:12], -1))
 
 
-@pytest.mark.parametrize("suffix", WRITTEN_SUFFIXES)
-def test_nothing_of_the_file_but_pixels_is_written(photo, suffix):
+def with_secrets(pixels: np.ndarray, form: str) -> bytes:
+    """A photo with secrets in every place that its format has for them."""
     exif = Image.Exif()
-    exif[0x010E], exif[0x9286] = "Ada Lovelace", "at home"
+    exif[0x010E] = "SECRET-caption"
+    exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 31.0, 12.0), 29: "SECRET-gps-date"})
     info = PngImagePlugin.PngInfo()
-    info.add_text("Author", "Ada Lovelace")
-    source = encoded(
-        Image.fromarray(photo), "PNG", exif=exif, pnginfo=info, icc_profile=b"Ada Lovelace profile"
-    )
-    written = encode_image(decode_image(source), suffix)
-    assert b"Ada" not in written
+    info.add_text("Comment", "SECRET-text")
+    info.add_itxt("XML:com.adobe.xmp", "SECRET-xmp")
+    buffer, thumbnail = io.BytesIO(), io.BytesIO()
+    more = {"comment": b"SECRET-comment", "xmp": b"<x:xmpmeta>SECRET-xmp</x:xmpmeta>", "pnginfo": info}
+    Image.fromarray(pixels).save(buffer, form, exif=exif, icc_profile=b"SECRET-icc" * 20, **more)
+    data = buffer.getvalue()
+    if form == "JPEG":
+        Image.new("RGB", (8, 8)).save(thumbnail, "JPEG", comment=b"SECRET-thumbnail")
+        app = b"SECRET-app13" + thumbnail.getvalue()
+        data = data[:2] + b"\xff\xed" + struct.pack(">H", len(app) + 2) + app + data[2:]
+    return data + b"SECRET-trailer"
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+@pytest.mark.parametrize("suffix", WRITTEN_SUFFIXES)
+def test_nothing_of_the_file_but_pixels_is_written(photo, form, suffix):
+    planted = with_secrets(photo, form)
+    assert planted.count(b"SECRET") >= 5
+    written = encode_image(decode_image(planted), suffix)
+    assert b"SECRET" not in written
+    assert b"Exif" not in written
     with Image.open(io.BytesIO(written)) as image:
         assert not image.getexif() or suffix in {".tif", ".tiff"}, "TIFF keeps its own layout tags there"
-        assert not {"exif", "xmp", "comment", "icc_profile", "Author"} & set(image.info)
+        assert not {"exif", "xmp", "comment", "icc_profile", "Comment"} & set(image.info)
+    if suffix == ".png":
+        chunks, at = set(), 8
+        while at < len(written):
+            chunks.add(written[at + 4 : at + 8])
+            at += 12 + struct.unpack(">I", written[at : at + 4])[0]
+        assert chunks == {b"IHDR", b"IDAT", b"IEND"}
 
 
 def test_every_truncation_is_an_image_error(photo):

@@ -21,10 +21,8 @@ from privface.threads import map_parts, map_tasks, set_thread_count, thread_coun
 
 @pytest.fixture
 def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(2):
+        yield
 
 
 def test_parts_come_back_in_order_from_other_threads(two_threads: None) -> None:
@@ -64,13 +62,9 @@ def test_without_torch_the_environment_says_how_many(monkeypatch: pytest.MonkeyP
 
 
 def test_one_thread_stays_alone() -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         name = threading.current_thread().name
         assert map_parts(lambda _: threading.current_thread().name, [1, 2]) == [name, name]
-    finally:
-        torch.set_num_threads(before)
 
 
 def seen(data: NDArray[np.uint8]) -> tuple[str, int, int]:

@@ -20,9 +20,10 @@ from privface.images import encode_image, to_pixels, to_unit
 from privface.models import Protector, save_network
 from privface.models.export import export_protector
 from privface.models.onnx_models import OnnxProtector
-from privface.protect import GaussianBlur, GaussianNoise, Pixelate
+from privface.protect import GaussianBlur, Pixelate
 from privface.transforms import Protect
 from tests.models.conftest import san
+from tests.protect.conftest import Answering
 
 SIZE = 48
 
@@ -50,19 +51,6 @@ def tensor(faces: np.ndarray) -> torch.Tensor:
 
 def channels_last(images: torch.Tensor) -> np.ndarray:
     return np.moveaxis(images.numpy(), -3, -1)
-
-
-class Answers:
-    """A protector that gives what it is told to."""
-
-    fingerprint = "answers"
-    size = SIZE
-
-    def __init__(self, answer: Any) -> None:
-        self.answer = answer
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        return self.answer(images)
 
 
 def test_pil_comes_back_as_pil_upright_in_rgb_at_the_protectors_size(tmp_path, faces, expected):
@@ -104,19 +92,11 @@ def test_tensors_keep_kind_type_and_number_of_axes(faces, expected, wrap, dtype)
 
 
 def test_floats_stay_in_range_and_pass_no_gradient(faces: np.ndarray) -> None:
-    over = Answers(lambda images: np.where(images > 0.5, np.float32(1 + 5e-5), np.float32(-5e-5)))
+    over = Answering(lambda images: np.where(images > 0.5, np.float32(1 + 5e-5), np.float32(-5e-5)), SIZE)
     given = (tensor(faces) / 255).requires_grad_()
     protected = Protect(over)(given)
     assert protected.unique().tolist() == [0.0, 1.0]
     assert not protected.requires_grad
-
-
-@pytest.mark.parametrize("side", [(1, 1), (16, 16), (SIZE, SIZE), (200, 190), (300, 300)])
-def test_any_size_goes_in(side: tuple[int, int]) -> None:
-    images = torch.randint(
-        0, 256, (2, 3, *side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-    assert Protect(GaussianNoise(0.2, size=SIZE))(images).shape == (2, 3, SIZE, SIZE)
 
 
 def test_a_trained_model_and_its_export_are_taken(tmp_path: Path, faces: np.ndarray, one_registry: None):
@@ -197,18 +177,15 @@ def test_nothing_passes_unprotected_beside_the_image(image: object, beside: obje
     ("answer", "error", "told"),
     [
         (lambda images: images, ProtectError, r"Face 1 of 4 .*returned the original"),
-        (lambda images: images + np.float32(0.4 / 255), ProtectError, r"returned the original"),
         (lambda images: np.full_like(images, np.nan), ProtectError, r"gave NaN or infinity"),
-        (lambda images: images * 2, ProtectError, r"outside \[0, 1\]"),
         (lambda images: images[:1], ModelError, r"gave float32 \(1, 3, 48, 48\) for 4 images"),
-        (lambda images: images.astype(np.float64) / 2, ModelError, r"gave float64"),
     ],
 )
 @pytest.mark.parametrize("scale", [None, 255.0], ids=["uint8", "float"])
 def test_no_original_and_no_nonsense_comes_out(faces, answer, error, told, scale):
     images = tensor(faces) if scale is None else tensor(faces) / scale
     with pytest.raises(error, match=told):
-        Protect(Answers(answer))(images)
+        Protect(Answering(answer, SIZE))(images)
 
 
 def test_one_face_that_fails_fails_its_batch_and_is_named(faces: np.ndarray) -> None:

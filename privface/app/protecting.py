@@ -111,7 +111,7 @@ class PhotoDesk:
             self._detector = self._detector or MTCNNDetector()
         one, row, files = protect_in_memory(
             upload.data,
-            InputFile(name, name, name),
+            InputFile(name, name),
             protector,
             ProtectOptions(faces=faces, max_pixels=LIMITS.pixels),
             detector=self._detector if faces == "detect" else None,

@@ -12,7 +12,6 @@ import io
 import pickle
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
@@ -86,7 +85,7 @@ def read_state(content: bytes, *, name: str) -> dict[str, NDArray[np.float32]]:
         for key in keys:
             (count,) = struct.unpack("<q", file.read(8))
             storages[key] = np.frombuffer(file.read(4 * count), "<f4", count)
-        return {str(key): tensor.of(storages[tensor.key]) for key, tensor in tensors.items()}
+        return {str(part): _array(storages[key], *where) for part, (key, *where) in tensors.items()}
     except Exception as error:  # a damaged pickle raises anything
         raise ModelError(
             f"{name} is no file of weights as facenet-pytorch 2.5 has them ({type(error).__name__}: {error}).",
@@ -94,26 +93,19 @@ def read_state(content: bytes, *, name: str) -> dict[str, NDArray[np.float32]]:
         ) from error
 
 
-@dataclass(frozen=True)
-class _Tensor:
-    """Which part of which storage."""
+def _part(*parts: Any) -> tuple[Any, ...]:
+    """Storage, offset, shape and strides of a tensor; in the place of torch's own function."""
+    return parts[:4]
 
-    key: str
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
 
-    @classmethod
-    def rebuilt(cls, key: str, offset: int, shape: Sequence[int], strides: Sequence[int], *_: Any) -> _Tensor:
-        """In the place of torch's own function."""
-        return cls(key, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
-
-    def of(self, storage: NDArray[np.float32]) -> NDArray[np.float32]:
-        last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
-        inside = min(self.offset, *self.shape, *self.strides) >= 0 and last < len(storage)
-        _require(inside, f"shape {self.shape} in {len(storage)} numbers")
-        steps = [4 * step for step in self.strides]
-        return np.lib.stride_tricks.as_strided(storage[self.offset :], self.shape, steps).copy()
+def _array(
+    storage: NDArray[np.float32], offset: int, shape: Sequence[int], strides: Sequence[int]
+) -> NDArray[np.float32]:
+    offset, shape, strides = int(offset), tuple(map(int, shape)), tuple(map(int, strides))
+    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+    inside = min(offset, *shape, *strides) >= 0 and last < len(storage)
+    _require(inside, f"shape {shape} in {len(storage)} numbers")
+    return np.lib.stride_tricks.as_strided(storage[offset:], shape, [4 * step for step in strides]).copy()
 
 
 class _Tensors(pickle.Unpickler):
@@ -122,7 +114,7 @@ class _Tensors(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         known = {
             ("collections", "OrderedDict"): collections.OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): _Tensor.rebuilt,
+            ("torch._utils", "_rebuild_tensor_v2"): _part,
             ("torch", "FloatStorage"): "FloatStorage",
         }
         _require((module, name) in known, f"it names {module}.{name}")

@@ -157,11 +157,9 @@ def paste_back(
         )
     matrix = similarity_transform(landmarks, size=size)
     out = photo.copy()
-    area = _covered(_invert(matrix), (size, size), (photo.shape[1], photo.shape[0]))
-    if area is None:
-        return out
-    x1, y1, x2, y2 = area
-    to_area = _invert(matrix) - np.array([[0.0, 0.0, x1], [0.0, 0.0, y1]])
+    back = _invert(matrix)
+    area = x1, y1, x2, y2 = _covered(back, (size, size), photo)
+    to_area = back - np.array([[0.0, 0.0, x1], [0.0, 0.0, y1]])
     laid = _warp(face, to_area, (x2 - x1, y2 - y1)).astype(np.float64)
     weight = _soft_mask(matrix, area, size)[..., None]
     patch = out[y1:y2, x1:x2]
@@ -186,8 +184,7 @@ def _soft_mask(
 
 def _warp(pixels: NDArray[np.uint8], matrix: NDArray[np.float64], side: tuple[int, int]) -> NDArray[np.uint8]:
     """``pixels`` under the similarity ``matrix``, on a canvas of ``side`` = (width, height)."""
-    area = _covered(_invert(matrix), side, (pixels.shape[1], pixels.shape[0]), at_least_one=True)
-    x1, y1, x2, y2 = area or (0, 0, pixels.shape[1], pixels.shape[0])
+    x1, y1, x2, y2 = _covered(_invert(matrix), side, pixels)
     part = pixels[y1:y2, x1:x2]  # OpenCV refuses sides above 32,767, and small is fast
     matrix = matrix @ np.array([[1.0, 0.0, x1], [0.0, 1.0, y1], [0.0, 0.0, 1.0]])
     shrink = int(1.0 / math.hypot(matrix[0, 0], matrix[1, 0]))
@@ -204,28 +201,17 @@ def _warp(pixels: NDArray[np.uint8], matrix: NDArray[np.float64], side: tuple[in
 
 
 def _covered(
-    matrix: NDArray[np.float64],
-    side: tuple[int, int],
-    bounds: tuple[int, int],
-    *,
-    at_least_one: bool = False,
-) -> tuple[int, int, int, int] | None:
-    """The part (x1, y1, x2, y2) of an image of ``bounds`` under a canvas of ``side`` taken by ``matrix``."""
+    matrix: NDArray[np.float64], side: tuple[int, int], image: NDArray[np.uint8]
+) -> tuple[int, int, int, int]:
+    """The part (x1, y1, x2, y2) of ``image`` under a canvas of ``side`` taken by ``matrix``; one pixel of its border at least."""
     width, height = side
     corners = np.array([[-1, width, -1, width], [-1, -1, height, height], [1, 1, 1, 1]], np.float64)
     points = matrix @ corners
+    bounds = image.shape[1::-1]
     margin = 2.0
-    edges: list[int] = []
-    for axis in (0, 1):
-        low = math.floor(float(np.clip(points[axis].min() - margin, -1e9, 1e9)))
-        high = math.ceil(float(np.clip(points[axis].max() + margin, -1e9, 1e9))) + 1
-        if at_least_one:  # a canvas beside the image still shows its replicated border
-            low, high = min(low, bounds[axis] - 1), max(high, 1)
-        low, high = max(low, 0), min(high, bounds[axis])
-        if low >= high:
-            return None
-        edges += [low, high]
-    return edges[0], edges[2], edges[1], edges[3]
+    x1, y1 = (int(v) for v in np.clip(np.floor(points.min(axis=1) - margin), 0, np.subtract(bounds, 1)))
+    x2, y2 = (int(v) for v in np.clip(np.ceil(points.max(axis=1) + margin) + 1, 1, bounds))
+    return x1, y1, x2, y2
 
 
 def _invert(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

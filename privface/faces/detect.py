@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -30,10 +30,6 @@ _BATCH_PIXELS = 1_000_000
 
 _MAX_ASPECT = 4.0
 """Photos longer than this many times their width are padded before they are enlarged."""
-
-
-_Sides: TypeAlias = tuple[int, int]
-"""Height and width."""
 
 
 @dataclass(frozen=True)
@@ -108,24 +104,23 @@ class MTCNNDetector:
         for index, pixels in enumerate(images):
             require_rgb(pixels)
             groups.setdefault(pixels.shape[:2], []).append(index)
-        found: list[list[Detection]] = [[] for _ in images]
-        parts: list[tuple[list[int], _Sides, _Sides]] = []
+        parts: list[list[int]] = []
         for shape, members in groups.items():
-            padded, scaled = _working_size(shape, max_side=self._max_side)
-            step = max(1, _BATCH_PIXELS // (scaled[0] * scaled[1]))
-            parts += [
-                (members[start : start + step], padded, scaled) for start in range(0, len(members), step)
-            ]
-
+            height, width = _working_size(shape, max_side=self._max_side)[1]
+            step = max(1, _BATCH_PIXELS // (height * width))
+            parts += [members[start : start + step] for start in range(0, len(members), step)]
         cascade = self._cascade  # before the threads start
 
-        def look(part: tuple[list[int], _Sides, _Sides]) -> list[NDArray[np.float64]]:
-            return cascade(np.stack([_fit(images[i], *part[1:]) for i in part[0]]))
-
-        for (members, padded, scaled), tables in zip(parts, map_parts(look, parts), strict=True):
+        def look(part: list[int]) -> list[list[Detection]]:
+            padded, scaled = _working_size(images[part[0]].shape[:2], max_side=self._max_side)
+            tables = cascade(np.stack([_fit(images[i], padded, scaled) for i in part]))
             factors = (padded[1] / scaled[1], padded[0] / scaled[0])
-            for index, rows in zip(members, tables, strict=True):
-                found[index] = [_to_detection(row, factors) for row in rows]
+            return [[_to_detection(row, factors) for row in rows] for rows in tables]
+
+        found: list[list[Detection]] = [[] for _ in images]
+        for part, faces in zip(parts, map_parts(look, parts), strict=True):
+            for index, mine in zip(part, faces, strict=True):
+                found[index] = mine
         return found
 
 
@@ -155,10 +150,7 @@ def _working_size(shape: tuple[int, int], *, max_side: int) -> tuple[tuple[int, 
     height, width = shape
     height = max(height, math.ceil(width / _MAX_ASPECT))
     width = max(width, math.ceil(height / _MAX_ASPECT))
-    scale = max(1.0, _MIN_SIDE / min(height, width))
-    scale = min(scale, max_side / max(height, width))
-    if scale == 1.0:
-        return (height, width), (height, width)
+    scale = min(max(1.0, _MIN_SIDE / min(height, width)), max_side / max(height, width))
     return (height, width), (math.ceil(height * scale), math.ceil(width * scale))
 
 

@@ -101,7 +101,7 @@ class _TablePhotos(Source):
 
     def items(self) -> list[InputFile]:
         """See :meth:`Source.items`."""
-        return [InputFile(key, key, key) for key in sorted(self._paths)]
+        return [InputFile(key, key) for key in sorted(self._paths)]
 
     def read(self, item: InputFile, *, limit: int) -> bytes:
         """See :meth:`Source.read`."""

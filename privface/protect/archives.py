@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, ClassVar
 
 from privface.errors import DataError, ImageError, ImageTooLargeError
+from privface.images import printable
 from privface.protect.inputs import InputFile, Source, is_photo, within
 from privface.protect.places import expand, open_binary
 
@@ -72,12 +73,12 @@ class Archive(Source):
 
     def _member(self, name: str, fault: str | None, where: Any) -> InputFile:
         """A photo; what must not be a path is named safely and refused."""
-        key = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        key = printable(name)
         if fault is None and key in self._members:
             fault = "another entry has the same name; rename one"
         self._members.setdefault(key, where)
         last = PurePosixPath(name.replace("\\", "/")).name.replace("\0", "")
-        return InputFile(key, name if fault is None else f"refused/{last}", key, fault)
+        return InputFile(key, name if fault is None else f"refused/{last}", fault)
 
 
 def _opened_again(kind: type[Archive], pattern: str | Path) -> Archive:

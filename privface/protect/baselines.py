@@ -40,6 +40,14 @@ class Baseline(ABC):
             if not value > 0 or not np.isfinite(value):
                 hint = "At 0 the original would remain."
                 raise ConfigError(f"{name} is {value:g}; it must be above 0.", hint=hint)
+        for name, most, hint in (
+            ("cells", self.size - 1, "8 to 16 cells hide a face from the eye."),
+            ("side", self.size - 1, "24 to 32 pixels leave a coarse face."),
+            ("quality", 100, "10 shows blocks."),
+        ):
+            value = getattr(self, name, None)
+            if value is not None and not 1 <= value <= most:
+                raise ConfigError(f"{name} is {value}; it must be from 1 to {most}.", hint=hint)
 
     @property
     def fingerprint(self) -> str:
@@ -89,10 +97,6 @@ class Pixelate(Baseline):
     title = "pixelate"
     cells: int
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require_up_to(self.size - 1, "cells", self.cells, hint="8 to 16 cells hide a face from the eye.")
-
     def _change(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         edges = np.linspace(0, self.size, self.cells + 1).astype(np.int64)
         widths = np.diff(edges)
@@ -140,10 +144,6 @@ class JPEGCompression(Baseline):
     title = "jpeg"
     quality: int
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require_up_to(100, "quality", self.quality, hint="10 shows blocks.")
-
     def _change(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         out = np.empty_like(to_pixels(images))
         for index, pixels in enumerate(to_pixels(images)):
@@ -161,10 +161,6 @@ class DownUpSample(Baseline):
 
     title = "down-up"
     side: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require_up_to(self.size - 1, "side", self.side, hint="24 to 32 pixels leave a coarse face.")
 
     def _change(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         out = np.empty_like(images)
@@ -295,8 +291,3 @@ def _thumbnails(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     small = [cv2.resize(image, (16, 16), interpolation=cv2.INTER_AREA) for image in images]
     grey = np.array(small, np.float32).mean(axis=-1)
     return np.asarray(grey.reshape(len(images), -1), np.float32)
-
-
-def _require_up_to(most: int, name: str, value: int, *, hint: str) -> None:
-    if not 1 <= value <= most:
-        raise ConfigError(f"{name} is {value}; it must be from 1 to {most}.", hint=hint)

@@ -42,12 +42,7 @@ class RayEngine:
     """
 
     def __init__(
-        self,
-        *,
-        actors: int | None = None,
-        cpus: int = 1,
-        gpus: float = 0,
-        chunk: int = 128,
+        self, *, actors: int | None = None, cpus: int = 1, gpus: float = 0, chunk: int = 128
     ) -> None:
         for name, value, least in (
             ("actors", 1 if actors is None else actors, 1),
@@ -88,14 +83,15 @@ class RayEngine:
         room = max(1, int(self._ray.cluster_resources().get("CPU", 1)) // self._cpus)
         # actors write the tree; only this process can look into shards and write them
         shards = None if worker.output is None or isinstance(worker.output, OutputTree) else worker.output
-        by_key: dict[str, InputFile] = {}
         waiting: list[dict[str, bytes]] = []
         for item in items:
             if item.fault is not None:  # of two items with one key, at most one may be read
                 commit([worker.load(item)])
                 continue
-            by_key[item.key] = item
-            waiting.append({"order": pickle.dumps(_order(item, known(item), shards))})
+            before = known(item)
+            if shards is not None and before is not None and before.row.status == "ok":
+                before = before if shards.holds(item, before.rows) else None
+            waiting.append({"order": pickle.dumps((item, before))})
         if not waiting:
             return
         remote = self._ray.put(worker if shards is None else replace(worker, output=None))
@@ -115,11 +111,7 @@ class RayEngine:
                 if isinstance(answer, str):
                     error = error or answer
                     continue
-                item = by_key[answer.item.key]
-                if shards is not None:
-                    for number, data in enumerate(answer.encoded, 1):
-                        shards.write(item.face(number), data)
-                finished.append(replace(answer, item=item, encoded=()))
+                finished.append(answer if shards is None else _stored(answer, shards))
             stop = commit(finished)
             if error is not None:
                 raise OutputError(error, hint="Cure it on that node.")
@@ -140,13 +132,15 @@ def _require_ray() -> Any:
     return ray
 
 
-def _order(item: InputFile, before: Entry | None, shards: Output | None) -> tuple[InputFile, Entry | None]:
-    """One file with what an earlier run left of it; in shards, under the name that it has there."""
-    if shards is None:
-        return item, before
-    if before is not None and before.row.status == "ok" and not shards.holds(item, before.rows):
-        before = None
-    return replace(item, output=shards.place(item)), before
+def _stored(answer: Loaded, shards: Output) -> Loaded:
+    """A finished file, written into shards and named in its rows as it is there."""
+    if not answer.encoded:
+        return answer
+    faces = [answer.item.face(number) for number in range(1, len(answer.encoded) + 1)]
+    for face, data in zip(faces, answer.encoded, strict=True):
+        shards.write(face, data)
+    row, *further = (replace(r, output=shards.place(f)) for r, f in zip(answer.rows, faces, strict=True))
+    return replace(answer, row=row, further=tuple(further), encoded=())
 
 
 class _Actor:

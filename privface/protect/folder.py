@@ -188,7 +188,7 @@ def _open_journal(output: Output, settings: Mapping[str, object], *, overwrite: 
     if overwrite:
         former = _output(root, before.get("layout"), shard_size=1)
         entries = map(journal.read, journal.index().values())
-        files = ((InputFile("", e.path, ""), len(e.rows)) for e in entries)
+        files = ((InputFile("", e.path), len(e.rows)) for e in entries)
         former.clear(file.face(k).relative for file, count in files for k in range(1, count + 1))
         journal.start(settings)
         return journal

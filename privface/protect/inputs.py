@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from privface.errors import ConfigError, ImageTooLargeError
-from privface.images import IMAGE_SUFFIXES, WRITTEN_SUFFIXES
+from privface.images import IMAGE_SUFFIXES, WRITTEN_SUFFIXES, printable
 
 BYTES_PER_PIXEL = 8
 """No still image needs more (16-bit RGBA, uncompressed), so the pixel limit also bounds the file size."""
@@ -24,14 +24,17 @@ class InputFile:
     Attributes:
         key: Its name in the manifest; see ``privface.images.file_key``.
         relative: POSIX path of its output below the output root, exact (with surrogate escapes).
-        output: The output's name in the manifest.
         fault: Why it must not be read; ``None`` where it may.
     """
 
     key: str
     relative: str
-    output: str
     fault: str | None = None
+
+    @property
+    def output(self) -> str:
+        """The output's name in the manifest."""
+        return printable(self.relative)
 
     @property
     def suffix(self) -> str:
@@ -47,14 +50,8 @@ class InputFile:
         """The same photo, its output named for one of its faces: the first has the photo's name, ``a.face2.jpg`` is the second."""
         if number == 1:
             return self
-        return replace(
-            self, relative=_face_name(self.relative, number), output=_face_name(self.output, number)
-        )
-
-
-def _face_name(path: str, number: int) -> str:
-    stem, dot, suffix = path.rpartition(".")
-    return f"{stem}.face{number}{dot}{suffix}"
+        stem, dot, suffix = self.relative.rpartition(".")
+        return replace(self, relative=f"{stem}.face{number}{dot}{suffix}")
 
 
 _FACE_NAME = re.compile(r"(.+)\.face(?:[2-9]|[1-9]\d+)(\.[^./]+)", re.DOTALL)
@@ -112,8 +109,7 @@ def with_format(items: Iterable[InputFile], name: str | None) -> list[InputFile]
             fault = f"another photo would be written to the same {suffix} file; rename one"
         elif fault is None:
             taken.add(relative)
-        output = str(PurePosixPath(item.output).with_suffix(suffix))
-        found.append(replace(item, relative=relative, output=output, fault=fault))
+        found.append(replace(item, relative=relative, fault=fault))
     return found
 
 

@@ -170,13 +170,11 @@ def _read_parquet(file: Path) -> list[dict[str, Any]]:
     # `read_table` always starts a thread of Arrow's, and a process that ends while that thread lets go of our bytes aborts
     # (apache/arrow issue 34314); `ParquetFile` starts none.
     try:
-        with pq.ParquetFile(pa.BufferReader(file.read_bytes()), pre_buffer=False) as table_file:
-            table = table_file.read(use_threads=False)
+        with pq.ParquetFile(pa.BufferReader(file.read_bytes()), pre_buffer=False) as table:
+            known = [name for name in _KINDS if name in table.schema_arrow.names]
+            found: list[dict[str, Any]] = table.read(known, use_threads=False).to_pylist()
     except pa.ArrowException as error:
         raise ValueError(error) from error
-    found: list[dict[str, Any]] = table.select(
-        [name for name in _KINDS if name in table.column_names]
-    ).to_pylist()
     return found
 
 

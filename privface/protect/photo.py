@@ -38,7 +38,7 @@ def protect_photo(
         ConfigError: If the format is not written.
         ProtectError: If there is nothing that may be written: the photo is damaged, too large or shows no face.
     """
-    (item,) = with_format([InputFile(name, name, name)], options.image_format)
+    (item,) = with_format([InputFile(name, name)], options.image_format)
     detector = None if options.faces == "aligned" else detector or MTCNNDetector()
     _, row, files = protect_in_memory(data, item, protector, options, detector=detector)
     if row.status != "ok":

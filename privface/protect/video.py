@@ -24,14 +24,8 @@ MAX_VIDEO_BYTES = 2**31
 _RATE_FACTOR = "18"
 """Quality of the encoder, from 0 (lossless) to 51."""
 
-_CONTAINERS = {
-    ".mp4": "mp4",
-    ".m4v": "mp4",
-    ".mov": "mov",
-    ".mkv": "matroska",
-    ".webm": "webm",
-    ".avi": "avi",
-}
+_CONTAINERS = {".m4v": "mp4", ".mkv": "matroska"}
+"""Names of containers that are not their suffix."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +93,11 @@ def protect_video(
         MissingExtraError: If PyAV is not installed.
     """
     av = require_av()
-    sink = io.BytesIO()
+    sink, container = io.BytesIO(), _CONTAINERS.get(suffix, suffix[1:])
     try:
         with (
             av.open(io.BytesIO(data), mode="r") as source,
-            av.open(sink, mode="w", format=_CONTAINERS[suffix], options={"fflags": "+bitexact"}) as target,
+            av.open(sink, mode="w", format=container, options={"fflags": "+bitexact"}) as target,
         ):
             if not source.streams.video:
                 raise ImageError("the file has no picture.")

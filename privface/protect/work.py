@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -129,9 +129,11 @@ class Worker:
             known: Says what an earlier run noted of it.
         """
         row = ManifestRow(input=item.key, status="failed", model=self.protector.fingerprint)
-        refusal = self._refusal(item, row)
+        if item.fault is not None:
+            return Loaded(item, replace(row, status="unreadable", reason=item.fault))
+        refusal = self._refusal(item)
         if refusal is not None:
-            return Loaded(item, refusal)
+            return Loaded(item, replace(row, reason=refusal))
         limit = MAX_VIDEO_BYTES if item.is_video else self.options.max_pixels * BYTES_PER_PIXEL
         try:
             data = self.photos.read(item, limit=limit)
@@ -188,22 +190,17 @@ class Worker:
             further=tuple(further),
         )
 
-    def _refusal(self, item: InputFile, row: ManifestRow) -> ManifestRow | None:
-        """The final row of a file that is not even read."""
-        if item.fault is not None:
-            return replace(row, status="unreadable", reason=item.fault)
+    def _refusal(self, item: InputFile) -> str | None:
+        """Why a file is not even read; ``None`` where it is."""
         if item.is_video and (self.detector is None or not self.options.paste):
-            return replace(row, reason="a video needs faces to be looked for and pasted back (--paste)")
+            return "a video needs faces to be looked for and pasted back (--paste)"
         if item.suffix not in WRITTEN_SUFFIXES and not item.is_video:
-            return replace(row, reason=f"{item.suffix} images are not written; convert it first")
-        if self._keyed is not None:
-            if item.is_video:
-                return replace(
-                    row, reason="a video has no label of its own, and this model needs one for each face"
-                )
-            lacking = self._keyed.lacks(item.key)
-            return None if lacking is None else replace(row, reason=lacking)
-        return None
+            return f"{item.suffix} images are not written; convert it first"
+        if self._keyed is None:
+            return None
+        if item.is_video:
+            return "a video has no label of its own, and this model needs one for each face"
+        return self._keyed.lacks(item.key)
 
     def _decode(self, item: InputFile, row: ManifestRow, data: bytes) -> Loaded:
         """Pixels of one file: the face at the protector's size, or the whole photo where faces are to be looked for."""
@@ -257,17 +254,15 @@ class Worker:
         faces = np.stack([face for one in ready for face in one.faces])
         keys = [one.item.key for one in ready for _ in one.faces]
         parts = []
-        for start in range(0, len(faces), self.options.batch_size):
-            part = faces[start : start + self.options.batch_size]
-            full = self._filled(part)
+        for part, batch in self._filled(faces):
+            names = keys[part]
             if self._keyed is not None:
-                names = keys[start : start + len(part)]
-                names += names[:1] * (len(full) - len(part))  # what becomes of the filling is thrown away
-                protected = np.asarray(self._keyed(to_unit(full), names))
+                filling = names[:1] * (len(batch) - len(names))  # what becomes of it is thrown away
+                protected = np.asarray(self._keyed(batch, names + filling))
             else:
-                protected = np.asarray(self.protector(to_unit(full)))
-            check_batch(protected, count=len(full), size=self.protector.size)
-            parts.append(protected[: len(part)])
+                protected = np.asarray(self.protector(batch))
+            check_batch(protected, count=len(batch), size=self.protector.size)
+            parts.append(protected[: len(names)])
         ends = np.cumsum([len(one.faces) for one in ready])
         answers = np.split(np.concatenate(parts), ends[:-1])
         return done + [replace(one, answers=mine) for one, mine in zip(ready, answers, strict=True)]
@@ -280,11 +275,10 @@ class Worker:
             return others
         seen = np.stack([(one.faces if maker.of_original else one.protected)[0] for one in passed])
         made: list[str] = []
-        for start in range(0, len(seen), self.options.batch_size):
-            part = self._filled(seen[start : start + self.options.batch_size])
-            rows = maker(to_unit(part))
-            if rows.ndim != 2 or len(rows) != len(part):
-                message = f"Templates of shape {rows.shape} for {len(part)} faces."
+        for _, batch in self._filled(seen):
+            rows = maker(batch)
+            if rows.ndim != 2 or len(rows) != len(batch):
+                message = f"Templates of shape {rows.shape} for {len(batch)} faces."
                 raise ModelError(message, hint="Check the matcher.")
             made += [pack(row) for row in rows]
         return [*others, *(replace(one, template=text) for one, text in zip(passed, made, strict=False))]
@@ -329,11 +323,14 @@ class Worker:
             return f"{faces} faces, and the name is too long to be that of each; shorten it"
         return None
 
-    def _filled(self, faces: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A batch of the fixed size, filled up with black images."""
-        full = np.zeros((self.options.batch_size, *faces.shape[1:]), np.uint8)
-        full[: len(faces)] = faces
-        return full
+    def _filled(self, faces: NDArray[np.uint8]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Which faces, and a batch of the fixed size of them, filled up with black images."""
+        size = self.options.batch_size
+        for start in range(0, len(faces), size):
+            part = slice(start, start + size)
+            full = np.zeros((size, *faces.shape[1:]), np.uint8)
+            full[: len(faces[part])] = faces[part]
+            yield part, to_unit(full)
 
     def _pasted(self, one: Loaded) -> NDArray[np.uint8]:
         """A photo with its protected faces in their places."""

@@ -7,7 +7,7 @@ from facenet_pytorch import MTCNN
 
 from privface.data import from_table
 from privface.errors import InputRangeError
-from privface.faces import Detection, MTCNNDetector, align_face, choose_face, similarity_transform
+from privface.faces import Detection, MTCNNDetector, choose_face
 from privface.faces.detect import _working_size
 from privface.images import decode_image
 from privface.records import ARCFACE_TEMPLATE, FaceTable
@@ -99,23 +99,6 @@ def test_finds_the_labelled_faces(lfw, photos, found):
         overlaps.append(0.0 if chosen is None else iou(chosen.box, record.box))
     assert len(overlaps) == 40
     assert np.mean(np.array(overlaps) >= 0.5) >= 0.95
-
-
-@pytest.mark.realdata
-def test_a_second_look_at_the_aligned_face_meets_the_template(detector, photos, found):
-    pairs = [(p, c) for p, f in zip(photos[:8], found[:8], strict=True) if (c := choose_face(f, p.shape))]
-    assert len(pairs) >= 7
-    again = detector.detect([align_face(p, c.landmarks, size=224) for p, c in pairs])
-    errors = []
-    for (_, chosen), faces in zip(pairs, again, strict=True):
-        seen = choose_face(faces, (224, 224))
-        if seen is None:
-            continue
-        matrix = similarity_transform(chosen.landmarks, size=224)
-        expected = np.array(chosen.landmarks) @ matrix[:, :2].T + matrix[:, 2]
-        errors.append(np.linalg.norm(np.array(seen.landmarks) - expected, axis=1).mean())
-    assert len(errors) >= 6
-    assert np.median(errors) < 6.0  # pixels of 224, about a twelfth of the distance of the eyes
 
 
 @pytest.mark.realdata

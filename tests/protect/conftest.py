@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -93,22 +94,10 @@ def groups(tmp_path):
 def protect(tmp_path):
     """A job into ``out`` below ``tmp_path``: aligned faces, or detected ones where there is a detector, are blurred."""
 
-    def run(
-        source,
-        out="out",
-        protector=BLUR,
-        *,
-        detector=None,
-        templates=None,
-        engine=None,
-        progress=None,
-        **options,
-    ):
-        options = ProtectOptions(**{"faces": "detect" if detector else "aligned", **options})
-        return protect_folder(
-            source, tmp_path / out, protector, options,
-            detector=detector, templates=templates, engine=engine, progress=progress,
-        )  # fmt: skip
+    def run(source, out="out", protector=BLUR, **options):
+        parts = {name: options.pop(name, None) for name in ("detector", "templates", "engine", "progress")}
+        options = ProtectOptions(**{"faces": "detect" if parts["detector"] else "aligned", **options})
+        return protect_folder(source, tmp_path / out, protector, options, **parts)
 
     return run
 
@@ -132,6 +121,18 @@ class Watched:
             self.act()
         self.calls += 1
         return self.protector(images)
+
+
+@dataclass(frozen=True)
+class Answering:
+    """A protector that answers with a function of its input."""
+
+    answer: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    size: int = SIZE
+    fingerprint: str = "answering"
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self.answer(images)
 
 
 def snapshot(root: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ import os
 import stat
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -28,34 +29,27 @@ def files(root: Path) -> list[tuple[str, bytes]]:
     return [(p.relative_to(root).as_posix(), p.read_bytes()) for p in sorted(root.rglob("*.*"))]
 
 
-def as_list(faces: Path, place: Path) -> Path:
-    lines = ["# photos", "", *(str(Path("..") / faces.name / name) for name, _ in files(faces))]
-    (place / "lists").mkdir()
-    (place / "lists" / "photos.txt").write_text("\n".join(lines), encoding="utf-8")
-    return place / "lists" / "photos.txt"
-
-
-def as_zip(faces: Path, place: Path) -> Path:
-    with zipfile.ZipFile(place / "photos.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files(faces):
-            archive.writestr(name, data)
-        archive.writestr("readme.md", "no photo")
-    return place / "photos.zip"
-
-
-def as_tar(faces: Path, place: Path) -> Path:
-    with tarfile.open(place / "photos.tar", "w") as archive:
-        for name, data in files(faces):
-            add(archive, name, data)
-        add(archive, "person0/face00.json", b"{}")
-    return place / "photos.tar"
-
-
-def as_table(faces: Path, place: Path) -> Path:
-    names, data = zip(*files(faces), strict=True)
-    table = pd.DataFrame({"file": names, "image": [{"bytes": d, "path": None} for d in data]})
-    table.to_parquet(place / "photos.parquet", row_group_size=3)
-    return place / "photos.parquet"
+def pack(kind: str, members: Sequence[tuple[str, bytes]], place: Path) -> Path:
+    """Photos as a list of those in ``in``, an archive or a table."""
+    path = place / f"photos.{kind}"
+    if kind == "txt":
+        path = place / "lists" / path.name
+        path.parent.mkdir()
+        lines = ["# photos", "", *(f"../in/{name}" for name, _ in members)]
+        path.write_text("\n".join(lines), encoding="utf-8")
+    elif kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in (*members, ("readme.md", b"no photo")):
+                archive.writestr(name, data)
+    elif kind == "tar":
+        with tarfile.open(path, "w") as archive:
+            for name, data in (*members, ("person0/face00.json", b"{}")):
+                add(archive, name, data)
+    else:
+        table = pd.DataFrame(members, columns=["file", "bytes"])
+        table["image"] = [{"bytes": data, "path": None} for data in table.pop("bytes")]
+        table.to_parquet(path, row_group_size=3)
+    return path
 
 
 def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -84,11 +78,11 @@ def bucket(memory, faces):
 
 
 @pytest.mark.parametrize(
-    ("pack", "remote"), [(as_list, False), *product((as_zip, as_tar, as_table), (False, True))]
+    ("kind", "remote"), [("txt", False), *product(("zip", "tar", "parquet"), (False, True))]
 )
-def test_every_source_gives_the_folder_s_output(faces, tmp_path, protect, memory, pack, remote):
+def test_every_source_gives_the_folder_s_output(faces, tmp_path, protect, memory, kind, remote):
     protect(faces, "folder", batch_size=4)
-    source = local = pack(faces, tmp_path)
+    source = local = pack(kind, files(faces), tmp_path)
     before = local.read_bytes()
     if remote:
         memory.pipe_file(f"/data/{local.name}", before)
@@ -122,17 +116,17 @@ def test_a_bucket_gives_the_folder_s_output_and_a_file_that_vanishes_costs_only_
 
 def test_shards_are_named_apart(faces, tmp_path, protect):
     for name in ("train-000.tar", "train-001.tar"):
-        as_tar(faces, tmp_path).rename(tmp_path / name)
-    as_zip(faces, tmp_path).rename(tmp_path / "photos[1].zip")
+        pack("tar", files(faces), tmp_path).rename(tmp_path / name)
+    pack("zip", files(faces), tmp_path).rename(tmp_path / "photos[1].zip")
     assert protect(tmp_path / "photos[1].zip", "zip").counts["ok"] == 11
     summary = protect(tmp_path / "train-*.tar")
     assert summary.counts["ok"] == 22
     assert {row.input.split("/")[0] for row in read_manifest(summary.manifest)} == {"train-000", "train-001"}
 
 
-@pytest.mark.parametrize("pack", [as_zip, as_tar, as_table])
-def test_archives_open_again_in_another_process(faces, tmp_path, pack):
-    source = open_photos(pack(faces, tmp_path))
+@pytest.mark.parametrize("kind", ["zip", "tar", "parquet"])
+def test_archives_open_again_in_another_process(faces, tmp_path, kind):
+    source = open_photos(pack(kind, files(faces), tmp_path))
     again = copy.copy(source)  # what Ray does, without the bytes between
     for item in source.items():
         assert again.read(item, limit=10**6) == source.read(item, limit=10**6)
@@ -172,17 +166,12 @@ NAMES = {
 @pytest.mark.parametrize("kind", ["zip", "tar", "parquet", "bucket"])
 def test_names_that_lead_out_are_refused_and_nothing_is_written(faces, tmp_path, protect, memory, kind):
     good, names = (faces / "person0" / "face00.png").read_bytes(), dict(NAMES)
-    source = tmp_path / f"bad.{kind}"
-    if kind == "zip":
-        with zipfile.ZipFile(source, "w") as archive:
-            for name in (*names, "good.png"):
-                archive.writestr(name, good)
-    elif kind == "tar":
-        with tarfile.open(source, "w") as archive:
-            for name in (*names, "good.png"):
-                add(archive, name, good)
-    elif kind == "parquet":
-        pd.DataFrame({"key": [*names, "good.png"], "bytes": [good] * 7}).to_parquet(source)
+    members = [(name, good) for name in (*names, "good.png")]
+    if kind == "parquet":
+        source = tmp_path / "bad.parquet"
+        pd.DataFrame(members, columns=["key", "bytes"]).to_parquet(source)
+    elif kind != "bucket":
+        source = pack(kind, members, tmp_path)
     else:
         source, names = "memory://b", dict.fromkeys(("a//b.png", "a/../../b.png"), "leads out")
         for name in (*names, "good.png"):
@@ -228,7 +217,7 @@ def test_members_that_are_no_plain_photos_are_refused(faces, tmp_path, protect):
 
 
 def test_damage_costs_one_member_or_names_the_archive(faces, tmp_path, protect):
-    source = as_zip(faces, tmp_path)
+    source = pack("zip", files(faces), tmp_path)
     data = bytearray(source.read_bytes())
     data[120:400] = os.urandom(280)
     source.write_bytes(data)
@@ -271,7 +260,7 @@ def test_other_inputs_are_refused(tmp_path, protect, memory, place, message):
 
 def test_an_output_around_the_archive_or_at_a_url_is_refused(faces, tmp_path, protect):
     with pytest.raises(OutputError, match="overlaps"):
-        protect(as_zip(faces, tmp_path), ".")
+        protect(pack("zip", files(faces), tmp_path), ".")
     with pytest.raises(ConfigError, match="is a URL; outputs are local folders"):
         protect_folder(faces, "s3://bucket/out", GaussianBlur(sigma=2.0))
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from functools import partial
 
 import pandas as pd
@@ -97,10 +98,12 @@ def journal(tmp_path):
     made.close()
 
 
-def test_journal_keeps_names_that_are_not_utf8_and_the_last_word(journal):
+def test_journal_keeps_names_that_are_not_utf8_further_faces_and_the_last_word(journal):
     journal.append([entry("a.jpg", "failed"), entry("d/\udcff.jpg")])
     journal.append([])
-    journal.append([entry("a.jpg")])
+    several = replace(entry("a.jpg"), further=(row(input="a.jpg", face=2), row(input="a.jpg", face=3)))
+    (place,) = journal.append([several])
+    assert journal.read(place) == several
     assert journal.settings() == {"model": "m", "size": 32}
     entries = {key: journal.read(place) for key, place in journal.index().items()}
     assert entries["a.jpg"].row.status == "ok"
@@ -114,13 +117,6 @@ def test_journal_drops_a_torn_line_and_keeps_what_is_appended_after_it(journal):
     assert set(journal.index()) == {"a.jpg"}
     journal.append([entry("c.jpg")])
     assert set(journal.index()) == {"a.jpg", "c.jpg"}
-
-
-def test_journal_keeps_the_rows_of_further_faces(journal):
-    one = entry("a.jpg")
-    further = tuple(row(input="a.jpg", face=number) for number in (2, 3))
-    (place,) = journal.append([Entry("a.jpg", one.row, None, further)])
-    assert journal.read(place).rows == (one.row, *further)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +148,7 @@ def test_a_finished_file_costs_little_memory(journal, tmp_path):
 
     def note(first: int, last: int) -> None:
         for start in range(first, last, 100):
-            items = [InputFile(f"p/{k:08d}.jpg", f"p/{k:08d}.jpg", "x") for k in range(start, start + 100)]
+            items = [InputFile(f"p/{k:08d}.jpg", f"p/{k:08d}.jpg") for k in range(start, start + 100)]
             ledger.commit(
                 Loaded(i, ManifestRow(input=i.key, status="ok", model="m" * 64, output=i.key)) for i in items
             )
