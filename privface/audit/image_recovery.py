@@ -14,6 +14,7 @@ from torch import nn
 from privface.audit.image_probe import keep_best
 from privface.device import Device
 from privface.errors import AuditError
+from privface.images import to_pixels, to_unit
 
 Images = NDArray[np.uint8]
 
@@ -86,7 +87,10 @@ class ImageRecoverer:
             order = rng.permutation(len(protected_train))
             for step in range(steps):
                 rows = order[step * self.batch_size : (step + 1) * self.batch_size]
-                x, y = (_tensor(images[rows]).to(here.name) for images in (protected_train, original_train))
+                x, y = (
+                    torch.from_numpy(to_unit(images[rows])).to(here.name)
+                    for images in (protected_train, original_train)
+                )
                 if rng.random() < 0.5:
                     x, y = x.flip(-1), y.flip(-1)
                 with here.autocast():
@@ -129,17 +133,13 @@ class FittedImageRecoverer:
         return _apply(self.network, protected)
 
 
-def _tensor(images: Images) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1))).float() / 255.0
-
-
 def _apply(network: nn.Module, images: Images) -> Images:
     network.eval()
     out, place = np.empty_like(images), next(network.parameters()).device
     with torch.inference_mode():
         for start in range(0, len(images), 32):
-            found = network(_tensor(images[start : start + 32]).to(place)).clamp(0.0, 1.0).cpu().numpy()
-            out[start : start + 32] = np.round(np.moveaxis(found, 1, -1) * 255.0).astype(np.uint8)
+            x = torch.from_numpy(to_unit(images[start : start + 32])).to(place)
+            out[start : start + 32] = to_pixels(network(x).cpu().numpy())
     return out
 
 
