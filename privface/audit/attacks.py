@@ -397,11 +397,17 @@ def plain_attacks(probe: RetrainedProbe, view: View) -> dict[str, Attack]:
     }
 
 
-@cache
-def library_versions() -> Mapping[str, str]:
+def library_versions() -> dict[str, str]:
     """Versions of what the attackers are built on."""
-    found = {name: next(metadata.distributions(name=name), None) for name in ("privface", *LIBRARIES)}
-    return {name: kept.version if kept else "not installed" for name, kept in found.items()}
+    return {name: _version(name) for name in ("privface", *LIBRARIES)}
+
+
+@cache
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _key(attacker: Any) -> tuple[object, ...]:

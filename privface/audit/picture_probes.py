@@ -86,7 +86,7 @@ class FittedPictureProbe(FittedEmbeddingProbe):
 
     features: Features
 
-    def scores(self, data: Images) -> Scores:
+    def scores(self, data: NDArray[Any]) -> Scores:
         """Male scores, shape ``(N,)``, of uint8 RGB ``(N, H, W, 3)``."""
         return super().scores(self.features(data))
 
