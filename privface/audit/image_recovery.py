@@ -34,7 +34,7 @@ class ImageRecoverer:
         learning_rate: Peak of the one-cycle schedule.
         make: Gives a fresh network for images of a side: from images ``(N, 3, H, W)`` in [0, 1] to such images, whose
             ``penalty`` attribute, where it has one, is added to the loss after each pass.
-        title: What ``make`` gives, for the report.
+        name: What ``make`` gives, for the report.
         progress: Called with (epochs done, epochs) after each epoch.
         device: Where it learns, and in what; by default the CPU in fp32.
     """
@@ -45,13 +45,8 @@ class ImageRecoverer:
     learning_rate: float = 3e-3
     progress: Callable[[int, int], None] | None = None
     make: Callable[[int], nn.Module] | None = field(default=None, repr=False)
-    title: str = "denoiser"
+    name: str = "denoiser"
     device: Device | None = None
-
-    @property
-    def name(self) -> str:
-        """Name in the report."""
-        return self.title
 
     @property
     def place(self) -> str:
