@@ -160,10 +160,7 @@ class Context:
         ok: NDArray[np.bool_],
         stage: str,
     ) -> NDArray[Any]:
-        """A model's embeddings, float32 ``(N, D)``, or scores, float64 ``(N,)``, of the rows in ``ok``; the others are NaN.
-
-        Asked in batches, or kept from an earlier audit.
-        """
+        """What a model says of the rows in ``ok``, asked in batches or kept from an earlier audit; the others are NaN."""
         shown = images[ok]
         size = self.settings.batch_size
         rows = kind == "embeddings"
