@@ -52,7 +52,6 @@ LIBRARIES = (
 )
 """What attackers and models are built on; their versions are part of the provenance."""
 
-
 _MANY = 300
 """Photos to learn from, from which on a process of its own is worth its start."""
 
@@ -161,7 +160,7 @@ class Attacks:
                     done += 1
                 else:
                     sent.append(task.digest)
-                    yield replace(task, probe=_unwatched(task.probe))
+                    yield replace(task, probe=_telling(task.probe, None))
 
         def tell() -> None:
             if self._progress is not None:
@@ -348,19 +347,19 @@ class Attacks:
         return self._made[task.digest]
 
     def _watched(self, task: _Task, title: str) -> _Task:
-        return replace(task, probe=self._watching(task.probe, title))
-
-    def _watching(self, attacker: Any, title: str) -> Any:
-        """The same attacker, its own progress shown under ``title`` where it reports any."""
+        """The task with its attacker's own progress shown under ``title``."""
         progress = self._progress
-        if progress is None or not dataclasses.is_dataclass(attacker) or not hasattr(attacker, "progress"):
-            return attacker
-        return replace(attacker, progress=lambda done, total: progress(title, done, total))  # type: ignore[type-var]
+        if progress is None:
+            return task
+        probe = _telling(task.probe, lambda done, total: progress(title, done, total))
+        return replace(task, probe=probe)
 
 
-def _unwatched(attacker: Any) -> Any:
-    """The same attacker, without a progress that another process cannot tell."""
-    return replace(attacker, progress=None) if hasattr(attacker, "progress") else attacker
+def _telling(attacker: Any, progress: Callable[[int, int], None] | None) -> Any:
+    """The same attacker, which tells its progress so where it reports any; another process can tell none."""
+    if not dataclasses.is_dataclass(attacker) or not hasattr(attacker, "progress"):
+        return attacker
+    return replace(attacker, progress=progress)  # type: ignore[type-var]  # is no class
 
 
 def _is_network(attacker: Any) -> bool:
@@ -379,7 +378,7 @@ def _fitting(size: int) -> int:
 
 def _can_travel(attacker: Any) -> bool:
     try:
-        pickle.dumps(_unwatched(attacker))
+        pickle.dumps(_telling(attacker, None))
     except Exception:  # models of others fail in many ways
         return False
     return True

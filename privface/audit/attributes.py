@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -41,70 +42,22 @@ about age. Drawn faces are easier for some attackers than photos, so either side
 _MEDIA: Final = ("image", "embedding", WHITE_BOX)
 
 
-@dataclass(frozen=True)
-class AttributeReading:
-    """What one attacker reads of an attribute from one view.
-
-    Attributes:
-        attribute: The attribute, with its classes.
-        probe: Name of the attacker.
-        view: What is looked at.
-        original: Balanced accuracy on originals, chance is one divided by the number of classes.
-        protected: The same on protected data, by an attacker who learnt from protected data.
-        original_auc: Macro AUC, one class against the rest, on originals.
-        auc: The same on protected data.
-        chosen_by: Macro AUC on protected data of validation people, by which the worst attacker is chosen.
-    """
-
-    attribute: Attribute
-    probe: str
-    view: View
-    original: Measured
-    protected: Measured
-    original_auc: Measured
-    auc: Measured
-    chosen_by: float
-
-    @property
-    def measurable(self) -> bool:
-        """Whether it reads one of the sides well enough to count."""
-        return self.original_auc.value >= MIN_AUC or self.auc.value >= MIN_AUC
-
-    def row(self) -> dict[str, Any]:
-        """The row of the audit document."""
-        return {
-            "attribute": self.attribute.name,
-            "classes": list(self.attribute.classes),
-            "chance": self.attribute.chance,
-            "probe": self.probe,
-            "input": self.view.source,
-            "seen": self.view.seen,
-            "original": self.original,
-            "protected": self.protected,
-            "normalised": _normalised(self.protected, self.attribute.chance),
-            "original_auc": self.original_auc,
-            "auc": self.auc,
-            "validation": self.chosen_by,
-            "measurable": self.measurable,
-        }
-
-
 def run(context: Context) -> dict[str, Any]:
     """``attributes``, the worst attacker of each attribute by what it looks at, and ``attribute_readings``, all of them."""
     wanted = context.attributes
     if not wanted:
         return {}
-    found: list[AttributeReading] = []
+    found: list[dict[str, Any]] = []
     for number, (attribute, codes) in enumerate(wanted):
         found += _readings(context, attribute, codes)
         context.report("read attributes", number + 1, len(wanted))
     names = [attribute.name for attribute, _ in wanted]
-    worst = [row for name in names for row in _worst([r for r in found if r.attribute.name == name])]
-    return {"attributes": worst, "attribute_readings": [reading.row() for reading in found]}
+    worst = [row for name in names for row in _worst([r for r in found if r["attribute"] == name])]
+    return {"attributes": worst, "attribute_readings": found}
 
 
-def _readings(context: Context, attribute: Attribute, codes: NDArray[np.int64]) -> list[AttributeReading]:
-    """All attackers on one attribute, and the one that reads most of each view once more on what was recovered of it."""
+def _readings(context: Context, attribute: Attribute, codes: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Rows of all attackers on one attribute, and the one that reads most of each view once more on what was recovered of it."""
     subjects = context.whole
     count = len(attribute.classes)
     attacks = [
@@ -116,7 +69,7 @@ def _readings(context: Context, attribute: Attribute, codes: NDArray[np.int64]) 
     def on_labelled(probe: RetrainedProbe, view: View) -> list[Attack]:
         return [replace(a, ok=a.ok & (codes >= 0)) for a in plain_attacks(probe, view).values()]
 
-    def read(probe: RetrainedProbe, view: View, title: str) -> AttributeReading:
+    def read(probe: RetrainedProbe, view: View, title: str) -> dict[str, Any]:
         sides = []
         for side in on_labelled(probe, view):
             scores = [one.scores_of(side, title=f"{attribute.name}: {title}") for one in attacks]
@@ -128,11 +81,12 @@ def _readings(context: Context, attribute: Attribute, codes: NDArray[np.int64]) 
         stage = f"train networks on {attribute.name}, {number + 1} of {len(attacks)}"
         one.ahead([attack for pair in sent for attack in on_labelled(*pair)], stage=stage)
     plain = [(read(probe, view, probe.name), probe) for probe, view in sent]
-    found = [reading for reading, _ in plain]
+    found = [row for row, _ in plain]
     for view, _, back in context.backs:
-        able = [item for item in plain if item[0].view is view and not math.isnan(item[0].chosen_by)]
+        able = [(row, probe) for row, probe in plain if row["input"] == view.source]
+        able = [(row, probe) for row, probe in able if not math.isnan(row["validation"])]
         if back is not None and able:
-            _, probe = max(able, key=lambda item: (item[0].measurable, item[0].chosen_by))
+            _, probe = max(able, key=lambda item: (item[0]["measurable"], item[0]["validation"]))
             both = view.original_ok & view.protected_ok
             turned = replace(view, protected=back, protected_ok=both)
             found.append(read(probe, turned, f"recover+{probe.name}"))
@@ -146,8 +100,11 @@ def _reading(
     probe: str,
     view: View,
     sides: Sequence[NDArray[np.float64]],
-) -> AttributeReading:
-    """Scores ``(N, K)`` of both sides made into figures."""
+) -> dict[str, Any]:
+    """A row: scores ``(N, K)`` of both sides made into figures.
+
+    ``validation`` is the macro AUC on protected data of validation people, by which the worst attacker is chosen.
+    """
     figures: list[Measured] = []
     people, params = context.people, context.params
     for scores, ok in zip(sides, (view.original_ok, view.protected_ok), strict=True):
@@ -169,7 +126,21 @@ def _reading(
         figures.append(_balanced_accuracy(decided, codes[test], who, params))
         figures.append(_macro_auc(scores[test], codes[test], who, params))
     original, original_auc, protected, area = figures
-    return AttributeReading(attribute, probe, view, original, protected, original_auc, area, validation)
+    return {
+        "attribute": attribute.name,
+        "classes": list(attribute.classes),
+        "chance": attribute.chance,
+        "probe": probe,
+        "input": view.source,
+        "seen": view.seen,
+        "original": original,
+        "protected": protected,
+        "normalised": _normalised(protected, attribute.chance),
+        "original_auc": original_auc,
+        "auc": area,
+        "validation": validation,
+        "measurable": original_auc.value >= MIN_AUC or area.value >= MIN_AUC,
+    }
 
 
 def _decide(
@@ -218,25 +189,25 @@ def _normalised(figure: Measured, chance: float) -> Measured:
     return replace(figure, value=scale[0], low=scale[1], high=scale[2])
 
 
-def _worst(readings: Sequence[AttributeReading]) -> Iterator[dict[str, Any]]:
+def _worst(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The worst attacker of each medium and of all, chosen on validation people, and the highest that counts."""
     for medium in ("any", *_MEDIA):
-        mine = [r for r in readings if medium in {"any", r.view.medium}]
-        known = [r for r in mine if r.measurable and not math.isnan(r.protected.value)]
+        mine = [row for row in rows if medium in {"any", row["input"].partition(":")[0]}]
         if not mine:
             continue
-        if not known:
+        known = [row for row in mine if row["measurable"] and not math.isnan(row["protected"].value)]
+        if known:
+            worst = max(known, key=lambda row: row["validation"])
+            figures = [row["protected"] for row in known]
+            highest, upper = (max(figures, key=attrgetter(end)) for end in ("value", "high"))
+            figured = {"highest": highest, "upper": replace(upper, value=upper.high)}
+        else:
             reason = f"no attacker reaches a macro AUC of {MIN_AUC}, on originals or on protected data"
-            none = Measured.undefined(mine[0].protected.reason or reason)
-            first = replace(
-                mine[0], probe="none", original=none, protected=none, auc=none, chosen_by=math.nan
-            )
-            yield {**first.row(), "medium": medium, "highest": none, "upper": none}
-            continue
-        worst = max(known, key=lambda reading: reading.chosen_by)
-        highest = max((reading.protected for reading in known), key=lambda figure: figure.value)
-        upper = max((reading.protected for reading in known), key=lambda figure: figure.high)
-        yield {**worst.row(), "medium": medium, "highest": highest, "upper": replace(upper, value=upper.high)}
+            none, worst = Measured.undefined(mine[0]["protected"].reason or reason), mine[0]
+            figured = dict.fromkeys(("original", "protected", "normalised", "auc", "highest", "upper"), none)
+            counts = worst["original_auc"].value >= MIN_AUC
+            worst = {**worst, "probe": "none", "validation": math.nan, "measurable": counts}
+        yield {**worst, **figured, "medium": medium}
 
 
 def _line(row: Mapping[str, Any]) -> Line:

@@ -133,28 +133,23 @@ class Context:
         Raises:
             AuditError: If no row is in ``ok`` or the matcher breaks its contract.
         """
-        rows = np.flatnonzero(ok)
-        if not rows.size:
+        if not ok.any():
             raise AuditError(
                 f"No {side} photo is enrolled, so there is nothing to match.", hint="Check the faces."
             )
         stage = f"embed {side} with {matcher.name}"
-        found = self._answers("embeddings", matcher, matcher.embed, images[rows], stage)
-        out = np.full((len(images), found.shape[1]), np.nan, np.float32)
-        out[rows] = found
-        return cleared(out)
+        return cleared(self._answers("embeddings", matcher, matcher.embed, images, ok, stage))
 
-    def frozen_scores(self, probe: FrozenProbe, images: NDArray[np.uint8], ok: NDArray[np.bool_]) -> Scores:
-        """A pretrained classifier's scores ``(N,)`` of the rows in ``ok``; the others are NaN.
+    def frozen_scores(
+        self, probe: FrozenProbe, images: NDArray[np.uint8], ok: NDArray[np.bool_] | None = None
+    ) -> Scores:
+        """A pretrained classifier's scores ``(N,)`` of the rows in ``ok``, by default all; the others are NaN.
 
         Raises:
             AuditError: If the classifier breaks its contract.
         """
-        rows, out = np.flatnonzero(ok), np.full(len(images), np.nan)
-        if rows.size:
-            stage = f"read with {probe.name}"
-            out[rows] = self._answers("scores", probe, probe.male_scores, images[rows], stage)
-        return out
+        ok = np.ones(len(images), np.bool_) if ok is None else ok
+        return self._answers("scores", probe, probe.male_scores, images, ok, f"read with {probe.name}")
 
     def _answers(
         self,
@@ -162,30 +157,35 @@ class Context:
         model: Named,
         ask: Callable[[NDArray[np.float32]], NDArray[Any]],
         images: NDArray[np.uint8],
+        ok: NDArray[np.bool_],
         stage: str,
     ) -> NDArray[Any]:
-        """A model's embeddings, float32 ``(N, D)``, or scores, float64 ``(N,)``: asked in batches or kept from an earlier audit."""
+        """What a model says of the rows in ``ok``, asked in batches or kept from an earlier audit; the others are NaN."""
+        shown = images[ok]
         size = self.settings.batch_size
         rows = kind == "embeddings"
         verb, dtype, ndim = ("embed", np.float32, 2) if rows else ("read", np.float64, 1)
 
         def compute() -> dict[str, NDArray[Any]]:
             parts = []
-            for start in range(0, len(images), size):
-                batch = images[start : start + size]
+            for start in range(0, len(shown), size):
+                batch = shown[start : start + size]
                 parts.append(np.asarray(ask(to_unit(batch)), dtype))
                 if parts[-1].ndim != ndim or len(parts[-1]) != len(batch):
                     raise AuditError(
                         f"{model.name} gave {kind} of shape {parts[-1].shape} for {len(batch)} images.",
                         hint=f"Its {'embed must give one row' if rows else 'male_scores must give one number'} per image.",
                     )
-                self.report(stage, start + len(batch), len(images))
+                self.report(stage, start + len(batch), len(shown))
             return {kind: np.concatenate(parts)}
 
         # its answers depend on where it computes, too, if it knows
         answers = f"{model.fingerprint}{getattr(model, 'device', None) or ''}"
-        key = (verb, answers, size, images, *library_versions().items())
-        return self.settings.cache.arrays(key, compute)[kind]
+        key = (verb, answers, size, shown, *library_versions().items())
+        found = self.settings.cache.arrays(key, compute)[kind] if len(shown) else np.empty(0, dtype)
+        out = np.full((len(images), *found.shape[1:]), np.nan, dtype)
+        out[ok] = found
+        return out
 
     # --- what is matched
 
@@ -288,7 +288,10 @@ class Context:
         worst = {item[2].source: item for item in _worst_by_view(self.plain)}
         if not worst:
             return []
-        fixed = [(r, self._scorer(p)) for r, p in zip(self.frozen, self.settings.frozen_probes, strict=True)]
+        fixed = [
+            (r, partial(self.frozen_scores, p))
+            for r, p in zip(self.frozen, self.settings.frozen_probes, strict=True)
+        ]
         found = []
         for view, recoverer, back in self.backs:
             if view.source in worst:
@@ -296,9 +299,6 @@ class Context:
                 readings = self.attacks.recovered(*worst[view.source], back, recoverer.name, frozen)
                 found.append((worst[view.source], recoverer, readings))
         return found
-
-    def _scorer(self, probe: FrozenProbe) -> Callable[[NDArray[np.uint8]], Scores]:
-        return lambda images: self.frozen_scores(probe, images, np.ones(len(images), np.bool_))
 
     @property
     def adaptive(self) -> list[Reading]:

@@ -9,7 +9,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -67,24 +66,45 @@ class _NetworkProbe(ABC):
         """
         import torch  # noqa: PLC0415
 
-        _check(train, train_genders, val_genders, self.name)
+        if train.ndim != 4 or train.shape[-1] != 3 or min(train.shape[1:3]) < 16:
+            raise AuditError(
+                f"The {self.name} probe needs images (N, H, W, 3) of 16 pixels or more, it got {train.shape}.",
+                hint="Audit aligned face crops, 112 x 112 pixels for example.",
+            )
+        if len(np.unique(train_genders)) != 2 or len(np.unique(val_genders)) != 2:
+            raise AuditError(
+                f"The {self.name} probe needs both genders among its training and its validation people.",
+                hint="Give more people.",
+            )
         unit = np.zeros(3, np.float32), np.full(3, 255.0, np.float32)
         mean, std = unit if self._unit else _channel_statistics(train)
         weights = _draw_weights(train_genders, train_people)
+        steps = max(1, round(len(train) / self.batch_size))
+        rng = np.random.default_rng([seed, 112])
+
+        def losses() -> Iterator[torch.Tensor]:
+            for _ in range(steps):
+                index = rng.choice(len(train), self.batch_size, p=weights)
+                moved = _moved(train[index], rng)
+                contrast, brightness = (
+                    torch.from_numpy(rng.uniform(*ends, (len(index), 1, 1, 1)).astype(np.float32))
+                    for ends in ((0.8, 1.25), (-self._brightness, self._brightness))
+                )
+                x = fitted.standardise(moved, contrast, brightness)
+                x = (x.clamp_(0.0, 1.0) if self._unit else x).to(fitted.place)
+                # smoothed targets: labels of faces are sometimes wrong
+                target = torch.from_numpy(train_genders[index].astype(np.float32)).to(x.device) * 0.9 + 0.05
+                given = fitted.network(x).squeeze(1)
+                yield torch.nn.functional.binary_cross_entropy_with_logits(given, target)
+
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = self._network(train.shape[1]).to(self.place)
             fitted = FittedNetwork(network, mean, std, _lay_out(network, side=train.shape[1]))
-
-            def judge() -> float:
-                return auc(*by_label(fitted.scores(val), val_genders))
-
-            steps = max(1, round(len(train) / self.batch_size))
-            rng = np.random.default_rng([seed, 112])
             best, number = keep_best(
-                fitted.network,
-                partial(self._losses, fitted, train, train_genders, weights, steps, rng),
-                judge,
+                network,
+                losses,
+                lambda: auc(*by_label(fitted.scores(val), val_genders)),
                 epochs=self.epochs,
                 steps=steps,
                 learning_rate=self.learning_rate,
@@ -93,26 +113,6 @@ class _NetworkProbe(ABC):
                 progress=self.progress,
             )
         return replace(fitted, val_auc=best, setting=f"epoch={number}")
-
-    def _losses(
-        self,
-        fitted: FittedNetwork,
-        images: Images,
-        genders: NDArray[np.int64],
-        weights: NDArray[np.float64],
-        steps: int,
-        rng: np.random.Generator,
-    ) -> Iterator[torch.Tensor]:
-        """The losses of one epoch; ``weights`` are the photos' probabilities of being drawn."""
-        import torch  # noqa: PLC0415
-
-        for _ in range(steps):
-            index = rng.choice(len(images), self.batch_size, p=weights)
-            x = fitted.standardise(_moved(images[index], rng), _light(len(index), rng, self._brightness))
-            x = (x.clamp_(0.0, 1.0) if self._unit else x).to(fitted.place)
-            # smoothed targets: labels of faces are sometimes wrong
-            target = torch.from_numpy(genders[index].astype(np.float32)).to(x.device) * 0.9 + 0.05
-            yield torch.nn.functional.binary_cross_entropy_with_logits(fitted.network(x).squeeze(1), target)
 
 
 @dataclass(frozen=True)
@@ -139,11 +139,7 @@ class CNNProbe(_NetworkProbe):
     epochs: int = field(default=14, kw_only=True)
     learning_rate: float = field(default=2e-3, kw_only=True)
     width: int = 8
-
-    @property
-    def name(self) -> str:
-        """Name in the report."""
-        return "cnn"
+    name: ClassVar[str] = "cnn"
 
     def _network(self, side: int) -> nn.Module:
         return _build(self.width)
@@ -223,34 +219,17 @@ class FittedNetwork:
         return np.concatenate(map_parts(score, parts)) if parts else np.empty(0)
 
     def standardise(
-        self, images: Images, view: tuple[torch.Tensor, torch.Tensor] | None = None
+        self, images: Images, contrast: torch.Tensor | float = 1.0, brightness: torch.Tensor | float = 0.0
     ) -> torch.Tensor:
-        """The network's input, float32 ``(N, 3, H, W)``, under a contrast and a brightness for each image where they are given."""
+        """The network's input, float32 ``(N, 3, H, W)``, under a contrast and a brightness for each image."""
         import torch  # noqa: PLC0415
 
         scale = torch.from_numpy(1 / self.std).view(1, 3, 1, 1)
         shift = -torch.from_numpy(self.mean).view(1, 3, 1, 1) * scale
-        if view is not None:
-            contrast, brightness = view
-            scale, shift = scale * contrast, shift * contrast + brightness
+        scale, shift = scale * contrast, shift * contrast + brightness
         x = torch.from_numpy(np.array(images, order="C")).permute(0, 3, 1, 2)
         x = x.float().mul_(scale).add_(shift)
         return x.contiguous(memory_format=self.layout)
-
-
-def _check(
-    train: Images, train_genders: NDArray[np.int64], val_genders: NDArray[np.int64], name: str
-) -> None:
-    if train.ndim != 4 or train.shape[-1] != 3 or min(train.shape[1:3]) < 16:
-        raise AuditError(
-            f"The {name} probe needs images (N, H, W, 3) of 16 pixels or more, it got {train.shape}.",
-            hint="Audit aligned face crops, 112 x 112 pixels for example.",
-        )
-    if len(np.unique(train_genders)) != 2 or len(np.unique(val_genders)) != 2:
-        raise AuditError(
-            f"The {name} probe needs both genders among its training and its validation people.",
-            hint="Give more people.",
-        )
 
 
 def _channel_statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -264,35 +243,20 @@ def _channel_statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32],
 
 def _build(width: int) -> nn.Module:
     from torch import nn  # noqa: PLC0415
+    from torchvision.models.resnet import BasicBlock  # noqa: PLC0415
 
-    class Block(nn.Module):
-        def __init__(self, inside: int, outside: int, stride: int) -> None:
-            super().__init__()
-            self.body = nn.Sequential(
-                nn.Conv2d(inside, outside, 3, stride, 1, bias=False),
-                nn.BatchNorm2d(outside),
-                nn.ReLU(inplace=True),
-                nn.Conv2d(outside, outside, 3, 1, 1, bias=False),
-                nn.BatchNorm2d(outside),
-            )
-            self.skip: nn.Module = nn.Identity()
-            if stride != 1 or inside != outside:
-                self.skip = nn.Sequential(
-                    nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside)
-                )
-            self.relu = nn.ReLU(inplace=True)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y: torch.Tensor = self.relu(self.body(x) + self.skip(x))
-            return y
+    def block(inside: int, outside: int) -> nn.Module:
+        made: nn.Module = BasicBlock(inside, outside, 2)
+        made.downsample = nn.Sequential(nn.Conv2d(inside, outside, 1, 2, bias=False), nn.BatchNorm2d(outside))
+        return made
 
     return nn.Sequential(
         nn.Conv2d(3, width, 5, 2, 2, bias=False),
         nn.BatchNorm2d(width),
         nn.ReLU(inplace=True),
-        Block(width, width * 2, 2),
-        Block(width * 2, width * 4, 2),
-        Block(width * 4, width * 6, 2),
+        block(width, width * 2),
+        block(width * 2, width * 4),
+        block(width * 4, width * 6),
         nn.AdaptiveAvgPool2d(4),
         nn.Flatten(),
         nn.Dropout(0.5),
@@ -419,12 +383,3 @@ def _moved(images: Images, rng: np.random.Generator) -> Images:
         view = padded[row, dy : dy + height, dx : dx + width]
         moved[row] = view[:, ::-1] if flip else view
     return moved
-
-
-def _light(count: int, rng: np.random.Generator, brightness: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Contrast and brightness for each image: what its standardised values are multiplied by, and what is added."""
-    import torch  # noqa: PLC0415
-
-    contrast = rng.uniform(0.8, 1.25, (count, 1, 1, 1)).astype(np.float32)
-    shift = rng.uniform(-brightness, brightness, (count, 1, 1, 1)).astype(np.float32)
-    return torch.from_numpy(contrast), torch.from_numpy(shift)

@@ -14,6 +14,7 @@ from torch import nn
 from privface.audit.image_probe import keep_best
 from privface.device import Device
 from privface.errors import AuditError
+from privface.images import to_pixels, to_unit
 
 Images = NDArray[np.uint8]
 
@@ -33,7 +34,7 @@ class ImageRecoverer:
         learning_rate: Peak of the one-cycle schedule.
         make: Gives a fresh network for images of a side: from images ``(N, 3, H, W)`` in [0, 1] to such images, whose
             ``penalty`` attribute, where it has one, is added to the loss after each pass.
-        title: What ``make`` gives, for the report.
+        name: What ``make`` gives, for the report.
         progress: Called with (epochs done, epochs) after each epoch.
         device: Where it learns, and in what; by default the CPU in fp32.
     """
@@ -44,13 +45,8 @@ class ImageRecoverer:
     learning_rate: float = 3e-3
     progress: Callable[[int, int], None] | None = None
     make: Callable[[int], nn.Module] | None = field(default=None, repr=False)
-    title: str = "denoiser"
+    name: str = "denoiser"
     device: Device | None = None
-
-    @property
-    def name(self) -> str:
-        """Name in the report."""
-        return self.title
 
     @property
     def place(self) -> str:
@@ -86,7 +82,10 @@ class ImageRecoverer:
             order = rng.permutation(len(protected_train))
             for step in range(steps):
                 rows = order[step * self.batch_size : (step + 1) * self.batch_size]
-                x, y = (_tensor(images[rows]).to(here.name) for images in (protected_train, original_train))
+                x, y = (
+                    torch.from_numpy(to_unit(images[rows])).to(here.name)
+                    for images in (protected_train, original_train)
+                )
                 if rng.random() < 0.5:
                     x, y = x.flip(-1), y.flip(-1)
                 with here.autocast():
@@ -129,17 +128,13 @@ class FittedImageRecoverer:
         return _apply(self.network, protected)
 
 
-def _tensor(images: Images) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1))).float() / 255.0
-
-
 def _apply(network: nn.Module, images: Images) -> Images:
     network.eval()
     out, place = np.empty_like(images), next(network.parameters()).device
     with torch.inference_mode():
         for start in range(0, len(images), 32):
-            found = network(_tensor(images[start : start + 32]).to(place)).clamp(0.0, 1.0).cpu().numpy()
-            out[start : start + 32] = np.round(np.moveaxis(found, 1, -1) * 255.0).astype(np.uint8)
+            x = torch.from_numpy(to_unit(images[start : start + 32])).to(place)
+            out[start : start + 32] = to_pixels(network(x).cpu().numpy())
     return out
 
 

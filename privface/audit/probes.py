@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args
+from functools import partial
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,7 +145,7 @@ class EmbeddingProbe:
             scores = FittedEmbeddingProbe(model, setting, np.nan).scores(val)
             return FittedEmbeddingProbe(model, setting, auc(*by_label(scores, val_genders)))
 
-        candidates = list(_candidates(self.kind, x, y, seed))
+        candidates = list(_candidates(self.kind, x, y, seed).items())
         most = 2 if self.kind in _KERNELS else len(candidates)  # each kernel of 8,000 rows is half a gigabyte
         parts = [candidates[start : start + most] for start in range(0, len(candidates), most)]
         fitted = [probe for part in parts for probe in fit_side_by_side(tried, part)]
@@ -214,119 +215,80 @@ def _balance(genders: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate(parts))
 
 
-class _Extent(NamedTuple):
-    rows: int
-    dimensions: int
-    rarer: int  # rows of the rarer gender
-
-
-def _candidates(
-    kind: ProbeKind, x: NDArray[np.float64], y: NDArray[np.int64], seed: int
-) -> Iterator[tuple[str, Any]]:
+def _candidates(kind: ProbeKind, x: NDArray[np.float64], y: NDArray[np.int64], seed: int) -> dict[str, Any]:
+    """What is fitted to rows ``(N, D)`` of both genders, by its setting."""
     # scikit-learn takes seconds to import
-    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
-    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
-
-    if kind == "rbf-svm":
-        for factor in (0.25, 1.0, 4.0):
-            for c in (1.0, 10.0):
-                yield f"C={c:g},gamma={factor:g}/D", KernelSVM(factor / x.shape[1], c)
-    elif kind == "similarity":
-        for k in (1, 5, 20, 60):
-            yield f"k={k}", SimilarityClassifier(k)
-    else:
-        for setting, model in _PLAIN[kind](
-            _Extent(len(x), x.shape[1], int(np.bincount(y, minlength=2).min())), seed
-        ):
-            yield setting, make_pipeline(StandardScaler(), model)
-
-
-def _logistic(_extent: _Extent, _seed: int) -> Iterator[tuple[str, Any]]:
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
-
-    for c in (0.001, 0.01, 0.1, 1.0):
-        yield f"C={c:g}", LogisticRegression(C=c, class_weight="balanced", max_iter=1000)
-
-
-def _linear_svm(_extent: _Extent, seed: int) -> Iterator[tuple[str, Any]]:
-    from sklearn.svm import LinearSVC  # noqa: PLC0415
-
-    for c in (1e-4, 1e-3, 1e-2, 0.1):
-        yield (
-            f"C={c:g}",
-            LinearSVC(C=c, class_weight="balanced", dual="auto", random_state=seed, max_iter=4000),
-        )
-
-
-def _quadratic(extent: _Extent, _seed: int) -> Iterator[tuple[str, Any]]:
     from sklearn.decomposition import PCA  # noqa: PLC0415
     from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis  # noqa: PLC0415
+    from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+    from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415
+    from sklearn.neural_network import MLPClassifier  # noqa: PLC0415
     from sklearn.pipeline import make_pipeline  # noqa: PLC0415
     from sklearn.preprocessing import FunctionTransformer, StandardScaler  # noqa: PLC0415
+    from sklearn.svm import LinearSVC  # noqa: PLC0415
 
-    # a covariance needs more rows than dimensions
-    most = min(extent.dimensions, extent.rarer - 1)
-    for kept in dict.fromkeys(min(most, k) for k in (16, 64, 256) if most >= 1):
-        for shrinkage in (0.1, 0.5, 0.9, 0.99):
-            model = QuadraticDiscriminantAnalysis(priors=[0.5, 0.5], reg_param=shrinkage)
-            yield (
-                f"pca={kept},shrinkage={shrinkage:g}",
-                make_pipeline(PCA(kept, svd_solver="covariance_eigh"), model),
+    rows, dimensions = x.shape
+    logistic = partial(LogisticRegression, class_weight="balanced", max_iter=1000)
+    match kind:
+        case "rbf-svm":
+            return {
+                f"C={c:g},gamma={factor:g}/D": KernelSVM(factor / dimensions, c)
+                for factor in (0.25, 1.0, 4.0)
+                for c in (1.0, 10.0)
+            }
+        case "similarity":
+            return {f"k={k}": SimilarityClassifier(k) for k in (1, 5, 20, 60)}
+        case "logistic":
+            found = {f"C={c:g}": logistic(C=c) for c in (0.001, 0.01, 0.1, 1.0)}
+        case "linear-svm":
+            machine = partial(
+                LinearSVC, class_weight="balanced", dual="auto", random_state=seed, max_iter=4000
             )
-    for c in (1e-4, 1e-3, 1e-2):
-        model = LogisticRegression(C=c, class_weight="balanced", max_iter=1000)
-        yield f"squares,C={c:g}", make_pipeline(FunctionTransformer(_with_squares), StandardScaler(), model)
+            found = {f"C={c:g}": machine(C=c) for c in (1e-4, 1e-3, 1e-2, 0.1)}
+        case "quadratic":
+            most = min(dimensions, int(np.bincount(y, minlength=2).min()) - 1)
+            found = {
+                f"pca={kept},shrinkage={shrinkage:g}": make_pipeline(
+                    PCA(kept, svd_solver="covariance_eigh"),
+                    QuadraticDiscriminantAnalysis(priors=[0.5, 0.5], reg_param=shrinkage),
+                )
+                for kept in (min(most, k) for k in (16, 64, 256))
+                if kept >= 1  # a covariance needs more rows than dimensions
+                for shrinkage in (0.1, 0.5, 0.9, 0.99)
+            }
+            for c in (1e-4, 1e-3, 1e-2):
+                squares = FunctionTransformer(_with_squares)
+                found[f"squares,C={c:g}"] = make_pipeline(squares, StandardScaler(), logistic(C=c))
+        case "knn":
+            nearest = partial(KNeighborsClassifier, weights="distance", algorithm="brute")
+            found = {f"k={k}": nearest(k) for k in (min(k, rows) for k in (5, 15, 45, 135))}
+        case "mlp":
+            batch = int(np.clip(rows // 40, 64, 256))
+            network = partial(MLPClassifier, (128,), batch_size=batch, random_state=seed, tol=0.0)
+            found = {
+                f"alpha={alpha:g},max_iter={rounds}": network(alpha=alpha, max_iter=rounds)
+                for alpha in (0.01, 1.0)
+                for rounds in (20, 80)
+            }
+        case "boosted-trees":
+            trees = partial(
+                HistGradientBoostingClassifier,
+                max_iter=100,
+                max_bins=63,
+                early_stopping=False,
+                random_state=seed,
+            )
+            # wide tables cost in proportion to their width, so they get one setting
+            depths = (2, 5) if dimensions <= 128 else (3,)
+            found = {f"depth={depth}": trees(max_depth=depth) for depth in depths}
+    return {setting: make_pipeline(StandardScaler(), model) for setting, model in found.items()}
 
 
 def _with_squares(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.hstack([x, np.square(x)])
 
 
-def _knn(extent: _Extent, _seed: int) -> Iterator[tuple[str, Any]]:
-    from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415
-
-    for k in dict.fromkeys(min(k, extent.rows) for k in (5, 15, 45, 135)):
-        yield f"k={k}", KNeighborsClassifier(k, weights="distance", algorithm="brute")
-
-
-def _mlp(extent: _Extent, seed: int) -> Iterator[tuple[str, Any]]:
-    from sklearn.neural_network import MLPClassifier  # noqa: PLC0415
-
-    batch = int(np.clip(extent.rows // 40, 64, 256))
-    for alpha in (0.01, 1.0):
-        for rounds in (20, 80):
-            network = MLPClassifier(
-                (128,), alpha=alpha, max_iter=rounds, batch_size=batch, random_state=seed, tol=0.0
-            )
-            yield f"alpha={alpha:g},max_iter={rounds}", network
-
-
-def _boosted_trees(extent: _Extent, seed: int) -> Iterator[tuple[str, Any]]:
-    from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415
-
-    # wide tables cost in proportion to their width, so they get one setting
-    for depth in (2, 5) if extent.dimensions <= 128 else (3,):
-        yield (
-            f"depth={depth}",
-            HistGradientBoostingClassifier(
-                max_depth=depth,
-                max_iter=100,
-                max_bins=63,
-                early_stopping=False,
-                random_state=seed,
-            ),
-        )
-
-
 _KERNELS = frozenset({"rbf-svm", "knn", "similarity"})
 _DRAWN_AGAIN = frozenset({"mlp", "boosted-trees"})
 """These take no weights, or become many times slower with them (scikit-learn 1.9 sorts every column by weight)."""
-_PLAIN = {
-    "logistic": _logistic,
-    "linear-svm": _linear_svm,
-    "quadratic": _quadratic,
-    "knn": _knn,
-    "mlp": _mlp,
-    "boosted-trees": _boosted_trees,
-}

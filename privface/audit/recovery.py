@@ -6,10 +6,8 @@ way back, and read gender from what it gives for others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,10 +75,7 @@ class EmbeddingRecoverer:
     models fitted on the other two thirds of the people.
     """
 
-    @property
-    def name(self) -> str:
-        """Name in the report."""
-        return "regression"
+    name: ClassVar[str] = "regression"
 
     def fit(
         self,
@@ -91,39 +86,26 @@ class EmbeddingRecoverer:
         original_val: Embeddings,
         *,
         seed: int,
-    ) -> FittedEmbeddingRecoverer:
+    ) -> FittedRegression:
         """Fit to rows ``(N, D)`` and ``(N, E)`` and choose on validation people.
 
         Raises:
             AuditError: If there are fewer than three people.
         """
         fold = people_folds(train_people, seed=seed)
-        kinds = _regressions(seed)
 
-        def fit(part: tuple[int, int | None]) -> _Regression:
+        def fit(part: tuple[int, int | None]) -> FittedRegression:
             kind, left_out = part
             rows = np.ones(len(fold), np.bool_) if left_out is None else fold != left_out
-            return _Regression.fit(kinds[kind](), protected_train[rows], original_train[rows])
+            return FittedRegression.fit(_regressions(seed)[kind], protected_train[rows], original_train[rows])
 
-        models = fit_side_by_side(fit, [(kind, None) for kind in range(len(kinds))])
-        errors = [float(np.square(model(protected_val) - original_val).mean()) for model in models]
+        models = fit_side_by_side(fit, [(kind, None) for kind in range(len(_regressions(seed)))])
+        errors = [float(np.square(model.recover(protected_val) - original_val).mean()) for model in models]
         best = int(np.argmin(errors))
         training = np.empty(original_train.shape, np.float32)
         for number, other in enumerate(fit_side_by_side(fit, [(best, number) for number in range(FOLDS)])):
-            training[fold == number] = other(protected_train[fold == number])
-        return FittedEmbeddingRecoverer(models[best], training)
-
-
-@dataclass(frozen=True)
-class FittedEmbeddingRecoverer:
-    """A trained :class:`EmbeddingRecoverer`, a :class:`FittedRecoverer`."""
-
-    model: _Regression
-    training: Embeddings
-
-    def recover(self, protected: Embeddings) -> Embeddings:
-        """Estimates of the original embeddings, float32 ``(N, E)``."""
-        return self.model(protected)
+            training[fold == number] = other.recover(protected_train[fold == number])
+        return replace(models[best], training=training)
 
 
 def people_folds(people: NDArray[np.str_], *, seed: int) -> NDArray[np.int64]:
@@ -143,15 +125,27 @@ def people_folds(people: NDArray[np.str_], *, seed: int) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class _Regression:
+class FittedRegression:
+    """A trained :class:`EmbeddingRecoverer`, a :class:`FittedRecoverer`.
+
+    Attributes:
+        model: scikit-learn regressor from standardised protected to standardised original embeddings.
+        centre: Mean of the protected ones, shape ``(D,)``.
+        scale: Their spread, one number.
+        offset: Mean of the original ones, shape ``(E,)``.
+        spread: Their spread, one number.
+        training: Recovered training rows, shape ``(N, E)``.
+    """
+
     model: Any
     centre: NDArray[np.float64]
     scale: float
     offset: NDArray[np.float64]
     spread: float
+    training: Embeddings
 
     @classmethod
-    def fit(cls, model: Any, x: Embeddings, y: Embeddings) -> _Regression:
+    def fit(cls, model: Any, x: Embeddings, y: Embeddings) -> FittedRegression:
         """Centre both sides and bring the inputs to unit variance on average, which is what settings refer to."""
         wide = x.astype(np.float64)
         centre, offset = wide.mean(axis=0), y.mean(axis=0, dtype=np.float64)
@@ -159,14 +153,13 @@ class _Regression:
         spread = float(np.sqrt(np.square(y - offset).mean())) or 1.0
         kind = _dtype(model)
         model.fit(((wide - centre) / scale).astype(kind), ((y - offset) / spread).astype(kind))
-        return cls(model, centre, scale, offset, spread)
+        return cls(model, centre, scale, offset, spread, y[:0])
 
-    def __call__(self, x: Embeddings) -> Embeddings:
-        rows = (x.astype(np.float64) - self.centre) / self.scale
-        found = self.model.predict(rows.astype(_dtype(self.model)))
-        return np.asarray(
-            np.reshape(found, (len(x), -1)).astype(np.float64) * self.spread + self.offset, np.float32
-        )
+    def recover(self, protected: Embeddings) -> Embeddings:
+        """Estimates of the original embeddings, float32 ``(N, E)``."""
+        rows = (protected.astype(np.float64) - self.centre) / self.scale
+        found = self.model.predict(rows.astype(_dtype(self.model))).reshape(len(rows), -1)
+        return np.asarray(found.astype(np.float64) * self.spread + self.offset, np.float32)
 
 
 def _dtype(model: Any) -> type[np.floating[Any]]:
@@ -174,21 +167,15 @@ def _dtype(model: Any) -> type[np.floating[Any]]:
     return np.float32 if hasattr(model, "hidden_layer_sizes") else np.float64
 
 
-def _regressions(seed: int) -> list[Callable[[], Any]]:
+def _regressions(seed: int) -> list[Any]:
     from sklearn.linear_model import Ridge  # noqa: PLC0415
     from sklearn.neural_network import MLPRegressor  # noqa: PLC0415
 
-    network = partial(
-        MLPRegressor,
-        hidden_layer_sizes=(512,),
-        alpha=0.01,
-        max_iter=30,
-        batch_size=64,
-        random_state=seed,
-        tol=0.0,
-        n_iter_no_change=30,
-    )
-    return [*(partial(Ridge, alpha=alpha) for alpha in (1.0, 30.0, 1000.0)), network]
+    options = {"max_iter": 30, "batch_size": 64, "random_state": seed, "tol": 0.0, "n_iter_no_change": 30}
+    return [
+        *(Ridge(alpha=alpha) for alpha in (1.0, 30.0, 1000.0)),
+        MLPRegressor(hidden_layer_sizes=(512,), alpha=0.01, **options),
+    ]
 
 
 def run(context: Context) -> dict[str, Any]:

@@ -114,8 +114,8 @@ def image_recoverers(options: AuditOptions, *, device: Device | None = None) -> 
     if options.recoverer is None:
         return [ImageRecoverer(device=device)]
     config = variant(options.recoverer)  # refused here and not after an hour
-    title = f"{options.recoverer} autoencoder"
-    return [ImageRecoverer(make=partial(_FamilyRecoverer, config), title=title, device=device)]
+    name = f"{options.recoverer} autoencoder"
+    return [ImageRecoverer(make=partial(_FamilyRecoverer, config), name=name, device=device)]
 
 
 class _FamilyRecoverer(nn.Module):

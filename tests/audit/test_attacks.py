@@ -166,28 +166,18 @@ def heard(who: Subjects) -> tuple[Attacks, list[tuple[str, int, int]]]:
 @pytest.mark.usefixtures("two_cores")
 def test_networks_that_learn_side_by_side_give_what_they_give_alone(toy, monkeypatch):
     who = toy.subjects(40, 2)
-    view, probe = pictures(who), CNNProbe(epochs=2)
+    view, probe, recoverer = pictures(who), CNNProbe(epochs=2), ImageRecoverer(epochs=1)
     together, told = heard(who)
-    together.ahead(list(plain_attacks(probe, view).values()))
-    assert told == [("train networks", 2, 2)]
+    together.ahead(list(plain_attacks(probe, view).values()), [(recoverer, view)])
+    assert told == [("train networks", 3, 3)]
     alone = attacks(who)
-    expected = alone.retrained(probe, view)
+    expected, back = alone.retrained(probe, view), alone.recover(recoverer, view)
     monkeypatch.setattr(CNNProbe, "fit", None)
+    monkeypatch.setattr(ImageRecoverer, "fit", None)
     found = together.retrained(probe, view)
     np.testing.assert_array_equal(found.scores, expected.scores)
     assert found.row() == expected.row()
-
-
-@pytest.mark.usefixtures("two_cores")
-def test_a_network_that_recovers_learns_beside_the_attackers_and_gives_what_it_gives_alone(toy, monkeypatch):
-    who = toy.subjects(40, 2)
-    view, recoverer = pictures(who), ImageRecoverer(epochs=1)
-    together, told = heard(who)
-    together.ahead(list(plain_attacks(CNNProbe(epochs=1), view).values()), [(recoverer, view)])
-    assert told == [("train networks", 3, 3)]
-    expected = attacks(who).recover(recoverer, view)
-    monkeypatch.setattr(ImageRecoverer, "fit", None)
-    np.testing.assert_array_equal(together.recover(recoverer, view), expected)
+    np.testing.assert_array_equal(together.recover(recoverer, view), back)
 
 
 @pytest.mark.usefixtures("two_cores")

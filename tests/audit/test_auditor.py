@@ -127,11 +127,6 @@ def test_two_runs_give_the_same_bytes_and_tell_their_progress(toy, audited, flip
     assert audited(toy.flip_cue, seed=1).to_bytes() != flipped.to_bytes()
 
 
-@pytest.mark.slow
-def test_cnn_run_is_reproducible(audited, unprotected):
-    assert audited(image_probes=PROBES).to_bytes() == unprotected.to_bytes()
-
-
 def test_neither_batch_size_nor_names_of_labels_change_a_figure(toy, audited, flipped):
     single = audited(toy.flip_cue, batch_size=1)
     for name, figure in flipped.figures.items():

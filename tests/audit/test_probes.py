@@ -7,8 +7,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from torch import nn
 
-from privface.audit.image_probe import CNNProbe
+from privface.audit.image_probe import CNNProbe, FineTunedProbe
 from privface.audit.kernels import KernelSVM, SimilarityClassifier
 from privface.audit.picture_probes import HOGProbe, PixelProbe
 from privface.audit.planted import plant
@@ -130,20 +131,77 @@ def test_cnn_is_deterministic_alone_with_its_generator_and_blind_to_the_batch(pi
     seen, test = [], pictures[2][0]
     probe = CNNProbe(epochs=1, width=4, progress=lambda *step: seen.append(step))
     first, same, other = (fitted_to(probe, pictures, seed=seed) for seed in (1, 1, 2))
-    assert np.array_equal(first.scores(test), same.scores(test))
+    scores = first.scores(test, batch_size=len(test))
+    np.testing.assert_array_equal(scores, same.scores(test, batch_size=len(test)))
     assert not np.array_equal(first.scores(test), other.scores(test))
     assert seen == [(1, 1)] * 3
     assert torch.equal(torch.rand(3), expected)
-    singly, mirrored = first.scores(test, batch_size=1), np.ascontiguousarray(test[:, :, ::-1])
-    np.testing.assert_allclose(singly, first.scores(test, batch_size=50), atol=1e-5)
-    np.testing.assert_allclose(first.scores(mirrored), first.scores(test), atol=1e-5)
+    turned, mirrored = (
+        np.ascontiguousarray(test[..., ::-1])[..., ::-1],
+        np.ascontiguousarray(test[:, :, ::-1]),
+    )
+    turned.flags.writeable = False  # and it has negative strides
+    np.testing.assert_array_equal(first.scores(turned, batch_size=len(test)), scores)
+    for batch, images in ((1, test), (3, test), (len(test), mirrored)):
+        np.testing.assert_allclose(first.scores(images, batch_size=batch), scores, atol=1e-5)
 
 
-def test_cnn_refuses_tiny_images_and_one_gender(pictures):
-    images, genders, people = pictures[0]
-    for crop, labels in ((images[:, :8], genders), (images, genders * 0)):
-        with pytest.raises(AuditError):
-            CNNProbe().fit(crop, labels, people, *pictures[1][:2], seed=0)
+def test_the_input_is_standardised_by_the_photos_of_the_training(pictures):
+    probe, flat = CNNProbe(epochs=1, width=4), pictures[0][0].reshape(-1, 3).astype(np.float64)
+    fitted = fitted_to(probe, pictures)
+    np.testing.assert_allclose(fitted.mean, flat.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(fitted.std, flat.std(axis=0), rtol=1e-6)
+    assert fitted_to(probe, pictures, protect=lambda images: np.full_like(images, 7)).std.tolist() == [
+        1,
+        1,
+        1,
+    ]
+
+
+def pretrained(width: int) -> nn.Module:
+    """A network that somebody trained for something else: a few fixed features."""
+    torch.manual_seed(0)
+    features = nn.Sequential(nn.Conv2d(3, 8, 5, 2, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten())
+    return nn.Sequential(features, nn.Linear(128, width))
+
+
+@pytest.mark.parametrize("width", [1, 6], ids=["classifier", "matcher"])
+def test_a_pretrained_network_is_taught_anew_and_every_time_from_the_same_weights(width, pictures, toy):
+    probe = FineTunedProbe("mine", lambda: pretrained(width), epochs=6, batch_size=8, learning_rate=5e-3)
+    assert probe.name == "fine-tuned:mine"
+    test, genders, _ = pictures[2]
+    fitted, again = (fitted_to(probe, pictures) for _ in range(2))
+    assert roc_auc_score(genders, fitted.scores(test)) > 0.85
+    assert "epoch=" in fitted.setting
+    np.testing.assert_array_equal(again.scores(test), fitted.scores(test))
+    hidden = fitted_to(probe, pictures, protect=toy.remove_cue).scores(toy.remove_cue(test))
+    assert roc_auc_score(genders, hidden) < 0.75
+
+
+class Viewing(nn.Module):
+    """A network that cannot have channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.last = nn.Conv2d(3, 8, 5, 4, 2), nn.Linear(8 * 8 * 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.features(x).view(len(x), -1))
+
+
+@pytest.mark.parametrize(
+    ("probe", "layout"),
+    [
+        (CNNProbe(epochs=1), torch.channels_last),
+        (CNNProbe(epochs=1, width=4), torch.contiguous_format),  # torch would write past its memory
+        (FineTunedProbe("mine", Viewing, epochs=1), torch.contiguous_format),
+    ],
+)
+def test_networks_learn_channels_last_where_they_can(probe, layout, pictures):
+    fitted = fitted_to(probe, pictures)
+    assert fitted.layout == layout
+    assert fitted.standardise(pictures[0][0][:2]).is_contiguous(memory_format=layout)
+    assert not np.isnan(fitted.scores(pictures[2][0])).any()
 
 
 @pytest.mark.parametrize("kind", PROBE_KINDS)
