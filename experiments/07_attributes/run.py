@@ -7,10 +7,9 @@ matcher's embeddings and on the model's own code, and how a matcher that nothing
 (results/CHOICE.json). What has a result is left alone. `splits CHOICE ...`: the few attackers of effort `quick`,
 with three divisions of the photos into the attackers' and the victims' (results/splits.json). From the results:
 
-    python experiments/07_attributes/run.py table | kept | seeds | codes | plot
+    python experiments/07_attributes/run.py table | kept | divisions | codes | plot
 
-`seeds` sets beside one another the results of models of the same configuration, trained with other seeds and audited with other divisions
-(`audit --seed N --results FOLDER/seed-N`).
+`divisions` sets audits of one model beside one another that divide the photos otherwise (`audit --seed N --results FOLDER/division-N`).
 
 `measure-codes` comes before all of it: chains of erasers on codes alone (results/codes.json).
 """
@@ -41,11 +40,6 @@ ENCODERS = ("mobilefacenet_a", "facefeature", "dlib_resnet")
 UNSEEN = "matcher_mobilefacenet_b"
 SEEDS = range(3)
 SPLITS = "splits.json"
-MATCHED = {
-    "P-P 1e-2": ("P-P all", "0.01"),
-    "P-P 1e-3": ("P-P all", "0.001"),
-    "P-O 1e-2": ("P-O all", "0.01"),
-}
 KEPT = (
     "attribute",
     "medium",
@@ -66,7 +60,7 @@ def main() -> None:
     )
     parser.add_argument(
         "what",
-        choices=("audit", "splits", "table", "kept", "seeds", "measure-codes", "codes", "plot"),
+        choices=("audit", "splits", "table", "kept", "divisions", "measure-codes", "codes", "plot"),
     )
     parser.add_argument("choice", nargs="*", help="what to hide")
     parser.add_argument("--model", type=Path, default=Path("runs/07/model"))
@@ -80,8 +74,8 @@ def main() -> None:
         print(table(arguments.results))
     elif arguments.what == "kept":
         print(kept(arguments.results))
-    elif arguments.what == "seeds":
-        print(seeds(arguments.results))
+    elif arguments.what == "divisions":
+        print(divisions(arguments.results))
     elif arguments.what == "codes":
         print(codes.table(arguments.results / "codes.json"))
     elif arguments.what == "plot":
@@ -262,34 +256,38 @@ def kept(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def seeds(folder: Path) -> str:
-    """For each choice and training seed the worst attacker on each attribute and the matches kept; then mean and range."""
+def divisions(folder: Path) -> str:
+    """For each choice and division of the photos the worst attacker on each attribute, and the highest; then mean and range."""
     names = [text.partition("=")[0] for text in ATTRIBUTES]
-    plain = read(folder)["nothing"]["matching"]
-    trained = [read(part) for part in (folder, *sorted(folder.glob("seed-*")))]
-    heads = ["hidden", "seed", *names, *(f"*b* {head}" for head in MATCHED)]
+    audits = [read(part) for part in (folder, *sorted(folder.glob("division-*")))]
+    heads = ["hidden", "division", *(f"{name}: {what}" for what in ("worst", "highest") for name in names)]
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for choice, hidden in CHOICES.items():
-        results = [found[choice] for found in trained if choice in found]
+        results = [found[choice] for found in audits if choice in found]
         if not hidden or len(results) < 2:
             continue
-        rows = []
-        for result in results:
-            leaked = [_row(result, name, "any")["protected"]["value"] for name in names]
-            rows.append(leaked + [_share(result, plain, *of) for of in MATCHED.values()])
-        columns = np.array(rows).T
-        for place, row in enumerate(rows):
-            lines.append(_line(choice, str(place), [f"{v:.3f}" for v in row], names, hidden))
-        ranges = [f"{c.mean():.3f} ({c.min():.3f} to {c.max():.3f})" for c in columns]
-        lines.append(_line(choice, "mean, range", ranges, names, hidden))
+        rows = np.array(
+            [
+                [
+                    _row(result, name, "any")[key]["value"]
+                    for key in ("protected", "highest")
+                    for name in names
+                ]
+                for result in results
+            ]
+        )
+        for number, row in enumerate(rows):
+            lines.append(_line(choice, str(number), [f"{value:.3f}" for value in row], names, hidden))
+        told = [f"{column.mean():.3f} ({column.min():.3f} to {column.max():.3f})" for column in rows.T]
+        lines.append(_line(choice, "mean, range", told, names, hidden))
     return "\n".join(lines)
 
 
-def _line(choice: str, seed: str, cells: list[str], names: list[str], hidden: tuple[str, ...]) -> str:
-    """A row of the table of seeds; what is hidden is bold."""
-    marks = [*(name in hidden for name in names), *(False for _ in MATCHED)]
+def _line(choice: str, division: str, cells: list[str], names: list[str], hidden: tuple[str, ...]) -> str:
+    """A row of the table of divisions; what is hidden is bold."""
+    marks = [name in hidden for name in names] * 2
     told = [f"**{cell}**" if mark else cell for cell, mark in zip(cells, marks, strict=True)]
-    return f"| {' | '.join([choice, seed, *told])} |"
+    return f"| {' | '.join([choice, division, *told])} |"
 
 
 def place(folder: Path, choice: str) -> Path:
