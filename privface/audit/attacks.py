@@ -356,10 +356,14 @@ class Attacks:
 
 
 def _telling(attacker: Any, progress: Callable[[int, int], None] | None) -> Any:
-    """The same attacker, which tells its progress so where it reports any; another process can tell none."""
+    """The same attacker with ``progress`` in place of its own, if it has a field of that name.
+
+    ``None`` for one that goes to another process: a callback cannot be sent there.
+    """
     if not dataclasses.is_dataclass(attacker) or not hasattr(attacker, "progress"):
         return attacker
-    return replace(attacker, progress=progress)  # type: ignore[type-var]  # is no class
+    # mypy: is_dataclass() is true of classes as well; an attacker is an instance
+    return replace(attacker, progress=progress)  # type: ignore[type-var]
 
 
 def _is_network(attacker: Any) -> bool:

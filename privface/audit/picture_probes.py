@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 
 from privface.audit.probes import EmbeddingProbe, FittedEmbeddingProbe, ProbeKind
 from privface.records import Scores
+
+if TYPE_CHECKING:
+    from sklearn.decomposition import PCA
 
 Images = NDArray[np.uint8]
 Features = Callable[[Images], NDArray[Any]]
@@ -53,7 +57,7 @@ class _PictureProbe(ABC):
         best = max(fitted, key=lambda name: fitted[name].val_auc)
         (_, seen), probe = choices[best], fitted[best]
         setting = f"{best},{probe.setting}"
-        return FittedPictureProbe(probe.model, setting, probe.val_auc, lambda x: features(x)[:, :seen])
+        return FittedPictureProbe(probe.model, setting, probe.val_auc, features, seen)
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class PixelProbe(_PictureProbe):
         machines: Machines = {
             f"components={count}": ("rbf-svm", count) for count in (20, 80)
         }  # few suit few people
-        return lambda images: components.transform(_small_pictures(images)), machines
+        return partial(_components, components), machines
 
 
 @dataclass(frozen=True)
@@ -82,13 +86,19 @@ class FittedPictureProbe(FittedEmbeddingProbe):
 
     Attributes:
         features: Gives them, ``(N, K)``, of uint8 RGB ``(N, H, W, 3)``.
+        seen: How many of them, from the first, the classifier sees; ``None`` for all.
     """
 
     features: Features
+    seen: int | None
 
     def scores(self, data: NDArray[Any]) -> Scores:
         """Male scores, shape ``(N,)``, of uint8 RGB ``(N, H, W, 3)``."""
-        return super().scores(self.features(data))
+        return super().scores(self.features(data)[:, : self.seen])
+
+
+def _components(pca: PCA, images: Images) -> NDArray[np.float64]:
+    return np.asarray(pca.transform(_small_pictures(images)), np.float64)
 
 
 def _small_pictures(images: Images) -> NDArray[np.float64]:

@@ -217,16 +217,10 @@ def _balance(genders: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
 
 def _candidates(kind: ProbeKind, x: NDArray[np.float64], y: NDArray[np.int64], seed: int) -> dict[str, Any]:
     """What is fitted to rows ``(N, D)`` of both genders, by its setting."""
-    # scikit-learn takes seconds to import
-    from sklearn.decomposition import PCA  # noqa: PLC0415
-    from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis  # noqa: PLC0415
-    from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415
+    # scikit-learn takes seconds to import: each kind imports its own part
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
-    from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415
-    from sklearn.neural_network import MLPClassifier  # noqa: PLC0415
     from sklearn.pipeline import make_pipeline  # noqa: PLC0415
     from sklearn.preprocessing import FunctionTransformer, StandardScaler  # noqa: PLC0415
-    from sklearn.svm import LinearSVC  # noqa: PLC0415
 
     rows, dimensions = x.shape
     logistic = partial(LogisticRegression, class_weight="balanced", max_iter=1000)
@@ -242,11 +236,16 @@ def _candidates(kind: ProbeKind, x: NDArray[np.float64], y: NDArray[np.int64], s
         case "logistic":
             found = {f"C={c:g}": logistic(C=c) for c in (0.001, 0.01, 0.1, 1.0)}
         case "linear-svm":
+            from sklearn.svm import LinearSVC  # noqa: PLC0415
+
             machine = partial(
                 LinearSVC, class_weight="balanced", dual="auto", random_state=seed, max_iter=4000
             )
             found = {f"C={c:g}": machine(C=c) for c in (1e-4, 1e-3, 1e-2, 0.1)}
         case "quadratic":
+            from sklearn.decomposition import PCA  # noqa: PLC0415
+            from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis  # noqa: PLC0415
+
             most = min(dimensions, int(np.bincount(y, minlength=2).min()) - 1)
             found = {
                 f"pca={kept},shrinkage={shrinkage:g}": make_pipeline(
@@ -261,9 +260,13 @@ def _candidates(kind: ProbeKind, x: NDArray[np.float64], y: NDArray[np.int64], s
                 squares = FunctionTransformer(_with_squares)
                 found[f"squares,C={c:g}"] = make_pipeline(squares, StandardScaler(), logistic(C=c))
         case "knn":
+            from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415
+
             nearest = partial(KNeighborsClassifier, weights="distance", algorithm="brute")
             found = {f"k={k}": nearest(k) for k in (min(k, rows) for k in (5, 15, 45, 135))}
         case "mlp":
+            from sklearn.neural_network import MLPClassifier  # noqa: PLC0415
+
             batch = int(np.clip(rows // 40, 64, 256))
             network = partial(MLPClassifier, (128,), batch_size=batch, random_state=seed, tol=0.0)
             found = {
@@ -272,6 +275,8 @@ def _candidates(kind: ProbeKind, x: NDArray[np.float64], y: NDArray[np.int64], s
                 for rounds in (20, 80)
             }
         case "boosted-trees":
+            from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415
+
             trees = partial(
                 HistGradientBoostingClassifier,
                 max_iter=100,

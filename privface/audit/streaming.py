@@ -56,20 +56,22 @@ def cosine_scores(
         pairs: Positions, shape ``(K, 2)``.
         block: Gallery rows per matrix product.
     """
-    g, p = _unit(gallery), _unit(probe)
+    whole: NDArray[np.float64] | None = None  # all probes in float64 are made only if a block is dense
     out = np.empty(len(pairs), np.float64)
     order = np.argsort(pairs[:, 0], kind="stable")
-    edges = np.searchsorted(pairs[order, 0], np.arange(0, len(g) + block, block))
-    for start, (low, high) in zip(range(0, len(g), block), pairwise(edges.tolist()), strict=False):
+    edges = np.searchsorted(pairs[order, 0], np.arange(0, len(gallery) + block, block))
+    for start, (low, high) in zip(range(0, len(gallery), block), pairwise(edges.tolist()), strict=False):
         where = order[low:high]
         rows, columns = pairs[where, 0] - start, pairs[where, 1]
+        g = _unit(gallery[start : start + block])
         # fetching two rows costs as much as some 300 entries of a product
-        if where.size * 256 > block * len(p):
-            out[where] = (g[start : start + block] @ p.T)[rows, columns]
+        if where.size * 256 > block * len(probe):
+            whole = _unit(probe) if whole is None else whole
+            out[where] = (g @ whole.T)[rows, columns]
         else:
             for part in range(0, where.size, _CHUNK):
                 piece = slice(part, part + _CHUNK)
-                out[where[piece]] = np.einsum("kd,kd->k", g[start + rows[piece]], p[columns[piece]])
+                out[where[piece]] = np.einsum("kd,kd->k", g[rows[piece]], _unit(probe[columns[piece]]))
     # equal faces must tie: a matrix product and a single product differ in the last bits, and a protector that
     # maps everybody to one face would otherwise get a ranking made of rounding errors
     return np.clip(np.round(out, 10), -1.0, 1.0)
@@ -81,6 +83,16 @@ def _unit(embeddings: Embeddings) -> NDArray[np.float64]:
     # a null vector has no direction: no face was described, so it failed to enrol
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.where(norm > 0, array / norm, np.nan), np.float64)
+
+
+def _single_units(embeddings: Embeddings) -> tuple[Embeddings, NDArray[np.bool_]]:
+    """Unit rows in float32, zeros where a photo failed to enrol, and which ones did not; in parts, as float64 takes twice the memory."""
+    out = np.empty(embeddings.shape, np.float32)
+    for start in range(0, len(out), _CHUNK):
+        out[start : start + _CHUNK] = _unit(embeddings[start : start + _CHUNK])
+    ok = np.isfinite(out).all(axis=1)
+    out[~ok] = 0.0
+    return out, ok
 
 
 @dataclass(frozen=True)
@@ -333,9 +345,8 @@ class _Stream:
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self._sides, self._person, self._gender, self._progress = (gallery, probe), person, gender, progress
-        units = [_unit(side) for side in self._sides]
-        self._ok = [np.asarray(np.isfinite(unit).all(axis=1), np.bool_) for unit in units]
-        self._gallery, self._probe = (np.nan_to_num(unit).astype(np.float32) for unit in units)
+        (self._gallery, first), (self._probe, second) = (_single_units(side) for side in self._sides)
+        self._ok = (first, second)
         self._gallery *= np.float32(_SCALE)
         self._tiles, self._done = list(self._cut()), 0
 

@@ -244,8 +244,13 @@ def _stream_parquet(path: Path, rows: int | None) -> Iterator[tuple[Embeddings, 
                     yield _numbered(part.to_pandas(), path)
                     continue
                 column = part.column(names.index(name))
+                if isinstance(column, pa.ExtensionArray):  # such as Arrow's tensors of one shape
+                    column = column.storage
                 if not isinstance(column.type, lists):
-                    _one_length(set(), path)
+                    raise DataError(
+                        f"{path}: the column {name!r} is of type {column.type}.",
+                        hint="Write lists of floats.",
+                    )
                 vectors = _from_lists(column, path, size)
                 size = vectors.shape[1]
                 yield vectors, part.remove_column(names.index(name)).to_pandas()

@@ -309,7 +309,9 @@ def _read_rows(
         raise LabelError(f"The label file {path} does not exist.", hint="Give a CSV or Parquet file.")
     columns, rows, rejects = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
     if not any(columns):
-        raise LabelError(f"The label file {path} is empty.", hint="Its first line names the columns.")
+        raise LabelError(
+            f"The label file {path} is empty.", hint="Give a table with named columns, 'file' among them."
+        )
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
         raise LabelError(f"{path} has the column {twice[0]!r} more than once.", hint="Remove one of them.")

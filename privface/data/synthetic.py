@@ -224,11 +224,16 @@ def generate_faces(
         DataError: If an argument is out of range.
     """
     limits = [("people", people, 1), ("photos_per_person", photos_per_person, 1), ("seed", seed, 0)]
-    for name, value, least in [*limits, ("first_person", first_person, 0), ("gender_cue", gender_cue, 0)]:
-        if not least <= value < math.inf:
+    for name, value, least in [*limits, ("first_person", first_person, 0)]:
+        if value < least:
             raise DataError(
                 f"{name} is {value}, below the limit of {least}.", hint=f"Give {name} >= {least}."
             )
+    if not 0 <= gender_cue < math.inf:
+        raise DataError(
+            f"gender_cue is {gender_cue}; it must be a number of at least 0.",
+            hint="Use 0 for no cue, 1 for the default.",
+        )
     if not 0 <= nuisance <= 1:
         raise DataError(f"nuisance is {nuisance}, outside 0 to 1.", hint="Use 1 for the default.")
     numbers = np.arange(first_person, first_person + people)

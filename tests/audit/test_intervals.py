@@ -135,6 +135,7 @@ def test_multiplicities():
     assert draws.shape == (2000, 50)
     assert np.all(draws.sum(axis=1) == 50)
     assert draws.mean(axis=0) == pytest.approx(np.ones(50), abs=0.15)
+    assert np.array_equal(draws, people_multiplicities(50, BootstrapParams(2000, seed=1)))
     assert not np.array_equal(draws, people_multiplicities(50, BootstrapParams(2000, seed=2)))
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -144,6 +146,23 @@ def test_cnn_is_deterministic_alone_with_its_generator_and_blind_to_the_batch(pi
     np.testing.assert_array_equal(first.scores(turned, batch_size=len(test)), scores)
     for batch, images in ((1, test), (3, test), (len(test), mirrored)):
         np.testing.assert_allclose(first.scores(images, batch_size=batch), scores, atol=1e-5)
+
+
+def test_networks_refuse_tiny_photos_and_one_gender(pictures):
+    (images, genders, people), validation = pictures[0], pictures[1][:2]
+    for crops, labels, message in (
+        (images[:, :8], genders, "16 pixels or more"),
+        (images, genders * 0, "needs both genders"),
+    ):
+        with pytest.raises(AuditError, match=message):
+            CNNProbe().fit(crops, labels, people, *validation, seed=0)
+
+
+@pytest.mark.parametrize("probe", [PixelProbe(), HOGProbe()], ids=lambda probe: probe.name)
+def test_a_fitted_probe_on_pictures_can_be_sent_to_another_process(probe, pictures):
+    fitted, photos = fitted_to(probe, pictures), pictures[2][0]
+    sent = pickle.loads(pickle.dumps(fitted))  # noqa: S301  # ours
+    assert np.array_equal(sent.scores(photos), fitted.scores(photos))
 
 
 def test_the_input_is_standardised_by_the_photos_of_the_training(pictures):

@@ -124,6 +124,14 @@ def test_nobody_and_nothing_to_compare():
         assert stream_impostors(side, side, person, person, np.ones(1), fmrs=FMRS) == (None, None)
 
 
+def test_bins_by_hand():
+    assert streaming.bin_of(np.array([-np.inf, -1.0, 0.0, 1.0])).tolist() == [8, 8, 32768, 65528]
+    counts = np.zeros(streaming.BINS, np.int64)
+    counts[[10, 20, 30]] = 5, 3, 2
+    assert [streaming.rank_bin(counts, rank) for rank in (0, 1, 2, 4, 5, 9)] == [30, 30, 20, 20, 10, 10]
+    assert streaming.crossing_bin(counts, (np.array([20, 20, 5, 5]) + 0.5 - 32768) / 32760) == 20
+
+
 def test_unsorted_genders_are_refused():
     two = np.eye(2, dtype=np.float32)
     with pytest.raises(ScoreError, match="sorted by gender"):

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from privface.data import LabelFile, gender_codes, read_embeddings
@@ -20,6 +22,11 @@ LABELS = pd.DataFrame(
 
 def as_lists(path):
     LABELS.assign(embedding=list(VECTORS)).to_parquet(path)
+
+
+def as_tensors(path):
+    column = pa.FixedShapeTensorArray.from_numpy_ndarray(VECTORS)
+    pq.write_table(pa.Table.from_pandas(LABELS).append_column("embedding", column), path)
 
 
 def as_columns(path):
@@ -48,7 +55,14 @@ def as_npz(path):
 
 @pytest.mark.parametrize(
     ("write", "suffix"),
-    [(as_lists, "parquet"), (as_columns, "parquet"), (as_csv, "csv"), (as_text, "csv"), (as_npz, "npz")],
+    [
+        (as_lists, "parquet"),
+        (as_tensors, "parquet"),
+        (as_columns, "parquet"),
+        (as_csv, "csv"),
+        (as_text, "csv"),
+        (as_npz, "npz"),
+    ],
 )
 def test_every_form_gives_the_same_table(tmp_path, write, suffix):
     path = tmp_path / f"t.{suffix}"
@@ -97,6 +111,9 @@ def test_bad_tables_and_labels_are_refused(tmp_path):
     """More of them are in the table of tests/e2e/bad_inputs.py."""
     with pytest.raises(DataError, match="suffix"):
         read_embeddings(tmp_path / "x.pkl")
+    LABELS.assign(embedding=1.5).to_parquet(tmp_path / "s.parquet")
+    with pytest.raises(DataError, match="'embedding' is of type double"):
+        read_embeddings(tmp_path / "s.parquet")
     as_lists(tmp_path / "t.parquet")
     table = read_embeddings(tmp_path / "t.parquet")
     pd.DataFrame({"name": ["x"]}).to_csv(tmp_path / "n.csv", index=False)

@@ -204,6 +204,8 @@ def test_folder_defects(tmp_path: Path) -> None:
     put(tmp_path, "Ann/1.png")
     with pytest.raises(LabelError, match="no 'file or identity' column; it has name"):
         from_folder(tmp_path, labels=csv_at(tmp_path / "l.csv", "name\nAnn\n"))
+    with pytest.raises(LabelError, match="identity values twice"):
+        from_folder(tmp_path, labels=csv_at(tmp_path / "l.csv", "identity,gender\nAnn,f\nAnn,m\n"))
 
 
 # --- the benchmarks' layouts ----------------------------------------------------------------------------
@@ -355,6 +357,7 @@ def test_read_genders_asks_for_no_photo(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("file,sex\na.jpg,f\n", "no 'gender' column"),
+        ("file,gender\na.jpg,f\na.jpg,m\n", "twice with different labels"),
         ("file,gender\na.jpg,woman\n", "'a.jpg' has an unknown label 'woman'"),
         ("file,gender\na.jpg\n", "line 2 has 1 fields"),
     ],

@@ -169,6 +169,7 @@ def test_arguments_out_of_range_are_named(changed: str, value: float) -> None:
     with pytest.raises(DataError, match=rf"{changed} is {value}") as caught:
         generate_faces(**arguments)  # type: ignore[arg-type]
     assert caught.value.hint
+    assert "Use 0 for no cue" in caught.value.hint or changed != "gender_cue"
 
 
 # --- learnable, on people that the probe never saw ---
