@@ -7,9 +7,11 @@ matcher's embeddings and on the model's own code, and how a matcher that nothing
 (results/CHOICE.json). What has a result is left alone. `splits CHOICE ...`: the few attackers of effort `quick`,
 with three divisions of the photos into the attackers' and the victims' (results/splits.json). From the results:
 
-    python experiments/07_attributes/run.py table | kept | divisions | codes | plot
+    python experiments/07_attributes/run.py table | kept | divisions | trainings | efforts | codes | plot
 
-`divisions` sets audits of one model beside one another that divide the photos otherwise (`audit --seed N --results FOLDER/division-N`).
+`divisions` sets audits of one model beside one another that divide the photos otherwise (`audit --seed N --results FOLDER/division-N`),
+`trainings` those of models that were trained with other seeds (`audit --model MODEL --results FOLDER/training-N`),
+`efforts` those that sent other attackers (`audit --effort full --results FOLDER/effort-full`).
 
 `measure-codes` comes before all of it: chains of erasers on codes alone (results/codes.json).
 """
@@ -36,6 +38,8 @@ CHOICES = {
     "age": ("age",),
     "all": ("gender", "race", "age"),
 }
+BESIDE = {"divisions": "0", "trainings": "0", "efforts": "standard"}
+"""What audits are set beside one another for, and which of them lies in the folder itself."""
 ENCODERS = ("mobilefacenet_a", "facefeature", "dlib_resnet")
 UNSEEN = "matcher_mobilefacenet_b"
 SEEDS = range(3)
@@ -60,7 +64,7 @@ def main() -> None:
     )
     parser.add_argument(
         "what",
-        choices=("audit", "splits", "table", "kept", "divisions", "measure-codes", "codes", "plot"),
+        choices=("audit", "splits", "table", "kept", *BESIDE, "measure-codes", "codes", "plot"),
     )
     parser.add_argument("choice", nargs="*", help="what to hide")
     parser.add_argument("--model", type=Path, default=Path("runs/07/model"))
@@ -74,8 +78,8 @@ def main() -> None:
         print(table(arguments.results))
     elif arguments.what == "kept":
         print(kept(arguments.results))
-    elif arguments.what == "divisions":
-        print(divisions(arguments.results))
+    elif arguments.what in BESIDE:
+        print(beside(arguments.results, arguments.what.removesuffix("s"), BESIDE[arguments.what]))
     elif arguments.what == "codes":
         print(codes.table(arguments.results / "codes.json"))
     elif arguments.what == "plot":
@@ -256,14 +260,15 @@ def kept(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def divisions(folder: Path) -> str:
-    """For each choice and division of the photos the worst attacker on each attribute, and the highest; then mean and range."""
+def beside(folder: Path, what: str, first: str) -> str:
+    """For each choice and each ``what``, the ``first`` of which lies in the folder itself: the worst attacker on each attribute, and the highest; then mean and range."""
     names = [text.partition("=")[0] for text in ATTRIBUTES]
-    audits = [read(part) for part in (folder, *sorted(folder.glob("division-*")))]
-    heads = ["hidden", "division", *(f"{name}: {what}" for what in ("worst", "highest") for name in names)]
+    parts = {first: folder, **{p.name.partition("-")[2]: p for p in sorted(folder.glob(f"{what}-*"))}}
+    audits = {label: read(part) for label, part in parts.items()}
+    heads = ["hidden", what, *(f"{name}: {which}" for which in ("worst", "highest") for name in names)]
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for choice, hidden in CHOICES.items():
-        results = [found[choice] for found in audits if choice in found]
+        results = {label: found[choice] for label, found in audits.items() if choice in found}
         if not hidden or len(results) < 2:
             continue
         rows = np.array(
@@ -273,21 +278,21 @@ def divisions(folder: Path) -> str:
                     for key in ("protected", "highest")
                     for name in names
                 ]
-                for result in results
+                for result in results.values()
             ]
         )
-        for number, row in enumerate(rows):
-            lines.append(_line(choice, str(number), [f"{value:.3f}" for value in row], names, hidden))
+        for label, row in zip(results, rows, strict=True):
+            lines.append(_line(choice, label, [f"{value:.3f}" for value in row], names, hidden))
         told = [f"{column.mean():.3f} ({column.min():.3f} to {column.max():.3f})" for column in rows.T]
         lines.append(_line(choice, "mean, range", told, names, hidden))
     return "\n".join(lines)
 
 
-def _line(choice: str, division: str, cells: list[str], names: list[str], hidden: tuple[str, ...]) -> str:
+def _line(choice: str, label: str, cells: list[str], names: list[str], hidden: tuple[str, ...]) -> str:
     """A row of the table of divisions; what is hidden is bold."""
     marks = [name in hidden for name in names] * 2
     told = [f"**{cell}**" if mark else cell for cell, mark in zip(cells, marks, strict=True)]
-    return f"| {' | '.join([choice, division, *told])} |"
+    return f"| {' | '.join([choice, label, *told])} |"
 
 
 def place(folder: Path, choice: str) -> Path:
