@@ -34,10 +34,12 @@ def command_options(
     def decorate(command: Command) -> Command:
         text, _, told = inspect.cleandoc(command.__doc__ or "").partition("\n\nOptions:\n")
         helps, shown = _lines(told), list[Parameter]()
-        kinds: dict[type, tuple[str, list[str]]] = {}  # their parameter's name, and the fields to fill
+        kinds: dict[
+            str, tuple[type, list[str]]
+        ] = {}  # by their parameter's name: the class, the fields to fill
         for own in inspect.signature(command, eval_str=True).parameters.values():
-            kind: type = own.annotation
-            if not is_dataclass(kind):
+            kind = own.annotation
+            if not is_dataclass(kind) or not isinstance(kind, type):
                 shown.append(own)
                 continue
             taken = [
@@ -47,7 +49,7 @@ def command_options(
             ]
             shown += [p.replace(kind=p.KEYWORD_ONLY) for p in taken]
             helps = _helps(kind) | helps
-            kinds[kind] = own.name, [p.name for p in taken]
+            kinds[own.name] = kind, [p.name for p in taken]
         repeated = {p.name for p in shown if get_origin(p.annotation) is tuple}
 
         @wraps(command)
@@ -55,8 +57,8 @@ def command_options(
             given = {
                 name: tuple(value or ()) if name in repeated else value for name, value in values.items()
             }
-            for kind, (name, own) in kinds.items():
-                given[name] = kind(**{field: given.pop(field) for field in own})
+            for name, (kind, fields) in kinds.items():
+                given[name] = kind(**{field: given.pop(field) for field in fields})
             command(**given)
 
         run.__doc__ = text

@@ -145,7 +145,7 @@ def averaging(options: AuditOptions) -> Averaging:
 def self_test(out: Path, *, seed: int, made: str, progress: Progress | None = None) -> dict[str, Any]:
     """Let the attackers of a standard audit look for planted leaks; writes ``selftest.json`` into ``out``.
 
-    ``seed`` is of data and attackers, ``made`` the date for the reports that quote the result.
+    ``seed`` is of data and attackers, ``made`` the date for the reports that quote the result; ``progress`` is told about every stage.
     """
     out.mkdir(parents=True, exist_ok=True)
     reached = run_selftest(

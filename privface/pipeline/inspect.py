@@ -111,10 +111,11 @@ def audit(  # many arguments and lines: each argument is a file or option of the
 
     faces = look.originals(table, rows, "align originals")
     after, found, paths = load_protected(faces.table, protected, options, progress)
+    data = audit_data(faces, after, enrolled_protected=found)
     drawn = [load_protected(faces.table, folder, options, progress) for folder in draws]
     enrolled = [there for _, there, _ in drawn]
     data = replace(
-        audit_data(faces, after, enrolled_protected=found),
+        data,
         draws=Draws.of([one for one, _, _ in drawn], ok=np.logical_and.reduce(enrolled)) if drawn else None,
         second=None if second is None else load_protected(faces.table, second, options, progress)[:2],
         bytes_original=_file_sizes([record.path for record in faces.table]),

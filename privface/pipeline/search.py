@@ -26,7 +26,7 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Candidate:
-    """One row of an answer: keys of the probe photo and of the gallery template, its rank from 1, its similarity in [-1, 1]."""
+    """One row of an answer: keys of the probe photo and of the gallery template, its rank (1: the most similar), its similarity in [-1, 1]."""
 
     probe: str
     rank: int

@@ -146,7 +146,7 @@ def pair_tables(
 
     Raises:
         AuditError: If the tables share no key, or no row has a gender or is of the split.
-        LabelError: If labels cannot be read.
+        LabelError: If labels cannot be read, or have no column ``split`` where one is asked for.
     """
     if labels is not None:
         original = LabelFile(labels).join(original)

@@ -78,7 +78,7 @@ class Archive(Source):
             fault = "another entry has the same name; rename one"
         self._members.setdefault(key, where)
         last = PurePosixPath(name.replace("\\", "/")).name.replace("\0", "")
-        return InputFile(key, name if fault is None else f"refused/{last}", fault)
+        return InputFile(key, name if fault is None else f"refused/{last}", fault=fault)
 
 
 def _opened_again(kind: type[Archive], pattern: str | Path) -> Archive:

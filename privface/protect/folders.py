@@ -32,7 +32,7 @@ class FolderSource(Source):
             # A name with a byte 0xFF and a name that spells "\xff" share a key; the later one is refused.
             fault = "another file has the same key; rename one" if key in seen else None
             seen.add(key)
-            files.append(InputFile(key, relative, fault))
+            files.append(InputFile(key, relative, fault=fault))
             if relative is not key and fault is None:
                 self._odd[key] = relative
         return [*files, *self._linked_folders()]
@@ -46,7 +46,7 @@ class FolderSource(Source):
                 if path.is_symlink():
                     fault = "symbolic link to a folder; links are not followed"
                     key = file_key(path, self._root)
-                    links.append(InputFile(key, path.relative_to(self._root).as_posix(), fault))
+                    links.append(InputFile(key, path.relative_to(self._root).as_posix(), fault=fault))
         return links
 
     def read(self, item: InputFile, *, limit: int) -> bytes:
@@ -80,7 +80,7 @@ class UrlFolderSource(Source):
             if not all(parts) or ".." in parts or "\0" in key:  # object stores allow any name
                 fault = "its name leads out of the folder or has an empty part"
             relative = key if fault is None else f"refused/{parts[-1]}"
-            found.append(InputFile(key, relative, fault))
+            found.append(InputFile(key, relative, fault=fault))
         return found
 
     def read(self, item: InputFile, *, limit: int) -> bytes:
@@ -121,7 +121,7 @@ class ListSource(Source):
             key = file_key(path, shared)
             fault = "listed more than once" if key in self._paths else None
             self._paths.setdefault(key, path)
-            found.append(InputFile(key, path.relative_to(shared).as_posix(), fault))
+            found.append(InputFile(key, path.relative_to(shared).as_posix(), fault=fault))
         return sorted(found, key=lambda item: item.key)
 
     def read(self, item: InputFile, *, limit: int) -> bytes:

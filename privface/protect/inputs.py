@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from privface.errors import ConfigError, ImageTooLargeError
@@ -29,7 +29,7 @@ class InputFile:
 
     key: str
     relative: str
-    fault: str | None = None
+    fault: str | None = field(default=None, kw_only=True)
 
     @property
     def output(self) -> str:

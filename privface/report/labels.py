@@ -20,7 +20,7 @@ _LEAVES = 5000.0  # a unit over the bounds
 _CROSSES = 60.0  # a line through a name, or through another line
 
 Array = NDArray[np.float64]
-"""Of boxes: rows of left, bottom, right, top."""
+"""Numbers; boxes are rows of left, bottom, right, top."""
 
 
 def place_labels(

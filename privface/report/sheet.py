@@ -40,7 +40,8 @@ def contact_sheet(
 def tile(pixels: NDArray[np.uint8], *, columns: int | None = None) -> NDArray[np.uint8]:
     """Images ``(N, H, W, 3)`` side by side on white, by default in rows of about the root of their number."""
     count, height, width = pixels.shape[:3]
-    columns = columns or max(1, round(count**0.5))
+    if columns is None:
+        columns = max(1, round(count**0.5))
     rows = -(-count // columns)
     sheet = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3), 255, np.uint8)
     for number, image in enumerate(pixels):

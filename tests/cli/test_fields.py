@@ -78,12 +78,13 @@ def test_help_is_the_line_of_the_docstring():
 
 
 def parameters(command: Any) -> Iterator[Any]:
-    yield from (p for p in command.params if p.param_type_name == "option")
+    yield from command.params
     for part in getattr(command, "commands", {}).values():
         yield from parameters(part)
 
 
-def test_every_option_of_every_command_says_what_it_does():
-    options = list(parameters(typer.main.get_command(main.app)))
-    assert len(options) > 150
-    assert [option.opts for option in options if not option.help] == []
+def test_every_option_and_argument_of_every_command_says_what_it_does():
+    found = list(parameters(typer.main.get_command(main.app)))
+    assert len(found) > 150
+    assert {one.param_type_name for one in found} == {"option", "argument"}
+    assert [one.name for one in found if not one.help] == []

@@ -62,11 +62,12 @@ def test_protect_with_a_baseline_says_what_it_is_worth(command, world, tmp_path)
 
 
 def test_an_audit_as_text_and_as_json_and_its_gates_decide_the_exit_code(command, world, protected, tmp_path):
-    code, out, err = command(
+    audit = [
         "audit", "--original", world.audited, "--protected", protected, "--matcher", f"mini:{world.matcher}",
         "--model", world.run, "--out", tmp_path / "a", "--effort", "quick", "--resamples", 5, "--faces", "aligned",
-        "--fail-if", "psnr>0.0", "--fail-if", "psnr<0", "--json",
-    )  # fmt: skip
+    ]  # fmt: skip
+    assert command("--quiet", *audit, "--fail-if", "psnr<0") == (0, "", "")
+    code, out, err = command(*audit, "--fail-if", "psnr>0.0", "--fail-if", "psnr<0", "--json")
     assert code == 3, err
     assert "Worst retrained probe:" in err
     assert re.search(r"mini:matcher\W+seen\W+P-P", err)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from privface.attributes import parse_attributes
 from privface.cli.main import app
 from privface.data import read_embeddings, stream_embeddings
 from privface.erasers import LEACE, METHODS, load_eraser
-from privface.errors import AuditError, DataError, SplitOverlapError
+from privface.errors import AuditError, DataError, LabelError, SplitOverlapError
 from privface.pipeline import AuditOptions, audit_tables
 from privface.pipeline import erase as room
 from privface.pipeline.erase import EraserSource, apply_eraser, fit_eraser
@@ -132,6 +133,18 @@ def test_labels_split_and_matcher_choose_rows(tmp_path):
     assert load_eraser(tmp_path / "out").meta["matcher"] == "b"
     with pytest.raises(DataError, match="choose it with --matcher"):
         fit_eraser(EraserSource(tmp_path / "e.parquet", tmp_path / "l.csv"), tmp_path / "x", method="leace")
+    frame(seed=2).assign(matcher="a").to_parquet(tmp_path / "m.parquet")
+    with pytest.raises(DataError, match="2 matchers: a, b"):
+        fit_eraser(source, tmp_path / "x", method="adversarial", more=[EraserSource(tmp_path / "m.parquet")])
+
+
+def test_a_matcher_outside_the_split_does_not_count(tmp_path):
+    table = pd.concat(
+        [frame(seed=s).assign(matcher=m, split=w) for s, m, w in ((0, "a", "train"), (1, "b", "val"))]
+    )
+    table.to_parquet(tmp_path / "e.parquet")
+    fit_eraser(EraserSource(tmp_path / "e.parquet", split="train"), tmp_path / "out", method="leace")
+    assert load_eraser(tmp_path / "out").meta["matcher"] == "a"
 
 
 def test_more_sets_reach_the_network(table, source, tmp_path):
@@ -221,6 +234,9 @@ def test_an_audit_reads_the_labelled_rows_of_its_split(tmp_path):
     data = pair_tables(whole, whole, split="val")
     assert data.files == tuple(f"{k}.png" for k in range(3, 18, 2))
     assert data.genders.tolist() == [int(word == "male") for word in table["gender"][3::2]]
+    without = replace(whole, labels=whole.labels.drop(columns="split"))
+    with pytest.raises(LabelError, match="no column 'split'; it has file"):
+        pair_tables(without, without, split="val")
 
 
 def test_a_column_of_the_user_s_own_goes_with_what_it_told(source, tmp_path):

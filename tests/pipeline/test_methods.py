@@ -30,7 +30,7 @@ from privface.models.erased_code import ErasedCode
 from privface.models.export import export_protector
 from privface.models.protectors import load_protector
 from privface.pipeline import read_provenance, train
-from privface.pipeline.methods import METHODS
+from privface.pipeline.methods import METHODS, diverse
 from privface.pipeline.methods.diverse import classifier_of
 from privface.pipeline.methods.erased_code import turn
 from privface.protect import ProtectOptions, protect_folder, read_manifest
@@ -207,7 +207,12 @@ def asked(**options: Any) -> dict[str, Any]:
         ("erased-code", asked(**CODE | {"code_sizes": [4096]}), ConfigError, "embeddings of"),
         ("erased-code", asked(**CODE, encoders=["mini:none"]), CheckpointError, "has no model.safetensors"),
         ("erased-code", asked(**CODE, more_data=[{"source": "folder:nowhere"}]), DataError, "nowhere"),
-        ("erased-code", {"losses": {"matching_share": 0.5}}, ConfigError, "shows each face to one matcher"),
+        (
+            "erased-code",
+            {"losses": {"matching_share": 0.5}},
+            ConfigError,
+            r"share is 0\.5 .* shows each face",
+        ),
         ("san-2018", {"losses": {"reconstruction": 0.0}}, ConfigError, "reconstruction 0"),
         ("san-2018", {"losses": {"frozen": 0.0}}, ConfigError, "frozen 0"),
         ("san-2018", {"losses": {"matching": 0.0}}, ConfigError, "matching 0"),
@@ -470,6 +475,19 @@ def test_an_undecided_ensemble_carries_its_classifiers(world, tmp_path, make_ima
     protector = Protector.load(tmp_path / "r")
     assert len(protector.network.readers) == 2
     assert protector(make_images(2, size=32)).shape == (2, 3, 32, 32)
+
+
+def test_a_classifier_that_an_undecided_ensemble_cannot_keep_is_refused_before_anything_is_embedded(
+    world, tmp_path, monkeypatch
+):
+    code = "from torch import nn\nmake = lambda: nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 1))\n"
+    (tmp_path / "classifier_of_a_user.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(diverse, "embed_originals", None)
+    options = {"method_options": {"networks": 2, "rule": "undecided"}}
+    given = {"classifiers": [{"spec": "module:classifier_of_a_user.make"}] * 2}
+    with pytest.raises(ConfigError, match="rule 'undecided' needs"):
+        train(settings(world, "ensemble-san", **options, **given), tmp_path / "r")
 
 
 def test_a_stage_learns_no_more_once_there_is_another_behind_it(runs):

@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from privface.report import det_figure, leakage_figure, tradeoff_figure
-from privface.report.figures import growth_figure, score_figure
+from privface.report.figures import _spread, growth_figure, score_figure
 from privface.report.reading import Reading, plain_text
 
 
@@ -90,6 +90,13 @@ def test_figures_carry_no_date_and_do_not_vary_between_processes(audit):
     assert there.stdout.decode() == here
     assert "metadata" not in here
     assert "dc:date" not in here
+
+
+def test_labels_are_pushed_apart_and_stay_centred():
+    placed = [height for height, _ in _spread([(0.5, "a", ""), (0.5, "b", ""), (0.9, "c", "")], gap=0.1)]
+    assert placed[1] - placed[0] == pytest.approx(0.1)
+    assert sum(placed) == pytest.approx(1.9)
+    assert _spread([], gap=1) == []
 
 
 def test_readings_take_figures_numbers_and_nothing():

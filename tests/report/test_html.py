@@ -46,7 +46,7 @@ class Page(HTMLParser):
         self.attributes += [(tag, name, value or "") for name, value in attrs]
 
     def handle_data(self, data: str) -> None:
-        if self.cdata_elem is None:  # neither script nor style
+        if self.cdata_elem not in {"script", "style"}:
             self.text.append(data)
         elif self.embedded:
             self.raw.append(data)

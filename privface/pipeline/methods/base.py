@@ -116,7 +116,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to train a protector, one file each.
+    """A way to train a protector.
 
     ``train`` takes settings of the class ``options`` and leaves a protector in the run folder; ``can_start`` says whether it heeds ``start``.
     """

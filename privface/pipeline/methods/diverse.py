@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import Field
+from torch import Tensor
 
 from privface.config import ClassifierSettings, Settings
 from privface.data import LoadedFaces
@@ -72,8 +74,11 @@ class _Diverse:
         self._job, self._options = job, options
         entries = [classifier_of(settings.classifiers, k) for k in range(options.networks)]
         self.classifiers = frozen_classifiers(job, entries, resample=self._resampled)
-        matchers = job.matchers if settings.losses.matching else []
-        self._embeddings = embed_originals(matchers, ArraySource(job.learn.pixels))
+
+    @cached_property  # made for the first network: what else is refused is refused before
+    def _embeddings(self) -> Sequence[Tensor]:
+        matchers = self._job.matchers if self._job.settings.losses.matching else []
+        return embed_originals(matchers, ArraySource(self._job.learn.pixels))
 
     def fit(
         self,

@@ -93,9 +93,11 @@ def _classifiers(
     number = itertools.count()
     for place, name in enumerate(attributes):
         rows = np.flatnonzero(labels[:, place] >= 0)
-        pixels, codes = job.learn.pixels[rows], labels[rows, place]
         probes = [load_gender_probe(spec, seen=True) for spec in given] if name == GENDER else []
-        probes += [own_classifier(job, entry, pixels, codes, next(number)) for entry in own]
+        probes += [
+            own_classifier(job, entry, job.learn.pixels[rows], labels[rows, place], next(number))
+            for entry in own
+        ]
         if not probes:
             raise ConfigError(
                 f"The attribute {name!r} has no classifier.",
