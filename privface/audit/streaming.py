@@ -87,10 +87,10 @@ def _unit(embeddings: Embeddings) -> NDArray[np.float64]:
 
 def _single_units(embeddings: Embeddings) -> tuple[Embeddings, NDArray[np.bool_]]:
     """Unit rows in float32, zeros where a photo failed to enrol, and which ones did not; in parts, as float64 takes twice the memory."""
-    out = np.empty(embeddings.shape, np.float32)
+    out: Embeddings = np.empty(embeddings.shape, np.float32)
     for start in range(0, len(out), _CHUNK):
         out[start : start + _CHUNK] = _unit(embeddings[start : start + _CHUNK])
-    ok = np.isfinite(out).all(axis=1)
+    ok = np.asarray(np.isfinite(out).all(axis=1), np.bool_)
     out[~ok] = 0.0
     return out, ok
 

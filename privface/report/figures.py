@@ -354,7 +354,7 @@ def growth_figure(rows: Sequence[Row], *, title: str, single: bool) -> str:
     top = 1.05 if 1.1 - axes.dataLim.y1 >= axes.dataLim.y0 - 0.5 else 0.45 + 0.1 * len(ends)
     axes.axhline(0.5, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
     for place, (_, name, colour) in enumerate(sorted(ends, reverse=True)):
-        style = {"ha": "right", "va": "center", "transform": axes.get_yaxis_transform()}
+        style: dict[str, Any] = {"ha": "right", "va": "center", "transform": axes.get_yaxis_transform()}
         axes.text(0.99, top - 0.1 * place, name, color=colour, fontsize=10, **style)
     axes.set_xticks(sorted(ticks), [f"{tick:g}" for tick in sorted(ticks)])
     axes.xaxis.set_minor_formatter(NullFormatter())
