@@ -17,6 +17,8 @@ from privface.options import DEFAULT_OPTIONS, AuditOptions, ProtectOptions
     [
         ({"faces": "all"}, "faces is 'all'. Choose 'auto', 'aligned' or 'detect'."),
         ({"on_no_face": "stop"}, "on_no_face is 'stop'. Choose 'skip' or 'fail'."),
+        ({"layout": "zip"}, "layout is 'zip'. Choose 'tree', 'webdataset' or 'parquet'."),
+        ({"max_faces": 0}, "max_faces is 0; it must be at least 1."),
         ({"workers": 0}, "workers is 0; it must be at least 1. Give workers >= 1."),
         ({"quality": 101}, "quality is 101; it must be from 1 to 100. 95 is a good choice."),
     ],

@@ -110,6 +110,13 @@ class FrozenReader(nn.Module):
         reader.content.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
         return reader
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_fast": {}}  # made again from what is kept anyway
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.prepare()
+
     def prepare(self) -> None:
         """Convert the network now, not at the first call.
 

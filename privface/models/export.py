@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +93,8 @@ def _graph(network: nn.Module, size: int, metadata: dict[str, str]) -> bytes:
     onnx, _ = extra("onnx", "onnxscript", what="An export")  # torch's exporter asks late for the second
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
-        model = to_onnx(network.eval(), (size, size), input_names=["images"], output_names=["protected"])
+        with redirect_stdout(io.StringIO()):  # the exporter reports there
+            model = to_onnx(network.eval(), (size, size), input_names=["images"], output_names=["protected"])
         for node in model.graph.node:  # it says where the exporter's own source lies, and in which line
             node.ClearField("metadata_props")
     except Exception as error:  # the exporter raises whatever an operator raised

@@ -111,6 +111,7 @@ class _Convolution(nn.Module):
         self.register_buffer("bias", bias, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map ``(N, C, H, W)`` to the convolution's output, in the precision of the weights unless it is widened to float32."""
         x = x.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
         out: Tensor = _ConvolutionOfInput.apply(x, self) if _is_tracked(x) else self.direct(x)
         return out.float() if self.widen else out

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import io
 import operator
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +30,7 @@ def extra(*names: str, what: str) -> list[Any]:
             return [importlib.import_module(name) for name in names]
     except ImportError as error:
         raise MissingExtraError(
-            f"{what} needs {error.name}, which is not installed.",
+            f"{what} needs {error.name or names[0]}, which is not installed.",
             hint="Install the extra: pip install 'privface[onnx]'.",
         ) from error
 
@@ -40,7 +38,7 @@ def extra(*names: str, what: str) -> list[Any]:
 def to_onnx(network: nn.Module, size: tuple[int, int], **names: Any) -> Any:
     """A network that maps ``(N, 3, *size)`` as an ONNX model with N free; ``names`` are those that torch's exporter takes."""
     example = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # the exporter reports on both
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dynamic = ({0: torch.export.Dim("n", min=1)},)
         program: Any = torch.onnx.export(
@@ -53,7 +51,7 @@ def to_torch(model: nn.Module | Path | bytes) -> nn.Module:
     """Convert an ONNX graph, a file or its content, to a frozen differentiable module (onnx2torch); a network stays as it is."""
     if isinstance(model, nn.Module):
         return model
-    onnx, onnx2torch = extra("onnx", "onnx2torch", what="Training against an ONNX model")
+    onnx2torch, onnx = extra("onnx2torch", "onnx", what="Training against an ONNX model")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -103,9 +103,14 @@ class Protector:
     ) -> Protector:
         """Load a run folder written by training, or a model that comes with the package.
 
-        ``run`` is the folder, or ``bundled:erased``; ``strength``, ``draw`` and ``device`` are those of the class. ``choices`` are what the
-        network leaves open: ``hide``, names of attributes (:class:`~privface.models.PrivacyNet`; by default those of its training),
-        ``code_size`` (:class:`~privface.models.erased_code.ErasedCode`; by default its largest).
+        Args:
+            run: The folder, or ``bundled:erased``.
+            strength: As for the class.
+            draw: As for the class.
+            device: As for the class.
+            choices: What the network leaves open. :class:`~privface.models.erased_code.ErasedCode`: ``hide``, names of attributes
+                (by default gender, or all that it has learnt where gender is not among them), and ``code_size`` (by default
+                its largest). :class:`~privface.models.PrivacyNet`: ``hide`` (by default those of its training).
 
         Raises:
             ConfigError: If the network has no such choice, or not that one, or nothing random.

@@ -67,9 +67,17 @@ class StepLosses:
 class TrainingStep(nn.Module, ABC, Generic[NetworkT]):
     """A method's networks and terms, and what one batch costs; :class:`SemiAdversarialTrainer` says when.
 
-    Of ``autoencoder``, the network in training, those parameters learn that require a gradient. ``matchers``, whose embeddings are to
-    be kept, and ``classifiers`` are frozen; adversaries learn. There is one of ``embedding_adversaries`` and of ``alignments`` for each
-    matcher, or none. ``weights`` are those of the terms; ``attribute`` is what the protector wants from classifiers.
+    Args:
+        autoencoder: The network in training; only its parameters that require a gradient learn.
+        matchers: Frozen matchers whose embeddings are to be kept.
+        classifiers: Frozen gender classifiers.
+        pixel_adversaries: Classifiers on pixels that keep learning.
+        embedding_adversaries: Classifiers on embeddings that keep learning, one for each matcher, or none.
+        alignments: Likeness of both genders' embeddings, one for each matcher, or none.
+        weights: Weights of the terms.
+        reconstruction: Reconstruction term.
+        matching: Matching term.
+        attribute: What the protector wants from classifiers.
 
     Attributes:
         done_share: How much of the training is done, 0 to 1; the trainer keeps it.

@@ -82,6 +82,16 @@ def test_strength_outside_its_range_is_refused(strength):
         Protector(san(), strength=strength)
 
 
+def test_fingerprint_tells_weights_and_strength_apart():
+    plain = Protector(san()).fingerprint
+    assert plain == Protector(san()).fingerprint
+    assert plain != Protector(san(), strength=0.5).fingerprint
+    changed = san()
+    with torch.no_grad():
+        changed.head.weight[0, 0, 0, 0] += 1e-3
+    assert plain != Protector(changed).fingerprint
+
+
 @pytest.mark.parametrize("colour", ["free", "dropped"])
 def test_run_folder_round_trip(tmp_path, make_images, colour):
     made, images = san(skips=False, output="direct", colour=colour), make_images(2, size=16)

@@ -67,9 +67,14 @@ def test_a_decoder_that_cannot_be_built_is_refused(wrong):
 
 def test_enlarging_in_few_products_is_a_convolution_of_repeated_values():
     torch.manual_seed(0)
-    conv, given = torch.nn.Conv2d(3, 5, 3, 1, 1), torch.randn(2, 3, 6, 4)
+    conv, given = torch.nn.Conv2d(3, 5, 3, 1, 1), torch.randn(2, 3, 6, 4, requires_grad=True)
     wanted = conv(torch.nn.functional.interpolate(given, scale_factor=2.0, mode="nearest"))
-    torch.testing.assert_close(_enlarged(given, conv), wanted, atol=1e-5, rtol=1e-5)
+    few, weights = _enlarged(given, conv), torch.randn_like(wanted)
+    torch.testing.assert_close(few, wanted, atol=1e-5, rtol=1e-5)
+    gradients, expected = (
+        torch.autograd.grad((out * weights).sum(), [given, conv.weight, conv.bias]) for out in (few, wanted)
+    )
+    torch.testing.assert_close(gradients, expected, atol=1e-4, rtol=1e-5)
 
 
 def test_a_decoder_that_begins_as_another_draws_what_that_draws_of_the_guessed_code():

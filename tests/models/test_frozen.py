@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from privface.device import Device
 from privface.errors import ModelError
-from privface.models import load_matcher
+from privface.models import CompactResNet, load_matcher
 from privface.models.frozen import frozen
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -191,6 +191,22 @@ class Untraceable(nn.Module):
 def test_network_without_a_graph(precision, limit):
     fast = assert_same(randomised(Untraceable()), pixels(2, 3, 8, 8), precision=precision, limit=limit)
     assert {"_Convolution", "_Prelu", "_Affine"} <= set(classes(fast))
+
+
+@pytest.mark.parametrize("separable", [False, True])
+def test_compact_resnet(separable):
+    torch.manual_seed(0)
+    network = CompactResNet(outputs=8, width=8, stages=2, separable=separable).eval()
+    assert_same(network, torch.rand(2, 3, 33, 33))
+
+
+def test_model_of_a_folder(world):
+    matcher = load_matcher(f"mini:{world.matcher}")
+    fast = matcher.frozen(Device())
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(fast(images), matcher(images), rtol=1e-4, atol=1e-5)
+    assert "_Frozen" not in classes(matcher)
+    assert (fast.name, fast.fingerprint) == (matcher.name, matcher.fingerprint)
 
 
 def test_given_graph_and_copies():

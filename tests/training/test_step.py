@@ -64,10 +64,8 @@ def test_each_side_gets_its_own_gradient_only(toy):
     losses = run(toy, step)
     alone = torch.autograd.grad(losses.protector, learned, retain_graph=True)
     own = torch.autograd.grad(losses.adversaries, chasing, retain_graph=True)
-    trainer._fabric.clip_gradients, trainer._optimizers = (
-        MagicMock(),
-        [MagicMock()],
-    )  # gradients only, no step
+    trainer._fabric.clip_gradients = MagicMock()  # gradients only, no step
+    trainer._optimizers = [MagicMock()]
     trainer._update(losses)
     for parameter, expected in zip([*learned, *chasing], [*alone, *own], strict=True):
         torch.testing.assert_close(parameter.grad, expected)
