@@ -65,6 +65,8 @@ def to_torch(model: nn.Module | Path | bytes) -> nn.Module:
             hint="It can still be used to score. To train against it, export it anew with torch.onnx.export(..., dynamo=False,"
             f" opset_version={_OPSET}), or give its network as module:pkg.fn.",
         ) from error
+    # its modules warn at every call of what torch will change; nobody who uses them can do anything about it
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"onnx2torch\.")
     return network.eval().requires_grad_(False)
 
 
