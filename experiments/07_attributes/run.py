@@ -261,7 +261,7 @@ def kept(folder: Path) -> str:
 
 
 def beside(folder: Path, what: str, first: str) -> str:
-    """For each choice and each ``what``, the ``first`` of which lies in the folder itself: the worst attacker on each attribute, and the highest; then mean and range."""
+    """For each choice and each ``what``, the ``first`` of which lies in the folder itself: the worst attacker on each attribute, and the highest; then mean and range, but of efforts."""
     names = [text.partition("=")[0] for text in ATTRIBUTES]
     parts = {first: folder, **{p.name.partition("-")[2]: p for p in sorted(folder.glob(f"{what}-*"))}}
     audits = {label: read(part) for label, part in parts.items()}
@@ -283,6 +283,8 @@ def beside(folder: Path, what: str, first: str) -> str:
         )
         for label, row in zip(results, rows, strict=True):
             lines.append(_line(choice, label, [f"{value:.3f}" for value in row], names, hidden))
+        if what == "effort":  # the same faces and photos: no mean of attackers
+            continue
         told = [f"{column.mean():.3f} ({column.min():.3f} to {column.max():.3f})" for column in rows.T]
         lines.append(_line(choice, "mean, range", told, names, hidden))
     return "\n".join(lines)
