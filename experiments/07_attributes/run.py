@@ -291,7 +291,7 @@ def beside(folder: Path, what: str, first: str) -> str:
 
 
 def _line(choice: str, label: str, cells: list[str], names: list[str], hidden: tuple[str, ...]) -> str:
-    """A row of the table of divisions; what is hidden is bold."""
+    """A row of such a table; what is hidden is bold."""
     marks = [name in hidden for name in names] * 2
     told = [f"**{cell}**" if mark else cell for cell, mark in zip(cells, marks, strict=True)]
     return f"| {' | '.join([choice, label, *told])} |"
