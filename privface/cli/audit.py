@@ -163,7 +163,7 @@ def _audited(
     progress: Progress,
 ) -> AuditResult:
     """The audit of two folders of photos, or of two tables of embeddings."""
-    from privface.data import TABLE_SUFFIXES  # noqa: PLC0415
+    from privface.data import TABLE_SUFFIXES, names_kind  # noqa: PLC0415
     from privface.pipeline import audit as audit_photos  # noqa: PLC0415
     from privface.pipeline import audit_tables  # noqa: PLC0415
 
@@ -172,7 +172,7 @@ def _audited(
         "labels": sets.labels, "split": sets.split, "second": sets.second, "attackers": attackers.given(),
         "out": results.out, "options": options, "baseline": earlier, "progress": progress,
     }  # fmt: skip
-    if original.suffix.lower() not in TABLE_SUFFIXES:
+    if names_kind(str(original)) or original.suffix.lower() not in TABLE_SUFFIXES:
         if sets.eraser is not None:
             raise typer.BadParameter("--eraser belongs to tables of embeddings; these are photos.")
         return audit_photos(
@@ -191,7 +191,8 @@ def _audited(
     }  # fmt: skip
     if given := [f"--{name}" for name, value in unfit.items() if value]:
         raise typer.BadParameter(
-            f"{', '.join(given)}: a table of embeddings holds no images. Leave it out, or give folders of photos."
+            f"{', '.join(given)}: a table of embeddings holds no images. Leave it out, or give folders of photos"
+            " (a table that lists photos: table:FILE)."
         )
     return audit_tables(original, protected, eraser=sets.eraser, **common)
 

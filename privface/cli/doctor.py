@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from privface.device import Device
 from privface.errors import PrivfaceError
 from privface.models.bundled import bundled_folder, bundled_models
 from privface.models.specs import FACENET_FILES, facenet_file
@@ -105,14 +106,13 @@ def _torch() -> Check:
             f"torch or torchvision does not import: {error}",
             "Install both from the same index in one command.",
         )
-    trainer = importlib.import_module("privface.training.trainer")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     named = (
         torch.cuda.get_device_name(0)
         if device.type == "cuda"
         else f"cpu, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
     )
-    return Check("device", "ok", f"{named}; training in {trainer.pick_precision('auto', device)}")
+    return Check("device", "ok", f"{named}; training in {Device.choose(device.type, 'auto').precision}")
 
 
 def _extras() -> Iterator[Check]:

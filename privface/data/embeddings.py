@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def read_embeddings(path: Path) -> EmbeddingTable:
     parts = list(stream_embeddings(path, rows=None))
     if not parts:
         raise DataError(f"{path} has no rows.", hint="It needs one row per photo.")
-    table = parts[0]
+    table = parts[0] if len(parts) == 1 else _joined(parts)
     keys = ["file", "matcher"] if "matcher" in table.labels else ["file"]
     twice = table.labels[table.labels.duplicated(keys)]
     if len(twice):
@@ -113,8 +114,18 @@ def stream_embeddings(path: Path, *, rows: int | None = 65_536) -> Iterator[Embe
         step = rows or max(len(vectors), 1)
         for first in range(0, len(vectors), step):
             part = slice(first, first + step)
-            yield EmbeddingTable(vectors[part], named.iloc[part].reset_index(drop=True).map(_text), path)
+            yield EmbeddingTable(
+                vectors[part], named.iloc[part].reset_index(drop=True).astype(object).map(_text), path
+            )
         start += len(vectors)
+
+
+def _joined(parts: list[EmbeddingTable]) -> EmbeddingTable:
+    """Parts of one file as one table; columns of categories come in a part for each row group."""
+    import pandas as pd  # noqa: PLC0415
+
+    labels = pd.concat([part.labels for part in parts], ignore_index=True)
+    return EmbeddingTable(np.concatenate([part.vectors for part in parts]), labels, parts[0].path)
 
 
 def has_embedding(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -167,19 +178,15 @@ class LabelFile:
     """
 
     def __init__(self, path: Path) -> None:
-        import pandas as pd  # noqa: PLC0415
-
         if not path.is_file():
             raise LabelError(f"The label file {path} does not exist.", hint="Give a CSV or Parquet file.")
         try:
-            frame = (
-                pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path, dtype=str)
-            )
+            frame = _label_frame(path)
         except Exception as error:  # pyarrow and pandas raise many kinds
             raise LabelError(
                 f"{path} cannot be read ({error}).", hint="Save it as CSV or Parquet again."
             ) from error
-        frame = frame.rename(columns=lambda name: str(name).strip()).map(_text)
+        frame = frame.rename(columns=lambda name: str(name).strip()).astype(object).map(_text)
         if "file" not in frame:
             raise LabelError(
                 f"{path} has no 'file' column; it has {', '.join(frame.columns)}.",
@@ -208,6 +215,39 @@ class LabelFile:
         return EmbeddingTable(table.vectors, own.join(labels), table.path)
 
 
+def _label_frame(path: Path) -> pd.DataFrame:
+    import pandas as pd  # noqa: PLC0415
+
+    if path.suffix.lower() == ".parquet":
+        import pyarrow.parquet as pq  # noqa: PLC0415
+
+        with pq.ParquetFile(path) as file:
+            return _columns(file.read())
+    return _of_the_header(pd.read_csv(path, dtype=str))
+
+
+def _columns(table: Any) -> pd.DataFrame:
+    """An Arrow table's or batch's columns as they stand there: pandas would make an index of one, and floats of integers with gaps."""
+    frame: pd.DataFrame = table.to_pandas(ignore_metadata=True, integer_object_nulls=True)
+    return frame.drop(columns=[name for name in frame.columns if str(name).startswith("__index_level_")])
+
+
+def _of_the_header(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same table.
+
+    Raises:
+        ValueError: If its rows have more values than the header has names: pandas would take the first ones for an index.
+    """
+    import pandas as pd  # noqa: PLC0415
+
+    if len(frame) and not isinstance(frame.index, pd.RangeIndex):
+        raise ValueError(
+            f"rows have {len(frame.columns) + frame.index.nlevels} values, the header has {len(frame.columns)} names;"
+            " name every column, end no row with a comma"
+        )
+    return frame
+
+
 def gender_codes(labels: pd.DataFrame, path: Path) -> NDArray[np.int64]:
     """Genders as 0 (female) and 1 (male), -1 where there is no label, shape ``(N,)``.
 
@@ -234,6 +274,7 @@ def _stream_parquet(path: Path, rows: int | None) -> Iterator[tuple[Embeddings, 
 
     lists = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
     size: int | None = None
+    waiting: list[pd.DataFrame] = []  # labels of the first rows, as long as none has an embedding
     try:
         # a buffer ahead would hold every row group of the file until the last is read
         with pq.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
@@ -241,7 +282,7 @@ def _stream_parquet(path: Path, rows: int | None) -> Iterator[tuple[Embeddings, 
                 names = [str(name).strip() for name in part.schema.names]
                 name = next((n for n in _VECTOR_NAMES if n in names), None)
                 if name is None:
-                    yield _numbered(part.to_pandas(), path)
+                    yield _numbered(_columns(part), path)
                     continue
                 column = part.column(names.index(name))
                 if isinstance(column, pa.ExtensionArray):  # such as Arrow's tensors of one shape
@@ -251,9 +292,18 @@ def _stream_parquet(path: Path, rows: int | None) -> Iterator[tuple[Embeddings, 
                         f"{path}: the column {name!r} is of type {column.type}.",
                         hint="Write lists of floats.",
                     )
+                labels = _columns(part.remove_column(names.index(name)))
+                if size is None and column.null_count == len(column):
+                    waiting.append(labels)
+                    continue
                 vectors = _from_lists(column, path, size)
                 size = vectors.shape[1]
-                yield vectors, part.remove_column(names.index(name)).to_pandas()
+                for before in waiting:
+                    yield np.full((len(before), size), np.nan, np.float32), before
+                waiting.clear()
+                yield vectors, labels
+            if waiting:
+                _one_length(set(), path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{path} is not a readable Parquet file ({error}).", hint="Write it again."
@@ -285,7 +335,12 @@ def _read_csv(path: Path) -> tuple[Embeddings, pd.DataFrame]:
     import pandas as pd  # noqa: PLC0415
 
     try:
-        frame = pd.read_csv(path, encoding="utf-8-sig")
+        names = pd.read_csv(path, encoding="utf-8-sig", nrows=0).columns
+        # 007 is not 7
+        keys = {
+            name: str for name in names if _ALIASES.get(name.strip(), name.strip()) in {"file", "identity"}
+        }
+        frame = _of_the_header(pd.read_csv(path, encoding="utf-8-sig", dtype=keys))
     except (ValueError, OSError) as error:
         raise DataError(
             f"{path} is not a readable CSV file ({error}).", hint="Save it again as UTF-8."
@@ -319,7 +374,7 @@ def _numbered(frame: pd.DataFrame, path: Path) -> tuple[Embeddings, pd.DataFrame
     stems: dict[str, list[tuple[int, str]]] = {}
     for name in frame.columns:
         match = _NUMBERED.fullmatch(name)
-        if match and frame[name].dtype.kind in "iuf":
+        if match and _of_numbers(frame[name]):
             stems.setdefault(match["stem"], []).append((int(match["number"]), name))
     longest: list[tuple[int, str]] = max(stems.values(), key=len, default=[])
     columns = [name for _, name in sorted(longest)]
@@ -329,6 +384,13 @@ def _numbered(frame: pd.DataFrame, path: Path) -> tuple[Embeddings, pd.DataFrame
             hint="Name a column of lists 'embedding', or number the columns: e0, e1, ...",
         )
     return frame[columns].to_numpy(np.float32), frame.drop(columns=columns)
+
+
+def _of_numbers(column: pd.Series[Any]) -> bool:
+    """Integers with gaps are objects, see :func:`_columns`."""
+    if column.dtype.kind != "O":
+        return column.dtype.kind in "iuf"
+    return all(value is None or type(value) is int for value in column)
 
 
 def _one_length(lengths: set[int], path: Path) -> int:
@@ -359,7 +421,11 @@ def _read_npz(path: Path) -> tuple[Embeddings, pd.DataFrame]:
                 f"{path}: {key} has shape {array.shape}, the embeddings have {len(vectors)} rows.",
                 hint="Give one label per row.",
             )
-    labels = pd.DataFrame({key: array.tolist() for key, array in arrays.items()}, index=range(len(vectors)))
+    texts = {
+        key: np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
+        for key, array in arrays.items()
+    }
+    labels = pd.DataFrame({key: array.tolist() for key, array in texts.items()}, index=range(len(vectors)))
     return vectors, labels
 
 
@@ -367,7 +433,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"{path} is not a readable NPZ file of plain arrays ({error}).",
             hint="Save it with numpy.savez and no Python objects.",

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
 from privface.errors import DataError, LabelError
-from privface.images import file_key, list_images
+from privface.images import file_key, list_images, printable
 from privface.records import Box, FaceRecord, FaceTable, Gender, Landmarks, Reject
 
 SOURCE_KINDS: Final = ("lfw", "utkface", "celeba", "folder", "table")
@@ -62,7 +62,7 @@ def from_folder(root: Path | str, *, labels: Path | str | None = None) -> FaceTa
         folders = path.relative_to(root).parts[:-1]
         if len(folders) > 1:
             raise _BadRowError("more than one folder deep; expected PERSON/photo")
-        return folders[0] if folders else None
+        return printable(folders[0]) if folders else None
 
     return _by_person(root, list_images(root), person, labels, name=root.name, key_of=_normal_key)
 
@@ -124,7 +124,7 @@ def from_lfw(root: Path | str, *, labels: Path | str | None = None) -> FaceTable
         match = _LFW_NAME.fullmatch(path.name)
         if match is None or path.parent.parent != base or match["person"] != path.parent.name:
             raise _BadRowError("not of the form First_Last/First_Last_0001.jpg")
-        return path.parent.name
+        return printable(path.parent.name)
 
     return _by_person(root, list_images(base), person, labels, name="lfw", key_of=_last_two)
 
@@ -585,9 +585,15 @@ def _celeba_attributes(root: Path) -> dict[str, dict[str, str]]:
     return {cells[0]: dict(zip(header, cells[1:], strict=False)) for cells in lines[2:] if cells}
 
 
+def names_kind(spec: str) -> bool:
+    """Whether a specification begins with a kind of face set, as in ``"lfw:PATH"``."""
+    prefix, colon, _ = spec.partition(":")
+    return bool(colon) and prefix in SOURCE_KINDS
+
+
 def _parse_spec(spec: str | Path, labels: Path | str | None) -> tuple[str, Path]:
-    prefix, colon, rest = str(spec).partition(":")
-    named = isinstance(spec, str) and bool(colon) and prefix in SOURCE_KINDS
+    prefix, _, rest = str(spec).partition(":")
+    named = isinstance(spec, str) and names_kind(spec)
     if named and not rest:
         raise DataError(f"{spec!r} names no path.", hint=f"Write {prefix}:PATH.")
     path = Path(rest if named else spec).expanduser()

@@ -158,7 +158,7 @@ class NetworkEraser(Eraser):
         )
 
     def _play(self, game: Game, groups: list[Tensor], progress: Callable[[int, int], None] | None) -> None:
-        each = max(2, self.batch_size // len(groups))
+        each = max(4, self.batch_size // len(groups))  # a covariance is taken of halves
         truth = torch.tensor([0.0, 1.0]).repeat_interleave(each).repeat(len(groups) // 2)
         protector = nn.ModuleDict({"kept": game.kept, **game.parts})
         optimizer = torch.optim.AdamW(

@@ -22,9 +22,9 @@ _LEAST = 20
 class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignore[misc]  # scikit-learn has no types
     """Takes a label out of a narrow code in three steps, each where the one before leaves most.
 
-    1. Directions in which the labels' Gaussians differ most are projected out: what is not there need not be mended. For two labels
-       it is the Kullback-Leibler divergence of their marginals, over the generalised eigenvectors of both covariances; for more
-       labels its second-order expansion, summed over them.
+    1. Directions in which the labels' Gaussians differ most are projected out: what is not there need not be mended. For more than
+       two labels that is the symmetric Kullback-Leibler divergence to second order, summed over them. For two labels it is taken
+       along the generalised eigenvectors of both covariances, and a difference of covariances counts double.
     2. Optimal transport of all labels onto their middle, as :class:`~privface.erasers.GaussianTransport` does it, but with a
        map for each region of the code (k-means on what one map for all gives). Labels differ otherwise in one group of
        people than in another, and one map cannot mend both.
@@ -38,7 +38,8 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
             narrow code hides most: what is not there, nobody reads.
         drop: Directions to project out, of these.
         regions: Maps; 1 is one map for all.
-        prior: Weight, in [0, 1], that rows of other regions have in a region's map.
+        prior: Weight, in [0, 1], that rows of other regions have in a region's map. At 0 a region that lacks a label has the map for
+            all.
         bits: Projections of which the sign is kept; 0 gives the transported rows themselves.
         shrinkage: As for :class:`~privface.erasers.GaussianTransport`.
         ridge: Likewise.
@@ -120,10 +121,10 @@ class RegionalTransport(ClassNamePrefixFeaturesOutMixin, Eraser):  # type: ignor
             clusters = KMeans(regions, n_init=3, random_state=self.random_state).fit(moved)
             self.centres_ = clusters.cluster_centers_
             region = _nearest(moved, self.centres_)
-            maps += [
-                self._map(kept, codes, weights * np.where(region == number, 1.0, self.prior))
-                for number in range(regions)
-            ]
+            for number in range(regions):
+                own = weights * np.where(region == number, 1.0, self.prior)
+                alone = np.bincount(codes, own).min() == 0  # without a prior a region may lack a label
+                maps.append(whole if alone else self._map(kept, codes, own))
         means, linear, middles, *gates = zip(*maps, strict=True)
         self.means_, self.maps_, self.middle_ = np.stack(means), np.stack(linear), np.stack(middles)
         self.gate_, self.slope_, self.offset_ = map(np.concatenate, gates)
@@ -234,7 +235,11 @@ def _quiet_axes(
 def _two_apart(
     means: NDArray[np.float64], covariances: NDArray[np.float64], whiten: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Directions ``(D, D)`` of white rows, those first in which the Gaussians of two labels diverge most."""
+    """Directions ``(D, D)`` of white rows, those first in which the Gaussians of two labels differ most.
+
+    With gap d of the means and s of the variances that is d^2 + s^2 / (1 - s^2 / 4); the symmetric divergence of Kullback and Leibler is
+    (d^2 + s^2 / 2) / (1 - s^2 / 4).
+    """
     spread, turn = np.linalg.eigh(whiten @ (covariances[1] - covariances[0]) @ whiten)
     spread = np.clip(spread, -1.9, 1.9)
     apart = turn.T @ whiten @ (means[1] - means[0])
@@ -247,8 +252,8 @@ def _several_apart(
 ) -> NDArray[np.float64]:
     """Directions ``(D, D)`` of white rows, those first in which any number of labels differ most.
 
-    Measured by the scatter of means plus half the squared deviations of covariances. Of two labels that would weigh covariances half
-    as much against means as the divergence of :func:`_two_apart` does, to the second order.
+    Measured by the scatter of means plus half the squared deviations of covariances: to second order the symmetric divergence, which
+    weighs covariances half as much as :func:`_two_apart` does.
     """
     apart = (means - means.mean(axis=0)) @ whiten
     spread = whiten @ (covariances - covariances.mean(axis=0)) @ whiten

@@ -57,15 +57,20 @@ def save_eraser(
     arrays[_PEOPLE] = np.sort(np.empty(0, np.uint64) if people is None else people)
     card = {
         "method": eraser.method,
-        "parameters": eraser.get_params(),
+        "parameters": _plain(eraser.get_params()),
         "dimensions": int(eraser.n_features_in_),
         "classes": np.asarray(getattr(eraser, "classes_", [])).tolist(),
         "promise": dataclasses.asdict(eraser.stated()),
-        "meta": dict(meta or {}),
+        "meta": _plain(meta or {}),
     }
     # arrays last: where they are, the folder is whole
     write_atomic(folder / CARD, yaml.safe_dump(card, sort_keys=True).encode())
     write_atomic(folder / WEIGHTS, save_safetensors(arrays))
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with Python's numbers in place of NumPy's, which YAML does not know."""
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
 
 
 def load_eraser(folder: Path, methods: Mapping[str, type[Eraser]] | None = None) -> SavedEraser:

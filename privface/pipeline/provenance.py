@@ -36,4 +36,4 @@ def read_provenance(run: Path | str) -> dict[str, Any]:
 
 def person_digest(identity: str) -> str:
     """Short hash of a person, so that a run can refuse its training people without naming them."""
-    return hashlib.blake2b(person_key(identity).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(person_key(identity).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()

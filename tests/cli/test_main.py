@@ -247,6 +247,14 @@ def test_doctor_says_what_to_install(monkeypatch):
     assert cures["extra [track]"] == "For figures: pip install 'privface[track]'"
 
 
+def test_doctor_needs_no_package_of_training(monkeypatch):
+    from privface.cli import doctor
+
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
+    monkeypatch.delitem(sys.modules, "privface.training.trainer", raising=False)
+    assert doctor._torch().state == "ok"
+
+
 def test_import_is_light_and_warns_of_nothing():
     """Heavy libraries load inside the command that needs them; the package itself loads not even what commands need."""
     heavy = "{'torch', 'numpy', 'pandas', 'sklearn', 'scipy', 'cv2', 'PIL', 'matplotlib', 'lightning_fabric', 'gradio', 'fastapi'}"

@@ -7,6 +7,7 @@ import pandas as pd
 from typer.testing import CliRunner
 
 from privface.cli.main import app
+from privface.errors import DataError
 
 
 def write_table(path, *, lean: float, seed: int = 0) -> None:
@@ -76,3 +77,18 @@ def test_the_attackers_audit_themselves_and_a_report_quotes_it(tmp_path, monkeyp
     )  # fmt: skip
     sentences = json.loads((tmp_path / "out" / "audit.json").read_text())["verdict"]["sentences"]
     assert any("not" in s and "xor" in s for s in sentences if s.startswith("Self-test"))
+
+
+def test_a_table_that_lists_photos_is_no_table_of_embeddings(tmp_path):
+    parts = (
+        "audit",
+        "--original",
+        f"table:{tmp_path}/labels.csv",
+        "--protected",
+        tmp_path,
+        "--matcher",
+        "bundled:matcher",
+    )
+    done = CliRunner().invoke(app, [str(part) for part in parts])
+    assert isinstance(done.exception, DataError)
+    assert "labels.csv does not exist" in str(done.exception)

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +180,13 @@ def test_folder_of_people(tmp_path: Path) -> None:
     }  # fmt: skip
     assert reasons(table) == {"Ben/old/3.png": "more than one folder deep; expected PERSON/photo"}
     assert all(r.gender is None for r in table)
+
+
+def test_a_person_whose_folder_is_no_utf8_has_a_name_that_can_be_written(tmp_path: Path) -> None:
+    put(tmp_path, os.fsdecode(b"Jos\xe9/1.png"))
+    (record,) = from_folder(tmp_path)
+    assert record.identity == r"Jos\xe9"
+    assert record.file == r"Jos\xe9/1.png"
 
 
 def test_folder_labels_by_identity_and_by_file(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.utils.estimator_checks import check_estimator
 
-from privface.erasers import METHODS, load_eraser, save_eraser
+from privface.erasers import METHODS, GaussianTransport, load_eraser, save_eraser
 from privface.errors import CheckpointError
 
 FEW_TREES, FEW_STEPS = {"trees": 5, "share": 0.3}, {"steps": 5, "batch_size": 16}
@@ -58,6 +58,15 @@ def test_an_eraser_comes_back_from_disk_as_it_was(method, tmp_path):
     save_eraser(again, saved.eraser, meta=saved.meta, people=saved.people)
     for name in ("eraser.safetensors", "eraser.yaml"):
         assert (again / name).read_bytes() == (tmp_path / "e" / name).read_bytes()
+
+
+def test_settings_may_be_numbers_of_numpy(tmp_path):
+    x, y = leaky()
+    eraser = GaussianTransport(ridge=np.float64(0.01)).fit(x, y)
+    save_eraser(tmp_path / "e", eraser, meta={"seed": np.int64(3)})
+    saved = load_eraser(tmp_path / "e")
+    assert saved.eraser.get_params()["ridge"] == 0.01
+    assert saved.meta == {"seed": 3}
 
 
 @every

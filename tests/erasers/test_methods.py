@@ -341,3 +341,19 @@ def test_small_strata_are_put_together():
     assert [len(part) for part in _parts(codes, strata, labels=2)] == [2000], "15 of each are too few"
     strata[:60] = "a"
     assert sorted(len(part) for part in _parts(codes, strata, labels=2)) == [90, 1910]
+
+
+def test_regions_that_lack_a_label_have_the_map_for_all():
+    x, y = shifted(400)
+    y[:] = 0
+    y[:15] = 1
+    eraser = RegionalTransport(regions=16, prior=0.0).fit(x, y)
+    assert np.isfinite(eraser.transform(x)).all()
+    whole = [n for n in range(1, 17) if np.array_equal(eraser.maps_[n], eraser.maps_[0])]
+    assert 0 < len(whole) < 16
+
+
+def test_networks_learn_from_the_smallest_batches():
+    x, y = shifted(120)
+    eraser = AdversarialEraser(batch_size=4, steps=5, width=8).fit(x, y)
+    assert np.isfinite(eraser.transform(x)).all()
