@@ -90,6 +90,14 @@ class AutoencoderSettings(Settings):
     output: Literal["residual", "direct"] = "residual"
     colour: Literal["free", "kept", "dropped"] = "free"
 
+    @model_validator(mode="after")
+    def _options_have_a_reader(self) -> AutoencoderSettings:
+        if self.variant == "san" and self.options:
+            raise ValueError(
+                f"options {sorted(self.options)} are those of a variant; name it, as variant san has none"
+            )
+        return self
+
 
 class LossWeights(Settings):
     """How much each term of semi-adversarial training counts; 0 leaves it out, and its networks unused.
@@ -142,7 +150,7 @@ class LoopOptions(Settings):
     ema: float = Field(0.99, ge=0, lt=1)
     epoch_images: int | None = Field(None, ge=2)
     refresh_epochs: int = Field(0, ge=0)
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = Field(1, ge=1)
     checkpoint_minutes: float = Field(5.0, gt=0)

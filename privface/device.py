@@ -59,7 +59,7 @@ class Device:
                 hint="Choose cpu, or install torch with CUDA on a machine with a GPU.",
             )
         if precision == "auto":
-            low = torch.cuda.is_bf16_supported() if kind == "cuda" else has_bf16()
+            low = torch.cuda.is_bf16_supported(including_emulation=False) if kind == "cuda" else has_bf16()
             precision = "bf16" if low else "fp32"
         if precision not in _DTYPES:
             raise ConfigError(f"precision is {precision!r}.", hint="Choose auto, fp32, bf16 or fp16.")

@@ -36,16 +36,21 @@ class ReconstructionLoss(nn.Module):
 
     def forward(self, protected: Tensor, original: Tensor) -> Tensor:
         """Both ``(N, 3, H, W)`` in [0, 1]."""
-        total = protected.new_zeros(())
-        if self.l1:
-            total = total + self.l1 * F.l1_loss(protected, original)
-        if self.l2:
-            total = total + self.l2 * F.mse_loss(protected, original)
-        if self.ssim:
-            total = total + self.ssim * (1 - ssim(protected, original))
-        if self.tone:
-            total = total + self.tone * F.avg_pool2d(protected - original, 8).abs().mean()
-        return total
+        # in fp32: variances of SSIM are differences smaller than the rounding of bf16
+        with torch.autocast(protected.device.type, enabled=False):
+            protected, original = (
+                x.to(torch.promote_types(x.dtype, torch.float32)) for x in (protected, original)
+            )
+            total = protected.new_zeros(())
+            if self.l1:
+                total = total + self.l1 * F.l1_loss(protected, original)
+            if self.l2:
+                total = total + self.l2 * F.mse_loss(protected, original)
+            if self.ssim:
+                total = total + self.ssim * (1 - ssim(protected, original))
+            if self.tone:
+                total = total + self.tone * F.avg_pool2d(protected - original, 8).abs().mean()
+            return total
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:

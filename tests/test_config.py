@@ -114,3 +114,8 @@ def test_rules_between_settings():
     assert parse_settings({**LEAST, "size": 36, "autoencoder": network}).size == 36
     with pytest.raises(ConfigError, match="not divisible by 8"):
         parse_settings({**LEAST, "size": 36, "autoencoder": {**network, "stem": "unshuffle"}})
+
+
+def test_options_of_no_variant_are_refused():
+    with pytest.raises(ConfigError, match="are those of a variant"):
+        parse_settings({**LEAST, "autoencoder": {"options": {"code": 512}}})

@@ -55,7 +55,9 @@ def test_a_cpu_computes_in_bf16_where_it_has_units_for_it(units: bool, monkeypat
 def test_a_gpu_is_taken_where_there_is_one_and_what_there_is_not_is_refused(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert Device.choose() == Device("cuda", "fp32"), "older GPUs emulate bf16"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     assert Device.choose() == Device("cuda", "bf16")
     assert str(Device.choose("cuda:0", "fp16")) == "cuda:0-fp16"
     for name, precision, told in (

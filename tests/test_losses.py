@@ -177,3 +177,17 @@ def test_alignment_says_nothing_until_it_has_seen_enough_of_both():
     assert float(value.detach()) > 0
     value.backward()
     assert torch.isfinite(rows.grad).all()
+
+
+@pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
+def test_reconstruction_is_computed_in_fp32_whatever_surrounds_it(low):
+    rng = torch.Generator().manual_seed(0)
+    original = torch.nn.functional.avg_pool2d(torch.rand((2, 3, 64, 64), generator=rng), 5, 1, 2)
+    drawn = (original + 0.01 * torch.randn(original.shape, generator=rng)).requires_grad_()
+    loss = ReconstructionLoss(l1=1.0, ssim=0.2)
+    loss(drawn, original).backward()
+    plain = drawn.grad.clone()
+    drawn.grad = None
+    with torch.autocast("cpu", low):
+        loss(drawn, original).backward()
+    torch.testing.assert_close(drawn.grad, plain, rtol=0, atol=0)

@@ -14,14 +14,14 @@ import torch
 import yaml
 
 from privface.attributes import Attribute, labelled
-from privface.config import OWN_METHOD, TrainSettings, check_settings, load_settings
+from privface.config import OWN_METHOD, TrainSettings, load_settings
 from privface.data import LoadedFaces, require_both_genders, require_disjoint, split_people
 from privface.device import Device
-from privface.errors import CheckpointError, ConfigError, LabelError, PrivfaceError
+from privface.errors import CheckpointError, LabelError, PrivfaceError
 from privface.images import write_atomic
 from privface.models import load_matcher, load_network
 from privface.pipeline.faces import Progress, load_aligned, open_data, require_folder
-from privface.pipeline.methods import Job, Outcome, find_method
+from privface.pipeline.methods import Job, Outcome, asked_method
 from privface.pipeline.methods.base import rank
 from privface.pipeline.provenance import PROVENANCE_FILE, person_digest, read_provenance
 from privface.records import FRAME
@@ -50,15 +50,7 @@ def train(
     Raises:
         PrivfaceError: If data, models or settings do not fit; nothing of an earlier run is lost.
     """
-    method = find_method(settings.method)
-    options = check_settings(
-        method.options, settings.method_options, where=f"method_options of {method.name}"
-    )
-    if settings.start is not None and not method.can_start:
-        raise ConfigError(
-            f"start={settings.start}: method {method.name} makes its networks itself.",
-            hint="Leave start out.",
-        )
+    method, options = asked_method(settings)
     _require_usable(run, settings, resume=resume)
     if resume and (done := _finished(run)) is not None:
         if progress is not None:

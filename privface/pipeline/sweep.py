@@ -29,6 +29,8 @@ from privface.images import write_atomic
 from privface.models import load_gender_probe, load_matcher
 from privface.pipeline.battery import build_auditor
 from privface.pipeline.faces import Progress, open_data, require_folder
+from privface.pipeline.methods import asked_method
+from privface.pipeline.provenance import person_digest, read_provenance
 from privface.pipeline.sweep_job import SETTINGS_FILE, open_audited
 from privface.pipeline.sweep_plan import FAILED_FILE, K_SAME, TRAINED, Point, SweepSettings, plan
 from privface.protect.output import is_fresh, locked
@@ -134,8 +136,25 @@ def _check(settings: SweepSettings, points: Sequence[Point]) -> list[str]:
     if settings.report is not None:
         names = (f"select: {settings.select}", f"report: {settings.report}")
         require_disjoint(*tables.values(), names=names)
-    training = [point.training for point in points if point.training is not None]
-    sets = [data for one in training for data in (one.data, *one.gender_data)]
+    training = [(p.name, p.training, *asked_method(p.training)) for p in points if p.training is not None]
+    for name, _, method, _ in training:
+        if method.needs_genders:
+            raise ConfigError(
+                f"point {name!r}: method {method.name} protects with the true gender of each photo, which a sweep does not give it.",
+                hint="Leave it out; train, protect (--genders) and audit it by itself.",
+            )
+    sets = [
+        d for _, one, _, options in training for d in (one.data, *one.gender_data, *_of(options, "more_data"))
+    ]
+    starts = [read_provenance(Path(one.start)) for _, one, _, _ in training if one.start is not None]
+    trained = {person for start in starts for person in start.get("people", ())}
+    for table in tables.values():
+        shared = sorted(person for person in set(table.identities) if person_digest(person) in trained)
+        if shared:
+            raise ConfigError(
+                f"{len(shared)} people of {chosen.original} trained the model that points start from; the first is {shared[0]!r}.",
+                hint="Audit other people, or leave start out.",
+            )
     gallery = [settings.base.data for point in points if point.method == K_SAME]
     for data in dict.fromkeys([*sets, *gallery]):
         people = open_data(data)
@@ -147,7 +166,9 @@ def _check(settings: SweepSettings, points: Sequence[Point]) -> list[str]:
     for table in tables.values():
         subjects = Subjects(files=tuple(table.files), identities=table.identities, genders=table.genders)
         People.split(subjects, seed=chosen.seed)  # refuses too few people
-    met = {load_matcher(spec).weights_sha256 for spec in {s for one in training for s in one.matchers}}
+    specs = {s for _, one, _, options in training for s in (*one.matchers, *_of(options, "encoders"))}
+    met = {load_matcher(spec).weights_sha256 for spec in specs}
+    met |= {entry["sha256"] for start in starts for entry in start["matchers"]}
     matchers = [load_matcher(spec) for spec in chosen.matchers]
     probes = [load_gender_probe(spec) for spec in chosen.probes]
     build_auditor(chosen, matchers=matchers, probes=probes)
@@ -158,6 +179,11 @@ def _check(settings: SweepSettings, points: Sequence[Point]) -> list[str]:
             hint="Add a matcher that no point is trained against.",
         )
     return unseen
+
+
+def _of(options: Any, name: str) -> tuple[Any, ...]:
+    """What a method's own options name under ``name``; most methods have no such option."""
+    return tuple(getattr(options, name, ()))
 
 
 # the work ---------------------------------------------------------------------------------------------------
@@ -288,7 +314,7 @@ def choose(points: Sequence[Mapping[str, Any]], *, max_tmr_loss: float) -> dict[
 def _earlier_looks(winner: Point, split: str | None) -> list[str]:
     """Folders of other trained points that this folder has already shown on the report split."""
     name = winner.place("audit", split).name.rpartition("-")[0]
-    reports = winner.path.parent.glob(f"{TRAINED}-*/{name}-*/report.html")
+    reports = winner.path.parent.glob(f"{TRAINED}-*/{name}-{'[0-9a-f]' * 12}/report.html")
     return sorted({path.parent.parent.name for path in reports} - {winner.path.name})
 
 

@@ -231,6 +231,11 @@ def _trained(settings: SweepSettings, home: Path) -> Iterator[Point]:
         for key, value in changes.items():
             put_value(content, key, value, shown=f"point {name!r}, {key}")
         training = parse_settings(content, where=f"point {name!r}")
+        if settings.protect.store == "memory" and training.size != settings.audit.size:
+            raise ConfigError(
+                f"point {name!r}: size is {training.size}, audit.size {settings.audit.size}; protect.store memory needs one size.",
+                hint="Give one size, or protect.store files.",
+            )
         counts = training.model_dump(mode="json", exclude={"tensorboard": True, "loop": _FREE})
         path = home / f"{TRAINED}-{_digest(counts)}"
         yield Point(settings, name, TRAINED, changes, path, training=training)

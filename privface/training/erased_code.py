@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from privface.device import Device
+from privface.device import Device, Precision
 from privface.models.decoder import FaceDecoder
 from privface.models.erased_code import CodeEraser, EraserChain
 from privface.training.source import mixed, views
@@ -35,6 +35,7 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
             made by its ``tell``. Copied; each batch draws one of them.
         aims: For each of these codes and each matcher, what turns the told code into the embedding to be reached, ``(K, D)``.
         centres: Mean of each matcher's unit embeddings, ``(D,)``; aims are seen from there.
+        precision: Of the matchers; by default what this machine is best at.
         options: As for :class:`~privface.training.TrainingStep`; its matchers are copied and made fast.
     """
 
@@ -45,6 +46,7 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
         erasers: Sequence[CodeEraser | EraserChain],
         aims: Sequence[Sequence[Tensor]],
         centres: Sequence[Tensor],
+        precision: Precision | None = None,
         **options: Any,
     ) -> None:
         super().__init__(decoder, classifiers=(), **options)
@@ -53,7 +55,9 @@ class ErasedCodeStep(TrainingStep[FaceDecoder]):
             self.register_buffer(f"centre_{k}", centre, persistent=False)
             for chosen, maps in enumerate(aims):
                 self.register_buffer(f"aim_{chosen}_{k}", maps[k], persistent=False)
-        here = Device("cpu", Device.choose().precision)  # training moves them to where it computes
+        here = Device(
+            "cpu", precision or Device.choose().precision
+        )  # training moves them to where it computes
         self.fast = nn.ModuleList(matcher.frozen(here) for matcher in options["matchers"])
 
     def forward(

@@ -58,11 +58,9 @@ class FitSummary:
     validation: Mapping[str, float] = field(default_factory=dict)
 
 
-def pick_precision(precision: str, device: torch.device) -> str:
-    """Resolve ``auto``: bf16 only where the hardware has it (emulated bf16 is several times slower than fp32)."""
-    if precision != "auto":
-        return precision
-    return "bf16-mixed" if Device.choose(device.type).precision == "bf16" else "32-true"
+def training_device(loop: LoopOptions) -> Device:
+    """Where a training computes, and in which numbers."""
+    return Device.choose(loop.device, {"32-true": "fp32", "bf16-mixed": "bf16"}.get(loop.precision, "auto"))
 
 
 class SemiAdversarialTrainer:
@@ -94,9 +92,13 @@ class SemiAdversarialTrainer:
         self.step, self.settings = step, settings
         self._progress, self._validate, self._on_epoch = progress, validate, on_epoch
         self._tensorboard, self._protector, self._whole = tensorboard, protector, whole
-        accelerator = Device.choose(settings.device).name
-        self.precision = pick_precision(settings.precision, torch.device(accelerator))
-        self._fabric = lf.Fabric(accelerator=accelerator, devices=settings.devices, precision=self.precision)  # type: ignore[arg-type]
+        device = training_device(settings)
+        self.precision = "bf16-mixed" if device.precision == "bf16" else "32-true"
+        self._fabric = lf.Fabric(
+            accelerator=device.name,
+            devices=settings.devices,
+            precision=self.precision,  # type: ignore[arg-type]
+        )
         self._fabric.launch()
         self._fabric.to_device(step)
         step.to(memory_format=torch.channels_last)
@@ -220,7 +222,10 @@ class SemiAdversarialTrainer:
     ) -> dict[str, float]:
         device = self._fabric.device
         images = images.to(device, memory_format=torch.channels_last)
-        with self._fabric.autocast():
+        with torch.random.fork_rng(devices=[]), self._fabric.autocast():
+            torch.manual_seed(
+                generator.initial_seed()
+            )  # noise and dropout of a resumed run are those of an unbroken one
             losses = self.step(
                 images, labels.to(device), [e.to(device) for e in embeddings], generator=generator
             )
@@ -293,6 +298,7 @@ class SemiAdversarialTrainer:
                 log.write(done, {f"validation_{name}": value for name, value in figures.items()})
             if self._on_epoch is not None:
                 self._on_epoch(epoch, protector)
+            log.flush()
         self._fabric.barrier()
         return figures
 

@@ -33,6 +33,7 @@ from privface.pipeline import read_provenance, train
 from privface.pipeline.methods import METHODS, diverse
 from privface.pipeline.methods.diverse import classifier_of
 from privface.pipeline.methods.erased_code import turn
+from privface.pipeline.methods.watching import _some_people
 from privface.protect import ProtectOptions, protect_folder, read_manifest
 
 pytestmark = pytest.mark.usefixtures("one_registry")
@@ -226,6 +227,21 @@ def test_what_a_method_cannot_work_with_is_refused(world, tmp_path, method, chan
         train(settings(world, method, **changes), tmp_path / "r")
     left = tmp_path / "r"
     assert not left.exists() or list(left.iterdir()) == [], "the corrected settings may have the folder"
+
+
+def test_a_batch_has_a_face_for_each_matcher(world, tmp_path):
+    few = {"loop": {"batch_size": 2}, "matchers": [f"mini:{world.matcher}"] * 3}
+    with pytest.raises(ConfigError, match="batch_size is 2 and there are 3 matchers"):
+        train(settings(world, "erased-code", **few), tmp_path / "r")
+
+
+def test_validation_looks_at_some_people_and_all_their_photos():
+    people = np.repeat([f"p{k}" for k in range(600)], 3)
+    rows = _some_people(people)
+    assert 790 < len(rows) <= 800
+    assert len(np.unique(people[rows])) * 3 == len(rows)
+    assert np.diff(rows).max() > 3, "not the first ones"
+    np.testing.assert_array_equal(_some_people(people[:800]), np.arange(800))
 
 
 # --- erased-code ------------------------------------------------------------------------------------------

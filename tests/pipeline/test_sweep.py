@@ -26,9 +26,10 @@ from privface.cli.main import app
 from privface.config import load_settings
 from privface.data import generate_faces, write_faces
 from privface.errors import ConfigError, OutputError, PrivfaceError, SplitOverlapError
-from privface.models import CompactResNet, save_network
+from privface.models import CompactResNet, load_matcher, save_network
 from privface.pipeline import battery
 from privface.pipeline import sweep as room
+from privface.pipeline.provenance import person_digest
 from privface.pipeline.sweep import choose, failed_points, run_sweep, sentences
 from privface.pipeline.sweep_job import run_job
 from privface.pipeline.sweep_plan import (
@@ -220,6 +221,19 @@ def test_without_a_report_split_there_is_no_winner(done, again):
     assert document["points"] == read(done)["points"]
 
 
+def test_audits_of_a_split_of_a_longer_name_are_no_looks_at_the_report_split(place, tmp_path):
+    settings = place.settings(tmp_path, select="test-dev")
+    one, other = (point for point in plan(settings, tmp_path) if point.training is not None)
+    for point, split in ((other, "test-dev"), (one, "test-dev")):
+        report = point.place("audit", split) / "report.html"
+        report.parent.mkdir(parents=True)
+        report.touch()
+    assert room._earlier_looks(one, "test") == []
+    (other.place("audit", "test")).mkdir()
+    (other.place("audit", "test") / "report.html").touch()
+    assert room._earlier_looks(one, "test") == [other.path.name]
+
+
 def test_a_later_winner_is_told_that_the_report_people_were_looked_at_before(done, again):
     winner = read(done)["selection"]["winner"]
     document = again(grid={"losses.matching": [4.0 if winner == "matching=1.0" else 1.0]})
@@ -367,6 +381,10 @@ def test_grid_is_the_product_and_points_come_after_it(place, tmp_path):
         ({"protect": {"store": "memory", "faces": "detect"}}, "leave protect.faces out"),
         ({"protect": {"quality": 101}}, "protect: quality is 101; it must be from 1 to 100"),
         ({"protect": {"store": "memory"}, "audit__size": 64}, "audit.size is 64, base.size 32"),
+        (
+            {"protect": {"store": "memory"}, "grid": {"size": [32, 64]}},
+            "point 'size=64': size is 64, audit.size 32",
+        ),
         ({"base": "none.yaml"}, "none.yaml: No such file"),
         ({"audit__original": "${NOT_SET_ANYWHERE}"}, "NOT_SET_ANYWHERE, which is not set"),
     ],
@@ -387,6 +405,9 @@ def test_faulty_configurations_are_named_with_a_cure(place, tmp_path, monkeypatc
         ({"report": "none"}, {}, PrivfaceError, "in the split 'none'"),
         ({"audit__probes": ["mini:none"]}, {}, PrivfaceError, "none"),
         ({"audit__seed": 0}, {}, PrivfaceError, "part has"),  # too few people in one part
+        ({"grid": {"method": ["nonsense"]}}, {}, ConfigError, "There is no method 'nonsense'"),
+        ({"grid": {"method": ["san-2018"]}}, {}, ConfigError, "with the true gender of each photo"),
+        ({"base__method_options": {"colour": 1}}, {}, ConfigError, "colour"),
     ],
 )
 def test_what_does_not_fit_shows_before_the_work(place, tmp_path, changes, options, error, fragment):
@@ -400,6 +421,33 @@ def test_matchers_that_are_all_trained_against_are_refused(place, world, tmp_pat
     settings = place.settings(tmp_path, audit__matchers=[f"mini:{world.matcher}"])
     with pytest.raises(ConfigError, match="trained against every one of"):
         run_sweep(settings, tmp_path / "out")
+
+
+def test_a_method_s_own_data_and_models_count_as_met(place, world, tmp_path):
+    base = copy.deepcopy(place.content["base"])
+    base |= {"method": "erased-code", "method_options": {"encoders": [f"mini:{place.root / 'fresh'}"]}}
+    settings = place.settings(tmp_path, base=base)
+    with pytest.raises(ConfigError, match="trained against every one of"):
+        run_sweep(settings, tmp_path / "out")
+    base["method_options"] = {"more_data": [{"source": str(place.root / "audited"), "split": "val"}]}
+    with pytest.raises(SplitOverlapError, match="share 64 people"):
+        run_sweep(place.settings(tmp_path, base=base), tmp_path / "out")
+
+
+def test_people_and_matchers_of_a_model_to_start_from_count_as_met(place, world, tmp_path):
+    start = tmp_path / "start"
+    shutil.copytree(world.run, start)
+    said = json.loads((start / "provenance.json").read_text())
+    base = place.content["base"] | {"start": str(start)}
+    audited = pd.read_csv(place.root / "audited" / "labels.csv")["identity"]
+    (start / "provenance.json").write_text(json.dumps(said | {"people": [person_digest(audited[0])]}))
+    with pytest.raises(ConfigError, match=r"1 people of .* trained the model that points start from"):
+        run_sweep(place.settings(tmp_path, base=base), tmp_path / "out")
+    fresh = load_matcher(f"mini:{place.root / 'fresh'}")
+    met = [*said["matchers"], {"name": "fresh", "sha256": fresh.weights_sha256}]
+    (start / "provenance.json").write_text(json.dumps(said | {"matchers": met}))
+    with pytest.raises(ConfigError, match="trained against every one of"):
+        run_sweep(place.settings(tmp_path, base=base), tmp_path / "out")
 
 
 def test_a_set_without_genders_and_people_on_two_sides_are_refused(place, world, tmp_path):

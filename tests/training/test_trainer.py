@@ -12,7 +12,7 @@ import torch
 
 from privface.errors import CheckpointError, ConfigError, TrainingError
 from privface.images import to_unit
-from privface.models import Protector
+from privface.models import Autoencoder, Protector, variant
 from privface.training import ArraySource, LoopSettings, LossWeights
 
 
@@ -65,6 +65,32 @@ def test_stopped_and_resumed_equals_unbroken(toy, tmp_path, unbroken, stop, minu
     assert seen[0] > 1, "it must go on, not begin again"
     assert weights_of(tmp_path) == weights_of(unbroken)
     assert rows(tmp_path) == rows(unbroken)
+
+
+@pytest.mark.parametrize("kind", ["variational", "denoising", "dropout"])
+def test_noise_of_a_resumed_run_is_that_of_an_unbroken_one(toy, tmp_path, kind):
+    def step():
+        made = toy.step()
+        torch.manual_seed(0)
+        made.autoencoder = Autoencoder(variant(kind, shape=(3, 32, 32)))
+        return made
+
+    fit(toy, tmp_path / "whole", step=step())
+    with pytest.raises(StopError):
+        fit(toy, tmp_path / "parts", step=step(), progress=stop_after(3))
+    torch.rand(7)  # another process would have drawn otherwise
+    fit(toy, tmp_path / "parts", step=step(), resume=True)
+    assert weights_of(tmp_path / "parts") == weights_of(tmp_path / "whole")
+
+
+def test_validation_of_an_epoch_stays_in_the_log_of_a_resumed_run(toy, tmp_path):
+    def validate(_):
+        return {"x": 1.0}
+
+    with pytest.raises(StopError):
+        fit(toy, tmp_path, progress=stop_after(3), validate=validate)
+    fit(toy, tmp_path, resume=True, validate=validate)
+    assert [row[0] for row in rows(tmp_path) if row[1] == "validation_x"] == ["2", "4", "6"]
 
 
 def test_a_network_without_a_weight_that_learns_is_refused(toy, tmp_path):

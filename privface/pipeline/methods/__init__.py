@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from privface.config import Settings, TrainSettings, check_settings
 from privface.errors import ConfigError
 from privface.pipeline.methods.base import Job, Method, Outcome
 from privface.pipeline.methods.diverse import ENSEMBLE_SAN, FLOW_SAN
@@ -27,4 +28,22 @@ def find_method(name: str) -> Method:
     return METHODS[name]
 
 
-__all__ = ["METHODS", "Job", "Method", "Outcome", "find_method"]
+def asked_method(settings: TrainSettings) -> tuple[Method, Settings]:
+    """The method that settings name, and its own options.
+
+    Raises:
+        ConfigError: If there is no such method, or it does not take these options or a ``start``.
+    """
+    method = find_method(settings.method)
+    options = check_settings(
+        method.options, settings.method_options, where=f"method_options of {method.name}"
+    )
+    if settings.start is not None and not method.can_start:
+        raise ConfigError(
+            f"start={settings.start}: method {method.name} makes its networks itself.",
+            hint="Leave start out.",
+        )
+    return method, options
+
+
+__all__ = ["METHODS", "Job", "Method", "Outcome", "asked_method", "find_method"]

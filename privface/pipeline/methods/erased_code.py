@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from privface.attributes import GENDER, Attribute, column, parse_attributes
-from privface.config import DataSettings, Settings
+from privface.config import DataSettings, Settings, TrainSettings
 from privface.data import LoadedFaces, require_both_genders
 from privface.device import Device
 from privface.erasers import RegionalTransport
@@ -41,6 +41,7 @@ from privface.pipeline.methods.base import (
 )
 from privface.threads import map_parts
 from privface.training.erased_code import ErasedCodeStep
+from privface.training.trainer import training_device
 
 _BATCH = 64
 _GUESS = 4_000
@@ -68,13 +69,7 @@ class ErasedCodeOptions(Settings):
 # one long body: encoders, code, erasers, aims and decoder, in the order in which each needs those before it
 def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
     """Code, eraser and decoder, in this order; each needs the one before it."""
-    losses = job.settings.losses
-    if losses.matching_share != 1 or losses.matching_views:
-        raise ConfigError(
-            f"losses.matching_share is {losses.matching_share:g} and losses.matching_views {str(losses.matching_views).lower()}:"
-            " method erased-code shows each face to one matcher, always under views.",
-            hint="Leave both out.",
-        )
+    _require_usable(job.settings)
     start, shape = _start(job, options)
     encoders = [load_matcher(spec, seen=True) for spec in options.encoders] or job.matchers
     faces, sets = _pooled(job, options)
@@ -133,6 +128,7 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
         erasers=erasers,
         aims=list(zip(*aims, strict=True)),
         centres=centres,
+        precision=training_device(job.settings.loop).precision,
         matchers=job.matchers,
         attribute=AttributeLoss(job.settings.losses.objective),
         **loss_terms(job.settings),
@@ -149,6 +145,21 @@ def _train(job: Job, options: ErasedCodeOptions) -> Outcome:
     )
     met = [*job.matchers, *(e for e in encoders if e not in job.matchers)]
     return Outcome([summary], (), matchers=met, people=tuple(map(str, faces.table.identities)))
+
+
+def _require_usable(settings: TrainSettings) -> None:
+    losses, batch, matchers = settings.losses, settings.loop.batch_size, len(settings.matchers)
+    if losses.matching_share != 1 or losses.matching_views:
+        raise ConfigError(
+            f"losses.matching_share is {losses.matching_share:g} and losses.matching_views {str(losses.matching_views).lower()}:"
+            " method erased-code shows each face to one matcher, always under views.",
+            hint="Leave both out.",
+        )
+    if batch < matchers:
+        raise ConfigError(
+            f"loop.batch_size is {batch} and there are {matchers} matchers; each sees its share of a batch.",
+            hint="Give a batch at least one face for each matcher.",
+        )
 
 
 def _pooled(job: Job, options: ErasedCodeOptions) -> tuple[LoadedFaces, NDArray[np.int64]]:
@@ -215,7 +226,8 @@ def _begin(
 
 def _embed(job: Job, name: str, reader: FrozenReader, faces: LoadedFaces) -> NDArray[np.float32]:
     """Unit embeddings ``(N, D)`` of all faces."""
-    reader.device = Device("cpu", Device.choose("cpu").precision)
+    exact = job.settings.loop.precision == "32-true"
+    reader.device = Device() if exact else Device.choose("cpu")
     reader.prepare()
 
     def units_of(part: Tensor) -> Tensor:

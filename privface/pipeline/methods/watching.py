@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -32,7 +33,7 @@ def validation(
 
     A logistic regression is retrained on each matcher's embeddings of half of these people and read on the other half.
     """
-    faces = held.take(np.arange(min(len(held), _VALIDATION_FACES)))
+    faces = held.take(_some_people(held.table.identities))
     genders, people = faces.table.genders, faces.table.identities
     parts = np.array_split(np.arange(len(faces)), max(1, len(faces) // 64))
 
@@ -52,10 +53,21 @@ def validation(
                 continue
         for classifier in classifiers:
             scores = np.concatenate([classifier.male_scores(part) for part in protected])
-            figures[f"leakage_{classifier.name}"] = leakage(auc(*by_label(scores, genders)))
+            with suppress(PrivfaceError):
+                figures[f"leakage_{classifier.name}"] = leakage(auc(*by_label(scores, genders)))
         return figures
 
     return watch
+
+
+def _some_people(people: NDArray[np.str_]) -> NDArray[np.int64]:
+    """Rows of so many people, drawn at random, that there are some hundred photos; all where there are no more."""
+    _, person, counts = np.unique(people, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(0).permutation(len(counts))
+    chosen = (
+        order[np.cumsum(counts[order]) <= _VALIDATION_FACES] if len(people) > _VALIDATION_FACES else order
+    )
+    return np.flatnonzero(np.isin(person, chosen))
 
 
 def _retrained(embeddings: NDArray[Any], genders: NDArray[Any], people: NDArray[Any]) -> float:
