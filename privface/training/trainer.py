@@ -223,9 +223,8 @@ class SemiAdversarialTrainer:
         device = self._fabric.device
         images = images.to(device, memory_format=torch.channels_last)
         with torch.random.fork_rng(devices=[]), self._fabric.autocast():
-            torch.manual_seed(
-                generator.initial_seed()
-            )  # noise and dropout of a resumed run are those of an unbroken one
+            # noise and dropout of a resumed run are those of an unbroken one
+            torch.manual_seed(generator.initial_seed())
             losses = self.step(
                 images, labels.to(device), [e.to(device) for e in embeddings], generator=generator
             )

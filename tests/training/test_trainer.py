@@ -78,8 +78,9 @@ def test_noise_of_a_resumed_run_is_that_of_an_unbroken_one(toy, tmp_path, kind):
     fit(toy, tmp_path / "whole", step=step())
     with pytest.raises(StopError):
         fit(toy, tmp_path / "parts", step=step(), progress=stop_after(3))
-    torch.rand(7)  # another process would have drawn otherwise
-    fit(toy, tmp_path / "parts", step=step(), resume=True)
+    again = step()
+    torch.rand(7)  # another process draws otherwise
+    fit(toy, tmp_path / "parts", step=again, resume=True)
     assert weights_of(tmp_path / "parts") == weights_of(tmp_path / "whole")
 
 
