@@ -73,6 +73,9 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of `audit`'s division of the photos")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where a trial's figures go")
+    parser.add_argument(
+        "--hidden-only", action="store_true", help="`audit` attacks what is hidden, not what is kept"
+    )
     arguments = parser.parse_args()
     if arguments.what == "table":
         print(table(arguments.results))
@@ -136,8 +139,9 @@ def audit(choice: str, path: Path, arguments: argparse.Namespace, progress: Any)
 
     here, hidden = Device.choose(), CHOICES[choice]
     by: Any = Protector.load(arguments.model, hide=hidden, device=here) if hidden else (lambda images: images)
+    attacked = tuple(a for a in ATTRIBUTES if not arguments.hidden_only or a.partition("=")[0] in hidden)
     options = AuditOptions(
-        effort=arguments.effort, seed=arguments.seed, attributes=ATTRIBUTES, cache=Path("runs/07/cache")
+        effort=arguments.effort, seed=arguments.seed, attributes=attacked, cache=Path("runs/07/cache")
     )
     result, _ = audit_protector(
         faces("utkface", progress, minimum_age=18),
@@ -321,6 +325,9 @@ def table(folder: Path) -> str:
         cells = []
         for name in names:
             row = _row(result, name, "any")
+            if row is None:
+                cells.append("-")
+                continue
             low, high = (row["protected"][end] for end in ("low", "high"))
             cell = f"{row['protected']['value']:.3f} [{low:.3f}, {high:.3f}], {row['highest']['value']:.3f}"
             cells.append(f"**{cell}**" if name in result["hidden"] else cell)
