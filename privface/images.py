@@ -243,11 +243,18 @@ def list_images(root: Path, *, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> It
         suffixes: Lower-case suffixes to take.
 
     Raises:
-        DataError: If ``root`` is no folder.
+        DataError: If ``root`` is no folder, or one below it cannot be listed.
     """
     if not root.is_dir():
         raise DataError(f"{root} is not a folder.", hint="Give a folder that holds images.")
-    for folder, names, files in os.walk(root):
+
+    def refuse(error: OSError) -> None:
+        raise DataError(
+            f"{error.filename} cannot be listed ({error.strerror}).",
+            hint="Allow reading it, or move it out of the folder: no photo is passed over in silence.",
+        ) from error
+
+    for folder, names, files in os.walk(root, onerror=refuse):
         names[:] = sorted(n for n in names if not n.startswith("."))
         for name in sorted(files):
             if not name.startswith(".") and name.lower().endswith(suffixes):

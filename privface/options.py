@@ -52,7 +52,8 @@ class ProtectOptions:
         quality: JPEG and WebP quality, 1 to 100.
         layout: ``tree`` writes a file for each face; ``webdataset`` tar shards; ``parquet`` tables with ``file`` and ``image``.
         shard_size: Inputs a shard, 1 or more; one shard is held in memory.
-        overwrite: Replace what an earlier job with another model or other settings wrote, instead of refusing.
+        overwrite: Replace what an earlier job with another model or other settings wrote, instead of refusing; with the same ones it
+            goes on.
         as_csv: Also write ``manifest.csv``.
         times: Note in the manifest when each file was finished; it then differs from run to run.
         batch_size: Images a call of the model, 1 or more; shorter batches are filled up.

@@ -110,6 +110,10 @@ class Gate:
         if _host(headers.get("host", "")) not in _LOCAL_HOSTS:
             await PlainTextResponse("This server answers on this machine only.", 421)(scope, receive, answer)
             return
+        # a page elsewhere may send forms here; browsers say where a request comes from
+        if scope["method"] != "GET" and headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
+            await PlainTextResponse("Other pages may not use this server.", 403)(scope, receive, answer)
+            return
         path: str = scope["path"]
         if scope["method"] == "POST" and path.rstrip("/").endswith("/upload"):
             response = await self._upload(headers, _Body(receive))

@@ -232,7 +232,7 @@ def _audit_tab(service: Service) -> None:
     go.click(run, settings, result, show_progress="hidden", concurrency_limit=1, api_name="audit")
 
     def halt(request: gr.Request) -> None:
-        service.stop(_session(request))
+        service.stop(_session(request), "audited")
 
     stop.click(halt, None, None, queue=False, show_progress="hidden", api_visibility="private")
 

@@ -37,7 +37,7 @@ class Service:
     methods: Sequence[Method]  # what it may protect with; the first one is preselected
     bench: AuditBench
     shelf: Shelf  # holds uploads and results
-    _stops: dict[str, threading.Event] = field(default_factory=dict)
+    _stops: dict[tuple[str, str], threading.Event] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -72,7 +72,7 @@ class Service:
             )
             return self._shown(session, rows)
 
-        yield from self._watched(session, work)
+        yield from self._watched(session, "protected", work)
 
     def audit(
         self,
@@ -95,7 +95,7 @@ class Service:
             headline, files = self.bench.audit(first, second, table, **choices, progress=tell)
             return self._framed(session, "audited", headline, files)
 
-        yield from self._watched(session, work)
+        yield from self._watched(session, "audited", work)
 
     def trade_off(self, session: str, paths: Sequence[str]) -> str:
         """The comparison of the audits that a user opened, or what is wrong with them."""
@@ -109,20 +109,21 @@ class Service:
         except PrivfaceError as error:
             return markup.part("notice", error.message, error.hint)
 
-    def stop(self, session: str) -> None:
-        """Stop a session's work at its next step."""
-        if (stop := self._stops.get(session)) is not None:
+    def stop(self, session: str, part: str) -> None:
+        """Stop a session's work on what is ``"protected"`` or ``"audited"`` at its next step."""
+        if (stop := self._stops.get((session, part))) is not None:
             stop.set()
 
     def clear(self, session: str) -> None:
         """Let a session's photos go, and what was made of them."""
-        self.stop(session)
+        self.stop(session, "protected")
         for part in ("photos", "protected"):
             self.shelf.drop(session, part)
 
     def leave(self, session: str) -> None:
         """A session is over: its work stops, and nothing of it is held."""
-        self.stop(session)
+        for part in ("protected", "audited"):
+            self.stop(session, part)
         self.shelf.drop(session)
 
     def _uploads(self, session: str, part: str, paths: Sequence[str]) -> list[File]:
@@ -138,9 +139,9 @@ class Service:
         check_sizes([u.name for u in uploads], [len(u.data) for u in uploads])
         return uploads
 
-    def _watched(self, session: str, work: Callable[[Progress], str]) -> Iterator[str]:
+    def _watched(self, session: str, part: str, work: Callable[[Progress], str]) -> Iterator[str]:
         """Run work in a thread of its own; yields how far it is, at last its HTML. Who leaves stops it."""
-        stop = self._stops[session] = threading.Event()
+        stop = self._stops[session, part] = threading.Event()
         stages: queue.SimpleQueue[tuple[str, int, int]] = queue.SimpleQueue()
         answer: list[str] = []
 
@@ -174,8 +175,8 @@ class Service:
                 yield markup.part("progress", *told, int(time.monotonic() - started))
         finally:
             stop.set()
-            if self._stops.get(session) is stop:
-                del self._stops[session]
+            if self._stops.get((session, part)) is stop:
+                del self._stops[session, part]
         yield answer[0]
 
     def _shown(self, session: str, rows: Sequence[Outcome]) -> str:

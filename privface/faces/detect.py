@@ -155,14 +155,17 @@ def _working_size(shape: tuple[int, int], *, max_side: int) -> tuple[tuple[int, 
 
 
 def _fit(pixels: NDArray[np.uint8], padded: tuple[int, int], scaled: tuple[int, int]) -> NDArray[np.uint8]:
-    bottom, right = padded[0] - pixels.shape[0], padded[1] - pixels.shape[1]
+    # scaled before it is padded: what a very long photo is padded to would not fit into memory
+    height, width = (
+        max(1, round(side * to / of)) for side, to, of in zip(pixels.shape, scaled, padded, strict=False)
+    )
+    if scaled != padded:
+        mode = cv2.INTER_LINEAR if scaled[0] > padded[0] else cv2.INTER_AREA
+        pixels = cv2.resize(np.ascontiguousarray(pixels), (width, height), interpolation=mode)
+    bottom, right = scaled[0] - height, scaled[1] - width
     if bottom or right:  # below and to the right only, so that coordinates keep their origin
         pixels = np.pad(pixels, ((0, bottom), (0, right), (0, 0)))
-    if scaled == padded:
-        return pixels
-    mode = cv2.INTER_LINEAR if scaled[0] > padded[0] else cv2.INTER_AREA
-    resized = cv2.resize(np.ascontiguousarray(pixels), scaled[::-1], interpolation=mode)
-    return np.asarray(resized, np.uint8)
+    return np.asarray(pixels, np.uint8)
 
 
 def _to_detection(row: NDArray[np.float64], factors: tuple[float, float]) -> Detection:

@@ -120,8 +120,9 @@ class TarSource(Archive):
             for member in tar:
                 if not member.isdir() and is_photo(member.name):
                     plain = member.isreg() and not member.issparse()
-                    fault = _name_fault(member.name) if plain else "a link or no regular file"
-                    yield member.name, fault, (file, member.offset_data, member.size)
+                    name = member.name.removeprefix("./")  # as `tar -C photos .` writes them
+                    fault = _name_fault(name) if plain else "a link or no regular file"
+                    yield name, fault, (file, member.offset_data, member.size)
 
     def read(self, item: InputFile, *, limit: int) -> bytes:
         """See :meth:`Source.read`."""
@@ -129,9 +130,12 @@ class TarSource(Archive):
         name = item.key.rsplit("/", 1)[-1]
         if size > limit:
             raise ImageTooLargeError(f"{name}: {size:,} bytes, the limit is {limit:,}.")
-        with self._lock:  # one position a file
-            file.seek(offset)
-            data = bytes(file.read(size))
+        try:
+            with self._lock:  # one position a file
+                file.seek(offset)
+                data = bytes(file.read(size))
+        except Exception as error:  # each file system raises what it likes
+            raise ImageError(f"{name}: cannot be read from the tar file ({error}).") from error
         if len(data) != size:
             raise ImageError(f"{name}: the tar file ends within it.")
         return data
@@ -180,12 +184,15 @@ class TableSource(Archive):
     def read(self, item: InputFile, *, limit: int) -> bytes:
         """See :meth:`Source.read`."""
         table, image, group, place = self._members[item.key]
-        with self._lock:
-            if group not in self._groups:
-                if len(self._groups) > 1:  # the one before is still asked for by other threads
-                    del self._groups[min(self._groups)]
-                self._groups[group] = table.read_row_group(group[1], columns=[image]).column(0)
-            value = self._groups[group][place].as_py()
+        try:
+            with self._lock:
+                if group not in self._groups:
+                    if len(self._groups) > 1:  # the one before is still asked for by other threads
+                        del self._groups[min(self._groups)]
+                    self._groups[group] = table.read_row_group(group[1], columns=[image]).column(0)
+                value = self._groups[group][place].as_py()
+        except Exception as error:  # a damaged page, or what a file system raises
+            raise ImageError(f"{item.key}: cannot be read from the table ({error}).") from error
         data = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(data, bytes) or not data:
             raise ImageError(f"{item.key}: the row holds no image bytes.")

@@ -11,13 +11,13 @@ from pathlib import Path
 from privface.errors import ConfigError, DataError, OutputError
 from privface.faces.detect import FaceDetector, MTCNNDetector
 from privface.options import DEFAULT_OPTIONS, ProtectOptions
-from privface.protect.inputs import InputFile, Source, with_format, with_room_for_faces
+from privface.protect.inputs import InputFile, Source, with_format, with_possible_names, with_room_for_faces
 from privface.protect.job import Engine, Ledger, Progress
 from privface.protect.journal import Journal
 from privface.protect.local import LocalEngine
 from privface.protect.manifest import manifest_of
 from privface.protect.output import Output, OutputTree, is_fresh, locked, remove_leftovers, require_apart
-from privface.protect.places import is_url
+from privface.protect.places import as_local, is_url
 from privface.protect.protector import ImageProtector
 from privface.protect.shards import SHARD_SUFFIXES, ShardedOutput
 from privface.protect.sources import open_photos
@@ -111,6 +111,8 @@ def protect_folder(
             hint="Locks and atomic renames need one. Copy the finished folder, or its shards, afterwards.",
         )
     output = Path(output).absolute()  # workers elsewhere start in other folders
+    if not isinstance(source, Source):
+        source = as_local(source)
     if not isinstance(source, Source) and not is_url(source):
         source = Path(source).absolute()
         require_apart(source, output)
@@ -119,11 +121,13 @@ def protect_folder(
         items = with_format(photos.items(), options.image_format)
         if not items:
             raise DataError(f"{source} holds no image.", hint="Hidden files and other suffixes are left out.")
+        _require_outside(photos, output)
         if options.faces == "aligned":
             detector = None
         else:
             detector = detector or MTCNNDetector()
             items = items if options.paste else with_room_for_faces(items)
+        items = with_possible_names(items)
         settings = {
             **options.output_settings(),
             "model": protector.fingerprint,
@@ -155,6 +159,17 @@ def protect_folder(
     return ProtectSummary(ledger.counts, manifest_of(output), rate, ledger.reused)
 
 
+def _require_outside(photos: Source, output: Path) -> None:
+    """Refuse an output that holds a photo that is read, such as one of a list."""
+    root = output.resolve()
+    for path in photos.originals():
+        if root in path.parents:
+            raise OutputError(
+                f"The output {output} holds the input {path}.",
+                hint="Choose an output folder without originals: they are never overwritten.",
+            )
+
+
 def _fingerprint(part: object | None) -> str | None:
     """What a part of a job is, for its journal; a detector need not have one."""
     return None if part is None else str(getattr(part, "fingerprint", type(part).__name__))
@@ -182,17 +197,23 @@ def _open_journal(output: Output, settings: Mapping[str, object], *, overwrite: 
             )
         journal.start(settings)
         return journal
-    before = journal.settings()
+    try:
+        before = journal.settings()
+    except OutputError:
+        if not overwrite:
+            raise
+        journal.start(settings)  # what it noted is not known
+        return journal
     usual = DEFAULT_OPTIONS.output_settings()  # an option that came later had its default before
     before |= {name: usual[name] for name in settings.keys() & usual.keys() - before.keys()}
-    if overwrite:
+    changed = sorted(k for k in before.keys() | settings.keys() if before.get(k) != settings.get(k))
+    if overwrite and changed:
         former = _output(root, before.get("layout"), shard_size=1)
         entries = map(journal.read, journal.index().values())
         files = ((InputFile("", e.path), len(e.rows)) for e in entries)
         former.clear(file.face(k).relative for file, count in files for k in range(1, count + 1))
         journal.start(settings)
         return journal
-    changed = sorted(k for k in before.keys() | settings.keys() if before.get(k) != settings.get(k))
     if changed:
         changes = "; ".join(f"{k} {before.get(k)!r}, now {settings.get(k)!r}" for k in changed)
         raise OutputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from privface.errors import DataError, ImageError, ImageTooLargeError
@@ -70,7 +71,7 @@ class UrlFolderSource(Source):
             names = self._system.find(self._root)
         found = []
         for name in sorted(names):
-            key = name[len(self._root) :].lstrip("/")
+            key = name[len(self._root) :].removeprefix("/")
             parts = key.split("/")
             if not is_photo(key, suffixes=self._suffixes) or any(
                 p.startswith(".") and p != ".." for p in parts
@@ -123,6 +124,10 @@ class ListSource(Source):
             self._paths.setdefault(key, path)
             found.append(InputFile(key, path.relative_to(shared).as_posix(), fault=fault))
         return sorted(found, key=lambda item: item.key)
+
+    def originals(self) -> Iterable[Path]:
+        """See :meth:`Source.originals`."""
+        return (Path(os.path.realpath(path)) for path in self._paths.values())
 
     def read(self, item: InputFile, *, limit: int) -> bytes:
         """See :meth:`Source.read`."""

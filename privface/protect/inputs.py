@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from privface.errors import ConfigError, ImageTooLargeError
 from privface.images import IMAGE_SUFFIXES, WRITTEN_SUFFIXES, printable
@@ -54,6 +55,8 @@ class InputFile:
         return replace(self, relative=f"{stem}.face{number}{dot}{suffix}")
 
 
+_LONGEST_NAME = 255
+"""Bytes of a name in usual file systems."""
 _FACE_NAME = re.compile(r"(.+)\.face(?:[2-9]|[1-9]\d+)(\.[^./]+)", re.DOTALL)
 
 
@@ -80,6 +83,10 @@ class Source(ABC):
             ImageTooLargeError: If it has more bytes.
             ImageError: If it cannot be read or must not be.
         """
+
+    def originals(self) -> Iterable[Path]:
+        """Local files that are read one by one, links resolved, where a name of :meth:`items` does not say where they lie."""
+        return ()
 
     def close(self) -> None:  # noqa: B027  # most have nothing to close
         """Give files back."""
@@ -110,6 +117,22 @@ def with_format(items: Iterable[InputFile], name: str | None) -> list[InputFile]
         elif fault is None:
             taken.add(relative)
         found.append(replace(item, relative=relative, fault=fault))
+    return found
+
+
+def with_possible_names(items: Iterable[InputFile]) -> list[InputFile]:
+    """The same photos, but those refused whose output no folder can hold."""
+    found = list(items)
+    named = {item.relative for item in found if item.fault is None}
+    for place, item in enumerate(found):
+        parts = item.relative.split("/")
+        folders = ("/".join(parts[:end]) for end in range(1, len(parts)))
+        if item.fault is None and max(len(os.fsencode(part)) for part in parts) > _LONGEST_NAME:
+            found[place] = replace(item, fault=f"its name has more than {_LONGEST_NAME} bytes; shorten it")
+        elif item.fault is None and any(folder in named for folder in folders):
+            found[place] = replace(
+                item, fault="it lies in a folder that has the name of another photo; rename one"
+            )
     return found
 
 

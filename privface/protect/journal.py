@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from privface.errors import OutputError
-from privface.images import write_atomic
+from privface.images import atomic_file
 from privface.protect.manifest import STATUSES, ManifestRow
 
 JOURNAL_NAME = ".privface-journal.jsonl"
@@ -69,7 +69,8 @@ class Journal:
         """Begin an empty journal under ``settings``."""
         self.close()
         header = {"format": FORMAT, "settings": dict(settings)}
-        write_atomic(self.path, (json.dumps(header, sort_keys=True) + "\n").encode("ascii"))
+        with atomic_file(self.path, mode=0o600) as file:  # it holds templates
+            file.write((json.dumps(header, sort_keys=True) + "\n").encode("ascii"))
 
     def settings(self) -> dict[str, object]:
         """Settings of the job that wrote here."""

@@ -51,22 +51,24 @@ def _batches(
     queue: deque[Future[Loaded]] = deque()
     waiting_items = iter(items)
     batch: list[Loaded] = []
-    waiting = pixels = 0
+    finished: list[Loaded] = []
+    pixels = 0
     while True:
         while len(queue) <= ahead and (item := next(waiting_items, None)) is not None:
             queue.append(pool.submit(worker.load, item, known))
         if not queue:
             break
         one = queue.popleft().result()
-        batch.append(one)
+        (finished if one.is_final else batch).append(one)
         if one.pixels is not None:
-            waiting += 1
             pixels += one.pixels.shape[0] * one.pixels.shape[1]
-        # A video is a job of its own. Finished files alone fill a batch too, but never cut one short: a resumed run
-        # then forms the batches of an uninterrupted one.
-        full = waiting == size or pixels >= _BATCH_PIXELS or one.video is not None
-        if full or (not waiting and len(batch) >= 16 * size):
-            yield batch
-            batch, waiting, pixels = [], 0, 0
-    if batch:
-        yield batch
+        # A video is a job of its own. Finished files go alone where they are many, but never cut a batch short: a resumed
+        # run then forms the batches of an uninterrupted one.
+        if len(batch) == size or pixels >= _BATCH_PIXELS or one.video is not None:
+            yield [*finished, *batch]
+            finished, batch, pixels = [], [], 0
+        elif len(finished) >= 16 * size:
+            yield finished
+            finished = []
+    if finished or batch:
+        yield [*finished, *batch]

@@ -12,12 +12,19 @@ from typing import IO, Any
 from privface.errors import DataError
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*(::.*)?://")
+_LOCAL = re.compile(r"^(?:file|local)://(/.*)$", re.DOTALL)
 _BLOCK = 2**20
 
 
 def is_url(place: str | Path) -> bool:
     """Whether a place is a URL rather than a local path."""
     return _URL.match(str(place)) is not None
+
+
+def as_local(place: str | Path) -> str | Path:
+    """The path that a URL of this machine's own files names (``file://``, ``local://``); any other place as it is."""
+    own = _LOCAL.match(str(place))
+    return Path(own[1]) if own else place
 
 
 def suffix_of(place: str | Path) -> str:

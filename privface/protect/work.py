@@ -167,7 +167,11 @@ class Worker:
         encoded, rows = one.encoded, list(one.rows)
         if one.protected:
             shown = (self._pasted(one),) if one.landmarks and self.options.paste else one.protected
-            encoded = tuple(encode_image(p, one.item.suffix, quality=self.options.quality) for p in shown)
+            try:
+                encoded = tuple(encode_image(p, one.item.suffix, quality=self.options.quality) for p in shown)
+            except Exception as error:  # formats have limits of their own, such as 16,383 pixels of WebP
+                reason = f"cannot be written as {one.item.suffix} ({error}); choose another --format"
+                return self.finish(Loaded(one.item, replace(one.row, status="failed", reason=reason)))
         for number, data in enumerate(encoded):
             item = one.item.face(number + 1)
             if self.output is not None:

@@ -246,9 +246,11 @@ def test_a_stopped_audit_says_so_and_leaves_nothing(tmp_path, kit, make_png, mon
     photos = zipped(("p1/a.png", make_png(1)))
     paths = [f"{tmp_path}/{name}/x.zip" for name in service.shelf.put(*[File("x.zip", photos)] * 2)]
     shown = service.audit("me", *paths, None, effort="quick", aligned=True, ours=False)
-    service.stop("me")  # nothing runs yet: nothing is stopped
+    service.stop("me", "audited")  # nothing runs yet: nothing is stopped
     next(shown)
-    service.stop("me")
+    service.clear("me")  # lets photos go, and leaves the audit alone
+    assert "Stopped." not in next(shown)
+    service.stop("me", "audited")
     last = list(shown)[-1]
     assert "Stopped." in last, last
     assert "Nothing of it was kept." in last

@@ -113,6 +113,13 @@ def strange_host(client: Any, _good: bytes) -> str:
     return str(response.text)
 
 
+def sent_by_another_page(client: Any, good: bytes) -> str:
+    headers = {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}
+    response = client.http.post("/gradio_api/upload", files={"files": ("a.png", good)}, headers=headers)
+    assert response.status_code == 403
+    return str(response.text)
+
+
 GOOD = b""  # stands for a good picture
 SCRIPT = "<img src=x onerror=alert(1)>.png"
 MB = 1_000_000
@@ -148,6 +155,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "strength of a thousand": (photos(("a.png", GOOD), strength=1000.0), "1000"),
     "message of 2 MB": (long_message, "is not taken"),
     "another host's name": (strange_host, "on this machine only"),
+    "a form of another page": (sent_by_another_page, "Other pages may not use this server"),
     "no zip": (audited(b"hello"), "is not a zip archive that can be read"),
     "half a zip": (audited(zipped(("p1/a.png", b"x" * 5000))[:100]), "is not a zip archive that can be read"),
     "zip bomb, announced": (audited(zipped(*[(f"p1/{k}.png", b"\0" * (45 * MB)) for k in range(12)])), "unpacks to 540 MB"),

@@ -8,7 +8,7 @@ from facenet_pytorch import MTCNN
 from privface.data import from_table
 from privface.errors import InputRangeError
 from privface.faces import Detection, MTCNNDetector, choose_face
-from privface.faces.detect import _working_size
+from privface.faces.detect import _fit, _working_size
 from privface.images import decode_image
 from privface.records import ARCFACE_TEMPLATE, FaceTable
 
@@ -128,3 +128,16 @@ def test_agrees_with_facenet_pytorchs_own_driver(detector, photos, found):
         theirs = np.concatenate(parts, axis=1)
         theirs = theirs[np.argsort(-theirs[:, 4], kind="stable")]
         assert np.allclose(rows(faces), theirs, atol=1e-2)
+
+
+def test_a_very_long_photo_is_scaled_before_it_is_padded():
+    shape = (16, 1_000_000)
+    padded, scaled = _working_size(shape, max_side=1280)
+    fitted = _fit(np.zeros((*shape, 3), np.uint8), padded, scaled)
+    assert fitted.shape == (*scaled, 3)
+    photo = np.full((100, 1000, 3), 200, np.uint8)
+    padded, scaled = _working_size(photo.shape[:2], max_side=1280)
+    fitted = _fit(photo, padded, scaled)
+    rows = round(100 * scaled[0] / padded[0])
+    assert (fitted[:rows] == 200).all()
+    assert (fitted[rows:] == 0).all()

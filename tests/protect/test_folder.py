@@ -16,7 +16,7 @@ from PIL import Image
 from privface.errors import DataError, ModelError, OutputError
 from privface.faces.align import as_aligned
 from privface.images import decode_image, encode_image, to_pixels, to_unit
-from privface.protect import STATUSES, GaussianNoise, read_manifest
+from privface.protect import STATUSES, GaussianNoise, read_manifest, work
 from tests.protect.conftest import BLUR, SIZE, Answering, patch, rows, snapshot
 from tests.test_images import with_secrets
 
@@ -213,3 +213,16 @@ def test_an_empty_or_missing_input_is_refused(tmp_path, protect):
     with pytest.raises(DataError, match=r"holds no image"):
         protect(tmp_path / "in")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_format_cannot_hold_costs_its_photo_alone(faces, tmp_path, protect, monkeypatch):
+    def encode(pixels, suffix, **how):
+        if suffix == ".png":
+            raise ValueError("encoding error 5")
+        return encode_image(pixels, suffix, **how)
+
+    monkeypatch.setattr(work, "encode_image", encode)
+    counts = protect(faces, tmp_path / "out").counts
+    assert (counts["ok"], counts["failed"]) == (7, 4)
+    failed = [row for row in read_manifest(tmp_path / "out") if row.status == "failed"]
+    assert all("cannot be written as .png (encoding error 5)" in row.reason for row in failed)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import fsspec
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -267,3 +268,82 @@ def test_an_output_around_the_archive_or_at_a_url_is_refused(faces, tmp_path, pr
 
 def test_the_suffix_of_a_url_is_that_before_its_query():
     assert suffix_of("https://h/a/b.ZIP?sig=a.b") == ".zip"
+
+
+def test_an_output_that_holds_a_listed_original_is_refused(faces, tmp_path, protect):
+    photos = pack("txt", files(faces)[:2], tmp_path)
+    before = snapshot(faces)
+    for output in (faces, faces / "person0"):
+        with pytest.raises(OutputError, match="holds the input"):
+            protect(photos, output, overwrite=True)
+    assert snapshot(faces) == before
+    link = tmp_path / "elsewhere" / "link.png"
+    link.parent.mkdir()
+    link.symlink_to(next(faces.rglob("*.png")))
+    (tmp_path / "l.txt").write_text(str(link))
+    with pytest.raises(OutputError, match="holds the input"):
+        protect(tmp_path / "l.txt", faces, overwrite=True)
+    assert protect(photos, tmp_path / "out").counts["ok"] == 2
+
+
+def test_a_url_of_this_machine_is_its_path(faces, tmp_path, protect):
+    with pytest.raises(OutputError, match="overlaps the input"):
+        protect(f"file://{faces}", faces / "out")
+    protect(f"local://{faces}", tmp_path / "a")
+    protect(faces, tmp_path / "b")
+    assert snapshot(tmp_path / "a") == snapshot(tmp_path / "b")
+
+
+def test_a_tar_of_the_folder_itself_is_read(faces, tmp_path, protect):
+    with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+        archive.add(faces, arcname=".")
+    protect(tmp_path / "photos.tar", tmp_path / "a")
+    protect(faces, tmp_path / "b")
+    one, two = (read_manifest(tmp_path / name) for name in "ab")
+    assert [row.output for row in one] == [row.output for row in two]
+    assert all(row.status == "ok" for row in one)
+
+
+def test_a_damaged_page_of_a_table_costs_its_photos_alone(faces, tmp_path, protect):
+    path = tmp_path / "photos.parquet"
+    table = pd.DataFrame([(name, data) for name, data in files(faces)], columns=["file", "image"])
+    table.to_parquet(path, row_group_size=3, compression=None)
+    where = pq.ParquetFile(path).metadata.row_group(1).column(1)
+    data = bytearray(path.read_bytes())
+    start = where.dictionary_page_offset or where.data_page_offset
+    data[start : start + 16] = b"\xff" * 16
+    path.write_bytes(data)
+    counts = protect(path, tmp_path / "out").counts
+    assert (counts["ok"], counts["unreadable"]) == (8, 3)
+
+
+def test_names_that_no_folder_can_hold_cost_their_photos_alone(faces, tmp_path, protect):
+    (_, data), *_ = files(faces)
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("1.jpg", "1.jpg/thumb.jpg", "x" * 300 + ".jpg"):
+            archive.writestr(name, data)
+    protect(path, tmp_path / "out")
+    told = {row.input: (row.status, row.reason) for row in read_manifest(tmp_path / "out")}
+    assert told["1.jpg"][0] == "ok"
+    assert "name of another photo" in told["1.jpg/thumb.jpg"][1]
+    assert "more than 255 bytes" in told["x" * 300 + ".jpg"][1]
+
+
+def test_an_empty_part_of_a_name_in_a_bucket_is_refused(faces, tmp_path, protect, memory):
+    (_, data), *_ = files(faces)
+    system = fsspec.filesystem("memory")
+    for name in ("/set/a.jpg", "/set//a.jpg"):
+        system.pipe_file(name, data)
+    protect("memory://set", tmp_path / "out")
+    assert sorted(row.status for row in read_manifest(tmp_path / "out")) == ["ok", "unreadable"]
+
+
+def test_a_folder_that_cannot_be_listed_is_no_silence(faces, tmp_path, protect, monkeypatch):
+    def walk(top, onerror=None):
+        onerror(PermissionError(13, "Permission denied", f"{top}/locked"))
+        return iter(())
+
+    monkeypatch.setattr(os, "walk", walk)
+    with pytest.raises(DataError, match="locked cannot be listed"):
+        protect(faces, tmp_path / "out")

@@ -9,17 +9,22 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 
 from privface.errors import OutputError
 from privface.images import encode_image
-from privface.protect import GaussianBlur, GaussianNoise, Pixelate, read_manifest
+from privface.protect import GaussianBlur, GaussianNoise, ManifestRow, Pixelate, read_manifest
 from privface.protect.folder import StoppedError
+from privface.protect.inputs import InputFile
 from privface.protect.journal import JOURNAL_NAME
+from privface.protect.local import _batches
 from privface.protect.output import locked
+from privface.protect.work import Loaded
 from tests.protect.conftest import BLUR, Watched, images, patch, snapshot
 
 LAYOUTS = ("tree", "webdataset", "parquet")
@@ -222,3 +227,31 @@ def test_a_job_holds_its_output_alone_and_a_lock_left_behind_blocks_nobody(faces
         protect(faces)
     (tmp_path / "out" / ".privface-lock").write_bytes(b"")
     assert protect(faces).counts["ok"] == 11
+
+
+def test_overwriting_with_the_same_settings_goes_on(faces, tmp_path, protect):
+    protect(faces, tmp_path / "out")
+    assert protect(faces, tmp_path / "out", overwrite=True).reused == 11
+    (tmp_path / "out" / JOURNAL_NAME).write_text("no journal\n")
+    with pytest.raises(OutputError, match="is not a"):
+        protect(faces, tmp_path / "out")
+    assert protect(faces, tmp_path / "out", overwrite=True).counts["ok"] == 11
+
+
+def test_the_journal_is_for_its_owner_alone(faces, tmp_path, protect):
+    protect(faces, tmp_path / "out")
+    assert (tmp_path / "out" / JOURNAL_NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_finished_files_do_not_wait_for_one_that_is_not():
+    def load(item, known):
+        row = ManifestRow(input=item.key, status="failed", model="m")
+        return Loaded(item, row, patch(0)) if item.key == "0" else Loaded(item, row)
+
+    options = SimpleNamespace(batch_size=2, workers=1)
+    items = [InputFile(str(number), f"{number}.png") for number in range(200)]
+    with ThreadPoolExecutor(1) as pool:
+        worker = SimpleNamespace(options=options, detector=None, load=load)
+        batches = list(_batches(worker, items, lambda _: None, pool))
+    assert max(map(len, batches)) <= 33
+    assert sorted(int(one.item.key) for batch in batches for one in batch) == list(range(200))
