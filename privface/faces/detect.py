@@ -161,11 +161,12 @@ def _fit(pixels: NDArray[np.uint8], padded: tuple[int, int], scaled: tuple[int, 
     )
     if scaled != padded:
         mode = cv2.INTER_LINEAR if scaled[0] > padded[0] else cv2.INTER_AREA
-        pixels = cv2.resize(np.ascontiguousarray(pixels), (width, height), interpolation=mode)
+        resized = cv2.resize(np.ascontiguousarray(pixels), (width, height), interpolation=mode)
+        pixels = np.asarray(resized, np.uint8)
     bottom, right = scaled[0] - height, scaled[1] - width
     if bottom or right:  # below and to the right only, so that coordinates keep their origin
         pixels = np.pad(pixels, ((0, bottom), (0, right), (0, 0)))
-    return np.asarray(pixels, np.uint8)
+    return pixels
 
 
 def _to_detection(row: NDArray[np.float64], factors: tuple[float, float]) -> Detection:
